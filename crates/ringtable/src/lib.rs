@@ -1,0 +1,19 @@
+//! ringtable: a hash table that every process of a machine shares.
+//!
+//! A server process owns the table and its worker threads do all the writing; clients send requests through rings in
+//! shared memory (or plain sockets) and read the table in place. `docs/architecture.md` has the whole picture.
+//!
+//! Layers, each using only those below it:
+//!
+//! - [`client`] and [`server`]: the two ends,
+//! - [`command`]: what can be asked, its codecs, and its execution on a table,
+//! - [`table`] and [`ring`]: the data structures, over slices of atomics,
+//! - [`shm`] and [`sync`]: shared memory, and the atomics themselves.
+
+pub mod limits;
+pub mod ring;
+pub mod sync;
+pub mod table;
+
+#[cfg(not(loom))]
+pub mod shm;

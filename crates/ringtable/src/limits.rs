@@ -1,0 +1,60 @@
+//! Every fixed limit and default, in one place. What may be chosen is checked against these once, at start-up.
+
+/// Longest key, in bytes.
+pub const KEY_SIZE_MAX: usize = 65_535;
+/// Longest value, in bytes (512 MiB, as Redis).
+pub const VALUE_SIZE_MAX: usize = 512 << 20;
+
+/// Most worker threads of a server.
+pub const WORKERS_MAX: usize = 64;
+/// Most clients a server accepts, unless told otherwise.
+pub const CLIENTS_MAX_DEFAULT: usize = 1_000;
+/// Buckets a table starts with, unless told otherwise.
+pub const BUCKETS_DEFAULT: u64 = 10_000;
+/// Most buckets a table may start with.
+pub const BUCKETS_MAX: u64 = 1 << 32;
+/// Entries per bucket (of seven slots) above which the table grows by one bucket.
+pub const BUCKET_LOAD: u64 = 5;
+
+/// Bytes of the table segment, unless told otherwise.
+pub const MAX_MEMORY_DEFAULT: u64 = 1 << 30;
+/// Smallest table segment, in bytes: header, some buckets, and a page for each of a few size classes.
+pub const MAX_MEMORY_MIN: u64 = 4 << 20;
+/// Largest table segment, in bytes.
+pub const MAX_MEMORY_MAX: u64 = 1 << 44;
+
+/// Bytes of each of a lane's two rings; a power of two.
+pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
+/// Pin slots of a client.
+pub const PINS_MAX: usize = 64;
+
+/// Most requests taken from one client before the next one has its turn.
+pub const TURN_REQUESTS_MAX: usize = 32;
+/// Most bytes of requests taken from one client before the next one has its turn.
+pub const TURN_BYTES_MAX: usize = 64 << 10;
+/// Reply bytes waiting for a client to take them, above which its further requests wait too.
+pub const REPLY_BACKLOG_MAX: usize = 64 << 10;
+/// Largest single reply, in bytes: the largest value, and room for its framing. Anything larger is refused.
+pub const REPLY_SIZE_MAX: usize = VALUE_SIZE_MAX + (1 << 20);
+/// Largest request, in bytes: the largest key and value, and room for framing and options.
+pub const REQUEST_SIZE_MAX: usize = VALUE_SIZE_MAX + KEY_SIZE_MAX + 4_096;
+/// Most arguments of one request.
+pub const ARGUMENTS_MAX: usize = 1 << 16;
+/// Longest request line of a RESP client that sends plain lines, in bytes.
+pub const INLINE_SIZE_MAX: usize = 64 << 10;
+/// Bytes of one answer to `RING.DUMP` or `SCAN`, after which it ends and gives a cursor to go on from.
+pub const DUMP_SIZE_MAX: usize = 256 << 10;
+/// Entries nested in one reply at most this deep.
+pub const REPLY_DEPTH_MAX: usize = 8;
+
+/// How often a reader tries again when writers get in its way, before it asks the server.
+pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
+/// Overflow buckets a reader follows before it asks the server: a chain that is being rebuilt may look circular.
+pub const CHAIN_HOPS_MAX: usize = if cfg!(loom) { 4 } else { 1_024 };
+
+/// Longest time for which either side may spin, in nanoseconds, whatever was measured or asked for.
+pub const SPIN_NS_MAX: u64 = 1_000_000;
+/// Longest time a waiting client sleeps before it looks for signals again, in milliseconds.
+pub const SIGNAL_CHECK_MS: u64 = 100;
+/// How old the knowledge that the server lives may get before a direct read asks again, in milliseconds.
+pub const LIVENESS_CHECK_MS: u64 = 100;

@@ -1,0 +1,64 @@
+//! Passing descriptors over a unix socket (SCM_RIGHTS).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+
+/// Most descriptors in one message.
+pub const DESCRIPTORS_MAX: usize = 4;
+
+/// Sends `bytes` with `descriptors` attached; never waits.
+///
+/// Returns how many bytes were taken (the descriptors travel with the first of them).
+///
+/// # Errors
+/// `WouldBlock` if the socket's buffer is full; any error of the socket.
+pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other(format!("more than {DESCRIPTORS_MAX} descriptors in one message")));
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?)
+}
+
+/// Receives bytes, and adds descriptors that came with them to `descriptors` (close-on-exec).
+///
+/// Returns the number of bytes, 0 at the end of the stream. Waits unless the socket is non-blocking.
+///
+/// # Errors
+/// Any error of the socket.
+pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            descriptors.extend(passed);
+        }
+    }
+    Ok(received.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_arrives_with_its_bytes() {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(send(&near, b"here", &[right.as_fd()]).unwrap(), 4);
+        drop(right);
+        let (mut bytes, mut passed) = ([0; 16], Vec::new());
+        assert_eq!(receive(&far, &mut bytes, &mut passed).unwrap(), 4);
+        assert_eq!(passed.len(), 1);
+        rustix::io::write(&passed[0], b"x").unwrap();
+        assert_eq!(std::io::Read::read(&mut &left, &mut bytes).unwrap(), 1);
+    }
+}

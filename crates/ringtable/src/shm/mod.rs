@@ -1,0 +1,13 @@
+//! Shared memory and what goes with it: the only module that makes system calls on memory.
+//!
+//! - [`segment`]: sealed memfd segments and their mappings,
+//! - [`descriptors`]: passing descriptors over unix sockets,
+//! - [`doorbell`]: waking a process that sleeps,
+//! - [`fork`]: what a forked child must not keep,
+//! - [`clock`]: time and processors.
+
+pub mod clock;
+pub mod descriptors;
+pub mod doorbell;
+pub mod fork;
+pub mod segment;

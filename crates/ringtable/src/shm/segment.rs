@@ -1,0 +1,201 @@
+//! Sealed memfd segments and their mappings.
+//!
+//! A segment is an anonymous file of fixed size. It is sealed against resizing, so that nobody who has a descriptor
+//! of it can make anybody else fault by truncating it (I2). What kind of access a client gets is decided by the
+//! descriptor that is passed: [`Segment::read_only`] opens a second one that can neither be mapped for writing nor be
+//! written to, and the file's mode (0400) keeps other users from opening it again with more rights.
+//!
+//! A mapping is not inherited by forked children: see [`super::fork`].
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::fork;
+use crate::sync::{AtomicU64, Memory};
+
+/// A sealed memfd. The descriptor allows writing: it never leaves the process, except for lanes, which are the client's.
+#[derive(Debug)]
+pub struct Segment {
+    fd: OwnedFd,
+    size: usize,
+}
+
+impl Segment {
+    /// Makes a segment of `size` bytes of zeroes (no memory is used until it is touched).
+    ///
+    /// `name` is what `/proc/self/maps` shows. Mode 0400: another user who is handed any descriptor of the file cannot
+    /// open it again for writing.
+    pub fn create(name: &str, size: usize) -> io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags)?, // before Linux 6.3
+            other => other?,
+        };
+        rustix::fs::ftruncate(&fd, size as u64)?;
+        rustix::fs::fchmod(&fd, Mode::RUSR)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
+        Ok(Self { fd, size })
+    }
+
+    /// Takes a segment that another process passed, after checking that nobody can shrink it under our mapping.
+    pub fn from_foreign(fd: OwnedFd) -> io::Result<Self> {
+        let seals = rustix::fs::fcntl_get_seals(&fd)?;
+        if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
+            return Err(io::Error::other("the segment is not sealed against resizing"));
+        }
+        let size = rustix::fs::fstat(&fd)?.st_size;
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        if size == 0 || size % 4096 != 0 {
+            return Err(io::Error::other(format!("the segment has {size} bytes, not a multiple of 4096")));
+        }
+        Ok(Self { fd, size })
+    }
+
+    /// Seals the seals; with `strict`, also against any further writable mapping or write by anyone, root included.
+    ///
+    /// Mappings that exist stay writable. The price of `strict` is that the kernel refuses to punch holes too.
+    pub fn seal(&self, strict: bool) -> io::Result<()> {
+        let mut seals = SealFlags::SEAL;
+        if strict {
+            seals |= SealFlags::FUTURE_WRITE;
+        }
+        Ok(rustix::fs::fcntl_add_seals(&self.fd, seals)?)
+    }
+
+    /// A second descriptor of the same file, opened read-only: what a client gets of the table.
+    pub fn read_only(&self) -> io::Result<OwnedFd> {
+        use std::os::fd::AsRawFd;
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Bytes of memory that the kernel has really given to the segment.
+    pub fn resident(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_blocks as u64 * 512)
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The descriptor itself, to pass on.
+    pub fn descriptor(&self) -> impl AsFd + '_ {
+        self.fd.as_fd()
+    }
+
+    /// Maps all of it for reading and writing.
+    pub fn map_writable(&self) -> io::Result<Mapping> {
+        Mapping::new(&self.fd, self.size, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps all of it for reading. Only loads may be done on the words, and only relaxed ones (with fences behind
+    /// them): that is what the Rust memory model allows on read-only memory.
+    pub fn map_read_only(&self) -> io::Result<Mapping> {
+        Mapping::new(&self.fd, self.size, ProtFlags::READ)
+    }
+}
+
+/// A shared mapping of a whole segment, as atomic words.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<AtomicU64>,
+    size: usize,
+    generation: u64,
+}
+
+// SAFETY: the mapping is memory that is valid until `drop`, accessed only through atomics.
+#[allow(unsafe_code)]
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(fd: &OwnedFd, size: usize, protection: ProtFlags) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        #[allow(unsafe_code)]
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };
+        // SAFETY: the range is the mapping just made. A forked child has no use for it (see the module header).
+        #[allow(unsafe_code)]
+        unsafe {
+            let _ = rustix::mm::madvise(start, size, Advice::LinuxDontFork);
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { start, size, generation: fork::generation() })
+    }
+}
+
+impl Memory for Mapping {
+    #[inline]
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, `size` bytes long, readable, sealed against shrinking, and lives as long
+        // as `self`. Other processes change it at any time, hence atomics. Handles of a parent process, whose mapping
+        // a forked child does not have, are recognised by their generation before they get here.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.start.as_ptr(), self.size / 8)
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.generation != fork::generation() {
+            return; // not inherited: the address range may be somebody else's by now
+        }
+        // SAFETY: the range is ours, and no reference to it outlives `self`.
+        #[allow(unsafe_code)]
+        unsafe {
+            let _ = rustix::mm::munmap(self.start.as_ptr().cast(), self.size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn two_mappings_share_words_and_nobody_can_resize() {
+        let segment = Segment::create("ringtable-test", 4096).unwrap();
+        let writable = segment.map_writable().unwrap();
+        segment.seal(false).unwrap();
+        let read_only = Segment::from_foreign(segment.read_only().unwrap()).unwrap().map_read_only().unwrap();
+        writable.words()[7].store(42, Ordering::Relaxed);
+        assert_eq!(read_only.words()[7].load(Ordering::Relaxed), 42);
+        assert!(rustix::fs::ftruncate(&segment.fd, 0).is_err());
+        assert!(rustix::fs::ftruncate(&segment.fd, 8192).is_err());
+    }
+
+    #[test]
+    fn the_read_only_descriptor_cannot_write() {
+        let segment = Segment::create("ringtable-test", 4096).unwrap();
+        segment.seal(false).unwrap();
+        let fd = segment.read_only().unwrap();
+        assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
+        assert!(Mapping::new(&fd, 4096, ProtFlags::READ | ProtFlags::WRITE).is_err());
+    }
+
+    #[test]
+    fn a_strict_seal_binds_even_the_owner() {
+        let segment = Segment::create("ringtable-test", 4096).unwrap();
+        let before = segment.map_writable().unwrap();
+        segment.seal(true).unwrap();
+        assert!(segment.map_writable().is_err());
+        assert!(rustix::io::pwrite(&segment.fd, b"x", 0).is_err());
+        before.words()[0].store(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn an_unsealed_segment_is_refused() {
+        let fd = rustix::fs::memfd_create("ringtable-test", MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, 4096).unwrap();
+        assert!(Segment::from_foreign(fd).is_err());
+    }
+}

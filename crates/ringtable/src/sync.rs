@@ -1,0 +1,156 @@
+//! The only place where atomics, fences and locks are imported: `std`'s, or loom's under `cfg(loom)`.
+//!
+//! Rings and table work on slices of [`AtomicU64`], never on a mapping, so that the same code runs over shared
+//! memory, over the heap (tests, fuzzers) and under the model checker, whose atomics cannot overlay mapped bytes.
+//!
+//! What shared memory may hold is 64-bit words and nothing else: a torn plain read would be undefined behaviour even
+//! if it were thrown away afterwards, so payloads too are copied word by word with relaxed loads.
+
+#[cfg(not(loom))]
+pub use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
+};
+
+#[cfg(loom)]
+pub use loom::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
+};
+
+/// Tells the processor that this is a spin-wait (and loom, that another thread has to run).
+#[inline]
+pub fn spin_loop() {
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
+
+/// Gives the rest of this thread's time slice to another one.
+#[inline]
+pub fn yield_now() {
+    #[cfg(not(loom))]
+    std::thread::yield_now();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
+
+/// Locks a mutex whose holder may have panicked: what our locks guard is valid between any two statements.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.lock() {
+        Ok(guard) => guard,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
+/// Memory as a slice of atomic words: a mapping of a shared segment, or words on the heap.
+pub trait Memory: Send + Sync {
+    /// All words of it, in order. The slice is the same at every call.
+    fn words(&self) -> &[AtomicU64];
+}
+
+impl Memory for Box<[AtomicU64]> {
+    fn words(&self) -> &[AtomicU64] {
+        self
+    }
+}
+
+impl<M: Memory + ?Sized> Memory for Arc<M> {
+    fn words(&self) -> &[AtomicU64] {
+        (**self).words()
+    }
+}
+
+/// `count` words of zeroes on the heap.
+pub fn heap_words(count: usize) -> Box<[AtomicU64]> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Copies `out.len()` bytes out of `words`, by relaxed loads of whole words.
+///
+/// Relaxed: the caller decides afterwards, by a version or a position it loads behind an acquire fence, whether
+/// what was copied is to be believed.
+///
+/// # Panics
+/// If `words` holds fewer bytes than `out`: callers check lengths first.
+#[inline]
+pub fn copy_out(words: &[AtomicU64], out: &mut [std::mem::MaybeUninit<u8>]) {
+    let whole = out.len() / 8;
+    let words = &words[..out.len().div_ceil(8)];
+    let (chunks, rest) = out.as_chunks_mut::<8>();
+    for (chunk, word) in chunks.iter_mut().zip(words) {
+        *chunk = word.load(Ordering::Relaxed).to_ne_bytes().map(std::mem::MaybeUninit::new);
+    }
+    if !rest.is_empty() {
+        let last = words[whole].load(Ordering::Relaxed).to_ne_bytes();
+        for (byte, value) in rest.iter_mut().zip(last) {
+            byte.write(value);
+        }
+    }
+}
+
+/// Bytes that hold something already, as a place for [`copy_out`] to write to.
+pub fn as_uninit(bytes: &mut [u8]) -> &mut [std::mem::MaybeUninit<u8>] {
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and nothing in this crate writes uninitialised bytes.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len())
+    }
+}
+
+/// Copies `bytes` into `words` by relaxed stores, filling up the last word with zeroes.
+///
+/// Relaxed: the words are not reachable yet; what makes them reachable (a slot, a position) is a Release.
+///
+/// # Panics
+/// If `words` holds fewer bytes than `bytes`: callers check lengths first.
+#[inline]
+pub fn copy_in(bytes: &[u8], words: &[AtomicU64]) {
+    let words = &words[..bytes.len().div_ceil(8)];
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for (chunk, word) in chunks.iter().zip(words) {
+        word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+    }
+    if !rest.is_empty() {
+        words[chunks.len()].store(last_word(rest), Ordering::Relaxed);
+    }
+}
+
+/// Whether `words` hold exactly `bytes`, the last word filled up with zeroes. Relaxed for the reason of [`copy_out`].
+///
+/// # Panics
+/// If `words` holds fewer bytes than `bytes`: callers check lengths first.
+#[inline]
+pub fn equal(words: &[AtomicU64], bytes: &[u8]) -> bool {
+    let words = &words[..bytes.len().div_ceil(8)];
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for (chunk, word) in chunks.iter().zip(words) {
+        if word.load(Ordering::Relaxed) != u64::from_ne_bytes(*chunk) {
+            return false;
+        }
+    }
+    rest.is_empty() || words[chunks.len()].load(Ordering::Relaxed) == last_word(rest)
+}
+
+/// Fewer than eight bytes as a word, filled up with zeroes.
+#[inline]
+fn last_word(rest: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_ne_bytes(word)
+}
+
+/// Tells the processor that a word will be read soon, so that several cache misses overlap.
+#[inline]
+pub fn prefetch(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, and the address is a valid reference anyway.
+    #[allow(unsafe_code)]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = word;
+}

@@ -1,0 +1,230 @@
+//! A bucket: a version and seven slots in one cache line, and the chain of overflow buckets behind it.
+//!
+//! ```text
+//! word 0     version: even when stable, odd while a worker changes the chain (it is the write lock)
+//! word 1…7   slots: tag 16 bits | word of the entry 48 bits; 0 = empty
+//! ```
+//!
+//! The last slot may hold a link instead of an entry: its tag is [`LINK_TAG`], which no hash has. An overflow bucket
+//! has the same shape; its word 0 is not used, since the home bucket's version covers the whole chain.
+//!
+//! # Reading and writing (a seqlock)
+//!
+//! Writer: version to odd by CAS (Acquire: the last holder's changes are seen); fence(Release); relaxed stores; version
+//! to even (Release). Reader: version (Acquire, by fence); relaxed loads; fence(Acquire); version again (Relaxed).
+//! If a reader saw any store of a writer, the writer's fence(Release) before it pairs with the reader's fence(Acquire)
+//! after it, so the second look at the version finds the odd value or a later one, and the reader tries again.
+//! If the reader began after the writer's last Release, its first look pairs with that and it sees everything.
+//!
+//! Source: H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012.
+
+use super::layout::BUCKET_WORDS;
+use crate::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
+
+/// Slots of a bucket.
+pub const SLOTS: usize = BUCKET_WORDS - 1;
+/// The tag of a link; no hash has it.
+pub const LINK_TAG: u64 = 0xffff;
+/// An empty slot: word 0 lies in the header, so no entry begins there.
+pub const EMPTY: Slot = Slot(0);
+
+/// A slot: nothing, an entry, or (the last one) a link to an overflow bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u64);
+
+impl Slot {
+    /// The slot for an entry at word `at` whose key has `hash`.
+    #[inline]
+    pub fn entry(hash: u64, at: u64) -> Self {
+        Self(tag(hash) << 48 | at)
+    }
+
+    /// The slot that links an overflow bucket at word `at`.
+    #[inline]
+    pub fn link(at: u64) -> Self {
+        Self(LINK_TAG << 48 | at)
+    }
+
+    /// The 16 bits that tell most keys apart without looking at their entries.
+    #[inline]
+    pub fn tag(self) -> u64 {
+        self.0 >> 48
+    }
+
+    /// The word at which the entry or overflow bucket begins.
+    #[inline]
+    pub fn at(self) -> u64 {
+        self.0 & 0xffff_ffff_ffff
+    }
+
+    /// Whether it holds an entry.
+    #[inline]
+    pub fn is_entry(self) -> bool {
+        self != EMPTY && self.tag() != LINK_TAG
+    }
+
+    /// Whether it holds a link.
+    #[inline]
+    pub fn is_link(self) -> bool {
+        self.tag() == LINK_TAG
+    }
+}
+
+/// The tag of a hash: its upper bits, which do not choose the bucket; the value of a link is left out.
+#[inline]
+pub fn tag(hash: u64) -> u64 {
+    (hash >> 48).min(LINK_TAG - 1)
+}
+
+/// The eight words of a bucket.
+#[derive(Clone, Copy)]
+pub struct BucketRef<'a>(&'a [AtomicU64; BUCKET_WORDS]);
+
+impl<'a> BucketRef<'a> {
+    /// The bucket that begins at word `start`, if it lies within the segment.
+    #[inline]
+    pub fn at(segment: &'a [AtomicU64], start: usize) -> Option<Self> {
+        Some(Self(segment.get(start..)?.first_chunk()?))
+    }
+
+    /// Whether both are the same bucket.
+    pub fn is(self, other: BucketRef<'_>) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+
+    /// What slot `index` (0 to 6) holds.
+    ///
+    /// Relaxed: see the module header; readers check the version behind a fence, writers hold the lock.
+    #[inline]
+    pub fn slot(self, index: usize) -> Slot {
+        Slot(self.0[1 + index].load(Ordering::Relaxed))
+    }
+
+    /// Changes a slot. Only for the holder of the home bucket.
+    ///
+    /// Release: the entry is complete before any slot points at it (I3), also for one who reads the slot alone.
+    #[inline]
+    pub fn set_slot(self, index: usize, slot: Slot) {
+        self.0[1 + index].store(slot.0, Ordering::Release);
+    }
+
+    /// Empties all slots. Only for the holder of the home bucket, or of fresh memory.
+    pub fn clear_slots(self) {
+        for index in 0..SLOTS {
+            self.set_slot(index, EMPTY);
+        }
+    }
+
+    /// The version for a reader that is about to look at the chain; `None` while a writer is at work.
+    ///
+    /// Acquire (by fence, since on read-only memory only relaxed loads are defined): pairs with the Release in
+    /// [`BucketGuard::unlock`].
+    #[inline]
+    pub fn begin_read(self) -> Option<u64> {
+        let version = self.0[0].load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        (version & 1 == 0).then_some(version)
+    }
+
+    /// Whether all that was loaded since [`Self::begin_read`] belongs together.
+    ///
+    /// fence(Acquire): pairs with the fence(Release) in [`Self::lock`]; see the module header. The load may then be
+    /// relaxed: it cannot be older than what the loads before the fence have seen.
+    #[inline]
+    pub fn end_read(self, version: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.0[0].load(Ordering::Relaxed) == version
+    }
+
+    /// Takes the write lock, waiting for another worker to finish if need be (it does so in well under a microsecond
+    /// unless it loses its processor, hence the yield).
+    pub fn lock(self) -> BucketGuard<'a> {
+        let mut attempts = 0_u32;
+        loop {
+            // Relaxed: only a hint whether trying is worth it.
+            let version = self.0[0].load(Ordering::Relaxed);
+            // Acquire on success: pairs with the Release in `unlock`. Relaxed on failure: nothing is read.
+            if version & 1 == 0
+                && self.0[0].compare_exchange(version, version + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                // Release: pairs with the fence(Acquire) in `end_read`: who sees a store of ours sees the odd version.
+                fence(Ordering::Release);
+                return BucketGuard { bucket: self, version };
+            }
+            attempts += 1;
+            if attempts.is_multiple_of(64) { yield_now() } else { spin_loop() }
+        }
+    }
+
+    /// Makes a bucket in memory that no reader looks at yet, empty and locked, with the version of its split partner:
+    /// versions go on counting upwards for keys that move here.
+    ///
+    /// Relaxed: the bucket count that makes it reachable is published with Release after this.
+    pub fn new_locked(self, version: u64) -> BucketGuard<'a> {
+        debug_assert!(version & 1 == 0);
+        self.clear_slots();
+        self.0[0].store(version + 1, Ordering::Relaxed);
+        BucketGuard { bucket: self, version }
+    }
+}
+
+/// The write lock of a bucket and its chain.
+#[must_use]
+pub struct BucketGuard<'a> {
+    /// The home bucket.
+    pub bucket: BucketRef<'a>,
+    /// Its version before it was locked (even).
+    pub version: u64,
+}
+
+impl BucketGuard<'_> {
+    /// Ends a change: readers that began before it try again.
+    ///
+    /// Release: pairs with the Acquire in `begin_read` and `lock`.
+    pub fn unlock(self) {
+        self.bucket.0[0].store(self.version + 2, Ordering::Release);
+    }
+
+    /// Lets go without having stored anything: readers in between need not try again.
+    ///
+    /// Release: pairs with the Acquire in `lock`, as in [`Self::unlock`].
+    pub fn unlock_unchanged(self) {
+        self.bucket.0[0].store(self.version, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::heap_words;
+
+    #[test]
+    fn versions_tell_a_reader_of_every_change() {
+        let words = heap_words(BUCKET_WORDS);
+        let bucket = BucketRef::at(&words, 0).unwrap();
+        let version = bucket.begin_read().unwrap();
+        assert!(bucket.end_read(version));
+        let guard = bucket.lock();
+        assert_eq!(bucket.begin_read(), None);
+        guard.unlock_unchanged();
+        assert!(bucket.end_read(version));
+        bucket.lock().unlock();
+        assert!(!bucket.end_read(version));
+    }
+
+    #[test]
+    fn no_hash_looks_like_a_link() {
+        assert!(Slot::entry(u64::MAX, 16).is_entry());
+        assert!(Slot::link(16).is_link() && !Slot::link(16).is_entry());
+        assert!(!EMPTY.is_entry() && !EMPTY.is_link());
+        assert_eq!(Slot::entry(0x1234 << 48, 99).at(), 99);
+    }
+
+    #[test]
+    fn a_bucket_outside_the_segment_is_none() {
+        let words = heap_words(BUCKET_WORDS + 3);
+        assert!(BucketRef::at(&words, 3).is_some());
+        assert!(BucketRef::at(&words, 4).is_none());
+        assert!(BucketRef::at(&words, usize::MAX).is_none());
+    }
+}

@@ -1,0 +1,169 @@
+//! An entry: key, value and expiry in one piece of memory that never changes once it is published (I3).
+//!
+//! ```text
+//! word 0   value length u32 | key length u16 | flags u16
+//! word 1   version: the bucket's version at the write, never the same twice for a key
+//! word 2   expiry, wall-clock ms since 1970            (only with FLAG_EXPIRY)
+//! …        key, filled up with zeroes to whole words
+//! …        value, filled up likewise; values of 4 KiB and more begin at a multiple of 64 bytes
+//! ```
+//!
+//! The expiry is optional because most entries have none, and 8 bytes of 40 are much. The version costs 8 bytes an
+//! entry and buys compare-and-set that is immune to a key's being deleted and made again in the same memory.
+
+use crate::limits;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Words before the key of an entry without expiry.
+pub const HEADER_WORDS: usize = 2;
+/// Flag: word 2 is an expiry.
+pub const FLAG_EXPIRY: u64 = 1;
+/// Values of at least so many bytes begin at a multiple of 64 bytes.
+pub const ALIGNED_VALUE_SIZE: usize = 4_096;
+const ALIGNED_WORDS: usize = 8;
+
+/// When an entry ceases to be: wall-clock milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiry(pub u64);
+
+impl Expiry {
+    /// Whether the entry is gone at `now_ms`.
+    #[inline]
+    pub fn has_passed(self, now_ms: u64) -> bool {
+        self.0 <= now_ms
+    }
+}
+
+/// The sizes and flags of an entry, as its first word tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of the key.
+    pub key_size: usize,
+    /// Bytes of the value.
+    pub value_size: usize,
+    /// Whether there is an expiry.
+    pub expires: bool,
+}
+
+impl Shape {
+    /// The first word of the entry.
+    #[inline]
+    pub fn pack(self) -> u64 {
+        let flags = if self.expires { FLAG_EXPIRY } else { 0 };
+        self.value_size as u64 | (self.key_size as u64) << 32 | flags << 48
+    }
+
+    /// The shape that a first word tells; `None` if no writer makes such.
+    #[inline]
+    pub fn unpack(word: u64) -> Option<Self> {
+        let shape = Self {
+            value_size: (word & 0xffff_ffff) as usize,
+            key_size: (word >> 32 & 0xffff) as usize,
+            expires: word >> 48 == FLAG_EXPIRY,
+        };
+        (shape.value_size <= limits::VALUE_SIZE_MAX && word >> 48 <= FLAG_EXPIRY).then_some(shape)
+    }
+
+    /// Word of the key, from the start of the entry.
+    #[inline]
+    pub fn key_at(self) -> usize {
+        HEADER_WORDS + usize::from(self.expires)
+    }
+
+    /// Word of the value, from the start of the entry.
+    #[inline]
+    pub fn value_at(self) -> usize {
+        let at = self.key_at() + self.key_size.div_ceil(8);
+        if self.value_size >= ALIGNED_VALUE_SIZE { at.next_multiple_of(ALIGNED_WORDS) } else { at }
+    }
+
+    /// Words of the whole entry.
+    #[inline]
+    pub fn words(self) -> usize {
+        self.value_at() + self.value_size.div_ceil(8)
+    }
+}
+
+/// The words of one entry, whose shape was checked against the segment.
+#[derive(Clone, Copy)]
+pub struct EntryRef<'a> {
+    /// What the first word says.
+    pub shape: Shape,
+    words: &'a [AtomicU64],
+}
+
+impl<'a> EntryRef<'a> {
+    /// The entry that begins at word `start`, if its start and its claimed size lie within the segment.
+    #[inline]
+    pub fn at(segment: &'a [AtomicU64], start: u64) -> Option<Self> {
+        let rest = segment.get(usize::try_from(start).ok()?..)?;
+        // Relaxed here and below: readers check the bucket's version afterwards, writers hold the bucket.
+        let shape = Shape::unpack(rest.first()?.load(Ordering::Relaxed))?;
+        let words = rest.get(..shape.words())?;
+        Some(Self { shape, words })
+    }
+
+    /// The entry's version.
+    #[inline]
+    pub fn version(self) -> u64 {
+        self.words[1].load(Ordering::Relaxed)
+    }
+
+    /// The entry's expiry, if it has one.
+    #[inline]
+    pub fn expiry(self) -> Option<Expiry> {
+        self.shape.expires.then(|| Expiry(self.words[HEADER_WORDS].load(Ordering::Relaxed)))
+    }
+
+    /// The key, filled up to whole words.
+    #[inline]
+    pub fn key_words(self) -> &'a [AtomicU64] {
+        &self.words[self.shape.key_at()..][..self.shape.key_size.div_ceil(8)]
+    }
+
+    /// The value, filled up to whole words.
+    #[inline]
+    pub fn value_words(self) -> &'a [AtomicU64] {
+        &self.words[self.shape.value_at()..]
+    }
+
+    /// Whether the entry's key is `key`.
+    #[inline]
+    pub fn has_key(self, key: &[u8]) -> bool {
+        self.shape.key_size == key.len() && crate::sync::equal(self.key_words(), key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_survive_packing() {
+        for (key_size, value_size, expires) in
+            [(0, 0, false), (16, 100, false), (65_535, limits::VALUE_SIZE_MAX, true), (1, 4_096, true)]
+        {
+            let shape = Shape { key_size, value_size, expires };
+            assert_eq!(Shape::unpack(shape.pack()), Some(shape));
+            assert!(shape.words() * 8 >= 16 + key_size + value_size);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_shape() {
+        assert_eq!(Shape::unpack(limits::VALUE_SIZE_MAX as u64 + 1), None);
+        assert_eq!(Shape::unpack(2 << 48), None);
+        assert_eq!(Shape::unpack(u64::MAX), None);
+    }
+
+    #[test]
+    fn an_entry_that_claims_more_than_the_segment_holds_is_refused() {
+        let segment = crate::sync::heap_words(8);
+        segment[4].store(Shape { key_size: 8, value_size: 8, expires: false }.pack(), Ordering::Relaxed);
+        assert!(EntryRef::at(&segment, 4).is_some());
+        segment[5].store(Shape { key_size: 8, value_size: 8, expires: false }.pack(), Ordering::Relaxed);
+        assert!(EntryRef::at(&segment, 5).is_none());
+        assert!(EntryRef::at(&segment, 8).is_none());
+        assert!(EntryRef::at(&segment, u64::MAX).is_none());
+    }
+}

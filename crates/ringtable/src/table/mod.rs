@@ -1,0 +1,32 @@
+//! The hash table in a segment: lock-free reading over read-only memory, writing by several worker threads.
+//!
+//! - [`layout`]: where everything lies, and the checks before a stranger's segment is believed,
+//! - [`bucket`]: slots, versions and the chain of a bucket,
+//! - [`entry`]: key, value and expiry in one immutable piece of memory,
+//! - [`heap`]: memory for entries: size classes, pages, extents,
+//! - [`reader`]: lookups by anyone who can map the segment,
+//! - [`writer`]: changes by the server's workers, and growth.
+//!
+//! # Invariants
+//!
+//! - **I2** A [`reader::Reader`] needs read access only, and does loads only.
+//! - **I3** An entry is immutable from the moment a slot points at it. A change writes a new entry and swings one
+//!   64-bit slot, so that at any instruction the table holds the old value or the new one.
+//! - A bucket's version is odd exactly while one worker holds it; every change to its chain happens in between.
+//! - A key lies in the chain of the bucket that its hash maps to under the current bucket count, and nowhere else.
+//! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
+
+pub mod bucket;
+pub mod entry;
+pub mod heap;
+pub mod layout;
+pub mod reader;
+pub mod writer;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use entry::Expiry;
+pub use layout::{AttachError, Options};
+pub use reader::{Lookup, Reader, Sink};
+pub use writer::{Guard, Outcome, Table, WriteError, Writer};

@@ -1,0 +1,406 @@
+//! Lookups by anyone who can map the segment: loads only, no lock, no read-modify-write (I2).
+//!
+//! # Algorithm
+//!
+//! Load the bucket count; find the bucket; begin reading its version; walk the chain comparing tags; for a tag that
+//! matches, check the entry's place and sizes against the segment **before** using them, compare the key, copy the
+//! value; then check the version, and that the bucket count still maps the hash to this bucket (else the key may have
+//! moved to a new bucket before we came, and a miss would be false). If either check fails, try again.
+//!
+//! # Invariants
+//!
+//! - Whatever the segment holds, nothing outside it is touched and every loop ends.
+//! - A value is reported only if version and mapping held from before the first look at it until after the last.
+//!
+//! # Not promised
+//!
+//! After [`limits::READ_RETRIES_MAX`] attempts the answer is [`Lookup::Contended`]: ask the server.
+
+use std::mem::MaybeUninit;
+
+use super::bucket::{BucketRef, SLOTS};
+use super::entry::{EntryRef, Expiry};
+use super::layout::{self, AttachError, Constants, H_CLOSED, H_ENTRIES, address, bucket_start, load_buckets};
+use crate::limits;
+use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out, prefetch, spin_loop};
+
+/// Where a lookup puts a value.
+pub trait Sink {
+    /// Gives room for exactly `size` bytes, dropping what it may have held before; `None` if that cannot be had.
+    ///
+    /// Called once or several times for a lookup: what was written before the last call is void.
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]>;
+}
+
+/// A value in a vector. Only what a [`Lookup::Hit`] reports is valid: see [`Buffer::take`].
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// The value of the last lookup, if that was a hit.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Gives the value away.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Sink for Buffer {
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        self.0.clear();
+        self.0.try_reserve_exact(size).ok()?;
+        self.0.resize(size, 0);
+        Some(as_uninit(&mut self.0))
+    }
+}
+
+/// A sink for who wants to know only whether there is a value.
+#[derive(Debug)]
+pub struct Presence;
+
+impl Sink for Presence {
+    fn begin(&mut self, _size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        Some(&mut [])
+    }
+}
+
+/// What a lookup found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The value is in the sink.
+    Hit(Found),
+    /// There is no such key.
+    Miss,
+    /// There is one, but its time has passed: to everybody but the server, a miss.
+    Expired,
+    /// Writers got in the way too often.
+    Contended,
+    /// The sink has no room for a value of so many bytes.
+    NoRoom(usize),
+}
+
+/// What belongs to a value that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Never the same twice for a key.
+    pub version: u64,
+    /// When it will be gone.
+    pub expiry: Option<Expiry>,
+    /// Bytes of the value.
+    pub size: usize,
+}
+
+/// A copy of an entry, from reading a whole bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value, or nothing if only keys were asked for.
+    pub value: Vec<u8>,
+    /// Bytes of the value.
+    pub value_size: usize,
+}
+
+/// What to copy of the entries of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Keys and sizes.
+    Keys,
+    /// Keys and values.
+    Values,
+}
+
+/// Other workers or a damaged segment kept a bucket from being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contended;
+
+/// A table that somebody else writes.
+#[derive(Debug)]
+pub struct Reader<M> {
+    memory: M,
+    constants: Constants,
+}
+
+impl<M: Memory> Reader<M> {
+    /// Attaches to a segment that a server made.
+    ///
+    /// # Errors
+    /// If it is no table, or one of another layout.
+    pub fn attach(memory: M) -> Result<Self, AttachError> {
+        let constants = Constants::attach(&memory)?;
+        Ok(Self { memory, constants })
+    }
+
+    /// What stays the same for the life of the table.
+    pub fn constants(&self) -> &Constants {
+        &self.constants
+    }
+
+    /// The words of the segment.
+    #[inline]
+    pub fn words(&self) -> &[AtomicU64] {
+        self.memory.words()
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.constants.hash(key)
+    }
+
+    /// Looks a key up. `now_ms` (wall clock) is asked only if the entry has an expiry.
+    #[inline]
+    pub fn get(&self, key: &[u8], now_ms: impl Fn() -> u64, sink: &mut impl Sink) -> Lookup {
+        self.get_hashed(self.hash(key), key, now_ms, sink)
+    }
+
+    /// As [`Self::get`], for who has the hash already.
+    #[inline]
+    pub fn get_hashed(&self, hash: u64, key: &[u8], now_ms: impl Fn() -> u64, sink: &mut impl Sink) -> Lookup {
+        lookup(self.words(), hash, key, now_ms, sink)
+    }
+
+    /// First step of overlapping many lookups: fetches the bucket.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        let words = self.words();
+        if let Some(buckets) = load_buckets(words)
+            && let Some(word) = words.get(bucket_start(address(hash, buckets)))
+        {
+            prefetch(word);
+        }
+    }
+
+    /// Second step: fetches the first lines of the entry that has the tag.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let words = self.words();
+        let Some(buckets) = load_buckets(words) else { return };
+        let Some(bucket) = BucketRef::at(words, bucket_start(address(hash, buckets))) else { return };
+        for index in 0..SLOTS {
+            let slot = bucket.slot(index);
+            if slot.tag() == super::bucket::tag(hash) && slot.is_entry() {
+                let start = slot.at() as usize;
+                for line in [start, start + 8, start + 16] {
+                    if let Some(word) = words.get(line) {
+                        prefetch(word);
+                    }
+                }
+                return;
+            }
+        }
+    }
+
+    /// All entries of the bucket that `key` falls in, expired ones included, into `out`.
+    ///
+    /// # Errors
+    /// [`Contended`]: ask the server.
+    pub fn read_bucket(&self, key: &[u8], want: Want, out: &mut Vec<Pair>) -> Result<(), Contended> {
+        let (words, hash) = (self.words(), self.hash(key));
+        for _ in 0..limits::READ_RETRIES_MAX {
+            let Some(buckets) = load_buckets(words) else { return Err(Contended) };
+            let index = address(hash, buckets);
+            if try_read_chain(words, index, want, out)
+                && load_buckets(words).is_some_and(|buckets| address(hash, buckets) == index)
+            {
+                return Ok(());
+            }
+            spin_loop();
+        }
+        Err(Contended)
+    }
+
+    /// Goes on with a walk over all keys: see [`scan`].
+    ///
+    /// # Errors
+    /// [`Contended`]: ask the server.
+    pub fn scan(&self, cursor: u64, want: Want, out: &mut Vec<Pair>) -> Result<u64, Contended> {
+        scan(self.words(), cursor, |index, into| read_chain(self.words(), index, want, into), out)
+    }
+
+    /// Number of entries, expired ones that were not removed yet included.
+    pub fn entries(&self) -> u64 {
+        // Relaxed: a count for people.
+        self.words()[H_ENTRIES].load(Ordering::Relaxed)
+    }
+
+    /// Whether the server has stopped in good order.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        // Relaxed: a hint to look at the socket; nothing else is read because of it.
+        self.words()[H_CLOSED].load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The lookup itself, shared by readers and workers.
+#[inline]
+pub(super) fn lookup(
+    words: &[AtomicU64],
+    hash: u64,
+    key: &[u8],
+    now_ms: impl Fn() -> u64,
+    sink: &mut impl Sink,
+) -> Lookup {
+    for _ in 0..limits::READ_RETRIES_MAX {
+        let Some(buckets) = load_buckets(words) else { return Lookup::Contended };
+        let index = address(hash, buckets);
+        let Some(home) = BucketRef::at(words, bucket_start(index)) else { return Lookup::Contended };
+        let Some(version) = home.begin_read() else {
+            spin_loop();
+            continue;
+        };
+        let Some(answer) = attempt(words, home, version, hash, key, &now_ms, sink) else { continue };
+        // `end_read` first: its fence also orders the look at the bucket count behind all that was read.
+        // Relaxed: if the split that moved our key was over when we began, `begin_read` has made its count visible.
+        if home.end_read(version) {
+            let count = words[layout::H_BUCKETS].load(Ordering::Relaxed);
+            if count == buckets || (count != 0 && address(hash, count) == index) {
+                return answer;
+            }
+        }
+    }
+    Lookup::Contended
+}
+
+/// One attempt; `None` if what was seen cannot be (a change is under way).
+#[inline]
+fn attempt(
+    words: &[AtomicU64],
+    home: BucketRef<'_>,
+    version: u64,
+    hash: u64,
+    key: &[u8],
+    now_ms: &impl Fn() -> u64,
+    sink: &mut impl Sink,
+) -> Option<Lookup> {
+    let wanted = super::bucket::tag(hash);
+    let mut bucket = home;
+    for _ in 0..limits::CHAIN_HOPS_MAX {
+        for index in 0..SLOTS {
+            let slot = bucket.slot(index);
+            if slot.tag() != wanted || slot == super::bucket::EMPTY {
+                continue;
+            }
+            let entry = EntryRef::at(words, slot.at())?;
+            if !entry.has_key(key) {
+                continue;
+            }
+            let (found_version, expiry) = (entry.version(), entry.expiry());
+            if let Some(expiry) = expiry
+                && expiry.has_passed(now_ms())
+            {
+                return Some(Lookup::Expired);
+            }
+            let size = entry.shape.value_size;
+            // Before room is made for a value: was its size real? Else a torn one might ask for half a gigabyte.
+            if !home.end_read(version) {
+                return None;
+            }
+            let Some(room) = sink.begin(size) else { return Some(Lookup::NoRoom(size)) };
+            if !room.is_empty() {
+                copy_out(entry.value_words(), room);
+            }
+            return Some(Lookup::Hit(Found { version: found_version, expiry, size }));
+        }
+        let last = bucket.slot(SLOTS - 1);
+        if !last.is_link() {
+            return Some(Lookup::Miss);
+        }
+        bucket = BucketRef::at(words, last.at() as usize)?;
+    }
+    None
+}
+
+/// Copies what is wanted of all entries of bucket `index`; `false` if a change got in between.
+fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, out: &mut Vec<Pair>) -> bool {
+    let before = out.len();
+    let mut read = || {
+        let home = BucketRef::at(words, bucket_start(index))?;
+        let version = home.begin_read()?;
+        let mut bucket = home;
+        for _ in 0..limits::CHAIN_HOPS_MAX {
+            for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|slot| slot.is_entry()) {
+                let entry = EntryRef::at(words, slot.at())?;
+                // Were the sizes real? See `attempt`.
+                if !home.end_read(version) {
+                    return None;
+                }
+                out.push(copy_pair(entry, want)?);
+            }
+            let last = bucket.slot(SLOTS - 1);
+            if !last.is_link() {
+                return home.end_read(version).then_some(());
+            }
+            bucket = BucketRef::at(words, last.at() as usize)?;
+        }
+        None
+    };
+    let done = read().is_some();
+    if !done {
+        out.truncate(before);
+    }
+    done
+}
+
+/// A copy of an entry; `None` if there is no memory for it.
+pub(super) fn copy_pair(entry: EntryRef<'_>, want: Want) -> Option<Pair> {
+    let (mut key, mut value) = (Buffer::default(), Buffer::default());
+    copy_out(entry.key_words(), key.begin(entry.shape.key_size)?);
+    if want == Want::Values {
+        copy_out(entry.value_words(), value.begin(entry.shape.value_size)?);
+    }
+    Some(Pair { key: key.take(), value: value.take(), value_size: entry.shape.value_size })
+}
+
+/// As [`try_read_chain`], with retries.
+fn read_chain(words: &[AtomicU64], index: u64, want: Want, out: &mut Vec<Pair>) -> Result<(), Contended> {
+    for _ in 0..limits::READ_RETRIES_MAX {
+        if try_read_chain(words, index, want, out) {
+            return Ok(());
+        }
+        spin_loop();
+    }
+    Err(Contended)
+}
+
+/// One step of a walk over the table: appends the entries of one bucket to `out` and returns the cursor to go on
+/// with, 0 at the end. Begin with 0.
+///
+/// A key that is there during the whole walk is reported exactly once, however much the table grows meanwhile. The
+/// walk goes over the buckets that there were when it began (their number is in the cursor's upper half), and reads
+/// with each of them all buckets that have split off it since: a key can move only among these, and upwards.
+pub(super) fn scan(
+    words: &[AtomicU64],
+    cursor: u64,
+    mut read: impl FnMut(u64, &mut Vec<Pair>) -> Result<(), Contended>,
+    out: &mut Vec<Pair>,
+) -> Result<u64, Contended> {
+    let now = load_buckets(words).ok_or(Contended)?;
+    let (at_begin, index) = if cursor == 0 { (now, 0) } else { (cursor >> 32, cursor & 0xffff_ffff) };
+    if at_begin == 0 || at_begin > now || index >= at_begin {
+        return Ok(0); // no cursor of ours: the walk is over
+    }
+    let before = out.len();
+    let mut sibling = index;
+    // The count is loaded anew after each bucket: a key that left it while we read is in one that exists by then.
+    while sibling < load_buckets(words).ok_or(Contended)? {
+        if address(sibling, at_begin) == index {
+            let start = out.len();
+            read(sibling, out)?;
+            if sibling != index {
+                let (earlier, later) = out.split_at(start);
+                let twice: Vec<usize> = (0..later.len())
+                    .filter(|&place| earlier[before..].iter().any(|pair| pair.key == later[place].key))
+                    .collect();
+                for place in twice.into_iter().rev() {
+                    out.swap_remove(start + place);
+                }
+            }
+        }
+        sibling += 1 << at_begin.ilog2();
+    }
+    Ok(if index + 1 == at_begin { 0 } else { at_begin << 32 | (index + 1) })
+}
