@@ -10,6 +10,8 @@
 //! - [`table`] and [`ring`]: the data structures, over slices of atomics,
 //! - [`shm`] and [`sync`]: shared memory, and the atomics themselves.
 
+#[cfg(not(loom))]
+pub mod command;
 pub mod limits;
 pub mod ring;
 pub mod sync;

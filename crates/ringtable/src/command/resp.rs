@@ -56,12 +56,11 @@
 
 use std::ops::Range;
 
+use super::reply::{Reply, ReplyWriter};
+use crate::limits::REPLY_DEPTH_MAX;
+
 /// The longest header: a type byte, a sign, 19 digits, CR and LF.
 pub const HEADER_SIZE_MAX: usize = 1 + 1 + 19 + 2;
-
-/// How deep aggregates may nest in a reply; the outermost one has depth 1. With so few levels, code
-/// that walks (or drops) a [`Reply`] can recurse without counting.
-pub const REPLY_DEPTH_MAX: usize = 8;
 
 /// Room for arguments that a parser keeps from one request to the next. One request of a million
 /// arguments must not cost its connection 16 MB for ever; a typical one must not allocate.
@@ -120,9 +119,7 @@ pub enum ProtocolError {
 
     /// A string in a reply is larger than allowed, or was announced with a negative size (other
     /// than nil).
-    #[error(
-        "Protocol error: invalid bulk length: {size} bytes in a reply (allowed: 0 to {limit} bytes)"
-    )]
+    #[error("Protocol error: invalid bulk length: {size} bytes in a reply (allowed: 0 to {limit} bytes)")]
     BulkSize {
         /// The announced size.
         size: i64,
@@ -131,9 +128,7 @@ pub enum ProtocolError {
     },
 
     /// A count of arguments or elements is not a decimal number, or does not fit 64 bits.
-    #[error(
-        "Protocol error: invalid multibulk length: '{text}' does not begin a 64-bit decimal count"
-    )]
+    #[error("Protocol error: invalid multibulk length: '{text}' does not begin a 64-bit decimal count")]
     InvalidCount {
         /// The text up to the first byte that cannot belong to the number, escaped.
         text: String,
@@ -291,12 +286,7 @@ enum RequestState {
 impl RequestParser {
     /// A parser for the requests of one connection.
     pub fn new(limits: RequestLimits) -> Self {
-        Self {
-            limits,
-            state: RequestState::Start,
-            position: 0,
-            arguments: Vec::new(),
-        }
+        Self { limits, state: RequestState::Start, position: 0, arguments: Vec::new() }
     }
 
     /// Looks for one request at the start of `input`.
@@ -493,9 +483,7 @@ fn find_closing_quote(line: &[u8], start: usize, quote: u8) -> Result<usize, Pro
         position += 1;
     }
     // Never closed: the opening quote is to blame.
-    Err(ProtocolError::InlineQuotes {
-        position: start - 1,
-    })
+    Err(ProtocolError::InlineQuotes { position: start - 1 })
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -504,47 +492,6 @@ fn is_blank(byte: u8) -> bool {
 
 // -------------------------------------------------------------------------------------------------
 // Replies: the server's side.
-
-/// What a command needs to answer, whatever the transport.
-///
-/// A reply is one value. [`array`](Self::array) and [`map`](Self::map) announce how many values
-/// follow; the caller then writes exactly as many, which is not checked.
-pub trait ReplyWriter {
-    /// The status `OK`.
-    fn ok(&mut self) {
-        self.status("OK");
-    }
-
-    /// A short status. CR and LF become blanks.
-    fn status(&mut self, text: &str);
-
-    /// An error. The message begins with its code word, as in `ERR value is not an integer`. CR and
-    /// LF become blanks.
-    fn error(&mut self, message: &str);
-
-    /// The absence of a value.
-    fn nil(&mut self);
-
-    /// A 64-bit integer.
-    fn integer(&mut self, value: i64);
-
-    /// A truth value. RESP2 has none and sends the integer 1 or 0.
-    fn boolean(&mut self, value: bool);
-
-    /// A string of arbitrary bytes.
-    fn bulk(&mut self, bytes: &[u8]);
-
-    /// Announces an array: `count` values follow.
-    fn array(&mut self, count: usize);
-
-    /// Announces a map: `pairs` times a key and a value follow. RESP2 has none and sends an array
-    /// of all of them.
-    fn map(&mut self, pairs: usize);
-
-    /// A floating-point number, in the fewest digits that read back as the same number. RESP2 has
-    /// none and sends them as a string.
-    fn double(&mut self, value: f64);
-}
 
 /// The version of the protocol that a connection speaks. It begins with 2; `HELLO 3` changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -583,6 +530,10 @@ impl<'a> RespWriter<'a> {
 }
 
 impl ReplyWriter for RespWriter<'_> {
+    fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
     fn ok(&mut self) {
         self.out.extend_from_slice(b"+OK\r\n");
     }
@@ -670,45 +621,13 @@ fn format_double(value: f64) -> String {
 /// A request has at least a command's name: servers skip one without arguments, so that its reply
 /// would never come.
 pub fn write_request(out: &mut Vec<u8>, arguments: &[&[u8]]) {
-    debug_assert!(
-        !arguments.is_empty(),
-        "a request without arguments has no reply"
-    );
-    let size: usize = arguments
-        .iter()
-        .map(|argument| argument.len() + HEADER_SIZE_MAX + 2)
-        .sum();
+    debug_assert!(!arguments.is_empty(), "a request without arguments has no reply");
+    let size: usize = arguments.iter().map(|argument| argument.len() + HEADER_SIZE_MAX + 2).sum();
     out.reserve(HEADER_SIZE_MAX + size);
     push_header(out, b'*', arguments.len());
     for argument in arguments {
         push_bulk(out, argument);
     }
-}
-
-/// A reply, in either version of the protocol.
-///
-/// Two equal doubles compare as floating-point numbers do: not-a-number is not equal to itself.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Reply {
-    /// The absence of a value: `_`, or a string or array of length -1.
-    Nil,
-    /// A status such as `OK`. Bytes that are not UTF-8 appear as U+FFFD.
-    Status(String),
-    /// An integer.
-    Integer(i64),
-    /// A truth value (version 3).
-    Boolean(bool),
-    /// A floating-point number (version 3).
-    Double(f64),
-    /// A string of bytes; also a big number's digits, and a verbatim string without its format.
-    Bulk(Vec<u8>),
-    /// An error that the server answered with, beginning with its code word. Bytes that are not
-    /// UTF-8 appear as U+FFFD.
-    Error(String),
-    /// An array; also a set or a push message.
-    Array(Vec<Reply>),
-    /// A map in the order sent (version 3). Nothing keeps a server from sending a key twice.
-    Map(Vec<(Reply, Reply)>),
 }
 
 /// How large a reply may be. The limits come from the caller, so that tests can shrink them.
@@ -772,13 +691,7 @@ enum Step {
 impl ReplyParser {
     /// A parser for the replies of one connection.
     pub fn new(limits: ReplyLimits) -> Self {
-        Self {
-            limits,
-            state: ReplyState::Header,
-            position: 0,
-            open: Vec::new(),
-            elements: 0,
-        }
+        Self { limits, state: ReplyState::Header, position: 0, open: Vec::new(), elements: 0 }
     }
 
     /// Looks for one reply at the start of `input`, and gives it with the number of bytes it took.
@@ -853,10 +766,7 @@ impl ReplyParser {
         let sign = match kind {
             b'+' | b'-' | b',' | b'(' | b'#' | b'_' => {
                 self.position = position + 1;
-                self.state = ReplyState::Line {
-                    kind,
-                    start: position + 1,
-                };
+                self.state = ReplyState::Line { kind, start: position + 1 };
                 return Ok(Step::Continue);
             }
             b'$' | b'=' | b'!' | b'*' | b'~' | b'>' | b'%' => Sign::Minus,
@@ -865,10 +775,7 @@ impl ReplyParser {
         };
         let invalid = |text| match kind {
             b'$' | b'=' | b'!' => ProtocolError::InvalidSize { text },
-            b':' => ProtocolError::InvalidScalar {
-                kind: "integer",
-                text,
-            },
+            b':' => ProtocolError::InvalidScalar { kind: "integer", text },
             _ => ProtocolError::InvalidCount { text },
         };
         let Some((value, next)) = read_number(input, position + 1, sign, invalid)? else {
@@ -880,8 +787,7 @@ impl ReplyParser {
             b'$' | b'*' if value == -1 => Ok(Step::Value(Reply::Nil)),
             b'$' | b'=' | b'!' => {
                 let limit = self.limits.bulk_size_max;
-                let size =
-                    within(value, limit).ok_or(ProtocolError::BulkSize { size: value, limit })?;
+                let size = within(value, limit).ok_or(ProtocolError::BulkSize { size: value, limit })?;
                 self.state = ReplyState::Body { kind, size };
                 Ok(Step::Continue)
             }
@@ -919,22 +825,14 @@ impl ReplyParser {
         within(count, limit).ok_or(ProtocolError::ElementCount { count, limit })
     }
 
-    fn advance_line(
-        &mut self,
-        input: &[u8],
-        kind: u8,
-        start: usize,
-    ) -> Result<Step, ProtocolError> {
+    fn advance_line(&mut self, input: &[u8], kind: u8, start: usize) -> Result<Step, ProtocolError> {
         // The CR stands at the latest behind a longest line. As with inline requests, nothing
         // beyond is looked at.
         let limit = self.limits.line_size_max;
         let window_end = start.saturating_add(limit).saturating_add(1);
         let window = &input[..input.len().min(window_end)];
         let unseen = window.get(self.position..).unwrap_or_default();
-        let Some(offset) = unseen
-            .iter()
-            .position(|&byte| matches!(byte, b'\r' | b'\n'))
-        else {
+        let Some(offset) = unseen.iter().position(|&byte| matches!(byte, b'\r' | b'\n')) else {
             if window.len() == window_end {
                 return Err(ProtocolError::LineSize { limit });
             }
@@ -999,9 +897,7 @@ fn scalar(kind: u8, line: &[u8]) -> Result<Reply, ProtocolError> {
             .and_then(|text| text.parse().ok())
             .map(Reply::Double)
             .ok_or_else(|| invalid_scalar("double", line)),
-        (b'(', [b'-' | b'+', digits @ ..] | digits)
-            if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) =>
-        {
+        (b'(', [b'-' | b'+', digits @ ..] | digits) if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
             Ok(Reply::Bulk(line.to_vec()))
         }
         (b'(', _) => Err(invalid_scalar("big number", line)),
@@ -1010,9 +906,7 @@ fn scalar(kind: u8, line: &[u8]) -> Result<Reply, ProtocolError> {
 }
 
 fn invalid_scalar(kind: &'static str, bytes: &[u8]) -> ProtocolError {
-    let text = bytes[..bytes.len().min(QUOTED_SIZE_MAX)]
-        .escape_ascii()
-        .to_string();
+    let text = bytes[..bytes.len().min(QUOTED_SIZE_MAX)].escape_ascii().to_string();
     ProtocolError::InvalidScalar { kind, text }
 }
 
@@ -1129,24 +1023,14 @@ fn push_decimal(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
 
-    const REQUEST_LIMITS: RequestLimits = RequestLimits {
-        arguments_max: 4,
-        argument_size_max: 20,
-        inline_size_max: 32,
-    };
+    const REQUEST_LIMITS: RequestLimits =
+        RequestLimits { arguments_max: 4, argument_size_max: 20, inline_size_max: 32 };
 
-    const REPLY_LIMITS: ReplyLimits = ReplyLimits {
-        elements_max: 10,
-        bulk_size_max: 20,
-        line_size_max: 24,
-    };
+    const REPLY_LIMITS: ReplyLimits = ReplyLimits { elements_max: 10, bulk_size_max: 20, line_size_max: 24 };
 
     /// Large enough for all that the random tests write.
-    const REPLY_LIMITS_WIDE: ReplyLimits = ReplyLimits {
-        elements_max: 1_000_000,
-        bulk_size_max: 1_000_000,
-        line_size_max: 1_000_000,
-    };
+    const REPLY_LIMITS_WIDE: ReplyLimits =
+        ReplyLimits { elements_max: 1_000_000, bulk_size_max: 1_000_000, line_size_max: 1_000_000 };
 
     /// What a stream of bytes comes to: the messages in it, and how it ends.
     #[derive(Debug, PartialEq)]
@@ -1159,10 +1043,7 @@ mod tests {
     type Request = Vec<Vec<u8>>;
 
     /// Plays the server: `pieces` arrive one after the other.
-    fn read_requests<'a>(
-        limits: RequestLimits,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Outcome<Request> {
+    fn read_requests<'a>(limits: RequestLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome<Request> {
         let mut parser = RequestParser::new(limits);
         let mut buffer = Vec::new();
         let mut messages = Vec::new();
@@ -1172,11 +1053,7 @@ mod tests {
                 match parser.parse(&buffer) {
                     Ok(Parsed::Complete { size }) => {
                         let arguments = parser.arguments().iter();
-                        messages.push(
-                            arguments
-                                .map(|range| buffer[range.clone()].to_vec())
-                                .collect(),
-                        );
+                        messages.push(arguments.map(|range| buffer[range.clone()].to_vec()).collect());
                         assert!(parser.arguments().iter().all(|range| range.end <= size));
                         buffer.drain(..size);
                     }
@@ -1187,31 +1064,18 @@ mod tests {
                     }
                     Err(error) => {
                         buffer.fill(b'\n');
-                        assert_eq!(
-                            parser.parse(&buffer),
-                            Err(error.clone()),
-                            "an error is final"
-                        );
+                        assert_eq!(parser.parse(&buffer), Err(error.clone()), "an error is final");
                         assert!(parser.arguments().is_empty());
-                        return Outcome {
-                            messages,
-                            end: Err(error),
-                        };
+                        return Outcome { messages, end: Err(error) };
                     }
                 }
             }
         }
-        Outcome {
-            messages,
-            end: Ok(buffer.len()),
-        }
+        Outcome { messages, end: Ok(buffer.len()) }
     }
 
     /// Plays the client: `pieces` arrive one after the other.
-    fn read_replies<'a>(
-        limits: ReplyLimits,
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Outcome<Reply> {
+    fn read_replies<'a>(limits: ReplyLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome<Reply> {
         let mut parser = ReplyParser::new(limits);
         let mut buffer = Vec::new();
         let mut messages = Vec::new();
@@ -1226,30 +1090,17 @@ mod tests {
                     Ok(None) => break,
                     Err(error) => {
                         buffer.fill(b'\n');
-                        assert_eq!(
-                            parser.parse(&buffer),
-                            Err(error.clone()),
-                            "an error is final"
-                        );
-                        return Outcome {
-                            messages,
-                            end: Err(error),
-                        };
+                        assert_eq!(parser.parse(&buffer), Err(error.clone()), "an error is final");
+                        return Outcome { messages, end: Err(error) };
                     }
                 }
             }
         }
-        Outcome {
-            messages,
-            end: Ok(buffer.len()),
-        }
+        Outcome { messages, end: Ok(buffer.len()) }
     }
 
     fn request(arguments: &[&str]) -> Request {
-        arguments
-            .iter()
-            .map(|argument| argument.as_bytes().to_vec())
-            .collect()
+        arguments.iter().map(|argument| argument.as_bytes().to_vec()).collect()
     }
 
     fn bulk(text: &str) -> Reply {
@@ -1269,15 +1120,8 @@ mod tests {
         assert_eq!(sent, b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n");
 
         let mut server = RequestParser::new(REQUEST_LIMITS);
-        assert_eq!(
-            server.parse(&sent),
-            Ok(Parsed::Complete { size: sent.len() })
-        );
-        let arguments: Vec<&[u8]> = server
-            .arguments()
-            .iter()
-            .map(|range| &sent[range.clone()])
-            .collect();
+        assert_eq!(server.parse(&sent), Ok(Parsed::Complete { size: sent.len() }));
+        let arguments: Vec<&[u8]> = server.arguments().iter().map(|range| &sent[range.clone()]).collect();
         assert_eq!(arguments, [b"GET", b"key"]);
 
         let answer = written(Protocol::Resp2, |writer| writer.bulk(b"value"));
@@ -1285,10 +1129,7 @@ mod tests {
 
         let mut client = ReplyParser::new(REPLY_LIMITS);
         assert_eq!(client.parse(&answer[..8]), Ok(None));
-        assert_eq!(
-            client.parse(&answer),
-            Ok(Some((bulk("value"), answer.len())))
-        );
+        assert_eq!(client.parse(&answer), Ok(Some((bulk("value"), answer.len()))));
     }
 
     #[test]
@@ -1313,19 +1154,11 @@ mod tests {
             end: Ok(b"*2\r\n$3\r\nDEL\r\n$3\r\nke".len()),
         };
         assert_eq!(read_requests(REQUEST_LIMITS, [stream]), expected);
-        assert_eq!(
-            read_requests(REQUEST_LIMITS, stream.chunks(1)),
-            expected,
-            "byte by byte"
-        );
+        assert_eq!(read_requests(REQUEST_LIMITS, stream.chunks(1)), expected, "byte by byte");
         for first in 0..=stream.len() {
             for second in first..=stream.len() {
                 let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
-                assert_eq!(
-                    read_requests(REQUEST_LIMITS, pieces),
-                    expected,
-                    "cut at {first}, {second}"
-                );
+                assert_eq!(read_requests(REQUEST_LIMITS, pieces), expected, "cut at {first}, {second}");
             }
         }
     }
@@ -1354,19 +1187,11 @@ mod tests {
             end: Ok(b"*1\r\n$3\r\nab".len()),
         };
         assert_eq!(read_replies(REPLY_LIMITS, [stream]), expected);
-        assert_eq!(
-            read_replies(REPLY_LIMITS, stream.chunks(1)),
-            expected,
-            "byte by byte"
-        );
+        assert_eq!(read_replies(REPLY_LIMITS, stream.chunks(1)), expected, "byte by byte");
         for first in 0..=stream.len() {
             for second in first..=stream.len() {
                 let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
-                assert_eq!(
-                    read_replies(REPLY_LIMITS, pieces),
-                    expected,
-                    "cut at {first}, {second}"
-                );
+                assert_eq!(read_replies(REPLY_LIMITS, pieces), expected, "cut at {first}, {second}");
             }
         }
     }
@@ -1377,11 +1202,7 @@ mod tests {
     fn bytes_once_seen_are_not_looked_at_again() {
         const SIZE: usize = 1 << 20;
         const PIECE_SIZE: usize = 1 << 10;
-        let limits = RequestLimits {
-            arguments_max: 3,
-            argument_size_max: SIZE,
-            inline_size_max: SIZE,
-        };
+        let limits = RequestLimits { arguments_max: 3, argument_size_max: SIZE, inline_size_max: SIZE };
         let mut stream = Vec::new();
         write_request(&mut stream, &[b"SET", b"key", &vec![b'v'; SIZE]]);
         let mut parser = RequestParser::new(limits);
@@ -1390,11 +1211,7 @@ mod tests {
             input.extend_from_slice(piece);
             match parser.parse(&input) {
                 Ok(Parsed::Incomplete { missing }) => {
-                    assert_eq!(
-                        missing,
-                        stream.len() - input.len(),
-                        "the hint is exact in a bulk"
-                    );
+                    assert_eq!(missing, stream.len() - input.len(), "the hint is exact in a bulk");
                 }
                 parsed => assert_eq!(parsed, Ok(Parsed::Complete { size: stream.len() })),
             }
@@ -1405,10 +1222,7 @@ mod tests {
 
         let mut parser = RequestParser::new(limits);
         let mut input = Vec::new();
-        for piece in [vec![b'v'; SIZE], b"\r\n".to_vec()]
-            .concat()
-            .chunks(PIECE_SIZE)
-        {
+        for piece in [vec![b'v'; SIZE], b"\r\n".to_vec()].concat().chunks(PIECE_SIZE) {
             input.extend_from_slice(piece);
             match parser.parse(&input) {
                 Ok(Parsed::Incomplete { missing }) => assert_eq!(missing, 1),
@@ -1465,30 +1279,16 @@ mod tests {
             bulk_size_max: usize::MAX,
             line_size_max: usize::MAX,
         });
-        assert_eq!(
-            parser.parse(b"*1000000000\r\n*1000000000\r\n$9223372036854775807\r\nx"),
-            Ok(None)
-        );
+        assert_eq!(parser.parse(b"*1000000000\r\n*1000000000\r\n$9223372036854775807\r\nx"), Ok(None));
         assert_eq!(parser.open.len(), 2);
-        assert!(
-            parser
-                .open
-                .iter()
-                .all(|open| open.elements.capacity() <= ELEMENTS_RESERVED_MAX)
-        );
+        assert!(parser.open.iter().all(|open| open.elements.capacity() <= ELEMENTS_RESERVED_MAX));
 
         // Nor does a request that did arrive cost memory for ever.
         let arguments = vec![&b"a"[..]; 100_000];
         let mut stream = Vec::new();
         write_request(&mut stream, &arguments);
-        let mut parser = RequestParser::new(RequestLimits {
-            arguments_max: arguments.len(),
-            ..REQUEST_LIMITS
-        });
-        assert_eq!(
-            parser.parse(&stream),
-            Ok(Parsed::Complete { size: stream.len() })
-        );
+        let mut parser = RequestParser::new(RequestLimits { arguments_max: arguments.len(), ..REQUEST_LIMITS });
+        assert_eq!(parser.parse(&stream), Ok(Parsed::Complete { size: stream.len() }));
         assert_eq!(parser.arguments().len(), arguments.len());
         assert_eq!(parser.parse(b""), Ok(Parsed::Incomplete { missing: 1 }));
         assert!(parser.arguments.capacity() <= ARGUMENTS_RETAINED);
@@ -1504,12 +1304,7 @@ mod tests {
         ];
         for stream in fitting {
             let outcome = read_requests(REQUEST_LIMITS, stream.chunks(1));
-            assert_eq!(
-                (outcome.messages.len(), outcome.end),
-                (1, Ok(0)),
-                "{}",
-                stream.escape_ascii()
-            );
+            assert_eq!((outcome.messages.len(), outcome.end), (1, Ok(0)), "{}", stream.escape_ascii());
         }
         let fitting: [&[u8]; 4] = [
             b"$20\r\n01234567890123456789\r\n",
@@ -1519,12 +1314,7 @@ mod tests {
         ];
         for stream in fitting {
             let outcome = read_replies(REPLY_LIMITS, stream.chunks(1));
-            assert_eq!(
-                (outcome.messages.len(), outcome.end),
-                (1, Ok(0)),
-                "{}",
-                stream.escape_ascii()
-            );
+            assert_eq!((outcome.messages.len(), outcome.end), (1, Ok(0)), "{}", stream.escape_ascii());
         }
     }
 
@@ -1545,14 +1335,8 @@ mod tests {
             (b"*5\r\n", count(5)),
             (b"*9223372036854775807\r\n", count(i64::MAX)),
             (b"*-9223372036854775808\r\n", count(i64::MIN)),
-            (
-                b"*9223372036854775808\r\n",
-                invalid_count("9223372036854775808"),
-            ),
-            (
-                b"*99999999999999999999999\r\n",
-                invalid_count("9999999999999999999"),
-            ),
+            (b"*9223372036854775808\r\n", invalid_count("9223372036854775808")),
+            (b"*99999999999999999999999\r\n", invalid_count("9999999999999999999")),
             (b"*\r\n", invalid_count("\\r")),
             (b"*-\r\n", invalid_count("-\\r")),
             (b"*+1\r\n", invalid_count("+")),
@@ -1566,10 +1350,7 @@ mod tests {
             (b"*1\r\n$-1\r\n", size(-1)),
             (b"*1\r\n$21\r\n", size(21)),
             (b"*1\r\n$9223372036854775807\r\n", size(i64::MAX)),
-            (
-                b"*1\r\n$9223372036854775808\r\n",
-                invalid_size("9223372036854775808"),
-            ),
+            (b"*1\r\n$9223372036854775808\r\n", invalid_size("9223372036854775808")),
             (b"*1\r\n$\r\n\r\n", invalid_size("\\r")),
             (b"*1\r\n$1a\r\n", invalid_size("1a")),
             (b"*2\r\n$1\r\na\r\n$0x1\r\n", invalid_size("0x")),
@@ -1601,28 +1382,13 @@ mod tests {
         let first = b"*1\r\n$4\r\nPING\r\n";
         for (stream, error) in table {
             let shown = stream.escape_ascii().to_string();
-            let expected = Outcome {
-                messages: vec![],
-                end: Err(error.clone()),
-            };
-            assert_eq!(
-                read_requests(REQUEST_LIMITS, [*stream]),
-                expected,
-                "{shown}"
-            );
-            assert_eq!(
-                read_requests(REQUEST_LIMITS, stream.chunks(1)),
-                expected,
-                "{shown}, byte by byte"
-            );
+            let expected = Outcome { messages: vec![], end: Err(error.clone()) };
+            assert_eq!(read_requests(REQUEST_LIMITS, [*stream]), expected, "{shown}");
+            assert_eq!(read_requests(REQUEST_LIMITS, stream.chunks(1)), expected, "{shown}, byte by byte");
             // A good request before it is served, and positions do not change.
             let pipeline = [&first[..], stream].concat();
             let outcome = read_requests(REQUEST_LIMITS, [&pipeline[..]]);
-            assert_eq!(
-                (outcome.messages.len(), outcome.end),
-                (1, Err(error.clone())),
-                "{shown}"
-            );
+            assert_eq!((outcome.messages.len(), outcome.end), (1, Err(error.clone())), "{shown}");
         }
     }
 
@@ -1634,10 +1400,7 @@ mod tests {
         let invalid_count = |text: &str| E::InvalidCount { text: text.into() };
         let invalid_size = |text: &str| E::InvalidSize { text: text.into() };
         let crlf = |found, position| E::MissingCrlf { found, position };
-        let scalar = |kind, text: &str| E::InvalidScalar {
-            kind,
-            text: text.into(),
-        };
+        let scalar = |kind, text: &str| E::InvalidScalar { kind, text: text.into() };
         let unknown = |found, position| E::UnknownType { found, position };
         let table: &[(&[u8], ProtocolError)] = &[
             (b"x\r\n", unknown(b'x', 0)),
@@ -1659,20 +1422,14 @@ mod tests {
             (b"=-1\r\n", size(-1)),
             (b"!21\r\n", size(21)),
             (b"$?\r\n", invalid_size("?")),
-            (
-                b"$99999999999999999999\r\n",
-                invalid_size("9999999999999999999"),
-            ),
+            (b"$99999999999999999999\r\n", invalid_size("9999999999999999999")),
             (b"$3\r\nabcd\r\n", crlf(b'd', 7)),
             (b"$3\r\nabc\rd", crlf(b'd', 8)),
             (b"=3\r\nabc\r\n", scalar("verbatim string", "abc")),
             (b"=5\r\ntxt;a\r\n", scalar("verbatim string", "txt;a")),
             (b":\r\n", scalar("integer", "\\r")),
             (b":1.5\r\n", scalar("integer", "1.")),
-            (
-                b":9223372036854775808\r\n",
-                scalar("integer", "9223372036854775808"),
-            ),
+            (b":9223372036854775808\r\n", scalar("integer", "9223372036854775808")),
             (b":1\rx", crlf(b'x', 3)),
             (b"#\r\n", scalar("boolean", "")),
             (b"#true\r\n", scalar("boolean", "true")),
@@ -1686,42 +1443,26 @@ mod tests {
             (b"+OK\r+", crlf(b'+', 4)),
             (b"+0123456789012345678901234\r\n", E::LineSize { limit: 24 }),
             (b"-0123456789012345678901234", E::LineSize { limit: 24 }),
-            (
-                b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*0\r\n",
-                E::ReplyDepth { depth: 9, limit: 8 },
-            ),
+            (b"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*0\r\n", E::ReplyDepth { depth: 9, limit: 8 }),
         ];
         for (stream, error) in table {
             let shown = stream.escape_ascii().to_string();
-            let expected = Outcome {
-                messages: vec![],
-                end: Err(error.clone()),
-            };
+            let expected = Outcome { messages: vec![], end: Err(error.clone()) };
             assert_eq!(read_replies(REPLY_LIMITS, [*stream]), expected, "{shown}");
-            assert_eq!(
-                read_replies(REPLY_LIMITS, stream.chunks(1)),
-                expected,
-                "{shown}, byte by byte"
-            );
+            assert_eq!(read_replies(REPLY_LIMITS, stream.chunks(1)), expected, "{shown}, byte by byte");
         }
     }
 
     #[test]
     fn errors_are_worded_as_redis_words_them() {
         let table: &[(&[u8], &str)] = &[
-            (
-                b"*5\r\n",
-                "Protocol error: invalid multibulk length: 5 arguments (allowed: 0 to 4 arguments)",
-            ),
+            (b"*5\r\n", "Protocol error: invalid multibulk length: 5 arguments (allowed: 0 to 4 arguments)"),
             (
                 b"*1\r\n$21\r\n",
                 "Protocol error: invalid bulk length: 21 bytes in an argument \
                  (allowed: 0 to 20 bytes)",
             ),
-            (
-                b"*1\r\n\x00",
-                "Protocol error: expected '$', got '\\x00' at byte 4 of the request",
-            ),
+            (b"*1\r\n\x00", "Protocol error: expected '$', got '\\x00' at byte 4 of the request"),
             (
                 b"get 'a\r\n",
                 "Protocol error: unbalanced quotes in request: at byte 4 (inline quotes must \
@@ -1744,10 +1485,7 @@ mod tests {
             (b"=4\r\nmkd:\r\n", bulk("")),
             (b"!7\r\nERR\r\nno\r\n", Reply::Error("ERR\r\nno".into())),
             (b"~1\r\n:1\r\n", Reply::Array(vec![Reply::Integer(1)])),
-            (
-                b">1\r\n+message\r\n",
-                Reply::Array(vec![Reply::Status("message".into())]),
-            ),
+            (b">1\r\n+message\r\n", Reply::Array(vec![Reply::Status("message".into())])),
             (b"%0\r\n", Reply::Map(vec![])),
             (b":+7\r\n", Reply::Integer(7)),
             (b":-9223372036854775808\r\n", Reply::Integer(i64::MIN)),
@@ -1759,12 +1497,7 @@ mod tests {
         ];
         for (stream, reply) in table {
             let outcome = read_replies(REPLY_LIMITS, [*stream]);
-            assert_eq!(
-                outcome.messages,
-                std::slice::from_ref(reply),
-                "{}",
-                stream.escape_ascii()
-            );
+            assert_eq!(outcome.messages, std::slice::from_ref(reply), "{}", stream.escape_ascii());
             assert_eq!(outcome.end, Ok(0));
         }
         assert_eq!(
@@ -1785,26 +1518,14 @@ mod tests {
         let table: &[(Write, &str, &str)] = &[
             (|w| w.ok(), "+OK\r\n", "+OK\r\n"),
             (|w| w.status("a\r\nb"), "+a  b\r\n", "+a  b\r\n"),
-            (
-                |w| w.error("ERR a\r\n+OK"),
-                "-ERR a  +OK\r\n",
-                "-ERR a  +OK\r\n",
-            ),
+            (|w| w.error("ERR a\r\n+OK"), "-ERR a  +OK\r\n", "-ERR a  +OK\r\n"),
             (|w| w.nil(), "$-1\r\n", "_\r\n"),
             (|w| w.integer(0), ":0\r\n", ":0\r\n"),
-            (
-                |w| w.integer(i64::MIN),
-                ":-9223372036854775808\r\n",
-                ":-9223372036854775808\r\n",
-            ),
+            (|w| w.integer(i64::MIN), ":-9223372036854775808\r\n", ":-9223372036854775808\r\n"),
             (|w| w.boolean(true), ":1\r\n", "#t\r\n"),
             (|w| w.boolean(false), ":0\r\n", "#f\r\n"),
             (|w| w.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
-            (
-                |w| w.bulk(b"a\r\nb"),
-                "$4\r\na\r\nb\r\n",
-                "$4\r\na\r\nb\r\n",
-            ),
+            (|w| w.bulk(b"a\r\nb"), "$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n"),
             (|w| w.array(3), "*3\r\n", "*3\r\n"),
             (|w| w.map(3), "*6\r\n", "%3\r\n"),
             (|w| w.double(1.0), "$1\r\n1\r\n", ",1\r\n"),
@@ -1824,9 +1545,7 @@ mod tests {
     /// A random generator whose seed is printed (and shown by a failing test).
     /// `RINGTABLE_TEST_SEED` replays another.
     fn random() -> fastrand::Rng {
-        let seed = std::env::var("RINGTABLE_TEST_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
+        let seed = std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or(0x5eed);
         println!("RINGTABLE_TEST_SEED={seed}");
         fastrand::Rng::with_seed(seed)
@@ -1856,11 +1575,7 @@ mod tests {
     }
 
     /// Writes a random reply, and gives what a client of that version has to read.
-    fn write_random(
-        random: &mut fastrand::Rng,
-        writer: &mut RespWriter<'_>,
-        depth: usize,
-    ) -> Reply {
+    fn write_random(random: &mut fastrand::Rng, writer: &mut RespWriter<'_>, depth: usize) -> Reply {
         let is_version_3 = writer.protocol == Protocol::Resp3;
         let kinds = if depth < REPLY_DEPTH_MAX { 10 } else { 8 };
         match random.u8(..kinds) {
@@ -1869,9 +1584,7 @@ mod tests {
                 Reply::Status("OK".into())
             }
             1 => {
-                let text: String = (0..random.usize(..20))
-                    .map(|_| random.alphanumeric())
-                    .collect();
+                let text: String = (0..random.usize(..20)).map(|_| random.alphanumeric()).collect();
                 writer.status(&text);
                 Reply::Status(text)
             }
@@ -1899,9 +1612,7 @@ mod tests {
             6 => {
                 let value = match random.bool() {
                     true => f64::from(random.i32(..)) / 1000.0,
-                    false => Some(f64::from_bits(random.u64(..)))
-                        .filter(|v| !v.is_nan())
-                        .unwrap_or(0.0),
+                    false => Some(f64::from_bits(random.u64(..))).filter(|v| !v.is_nan()).unwrap_or(0.0),
                 };
                 writer.double(value);
                 match is_version_3 {
@@ -1917,11 +1628,7 @@ mod tests {
             8 => {
                 let count = random.usize(..4);
                 writer.array(count);
-                Reply::Array(
-                    (0..count)
-                        .map(|_| write_random(random, writer, depth + 1))
-                        .collect(),
-                )
+                Reply::Array((0..count).map(|_| write_random(random, writer, depth + 1)).collect())
             }
             _ => {
                 let pairs = random.usize(..3);
@@ -1931,12 +1638,7 @@ mod tests {
                     elements.push(write_random(random, writer, depth + 1));
                 }
                 match is_version_3 {
-                    true => Reply::Map(
-                        elements
-                            .chunks(2)
-                            .map(|pair| (pair[0].clone(), pair[1].clone()))
-                            .collect(),
-                    ),
+                    true => Reply::Map(elements.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()),
                     false => Reply::Array(elements),
                 }
             }
@@ -1951,13 +1653,8 @@ mod tests {
                 let mut stream = Vec::new();
                 let mut writer = RespWriter::new(&mut stream, protocol);
                 let count = random.usize(1..5);
-                let messages: Vec<Reply> = (0..count)
-                    .map(|_| write_random(&mut random, &mut writer, 0))
-                    .collect();
-                let expected = Outcome {
-                    messages,
-                    end: Ok(0),
-                };
+                let messages: Vec<Reply> = (0..count).map(|_| write_random(&mut random, &mut writer, 0)).collect();
+                let expected = Outcome { messages, end: Ok(0) };
                 let pieces = random_pieces(&mut random, &stream);
                 let outcome = read_replies(REPLY_LIMITS_WIDE, pieces);
                 assert_eq!(outcome, expected, "round {round}, {protocol:?}");
@@ -1968,11 +1665,7 @@ mod tests {
     #[test]
     fn random_requests_come_back_as_written() {
         let mut random = random();
-        let limits = RequestLimits {
-            arguments_max: 8,
-            argument_size_max: 300,
-            inline_size_max: 0,
-        };
+        let limits = RequestLimits { arguments_max: 8, argument_size_max: 300, inline_size_max: 0 };
         for round in 0..2_000 {
             let mut stream = Vec::new();
             let mut messages = Vec::new();
@@ -1983,10 +1676,7 @@ mod tests {
                 write_request(&mut stream, &arguments);
                 messages.push(message);
             }
-            let expected = Outcome {
-                messages,
-                end: Ok(0),
-            };
+            let expected = Outcome { messages, end: Ok(0) };
             let pieces = random_pieces(&mut random, &stream);
             assert_eq!(read_requests(limits, pieces), expected, "round {round}");
         }
@@ -1999,8 +1689,7 @@ mod tests {
         let mut random = random();
         let mut refused = 0;
         const ROUNDS: usize = 20_000;
-        const GOOD: &[u8] =
-            b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n10\r\n get 'a b' c\r\n*1\r\n$4\r\nPING\r\n";
+        const GOOD: &[u8] = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\n10\r\n get 'a b' c\r\n*1\r\n$4\r\nPING\r\n";
         for round in 0..ROUNDS {
             let mut stream = match random.u8(..3) {
                 0 => random_bytes(&mut random, 60),
@@ -2026,16 +1715,9 @@ mod tests {
             let whole = read_replies(REPLY_LIMITS, [&stream[..]]);
             let in_pieces = read_replies(REPLY_LIMITS, pieces);
             // Compared as text, since a double that is not a number differs from itself.
-            assert_eq!(
-                format!("{whole:?}"),
-                format!("{in_pieces:?}"),
-                "round {round}: {shown}"
-            );
+            assert_eq!(format!("{whole:?}"), format!("{in_pieces:?}"), "round {round}: {shown}");
             refused += usize::from(whole.end.is_err());
         }
-        assert!(
-            (ROUNDS / 4..2 * ROUNDS).contains(&refused),
-            "{refused} refusals: the damage is ill chosen"
-        );
+        assert!((ROUNDS / 4..2 * ROUNDS).contains(&refused), "{refused} refusals: the damage is ill chosen");
     }
 }

@@ -25,7 +25,7 @@ use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
     PAGE_WORDS, address, bucket_start, split_source,
 };
-use super::reader::{self, Contended, Lookup, Pair, Sink, Want};
+use super::reader::{self, Lookup, Pair, Sink, Want};
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in};
 
@@ -405,7 +405,7 @@ impl<M: Memory> Writer<M> {
             Ok(())
         };
         // The bucket count of our own table is never out of range, so this cannot fail; 0 ends the walk.
-        reader::scan(self.table.words(), cursor, read, out).unwrap_or_else(|Contended| 0)
+        reader::scan(self.table.words(), cursor, read, out).unwrap_or(0)
     }
 
     /// All entries of bucket `index`, or `None` if there is no such bucket.

@@ -1,0 +1,73 @@
+//! Commands about the connection itself.
+
+use super::arguments::Arguments;
+use super::resp::Protocol;
+use super::{Context, Effect, FINGERPRINT, Refusal};
+use crate::ring::lane::LANE_VERSION;
+
+/// `PING [message]`
+pub(super) fn ping(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    match arguments.iter().next() {
+        Some(message) => context.reply.bulk(message),
+        None => context.reply.status("PONG"),
+    }
+    Ok(())
+}
+
+/// `HELLO [2 | 3 [AUTH user password] [SETNAME name]]`
+///
+/// There are no users: who may open the socket may do everything. Names are taken and forgotten.
+pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    if !arguments.is_empty() {
+        let protocol = match arguments.get(0) {
+            b"2" => Protocol::Resp2,
+            b"3" => Protocol::Resp3,
+            _ => return Err(Refusal("NOPROTO unsupported protocol version".into())),
+        };
+        let mut options = arguments.iter().skip(1);
+        while let Some(option) = options.next() {
+            if option.eq_ignore_ascii_case(b"AUTH") {
+                return Err(Refusal("WRONGPASS this server has no users: connect without a password".into()));
+            }
+            if !option.eq_ignore_ascii_case(b"SETNAME") || options.next().is_none() {
+                return Err(Refusal::err("syntax error in HELLO"));
+            }
+        }
+        context.protocol = protocol;
+        context.effect = Effect::Protocol(protocol);
+        context.reply.set_protocol(protocol);
+    }
+    context.reply.map(5);
+    for (field, value) in [("server", "ringtable"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone")] {
+        context.reply.bulk(field.as_bytes());
+        context.reply.bulk(value.as_bytes());
+    }
+    context.reply.bulk(b"proto");
+    context.reply.integer(if context.protocol == Protocol::Resp2 { 2 } else { 3 });
+    context.reply.bulk(b"role");
+    context.reply.bulk(b"master");
+    Ok(())
+}
+
+/// `QUIT`
+pub(super) fn quit(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
+    context.effect = Effect::Close;
+    context.reply.ok();
+    Ok(())
+}
+
+/// `RING.LANE lane-version commands-fingerprint`: upgrades a unix socket to a lane. The server answers itself, since the
+/// answer carries descriptors.
+pub(super) fn ring_lane(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let ours = [LANE_VERSION.to_string(), format!("{:016x}", *FINGERPRINT)];
+    if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
+        let theirs: Vec<_> = arguments.iter().map(String::from_utf8_lossy).collect();
+        return Err(Refusal(format!(
+            "VERSION the server speaks lanes of version {} (commands {}), the client of version {} (commands {}): \
+             install the same version of ringtable on both sides",
+            ours[0], ours[1], theirs[0], theirs[1]
+        )));
+    }
+    context.effect = Effect::Lane;
+    Ok(())
+}

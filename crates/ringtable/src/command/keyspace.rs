@@ -1,0 +1,271 @@
+//! Commands on keys: reading, writing, deleting, counting, expiring.
+//!
+//! Anything that reads and then writes (`INCRBY`, `EXPIRE`) is a compare-and-set loop on the entry's version: an attempt
+//! fails only if somebody else's write succeeded in between.
+
+use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::{Context, Refusal};
+use crate::limits;
+use crate::shm::clock::wall_ms;
+use crate::table::reader::{Found, Presence, Want};
+use crate::table::{Expiry, Guard, Lookup, Outcome};
+
+/// Looks a key up into the scratch buffer; removes it if its time has passed.
+fn find(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Found>, Refusal> {
+    match context.writer.get(key, wall_ms, context.scratch) {
+        Lookup::Hit(found) => Ok(Some(found)),
+        Lookup::Expired => {
+            context.writer.delete_expired(key, wall_ms);
+            Ok(None)
+        }
+        Lookup::NoRoom(size) => Err(Refusal(format!("OOM the server has no memory for a copy of {size} bytes"))),
+        Lookup::Miss | Lookup::Contended => Ok(None),
+    }
+}
+
+/// The expiry of a key: outer `None` if there is no such key.
+fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Expiry>> {
+    match context.writer.get(key, wall_ms, &mut Presence) {
+        Lookup::Hit(found) => Some(found.expiry),
+        _ => None,
+    }
+}
+
+/// `GET key`
+pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    match find(context, arguments.get(0))? {
+        Some(_) => context.reply.bulk(context.scratch.bytes()),
+        None => context.reply.nil(),
+    }
+    Ok(())
+}
+
+/// `SET key value [NX | XX] [EX seconds | PX milliseconds]`
+pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let (mut guard, mut expiry, mut index) = (Guard::Always, None, 2);
+    let syntax = || Refusal::err("syntax error");
+    while index < arguments.len() {
+        let option = arguments.get(index);
+        match option {
+            _ if option.eq_ignore_ascii_case(b"NX") && guard == Guard::Always => guard = Guard::Absent,
+            _ if option.eq_ignore_ascii_case(b"XX") && guard == Guard::Always => guard = Guard::Present,
+            [e, b'X' | b'x'] if matches!(e, b'E' | b'e' | b'P' | b'p') && expiry.is_none() => {
+                index += 1;
+                if index == arguments.len() {
+                    return Err(syntax());
+                }
+                let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
+                let after = arguments.integer(index)?;
+                let at = (after > 0).then(|| expiry_in(after, unit_ms)).flatten();
+                expiry = Some(at.ok_or_else(|| Refusal::err("invalid expire time in 'set' command"))?);
+            }
+            _ => return Err(syntax()),
+        }
+        index += 1;
+    }
+    match context.writer.put(arguments.get(0), arguments.get(1), expiry, guard, wall_ms)? {
+        Outcome::Done { .. } => context.reply.ok(),
+        Outcome::Refused => context.reply.nil(),
+    }
+    Ok(())
+}
+
+/// The expiry in `after` units of `unit_ms` from now; `None` if that is out of range. Never before 1970.
+fn expiry_in(after: i64, unit_ms: i64) -> Option<Expiry> {
+    let at = after.checked_mul(unit_ms)?.checked_add(i64::try_from(wall_ms()).ok()?)?;
+    Some(Expiry(at.max(0) as u64))
+}
+
+/// `DEL key [key …]`
+pub(super) fn del(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let deleted = arguments.iter().filter(|key| context.writer.delete(key, wall_ms)).count();
+    context.reply.integer(deleted as i64);
+    Ok(())
+}
+
+/// `EXISTS key [key …]`
+pub(super) fn exists(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let found = arguments.iter().filter(|key| expiry(context, key).is_some()).count();
+    context.reply.integer(found as i64);
+    Ok(())
+}
+
+/// `INCRBY key increment`
+pub(super) fn incrby(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    add(context, arguments.get(0), arguments.integer(1)?)
+}
+
+/// `INCR key`
+pub(super) fn incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    add(context, arguments.get(0), 1)
+}
+
+/// `DECR key`
+pub(super) fn decr(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    add(context, arguments.get(0), -1)
+}
+
+/// `DECRBY key decrement`
+pub(super) fn decrby(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let by = arguments.integer(1)?.checked_neg().ok_or_else(|| Refusal::err("decrement would overflow"))?;
+    add(context, arguments.get(0), by)
+}
+
+fn add(context: &mut Context<'_>, key: &[u8], by: i64) -> Result<(), Refusal> {
+    loop {
+        let (old, guard, expiry) = match find(context, key)? {
+            Some(found) => {
+                let old = parse_integer(context.scratch.bytes()).ok_or_else(not_an_integer)?;
+                (old, Guard::Version(found.version), found.expiry)
+            }
+            None => (0, Guard::Absent, None),
+        };
+        let sum = old.checked_add(by).ok_or_else(|| Refusal::err("increment or decrement would overflow"))?;
+        let mut digits = [0; 20];
+        let outcome = context.writer.put(key, decimal(sum, &mut digits), expiry, guard, wall_ms)?;
+        if let Outcome::Done { .. } = outcome {
+            context.reply.integer(sum);
+            return Ok(());
+        }
+    }
+}
+
+/// A number in decimal digits.
+fn decimal(value: i64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    &digits[at..]
+}
+
+/// `EXPIRE key seconds`
+pub(super) fn expire(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    expire_in(context, arguments, 1_000, "expire")
+}
+
+/// `PEXPIRE key milliseconds`
+pub(super) fn pexpire(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    expire_in(context, arguments, 1, "pexpire")
+}
+
+/// Gives a key a new expiry. Entries never change (I3), so this writes the value anew.
+fn expire_in(context: &mut Context<'_>, arguments: Arguments<'_>, unit_ms: i64, command: &str) -> Result<(), Refusal> {
+    let (key, after) = (arguments.get(0), arguments.integer(1)?);
+    let invalid = || Refusal::err(format_args!("invalid expire time in '{command}' command"));
+    let at = expiry_in(after, unit_ms).ok_or_else(invalid)?;
+    loop {
+        let Some(found) = find(context, key)? else {
+            context.reply.integer(0);
+            return Ok(());
+        };
+        if after <= 0 {
+            let deleted = context.writer.delete(key, wall_ms);
+            context.reply.integer(i64::from(deleted));
+            return Ok(());
+        }
+        let value = std::mem::take(context.scratch);
+        let outcome = context.writer.put(key, value.bytes(), Some(at), Guard::Version(found.version), wall_ms);
+        *context.scratch = value;
+        if let Outcome::Done { .. } = outcome? {
+            context.reply.integer(1);
+            return Ok(());
+        }
+    }
+}
+
+/// `TTL key`
+pub(super) fn ttl(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let left_ms = left_ms(context, arguments.get(0));
+    context.reply.integer(if left_ms < 0 { left_ms } else { (left_ms + 500) / 1_000 });
+    Ok(())
+}
+
+/// `PTTL key`
+pub(super) fn pttl(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let left_ms = left_ms(context, arguments.get(0));
+    context.reply.integer(left_ms);
+    Ok(())
+}
+
+/// Milliseconds left to a key; -1 if it does not expire, -2 if there is none, as Redis has it.
+fn left_ms(context: &mut Context<'_>, key: &[u8]) -> i64 {
+    match expiry(context, key) {
+        None => -2,
+        Some(None) => -1,
+        Some(Some(Expiry(at_ms))) => at_ms.saturating_sub(wall_ms()) as i64,
+    }
+}
+
+/// `DBSIZE`
+pub(super) fn dbsize(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
+    context.reply.integer(context.writer.table().entries() as i64);
+    Ok(())
+}
+
+/// `FLUSHALL [SYNC | ASYNC]`
+pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    if !arguments.iter().all(|mode| mode.eq_ignore_ascii_case(b"SYNC") || mode.eq_ignore_ascii_case(b"ASYNC")) {
+        return Err(Refusal::err("syntax error"));
+    }
+    context.writer.clear();
+    context.reply.ok();
+    Ok(())
+}
+
+/// `SCAN cursor [COUNT count]`
+///
+/// The cursor goes bucket by bucket; a key that is there all the while is reported exactly once.
+pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let invalid = || Refusal::err("invalid cursor");
+    let mut cursor: u64 =
+        std::str::from_utf8(arguments.get(0)).ok().and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
+    let count = match arguments.len() {
+        1 => 10,
+        3 if arguments.get(1).eq_ignore_ascii_case(b"COUNT") => arguments.integer(2)?,
+        _ => return Err(Refusal::err("syntax error")),
+    };
+    if count < 1 {
+        return Err(Refusal::err("syntax error"));
+    }
+    let (mut pairs, mut size, mut steps) = (Vec::new(), 0, 0);
+    loop {
+        let before = pairs.len();
+        cursor = context.writer.scan(cursor, Want::Keys, &mut pairs);
+        size += pairs[before..].iter().map(|pair| pair.key.len()).sum::<usize>();
+        steps += 1;
+        // Bounded in buckets too: a table that was emptied has many without entries.
+        if cursor == 0 || pairs.len() as i64 >= count || size >= limits::DUMP_SIZE_MAX || steps >= 10 * count {
+            break;
+        }
+    }
+    context.reply.array(2);
+    context.reply.bulk(cursor.to_string().as_bytes());
+    context.reply.array(pairs.len());
+    for pair in pairs {
+        context.reply.bulk(&pair.key);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_written_as_they_are_read() {
+        for value in [0, 1, -1, 10, i64::MAX, i64::MIN] {
+            assert_eq!(decimal(value, &mut [0; 20]), value.to_string().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What can be asked: commands, their two codecs, and their execution on a table.
+//!
+//! - [`COMMANDS`]: the table of all commands, one line each,
+//! - [`keyspace`], [`connection`], [`inspection`]: what the commands do, one function each,
+//! - [`arguments`]: their arguments and how to read them,
+//! - [`reply`]: how they answer,
+//! - [`resp`]: requests and replies as the Redis protocol has them,
+//! - [`record`]: requests and replies as they flow through a lane.
+//!
+//! Both codecs decode to the same [`Command`], and one [`execute`] serves both. To add a command, write its function and
+//! add its line to [`COMMANDS`]: everything else (arity checks, both transports, the pipeline) follows from that.
+
+pub mod arguments;
+pub mod connection;
+pub mod inspection;
+pub mod keyspace;
+pub mod record;
+pub mod reply;
+pub mod resp;
+
+use arguments::Arguments;
+use reply::ReplyWriter;
+
+use crate::shm::segment::Mapping;
+use crate::table::reader::Buffer;
+use crate::table::{WriteError, Writer};
+
+/// One thing that can be asked.
+pub struct Spec {
+    /// Its name, in upper case.
+    pub name: &'static str,
+    /// How many arguments it takes, its name not counted.
+    pub arity: std::ops::RangeInclusive<usize>,
+    /// Whether it may write to the table; the server times those.
+    pub writes: bool,
+    run: fn(&mut Context<'_>, Arguments<'_>) -> Result<(), Refusal>,
+}
+
+/// No limit but that of all requests.
+const MANY: usize = crate::limits::ARGUMENTS_MAX;
+
+const fn spec(
+    name: &'static str,
+    arity: std::ops::RangeInclusive<usize>,
+    writes: bool,
+    run: fn(&mut Context<'_>, Arguments<'_>) -> Result<(), Refusal>,
+) -> Spec {
+    Spec { name, arity, writes, run }
+}
+
+/// All commands. A command's place here is its number in lane records; [`FINGERPRINT`] guards against two sides that
+/// number them differently.
+#[rustfmt::skip]
+pub static COMMANDS: &[Spec] = &[
+    spec("GET",         1..=1,      false, keyspace::get),
+    spec("SET",         2..=MANY,   true,  keyspace::set),
+    spec("DEL",         1..=MANY,   true,  keyspace::del),
+    spec("EXISTS",      1..=MANY,   false, keyspace::exists),
+    spec("INCRBY",      2..=2,      true,  keyspace::incrby),
+    spec("INCR",        1..=1,      true,  keyspace::incr),
+    spec("DECR",        1..=1,      true,  keyspace::decr),
+    spec("DECRBY",      2..=2,      true,  keyspace::decrby),
+    spec("EXPIRE",      2..=2,      true,  keyspace::expire),
+    spec("PEXPIRE",     2..=2,      true,  keyspace::pexpire),
+    spec("TTL",         1..=1,      false, keyspace::ttl),
+    spec("PTTL",        1..=1,      false, keyspace::pttl),
+    spec("DBSIZE",      0..=0,      false, keyspace::dbsize),
+    spec("FLUSHALL",    0..=1,      true,  keyspace::flushall),
+    spec("SCAN",        1..=3,      false, keyspace::scan),
+    spec("PING",        0..=1,      false, connection::ping),
+    spec("HELLO",       0..=MANY,   false, connection::hello),
+    spec("QUIT",        0..=0,      false, connection::quit),
+    spec("RING.LANE",   2..=2,      false, connection::ring_lane),
+    spec("RING.BUCKET", 1..=1,      false, inspection::ring_bucket),
+    spec("RING.DUMP",   0..=1,      false, inspection::ring_dump),
+    spec("RING.STATS",  0..=0,      false, inspection::ring_stats),
+];
+
+/// A number that changes whenever the numbering of commands does (FNV-1a over their names).
+pub static FINGERPRINT: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
+    COMMANDS
+        .iter()
+        .flat_map(|spec| spec.name.bytes().chain([b'\n']))
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+});
+
+/// The number of a command in lane records, by its name in upper case.
+///
+/// # Panics
+/// If there is none: callers name commands that exist.
+pub fn number(name: &str) -> u16 {
+    find(name.as_bytes()).unwrap_or_else(|| panic!("no command {name}"))
+}
+
+/// The number of a command, by its name in any case.
+pub fn find(name: &[u8]) -> Option<u16> {
+    COMMANDS.iter().position(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name)).map(|index| index as u16)
+}
+
+/// A request, decoded by either codec.
+#[derive(Clone, Copy)]
+pub struct Command<'a> {
+    /// What is asked.
+    pub spec: &'static Spec,
+    /// With what arguments.
+    pub arguments: Arguments<'a>,
+}
+
+/// What the connection has to do besides sending the reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    #[default]
+    None,
+    /// Close once the reply is sent.
+    Close,
+    /// Speak this version of RESP, beginning with the reply to this command.
+    Protocol(resp::Protocol),
+    /// Answer with a lane; the command has written no reply.
+    Lane,
+}
+
+/// Figures that the server adds to the table's own.
+pub trait Host {
+    /// All figures by name, in the order to show them.
+    fn figures(&self) -> Vec<(String, i64)>;
+}
+
+/// What a command works with.
+pub struct Context<'a> {
+    /// The table.
+    pub writer: &'a mut Writer<Mapping>,
+    /// A place for values on their way, kept from command to command.
+    pub scratch: &'a mut Buffer,
+    /// Where the answer goes.
+    pub reply: &'a mut dyn ReplyWriter,
+    /// The server around the table.
+    pub host: &'a dyn Host,
+    /// The version of RESP that the connection speaks; a lane counts as 3.
+    pub protocol: resp::Protocol,
+    /// What the connection has to do besides.
+    pub effect: Effect,
+}
+
+/// Why a command is refused, worded for the client and beginning with a code word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+impl Refusal {
+    /// A refusal with the general code word.
+    pub fn err(message: impl std::fmt::Display) -> Self {
+        Self(format!("ERR {message}"))
+    }
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::KeyTooLong(_) => Self(format!("KEYTOOLONG {error}")),
+            WriteError::ValueTooLarge(_) => Self(format!("VALUETOOLARGE {error}")),
+            WriteError::OutOfMemory(_) => Self(format!(
+                "OOM command not allowed when used memory > 'maxmemory': {error}; delete something, or start the \
+                 server with a larger --max-memory"
+            )),
+        }
+    }
+}
+
+/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`]).
+pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
+    let Command { spec, arguments } = command;
+    let outcome = if spec.arity.contains(&arguments.len()) {
+        (spec.run)(context, arguments)
+    } else {
+        let name = spec.name.to_ascii_lowercase();
+        Err(Refusal::err(format_args!("wrong number of arguments for '{name}' command")))
+    };
+    if let Err(Refusal(message)) = outcome {
+        context.reply.error(&message);
+    }
+}
+
+/// The answer to a name that is no command's.
+pub fn unknown(name: &[u8]) -> Refusal {
+    let shown: String = String::from_utf8_lossy(&name[..name.len().min(64)]).escape_debug().collect();
+    Refusal::err(format_args!("unknown command '{shown}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_found_by_its_name_in_any_case() {
+        for (index, spec) in COMMANDS.iter().enumerate() {
+            assert_eq!(find(spec.name.to_lowercase().as_bytes()), Some(index as u16));
+        }
+        assert_eq!(find(b"NO.SUCH"), None);
+    }
+}

@@ -1,0 +1,408 @@
+//! Requests and replies as they flow through a lane: framed records of whole 64-bit words.
+//!
+//! ```text
+//! request   word 0   bytes of the record u32 | command number u16 | number of arguments u16
+//!           …        an u32 length for each argument, filled up to whole words
+//!           …        the arguments, each filled up to whole words
+//!
+//! reply     word 0   bytes of the record u32 | kind u8 | filling bytes at the end u8 | 0 u16
+//!           …        by kind: nothing, a 64-bit number, bytes, or (array, map) a count and that many replies
+//! ```
+//!
+//! A record's size comes first, so that either side knows at once how much to wait for, and a value larger than the ring
+//! flows through in pieces. Inside an array the sizes of arrays are 0: only the outermost one is needed.
+//!
+//! Everything here works on private copies (I4): what was checked cannot change any more.
+
+use std::ops::Range;
+
+use super::reply::{Reply, ReplyWriter};
+use super::{COMMANDS, Command, arguments::Arguments};
+use crate::limits;
+use crate::ring::spsc::{Producer, Ring};
+
+/// Bytes of the word that every record begins with.
+pub const HEADER_SIZE: usize = 8;
+/// Largest head of a request (word 0 and lengths) of a command with few arguments, which is kept on the stack.
+const SMALL_HEAD: usize = 64;
+
+/// A record that no honest peer sends. The connection cannot be used any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The size is no multiple of 8, too small for what it should hold, or too large.
+    #[error("a record claims {size} bytes (allowed: multiples of 8 from 8 to {max})")]
+    Size {
+        /// What it claims.
+        size: usize,
+        /// The largest that is allowed.
+        max: usize,
+    },
+    /// There is no command of that number.
+    #[error("there is no command number {0}")]
+    Command(u16),
+    /// The lengths of the arguments do not add up to the record's size.
+    #[error("a record of {size} bytes claims arguments of {claimed} bytes")]
+    Arguments {
+        /// Size of the record.
+        size: usize,
+        /// What its arguments would need.
+        claimed: usize,
+    },
+    /// A reply of a kind that there is not, or nested too deeply, or cut off.
+    #[error("a reply that cannot be read: {0}")]
+    Reply(&'static str),
+}
+
+/// The size that a record's first word claims, if it is one that can be.
+pub fn record_size(word: u64, max: usize) -> Result<usize, RecordError> {
+    let size = (word & 0xffff_ffff) as usize;
+    if size < HEADER_SIZE || !size.is_multiple_of(8) || size > max {
+        return Err(RecordError::Size { size, max });
+    }
+    Ok(size)
+}
+
+/// Decodes a request from a private copy of its record. `ranges` is a place for the arguments' ranges.
+pub fn decode_request<'a>(record: &'a [u8], ranges: &'a mut Vec<Range<usize>>) -> Result<Command<'a>, RecordError> {
+    let word = |at: usize| record.get(at..at + 8).map(|bytes| u64::from_ne_bytes(bytes.try_into().unwrap_or_default()));
+    let first = word(0).ok_or(RecordError::Size { size: record.len(), max: limits::REQUEST_SIZE_MAX })?;
+    let (number, count) = ((first >> 32) as u16, (first >> 48) as usize);
+    let spec = COMMANDS.get(usize::from(number)).ok_or(RecordError::Command(number))?;
+    let mut at = HEADER_SIZE + (4 * count).next_multiple_of(8);
+    let lengths = record
+        .get(HEADER_SIZE..HEADER_SIZE + 4 * count)
+        .ok_or(RecordError::Arguments { size: record.len(), claimed: at })?;
+    ranges.clear();
+    for length in lengths.as_chunks::<4>().0 {
+        let length = u32::from_ne_bytes(*length) as usize;
+        ranges.push(at..at + length);
+        at += length.next_multiple_of(8);
+    }
+    if at != record.len() {
+        return Err(RecordError::Arguments { size: record.len(), claimed: at });
+    }
+    Ok(Command { spec, arguments: Arguments::new(record, ranges) })
+}
+
+/// A request ready to be written: its head, and where its arguments are.
+pub struct RequestHead<'a> {
+    small: [u8; SMALL_HEAD],
+    large: Vec<u8>,
+    used: usize,
+    arguments: &'a [&'a [u8]],
+    size: usize,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The request for command `number` with `arguments`.
+    ///
+    /// # Errors
+    /// If it has too many arguments, or is too large.
+    #[inline]
+    pub fn new(number: u16, arguments: &'a [&'a [u8]]) -> Result<Self, RecordError> {
+        let count = arguments.len();
+        let used = HEADER_SIZE + (4 * count).next_multiple_of(8);
+        let size = used + arguments.iter().map(|argument| argument.len().next_multiple_of(8)).sum::<usize>();
+        if size > limits::REQUEST_SIZE_MAX || count > usize::from(u16::MAX) {
+            return Err(RecordError::Size { size, max: limits::REQUEST_SIZE_MAX });
+        }
+        let mut head = Self { small: [0; SMALL_HEAD], large: Vec::new(), used, arguments, size };
+        let bytes = if used <= SMALL_HEAD {
+            &mut head.small[..used]
+        } else {
+            head.large.resize(used, 0);
+            &mut head.large[..]
+        };
+        let word = size as u64 | u64::from(number) << 32 | (count as u64) << 48;
+        bytes[..8].copy_from_slice(&word.to_ne_bytes());
+        for (argument, length) in arguments.iter().zip(bytes[8..].as_chunks_mut::<4>().0) {
+            *length = (argument.len() as u32).to_ne_bytes();
+        }
+        Ok(head)
+    }
+
+    /// Bytes of the whole record.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The pieces of the record, each to be filled up to whole words.
+    #[inline]
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let head = if self.large.is_empty() { &self.small[..self.used] } else { &self.large[..] };
+        std::iter::once(head).chain(self.arguments.iter().copied())
+    }
+
+    /// Writes the whole record; there must be room.
+    #[inline]
+    pub fn write(&self, producer: &mut Producer, ring: Ring<'_>) {
+        for piece in self.pieces() {
+            producer.write(ring, piece);
+        }
+    }
+}
+
+/// The kinds of reply records.
+mod kind {
+    pub const NIL: u8 = 0;
+    pub const OK: u8 = 1;
+    pub const STATUS: u8 = 2;
+    pub const ERROR: u8 = 3;
+    pub const INTEGER: u8 = 4;
+    pub const BOOLEAN: u8 = 5;
+    pub const DOUBLE: u8 = 6;
+    pub const BULK: u8 = 7;
+    pub const ARRAY: u8 = 8;
+    pub const MAP: u8 = 9;
+}
+
+/// Writes one reply as a record to the end of a buffer that holds whole records.
+pub struct RecordWriter<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    nested: bool,
+}
+
+impl<'a> RecordWriter<'a> {
+    /// A writer of one reply. Call [`Self::finish`] when it is complete.
+    #[inline]
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        let start = out.len();
+        Self { out, start, nested: false }
+    }
+
+    /// Puts the size of an array or map into its first word. Returns the size of the record.
+    #[inline]
+    pub fn finish(self) -> usize {
+        let size = self.out.len() - self.start;
+        if self.nested {
+            self.out[self.start..self.start + 4].copy_from_slice(&(size as u32).to_ne_bytes());
+        }
+        size
+    }
+
+    #[inline]
+    fn put(&mut self, kind: u8, bytes: &[u8]) {
+        let size = HEADER_SIZE + bytes.len().next_multiple_of(8);
+        let filling = size - HEADER_SIZE - bytes.len();
+        let word = size as u64 | u64::from(kind) << 32 | (filling as u64) << 40;
+        self.out.extend_from_slice(&word.to_ne_bytes());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(&[0; 8][..filling]);
+    }
+
+    fn open(&mut self, kind: u8, count: usize) {
+        self.nested = true;
+        self.out.extend_from_slice(&(u64::from(kind) << 32).to_ne_bytes());
+        self.out.extend_from_slice(&(count as u64).to_ne_bytes());
+    }
+}
+
+impl ReplyWriter for RecordWriter<'_> {
+    #[inline]
+    fn ok(&mut self) {
+        self.put(kind::OK, &[]);
+    }
+
+    fn status(&mut self, text: &str) {
+        self.put(kind::STATUS, text.as_bytes());
+    }
+
+    fn error(&mut self, message: &str) {
+        self.put(kind::ERROR, message.as_bytes());
+    }
+
+    fn nil(&mut self) {
+        self.put(kind::NIL, &[]);
+    }
+
+    fn integer(&mut self, value: i64) {
+        self.put(kind::INTEGER, &value.to_ne_bytes());
+    }
+
+    fn boolean(&mut self, value: bool) {
+        self.put(kind::BOOLEAN, &u64::from(value).to_ne_bytes());
+    }
+
+    fn bulk(&mut self, bytes: &[u8]) {
+        self.put(kind::BULK, bytes);
+    }
+
+    fn array(&mut self, count: usize) {
+        self.open(kind::ARRAY, count);
+    }
+
+    fn map(&mut self, pairs: usize) {
+        self.open(kind::MAP, pairs);
+    }
+
+    fn double(&mut self, value: f64) {
+        self.put(kind::DOUBLE, &value.to_ne_bytes());
+    }
+}
+
+/// Decodes one reply from a private copy of its record.
+pub fn decode_reply(record: &[u8]) -> Result<Reply, RecordError> {
+    let mut rest = record;
+    let reply = decode_nested(&mut rest, 0)?;
+    if rest.is_empty() { Ok(reply) } else { Err(RecordError::Reply("more bytes than it needs")) }
+}
+
+fn take<'a>(rest: &mut &'a [u8], size: usize) -> Result<&'a [u8], RecordError> {
+    let (taken, left) = rest.split_at_checked(size).ok_or(RecordError::Reply("cut off"))?;
+    *rest = left;
+    Ok(taken)
+}
+
+fn take_word(rest: &mut &[u8]) -> Result<u64, RecordError> {
+    let bytes = take(rest, 8)?;
+    Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| RecordError::Reply("cut off"))?))
+}
+
+fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
+    if depth > limits::REPLY_DEPTH_MAX {
+        return Err(RecordError::Reply("nested too deeply"));
+    }
+    let word = take_word(rest)?;
+    let (kind, filling) = ((word >> 32) as u8, (word >> 40) as usize & 0xff);
+    if kind == kind::ARRAY || kind == kind::MAP {
+        let count = take_word(rest)? as usize;
+        // Every reply has a word at least: a count beyond that is a lie, and must not become an allocation.
+        if count > rest.len() / HEADER_SIZE {
+            return Err(RecordError::Reply("more elements than bytes"));
+        }
+        if kind == kind::ARRAY {
+            return (0..count).map(|_| decode_nested(rest, depth + 1)).collect::<Result<_, _>>().map(Reply::Array);
+        }
+        return (0..count)
+            .map(|_| Ok((decode_nested(rest, depth + 1)?, decode_nested(rest, depth + 1)?)))
+            .collect::<Result<_, _>>()
+            .map(Reply::Map);
+    }
+    let size = record_size(word, limits::REPLY_SIZE_MAX)? - HEADER_SIZE;
+    let bytes = take(rest, size)?;
+    let bytes = size
+        .checked_sub(filling)
+        .filter(|_| filling < 8)
+        .map(|length| &bytes[..length])
+        .ok_or(RecordError::Reply("filled up beyond its size"))?;
+    let number = || -> Result<[u8; 8], RecordError> {
+        bytes.try_into().map_err(|_| RecordError::Reply("a number that has not 8 bytes"))
+    };
+    let text = || String::from_utf8_lossy(bytes).into_owned();
+    Ok(match kind {
+        kind::NIL => Reply::Nil,
+        kind::OK => Reply::Status("OK".into()),
+        kind::STATUS => Reply::Status(text()),
+        kind::ERROR => Reply::Error(text()),
+        kind::INTEGER => Reply::Integer(i64::from_ne_bytes(number()?)),
+        kind::BOOLEAN => Reply::Boolean(u64::from_ne_bytes(number()?) != 0),
+        kind::DOUBLE => Reply::Double(f64::from_ne_bytes(number()?)),
+        kind::BULK => Reply::Bulk(bytes.to_vec()),
+        _ => return Err(RecordError::Reply("of an unknown kind")),
+    })
+}
+
+/// Whether a reply record is a plain OK: the one reply that is worth not decoding.
+#[inline]
+pub fn is_ok(word: u64) -> bool {
+    word == HEADER_SIZE as u64 | u64::from(kind::OK) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(number: u16, arguments: &[&[u8]]) -> Vec<u8> {
+        let head = RequestHead::new(number, arguments).unwrap();
+        let mut record = Vec::new();
+        for piece in head.pieces() {
+            record.extend_from_slice(piece);
+            record.resize(record.len().next_multiple_of(8), 0);
+        }
+        assert_eq!(record.len(), head.size());
+        record
+    }
+
+    #[test]
+    fn requests_survive_the_lane() {
+        let many: Vec<&[u8]> = vec![b"argument"; 100];
+        for arguments in [&[][..], &[b"key".as_slice()], &[b"", b"12345678", &[7; 1000]], &many] {
+            let record = request(1, arguments);
+            let mut ranges = Vec::new();
+            let command = decode_request(&record, &mut ranges).unwrap();
+            assert_eq!(command.spec.name, "SET");
+            assert!(command.arguments.iter().eq(arguments.iter().copied()));
+        }
+    }
+
+    #[test]
+    fn a_request_that_lies_is_refused() {
+        let good = request(1, &[b"key", b"value"]);
+        let mut ranges = Vec::new();
+        for size in 0..good.len() {
+            assert!(decode_request(&good[..size], &mut ranges).is_err(), "cut to {size}");
+        }
+        for (at, bytes) in [(4, [99, 0]), (6, [3, 0]), (6, [255, 255]), (8, [255, 255]), (12, [0, 0])] {
+            let mut bad = good.clone();
+            bad[at..at + 2].copy_from_slice(&bytes);
+            assert!(decode_request(&bad, &mut ranges).is_err(), "{bytes:?} at {at}");
+        }
+        assert!(record_size(4, 100).is_err() && record_size(12, 100).is_err() && record_size(104, 100).is_err());
+    }
+
+    #[test]
+    fn replies_survive_the_lane() {
+        let mut out = Vec::new();
+        let mut writer = RecordWriter::new(&mut out);
+        writer.map(1);
+        writer.bulk(b"list");
+        writer.array(8);
+        writer.ok();
+        writer.status("PONG");
+        writer.error("ERR no");
+        writer.nil();
+        writer.integer(-5);
+        writer.boolean(true);
+        writer.double(0.5);
+        writer.array(0);
+        let size = writer.finish();
+        assert_eq!(record_size(u64::from_ne_bytes(out[..8].try_into().unwrap()), 1 << 20), Ok(size));
+        let list = vec![
+            Reply::Status("OK".into()),
+            Reply::Status("PONG".into()),
+            Reply::Error("ERR no".into()),
+            Reply::Nil,
+            Reply::Integer(-5),
+            Reply::Boolean(true),
+            Reply::Double(0.5),
+            Reply::Array(vec![]),
+        ];
+        let expected = Reply::Map(vec![(Reply::Bulk(b"list".to_vec()), Reply::Array(list))]);
+        assert_eq!(decode_reply(&out), Ok(expected));
+        for cut in 0..out.len() {
+            assert!(decode_reply(&out[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_never_more_than_an_error() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut ranges = Vec::new();
+        for _ in 0..100_000 {
+            let mut bytes = vec![0; random.usize(..96)];
+            random.fill(&mut bytes);
+            if bytes.len() > 7 && random.bool() {
+                bytes[4] = random.u8(..10); // a kind, or a command, that exists
+                bytes[5..8].fill(0);
+                bytes[..4].copy_from_slice(&(random.u32(..13) * 8).to_ne_bytes());
+            }
+            let _ = decode_request(&bytes, &mut ranges);
+            let _ = decode_reply(&bytes);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a command answers: a writer on the server's side, a tree on the client's.
+//!
+//! A command writes its reply through [`ReplyWriter`] without knowing whether RESP or a lane carries it, and without
+//! building anything in between. A client, which keeps replies longer than its buffers, gets a [`Reply`].
+
+use super::resp::Protocol;
+
+/// What a command needs to answer, whatever the transport.
+///
+/// A reply is one value. [`array`](Self::array) and [`map`](Self::map) announce how many values
+/// follow; the caller then writes exactly as many, which is not checked.
+pub trait ReplyWriter {
+    /// The status `OK`.
+    fn ok(&mut self) {
+        self.status("OK");
+    }
+
+    /// Goes on in another version of RESP. Lanes know only one form of replies.
+    fn set_protocol(&mut self, _protocol: Protocol) {}
+
+    /// A short status. CR and LF become blanks.
+    fn status(&mut self, text: &str);
+
+    /// An error. The message begins with its code word, as in `ERR value is not an integer`. CR and
+    /// LF become blanks.
+    fn error(&mut self, message: &str);
+
+    /// The absence of a value.
+    fn nil(&mut self);
+
+    /// A 64-bit integer.
+    fn integer(&mut self, value: i64);
+
+    /// A truth value. RESP2 has none and sends the integer 1 or 0.
+    fn boolean(&mut self, value: bool);
+
+    /// A string of arbitrary bytes.
+    fn bulk(&mut self, bytes: &[u8]);
+
+    /// Announces an array: `count` values follow.
+    fn array(&mut self, count: usize);
+
+    /// Announces a map: `pairs` times a key and a value follow. RESP2 has none and sends an array
+    /// of all of them.
+    fn map(&mut self, pairs: usize);
+
+    /// A floating-point number, in the fewest digits that read back as the same number. RESP2 has
+    /// none and sends them as a string.
+    fn double(&mut self, value: f64);
+}
+
+/// A reply, in either version of the protocol.
+///
+/// Two equal doubles compare as floating-point numbers do: not-a-number is not equal to itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// The absence of a value: `_`, or a string or array of length -1.
+    Nil,
+    /// A status such as `OK`. Bytes that are not UTF-8 appear as U+FFFD.
+    Status(String),
+    /// An integer.
+    Integer(i64),
+    /// A truth value (version 3).
+    Boolean(bool),
+    /// A floating-point number (version 3).
+    Double(f64),
+    /// A string of bytes; also a big number's digits, and a verbatim string without its format.
+    Bulk(Vec<u8>),
+    /// An error that the server answered with, beginning with its code word. Bytes that are not
+    /// UTF-8 appear as U+FFFD.
+    Error(String),
+    /// An array; also a set or a push message.
+    Array(Vec<Reply>),
+    /// A map in the order sent (version 3). Nothing keeps a server from sending a key twice.
+    Map(Vec<(Reply, Reply)>),
+}
