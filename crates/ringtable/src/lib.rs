@@ -18,4 +18,8 @@ pub mod sync;
 pub mod table;
 
 #[cfg(not(loom))]
+pub mod address;
+#[cfg(not(loom))]
+pub mod server;
+#[cfg(not(loom))]
 pub mod shm;

@@ -210,9 +210,10 @@ impl Consumer {
         true
     }
 
-    /// Bytes read since the last [`Self::release`].
-    pub fn unreleased(&self) -> u64 {
-        self.head - self.released
+    /// The last position of the peer's that was looked at.
+    #[inline]
+    pub fn seen(&self) -> u64 {
+        self.tail_seen
     }
 }
 

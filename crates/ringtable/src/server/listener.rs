@@ -1,0 +1,162 @@
+//! The socket at the door, and the guarantee that a name has one server.
+//!
+//! Beside `NAME.sock` lies `NAME.lock`, on which a server holds an exclusive `flock` for as long as it lives. Who gets the
+//! lock is the server; a socket that lies there all the same is a dead one's and is replaced. The lock goes with the
+//! process, however it dies.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::{Error, Shared, doing};
+use crate::address;
+use crate::shm::fork::Descriptor;
+use std::sync::atomic::Ordering;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1_024;
+
+/// A bound socket, and the lock on its name. Dropping it removes both files.
+pub(super) struct Listener {
+    socket: Descriptor,
+    _lock: Descriptor,
+    path: PathBuf,
+    lock_path: PathBuf,
+}
+
+impl Listener {
+    pub fn open(address: &str) -> Result<Self, Error> {
+        let path = address::socket_path(address)?;
+        if path.parent() == Some(&address::directory()) {
+            make_directory(&address::directory())?;
+        }
+        let lock_path = path.with_extension("lock");
+        let Some(lock) = doing(format!("locking {}", lock_path.display()), take_lock(&lock_path))? else {
+            return Err(Error::Exists(path));
+        };
+        let socket = doing(format!("listening at {}", path.display()), bind(&path))?;
+        Ok(Self { socket, _lock: lock, path, lock_path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Another descriptor of the socket, for the accepting thread.
+    pub fn socket(&self) -> io::Result<Descriptor> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(&self.socket, 0)?.into())
+    }
+
+    /// Removes the socket's name: nobody can connect any more.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.remove();
+        // While we still hold it: see `take_lock` for who waits for it.
+        let _ = std::fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Makes the user's directory of sockets, and refuses one that others could have prepared.
+fn make_directory(directory: &Path) -> Result<(), Error> {
+    let what = || format!("making the directory {}", directory.display());
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return doing(what(), Err(error)),
+        _ => {}
+    }
+    let found = doing(what(), std::fs::symlink_metadata(directory))?;
+    let user = rustix::process::geteuid().as_raw();
+    if !found.is_dir() || found.uid() != user {
+        let error = io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("it is no directory of user {user} (owner {}): set $RINGTABLE_DIR to one", found.uid()),
+        );
+        return doing(what(), Err(error));
+    }
+    Ok(())
+}
+
+/// The exclusive lock on `path`; `None` if somebody has it.
+fn take_lock(path: &Path) -> io::Result<Option<Descriptor>> {
+    loop {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            other => other?,
+        }
+        // The last holder may have removed the file between our opening and our locking it: then our lock guards
+        // nothing, and we try again with the file that is there now.
+        let locked = rustix::fs::fstat(&fd)?;
+        match std::fs::metadata(path) {
+            Ok(named) if named.ino() == locked.st_ino && named.dev() == locked.st_dev => return Ok(Some(fd.into())),
+            _ => continue,
+        }
+    }
+}
+
+fn bind(path: &Path) -> io::Result<Descriptor> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {} // a dead server's socket, or none: we hold the lock
+    }
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // On Linux the name gets the mode of the socket itself, so that there is no moment in which others may connect.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The accepting thread: gives each connection to the worker with the fewest.
+pub(super) fn accept(socket: &Descriptor, shared: &Shared) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    super::block_signals();
+    let Ok(listener) = socket.as_fd().try_clone_to_owned().map(UnixListener::from) else { return };
+    // Non-blocking, because a client may have gone again between `poll` and `accept`.
+    let _ = listener.set_nonblocking(true);
+    // Acquire: pairs with the Release in `Server::stop`.
+    while !shared.stopping.load(Ordering::Acquire) {
+        let mut ready =
+            [PollFd::new(&listener, PollFlags::IN), PollFd::from_borrowed_fd(shared.stop_bell.as_fd(), PollFlags::IN)];
+        if poll(&mut ready, None).is_err() {
+            continue;
+        }
+        match listener.accept() {
+            Ok((connection, _)) => admit(connection, shared),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => {
+                // Out of descriptors, most likely: leave the connection waiting, and do not spin meanwhile.
+                shared.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+fn admit(connection: std::os::unix::net::UnixStream, shared: &Shared) {
+    let clients: usize = shared.workers.iter().map(|worker| worker.clients()).sum();
+    if clients >= shared.clients_max {
+        shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
+        let message = format!("-MAXCLIENTS max number of clients reached: {clients} of {}\r\n", shared.clients_max);
+        let _ = rustix::net::send(
+            &connection,
+            message.as_bytes(),
+            rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+        );
+        return;
+    }
+    if let Some(worker) = shared.workers.iter().min_by_key(|worker| worker.clients()) {
+        shared.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
+        worker.deliver(std::os::fd::OwnedFd::from(connection).into());
+    }
+}

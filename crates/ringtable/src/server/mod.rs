@@ -1,0 +1,344 @@
+//! The server: owns the table, and serves clients over lanes and sockets with a few worker threads.
+//!
+//! - [`listener`]: the socket at the door, and the guarantee that a name has one server,
+//! - [`worker`]: one thread, one event loop,
+//! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`statistics`]: what is counted,
+//! - [`wake`]: what a wake-up costs here.
+//!
+//! # Invariants
+//!
+//! - **I1** A client is alive exactly as long as its socket.
+//! - **I4** Nothing a client can write is believed: it is copied, checked, then used, and what is wrong ends that one
+//!   client's connection with a counted reason.
+//! - **I5** No client makes a worker wait: every system call on a client's descriptors is non-blocking, and work per turn
+//!   is bounded.
+//!
+//! # Threads
+//!
+//! `workers` threads serve clients; one more accepts connections and gives each to the worker that has the fewest. A
+//! client stays with its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads
+//! sleep in the kernel without time-outs. All signals are blocked in them: the embedding program handles those.
+
+mod lane_client;
+mod listener;
+mod socket_client;
+mod statistics;
+pub mod wake;
+mod worker;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::address::AddressError;
+use crate::limits;
+use crate::shm::clock::usable_cpus;
+use crate::shm::doorbell::Doorbell;
+use crate::shm::fork;
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::lock;
+use crate::table::{self, Table, WriteError};
+use listener::Listener;
+use statistics::Statistics;
+
+/// How to run a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the table, path of its socket, or `unix://` URL.
+    pub address: String,
+    /// Buckets to begin with.
+    pub buckets: u64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Size of the table segment in bytes.
+    pub max_memory: u64,
+    /// Most clients at a time.
+    pub clients_max: usize,
+    /// Nanoseconds for which either side may spin; `None` measures what a wake-up costs.
+    pub spin_ns: Option<u64>,
+    /// Seal the table against any further write or writable mapping, at the price of not giving memory back.
+    pub strict_seal: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            address: "default".into(),
+            buckets: limits::BUCKETS_DEFAULT,
+            workers: usable_cpus().min(limits::WORKERS_MAX),
+            max_memory: limits::MAX_MEMORY_DEFAULT,
+            clients_max: limits::CLIENTS_MAX_DEFAULT,
+            spin_ns: None,
+            strict_seal: false,
+        }
+    }
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option is out of range.
+    #[error("{option} is {value}; allowed are {least} to {most} {unit}")]
+    Option {
+        /// Which.
+        option: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// The least that is allowed.
+        least: u64,
+        /// The most that is allowed.
+        most: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// The address means nothing.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// There is one already.
+    #[error("a server is already running at {0}: choose another name, or stop that one")]
+    Exists(PathBuf),
+    /// The buckets to begin with do not fit the memory.
+    #[error("{buckets} buckets need {needed} bytes, more than the {max_memory} bytes of --max-memory leave room for")]
+    NoRoom {
+        /// Buckets asked for.
+        buckets: u64,
+        /// Bytes they need.
+        needed: usize,
+        /// Bytes there are.
+        max_memory: u64,
+    },
+    /// The system refuses something.
+    #[error("{doing}: {error}")]
+    System {
+        /// What was being done.
+        doing: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Adds to an error of the system what was being done.
+fn doing<T>(what: impl Into<String>, result: io::Result<T>) -> Result<T, Error> {
+    result.map_err(|error| Error::System { doing: what.into(), error })
+}
+
+/// What all threads of a server share.
+struct Shared {
+    table: Arc<Table<Mapping>>,
+    segment: Segment,
+    /// The table as clients get it.
+    table_read_only: OwnedFd,
+    statistics: Statistics,
+    workers: Vec<worker::Mailbox>,
+    clients_max: usize,
+    max_memory: u64,
+    spin_ns: u64,
+    cpus: usize,
+    stopping: AtomicBool,
+    /// Wakes the accepting thread to stop.
+    stop_bell: Doorbell,
+}
+
+impl Shared {
+    /// Most bytes that unfinished requests of all clients together may take: more than the table has room for, or than
+    /// the largest request, is of no use.
+    fn unfinished_max(&self) -> u64 {
+        self.max_memory.max(2 * limits::REQUEST_SIZE_MAX as u64)
+    }
+}
+
+/// A running server. Dropping it stops it.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: Option<Listener>,
+    path: PathBuf,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stopped: (Mutex<bool>, Condvar),
+    generation: u64,
+}
+
+impl Server {
+    /// Starts a server: when this returns, clients can connect.
+    ///
+    /// # Errors
+    /// An option out of range, a second server of the same name, or a refusal of the system.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        check(options)?;
+        let listener = Listener::open(&options.address)?;
+        let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
+        let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;
+        let mapping = doing("mapping the table segment", segment.map_writable())?;
+        doing("sealing the table segment", segment.seal(options.strict_seal))?;
+        let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
+        let cpus = usable_cpus();
+        let spin_ns = match options.spin_ns {
+            Some(spin_ns) => spin_ns,
+            None if cpus == 1 => 0,
+            None => doing("measuring what a wake-up costs", wake::measure_ns())?,
+        };
+        let seed = random_seed();
+        let table = table::Options { buckets: options.buckets, seed, workers: options.workers, spin_ns };
+        let table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
+            buckets: options.buckets,
+            needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },
+            max_memory: options.max_memory,
+        })?;
+        let mailboxes: io::Result<_> = (0..options.workers).map(|_| worker::Mailbox::new()).collect();
+        let shared = Arc::new(Shared {
+            table: Arc::new(table),
+            segment,
+            table_read_only,
+            statistics: Statistics::new(options.workers),
+            workers: doing("making doorbells", mailboxes)?,
+            clients_max: options.clients_max,
+            max_memory: size as u64,
+            spin_ns,
+            cpus,
+            stopping: AtomicBool::new(false),
+            stop_bell: doing("making a doorbell", Doorbell::new())?,
+        });
+        let server = Self {
+            path: listener.path().to_path_buf(),
+            listener: Some(listener),
+            shared,
+            threads: Mutex::default(),
+            stopped: Default::default(),
+            generation: fork::generation(),
+        };
+        raise_descriptor_limit();
+        server.spawn(options.workers)?;
+        Ok(server)
+    }
+
+    fn spawn(&self, workers: usize) -> Result<(), Error> {
+        let mut threads = lock(&self.threads);
+        for index in 0..workers {
+            let worker = doing("making an epoll instance", worker::Worker::new(index, Arc::clone(&self.shared)))?;
+            let builder = std::thread::Builder::new().name(format!("ringtable-{index}"));
+            threads.push(doing("starting a worker thread", builder.spawn(move || worker.run()))?);
+        }
+        let shared = Arc::clone(&self.shared);
+        let socket = match &self.listener {
+            Some(listener) => doing("sharing the socket", listener.socket())?,
+            None => return Ok(()),
+        };
+        let builder = std::thread::Builder::new().name("ringtable-accept".into());
+        threads
+            .push(doing("starting the accepting thread", builder.spawn(move || listener::accept(&socket, &shared)))?);
+        Ok(())
+    }
+
+    /// The path of the server's socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many worker threads there are.
+    pub fn workers(&self) -> usize {
+        self.shared.workers.len()
+    }
+
+    /// Whether it has not been stopped. In a forked child, no server runs.
+    pub fn is_running(&self) -> bool {
+        self.generation == fork::generation() && !*lock(&self.stopped.0)
+    }
+
+    /// Waits until the server is stopped, at most for `timeout`. Returns whether it is.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut stopped = lock(&self.stopped.0);
+        while !*stopped {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            stopped = match self.stopped.1.wait_timeout(stopped, left) {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        true
+    }
+
+    /// Stops the server: tells clients, ends the threads, removes the socket. May be called again.
+    pub fn stop(&self) {
+        if self.generation != fork::generation() {
+            return; // a forked child has inherited neither threads nor sockets
+        }
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        if threads.is_empty() {
+            return;
+        }
+        // New clients must not find the door, before those inside are told.
+        if let Some(listener) = &self.listener {
+            listener.remove();
+        }
+        self.shared.table.close();
+        // Release: pairs with the Acquire in the threads' loops.
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop_bell.ring();
+        for worker in &self.shared.workers {
+            worker.ring();
+        }
+        for thread in threads {
+            // A thread that panicked has said so on standard error; the others are stopped all the same.
+            let _ = thread.join();
+        }
+        *lock(&self.stopped.0) = true;
+        self.stopped.1.notify_all();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+        if self.generation != fork::generation() {
+            // Dropping a listener removes files, and these are the parent's.
+            std::mem::forget(self.listener.take());
+        }
+    }
+}
+
+fn check(options: &Options) -> Result<(), Error> {
+    let within = |option, value: u64, least, most, unit| {
+        if (least..=most).contains(&value) { Ok(()) } else { Err(Error::Option { option, value, least, most, unit }) }
+    };
+    within("--buckets", options.buckets, 1, limits::BUCKETS_MAX, "buckets")?;
+    within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
+    within("--max-memory", options.max_memory, limits::MAX_MEMORY_MIN, limits::MAX_MEMORY_MAX, "bytes")?;
+    within("--max-clients", options.clients_max as u64, 1, 1 << 20, "clients")?;
+    within("--spin-us", options.spin_ns.unwrap_or(0) / 1_000, 0, limits::SPIN_NS_MAX / 1_000, "microseconds")
+}
+
+/// A seed that nobody can guess. Without any, keys could be chosen to fall into one bucket.
+fn random_seed() -> u64 {
+    let mut seed = [0_u8; 8];
+    let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
+    // The addresses of this process are random too, should the kernel have no randomness yet.
+    u64::from_ne_bytes(seed) ^ std::ptr::from_ref(&seed).addr() as u64
+}
+
+/// Raises the soft limit of open descriptors to the hard one: a lane needs three.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Blocks all signals in this thread: they are for the program around the server.
+fn block_signals() {
+    // SAFETY: both calls get a valid pointer to a signal set of this frame.
+    #[allow(unsafe_code)]
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+    }
+}

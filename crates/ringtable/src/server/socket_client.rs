@@ -1,0 +1,214 @@
+//! A client that speaks RESP over its socket, as any Redis client does.
+
+use rustix::event::epoll::EventFlags;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::statistics::End;
+use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
+use crate::command::arguments::Arguments;
+use crate::command::reply::ReplyWriter;
+use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
+use crate::command::{self, COMMANDS, Command, Effect};
+use crate::limits;
+use crate::shm::fork::Descriptor;
+
+/// Most bytes received by one system call.
+const RECEIVE_SIZE: usize = 64 << 10;
+
+pub(super) struct SocketClient {
+    socket: Option<Descriptor>,
+    /// What the last event said; until `recv` or `send` would block, it still holds.
+    readable: bool,
+    writable: bool,
+    /// The other end sends no more.
+    ended: bool,
+    parser: RequestParser,
+    /// Requests as they arrive, from `parsed` on.
+    incoming: Vec<u8>,
+    parsed: usize,
+    /// Whether the parser has seen all that has arrived and wants more.
+    hungry: bool,
+    outgoing: Vec<u8>,
+    sent: usize,
+    protocol: Protocol,
+    closing: bool,
+    reason: End,
+}
+
+impl SocketClient {
+    pub fn new(socket: Descriptor) -> Self {
+        Self {
+            socket: Some(socket),
+            readable: true,
+            writable: true,
+            ended: false,
+            parser: RequestParser::new(RequestLimits {
+                arguments_max: limits::ARGUMENTS_MAX,
+                argument_size_max: limits::VALUE_SIZE_MAX,
+                inline_size_max: limits::INLINE_SIZE_MAX,
+            }),
+            incoming: Vec::new(),
+            parsed: 0,
+            hungry: true,
+            outgoing: Vec::new(),
+            sent: 0,
+            protocol: Protocol::Resp2,
+            closing: false,
+            reason: End::Quit,
+        }
+    }
+
+    /// Takes note of what the kernel reports.
+    pub fn notice(&mut self, flags: EventFlags) {
+        self.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+    }
+
+    /// Gives the socket away, to become the sign of life of a lane.
+    pub fn give_up_socket(&mut self) -> Option<Descriptor> {
+        self.socket.take()
+    }
+
+    /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
+    pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
+        let mut worked = self.send()?;
+        let mut requests = 0;
+        while requests < limits::TURN_REQUESTS_MAX
+            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
+            && !self.closing
+        {
+            if self.hungry {
+                if !self.receive()? {
+                    break;
+                }
+                worked = true;
+            }
+            match self.parser.parse(&self.incoming[self.parsed..]) {
+                Ok(Parsed::Incomplete { .. }) => {
+                    self.hungry = true;
+                    if self.ended {
+                        return Err(End::Gone);
+                    }
+                    if requests > 0 {
+                        break; // replies first: the next receive is for the next turn
+                    }
+                }
+                Ok(Parsed::Complete { size }) => {
+                    worked = true;
+                    requests += 1;
+                    let effect = self.execute(bench);
+                    self.parsed += size;
+                    if effect == Effect::Lane {
+                        if self.parsed == self.incoming.len() && self.outgoing.is_empty() {
+                            return Ok(Turn::Upgrade);
+                        }
+                        self.writer().error("ERR RING.LANE has to wait for the replies to what was sent before it");
+                    }
+                }
+                Err(error) => {
+                    self.writer().error(&format!("ERR {error}"));
+                    self.closing = true;
+                    self.reason = End::Protocol;
+                }
+            }
+        }
+        worked |= self.send()?;
+        if self.closing && self.outgoing.is_empty() {
+            return Err(self.reason);
+        }
+        Ok(if worked { Turn::Worked } else { Turn::Idle })
+    }
+
+    fn writer(&mut self) -> RespWriter<'_> {
+        RespWriter::new(&mut self.outgoing, self.protocol)
+    }
+
+    /// Executes the request that the parser has just completed.
+    fn execute(&mut self, bench: &mut Bench) -> Effect {
+        let Some((name, ranges)) = self.parser.arguments().split_first() else { return Effect::None };
+        let bytes = &self.incoming[self.parsed..];
+        let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
+        let effect = match command::find(&bytes[name.clone()]) {
+            Some(number) => {
+                let command =
+                    Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
+                bench.execute(command, &mut writer, self.protocol)
+            }
+            None => {
+                writer.error(&command::unknown(&bytes[name.clone()]).0);
+                Effect::None
+            }
+        };
+        match effect {
+            Effect::Protocol(protocol) => self.protocol = protocol,
+            Effect::Close => self.closing = true,
+            Effect::None | Effect::Lane => {}
+        }
+        effect
+    }
+
+    /// Receives more. Returns whether anything came.
+    fn receive(&mut self) -> Result<bool, End> {
+        if !self.readable {
+            return Ok(false);
+        }
+        let Some(socket) = &self.socket else { return Ok(false) };
+        // What has been parsed makes room for what comes.
+        self.incoming.drain(..self.parsed);
+        self.parsed = 0;
+        if self.incoming.is_empty() && self.incoming.capacity() > BUFFER_KEPT_MAX {
+            self.incoming = Vec::new();
+        }
+        let begin = self.incoming.len();
+        if begin > limits::REQUEST_SIZE_MAX || self.incoming.try_reserve(RECEIVE_SIZE).is_err() {
+            return Err(End::Memory);
+        }
+        self.incoming.resize(begin + RECEIVE_SIZE, 0);
+        let received = rustix::net::recv(socket, &mut self.incoming[begin..], RecvFlags::DONTWAIT);
+        let size = received.map_or(0, |(size, _)| size);
+        self.incoming.truncate(begin + size);
+        match received {
+            Ok((_, 0)) => {
+                self.ended = true;
+                Err(End::Gone)
+            }
+            Ok(_) => {
+                self.hungry = false;
+                Ok(true)
+            }
+            Err(rustix::io::Errno::AGAIN) => {
+                self.readable = false;
+                Ok(false)
+            }
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Sends replies as far as the socket takes them. Returns whether any went.
+    fn send(&mut self) -> Result<bool, End> {
+        if self.outgoing.is_empty() || !self.writable {
+            return Ok(false);
+        }
+        let Some(socket) = &self.socket else { return Ok(false) };
+        match rustix::net::send(socket, &self.outgoing[self.sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(size) => {
+                self.sent += size;
+                if self.sent == self.outgoing.len() {
+                    self.sent = 0;
+                    self.outgoing.clear();
+                    if self.outgoing.capacity() > BUFFER_KEPT_MAX {
+                        self.outgoing = Vec::new();
+                    }
+                }
+                Ok(size > 0)
+            }
+            Err(rustix::io::Errno::AGAIN) => {
+                self.writable = false;
+                Ok(false)
+            }
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(_) => Err(End::Gone),
+        }
+    }
+}

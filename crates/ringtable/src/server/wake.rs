@@ -1,0 +1,58 @@
+//! What it costs on this machine to wake a sleeping thread: the longest time for which spinning can pay.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::limits;
+use crate::shm::clock::monotonic_ns;
+use crate::shm::doorbell::{Doorbell, Listener};
+
+/// How many wake-ups are measured; the median counts.
+const ROUNDS: usize = 25;
+/// How long the sleeper is left asleep before each, so that its processor goes idle as it does in real life.
+const REST: Duration = Duration::from_micros(60);
+
+/// The median time in nanoseconds from ringing a doorbell to the sleeper's running again. Takes a few milliseconds.
+///
+/// # Errors
+/// If doorbells or threads cannot be made.
+pub fn measure_ns() -> io::Result<u64> {
+    let (to_sleeper, to_us) = (Doorbell::new()?, Doorbell::new()?);
+    let (sleeper, us) = (Listener::new(&to_sleeper)?, Listener::new(&to_us)?);
+    let woken_at = AtomicU64::new(0);
+    let patience = Duration::from_millis(200);
+    let mut costs = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            super::block_signals();
+            for _ in 0..ROUNDS {
+                let _ = sleeper.wait(patience);
+                // Release: pairs with the Acquire below.
+                woken_at.store(monotonic_ns(), Ordering::Release);
+                to_us.ring();
+            }
+        });
+        let mut costs = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            std::thread::sleep(REST);
+            let rung_at = monotonic_ns();
+            to_sleeper.ring();
+            let _ = us.wait(patience);
+            // Acquire: pairs with the Release above.
+            costs.push(woken_at.load(Ordering::Acquire).saturating_sub(rung_at));
+        }
+        costs
+    });
+    costs.sort_unstable();
+    Ok(costs[ROUNDS / 2].min(limits::SPIN_NS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_wake_up_costs_something_and_not_the_world() {
+        let cost = super::measure_ns().unwrap();
+        println!("a wake-up costs {cost} ns here");
+        assert!((100..=crate::limits::SPIN_NS_MAX).contains(&cost));
+    }
+}

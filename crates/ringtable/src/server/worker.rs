@@ -1,0 +1,546 @@
+//! A worker: one thread with one event loop over its clients' lanes and sockets.
+//!
+//! # Design
+//!
+//! A client is **hot** while the worker looks at it in every round, and **cold** while only its doorbell or its socket
+//! brings it back. Lanes become cold, their waiting flag set, when they have been idle for [`IDLE_ROUNDS_MAX`] rounds,
+//! and all of them when the worker goes to sleep. So a busy lane costs no system call, and an idle one nothing at all.
+//!
+//! Without work the worker spins for as long as that may pay (`ring::wait`), then sleeps in `epoll_wait` without a
+//! time-out. It tells its clients in its line of the table's header whether they should spin for it: awake, on which
+//! processor, and whether it is crowded: whether the clients that sent something within the last [`WINDOW_NS`], at any
+//! worker, and the workers that served them are more than the processors there are.
+//!
+//! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as its
+//! share goes.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::Shared;
+use super::lane_client::LaneClient;
+use super::socket_client::SocketClient;
+use super::statistics::{End, WorkerStatistics};
+use crate::command::reply::ReplyWriter;
+use crate::command::resp::Protocol;
+use crate::command::{self, Command, Context, Effect};
+use crate::ring::wait::State;
+use crate::shm::clock::{current_cpu, monotonic_ns};
+use crate::shm::doorbell::Doorbell;
+use crate::shm::fork::Descriptor;
+use crate::shm::segment::Mapping;
+use crate::sync::{Memory, lock, spin_loop};
+use crate::table::Writer;
+use crate::table::layout::{H_WORKER_STATES, STRIDE};
+use crate::table::reader::Buffer;
+
+/// Rounds without a request after which a lane is watched by its doorbell only.
+const IDLE_ROUNDS_MAX: u32 = 500;
+/// Rounds with work after which sockets and doorbells are looked at, work or not.
+const ROUNDS_PER_POLL: u32 = 16;
+/// For how long a client that sent something counts as one that wants to run, in nanoseconds.
+const WINDOW_NS: u64 = 1_000_000;
+/// Looks at the lanes between two looks at the clock.
+const SPINS_PER_CLOCK: u32 = 16;
+/// Most events taken from the kernel at once.
+const EVENTS_MAX: usize = 64;
+/// A buffer larger than this is not kept from one request to the next.
+pub(super) const BUFFER_KEPT_MAX: usize = 1 << 20;
+
+/// Where a worker gets new clients, and what it says of itself to other threads.
+pub(super) struct Mailbox {
+    arrivals: Mutex<Vec<Descriptor>>,
+    bell: Doorbell,
+    clients: AtomicUsize,
+    /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
+    activity: AtomicU64,
+}
+
+impl Mailbox {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            arrivals: Mutex::default(),
+            bell: Doorbell::new()?,
+            clients: AtomicUsize::new(0),
+            activity: AtomicU64::new(0),
+        })
+    }
+
+    /// Hands over a connection.
+    pub fn deliver(&self, socket: Descriptor) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        lock(&self.arrivals).push(socket);
+        self.bell.ring();
+    }
+
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// How many clients the worker has, or is about to have.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+}
+
+/// What one turn of a client came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There was nothing to do, or nothing could be done.
+    Idle,
+    /// Something was done; there may be more.
+    Worked,
+    /// The client asks for a lane.
+    Upgrade,
+}
+
+/// What a worker needs to execute requests, whoever sent them.
+pub(super) struct Bench {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub writer: Writer<Mapping>,
+    scratch: Buffer,
+    /// A private copy of the request in hand.
+    pub record: Vec<u8>,
+    pub ranges: Vec<Range<usize>>,
+    /// Writes done in this turn.
+    writes: u64,
+    requests: u64,
+    turn_started_ns: u64,
+}
+
+impl Bench {
+    /// Executes a request. The reply goes to `reply`.
+    pub fn execute(&mut self, command: Command<'_>, reply: &mut dyn ReplyWriter, protocol: Protocol) -> Effect {
+        if self.requests == 0 {
+            self.turn_started_ns = monotonic_ns();
+        }
+        self.requests += 1;
+        self.writes += u64::from(command.spec.writes);
+        let mut context = Context {
+            writer: &mut self.writer,
+            scratch: &mut self.scratch,
+            reply,
+            host: &*self.shared,
+            protocol,
+            effect: Effect::None,
+        };
+        command::execute(&mut context, command);
+        context.effect
+    }
+
+    pub fn statistics(&self) -> &WorkerStatistics {
+        &self.shared.statistics.workers[self.index]
+    }
+
+    /// Ends a turn: counts what was done in it.
+    fn end_turn(&mut self) {
+        if self.requests == 0 {
+            return;
+        }
+        self.statistics().requests.fetch_add(self.requests, Ordering::Relaxed);
+        if self.writes > 0 {
+            self.statistics().record_writes(monotonic_ns() - self.turn_started_ns, self.writes);
+        }
+        (self.requests, self.writes) = (0, 0);
+        if self.scratch.bytes().len() > BUFFER_KEPT_MAX {
+            self.scratch = Buffer::default();
+        }
+        if self.record.capacity() > BUFFER_KEPT_MAX {
+            self.record = Vec::new();
+        }
+    }
+}
+
+enum Connection {
+    Lane(Box<LaneClient>),
+    Socket(Box<SocketClient>),
+}
+
+struct Client {
+    connection: Connection,
+    hot: bool,
+    idle_rounds: u32,
+    /// The window in which it was last active.
+    window: u64,
+}
+
+/// A place for a client; `serial` tells later users of the place apart in events that come late.
+#[derive(Default)]
+struct Place {
+    serial: u32,
+    client: Option<Client>,
+}
+
+/// What an event is about, packed into its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Mailbox,
+    Socket { place: usize, serial: u32 },
+    Bell { place: usize, serial: u32 },
+}
+
+impl Source {
+    fn pack(self) -> EventData {
+        EventData::new_u64(match self {
+            Self::Mailbox => u64::MAX,
+            Self::Socket { place, serial } => (place as u64) << 33 | u64::from(serial) << 1,
+            Self::Bell { place, serial } => (place as u64) << 33 | u64::from(serial) << 1 | 1,
+        })
+    }
+
+    fn unpack(data: EventData) -> Self {
+        let token = data.u64();
+        let (place, serial) = ((token >> 33) as usize, (token >> 1) as u32);
+        match token {
+            u64::MAX => Self::Mailbox,
+            _ if token & 1 == 0 => Self::Socket { place, serial },
+            _ => Self::Bell { place, serial },
+        }
+    }
+}
+
+/// The thread's state.
+pub(super) struct Worker {
+    bench: Bench,
+    epoll: Descriptor,
+    places: Vec<Place>,
+    free: Vec<usize>,
+    hot: Vec<usize>,
+    last_work_ns: u64,
+    busy_rounds: u32,
+    /// What we last published of ourselves.
+    published: u64,
+    crowded: bool,
+    window: u64,
+    window_started_ns: u64,
+    active_in_window: u64,
+    active: u64,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mailbox = &shared.workers[index];
+        epoll::add(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self {
+            bench: Bench {
+                index,
+                writer: Writer::new(Arc::clone(&shared.table)),
+                shared,
+                scratch: Buffer::default(),
+                record: Vec::new(),
+                ranges: Vec::new(),
+                writes: 0,
+                requests: 0,
+                turn_started_ns: 0,
+            },
+            epoll: epoll.into(),
+            places: Vec::new(),
+            free: Vec::new(),
+            hot: Vec::new(),
+            last_work_ns: 0,
+            busy_rounds: 0,
+            published: 0,
+            crowded: false,
+            window: 0,
+            window_started_ns: 0,
+            active_in_window: 0,
+            active: 0,
+        })
+    }
+
+    /// The event loop, until the server stops.
+    pub fn run(mut self) {
+        super::block_signals();
+        // Acquire: pairs with the Release in `Server::stop`.
+        while !self.bench.shared.stopping.load(Ordering::Acquire) {
+            let now = monotonic_ns();
+            self.observe(now);
+            if self.serve_hot() {
+                self.last_work_ns = now;
+                self.busy_rounds += 1;
+                if self.busy_rounds.is_multiple_of(ROUNDS_PER_POLL) {
+                    self.poll(false);
+                }
+            } else if self.may_spin(now) {
+                self.spin();
+            } else {
+                self.sleep();
+            }
+        }
+        for place in 0..self.places.len() {
+            self.end(place, End::Stopped);
+        }
+        self.bench.writer.release();
+    }
+
+    /// Keeps up to date what we say of ourselves.
+    fn observe(&mut self, now: u64) {
+        if now - self.window_started_ns >= WINDOW_NS {
+            // A window that lasted longer was slept through.
+            let fresh = now - self.window_started_ns < 2 * WINDOW_NS;
+            self.active = if fresh { self.active_in_window } else { 0 };
+            self.active_in_window = 0;
+            self.window += 1;
+            self.window_started_ns = now;
+            let now_ms = now / 1_000_000;
+            let wanted = if self.active > 0 { self.active + 1 } else { 0 };
+            let mailboxes = &self.bench.shared.workers;
+            mailboxes[self.bench.index].activity.store(now_ms << 16 | wanted.min(0xffff), Ordering::Relaxed);
+            let recent = |activity: u64| if now_ms.saturating_sub(activity >> 16) <= 4 { activity & 0xffff } else { 0 };
+            let all: u64 = mailboxes.iter().map(|mailbox| recent(mailbox.activity.load(Ordering::Relaxed))).sum();
+            self.crowded = all > self.bench.shared.cpus as u64;
+        }
+        self.publish(false);
+    }
+
+    fn publish(&mut self, asleep: bool) {
+        let state = State { asleep, crowded: self.crowded, cpu: current_cpu() }.pack();
+        if state != self.published {
+            self.published = state;
+            // Relaxed: a hint for spinners, see `ring::wait`.
+            let words = self.bench.shared.table.memory().words();
+            words[H_WORKER_STATES + self.bench.index * STRIDE].store(state, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives each hot client a turn. Returns whether there was anything to do.
+    fn serve_hot(&mut self) -> bool {
+        let (mut worked, mut index) = (false, 0);
+        while let Some(&place) = self.hot.get(index) {
+            let turn = self.turn(place);
+            worked |= turn;
+            let Some(client) = self.places[place].client.as_mut() else {
+                self.hot.swap_remove(index);
+                continue;
+            };
+            if turn {
+                client.idle_rounds = 0;
+            } else {
+                client.idle_rounds += 1;
+                if client.idle_rounds > IDLE_ROUNDS_MAX && self.cool(place) {
+                    self.hot.swap_remove(index);
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        worked
+    }
+
+    /// One turn of one client, which may be its last. Returns whether there was anything to do.
+    fn turn(&mut self, place: usize) -> bool {
+        let Some(client) = self.places[place].client.as_mut() else { return false };
+        let turn = match &mut client.connection {
+            Connection::Lane(lane) => lane.turn(&mut self.bench),
+            Connection::Socket(socket) => socket.turn(&mut self.bench),
+        };
+        self.bench.end_turn();
+        match turn {
+            Ok(Turn::Idle) => return false,
+            Ok(Turn::Worked) => {
+                if client.window != self.window {
+                    client.window = self.window;
+                    self.active_in_window += 1;
+                    if self.active_in_window > self.active {
+                        self.active = self.active_in_window;
+                        self.crowded |= self.active + 1 > self.bench.shared.cpus as u64;
+                    }
+                }
+            }
+            Ok(Turn::Upgrade) => self.upgrade(place),
+            Err(end) => self.end(place, end),
+        }
+        true
+    }
+
+    /// Makes a hot client cold. Returns whether that worked out: with a lane, a request may have come at the last moment.
+    fn cool(&mut self, place: usize) -> bool {
+        if let Some(Client { connection: Connection::Lane(lane), .. }) = &self.places[place].client {
+            lane.announce_sleep();
+            if self.turn(place) {
+                if let Some(Client { connection: Connection::Lane(lane), .. }) = &self.places[place].client {
+                    lane.announce_awake();
+                }
+                return false;
+            }
+        }
+        if let Some(client) = &mut self.places[place].client {
+            client.hot = false;
+        }
+        true
+    }
+
+    /// Makes a client hot.
+    fn heat(&mut self, place: usize) {
+        let Some(client) = &mut self.places[place].client else { return };
+        if let Connection::Lane(lane) = &client.connection {
+            lane.announce_awake();
+        }
+        client.idle_rounds = 0;
+        if !client.hot {
+            client.hot = true;
+            self.hot.push(place);
+        }
+    }
+
+    /// Whether spinning may pay: see `ring::wait`.
+    fn may_spin(&self, now: u64) -> bool {
+        let cpu = self.published >> 8;
+        !self.crowded
+            && now - self.last_work_ns < self.bench.shared.spin_ns
+            && self.lanes().any(|lane| lane.client_state().worth_spinning(cpu))
+    }
+
+    fn spin(&self) {
+        for _ in 0..SPINS_PER_CLOCK {
+            if self.lanes().any(LaneClient::has_news) {
+                return;
+            }
+            spin_loop();
+        }
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &LaneClient> {
+        self.hot.iter().filter_map(|&place| match &self.places[place].client {
+            Some(Client { connection: Connection::Lane(lane), .. }) => Some(&**lane),
+            _ => None,
+        })
+    }
+
+    /// Sleeps until a doorbell or a socket wakes us, unless something came at the last moment.
+    fn sleep(&mut self) {
+        self.publish(true);
+        let mut worked = false;
+        let mut index = 0;
+        while let Some(&place) = self.hot.get(index) {
+            if self.places[place].client.is_some() && !self.cool(place) {
+                worked = true;
+                index += 1;
+            } else {
+                self.hot.swap_remove(index);
+            }
+        }
+        if !worked {
+            self.poll(true);
+            self.bench.statistics().wakeups.fetch_add(1, Ordering::Relaxed);
+        }
+        self.publish(false);
+    }
+
+    /// Takes events from the kernel; with `wait`, sleeps until there are some.
+    fn poll(&mut self, wait: bool) {
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; EVENTS_MAX];
+        let timeout = if wait { None } else { Some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }) };
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else { return };
+        for event in events.iter() {
+            match Source::unpack(event.data) {
+                Source::Mailbox => self.take_arrivals(),
+                Source::Bell { place, serial } if self.is_current(place, serial) => self.heat(place),
+                Source::Socket { place, serial } if self.is_current(place, serial) => {
+                    let alive = match self.places[place].client.as_mut().map(|client| &mut client.connection) {
+                        Some(Connection::Socket(socket)) => {
+                            socket.notice(event.flags);
+                            Ok(())
+                        }
+                        Some(Connection::Lane(lane)) => lane.check_socket(),
+                        None => Ok(()),
+                    };
+                    match alive {
+                        Ok(()) => self.heat(place),
+                        Err(end) => self.end(place, end),
+                    }
+                }
+                _ => {} // about a client that is gone
+            }
+        }
+    }
+
+    fn is_current(&self, place: usize, serial: u32) -> bool {
+        self.places.get(place).is_some_and(|found| found.serial == serial && found.client.is_some())
+    }
+
+    fn take_arrivals(&mut self) {
+        let arrivals = std::mem::take(&mut *lock(&self.bench.shared.workers[self.bench.index].arrivals));
+        for socket in arrivals {
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.places.push(Place::default());
+                self.places.len() - 1
+            });
+            let serial = self.places[place].serial;
+            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
+            let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
+            self.places[place].client = Some(Client { connection, hot: false, idle_rounds: 0, window: 0 });
+            if watched.is_err() {
+                self.end(place, End::Memory);
+            }
+        }
+    }
+
+    /// Turns a socket client into one with a lane.
+    fn upgrade(&mut self, place: usize) {
+        let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
+        let Connection::Socket(socket) = &mut client.connection else { return };
+        let (serial, index) = (*serial, self.bench.index);
+        let Some(descriptor) = socket.give_up_socket() else { return };
+        match LaneClient::create(descriptor, index, &self.bench.shared) {
+            Ok(lane) => {
+                self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
+                let source = Source::Bell { place, serial }.pack();
+                let watched = epoll::add(&self.epoll, lane.request_bell(), source, EventFlags::IN | EventFlags::ET);
+                client.connection = Connection::Lane(Box::new(lane));
+                if watched.is_err() {
+                    self.end(place, End::Memory);
+                }
+            }
+            // Without descriptors or memory for a lane: the socket is closed, and the client told by `create`.
+            Err(_) => self.end(place, End::Memory),
+        }
+    }
+
+    /// Ends a connection.
+    fn end(&mut self, place: usize, end: End) {
+        let Some(client) = self.places[place].client.take() else { return };
+        self.places[place].serial = self.places[place].serial.wrapping_add(1);
+        self.free.push(place);
+        match client.connection {
+            Connection::Lane(mut lane) => {
+                // The client holds a copy of the doorbell, so closing ours would not end our watching it.
+                let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
+                if end == End::Gone {
+                    lane.execute_rest(&mut self.bench);
+                    self.bench.end_turn();
+                }
+                lane.say_goodbye(end);
+                self.bench.shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
+            }
+            Connection::Socket(_) => {}
+        }
+        self.bench.shared.statistics.count_end(end);
+        self.bench.shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_tell_who_is_meant() {
+        for source in [
+            Source::Mailbox,
+            Source::Socket { place: 0, serial: 0 },
+            Source::Bell { place: 1 << 20, serial: u32::MAX },
+            Source::Socket { place: 77, serial: 5 },
+        ] {
+            assert_eq!(Source::unpack(source.pack()), source);
+        }
+    }
+}
