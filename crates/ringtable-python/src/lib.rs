@@ -1,1 +1,33 @@
-use pyo3 as _;
+//! The extension module `_ringtable`: conversions between Python and the engine, letting go of the interpreter around
+//! every wait, and mapping errors. No logic.
+//!
+//! The package `ringtable` re-exports what is public and documents it.
+
+mod convert;
+mod errors;
+mod server;
+mod table;
+
+use pyo3::prelude::*;
+
+/// The compiled half of ringtable.
+#[pymodule(gil_used = false)]
+mod _ringtable {
+    use super::*;
+
+    #[pymodule_export]
+    use super::server::{ServerCore, socket_path};
+    #[pymodule_export]
+    use super::table::{TableCore, classic_client, lane_request};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        use ringtable::limits;
+        module.add("KEY_SIZE_MAX", limits::KEY_SIZE_MAX)?;
+        module.add("VALUE_SIZE_MAX", limits::VALUE_SIZE_MAX)?;
+        module.add("WORKERS_MAX", limits::WORKERS_MAX)?;
+        module.add("MAX_MEMORY_MIN", limits::MAX_MEMORY_MIN)?;
+        module.add("LAYOUT_VERSION", ringtable::table::layout::LAYOUT_VERSION)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -20,6 +20,8 @@ pub mod table;
 #[cfg(not(loom))]
 pub mod address;
 #[cfg(not(loom))]
+pub mod client;
+#[cfg(not(loom))]
 pub mod server;
 #[cfg(not(loom))]
 pub mod shm;

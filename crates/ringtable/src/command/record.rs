@@ -295,7 +295,7 @@ fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
     Ok(match kind {
         kind::NIL => Reply::Nil,
         kind::OK => Reply::Status("OK".into()),
-        kind::STATUS => Reply::Status(text()),
+        kind::STATUS => Reply::Status(text().into()),
         kind::ERROR => Reply::Error(text()),
         kind::INTEGER => Reply::Integer(i64::from_ne_bytes(number()?)),
         kind::BOOLEAN => Reply::Boolean(u64::from_ne_bytes(number()?) != 0),

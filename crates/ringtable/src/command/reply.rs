@@ -3,6 +3,8 @@
 //! A command writes its reply through [`ReplyWriter`] without knowing whether RESP or a lane carries it, and without
 //! building anything in between. A client, which keeps replies longer than its buffers, gets a [`Reply`].
 
+use std::borrow::Cow;
+
 use super::resp::Protocol;
 
 /// What a command needs to answer, whatever the transport.
@@ -57,7 +59,7 @@ pub enum Reply {
     /// The absence of a value: `_`, or a string or array of length -1.
     Nil,
     /// A status such as `OK`. Bytes that are not UTF-8 appear as U+FFFD.
-    Status(String),
+    Status(Cow<'static, str>),
     /// An integer.
     Integer(i64),
     /// A truth value (version 3).

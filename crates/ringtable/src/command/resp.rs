@@ -885,7 +885,7 @@ impl Aggregate {
 /// The value of a line, given its type byte.
 fn scalar(kind: u8, line: &[u8]) -> Result<Reply, ProtocolError> {
     match (kind, line) {
-        (b'+', _) => Ok(Reply::Status(String::from_utf8_lossy(line).into_owned())),
+        (b'+', _) => Ok(Reply::Status(String::from_utf8_lossy(line).into_owned().into())),
         (b'-', _) => Ok(Reply::Error(String::from_utf8_lossy(line).into_owned())),
         (b'_', b"") => Ok(Reply::Nil),
         (b'_', _) => Err(invalid_scalar("null", line)),
@@ -1586,7 +1586,7 @@ mod tests {
             1 => {
                 let text: String = (0..random.usize(..20)).map(|_| random.alphanumeric()).collect();
                 writer.status(&text);
-                Reply::Status(text)
+                Reply::Status(text.into())
             }
             2 => {
                 writer.error("ERR \u{e9}tage\n5");

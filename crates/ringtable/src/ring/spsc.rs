@@ -119,14 +119,10 @@ impl Producer {
         true
     }
 
-    /// Takes back what was written since the last [`Self::publish`].
-    pub fn retract(&mut self) {
-        self.tail = self.published;
-    }
-
-    /// Bytes written so far.
-    pub fn position(&self) -> u64 {
-        self.tail
+    /// The last position of the peer's that was looked at.
+    #[inline]
+    pub fn head_seen(&self) -> u64 {
+        self.head_seen
     }
 }
 

@@ -20,8 +20,6 @@ pub(super) struct SocketClient {
     /// What the last event said; until `recv` or `send` would block, it still holds.
     readable: bool,
     writable: bool,
-    /// The other end sends no more.
-    ended: bool,
     parser: RequestParser,
     /// Requests as they arrive, from `parsed` on.
     incoming: Vec<u8>,
@@ -41,7 +39,6 @@ impl SocketClient {
             socket: Some(socket),
             readable: true,
             writable: true,
-            ended: false,
             parser: RequestParser::new(RequestLimits {
                 arguments_max: limits::ARGUMENTS_MAX,
                 argument_size_max: limits::VALUE_SIZE_MAX,
@@ -86,9 +83,6 @@ impl SocketClient {
             match self.parser.parse(&self.incoming[self.parsed..]) {
                 Ok(Parsed::Incomplete { .. }) => {
                     self.hungry = true;
-                    if self.ended {
-                        return Err(End::Gone);
-                    }
                     if requests > 0 {
                         break; // replies first: the next receive is for the next turn
                     }
@@ -168,10 +162,7 @@ impl SocketClient {
         let size = received.map_or(0, |(size, _)| size);
         self.incoming.truncate(begin + size);
         match received {
-            Ok((_, 0)) => {
-                self.ended = true;
-                Err(End::Gone)
-            }
+            Ok((_, 0)) => Err(End::Gone),
             Ok(_) => {
                 self.hungry = false;
                 Ok(true)

@@ -1,0 +1,90 @@
+# One word for each task, for people and for continuous integration. `make help` lists them.
+# Everything is set up inside this folder: the virtual environment in .venv, the builds in target.
+
+# The first Python that really runs (a name on the PATH may be an empty shim) and is new enough.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+    $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)
+
+# rustup puts its programs here, and a shell that was open before does not know them yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# The linter compiles the extension against the same Python as the build does.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint fmt bench lock clean
+
+help: ## List the tasks.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/built ## Make the virtual environment and build ringtable into it.
+
+demo: install ## Build, then count the words of the standard library with eight processes.
+	@$(BIN)/ringtable demo
+
+test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.
+	cargo test --package ringtable
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: install ## The same with the slow tests.
+	cargo test --package ringtable
+	$(BIN)/python -m pytest
+
+lint: .venv/installed .cargo-found ## Check formatting, lints and types; change nothing.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; fi
+
+fmt: .venv/installed .cargo-found ## Format the code, and fix what the linter can fix.
+	cargo fmt --all
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: install .venv/bench ## Measure against LMDB, Valkey, a Manager's dict and a plain dict.
+	$(BIN)/python -m benches.compare
+
+lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
+	$(BIN)/python -m venv --clear .venv/lock
+	@for group in dev bench; do \
+	    $(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); print(*(p['project']['dependencies'] \
+	        if '$$group' == 'dev' else []), *p['dependency-groups']['$$group'], sep='\n')" > .venv/lock/$$group.txt; \
+	    .venv/lock/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --requirement .venv/lock/$$group.txt; \
+	    { echo "# Made by 'make lock' from pyproject.toml."; \
+	        .venv/lock/bin/python -m pip --disable-pip-version-check freeze; } > requirements-$$group.lock; \
+	done
+	@rm -rf .venv/lock
+
+clean: ## Remove everything that the other tasks made.
+	rm -rf .venv target target-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/ringtable/_ringtable.*.so
+
+# The stamps: each is newer than what it was made from, so a second run has nothing to do.
+
+.venv/installed: requirements-dev.lock
+	@test -n "$(PYTHON)" || { echo "ringtable needs Python 3.11 or newer with its venv module: install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --requirement requirements-dev.lock
+	@touch $@
+
+.venv/built: .venv/installed pyproject.toml $(RUST_SOURCES) | .cargo-found
+	@command -v cc >/dev/null || { echo "ringtable needs a C compiler to link with: install gcc or clang (Debian: apt install gcc)" >&2; exit 1; }
+	$(BIN)/maturin develop --release
+	@touch $@
+
+.venv/bench: .venv/installed requirements-bench.lock
+	$(PIP) install --requirement requirements-bench.lock
+	@touch $@
+
+.PHONY: .cargo-found
+.cargo-found:
+	@command -v cargo >/dev/null || { \
+	    echo "ringtable needs Rust 1.88 or newer, and there is no cargo here. Either of these gets it:" >&2; \
+	    echo "  - follow https://rustup.rs, then run this again;" >&2; \
+	    echo "  - or let the build fetch a Rust of its own for a plain installation: $(or $(PYTHON),python3) -m pip install ." >&2; exit 1; }

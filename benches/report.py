@@ -1,0 +1,215 @@
+"""The results: the same tables for the terminal and as Markdown, and everything as JSON."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benches import workload
+from benches.figures import CLIENT_CPU_NS, SERVER_CPU_NS, WALL_NS, Figures
+from benches.goals import GOALS, Verdict
+from benches.rivals import RIVALS
+from benches.scenarios import LOOPS, Settings
+
+ABSENT = "-"
+MARKS = {True: "✓", False: "✗", None: "not measured"}
+REFERENCE = "lmdb"
+"""The rival that others are compared with."""
+
+
+CLASSIC_NOTE = "Wall time of the loop in Rust, median; those in the background do the same."
+MEMORY_NOTE = "Resident bytes an entry beyond key and value, {:,} entries of 16 + 100 bytes."
+IDLE_NOTE = "User and system time of the server, measured for {:g} s."
+GROWTH_NOTE = "From 16 buckets; 4 clients insert while 4 read back; insert times are the server's own."
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled table, a note below the title. The first column is text, the others are numbers."""
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All there is to say of one run."""
+
+    settings: Settings
+    scenarios: Sequence[str]
+    versions: dict[str, str]
+    """Of the rivals that took part."""
+
+    notes: Sequence[str]
+    """Rivals left out, scenarios that failed."""
+
+    figures: Figures
+
+    def verdicts(self) -> list[Verdict]:
+        return [goal.judge(self.figures) for goal in GOALS if goal.scenario in self.scenarios]
+
+    def sections(self) -> list[Section]:
+        sections = (
+            self.goals_section(),
+            self.loops_section(),
+            self.speed_section(),
+            self.cpu_section(),
+            self.other_section("classic", "The classic client, 100 10", CLASSIC_NOTE),
+            self.other_section("memory", "Memory", MEMORY_NOTE.format(self.settings.memory_entries)),
+            self.other_section("idle", "Idle server, 16 clients", IDLE_NOTE.format(self.settings.idle_s)),
+            self.other_section("growth", "Growth", GROWTH_NOTE),
+        )
+        return [section for section in sections if section.rows]
+
+    def goals_section(self) -> Section:
+        rows = [
+            (
+                verdict.goal.text,
+                f"{verdict.goal.sign} {verdict.goal.limit:g} {verdict.goal.unit}",
+                f"{number(verdict.value)} {verdict.goal.unit}" if verdict.value is not None else ABSENT,
+                MARKS[verdict.met],
+            )
+            for verdict in self.verdicts()
+        ]
+        return Section("Goals", "Judged from this run.", ("Goal", "Limit", "Measured", "Met"), rows)
+
+    def loops_section(self) -> Section:
+        note = "Wall time an operation, ns; in a burst, a key. Median of the rounds, of all clients together."
+        return self.by_loop("Loops", note, lambda name, rival: self.figures.median(name, rival, WALL_NS))
+
+    def speed_section(self) -> Section:
+        note = "Operations in the same time. More is better."
+        return self.by_loop(
+            f"Speed beside {REFERENCE}", note, lambda name, rival: self.figures.speed(name, rival, REFERENCE)
+        )
+
+    def by_loop(self, title: str, note: str, cell: Callable[[str, str], float | None]) -> Section:
+        """Builds a table with a row a rival and a column a loop."""
+        names = [name for name in LOOPS if self.figures.rivals(name)]
+        rivals = [name for name in self.versions if RIVALS[name].scenarios & set(names)]
+        rows = [(rival, *(number(cell(name, rival)) for name in names)) for rival in rivals]
+        return Section(title, note, ("", *(LOOPS[name].title for name in names)), rows)
+
+    def cpu_section(self) -> Section:
+        rows = []
+        for rival in self.figures.rivals("get"):
+            one_ns, many_ns = self.figures.cpu_ns("get", rival), self.figures.cpu_ns("get16", rival)
+            parts = [
+                self.figures.median(scenario, rival, metric)
+                for scenario in ("get", "get16")
+                for metric in (CLIENT_CPU_NS, SERVER_CPU_NS)
+            ]
+            growth = many_ns / one_ns if one_ns and many_ns else None
+            rows.append((rival, *map(number, [*parts, growth])))
+        note = "User and system time an operation, ns."
+        columns = ("", "1: clients", "1: server", "16: clients", "16: server", "16 beside 1")
+        return Section("CPU time of a get, 1 and 16 clients", note, columns, rows)
+
+    def other_section(self, scenario: str, title: str, note: str) -> Section:
+        rows = [
+            (rival, metric.replace("_", " "), number(value))
+            for rival in self.figures.rivals(scenario)
+            for metric, value in self.figures.metrics(scenario, rival)
+        ]
+        return Section(title, note, ("", "metric", "value"), rows)
+
+    def print(self, console: Console) -> None:
+        for section in self.sections():
+            table = Table(*section.columns, title=section.title, title_justify="left")
+            for column in table.columns[1:]:
+                column.justify = "right"
+            for row in section.rows:
+                table.add_row(*row)
+            console.print(table)
+            console.print(f"{section.note}\n", style="dim", highlight=False)
+        for note in self.notes:
+            console.print(f"Note: {note}", style="yellow", markup=False)
+
+    def markdown(self) -> str:
+        """The tables and where they were measured, to be pasted into a page."""
+        lines = [f"- {name}: {value}" for name, value in {**machine(), **self.versions}.items()]
+        lines += [f"- note: {note}" for note in self.notes]
+        lines.append(f"- {workload.KEY_COUNT:,} keys preloaded, seed {workload.SEED}, interleaved rounds")
+        for section in self.sections():
+            lines += ["", f"### {section.title}", "", section.note, ""]
+            lines.append(markdown_row(section.columns))
+            lines.append(markdown_row(["---", *["---:"] * (len(section.columns) - 1)]))
+            lines += map(markdown_row, section.rows)
+        return "\n".join(lines) + "\n"
+
+    def json(self) -> str:
+        """Every value of every round."""
+        values = self.figures.values.items()
+        return json.dumps(
+            {
+                "machine": machine(),
+                "versions": self.versions,
+                "notes": list(self.notes),
+                "seed": workload.SEED,
+                "settings": asdict(self.settings),
+                "goals": [
+                    {
+                        "goal": verdict.goal.text,
+                        "limit": f"{verdict.goal.sign} {verdict.goal.limit:g} {verdict.goal.unit}",
+                        "value": verdict.value,
+                        "met": verdict.met,
+                    }
+                    for verdict in self.verdicts()
+                ],
+                "figures": [
+                    {"scenario": scenario, "rival": rival, "metric": metric, "rounds": rounds}
+                    for (scenario, rival, metric), rounds in values
+                ],
+            },
+            indent=1,
+            ensure_ascii=False,
+        )
+
+
+def number(value: float | None) -> str:
+    """Three digits that matter, thousands set apart."""
+    if value is None:
+        return ABSENT
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def machine() -> dict[str, str]:
+    """Where and on what this run happened."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    kernel = re.match(r"[\d.]*\d", platform.release())
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "CPU": f"{cpu[1] if cpu else platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "kernel": f"Linux {kernel[0] if kernel else '?'}",
+        "Python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """The commit of this working tree; `+` if something is changed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

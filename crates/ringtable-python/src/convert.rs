@@ -1,0 +1,225 @@
+//! Python's values as bytes, replies as Python's values, and waiting without the interpreter.
+
+use std::mem::MaybeUninit;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString};
+use ringtable::client::{Error, Patience};
+use ringtable::command::reply::Reply;
+use ringtable::table::reader::Sink;
+
+use crate::errors;
+
+/// The bytes of a key, which is a `str` (as UTF-8) or `bytes`.
+#[inline]
+pub fn key<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+    if let Ok(bytes) = key.cast::<PyBytes>() {
+        return Ok(bytes.as_bytes());
+    }
+    if let Ok(text) = key.cast::<PyString>() {
+        return Ok(text.to_str()?.as_bytes());
+    }
+    Err(PyTypeError::new_err(format!("keys are str or bytes, not {}", type_name(key))))
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string())
+}
+
+/// Something with the buffer protocol as `bytes`: itself, or a copy, since what is mutable must not change while the
+/// interpreter runs other threads.
+#[inline]
+pub fn value<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.clone());
+    }
+    let py = value.py();
+    if let Ok(array) = value.cast::<PyByteArray>() {
+        return Ok(PyBytes::new(py, &array.to_vec()));
+    }
+    if value.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("values are bytes-like, not str: encode it first"));
+    }
+    let view = PyMemoryView::from(value)
+        .map_err(|_| PyTypeError::new_err(format!("values are bytes-like, not {}", type_name(value))))?;
+    Ok(view.call_method0("tobytes")?.cast_into::<PyBytes>()?)
+}
+
+/// A word of a raw command: text, bytes, a number, or a buffer.
+pub fn argument(word: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    if word.is_instance_of::<PyBytes>() || word.is_instance_of::<PyString>() {
+        return key(word).map(<[u8]>::to_vec);
+    }
+    if word.is_instance_of::<PyInt>() || word.is_instance_of::<PyFloat>() {
+        return Ok(word.str()?.to_str()?.as_bytes().to_vec());
+    }
+    Ok(value(word)?.as_bytes().to_vec())
+}
+
+/// A time to live in seconds, as milliseconds.
+pub fn ttl_ms(py: Python<'_>, ttl: Option<f64>) -> PyResult<Option<u64>> {
+    /// A century or so: whatever clock is added to it, nothing overflows.
+    const TTL_MAX_S: f64 = 4e9;
+    let Some(ttl) = ttl else { return Ok(None) };
+    if !(ttl > 0.0 && ttl <= TTL_MAX_S) {
+        let message = format!("ttl is {ttl}; allowed are seconds above 0 and up to {TTL_MAX_S:.0}");
+        return Err(errors::family(py, "InvalidOption", message));
+    }
+    Ok(Some(((ttl * 1_000.0) as u64).max(1)))
+}
+
+/// A time-out in seconds; `None` is none.
+pub fn timeout(py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) => Ok(Some(duration)),
+        Err(_) => {
+            let message = format!("timeout is {seconds}; allowed are seconds from 0 up, or None");
+            Err(errors::family(py, "InvalidOption", message))
+        }
+    }
+}
+
+/// A reply as Python has it.
+pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match reply {
+        Reply::Nil => py.None().into_bound(py),
+        Reply::Status(text) => PyBytes::new(py, text.as_bytes()).into_any(),
+        Reply::Integer(value) => value.into_pyobject(py)?.into_any(),
+        Reply::Boolean(value) => value.into_pyobject(py)?.to_owned().into_any(),
+        Reply::Double(value) => value.into_pyobject(py)?.into_any(),
+        Reply::Bulk(bytes) => PyBytes::new(py, &bytes).into_any(),
+        Reply::Error(message) => errors::refusal(py, &message).into_value(py).into_bound(py).into_any(),
+        Reply::Array(elements) => {
+            let list = PyList::empty(py);
+            for element in elements {
+                list.append(self::reply(py, element)?)?;
+            }
+            list.into_any()
+        }
+        Reply::Map(pairs) => {
+            let map = PyDict::new(py);
+            for (name, value) in pairs {
+                map.set_item(self::reply(py, name)?, self::reply(py, value)?)?;
+            }
+            map.into_any()
+        }
+    })
+}
+
+/// A new `bytes` of `size` bytes that hold nothing yet, and the place to write them; `None` without memory.
+///
+/// The object must not be seen by anybody before all bytes are written.
+fn uninit_bytes(py: Python<'_>, size: usize) -> Option<(Bound<'_, PyBytes>, *mut u8)> {
+    let size = pyo3::ffi::Py_ssize_t::try_from(size).ok()?;
+    // SAFETY: a null pointer asks for uninitialised bytes; the result is a new reference or null with an exception set,
+    // which is cleared, since `None` says the same.
+    #[allow(unsafe_code)]
+    unsafe {
+        let object = pyo3::ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
+        let bytes = Bound::from_owned_ptr_or_opt(py, object);
+        if bytes.is_none() {
+            pyo3::ffi::PyErr_Clear();
+        }
+        let bytes = bytes?.cast_into_unchecked::<PyBytes>();
+        let start = pyo3::ffi::PyBytes_AsString(bytes.as_ptr());
+        Some((bytes, start.cast()))
+    }
+}
+
+/// A value on its way into a `bytes`.
+pub struct BytesSink<'py> {
+    py: Python<'py>,
+    bytes: Option<Bound<'py, PyBytes>>,
+}
+
+impl<'py> BytesSink<'py> {
+    /// Values larger than this are copied without the interpreter: see [`LargeSink`].
+    pub const SIZE_MAX: usize = 256 << 10;
+
+    pub fn new(py: Python<'py>) -> Self {
+        Self { py, bytes: None }
+    }
+
+    /// The value of the last lookup, if that was a hit.
+    pub fn take(&mut self) -> Option<Bound<'py, PyBytes>> {
+        self.bytes.take()
+    }
+}
+
+impl Sink for BytesSink<'_> {
+    #[inline]
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        if size > Self::SIZE_MAX {
+            return None;
+        }
+        let (bytes, start) = uninit_bytes(self.py, size)?;
+        self.bytes = Some(bytes);
+        // SAFETY: `size` bytes of the new object, which lives in `self` and is known to nobody else.
+        #[allow(unsafe_code)]
+        unsafe {
+            Some(std::slice::from_raw_parts_mut(start.cast(), size))
+        }
+    }
+}
+
+/// A large value on its way into a `bytes` that was made with the interpreter and is filled without it.
+pub struct LargeSink {
+    start: *mut u8,
+    size: usize,
+}
+
+// SAFETY: the memory belongs to an object that only the thread that made it knows of, and that thread waits.
+#[allow(unsafe_code)]
+unsafe impl Send for LargeSink {}
+
+impl LargeSink {
+    /// A `bytes` of exactly `size` bytes, and the sink that fills it.
+    pub fn new(py: Python<'_>, size: usize) -> Option<(Bound<'_, PyBytes>, Self)> {
+        let (bytes, start) = uninit_bytes(py, size)?;
+        Some((bytes, Self { start, size }))
+    }
+}
+
+impl Sink for LargeSink {
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        if size != self.size {
+            return None;
+        }
+        // SAFETY: see `BytesSink::begin`; the caller keeps the object alive beside the sink.
+        #[allow(unsafe_code)]
+        unsafe {
+            Some(std::slice::from_raw_parts_mut(self.start.cast(), size))
+        }
+    }
+}
+
+/// Calls the engine without holding the interpreter. Signals are handled while it waits: an exception that a handler
+/// raises (Ctrl-C) ends the wait and is raised here.
+pub fn waiting<R: Send>(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    call: impl FnOnce(Patience<'_>) -> Result<R, Error> + Send,
+) -> PyResult<R> {
+    let raised: Mutex<Option<PyErr>> = Mutex::new(None);
+    let interrupted = || {
+        Python::attach(|py| match py.check_signals() {
+            Ok(()) => false,
+            Err(error) => {
+                *raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                true
+            }
+        })
+    };
+    let result = py.detach(|| call(Patience::new(timeout, &interrupted)));
+    result.map_err(|error| match error {
+        Error::Interrupted => raised
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
+        error => errors::client(py, error),
+    })
+}

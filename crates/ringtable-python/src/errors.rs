@@ -1,0 +1,67 @@
+//! The one place where the engine's errors become Python's: the family in `ringtable._errors`.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+use ringtable::{client, server};
+
+/// An exception of the family, by its name.
+pub fn family(py: Python<'_>, name: &'static str, message: impl Into<String>) -> PyErr {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let class = MODULE
+        .get_or_try_init(py, || py.import("ringtable._errors").map(Bound::unbind))
+        .and_then(|module| module.bind(py).getattr(name))
+        .and_then(|class| Ok(class.cast_into::<PyType>()?));
+    match class {
+        Ok(class) => PyErr::from_type(class, message.into()),
+        Err(error) => PyRuntimeError::new_err(format!("ringtable._errors.{name}: {error}")),
+    }
+}
+
+/// The exception for an error of the client.
+pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
+    use client::Error;
+    let name = match &error {
+        Error::Address(_) => "InvalidOption",
+        Error::NotFound { .. } => "TableNotFound",
+        Error::Gone(_) => "ServerGone",
+        Error::Timeout(_) => "Timeout",
+        Error::TooManyClients(_) => "TooManyClients",
+        Error::Version(_) => "VersionMismatch",
+        Error::Protocol(_) => "ProtocolError",
+        Error::KeyTooLong(_) => "KeyTooLong",
+        Error::ValueTooLarge(_) => "ValueTooLarge",
+        Error::NoRoom(_) => "OutOfMemory",
+        Error::Closed => "Closed",
+        Error::Refused(message) => return refusal(py, message),
+        _ => "Error",
+    };
+    family(py, name, error.to_string())
+}
+
+/// The exception for what the server said: its message begins with a code word.
+pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
+    let (code, rest) = message.split_once(' ').unwrap_or(("", message));
+    let name = match code {
+        "KEYTOOLONG" => "KeyTooLong",
+        "VALUETOOLARGE" => "ValueTooLarge",
+        "OOM" => "OutOfMemory",
+        "PROTOCOL" => "ProtocolError",
+        "VERSION" => "VersionMismatch",
+        "MAXCLIENTS" => "TooManyClients",
+        "ERR" if rest.starts_with("value is not an integer") || rest.contains("would overflow") => "NotAnInteger",
+        _ => return family(py, "CommandError", message),
+    };
+    family(py, name, rest)
+}
+
+/// The exception for an error of the server.
+pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
+    let name = match error {
+        server::Error::Exists(_) => "ServerExists",
+        server::Error::Option { .. } | server::Error::Address(_) | server::Error::NoRoom { .. } => "InvalidOption",
+        _ => "Error",
+    };
+    family(py, name, error.to_string())
+}

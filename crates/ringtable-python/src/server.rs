@@ -1,0 +1,105 @@
+//! `ServerCore`: a server inside this process.
+
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use ringtable::{limits, server};
+
+use crate::{convert, errors};
+
+/// A running server: worker threads inside this process that never take the interpreter lock.
+#[pyclass(frozen, module = "ringtable._ringtable")]
+pub struct ServerCore {
+    server: server::Server,
+}
+
+#[pymethods]
+impl ServerCore {
+    #[new]
+    #[pyo3(signature = (
+        name="default", *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
+        max_clients=None, spin_us=None, strict_seal=false
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        name: &str,
+        buckets: u64,
+        workers: Option<usize>,
+        max_memory: u64,
+        max_clients: Option<usize>,
+        spin_us: Option<f64>,
+        strict_seal: bool,
+    ) -> PyResult<Self> {
+        let spin_ns = match spin_us {
+            None => None,
+            Some(us) if us >= 0.0 && us * 1_000.0 <= limits::SPIN_NS_MAX as f64 => Some((us * 1_000.0) as u64),
+            Some(us) => {
+                let message =
+                    format!("--spin-us is {us}; allowed are 0 to {} microseconds", limits::SPIN_NS_MAX / 1_000);
+                return Err(errors::family(py, "InvalidOption", message));
+            }
+        };
+        let defaults = server::Options::default();
+        let options = server::Options {
+            address: name.to_owned(),
+            buckets,
+            workers: workers.unwrap_or(defaults.workers),
+            max_memory,
+            clients_max: max_clients.unwrap_or(defaults.clients_max),
+            spin_ns,
+            strict_seal,
+        };
+        let server = py.detach(|| server::Server::start(&options)).map_err(|error| errors::server(py, &error))?;
+        Ok(Self { server })
+    }
+
+    /// The path of its socket.
+    #[getter]
+    fn path(&self) -> String {
+        self.server.path().display().to_string()
+    }
+
+    /// How many worker threads it has.
+    #[getter]
+    fn workers(&self) -> usize {
+        self.server.workers()
+    }
+
+    /// Whether it runs.
+    #[getter]
+    fn running(&self) -> bool {
+        self.server.is_running()
+    }
+
+    /// Wait until it is stopped, for at most `timeout` seconds; return whether it is.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = convert::timeout(py, timeout)?.and_then(|timeout| Instant::now().checked_add(timeout));
+        let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
+        loop {
+            py.check_signals()?;
+            let left = deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice));
+            if py.detach(|| self.server.wait(left)) {
+                return Ok(true);
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Stop it: clients are told, threads ended, the socket removed. May be called again.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.server.stop());
+    }
+}
+
+/// The path of the socket of a table's server.
+#[pyfunction]
+pub fn socket_path(py: Python<'_>, name: &str) -> PyResult<String> {
+    match ringtable::address::socket_path(name) {
+        Ok(path) => Ok(path.display().to_string()),
+        Err(error) => Err(errors::family(py, "InvalidOption", error.to_string())),
+    }
+}

@@ -1,0 +1,510 @@
+//! `TableCore`: a client's calls.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyKeyError, PyMemoryError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
+use ringtable::limits;
+
+use crate::convert::{self, BytesSink, LargeSink, waiting};
+use crate::errors;
+
+fn reads(py: Python<'_>, name: &str) -> PyResult<Reads> {
+    match name {
+        "direct" => Ok(Reads::Direct),
+        "server" => Ok(Reads::Server),
+        _ => Err(errors::family(py, "InvalidOption", format!("reads is '{name}'; allowed are 'direct' and 'server'"))),
+    }
+}
+
+fn writes(py: Python<'_>, name: &str) -> PyResult<Writes> {
+    match name {
+        "acknowledged" => Ok(Writes::Acknowledged),
+        "posted" => Ok(Writes::Posted),
+        _ => Err(errors::family(
+            py,
+            "InvalidOption",
+            format!("writes is '{name}'; allowed are 'acknowledged' and 'posted'"),
+        )),
+    }
+}
+
+fn transport(py: Python<'_>, name: &str) -> PyResult<Transport> {
+    match name {
+        "auto" => Ok(Transport::Auto),
+        "lane" => Ok(Transport::Lane),
+        "socket" => Ok(Transport::Socket),
+        _ => Err(errors::family(
+            py,
+            "InvalidOption",
+            format!("transport is '{name}'; allowed are 'auto', 'lane' and 'socket'"),
+        )),
+    }
+}
+
+fn missing(key: &Bound<'_, PyAny>) -> PyErr {
+    PyKeyError::new_err(key.clone().unbind())
+}
+
+/// One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it.
+#[pyclass(subclass, frozen, module = "ringtable._ringtable")]
+pub struct TableCore {
+    client: Client,
+    address: String,
+    timeout: Option<Duration>,
+    reads: Reads,
+    writes: Writes,
+    transport: Transport,
+}
+
+impl TableCore {
+    fn wait<R: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
+    ) -> PyResult<R> {
+        waiting(py, self.timeout, |patience| call(&self.client, patience))
+    }
+
+    /// A value as `bytes`: in place if that is possible without waiting, else from the server.
+    #[inline]
+    fn find<'py>(&self, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let py = key.py();
+        let bytes = convert::key(key)?;
+        let mut sink = BytesSink::new(py);
+        match self.client.try_get(bytes, &mut sink) {
+            Ok(Some(true)) => Ok(sink.take()),
+            Ok(Some(false)) => Ok(None),
+            Ok(None) | Err(ringtable::client::Error::NoRoom(_)) => self.find_waiting(py, bytes),
+            Err(error) => Err(errors::client(py, error)),
+        }
+    }
+
+    /// As [`Self::find`], without holding the interpreter: for values that are large, and reads that ask the server.
+    #[cold]
+    fn find_waiting<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let mut size = 0;
+        loop {
+            let Some((bytes, mut sink)) = LargeSink::new(py, size) else {
+                return Err(PyMemoryError::new_err(format!("no memory for a value of {size} bytes")));
+            };
+            let found = self.wait(py, |client, patience| match client.get(key, &mut sink, patience) {
+                // It has another size than the last time.
+                Err(ringtable::client::Error::NoRoom(now)) => Ok(Err(now)),
+                other => other.map(Ok),
+            })?;
+            match found {
+                Ok(true) => return Ok(Some(bytes)),
+                Ok(false) => return Ok(None),
+                Err(now) => size = now,
+            }
+        }
+    }
+
+    fn writes(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Writes> {
+        name.map_or(Ok(self.writes), |name| writes(py, name))
+    }
+
+    fn put(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        ttl_ms: Option<u64>,
+        condition: Condition,
+        writes: Writes,
+    ) -> PyResult<bool> {
+        let key = convert::key(key)?;
+        let value = convert::value(value)?;
+        let value = value.as_bytes();
+        self.wait(py, |client, patience| client.set(key, value, ttl_ms, condition, writes, patience))
+    }
+}
+
+#[pymethods]
+impl TableCore {
+    #[new]
+    #[pyo3(signature = (address="default", *, timeout=None, reads="direct", writes="acknowledged", transport="auto"))]
+    fn new(
+        py: Python<'_>,
+        address: &str,
+        timeout: Option<f64>,
+        reads: &str,
+        writes: &str,
+        transport: &str,
+    ) -> PyResult<Self> {
+        let (reads, writes) = (self::reads(py, reads)?, self::writes(py, writes)?);
+        let (transport, timeout) = (self::transport(py, transport)?, convert::timeout(py, timeout)?);
+        let options = Options { reads, transport };
+        let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
+        Ok(Self { client, address: address.to_owned(), timeout, reads, writes, transport })
+    }
+
+    /// The address it was connected with.
+    #[getter]
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Seconds that a call may take, or `None`.
+    #[getter]
+    fn timeout(&self) -> Option<f64> {
+        self.timeout.map(|timeout| timeout.as_secs_f64())
+    }
+
+    /// Where reads go: `"direct"` or `"server"`.
+    #[getter]
+    fn reads(&self) -> &'static str {
+        match self.reads {
+            Reads::Direct => "direct",
+            Reads::Server => "server",
+        }
+    }
+
+    /// When writes return, unless told otherwise: `"acknowledged"` or `"posted"`.
+    #[getter(writes)]
+    fn default_writes(&self) -> &'static str {
+        match self.writes {
+            Writes::Acknowledged => "acknowledged",
+            Writes::Posted => "posted",
+        }
+    }
+
+    /// How it talks to the server: `"lane"` or `"socket"`.
+    #[getter]
+    fn transport(&self) -> &'static str {
+        if self.client.has_lane() { "lane" } else { "socket" }
+    }
+
+    /// How it was asked to talk to the server: `"auto"`, `"lane"` or `"socket"`.
+    #[getter]
+    fn requested_transport(&self) -> &'static str {
+        match self.transport {
+            Transport::Auto => "auto",
+            Transport::Lane => "lane",
+            Transport::Socket => "socket",
+        }
+    }
+
+    /// Whether `close` was called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    fn __getitem__<'py>(&self, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        self.find(key)?.ok_or_else(|| missing(key))
+    }
+
+    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.put(py, key, value, None, Condition::Always, self.writes).map(drop)
+    }
+
+    fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let bytes = convert::key(key)?;
+        let writes = self.writes;
+        match self.wait(py, |client, patience| client.delete(&[bytes], writes, patience))? {
+            0 => Err(missing(key)),
+            _ => Ok(()),
+        }
+    }
+
+    fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let key = convert::key(key)?;
+        match self.client.try_get(key, &mut ringtable::table::reader::Presence) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => self.wait(py, |client, patience| client.contains(key, patience)),
+            Err(error) => Err(errors::client(py, error)),
+        }
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.wait(py, Client::entries).map(|entries| entries as usize)
+    }
+
+    /// get(key, /, default=None)
+    /// --
+    ///
+    /// Return the value of `key`, or `default` if there is none.
+    #[pyo3(signature = (key, /, default=None))]
+    fn get<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.find(key)?.map(Bound::into_any).or(default))
+    }
+
+    /// Write `key`; return whether it was done.
+    ///
+    /// `value` is anything with the buffer protocol, up to 512 MiB. `ttl` is in seconds: afterwards the key is absent. With
+    /// `nx` it is written only if absent, with `xx` only if present. `writes` overrides the table's own: a posted write
+    /// returns `True` once it is on its way, and its error surfaces at the next call.
+    ///
+    /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
+    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, writes=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn set(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        ttl: Option<f64>,
+        nx: bool,
+        xx: bool,
+        writes: Option<&str>,
+    ) -> PyResult<bool> {
+        let condition = match (nx, xx) {
+            (false, false) => Condition::Always,
+            (true, false) => Condition::Absent,
+            (false, true) => Condition::Present,
+            (true, true) => {
+                return Err(errors::family(py, "InvalidOption", "nx and xx exclude each other: choose one"));
+            }
+        };
+        let (ttl_ms, writes) = (convert::ttl_ms(py, ttl)?, self.writes(py, writes)?);
+        self.put(py, key, value, ttl_ms, condition, writes)
+    }
+
+    /// Delete keys; return how many there were (with posted writes: how many were asked for).
+    #[pyo3(signature = (*keys, writes=None))]
+    fn delete(&self, py: Python<'_>, keys: &Bound<'_, PyTuple>, writes: Option<&str>) -> PyResult<u64> {
+        let writes = self.writes(py, writes)?;
+        let keys: Vec<Bound<'_, PyAny>> = keys.iter().collect();
+        let keys = keys.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        self.wait(py, |client, patience| client.delete(&keys, writes, patience))
+    }
+
+    /// Return the values of many keys, in the order of the keys, with `None` for those that are absent.
+    ///
+    /// Much faster than one by one: the lookups overlap.
+    #[pyo3(signature = (keys, /))]
+    fn get_many<'py>(&self, py: Python<'py>, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let objects = collect(keys)?;
+        let keys = objects.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        let mut sink = BytesSink::new(py);
+        let mut values: Vec<Option<Bound<'py, PyBytes>>> = Vec::with_capacity(keys.len());
+        let each = |_, hit: bool, sink: &mut BytesSink<'py>| values.push(if hit { sink.take() } else { None });
+        match self.client.try_get_many(&keys, &mut sink, each) {
+            Ok(true) => return PyList::new(py, values),
+            // Reads that ask the server, or a value that is too large to copy while holding the interpreter.
+            Ok(false) | Err(ringtable::client::Error::NoRoom(_)) => {}
+            Err(error) => return Err(errors::client(py, error)),
+        }
+        let count = keys.len();
+        let values = self.wait(py, |client, patience| {
+            let mut values = Vec::with_capacity(count);
+            let mut sink = ringtable::table::reader::Buffer::default();
+            let each = |_, hit: bool, sink: &mut ringtable::table::reader::Buffer| {
+                values.push(if hit { Some(sink.take()) } else { None });
+            };
+            client.get_many(&keys, &mut sink, each, patience)?;
+            Ok(values)
+        })?;
+        PyList::new(py, values.iter().map(|value| value.as_ref().map(|value| PyBytes::new(py, value))))
+    }
+
+    /// Write many keys, pipelined: a mapping, or pairs. `ttl` is in seconds, for all of them.
+    ///
+    /// Raises what `set` raises; other keys may have been written then.
+    #[pyo3(signature = (items, /, *, ttl=None))]
+    fn set_many(&self, py: Python<'_>, items: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<()> {
+        let ttl_ms = convert::ttl_ms(py, ttl)?;
+        let mut objects: Vec<(Bound<'_, PyAny>, Bound<'_, PyBytes>)> = Vec::new();
+        if let Ok(items) = items.cast_exact::<PyDict>() {
+            for (key, value) in items {
+                let value = convert::value(&value)?;
+                objects.push((key, value));
+            }
+        } else {
+            let pairs = if items.hasattr("items")? { items.call_method0("items")? } else { items.clone() };
+            for pair in pairs.try_iter()? {
+                let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+                let value = convert::value(&value)?;
+                objects.push((key, value));
+            }
+        }
+        let items = objects
+            .iter()
+            .map(|(key, value)| Ok((convert::key(key)?, value.as_bytes())))
+            .collect::<PyResult<Vec<_>>>()?;
+        self.wait(py, |client, patience| client.set_many(&items, ttl_ms, patience))
+    }
+
+    /// Delete many keys, pipelined; return how many there were.
+    #[pyo3(signature = (keys, /))]
+    fn delete_many(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let objects = collect(keys)?;
+        let keys = objects.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        self.wait(py, |client, patience| client.delete(&keys, Writes::Acknowledged, patience))
+    }
+
+    /// Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
+    ///
+    /// Atomic: of several processes that increment, each gets a sum of its own. Raises `NotAnInteger`.
+    #[pyo3(signature = (key, by=1))]
+    fn incr(&self, py: Python<'_>, key: &Bound<'_, PyAny>, by: i64) -> PyResult<i64> {
+        let key = convert::key(key)?;
+        self.wait(py, |client, patience| client.increment(key, by, patience))
+    }
+
+    /// Let `key` be absent after `ttl` seconds; return whether there is such a key.
+    fn expire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: f64) -> PyResult<bool> {
+        let key = convert::key(key)?;
+        let ttl_ms = convert::ttl_ms(py, Some(ttl))?.unwrap_or(1);
+        self.wait(py, |client, patience| client.expire(key, ttl_ms as i64, patience))
+    }
+
+    /// Return the seconds left to `key`, or `None` if it does not expire. Raises `KeyError` if there is no such key.
+    fn ttl(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+        let bytes = convert::key(key)?;
+        match self.wait(py, |client, patience| client.ttl_ms(bytes, patience))? {
+            None => Err(missing(key)),
+            Some(left) => Ok(left.map(|ms| ms as f64 / 1_000.0)),
+        }
+    }
+
+    /// Return all keys and values of the bucket that `key` falls in.
+    fn read_bucket<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        let key = convert::key(key)?;
+        let pairs = self.wait(py, |client, patience| client.read_bucket(key, patience))?;
+        Ok(pairs.iter().map(|pair| (PyBytes::new(py, &pair.key), PyBytes::new(py, &pair.value))).collect())
+    }
+
+    /// Go on with a walk over all keys: return the next cursor (0 at the end) and some keys. Begin with cursor 0.
+    #[pyo3(signature = (cursor=0))]
+    fn scan<'py>(&self, py: Python<'py>, cursor: u64) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
+        let (next, keys) = self.wait(py, |client, patience| client.scan(cursor, patience))?;
+        Ok((next, keys.iter().map(|key| PyBytes::new(py, key)).collect()))
+    }
+
+    /// Wait until all posted writes are done; raise the error of the first that failed.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.wait(py, Client::flush)
+    }
+
+    /// Delete everything. Not one atomic step, but nothing that was there before survives.
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.wait(py, Client::clear)
+    }
+
+    /// Close the connection; may be called again. Posted writes are executed all the same.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.wait(py, |client, patience| {
+            client.close(patience);
+            Ok(())
+        })
+    }
+
+    /// Ask the server anything: a command's name and its arguments; return its reply.
+    #[pyo3(signature = (*arguments))]
+    fn call<'py>(&self, py: Python<'py>, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        let words = arguments.iter().map(|word| convert::argument(&word)).collect::<PyResult<Vec<_>>>()?;
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        convert::reply(py, self.wait(py, |client, patience| client.call(&words, patience))?)
+    }
+
+    /// Ask many things, pipelined; return the replies. What is refused is among them as an exception.
+    #[pyo3(signature = (commands, /))]
+    fn call_many<'py>(&self, py: Python<'py>, commands: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let mut words: Vec<Vec<Vec<u8>>> = Vec::new();
+        for command in commands.try_iter()? {
+            words.push(command?.try_iter()?.map(|word| convert::argument(&word?)).collect::<PyResult<_>>()?);
+        }
+        let slices: Vec<Vec<&[u8]>> = words.iter().map(|words| words.iter().map(Vec::as_slice).collect()).collect();
+        let commands: Vec<&[&[u8]]> = slices.iter().map(Vec::as_slice).collect();
+        let replies = self.wait(py, |client, patience| client.call_many(&commands, patience))?;
+        let list = PyList::empty(py);
+        for reply in replies {
+            list.append(convert::reply(py, reply)?)?;
+        }
+        Ok(list)
+    }
+}
+
+/// The elements of any iterable.
+fn collect<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    match iterable.cast_exact::<PyList>() {
+        Ok(list) => Ok(list.iter().collect()),
+        Err(_) => iterable.try_iter()?.collect(),
+    }
+}
+
+/// The words of the request that turns a socket's connection into a lane, for programs that do so by hand.
+#[pyfunction]
+pub fn lane_request() -> Vec<String> {
+    ringtable::client::lane_request().into()
+}
+
+/// Run the classic client's loop: return `loops`, `operations`, `seconds`, `user_s` and `system_s`.
+///
+/// With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message if
+/// the table does not hold what was put into it.
+#[pyfunction]
+#[pyo3(signature = (address, outer, inner, *, seed, reads="direct", timeout=None))]
+pub fn classic_client<'py>(
+    py: Python<'py>,
+    address: &str,
+    outer: u64,
+    inner: usize,
+    seed: u64,
+    reads: &str,
+    timeout: Option<f64>,
+) -> PyResult<Bound<'py, PyDict>> {
+    /// Most keys of an inner loop: their requests and replies are all in flight at once.
+    const INNER_MAX: usize = 10_000_000;
+    if inner > INNER_MAX {
+        let message = format!("INNER is {inner}; allowed are 0 to {INNER_MAX} keys");
+        return Err(errors::family(py, "InvalidOption", message));
+    }
+    let options = Options { reads: self::reads(py, reads)?, transport: Transport::Auto };
+    let timeout = convert::timeout(py, timeout)?;
+    let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
+    let usage = |field: &str| -> PyResult<f64> {
+        let resource = py.import("resource")?;
+        resource.call_method1("getrusage", (resource.getattr("RUSAGE_SELF")?,))?.getattr(field)?.extract()
+    };
+    let (user, system) = (usage("ru_utime")?, usage("ru_stime")?);
+    let started = Instant::now();
+    let last_check = Mutex::new(Instant::now());
+    let outcome = waiting(py, timeout, |patience| {
+        let stop = || {
+            let mut last_check = last_check.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if last_check.elapsed() < Duration::from_millis(limits::SIGNAL_CHECK_MS) {
+                return false;
+            }
+            *last_check = Instant::now();
+            patience.check_interrupted().is_err()
+        };
+        let (summary, result) = classic::run(&client, outer, inner, seed, patience, &stop);
+        match result {
+            // Interrupted, or stopped before it was done.
+            Err(classic::ClassicError::Client(ringtable::client::Error::Interrupted)) => Ok((summary, None)),
+            Err(classic::ClassicError::Client(error)) => Err(error),
+            Err(classic::ClassicError::Mismatch(what)) => Ok((summary, Some(what))),
+            Ok(()) => Ok((summary, None)),
+        }
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    let (summary, mismatch) = outcome?;
+    if let Some(mismatch) = mismatch {
+        return Err(errors::family(py, "Error", format!("mismatch: {mismatch}")));
+    }
+    if outer != 0 && summary.loops < outer {
+        return Err(pyo3::exceptions::PyKeyboardInterrupt::new_err(()));
+    }
+    let figures = PyDict::new(py);
+    figures.set_item("loops", summary.loops)?;
+    figures.set_item("operations", summary.operations)?;
+    figures.set_item("seconds", seconds)?;
+    figures.set_item("user_s", usage("ru_utime")? - user)?;
+    figures.set_item("system_s", usage("ru_stime")? - system)?;
+    Ok(figures)
+}

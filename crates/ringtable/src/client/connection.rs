@@ -1,0 +1,247 @@
+//! One connection: the table to read in place, the link to ask over, and whether the server lives.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use super::gate::Gate;
+use super::lane::LaneLink;
+use super::link::{Channel, Link};
+use super::socket::{SocketLink, connect};
+use super::{Error, Options, Patience, Transport};
+use crate::command::reply::Reply;
+use crate::limits;
+use crate::shm::clock::coarse_ms;
+use crate::shm::fork::{self, Descriptor};
+use crate::shm::segment::{Mapping, Segment};
+use crate::table::Reader;
+
+/// A value of which a forked child makes its own: the parent's is left alone there, and never freed.
+pub(super) struct ForkCell<T>(AtomicPtr<Stamped<T>>);
+
+struct Stamped<T> {
+    generation: u64,
+    value: T,
+}
+
+impl<T> ForkCell<T> {
+    pub fn new(value: T) -> Self {
+        Self(AtomicPtr::new(Self::stamp(value)))
+    }
+
+    fn stamp(value: T) -> *mut Stamped<T> {
+        Box::into_raw(Box::new(Stamped { generation: fork::generation(), value }))
+    }
+
+    #[inline]
+    fn stamped(&self) -> &Stamped<T> {
+        // SAFETY: the pointer always is one of `stamp`, and what it points to is freed only in `drop`, when nobody
+        // borrows the cell. Acquire: pairs with the Release in `get`, for a value made by another thread.
+        #[allow(unsafe_code)]
+        unsafe {
+            &*self.0.load(Ordering::Acquire)
+        }
+    }
+
+    /// The value, or the parent's if this is a child that has not made its own.
+    #[inline]
+    pub fn peek(&self) -> &T {
+        &self.stamped().value
+    }
+
+    /// Whether the value was made in this process.
+    #[inline]
+    pub fn is_ours(&self) -> bool {
+        self.stamped().generation == fork::generation()
+    }
+
+    /// The value of this process, made by `make` if need be.
+    #[inline]
+    pub fn get(&self, make: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+        let stamped = self.stamped();
+        if stamped.generation == fork::generation() { Ok(&stamped.value) } else { self.renew(make) }
+    }
+
+    #[cold]
+    fn renew(&self, make: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+        let old = self.0.load(Ordering::Acquire);
+        let new = Self::stamp(make()?);
+        // Release: what `stamp` wrote is seen by whoever loads the pointer. The old value stays where it is: other
+        // code of the parent's may hold references into it.
+        if self.0.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
+            // SAFETY: another thread was faster; ours was never shared.
+            #[allow(unsafe_code)]
+            unsafe {
+                drop(Box::from_raw(new));
+            }
+        }
+        Ok(&self.stamped().value)
+    }
+}
+
+impl<T> Drop for ForkCell<T> {
+    fn drop(&mut self) {
+        let pointer = *self.0.get_mut();
+        // SAFETY: nobody else has the cell. A parent's value in a child is left alone: its locks may be held by
+        // threads that do not exist here.
+        #[allow(unsafe_code)]
+        unsafe {
+            if (*pointer).generation == fork::generation() {
+                drop(Box::from_raw(pointer));
+            }
+        }
+    }
+}
+
+/// What several threads share of a connection besides the link.
+#[derive(Default)]
+pub(super) struct Sharing {
+    /// Posted writes whose replies have not come.
+    pub posted: AtomicUsize,
+}
+
+pub(super) struct Connection {
+    /// The table, over a lane.
+    pub reader: Option<Reader<Mapping>>,
+    link: Gate<Option<Link>>,
+    sharing: Arc<Sharing>,
+    /// A second descriptor of the socket, to look whether the server lives.
+    life: Descriptor,
+    life_checked_ms: AtomicU64,
+    gone: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Connection {
+    /// Connects, and asks for a lane if the options want one.
+    pub fn open(path: &Path, options: &Options, mut patience: Patience<'_>) -> Result<Self, Error> {
+        patience.start();
+        let socket = connect(path)?;
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
+        let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
+        let mut plain = SocketLink::new(socket);
+        let sharing = Arc::<Sharing>::default();
+        let (reader, channel) = if options.transport == Transport::Socket {
+            (None, Channel::Socket(plain))
+        } else {
+            let request = super::lane_request();
+            let request = request.each_ref().map(String::as_bytes);
+            let mut passed = Vec::new();
+            match plain.handshake(&request, &mut passed, &mut patience)? {
+                Reply::Status(_) => {
+                    let (reader, lane) = join(plain.into_socket(), passed)?;
+                    (Some(reader), Channel::Lane(Box::new(lane)))
+                }
+                Reply::Error(message) => match super::refusal(message) {
+                    // A server that has no lanes to give (or is none of ours) still has a socket.
+                    Error::Refused(_) if options.transport == Transport::Auto => (None, Channel::Socket(plain)),
+                    error => return Err(error),
+                },
+                other => return Err(super::unexpected(other)),
+            }
+        };
+        Ok(Self {
+            reader,
+            link: Gate::new(Some(Link::new(channel, Arc::clone(&sharing)))),
+            sharing,
+            life,
+            life_checked_ms: AtomicU64::new(coarse_ms()),
+            gone: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Uses the link, after waiting for its turn.
+    #[inline]
+    pub fn locked<R>(
+        &self,
+        patience: Patience<'_>,
+        work: impl FnOnce(&mut Link, &mut Patience<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let result = self.link.enter(patience, |link, patience| match link {
+            Some(link) => work(link, patience),
+            None => Err(Error::Closed),
+        });
+        if let Err(Error::Gone(_)) = &result {
+            // Relaxed: a flag that guards nothing; direct reads look at it.
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// How many posted writes are on their way. Relaxed: a thread sees its own posts, which is what is promised.
+    #[inline]
+    pub fn posted(&self) -> usize {
+        self.sharing.posted.load(Ordering::Relaxed)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub fn close(&self, patience: Patience<'_>) {
+        self.closed.store(true, Ordering::Relaxed);
+        // The socket closes with the link (and with our second descriptor of it, for which `shutdown` has to stand in).
+        let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
+        let _ = self.link.enter(patience, |link, _| {
+            *link = None;
+            Ok(())
+        });
+    }
+
+    /// Makes sure that the server lived a moment ago, before a read that does not ask it.
+    #[inline]
+    pub fn check_alive(&self, reader: &Reader<Mapping>) -> Result<(), Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let now = coarse_ms();
+        // Relaxed: who looks, and when exactly, does not matter.
+        let stale = now.wrapping_sub(self.life_checked_ms.load(Ordering::Relaxed)) >= limits::LIVENESS_CHECK_MS;
+        if stale || reader.is_closed() || self.gone.load(Ordering::Relaxed) {
+            self.life_checked_ms.store(now, Ordering::Relaxed);
+            return self.look_at_socket(reader);
+        }
+        Ok(())
+    }
+
+    /// The socket of a lane is silent as long as the server lives.
+    #[cold]
+    fn look_at_socket(&self, reader: &Reader<Mapping>) -> Result<(), Error> {
+        let mut message = [0_u8; 256];
+        // Peeking: the link wants to read the last words too.
+        let flags = rustix::net::RecvFlags::DONTWAIT | rustix::net::RecvFlags::PEEK;
+        let reason = match rustix::net::recv(self.life.as_fd(), &mut message[..], flags) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if !reader.is_closed() => {
+                if !self.gone.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                "its connection has ended".to_owned()
+            }
+            Ok((_, size)) if size > 0 => {
+                String::from_utf8_lossy(&message[..size]).trim_start_matches('-').trim_end().to_owned()
+            }
+            _ => "its socket is closed".to_owned(),
+        };
+        self.gone.store(true, Ordering::Relaxed);
+        Err(Error::Gone(reason))
+    }
+}
+
+pub(super) fn system<T>(doing: &'static str, result: std::io::Result<T>) -> Result<T, Error> {
+    result.map_err(|error| Error::System { doing, error })
+}
+
+/// Takes over what the server passed: table, lane, the server's doorbell, ours.
+fn join(socket: Descriptor, passed: Vec<OwnedFd>) -> Result<(Reader<Mapping>, LaneLink), Error> {
+    let count = passed.len();
+    let [table, lane, request_bell, listener]: [OwnedFd; 4] =
+        passed.try_into().map_err(|_| Error::Protocol(format!("a lane comes with 4 descriptors, not {count}")))?;
+    let table = system("taking the table segment", Segment::from_foreign(table))?;
+    let table = system("mapping the table segment", table.map_read_only())?;
+    let reader = Reader::attach(table).map_err(|error| Error::Version(error.to_string()))?;
+    let worker_count = reader.constants().workers;
+    let lane = LaneLink::join(socket, lane, request_bell, listener, &reader, worker_count)?;
+    Ok((reader, lane))
+}

@@ -1,0 +1,308 @@
+//! The lane, as the client sees it.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use super::connection::system;
+use super::{Error, Patience};
+use crate::command::record::{self, RequestHead};
+use crate::command::reply::Reply;
+use crate::limits;
+use crate::ring::lane::{self, LANE_SIZE, Lane};
+use crate::ring::spsc::{Consumer, PositionError, Producer};
+use crate::ring::wait::State;
+use crate::shm::clock::{current_cpu, monotonic_ns};
+use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::fork::Descriptor;
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::{AtomicU64, Memory, as_uninit, spin_loop};
+use crate::table::Reader;
+use crate::table::layout::{H_WORKER_STATES, STRIDE};
+
+/// Looks at the response ring between two looks at clock and server.
+const SPINS_PER_CLOCK: u32 = 32;
+
+/// A request or reply that is larger than what fits the ring at once, on its way.
+struct Piecemeal {
+    bytes: Vec<u8>,
+    size: usize,
+}
+
+pub(super) struct LaneLink {
+    mapping: Mapping,
+    socket: Descriptor,
+    request_bell: Doorbell,
+    listener: Listener,
+    requests: Producer,
+    responses: Consumer,
+    /// The worker's line in the table's header.
+    worker_state: WorkerState,
+    spin_ns: u64,
+    /// What we last published of ourselves.
+    published: u64,
+    /// A request's bytes that did not fit: they go before anything else.
+    unsent: Option<Piecemeal>,
+    /// A reply that has come in part.
+    incoming: Option<Piecemeal>,
+    record: Vec<u8>,
+}
+
+/// Where the worker says whether to spin for it: a word of the table's mapping, which lives as long as the reader beside
+/// the link in its connection.
+struct WorkerState(*const AtomicU64);
+
+// SAFETY: the word is an atomic in a mapping that outlives the link.
+#[allow(unsafe_code)]
+unsafe impl Send for WorkerState {}
+
+impl WorkerState {
+    #[inline]
+    fn load(&self) -> State {
+        // SAFETY: see the type. Relaxed: a hint, see `ring::wait`.
+        #[allow(unsafe_code)]
+        let word = unsafe { (*self.0).load(Ordering::Relaxed) };
+        State::unpack(word)
+    }
+}
+
+fn broken(error: PositionError) -> Error {
+    Error::Protocol(error.to_string())
+}
+
+impl LaneLink {
+    /// Takes over a lane that the server passed. The reader has to live as long as the link.
+    pub fn join(
+        socket: Descriptor,
+        lane: OwnedFd,
+        request_bell: OwnedFd,
+        listener: OwnedFd,
+        reader: &Reader<Mapping>,
+        workers: usize,
+    ) -> Result<Self, Error> {
+        let segment = system("taking the lane", Segment::from_foreign(lane))?;
+        if segment.size() != LANE_SIZE {
+            let (found, ours) = (segment.size(), LANE_SIZE);
+            return Err(Error::Version(format!("the server's lanes have {found} bytes, this client's {ours}")));
+        }
+        let mapping = system("mapping the lane", segment.map_writable())?;
+        let worker = Lane::new(mapping.words()).attach().map_err(|error| Error::Version(error.to_string()))?;
+        if worker >= workers {
+            return Err(Error::Protocol(format!("the lane belongs to worker {worker} of {workers}")));
+        }
+        let listener = system("taking the doorbell", Listener::from_foreign(listener, &socket))?;
+        Ok(Self {
+            worker_state: WorkerState(&reader.words()[H_WORKER_STATES + worker * STRIDE]),
+            spin_ns: reader.constants().spin_ns,
+            mapping,
+            socket,
+            request_bell: Doorbell::from_foreign(request_bell),
+            listener,
+            requests: Producer::default(),
+            responses: Consumer::default(),
+            published: 0,
+            unsent: None,
+            incoming: None,
+            record: Vec::new(),
+        })
+    }
+
+    #[inline]
+    fn lane(&self) -> Lane<'_> {
+        Lane::new(self.mapping.words())
+    }
+
+    /// Writes a request if there is room for all of it.
+    #[inline]
+    pub fn try_push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        if self.unsent.is_some() && !self.send_unsent()? {
+            return Ok(false);
+        }
+        let head = RequestHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
+        let ring = Lane::new(self.mapping.words()).requests();
+        if self.requests.room(ring, head.size()).map_err(broken)? < head.size() {
+            return Ok(false);
+        }
+        head.write(&mut self.requests, ring);
+        Ok(true)
+    }
+
+    /// For a request that the ring cannot hold: the link owns a copy of it from now on, and sends it on as room appears,
+    /// even if the caller loses patience. Returns whether the link has taken it over; a request that will fit is left.
+    pub fn push_in_pieces(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        let head = RequestHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
+        if self.unsent.is_some() || head.size() <= limits::LANE_RING_SIZE {
+            return Ok(false);
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
+        for piece in head.pieces() {
+            bytes.extend_from_slice(piece);
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        self.unsent = Some(Piecemeal { bytes, size: 0 });
+        self.send_unsent()?;
+        Ok(true)
+    }
+
+    /// Sends what is left of a large request as far as there is room. Returns whether all of it has gone.
+    fn send_unsent(&mut self) -> Result<bool, Error> {
+        let Some(unsent) = &mut self.unsent else { return Ok(true) };
+        let ring = Lane::new(self.mapping.words()).requests();
+        let left = &unsent.bytes[unsent.size..];
+        let room = self.requests.room(ring, left.len()).map_err(broken)?;
+        let piece = room.min(left.len());
+        self.requests.write(ring, &left[..piece]);
+        unsent.size += piece;
+        let done = unsent.size == unsent.bytes.len();
+        if done {
+            self.unsent = None;
+        }
+        self.publish();
+        Ok(done)
+    }
+
+    /// Lets the server see what was written, and wakes it if it sleeps.
+    #[inline]
+    pub fn publish(&mut self) {
+        let lane = Lane::new(self.mapping.words());
+        if self.requests.publish(lane.requests()) && lane::must_ring(lane.server_waiting()) {
+            self.request_bell.ring();
+        }
+    }
+
+    /// The next reply, if all of it has come.
+    #[inline]
+    pub fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
+        let ring = Lane::new(self.mapping.words()).responses();
+        if self.incoming.is_some() {
+            return self.receive_piece();
+        }
+        let available = self.responses.available(ring, 8).map_err(broken)?;
+        if available == 0 {
+            return Ok(None);
+        }
+        let word = self.responses.peek(ring);
+        if record::is_ok(word) {
+            self.responses.skip(record::HEADER_SIZE);
+            self.responses.release(ring);
+            return Ok(Some(Reply::Status("OK".into())));
+        }
+        let garbled = |error: record::RecordError| Error::Protocol(error.to_string());
+        let size = record::record_size(word, limits::REPLY_SIZE_MAX).map_err(garbled)?;
+        if size > available && self.responses.available(ring, size).map_err(broken)? < size {
+            self.incoming = Some(Piecemeal { bytes: Vec::new(), size });
+            return self.receive_piece();
+        }
+        self.record.resize(size, 0);
+        self.responses.read(ring, as_uninit(&mut self.record));
+        self.responses.release(ring);
+        record::decode_reply(&self.record).map(Some).map_err(garbled)
+    }
+
+    fn receive_piece(&mut self) -> Result<Option<Reply>, Error> {
+        let ring = Lane::new(self.mapping.words()).responses();
+        let Some(incoming) = &mut self.incoming else { return Ok(None) };
+        let available = self.responses.available(ring, limits::LANE_RING_SIZE).map_err(broken)?;
+        let begin = incoming.bytes.len();
+        let piece = available.min(incoming.size - begin);
+        incoming.bytes.try_reserve(piece).map_err(|_| Error::NoRoom(incoming.size))?;
+        incoming.bytes.resize(begin + piece, 0);
+        self.responses.read(ring, as_uninit(&mut incoming.bytes[begin..]));
+        self.responses.release(ring);
+        if incoming.bytes.len() < incoming.size {
+            return Ok(None);
+        }
+        let reply = record::decode_reply(&incoming.bytes).map_err(|error| Error::Protocol(error.to_string()));
+        self.incoming = None;
+        reply.map(Some)
+    }
+
+    /// Whether there is anything new: a reply (or a piece of one), or room for a request that waits for it.
+    #[inline]
+    fn has_news(&self) -> bool {
+        // Relaxed: a hint; who acts on it looks properly.
+        let lane = self.lane();
+        lane.responses().tail.load(Ordering::Relaxed) != self.responses.seen()
+            || lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen()
+    }
+
+    /// Waits until there is something new: spinning as long as that may pay, then asleep.
+    pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        // What the caller waits for may hang on the rest of a large request.
+        if self.unsent.is_some() {
+            self.send_unsent()?;
+        }
+        self.publish();
+        if self.spin() {
+            return Ok(());
+        }
+        self.sleep(patience)
+    }
+
+    fn spin(&mut self) -> bool {
+        let cpu = current_cpu();
+        let state = State { asleep: false, crowded: false, cpu }.pack();
+        if state != self.published {
+            self.published = state;
+            lane::announce_awake(self.lane().client_state(), state);
+        }
+        let mut started = None;
+        loop {
+            if self.has_news() {
+                return true;
+            }
+            if !self.worker_state.load().worth_spinning(cpu) {
+                return false;
+            }
+            for _ in 0..SPINS_PER_CLOCK {
+                if self.has_news() {
+                    return true;
+                }
+                spin_loop();
+            }
+            let now = monotonic_ns();
+            if now - *started.get_or_insert(now) >= self.spin_ns {
+                return false;
+            }
+        }
+    }
+
+    #[cold]
+    fn sleep(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        patience.start();
+        let slice = patience.slice()?;
+        let lane = self.lane();
+        lane::announce_sleep(lane.client_state(), self.published);
+        let outcome = if self.has_news() {
+            Ok(())
+        } else {
+            // A server that waits for us to take replies (or for what we published) is rung before we sleep ourselves:
+            // the fence in `announce_sleep` orders this look behind everything that we released.
+            if lane.server_waiting().load(Ordering::Relaxed) & 1 != 0 {
+                self.request_bell.ring();
+            }
+            match self.listener.wait(slice) {
+                Ok(woken) if woken.socket && !self.has_news() => Err(self.last_words()),
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+                Err(error) => Err(Error::System { doing: "waiting for the server", error }),
+            }
+        };
+        lane::announce_awake(self.lane().client_state(), self.published);
+        outcome?;
+        if self.has_news() { Ok(()) } else { patience.check_interrupted() }
+    }
+
+    /// What the server said when it ended the connection.
+    fn last_words(&self) -> Error {
+        let mut message = [0_u8; 256];
+        let flags = rustix::net::RecvFlags::DONTWAIT | rustix::net::RecvFlags::PEEK;
+        match rustix::net::recv(&self.socket, &mut message[..], flags) {
+            Ok((_, size)) if size > 0 => {
+                let words = String::from_utf8_lossy(&message[..size]);
+                Error::Gone(words.trim_start_matches('-').trim_end().to_owned())
+            }
+            _ => Error::Gone("its socket is closed".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,822 @@
+//! A client: connects by name, path or URL; reads in place; asks the server for everything else.
+//!
+//! - [`Client`]: what can be asked, as methods; threads may share one,
+//! - [`connection`]: one connection: the reader, the link, and whether the server lives,
+//! - [`link`]: requests out, replies in, in order, over either transport: [`lane`] or [`socket`],
+//! - [`gate`]: the lock before the link, whose waiting can be interrupted,
+//! - [`classic`]: the classic client's loop.
+//!
+//! # Invariants
+//!
+//! - **I6** No call hangs: every wait ends by its event, by the server's death, by the [`Patience`] of the caller.
+//! - Both rings may be full and nothing deadlocks: who waits for room takes replies in the meantime.
+//! - A call that was given up leaves the link in order: replies still owed to it are dropped when they come.
+//! - In a forked child a client makes a connection of its own at its first use.
+//!
+//! # Consistency
+//!
+//! An acknowledged write is visible to every process when the call returns. A posted write is visible to the client
+//! that made it (a read of its key waits for it), and to others soon; its errors surface at the client's next call.
+
+pub mod classic;
+mod connection;
+mod gate;
+mod lane;
+mod link;
+mod socket;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::address::{self, AddressError};
+use crate::command::reply::Reply;
+use crate::command::{self, arguments::parse_integer};
+use crate::limits;
+use crate::shm::clock::wall_ms;
+use crate::shm::segment::Mapping;
+use crate::table::Lookup;
+use crate::table::reader::{Pair, Reader, Sink, Want};
+use connection::{Connection, ForkCell};
+use link::Link;
+
+/// Where reads go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// To the table itself, in place. Over a plain socket, to the server all the same.
+    #[default]
+    Direct,
+    /// To the server, as requests.
+    Server,
+}
+
+/// When a write returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// When every process sees it.
+    #[default]
+    Acknowledged,
+    /// When it is on its way.
+    Posted,
+}
+
+/// How to talk to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over a lane if the server gives one, else over the socket.
+    #[default]
+    Auto,
+    /// Over a lane, or not at all.
+    Lane,
+    /// Over the socket.
+    Socket,
+}
+
+/// What a client is made with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where reads go.
+    pub reads: Reads,
+    /// How to talk to the server.
+    pub transport: Transport,
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address means nothing.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nobody listens there.
+    #[error("there is no table at {path} ({error}): start one with `ringtable server`, or check the name")]
+    NotFound {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The server is gone, or has ended this connection.
+    #[error("the server is gone: {0}")]
+    Gone(String),
+    /// The call took longer than it was given.
+    #[error("no answer within {0:?}; a write may still be done")]
+    Timeout(Duration),
+    /// The caller's interruption check said so.
+    #[error("interrupted; a write may still be done")]
+    Interrupted,
+    /// The server is full.
+    #[error("{0}: wait for others to leave, or start the server with a larger --max-clients")]
+    TooManyClients(String),
+    /// Client and server are of different versions.
+    #[error("{0}")]
+    Version(String),
+    /// What came cannot be understood.
+    #[error("the server sent what cannot be understood: {0}")]
+    Protocol(String),
+    /// The server refused; its words, beginning with a code word.
+    #[error("{0}")]
+    Refused(String),
+    /// The key is too long.
+    #[error("the key has {0} bytes, at most {max} are allowed", max = limits::KEY_SIZE_MAX)]
+    KeyTooLong(usize),
+    /// The value is too long.
+    #[error("the value has {0} bytes, at most {max} are allowed", max = limits::VALUE_SIZE_MAX)]
+    ValueTooLarge(usize),
+    /// There is no memory for a value of so many bytes here.
+    #[error("no memory for a value of {0} bytes in this process")]
+    NoRoom(usize),
+    /// The client was closed.
+    #[error("this table was closed: connect again")]
+    Closed,
+    /// The system refuses something.
+    #[error("{doing}: {error}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// How long a call may wait, and what may interrupt it.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    interrupted: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl<'a> Patience<'a> {
+    /// Patience for `timeout` (for ever, if `None`); `interrupted` is asked after every signal, and at least ten times
+    /// a second while waiting.
+    pub fn new(timeout: Option<Duration>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        Self { timeout, deadline: None, interrupted }
+    }
+
+    /// Patience without end.
+    pub fn endless() -> Patience<'static> {
+        Patience::new(None, &|| false)
+    }
+
+    /// Begins the time that the call has. Clocks are looked at only by calls that wait.
+    fn start(&mut self) {
+        if self.deadline.is_none()
+            && let Some(timeout) = self.timeout
+        {
+            self.deadline = Instant::now().checked_add(timeout);
+        }
+    }
+
+    /// How long to sleep at most before looking at the patience again.
+    fn slice(&self) -> Result<Duration, Error> {
+        let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
+        match (self.deadline, self.timeout) {
+            (Some(deadline), Some(timeout)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() { Err(Error::Timeout(timeout)) } else { Ok(slice.min(left)) }
+            }
+            _ => Ok(slice),
+        }
+    }
+
+    /// Asks whether the caller was interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if so.
+    pub fn check_interrupted(&self) -> Result<(), Error> {
+        if (self.interrupted)() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// When a `set` is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Whatever is there.
+    #[default]
+    Always,
+    /// If the key is absent.
+    Absent,
+    /// If the key is there.
+    Present,
+}
+
+/// The numbers of the commands that methods use.
+struct Numbers {
+    get: u16,
+    set: u16,
+    del: u16,
+    incrby: u16,
+    pexpire: u16,
+    pttl: u16,
+    dbsize: u16,
+    flushall: u16,
+    scan: u16,
+    ping: u16,
+    ring_bucket: u16,
+}
+
+static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbers {
+    get: command::number("GET"),
+    set: command::number("SET"),
+    del: command::number("DEL"),
+    incrby: command::number("INCRBY"),
+    pexpire: command::number("PEXPIRE"),
+    pttl: command::number("PTTL"),
+    dbsize: command::number("DBSIZE"),
+    flushall: command::number("FLUSHALL"),
+    scan: command::number("SCAN"),
+    ping: command::number("PING"),
+    ring_bucket: command::number("RING.BUCKET"),
+});
+
+/// A connection to a server, for any number of threads.
+pub struct Client {
+    path: PathBuf,
+    options: Options,
+    connection: ForkCell<Connection>,
+}
+
+impl Client {
+    /// Connects to the server of a table: a name, a path, or a `unix://` URL.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if nobody listens; [`Error::Version`] if the server is of another version; others.
+    pub fn connect(address: &str, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
+        let path = address::socket_path(address)?;
+        let connection = Connection::open(&path, options, patience)?;
+        Ok(Self { path, options: options.clone(), connection: ForkCell::new(connection) })
+    }
+
+    /// The server's socket.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Whether the connection is a lane.
+    pub fn has_lane(&self) -> bool {
+        self.connection.peek().reader.is_some()
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.connection.peek().is_closed()
+    }
+
+    /// Closes the connection. Posted writes that are in the lane are executed all the same.
+    pub fn close(&self, patience: Patience<'_>) {
+        self.connection.peek().close(patience);
+    }
+
+    /// The connection of this process: made anew in a forked child.
+    #[inline]
+    fn connection(&self, patience: Patience<'_>) -> Result<&Connection, Error> {
+        self.connection.get(|| {
+            if self.connection.peek().is_closed() {
+                return Err(Error::Closed);
+            }
+            Connection::open(&self.path, &self.options, patience)
+        })
+    }
+
+    /// The reader, if reads are direct, the server lives, and no posted write of ours to a key with that hash is on
+    /// its way.
+    #[inline]
+    fn direct(&self, keys: Keys<'_>, patience: Patience<'_>) -> Result<Option<&Reader<Mapping>>, Error> {
+        let connection = self.connection(patience)?;
+        let Some(reader) = connection.reader.as_ref().filter(|_| self.options.reads == Reads::Direct) else {
+            return Ok(None);
+        };
+        connection.check_alive(reader)?;
+        if connection.posted() > 0 {
+            connection.locked(patience, |link, patience| {
+                let hash = match keys {
+                    Keys::One(key) => Some(reader.hash(key)),
+                    Keys::Many => None,
+                };
+                link.settle(hash, patience)
+            })?;
+        }
+        Ok(Some(reader))
+    }
+
+    /// The reader, if a read can be done now, without waiting for anybody.
+    #[inline]
+    fn try_direct(&self) -> Result<Option<&Reader<Mapping>>, Error> {
+        let connection = self.connection.peek();
+        if self.options.reads != Reads::Direct || !self.connection.is_ours() || connection.posted() > 0 {
+            return Ok(None);
+        }
+        let Some(reader) = &connection.reader else { return Ok(None) };
+        connection.check_alive(reader)?;
+        Ok(Some(reader))
+    }
+
+    /// Looks up a key without waiting; `None` if that is not possible: then use [`Self::get`].
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    #[inline]
+    pub fn try_get(&self, key: &[u8], sink: &mut impl Sink) -> Result<Option<bool>, Error> {
+        check_key(key)?;
+        let Some(reader) = self.try_direct()? else { return Ok(None) };
+        match reader.get(key, wall_ms, sink) {
+            Lookup::Hit(_) => Ok(Some(true)),
+            Lookup::Miss | Lookup::Expired => Ok(Some(false)),
+            Lookup::NoRoom(size) => Err(Error::NoRoom(size)),
+            Lookup::Contended => Ok(None),
+        }
+    }
+
+    /// Looks up a key; its value goes to `sink`. Returns whether there is such a key.
+    ///
+    /// # Errors
+    /// Those of the connection; [`Error::NoRoom`].
+    #[inline]
+    pub fn get(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
+        check_key(key)?;
+        if let Some(reader) = self.direct(Keys::One(key), patience)? {
+            match reader.get(key, wall_ms, sink) {
+                Lookup::Hit(_) => return Ok(true),
+                Lookup::Miss | Lookup::Expired => return Ok(false),
+                Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
+                Lookup::Contended => {}
+            }
+        }
+        self.get_from_server(key, sink, patience)
+    }
+
+    fn get_from_server(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
+        match self.request(NUMBERS.get, &[key], patience)? {
+            Reply::Nil => Ok(false),
+            Reply::Bulk(value) => fill(sink, &value).map(|()| true),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Looks up many keys without waiting; `false` if that is not possible: then use [`Self::get_many`].
+    ///
+    /// # Errors
+    /// As [`Self::get_many`].
+    pub fn try_get_many<S: Sink>(
+        &self,
+        keys: &[&[u8]],
+        sink: &mut S,
+        each: impl FnMut(usize, bool, &mut S),
+    ) -> Result<bool, Error> {
+        keys.iter().try_for_each(|key| check_key(key))?;
+        let Some(reader) = self.try_direct()? else { return Ok(false) };
+        // A bucket that stays contended is rare; an answer that is worth waiting for is not ours to wait for.
+        match overlapped(reader, keys, sink, |_, _| Err(Error::NoRoom(0)), each) {
+            Err(Error::NoRoom(0)) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Looks up many keys, overlapping their cache misses (or their requests). `each` is told, in order, whether key
+    /// number `index` was found and, if so, finds its value in the sink.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; then `each` has been called for some keys only.
+    pub fn get_many<S: Sink>(
+        &self,
+        keys: &[&[u8]],
+        sink: &mut S,
+        mut each: impl FnMut(usize, bool, &mut S),
+        patience: Patience<'_>,
+    ) -> Result<(), Error> {
+        keys.iter().try_for_each(|key| check_key(key))?;
+        if let Some(reader) = self.direct(Keys::Many, patience)? {
+            return overlapped(reader, keys, sink, |key, sink| self.get_from_server(key, sink, patience), each);
+        }
+        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+            link.push(NUMBERS.get, &[keys[index]], patience)
+        };
+        self.pipeline(keys.len(), request, patience, |index, reply| match reply {
+            Reply::Nil => {
+                each(index, false, sink);
+                Ok(())
+            }
+            Reply::Bulk(value) => {
+                fill(sink, &value)?;
+                each(index, true, sink);
+                Ok(())
+            }
+            other => Err(unexpected(other)),
+        })
+    }
+
+    /// Writes a key. `ttl_ms` is its time to live. Returns whether it was done: with [`Writes::Posted`], always `true`.
+    ///
+    /// # Errors
+    /// Key or value too long, no memory, those of the connection.
+    #[inline]
+    pub fn set(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        ttl_ms: Option<u64>,
+        condition: Condition,
+        writes: Writes,
+        patience: Patience<'_>,
+    ) -> Result<bool, Error> {
+        check_key(key)?;
+        check_value(value)?;
+        let digits;
+        let mut arguments: [&[u8]; 5] = [key, value, b"", b"", b""];
+        let mut count = 2;
+        if let Some(ttl_ms) = ttl_ms {
+            digits = ttl_ms.to_string();
+            arguments[count] = b"PX";
+            arguments[count + 1] = digits.as_bytes();
+            count += 2;
+        }
+        if condition != Condition::Always {
+            arguments[count] = if condition == Condition::Absent { b"NX" } else { b"XX" };
+            count += 1;
+        }
+        if writes == Writes::Posted {
+            self.post(NUMBERS.set, &arguments[..count], patience)?;
+            return Ok(true);
+        }
+        match self.request(NUMBERS.set, &arguments[..count], patience)? {
+            Reply::Status(_) => Ok(true),
+            Reply::Nil => Ok(false),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Writes many keys, pipelined.
+    ///
+    /// # Errors
+    /// As [`Self::set`]: the first one met; other keys may have been written.
+    pub fn set_many(&self, items: &[(&[u8], &[u8])], ttl_ms: Option<u64>, patience: Patience<'_>) -> Result<(), Error> {
+        items.iter().try_for_each(|(key, value)| check_key(key).and(check_value(value)))?;
+        let digits = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
+        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+            let (key, value) = items[index];
+            match &digits {
+                None => link.push(NUMBERS.set, &[key, value], patience),
+                Some(digits) => link.push(NUMBERS.set, &[key, value, b"PX", digits.as_bytes()], patience),
+            }
+        };
+        self.pipeline(items.len(), request, patience, |_, reply| match reply {
+            Reply::Status(_) => Ok(()),
+            other => Err(unexpected(other)),
+        })
+    }
+
+    /// Deletes keys, pipelined. Returns how many there were; with [`Writes::Posted`], how many were asked for.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn delete(&self, keys: &[&[u8]], writes: Writes, patience: Patience<'_>) -> Result<u64, Error> {
+        keys.iter().try_for_each(|key| check_key(key))?;
+        if writes == Writes::Posted {
+            for key in keys {
+                self.post(NUMBERS.del, &[key], patience)?;
+            }
+            return Ok(keys.len() as u64);
+        }
+        let mut deleted = 0;
+        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+            link.push(NUMBERS.del, &[keys[index]], patience)
+        };
+        self.pipeline(keys.len(), request, patience, |_, reply| {
+            deleted += integer(reply)? as u64;
+            Ok(())
+        })?;
+        Ok(deleted)
+    }
+
+    /// Adds to the integer that a key holds (0 if there is none). Returns the sum.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it holds no integer, or the sum would be out of range.
+    pub fn increment(&self, key: &[u8], by: i64, patience: Patience<'_>) -> Result<i64, Error> {
+        check_key(key)?;
+        integer(self.request(NUMBERS.incrby, &[key, by.to_string().as_bytes()], patience)?)
+    }
+
+    /// Gives a key a new time to live. Returns whether there is such a key.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn expire(&self, key: &[u8], ttl_ms: i64, patience: Patience<'_>) -> Result<bool, Error> {
+        check_key(key)?;
+        Ok(integer(self.request(NUMBERS.pexpire, &[key, ttl_ms.to_string().as_bytes()], patience)?)? == 1)
+    }
+
+    /// Milliseconds left to a key: outer `None` if there is none, inner `None` if it does not expire.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn ttl_ms(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Option<u64>>, Error> {
+        check_key(key)?;
+        Ok(match integer(self.request(NUMBERS.pttl, &[key], patience)?)? {
+            -2 => None,
+            -1 => Some(None),
+            left => Some(Some(left.max(0) as u64)),
+        })
+    }
+
+    /// Whether there is such a key.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn contains(&self, key: &[u8], patience: Patience<'_>) -> Result<bool, Error> {
+        self.get(key, &mut crate::table::reader::Presence, patience)
+    }
+
+    /// How many entries there are, expired ones that were not removed yet included.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn entries(&self, patience: Patience<'_>) -> Result<u64, Error> {
+        match self.direct(Keys::Many, patience)? {
+            Some(reader) => Ok(reader.entries()),
+            None => Ok(integer(self.request(NUMBERS.dbsize, &[], patience)?)? as u64),
+        }
+    }
+
+    /// All entries of the bucket that a key falls in.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn read_bucket(&self, key: &[u8], patience: Patience<'_>) -> Result<Vec<Pair>, Error> {
+        check_key(key)?;
+        if let Some(reader) = self.direct(Keys::Many, patience)? {
+            let mut pairs = Vec::new();
+            if reader.read_bucket(key, Want::Values, &mut pairs).is_ok() {
+                return Ok(pairs);
+            }
+        }
+        bucket(self.request(NUMBERS.ring_bucket, &[key], patience)?)
+    }
+
+    /// One step of a walk over all keys, from cursor 0 until it is 0 again. A key that is there all the while comes
+    /// exactly once.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn scan(&self, cursor: u64, patience: Patience<'_>) -> Result<(u64, Vec<Vec<u8>>), Error> {
+        const COUNT: usize = 500;
+        if let Some(reader) = self.direct(Keys::Many, patience)? {
+            let (mut pairs, mut next, mut started) = (Vec::new(), cursor, false);
+            while let Ok(following) = reader.scan(next, Want::Keys, &mut pairs) {
+                (next, started) = (following, true);
+                if next == 0 || pairs.len() >= COUNT {
+                    break;
+                }
+            }
+            // A bucket too contended to read in place is left to the server, at the next step or right now.
+            if started {
+                return Ok((next, pairs.into_iter().map(|pair| pair.key).collect()));
+            }
+        }
+        let arguments: [&[u8]; 3] = [&cursor.to_string().into_bytes(), b"COUNT", &COUNT.to_string().into_bytes()];
+        let Reply::Array(parts) = self.request(NUMBERS.scan, &arguments, patience)? else {
+            return Err(Error::Protocol("a scan that is no array".into()));
+        };
+        let mut parts = parts.into_iter();
+        let (Some(Reply::Bulk(next)), Some(Reply::Array(keys))) = (parts.next(), parts.next()) else {
+            return Err(Error::Protocol("a scan without cursor and keys".into()));
+        };
+        let next = std::str::from_utf8(&next).ok().and_then(|text| text.parse().ok());
+        let next = next.ok_or_else(|| Error::Protocol("a cursor that is no number".into()))?;
+        keys.into_iter().map(bytes).collect::<Result<_, _>>().map(|keys| (next, keys))
+    }
+
+    /// Deletes everything.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn clear(&self, patience: Patience<'_>) -> Result<(), Error> {
+        match self.request(NUMBERS.flushall, &[], patience)? {
+            Reply::Status(_) => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Waits until all posted writes are done.
+    ///
+    /// # Errors
+    /// That of the first posted write that failed; those of the connection.
+    pub fn flush(&self, patience: Patience<'_>) -> Result<(), Error> {
+        match self.request(NUMBERS.ping, &[], patience)? {
+            Reply::Status(_) => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Asks anything: the command's name, then its arguments.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the server's words; those of the connection.
+    pub fn call(&self, words: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
+        let mut replies = self.call_many(&[words], patience)?;
+        match replies.pop() {
+            Some(Reply::Error(message)) => Err(refusal(message)),
+            Some(reply) => Ok(reply),
+            None => Err(Error::Protocol("no reply".into())),
+        }
+    }
+
+    /// Asks many things, pipelined. Refusals are among the replies.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn call_many(&self, commands: &[&[&[u8]]], patience: Patience<'_>) -> Result<Vec<Reply>, Error> {
+        // Names are looked up first: a name that is no command's is refused here, in the server's words.
+        let numbers: Vec<Result<u16, Reply>> = commands
+            .iter()
+            .map(|words| {
+                let name = words.first().copied().unwrap_or_default();
+                command::find(name).ok_or_else(|| Reply::Error(command::unknown(name).0))
+            })
+            .collect();
+        let known: Vec<usize> = (0..commands.len()).filter(|&index| numbers[index].is_ok()).collect();
+        let mut replies: Vec<Reply> = numbers.iter().map(|number| number.clone().err().unwrap_or(Reply::Nil)).collect();
+        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| match numbers[known[index]] {
+            Ok(number) => link.push(number, &commands[known[index]][1..], patience),
+            Err(_) => Ok(()),
+        };
+        self.pipeline(known.len(), request, patience, |index, reply| {
+            replies[known[index]] = reply;
+            Ok(())
+        })?;
+        Ok(replies)
+    }
+
+    /// One request and its reply.
+    #[inline]
+    fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
+        let reply = self.connection(patience)?.locked(patience, |link, patience| {
+            link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
+            link.receive(patience)
+        })?;
+        match reply {
+            Reply::Error(message) => Err(refusal(message)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// `count` requests, and `each` of their replies in order.
+    fn pipeline(
+        &self,
+        count: usize,
+        request: impl Fn(&mut Link, usize, &mut Patience<'_>) -> Result<(), Error>,
+        patience: Patience<'_>,
+        mut each: impl FnMut(usize, Reply) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.connection(patience)?.locked(patience, |link, patience| {
+            link.exchange(count, &request, patience)?;
+            // All replies are taken, also behind one that is an error: the first error is what is reported.
+            let mut outcome = Ok(());
+            for index in 0..count {
+                let reply = link.receive(patience)?;
+                if outcome.is_ok() {
+                    outcome = each(index, reply);
+                }
+            }
+            outcome
+        })
+    }
+
+    /// Sends a write without waiting for its reply.
+    fn post(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<(), Error> {
+        let connection = self.connection(patience)?;
+        let hash = connection.reader.as_ref().map_or(0, |reader| reader.hash(arguments[0]));
+        connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
+    }
+}
+
+/// Looks up many keys in place, with their cache misses overlapping.
+fn overlapped<S: Sink>(
+    reader: &Reader<Mapping>,
+    keys: &[&[u8]],
+    sink: &mut S,
+    contended: impl Fn(&[u8], &mut S) -> Result<bool, Error>,
+    mut each: impl FnMut(usize, bool, &mut S),
+) -> Result<(), Error> {
+    /// Lookups under way at a time: about as many cache misses as a core keeps in flight.
+    const OVERLAP: usize = 16;
+    let mut hashes = [0; OVERLAP];
+    for (group, keys) in keys.chunks(OVERLAP).enumerate() {
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = reader.hash(key);
+            reader.prefetch_bucket(*hash);
+        }
+        hashes[..keys.len()].iter().for_each(|&hash| reader.prefetch_entry(hash));
+        for (place, (&hash, key)) in hashes.iter().zip(keys).enumerate() {
+            let hit = match reader.get_hashed(hash, key, wall_ms, sink) {
+                Lookup::Hit(_) => true,
+                Lookup::Miss | Lookup::Expired => false,
+                Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
+                Lookup::Contended => contended(key, sink)?,
+            };
+            each(group * OVERLAP + place, hit, sink);
+        }
+    }
+    Ok(())
+}
+
+/// The words of the request that asks for a lane.
+pub fn lane_request() -> [String; 3] {
+    let (version, fingerprint) = (crate::ring::lane::LANE_VERSION, *command::FINGERPRINT);
+    ["RING.LANE".into(), version.to_string(), format!("{fingerprint:016x}")]
+}
+
+/// Whose posted writes a read has to wait for.
+enum Keys<'a> {
+    One(&'a [u8]),
+    Many,
+}
+
+#[inline]
+fn check_key(key: &[u8]) -> Result<(), Error> {
+    if key.len() > limits::KEY_SIZE_MAX { Err(Error::KeyTooLong(key.len())) } else { Ok(()) }
+}
+
+#[inline]
+fn check_value(value: &[u8]) -> Result<(), Error> {
+    if value.len() > limits::VALUE_SIZE_MAX { Err(Error::ValueTooLarge(value.len())) } else { Ok(()) }
+}
+
+fn fill(sink: &mut impl Sink, value: &[u8]) -> Result<(), Error> {
+    let room = sink.begin(value.len()).ok_or(Error::NoRoom(value.len()))?;
+    for (to, from) in room.iter_mut().zip(value) {
+        to.write(*from);
+    }
+    Ok(())
+}
+
+/// A refusal of the server as an error.
+fn refusal(message: String) -> Error {
+    match message.split(' ').next() {
+        Some("MAXCLIENTS") => Error::TooManyClients(message),
+        Some("VERSION") => Error::Version(message),
+        Some("SHUTDOWN") => Error::Gone(message),
+        _ => Error::Refused(message),
+    }
+}
+
+fn unexpected(reply: Reply) -> Error {
+    match reply {
+        Reply::Error(message) => refusal(message),
+        other => Error::Protocol(format!("an unexpected reply: {other:?}").chars().take(200).collect()),
+    }
+}
+
+fn integer(reply: Reply) -> Result<i64, Error> {
+    match reply {
+        Reply::Integer(value) => Ok(value),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn bytes(reply: Reply) -> Result<Vec<u8>, Error> {
+    match reply {
+        Reply::Bulk(bytes) => Ok(bytes),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn bucket(reply: Reply) -> Result<Vec<Pair>, Error> {
+    let Reply::Array(parts) = reply else { return Err(unexpected(reply)) };
+    let mut pairs = Vec::with_capacity(parts.len() / 2);
+    let mut parts = parts.into_iter();
+    while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
+        let (key, value) = (bytes(key)?, bytes(value)?);
+        pairs.push(Pair { key, value_size: value.len(), value });
+    }
+    Ok(pairs)
+}
+
+/// The figures of `RING.STATS`, by name.
+///
+/// # Errors
+/// If the reply is not what the command answers.
+pub fn figures(reply: Reply) -> Result<Vec<(String, i64)>, Error> {
+    let pairs = match reply {
+        Reply::Map(pairs) => pairs,
+        Reply::Array(parts) => {
+            let mut parts = parts.into_iter();
+            std::iter::from_fn(|| Some((parts.next()?, parts.next()?))).collect()
+        }
+        other => return Err(unexpected(other)),
+    };
+    pairs
+        .into_iter()
+        .map(|(name, value)| {
+            let name = String::from_utf8_lossy(&bytes(name)?).into_owned();
+            let value = match value {
+                Reply::Bulk(text) => {
+                    parse_integer(&text).ok_or_else(|| Error::Protocol("a figure that is none".into()))?
+                }
+                other => integer(other)?,
+            };
+            Ok((name, value))
+        })
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! The plain socket, as the client sees it: RESP, for servers without lanes and for comparison.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::connection::system;
+use super::{Error, Patience};
+use crate::command::COMMANDS;
+use crate::command::reply::Reply;
+use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
+use crate::limits;
+use crate::shm::descriptors;
+use crate::shm::doorbell::timespec;
+use crate::shm::fork::Descriptor;
+
+/// Request bytes gathered before they are sent without being asked to.
+const GATHERED_MAX: usize = 64 << 10;
+/// Most bytes received by one system call.
+const RECEIVE_SIZE: usize = 64 << 10;
+
+/// A connected unix socket.
+pub(super) fn connect(path: &Path) -> Result<Descriptor, Error> {
+    let not_found = |error: rustix::io::Errno| Error::NotFound { path: path.to_path_buf(), error: error.into() };
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = system("making a socket", socket.map_err(Into::into))?;
+    let address = system("making a socket's address", SocketAddrUnix::new(path).map_err(Into::into))?;
+    loop {
+        // Waits only if the server's backlog is full, and then a signal ends the wait.
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket.into()),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(not_found(error)),
+        }
+    }
+}
+
+pub(super) struct SocketLink {
+    socket: Descriptor,
+    outgoing: Vec<u8>,
+    sent: usize,
+    incoming: Vec<u8>,
+    parsed: usize,
+    parser: ReplyParser,
+    /// Whether the socket was full at the last `send`.
+    blocked: bool,
+}
+
+impl SocketLink {
+    pub fn new(socket: Descriptor) -> Self {
+        Self {
+            socket,
+            outgoing: Vec::new(),
+            sent: 0,
+            incoming: Vec::new(),
+            parsed: 0,
+            parser: ReplyParser::new(ReplyLimits {
+                elements_max: 1 << 24,
+                bulk_size_max: limits::REPLY_SIZE_MAX,
+                line_size_max: 64 << 10,
+            }),
+            blocked: false,
+        }
+    }
+
+    pub fn into_socket(self) -> Descriptor {
+        self.socket
+    }
+
+    /// One request and its reply, which may come with descriptors.
+    pub fn handshake(
+        &mut self,
+        words: &[&[u8]],
+        passed: &mut Vec<OwnedFd>,
+        patience: &mut Patience<'_>,
+    ) -> Result<Reply, Error> {
+        write_request(&mut self.outgoing, words);
+        let mut bytes = [0; 4_096];
+        loop {
+            // A server that is full answers before it is asked, and closes: what it said counts more than the error.
+            let flushed = self.flush();
+            if let Some(reply) = self.parse()? {
+                return Ok(reply);
+            }
+            self.await_readiness(PollFlags::IN, patience)?;
+            let size = match descriptors::receive(&self.socket, &mut bytes, passed) {
+                Ok(0) => return Err(flushed.err().unwrap_or_else(gone)),
+                Ok(size) => size,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => return Err(gone()),
+            };
+            self.incoming.extend_from_slice(&bytes[..size]);
+        }
+    }
+
+    /// Gathers a request; `false` while the socket is full.
+    pub fn try_push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        if self.outgoing.len() - self.sent > GATHERED_MAX && !self.flush()? {
+            return Ok(false);
+        }
+        let name = COMMANDS[usize::from(number)].name.as_bytes();
+        let mut words = Vec::with_capacity(1 + arguments.len());
+        words.push(name);
+        words.extend_from_slice(arguments);
+        write_request(&mut self.outgoing, &words);
+        Ok(true)
+    }
+
+    /// Sends what was gathered. Returns whether all of it has gone.
+    pub fn flush(&mut self) -> Result<bool, Error> {
+        while self.sent < self.outgoing.len() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::send(&self.socket, &self.outgoing[self.sent..], flags) {
+                Ok(size) => self.sent += size,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
+                Err(_) => return Err(gone()),
+            }
+        }
+        self.outgoing.clear();
+        self.sent = 0;
+        self.blocked = false;
+        Ok(true)
+    }
+
+    fn parse(&mut self) -> Result<Option<Reply>, Error> {
+        if self.parsed == self.incoming.len() {
+            return Ok(None);
+        }
+        match self.parser.parse(&self.incoming[self.parsed..]) {
+            Ok(None) => Ok(None),
+            Ok(Some((reply, size))) => {
+                self.parsed += size;
+                if self.parsed == self.incoming.len() {
+                    self.incoming.clear();
+                    self.parsed = 0;
+                }
+                Ok(Some(reply))
+            }
+            Err(error) => Err(Error::Protocol(error.to_string())),
+        }
+    }
+
+    /// The next reply, if all of it has come.
+    pub fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
+        loop {
+            if let Some(reply) = self.parse()? {
+                return Ok(Some(reply));
+            }
+            self.incoming.drain(..self.parsed);
+            self.parsed = 0;
+            let begin = self.incoming.len();
+            self.incoming.try_reserve(RECEIVE_SIZE).map_err(|_| Error::NoRoom(begin + RECEIVE_SIZE))?;
+            self.incoming.resize(begin + RECEIVE_SIZE, 0);
+            let received = rustix::net::recv(&self.socket, &mut self.incoming[begin..], RecvFlags::DONTWAIT);
+            self.incoming.truncate(begin + received.map_or(0, |(size, _)| size));
+            match received {
+                Ok((_, 0)) => return Err(gone()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
+                Err(_) => return Err(gone()),
+            }
+        }
+    }
+
+    /// Waits until something has come, or there is room for what waits to go.
+    pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        let flags = if self.blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        self.await_readiness(flags, patience)
+    }
+
+    fn await_readiness(&self, flags: PollFlags, patience: &mut Patience<'_>) -> Result<(), Error> {
+        patience.start();
+        loop {
+            let slice = timespec(patience.slice()?);
+            match poll(&mut [PollFd::new(&self.socket, flags)], Some(&slice)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(Error::System { doing: "waiting for the server", error: error.into() }),
+            }
+        }
+    }
+}
+
+fn gone() -> Error {
+    Error::Gone("its socket is closed".to_owned())
+}

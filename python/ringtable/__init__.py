@@ -1,0 +1,51 @@
+"""A hash table that every process of a machine shares, read in place.
+
+`Server` runs one, `connect` reaches one: `Table` is the mapping that it returns. Everything raised is an `Error`.
+"""
+
+from ringtable._errors import (
+    Closed,
+    CommandError,
+    Error,
+    InvalidOption,
+    KeyTooLong,
+    NotAnInteger,
+    OutOfMemory,
+    ProtocolError,
+    ServerExists,
+    ServerGone,
+    TableNotFound,
+    Timeout,
+    TooManyClients,
+    ValueTooLarge,
+    VersionMismatch,
+)
+from ringtable._pipeline import Pipeline
+from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, __version__
+from ringtable._server import Server
+from ringtable._table import Table, connect
+
+__all__ = [
+    "KEY_SIZE_MAX",
+    "VALUE_SIZE_MAX",
+    "Closed",
+    "CommandError",
+    "Error",
+    "InvalidOption",
+    "KeyTooLong",
+    "NotAnInteger",
+    "OutOfMemory",
+    "Pipeline",
+    "ProtocolError",
+    "Server",
+    "ServerExists",
+    "ServerGone",
+    "Table",
+    "TableNotFound",
+    "Timeout",
+    "TooManyClients",
+    "ValueTooLarge",
+    "VersionMismatch",
+    "__version__",
+    "connect",
+]

@@ -1,0 +1,75 @@
+"""`ringtable get`, `set`, `del` and `stats`: a quick look at a table."""
+
+import json as json_
+import sys
+
+from ringtable._errors import Error
+from ringtable._table import connect
+
+
+def get(key: str, /, *, name: str = "default") -> None:
+    """Print the value of a key, as it is, and a newline; exit status 1 where there is none.
+
+    Args:
+        key: The key.
+        name: The server's name, the path of its socket, or a `unix://` URL.
+    """
+    with connect(name) as table:
+        value = table.get(key)
+    if value is None:
+        raise Error(f"there is no key {key!r}")
+    sys.stdout.buffer.write(value + b"\n")
+
+
+def set_(
+    key: str,
+    value: str,
+    /,
+    *,
+    ttl: float | None = None,
+    nx: bool = False,
+    xx: bool = False,
+    name: str = "default",
+) -> None:
+    """Write a value; exit status 1 where --nx or --xx forbids it.
+
+    Args:
+        key: The key.
+        value: The value, written as UTF-8.
+        ttl: Seconds after which the entry is gone.
+        nx: Write only if the key is absent.
+        xx: Write only if the key is present.
+        name: The server's name, the path of its socket, or a `unix://` URL.
+    """
+    with connect(name) as table:
+        if not table.set(key, value.encode(), ttl=ttl, nx=nx, xx=xx):
+            raise Error(f"not written: the key {key!r} is {'present' if nx else 'absent'}")
+
+
+def delete(key: str, /, *keys: str, name: str = "default") -> None:
+    """Delete keys, and print how many there were.
+
+    Args:
+        key: A key.
+        keys: More keys.
+        name: The server's name, the path of its socket, or a `unix://` URL.
+    """
+    with connect(name) as table:
+        print(table.delete(key, *keys))
+
+
+def stats(*, name: str = "default", json: bool = False) -> None:
+    """Print the server's counters.
+
+    Args:
+        name: The server's name, the path of its socket, or a `unix://` URL.
+        json: Print them as one line of JSON.
+    """
+    with connect(name) as table:
+        counters = table.stats()
+    if json:
+        print(json_.dumps(counters))
+        return
+    width = max(len(counter) for counter in counters)
+    for counter, value in counters.items():
+        print(f"{counter:{width}}  {value:,}" if isinstance(value, int) else f"{counter:{width}}  {value}")

@@ -1,0 +1,53 @@
+"""`ringtable server`: a server until it is told to stop."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ringtable._cli.signals import interrupt_on_termination
+from ringtable._options import format_size, parse_size
+from ringtable._server import Server
+
+
+def server(
+    *,
+    buckets: Annotated[int, Parameter(alias="-s")] = 10_000,
+    workers: Annotated[int | None, Parameter(alias="-n")] = None,
+    name: str = "default",
+    max_memory: str = "1GiB",
+    max_clients: int | None = None,
+    spin_us: float | None = None,
+    strict_seal: bool = False,
+) -> None:
+    """Run a server until SIGINT (Ctrl-C) or SIGTERM: a line when it is ready, then nothing.
+
+    Args:
+        buckets: Buckets of 64 bytes that the table has at first; it grows as needed.
+        workers: Worker threads; one per CPU unless given.
+        name: The name that clients connect to.
+        max_memory: The most memory that the table may take: 1GiB, 512MiB, or a number of bytes.
+        max_clients: The most clients that may be connected at once.
+        spin_us: The most microseconds that a worker looks for work before it sleeps; measured unless given.
+        strict_seal: Let no process, whatever its rights, get a writable view of the table. Memory is given back only at
+            the end, then.
+    """
+    interrupt_on_termination()
+    size = parse_size(max_memory)
+    try:
+        with Server(
+            name,
+            buckets=buckets,
+            workers=workers,
+            max_memory=size,
+            max_clients=max_clients,
+            spin_us=spin_us,
+            strict_seal=strict_seal,
+        ) as running:
+            print(
+                f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"
+                f" memory: at most {format_size(size)}",
+                flush=True,
+            )
+            running.wait()
+    except KeyboardInterrupt:
+        pass

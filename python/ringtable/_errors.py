@@ -1,0 +1,81 @@
+"""Every exception that ringtable raises on its own account.
+
+    Error
+    ├── TableNotFound    (ConnectionError)  no server of that name answers
+    ├── ServerGone       (ConnectionError)  the server died or stopped while this client was connected
+    ├── ServerExists     (OSError)          a server of that name runs already
+    ├── TooManyClients   (ConnectionError)  the server has no room for another client
+    ├── VersionMismatch                     client and server were built from different layouts
+    ├── ProtocolError                       the other side broke the protocol; the connection is closed
+    ├── Timeout          (TimeoutError)     the server did not answer in time; the request may still be executed
+    ├── Closed           (ValueError)       the table was closed by this process
+    ├── KeyTooLong       (ValueError)       the key is longer than a key may be
+    ├── ValueTooLarge    (ValueError)       the value is larger than a value may be
+    ├── OutOfMemory      (MemoryError)      the write does not fit into the table's memory; nothing was changed
+    ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
+    ├── CommandError                        the server refused the command for another reason
+    └── InvalidOption    (ValueError)       an option is out of its range
+
+Each has one argument, its message, which names the value, the limit and what to do. The second bases let code that
+knows nothing of ringtable handle them as what they are. A missing key is a plain `KeyError`, as in any mapping.
+"""
+
+
+class Error(Exception):
+    """The base of all of ringtable's exceptions."""
+
+
+class TableNotFound(Error, ConnectionError):
+    """No server of that name answers: none was started, or it has stopped."""
+
+
+class ServerGone(Error, ConnectionError):
+    """The server died or stopped. Whether a request that was on its way was executed is not known."""
+
+
+class ServerExists(Error, OSError):
+    """A server of that name runs already."""
+
+
+class TooManyClients(Error, ConnectionError):
+    """The server has as many clients as it may have (`max_clients`)."""
+
+
+class VersionMismatch(Error):
+    """Client and server were built from different versions of the table's layout."""
+
+
+class ProtocolError(Error):
+    """The other side sent what the protocol does not allow; the connection is closed."""
+
+
+class Timeout(Error, TimeoutError):
+    """The server did not answer within the table's timeout. It may still execute the request."""
+
+
+class Closed(Error, ValueError):
+    """The table was used after `close`."""
+
+
+class KeyTooLong(Error, ValueError):
+    """The key has more bytes than a key may have (`KEY_SIZE_MAX`)."""
+
+
+class ValueTooLarge(Error, ValueError):
+    """The value has more bytes than a value may have (`VALUE_SIZE_MAX`)."""
+
+
+class OutOfMemory(Error, MemoryError):
+    """The write does not fit into the server's `max_memory`. All that was in the table is still there."""
+
+
+class NotAnInteger(Error, ValueError):
+    """The value to increment is not the decimal text of a 64-bit integer, or the sum would not fit into one."""
+
+
+class CommandError(Error):
+    """The server refused the command for a reason that has no class of its own."""
+
+
+class InvalidOption(Error, ValueError):
+    """An option is out of its range."""

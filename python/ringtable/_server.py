@@ -1,0 +1,118 @@
+"""A server inside this process."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ringtable._options import check_range, parse_size
+from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
+from ringtable._table import Table
+
+if TYPE_CHECKING:
+    from ringtable._types import Stats
+
+# What the engine's options can hold at all; its own limits are narrower, and it names them.
+_COUNT_MAX = 1 << 32
+_SIZE_MAX = 1 << 63
+
+
+class Server:
+    """A running server, from its construction until `stop` or the end of a `with` block.
+
+    Its worker threads live in this process and never take the interpreter lock, so that Python code, also of other
+    threads, does not slow them down.
+
+        with ringtable.Server("words", workers=2) as server, ringtable.connect("words") as table:
+            table["hello"] = b"world"
+    """
+
+    def __init__(
+        self,
+        name: str = "default",
+        *,
+        buckets: int = 10_000,
+        workers: int | None = None,
+        max_memory: str | int = "1GiB",
+        max_clients: int | None = None,
+        spin_us: float | None = None,
+        strict_seal: bool = False,
+    ) -> None:
+        """Start the server; when this returns, clients can connect.
+
+        Args:
+            name: The name that clients give to `ringtable.connect`.
+            buckets: How many buckets of 64 bytes the table has at first; it grows as needed.
+            workers: How many threads execute requests; `None` for one per CPU that this process may use.
+            max_memory: The most memory that the table may take, in bytes or as text such as "512MiB". Pages are taken
+                as they are needed.
+            max_clients: How many clients may be connected at once; `None` for the engine's limit.
+            spin_us: The most microseconds that a worker looks for the next request before it sleeps; `None` for what a
+                wake-up costs on this machine, which is measured at the start.
+            strict_seal: Seal the table's memory so that no process, whatever its rights, can get a writable view of it.
+                The price is that memory, once used, is not given back to the system before the server stops.
+
+        Raises:
+            ServerExists: A server of that name runs already.
+            InvalidOption: An option is out of its range.
+        """
+        memory = parse_size(max_memory)
+        check_range("buckets", buckets, 1, _COUNT_MAX, "buckets")
+        check_range("max_memory", memory, MAX_MEMORY_MIN, _SIZE_MAX, "bytes")
+        if workers is not None:
+            check_range("workers", workers, 1, WORKERS_MAX, "threads")
+        if max_clients is not None:
+            check_range("max_clients", max_clients, 1, _COUNT_MAX, "clients")
+        self.name = name
+        self._core = ServerCore(
+            name,
+            buckets=buckets,
+            workers=workers,
+            max_memory=memory,
+            max_clients=max_clients,
+            spin_us=spin_us,
+            strict_seal=strict_seal,
+        )
+
+    @property
+    def path(self) -> str:
+        """The path of the server's socket, which is also an address for `ringtable.connect`."""
+        return self._core.path
+
+    @property
+    def workers(self) -> int:
+        """The number of worker threads."""
+        return self._core.workers
+
+    @property
+    def running(self) -> bool:
+        """Whether the server still takes requests."""
+        return self._core.running
+
+    def stats(self) -> Stats:
+        """Return the server's counters by name, as `Table.stats` does."""
+        with Table(self.path, transport="socket") as table:
+            return table.stats()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has stopped, and return whether it has.
+
+        Args:
+            timeout: Seconds to wait at most; `None` for no limit.
+        """
+        return self._core.wait(timeout)
+
+    def stop(self) -> None:
+        """Stop: remove the socket, tell the clients, end the threads, free the table. A second call does nothing."""
+        self._core.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<ringtable.Server {self.name!r} {'running' if self.running else 'stopped'} at {self.path!r}>"

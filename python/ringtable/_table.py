@@ -1,0 +1,209 @@
+"""The table as Python sees it: a mapping that every process of the machine shares."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+
+from ringtable._pipeline import Pipeline
+from ringtable._ringtable import TableCore
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ringtable._types import Items, Key, Reads, RequestedTransport, Stats, Writes
+
+_Default = TypeVar("_Default")
+
+# A sentinel, since `None` is a default that a caller may want back.
+_MISSING: Any = object()
+
+
+def connect(
+    name: str = "default", *, timeout: float | None = None, reads: Reads = "direct", writes: Writes = "acknowledged"
+) -> Table:
+    """Connect to a running server and return its table.
+
+    Args:
+        name: The server's name, the path of its socket, or a `unix://` URL.
+        timeout: Seconds that any one call may wait for the server, connecting included; `None` for no limit.
+        reads: "direct" reads values in place, out of the memory that the server shares, and asks the server only when a
+            value changes again and again under the reader. "server" sends every read to the server.
+        writes: "acknowledged" returns from `set` and `delete` when every process sees the change. "posted" returns once
+            the request is on its way: this table still reads its own writes, errors come with a later call or `flush`.
+
+    Raises:
+        TableNotFound: No server of that name answers.
+        TooManyClients: The server has no room for another client.
+        VersionMismatch: The server was built from another version of the table's layout.
+        Timeout: The server did not answer in time.
+    """
+    return Table(name, timeout=timeout, reads=reads, writes=writes)
+
+
+class Table(TableCore, MutableMapping["Key", bytes]):
+    """A hash table that every process of the machine shares, as a mapping from bytes to bytes.
+
+    Keys are `str` (as UTF-8) or `bytes`, and come back as `bytes`. Values are anything with the buffer protocol, and
+    come back as `bytes`. What a method promises holds for every process: after `table[key] = value` any process that
+    reads `key` finds `value` or something newer.
+
+    Threads may share a table; their calls take turns on its one connection. A table may be used in a forked child,
+    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process.
+
+    Every method that needs the server may raise `ServerGone`, `Timeout` or `Closed`; writes may also raise
+    `KeyTooLong`, `ValueTooLarge` or `OutOfMemory`.
+    """
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the keys, while others may change the table.
+
+        A key that is present from the first step to the last comes exactly once, also when the table grows meanwhile;
+        one that is added or deleted meanwhile may come or not. The memory that this takes does not depend on the size
+        of the table.
+        """
+        for keys in self._batches():
+            yield from keys
+
+    def keys(self) -> KeysView[bytes]:
+        """A view of the keys, see `__iter__` for concurrent changes."""
+        return KeysView(self)
+
+    def items(self) -> ItemsView[bytes, bytes]:
+        """A view of the entries; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[bytes]:
+        """A view of the values; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
+        return _Values(self)
+
+    def add(self, key: Key, value: Buffer, *, ttl: float | None = None) -> bool:
+        """Write only if the key is absent, as one step, and return whether it was.
+
+        Args:
+            key: The key, at most 65,535 bytes.
+            value: The value, at most 512 MiB.
+            ttl: Seconds after which the entry is gone; `None` for never.
+        """
+        return self.set(key, value, ttl=ttl, nx=True)
+
+    def setdefault(self, key: Key, default: Buffer = b"", /) -> bytes:
+        """Return the value of the key; where there is none, write `default` and return that.
+
+        Among processes that do this at once one writes, and all return what it wrote.
+        """
+        # An entry may expire or be deleted between a refused write and the read that follows: then try again.
+        while (value := self.get(key)) is None:
+            if self.add(key, default):
+                return bytes(default)
+        return value
+
+    @overload
+    def pop(self, key: Key, /) -> bytes: ...
+    @overload
+    def pop(self, key: Key, /, default: bytes | _Default) -> bytes | _Default: ...
+    def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
+        """Delete the key and return the value that was read just before.
+
+        Of several processes that pop one key, one gets the value. A value written between the read and the deletion is
+        lost.
+
+        Raises:
+            KeyError: The key is absent, and no default was given.
+        """
+        value = self.get(key)
+        if value is not None and self.delete(key, writes="acknowledged"):
+            return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Delete some entry and return it.
+
+        Raises:
+            KeyError: The table is empty.
+        """
+        for key in self:
+            if (value := self.pop(key, None)) is not None:
+                return key, value
+        raise KeyError("the table is empty")
+
+    def update(self, other: Any = (), /, **values: Buffer) -> None:
+        """Write many entries, given as a mapping, as pairs, or as keywords, in few round trips."""
+        if not isinstance(other, Mapping) and hasattr(other, "keys"):
+            other = {key: other[key] for key in other.keys()}  # noqa: SIM118 (this is what `dict.update` asks for)
+        self.set_many(cast("Items", other))
+        if values:
+            self.set_many(values.items())
+
+    def pipeline(self) -> Pipeline:
+        """Return a recorder that sends many commands in one round trip."""
+        return Pipeline(self)
+
+    def stats(self) -> Stats:
+        """Return the server's counters by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
+        reply = cast("dict[bytes, int | float | bytes]", self.call("RING.STATS"))
+        return {name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in reply.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the address and the options: the other process opens a connection of its own."""
+        return _reopen, (type(self), self.address, self.timeout, self.reads, self.writes, self.requested_transport)
+
+    # A table is equal to itself alone: comparing entries, as other mappings do, would fetch two whole tables.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"over a {self.transport}, {self.reads} reads, {self.writes} writes"
+        return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
+
+    def _batches(self) -> Iterator[list[bytes]]:
+        """The keys in the batches in which the server sends them."""
+        cursor = 0
+        while True:
+            cursor, keys = self.scan(cursor)
+            yield keys
+            if cursor == 0:
+                return
+
+    def _item_batches(self) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+        """The entries in batches, without those that were deleted since their keys were read."""
+        for keys in self._batches():
+            yield ((key, value) for key, value in zip(keys, self.get_many(keys), strict=True) if value is not None)
+
+
+class _Items(ItemsView[bytes, bytes]):
+    _mapping: Table
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        for batch in self._mapping._item_batches():
+            yield from batch
+
+
+class _Values(ValuesView[bytes]):
+    _mapping: Table
+
+    def __iter__(self) -> Iterator[bytes]:
+        for batch in self._mapping._item_batches():
+            yield from (value for _, value in batch)
+
+
+def _reopen(
+    kind: type[Table],
+    address: str,
+    timeout: float | None,
+    reads: Reads,
+    writes: Writes,
+    transport: RequestedTransport,
+) -> Table:
+    return kind(address, timeout=timeout, reads=reads, writes=writes, transport=transport)

@@ -1,0 +1,19 @@
+"""The types in signatures. Only type checkers read this file: nothing imports it when the program runs."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from typing_extensions import Buffer
+
+Key = str | bytes
+Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | Iterable[tuple[Key, Buffer]]
+"""What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""
+
+Reads = Literal["direct", "server"]
+Writes = Literal["acknowledged", "posted"]
+Transport = Literal["lane", "socket"]
+RequestedTransport = Literal["auto", "lane", "socket"]
+
+Argument = Key | int | float | Buffer
+Reply = None | bool | int | float | bytes | list[Any] | dict[Any, Any]
+Stats = dict[str, int | float | str]

@@ -1,0 +1,92 @@
+"""The Python tests. Each file opens with a smoke test; slow tests are marked so.
+
+    support.py              what the tests share: servers and children as processes, raw connections, deadlines
+
+    The package
+    test_package.py         what the package exports, errors as values, the stub against the built module
+    test_conformance.py     what every call does, the same over a lane and over a socket
+    test_model.py           random calls, compared with a dict
+    test_redis.py           redis-py on the unix socket
+    test_cli.py             the command line
+    test_demo.py            `ringtable demo`, whole and interrupted
+    test_readme.py          the examples in README.md
+
+    Processes
+    test_processes.py       fork, spawn, pickle, threads; readers beside writers
+    test_kill.py            clients and servers that die, stop or hang
+    test_sealing.py         what a client cannot do to the table
+    test_growth.py          growth under writers and readers
+
+    Limits
+    test_bad_input.py       malformed and hostile requests
+    test_memory.py          a full table; what an entry costs
+    test_idle.py            an idle server uses no CPU
+
+    The house
+    test_house_rules.py     line length, safety reasons, which layer may use which
+
+Random tests print their seed, and RINGTABLE_TEST_SEED replays one. Every test has a $RINGTABLE_DIR of its own, and
+fails if it leaves a process, a socket or a mapping behind.
+"""
+
+import gc
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import hypothesis
+import pytest
+import ringtable
+from support import DEADLINE_S, ServerProcess, own_ringtable_memory, processes_of, wait_until
+
+# A busy machine must not fail a test of behaviour, so that only whole tests have a deadline.
+hypothesis.settings.register_profile("fast", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.register_profile("slow", deadline=None, max_examples=1_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(scope="session")
+def lasting_children() -> set[int]:
+    """Children of this process that outlive a test: the one that multiprocessing starts once, for all."""
+    resource_tracker.ensure_running()
+    return processes_of(None)
+
+
+@pytest.fixture(autouse=True)
+def ringtable_dir(monkeypatch: pytest.MonkeyPatch, lasting_children: set[int]) -> Iterator[Path]:
+    """A folder for the sockets of this test, which checks at the end that the test has left nothing behind."""
+    # Not `tmp_path`: a socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ringtable-") as folder:
+        monkeypatch.setenv("RINGTABLE_DIR", folder)
+        yield Path(folder)
+        gc.collect()
+        wait_until(
+            lambda: not processes_of(folder) - lasting_children, "the processes of the test have ended", DEADLINE_S
+        )
+        assert not list(Path(folder).glob("*.sock"))
+        assert not own_ringtable_memory()
+
+
+@pytest.fixture
+def server(ringtable_dir: Path) -> Iterator[ringtable.Server]:
+    """A server named "default" inside this process."""
+    with ringtable.Server(workers=2, max_memory="256MiB") as server:
+        yield server
+
+
+@pytest.fixture
+def server_process(ringtable_dir: Path) -> Iterator[ServerProcess]:
+    """A server named "default" as a process of its own, for tests that fork, kill it or look at it from outside."""
+    with ServerProcess("--workers", "2", "--max-memory", "256MiB") as server:
+        yield server
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of a random test, printed so that a failure can be replayed."""
+    seed = int(os.environ.get("RINGTABLE_TEST_SEED") or random.SystemRandom().getrandbits(32))
+    print(f"RINGTABLE_TEST_SEED={seed}")
+    return seed

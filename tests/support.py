@@ -1,0 +1,305 @@
+"""What the tests share: servers and children as processes, raw connections, deadlines."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+# Generous: it is reached only when something is broken.
+DEADLINE_S = 30.0
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = DEADLINE_S) -> None:
+    """Wait until a condition holds, by looking again and again; fail with `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.005)
+
+
+def run_cli(*arguments: str, timeout: float = DEADLINE_S) -> subprocess.CompletedProcess[str]:
+    """Run `ringtable` with these arguments to its end; its exit status is the caller's to check."""
+    return subprocess.run(
+        [sys.executable, "-m", "ringtable", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+class ServerProcess:
+    """`ringtable server` as a process of its own, ready when the constructor returns."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ringtable", "server", *arguments], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.ready_line = self._process.stdout.readline()
+        assert "ready" in self.ready_line, self._process.wait(DEADLINE_S)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End the server at once, and wait until it has ended; the kernel has closed its sockets then."""
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+
+    def stop(self) -> int:
+        """End the server in order, and return its exit status."""
+        self._process.terminate()
+        return self._process.wait(DEADLINE_S)
+
+    def lanes(self) -> int:
+        """The number of lanes that the server holds, as the kernel sees it."""
+        return len(_memfds(self.pid, "ringtable-lane"))
+
+    def cpu_s(self) -> float:
+        """The CPU time of all its threads, in seconds, from the scheduler's own clock in nanoseconds."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+    def resident_bytes(self) -> int:
+        """Its resident memory, shared memory included."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            # A test may have stopped it, and a stopped process hears no other signal.
+            self.signal(signal.SIGCONT)
+            self.stop()
+        # A killed server cannot remove its socket.
+        if self._process.returncode == -signal.SIGKILL:
+            for path in Path(os.environ["RINGTABLE_DIR"]).glob("*.sock"):
+                path.unlink()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class Child:
+    """A forked child that runs a function and ends; what the function returns or raises comes back from `result`."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._read_end, write_end = os.pipe()
+        self._reaped = False
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._read_end)
+            _child_main(write_end, function, arguments)
+        os.close(write_end)
+
+    def kill(self) -> None:
+        """End the child at once, and wait until it has ended."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._reap()
+
+    def result(self, timeout: float = DEADLINE_S) -> Any:
+        """Wait until the child has ended, and return what its function returned.
+
+        Raises:
+            AssertionError: The function raised, or the child did not end in time; it is killed then.
+        """
+        deadline = time.monotonic() + timeout
+        chunks: list[bytes] = []
+        while select.select([self._read_end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            chunk = os.read(self._read_end, 1 << 16)
+            if not chunk:
+                break
+            chunks.append(chunk)
+        else:
+            self.kill()
+            raise AssertionError(f"the child {self.pid} did not end within {timeout} s")
+        self._reap()
+        assert chunks, f"the child {self.pid} ended without a result"
+        error, value = pickle.loads(b"".join(chunks))
+        assert error is None, f"the child {self.pid} failed:\n{error}"
+        return value
+
+    def _reap(self) -> None:
+        if not self._reaped:
+            self._reaped = True
+            os.waitpid(self.pid, 0)
+            os.close(self._read_end)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._reaped:
+            self.kill()
+
+
+def _child_main(write_end: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    error = value = None
+    try:
+        value = function(*arguments)
+    except BaseException:
+        error = traceback.format_exc()
+    try:
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(pickle.dumps((error, value)))
+    finally:
+        # Neither pytest's clean-up nor that of any fixture may run twice.
+        os._exit(0)
+
+
+class Flag:
+    """Something that has happened, set in one process and waited for in another; made before the fork."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = socket.socketpair()
+
+    def set(self) -> None:
+        self._write_end.send(b"!")
+
+    def is_set(self) -> bool:
+        return bool(select.select([self._read_end], [], [], 0)[0])
+
+    def wait(self, timeout: float = DEADLINE_S) -> None:
+        assert select.select([self._read_end], [], [], timeout)[0], (
+            f"the other process did not say so within {timeout} s"
+        )
+
+    def close(self) -> None:
+        self._read_end.close()
+        self._write_end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RawConnection:
+    """A connection to a server's socket, for bytes that no client would send."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(DEADLINE_S)
+        self._socket.connect(path)
+        self._lines = self._socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def command(self, *arguments: bytes) -> Any:
+        """Send a command as RESP and return its reply."""
+        self.send(resp(*arguments))
+        return self.reply()
+
+    def reply(self) -> Any:
+        """Read one reply: an error as an `Exception`, an end of the connection as `EOFError`."""
+        line = self._lines.readline()
+        if not line.endswith(b"\r\n"):
+            raise EOFError(line)
+        kind, rest = line[:1], line[1:-2]
+        match kind:
+            case b"+":
+                return rest
+            case b"-":
+                return Exception(rest.decode())
+            case b":":
+                return int(rest)
+            case b"_":
+                return None
+            case b"$":
+                return None if rest == b"-1" else self._lines.read(int(rest) + 2)[:-2]
+            case b"*":
+                return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
+            case b"%":
+                return {self.reply(): self.reply() for _ in range(int(rest))}
+        raise AssertionError(f"no reply begins with {line!r}")
+
+    def is_closed(self) -> bool:
+        """Read on, and return whether the server has closed the connection; waits for it."""
+        try:
+            return self._lines.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+def resp(*arguments: bytes) -> bytes:
+    """A request in RESP."""
+    return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments)
+
+
+def processes_of(folder: str | None) -> set[int]:
+    """The children of this process, zombies too, and every process that was started with this $RINGTABLE_DIR."""
+    found: set[int] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        pid = int(process.name)
+        try:
+            parent = int(process.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            environment = process.joinpath("environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        inherited = folder is not None and b"RINGTABLE_DIR=" + folder.encode() in environment
+        if pid != os.getpid() and (parent == os.getpid() or inherited):
+            found.add(pid)
+    return found
+
+
+def own_ringtable_memory() -> list[str]:
+    """The mappings and descriptors of ringtable's segments in this process."""
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:ringtable" in line]
+    return maps + _memfds(os.getpid(), "ringtable")
+
+
+def descriptor_of(name: str) -> int:
+    """This process's newest descriptor of a memfd of that name."""
+    return max(int(Path(path).name) for path in _memfds(os.getpid(), name))
+
+
+def mapping_of(name: str) -> tuple[int, int]:
+    """The address and the size of this process's first mapping of the memfd of that name."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if f"memfd:{name}" in line:
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            return start, end - start
+    raise AssertionError(f"nothing named {name} is mapped")
+
+
+def _memfds(pid: int, name: str) -> list[str]:
+    found: list[str] = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(path)
+        except FileNotFoundError:
+            # The directory's own descriptor was listed, too, and is closed by now.
+            continue
+        if f"memfd:{name}" in target:
+            found.append(str(path))
+    return found

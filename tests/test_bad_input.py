@@ -1,0 +1,224 @@
+"""Malformed and hostile requests: a clear error or the end of that one connection, and the server and all others go
+on."""
+
+import mmap
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+import ringtable
+from ringtable import Server, Table
+from support import Child, RawConnection, ServerProcess, descriptor_of, resp, wait_until
+
+LONG_KEY = b"k" * (ringtable.KEY_SIZE_MAX + 1)
+I64_MAX = (1 << 63) - 1
+SCRIBBLES = 40
+GARBAGE = 200
+
+
+@pytest.fixture
+def connection(server: Server) -> Iterator[RawConnection]:
+    """A raw connection, beside one of a well-behaved client, which must not notice anything."""
+    with ringtable.connect() as table, RawConnection(server.path) as connection:
+        table["witness"] = b"unharmed"
+        yield connection
+        assert table["witness"] == b"unharmed"
+        table["witness"] = b"still writable"
+        with ringtable.connect() as another:
+            assert another["witness"] == b"still writable"
+
+
+def test_smoke(connection: RawConnection) -> None:
+    assert connection.command(b"PING") == b"PONG"
+    assert connection.command(b"SET", b"key", b"value") == b"OK"
+    assert connection.command(b"GET", b"key") == b"value"
+    assert connection.command(b"GET", b"missing") is None
+
+
+# Well-formed requests that ask for what cannot be
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ([b"NONSENSE"], "unknown command"),
+        ([b""], "unknown command"),
+        ([b"G" * 1_000], "unknown command"),
+        ([b"\x00\xff\r\n"], "unknown command"),
+        ([b"GET"], "wrong number of arguments"),
+        ([b"GET", b"a", b"b"], "wrong number of arguments"),
+        ([b"SET", b"a"], "wrong number of arguments"),
+        ([b"DEL"], "wrong number of arguments"),
+        ([b"INCRBY", b"a"], "wrong number of arguments"),
+        ([b"DBSIZE", b"a"], "wrong number of arguments"),
+        ([b"RING.BUCKET"], "wrong number of arguments"),
+        ([b"SET", b"a", b"v", b"NONSENSE"], "syntax error"),
+        ([b"SET", b"a", b"v", b"EX"], "syntax error"),
+        ([b"SET", b"a", b"v", b"NX", b"XX"], "syntax error"),
+        ([b"SET", b"a", b"v", b"EX", b"1", b"PX", b"1"], "syntax error"),
+        ([b"SET", b"a", b"v", b"EX", b"text"], "not an integer"),
+        ([b"SET", b"a", b"v", b"EX", b"0"], "invalid expire"),
+        ([b"SET", b"a", b"v", b"PX", b"-1"], "invalid expire"),
+        ([b"SET", b"a", b"v", b"EX", b"%d" % I64_MAX], "invalid expire"),
+        ([b"EXPIRE", b"witness", b"%d" % I64_MAX], "invalid expire"),
+        ([b"EXPIRE", b"witness", b"%d" % (I64_MAX + 1)], "not an integer"),
+        ([b"INCRBY", b"a", b"%d" % (I64_MAX + 1)], "not an integer"),
+        ([b"INCRBY", b"a", b"1.5"], "not an integer"),
+        ([b"INCRBY", b"a", b""], "not an integer"),
+        ([b"INCRBY", b"witness", b"1"], "not an integer"),
+        ([b"SCAN", b"-1"], "cursor"),
+        ([b"SCAN", b"text"], "cursor"),
+        ([b"RING.DUMP", b"-1"], "bucket"),
+        ([b"RING.DUMP", b"text"], "not an integer"),
+        ([b"RING.LANE", b"999", b"0"], "version"),
+        ([b"HELLO", b"4"], "protocol version"),
+        ([b"HELLO", b"text"], "protocol version"),
+        ([b"SET", LONG_KEY, b"v"], "65"),
+        ([b"INCRBY", LONG_KEY, b"1"], "65"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(connection: RawConnection, request_: list[bytes], message: str) -> None:
+    reply = connection.command(*request_)
+    assert isinstance(reply, Exception), reply
+    assert message in str(reply).lower()
+    # The connection goes on, and what was refused has changed nothing.
+    assert connection.command(b"EXISTS", b"a") == 0
+    assert connection.command(b"TTL", b"witness") == -1
+
+
+# Malformed requests
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*-2\r\n",
+        b"*9223372036854775807\r\n",
+        b"*99999999999999999999\r\n",
+        b"*1048577\r\n",
+        b"*x\r\n",
+        b"*\r\n",
+        b"*1x\r\n$4\r\nPING\r\n",
+        b"*01\r\n$4\r\nPING\r\n",
+        b"*1\r\n$-2\r\n",
+        b"*1\r\n$9223372036854775807\r\n",
+        b"*1\r\n$536936449\r\n",
+        b"*1\r\n$x\r\n",
+        b"*1\r\n:4\r\n",
+        b"*1\r\n*1\r\n$4\r\nPING\r\n",
+        b"*1\r\n$4\r\nPINGxx",
+        b"*1\r\n$4\r\nPING\n\n",
+        b"*1\r\n$3\r\nPING\r\n",
+        b"*" + b"1" * 100_000,
+        b"x" * 100_000,
+        b"\x00\x01\x02\r\r\r" * 20_000,
+    ],
+    ids=lambda data: repr(data[:24]),
+)
+def test_malformed_requests_end_their_connection(connection: RawConnection, data: bytes) -> None:
+    connection.send(data)
+    reply = connection.reply()
+    assert isinstance(reply, Exception), reply
+    assert "rotocol" in str(reply)
+    assert connection.is_closed()
+
+
+def test_the_reason_of_an_end_is_counted(connection: RawConnection) -> None:
+    with ringtable.connect() as table:
+        assert table.stats()["clients_ended_protocol"] == 0
+        connection.send(b"*-2\r\n")
+        assert isinstance(connection.reply(), Exception)
+        assert connection.is_closed()
+        wait_until(lambda: table.stats()["clients_ended_protocol"] == 1, "the end is counted")
+
+
+@pytest.mark.parametrize("data", [b"", b"*", b"*2\r\n$3\r\nGET\r\n$1000\r\nabc", b"*1\r\n$500000000\r\n"])
+def test_a_request_that_is_never_finished(server: Server, data: bytes) -> None:
+    with ringtable.connect() as table:
+        clients = table.stats()["clients"]
+        with RawConnection(server.path) as connection:
+            connection.send(data)
+            table["key"] = b"value"
+        wait_until(lambda: table.stats()["clients"] == clients, "the connection is gone")
+
+
+def test_a_request_that_comes_byte_by_byte(connection: RawConnection) -> None:
+    for byte in resp(b"SET", b"key", b"value\r\n") + resp(b"GET", b"key"):
+        connection.send(bytes([byte]))
+    assert connection.reply() == b"OK"
+    assert connection.reply() == b"value\r\n"
+
+
+def test_requests_before_a_malformed_one_are_answered(connection: RawConnection) -> None:
+    connection.send(resp(b"SET", b"key", b"value") + resp(b"GET", b"key") + b"*x\r\n" + resp(b"DEL", b"key"))
+    assert connection.reply() == b"OK"
+    assert connection.reply() == b"value"
+    assert isinstance(connection.reply(), Exception)
+    assert connection.is_closed()
+    with ringtable.connect() as table:
+        assert "key" in table
+
+
+def test_random_garbage(connection: RawConnection, server: Server, seed: int) -> None:
+    """Valid requests with some bytes changed: whatever they mean now, the server goes on."""
+    generator = random.Random(seed)
+    request = resp(b"SET", b"key", b"value", b"PX", b"1000") + resp(b"GET", b"key") + resp(b"PING")
+    for _ in range(GARBAGE):
+        data = bytearray(request)
+        for _ in range(generator.randrange(1, 6)):
+            data[generator.randrange(len(data))] = generator.choice(b"\r\n*$:+-0123456789\x00\xffX")
+        with RawConnection(server.path) as garbled:
+            garbled.send(bytes(data))
+    assert connection.command(b"PING") == b"PONG"
+
+
+# Hostile lanes
+
+
+def _scribble(seed: int) -> None:
+    """Use a lane while overwriting it: whatever this client gets, it is an error or an answer, and soon."""
+    generator = random.Random(seed)
+    with Table(transport="lane", reads="server", timeout=1.0) as table:
+        descriptor = descriptor_of("ringtable-lane")
+        size = os.fstat(descriptor).st_size
+        with mmap.mmap(descriptor, size) as lane:
+            for _ in range(50):
+                kind = generator.randrange(3)
+                # The control words are at the front; elsewhere are mostly records.
+                place = generator.randrange(0, 4_096 if generator.random() < 0.7 else size, 8)
+                word = (generator.getrandbits(64), (1 << 64) - 1, generator.getrandbits(12))[kind]
+                lane[place : place + 8] = word.to_bytes(8, "little")
+                try:
+                    table.set(b"scribbler", b"value" * generator.randrange(1_000))
+                except ringtable.Error:
+                    return
+
+
+def test_scribbling_over_a_lane_harms_only_its_owner(server_process: ServerProcess, seed: int) -> None:
+    with ringtable.connect(timeout=5.0) as table:
+        table["witness"] = b"unharmed"
+        for number in range(SCRIBBLES):
+            Child(_scribble, seed + number).result()
+            assert table["witness"] == b"unharmed"
+            table["count"] = b"%d" % number
+        wait_until(lambda: server_process.lanes() == 1, "the scribblers' lanes are freed")
+
+
+@pytest.mark.parametrize("position", [1, 1 << 20, 1 << 63, (1 << 64) - 1])
+def test_a_lane_position_out_of_range_is_counted(server_process: ServerProcess, position: int) -> None:
+    def jump() -> None:
+        with Table(transport="lane", timeout=5.0) as table:
+            descriptor = descriptor_of("ringtable-lane")
+            with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as lane:
+                # All words of the front, of which the positions are some.
+                for place in range(0, 2_048, 8):
+                    word = int.from_bytes(lane[place : place + 8], "little")
+                    lane[place : place + 8] = ((word + position) % (1 << 64)).to_bytes(8, "little")
+                with pytest.raises(ringtable.Error):
+                    table.set_many((b"%d" % index, b"value") for index in range(1_000))
+
+    with ringtable.connect() as table:
+        Child(jump).result()
+        wait_until(lambda: table.stats()["clients_ended_position"] == 1, "the reason is counted")
+        table["key"] = b"value"

@@ -1,0 +1,241 @@
+"""The command line."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ringtable
+from ringtable import Server
+from support import DEADLINE_S, ServerProcess, run_cli, wait_until
+
+JSON_KEYS = ["seed", "seconds", "user_s", "system_s", "operations", "operations_per_s"]
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that has to fail, and return its one line on standard error."""
+    done = run_cli(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("ringtable: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_smoke() -> None:
+    done = run_cli("--version")
+    assert done.returncode == 0
+    assert done.stdout.strip() == ringtable.__version__
+
+
+def test_the_script_is_installed() -> None:
+    script = Path(sys.executable).with_name("ringtable")
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
+    for command in ("server", "client", "get", "set", "del", "stats", "demo"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", ["server", "serve", "client", "get", "set", "del", "stats", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = run_cli(command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+# server
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["server", "serve"])
+def test_a_server_says_that_it_is_ready_and_stops_cleanly(ringtable_dir: Path, command: str, number: int) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ringtable",
+            command,
+            "-s",
+            "100",
+            "-n",
+            "2",
+            "--name",
+            "words",
+            "--max-memory",
+            "64MiB",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    socket = ringtable_dir / "words.sock"
+    assert str(socket) in ready
+    assert "64 MiB" in ready
+    assert socket.stat().st_mode & 0o777 == 0o600
+    with ringtable.connect("words") as table:
+        table["key"] = b"value"
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, output, errors) == (0, "", "")
+        assert not socket.exists()
+        with pytest.raises(ringtable.ServerGone):
+            table["key"] = b"value"
+
+
+def test_a_second_server_is_refused(server_process: ServerProcess) -> None:
+    assert "default" in refused("server")
+
+
+def test_the_socket_of_a_dead_server_is_replaced(ringtable_dir: Path) -> None:
+    with ServerProcess() as first:
+        first.kill()
+        assert (ringtable_dir / "default.sock").exists()
+        with ServerProcess(), ringtable.connect() as table:
+            assert table.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "parts"),
+    [
+        ("--workers", "0", ["0", "1", "threads"]),
+        ("--workers", "1000000", ["1000000", "64", "threads"]),
+        ("--buckets", "0", ["0", "1", "buckets"]),
+        ("--max-memory", "1KiB", ["1024", "bytes"]),
+        ("--max-memory", "1GB", ["1GB", "GiB"]),
+        ("--max-clients", "0", ["0", "1", "clients"]),
+        ("--spin-us", "-1", ["-1"]),
+    ],
+)
+def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None:
+    message = refused("server", f"{option}={value}")
+    for part in parts:
+        assert part in message
+
+
+def test_an_option_that_is_no_number() -> None:
+    done = run_cli("server", "--workers", "many")
+    assert done.returncode != 0
+    assert "many" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# client
+
+
+@pytest.mark.parametrize("reads", ["direct", "server"])
+@pytest.mark.parametrize("python", [[], ["--python"]])
+def test_the_classic_client(server: Server, python: list[str], reads: str) -> None:
+    done = run_cli("client", "20", "10", "--seed", "7", "--reads", reads, "--json", *python)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    figures = json.loads(done.stdout)
+    assert list(figures) == JSON_KEYS
+    assert figures["seed"] == 7
+    assert figures["operations"] == 3 * 20 * 10
+    assert figures["seconds"] > 0
+    assert figures["operations_per_s"] == pytest.approx(figures["operations"] / figures["seconds"])
+    with ringtable.connect() as table:
+        assert len(table) == 0
+
+
+def test_the_classic_client_for_people(server: Server) -> None:
+    done = run_cli("client", "2", "10", "--name", server.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("seed", "60 operations", "user", "system", "operations/s"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("python", [[], ["--python"]])
+def test_the_classic_client_until_interrupted(server: Server, python: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringtable", "client", "0", "10", "--json", *python], stdout=subprocess.PIPE, text=True
+    )
+    with ringtable.connect() as table:
+        wait_until(lambda: int(table.stats()["requests"]) > 1_000, "the client is at work")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0
+    figures = json.loads(output)
+    assert list(figures) == JSON_KEYS
+    assert figures["operations"] > 0
+
+
+@pytest.mark.parametrize("python", [[], ["--python"]])
+@pytest.mark.parametrize("reads", ["direct", "server"])
+def test_a_mismatch_is_an_error(server: Server, python: list[str], reads: str) -> None:
+    # Two clients with one seed delete each other's keys, which looks like a table that loses entries.
+    command = [sys.executable, "-m", "ringtable", "client", "0", "1000", "--seed", "1", "--reads", reads, *python]
+    clients = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        wait_until(lambda: any(client.poll() is not None for client in clients), "one of them has seen a mismatch")
+    finally:
+        for client in clients:
+            client.terminate()
+        errors = [client.communicate(timeout=DEADLINE_S)[1] for client in clients]
+    failed = [error for client, error in zip(clients, errors, strict=True) if client.returncode == 1]
+    assert failed
+    assert all("mismatch" in error and "Traceback" not in error for error in failed)
+
+
+def test_printing_the_table(server: Server) -> None:
+    with ringtable.connect() as table:
+        table.update({f"key {index}": b"%d" % index for index in range(5_000)}, large=b"v" * 1_000)
+    done = run_cli("client", "--debug-print")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert "  b'key 17': b'17'" in lines
+    assert "  b'large': 1000 bytes" in lines
+    assert sum(line.startswith("  ") for line in lines) == 5_001
+    buckets = [int(line.split()[1].rstrip(":")) for line in lines if line.startswith("bucket ")]
+    assert len(buckets) == len(set(buckets))
+
+
+def test_a_client_with_nothing_to_do(server: Server) -> None:
+    assert "OUTER" in refused("client")
+    assert "INNER" in refused("client", "1")
+    assert "keys" in refused("client", "1", "0")
+
+
+# get, set, del, stats
+
+
+def test_a_quick_look(server: Server) -> None:
+    assert run_cli("set", "key", "größe").returncode == 0
+    assert run_cli("get", "key").stdout == "größe\n"
+    assert "present" in refused("set", "key", "other", "--nx")
+    assert "absent" in refused("set", "other", "value", "--xx")
+    assert run_cli("set", "other", "value", "--ttl", "100").returncode == 0
+    assert run_cli("del", "key", "other", "missing").stdout == "2\n"
+    assert "key" in refused("get", "key")
+
+
+def test_stats(server: Server) -> None:
+    with ringtable.connect() as table:
+        table["key"] = b"value"
+    assert json.loads(run_cli("stats", "--json").stdout)["entries"] == 1
+    assert "entries" in run_cli("stats").stdout
+
+
+@pytest.mark.parametrize(
+    "command", [["get", "key"], ["set", "key", "value"], ["del", "key"], ["stats"], ["client", "1", "1"]]
+)
+def test_without_a_server(command: list[str]) -> None:
+    assert "nobody" in refused(*command, "--name", "nobody")
+
+
+def test_a_reader_that_goes_away(server: Server) -> None:
+    with ringtable.connect() as table:
+        table.update({f"key {index}": b"value" for index in range(10_000)})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringtable", "client", "--debug-print"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(DEADLINE_S) == 1

@@ -1,0 +1,157 @@
+"""Rules of the house that no linter knows: they are checked here, and not left to a reviewer's memory."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENGINE = ROOT / "crates" / "ringtable" / "src"
+BINDING = ROOT / "crates" / "ringtable-python" / "src"
+LINE_LENGTH_MAX = 120
+
+# Which layer may use which: a layer, and the layers right below it. What is below those, it may use, too.
+BELOW = {
+    "server": {"command", "address"},
+    "client": {"command", "address"},
+    "address": {"limits"},
+    "command": {"table", "ring"},
+    "table": {"shm"},
+    "ring": {"shm"},
+    "shm": {"sync"},
+    "sync": {"limits"},
+    "limits": set[str](),
+}
+
+
+def sources(*patterns: str) -> list[Path]:
+    """The project's own files, without what was built or installed."""
+    folders = [ROOT / name for name in ("benches", "crates", "examples", "fuzz", "python", "scripts", "tests")]
+    return sorted(file for folder in folders for pattern in patterns for file in folder.rglob(pattern))
+
+
+def place(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def below(layer: str) -> set[str]:
+    """The layers that this one may use."""
+    return BELOW[layer].union(*(below(lower) for lower in BELOW[layer]))
+
+
+def layer_of(file: Path) -> str:
+    """The layer of a file of the engine: the folder or file right under `src`."""
+    return file.relative_to(ENGINE).parts[0].removesuffix(".rs")
+
+
+def uses(source: str, root: str) -> Iterator[tuple[int, str]]:
+    """The line and the first name of each path that begins with `root::`, outside of comments and tests."""
+    source = re.sub(r"//.*", "", source.split("\n#[cfg(test)]\nmod tests", 1)[0])
+    for match in re.finditer(rf"\b{root}::(?:(\w+)|\{{([^;]*)\}})", source):
+        line = source.count("\n", 0, match.start()) + 1
+        # Of `{a::b, c::{d, e}}` the names outside of inner braces count.
+        group = match[2] or ""
+        while group != (group := re.sub(r"\{[^{}]*\}", "", group)):
+            pass
+        for name in [match[1]] if match[1] else re.findall(r"(?:^|,)\s*(\w+)", group):
+            yield line, name
+
+
+RUST = sources("*.rs")
+ENGINE_FILES = [file for file in RUST if ENGINE in file.parents]
+BINDING_FILES = [file for file in RUST if BINDING in file.parents]
+
+
+def test_smoke() -> None:
+    assert ENGINE_FILES
+    assert BINDING_FILES
+    assert below("client") == {"command", "table", "ring", "shm", "sync", "limits", "address"}
+    example = "use crate::{limits, table::{reader, writer}};\nlet x = crate::shm::map(); // crate::server\n"
+    assert list(uses(example, "crate")) == [(1, "limits"), (1, "table"), (2, "shm")]
+
+
+def test_lines_are_not_too_long() -> None:
+    too_long = [
+        f"{place(file)}:{number}"
+        for file in sources("*.py", "*.pyi", "*.rs")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if len(line) > LINE_LENGTH_MAX
+    ]
+    assert not too_long
+
+
+def test_nothing_is_left_to_do() -> None:
+    # The brackets keep this file from finding itself.
+    unfinished = re.compile(r"TOD[O]|FIXM[E]|XX[X]|tod[o]!|unimplemente[d]!")
+    assert not [place(file) for file in sources("*.py", "*.pyi", "*.rs") if unfinished.search(file.read_text())]
+
+
+def test_every_unsafe_has_its_reason() -> None:
+    without_reason: list[str] = []
+    for file in RUST:
+        lines = file.read_text().splitlines()
+        for index, line in enumerate(lines):
+            code = line.split("//")[0]
+            if re.search(r"\bunsafe\s+(impl|extern)\b|\bunsafe\s*\{", code):
+                wanted = "SAFETY:"
+            elif re.search(r"\bunsafe\s+fn\s+\w", code):
+                wanted = "# Safety"
+            else:
+                continue
+            if wanted not in line and wanted not in comment_above(lines, index):
+                without_reason.append(f"{place(file)}:{index + 1}")
+    assert not without_reason
+
+
+def comment_above(lines: list[str], index: int) -> str:
+    """The comment right above a line, past attributes and the beginning of the statement that the line belongs to."""
+    comment: list[str] = []
+    for line in reversed(lines[:index]):
+        stripped = line.strip()
+        if stripped.startswith("//"):
+            comment.append(stripped)
+        elif comment or not (stripped.startswith("#[") or stripped.endswith(("=", "(", "{", ".", ",", "&&", "||"))):
+            break
+    return "\n".join(comment)
+
+
+def test_layers_use_only_what_is_below() -> None:
+    upward: list[str] = []
+    for file in ENGINE_FILES:
+        layer = layer_of(file)
+        if layer == "lib":
+            continue
+        assert layer in BELOW, f"{layer} is a new layer: say in BELOW what it may use"
+        allowed = below(layer) | {layer}
+        upward += [
+            f"{place(file)}:{line} {name}" for line, name in uses(file.read_text(), "crate") if name not in allowed
+        ]
+    assert not upward
+
+
+def test_the_engine_does_not_know_python() -> None:
+    assert not [place(file) for file in ENGINE_FILES if re.search(r"\bpyo3\b", file.read_text())]
+
+
+def test_the_binding_uses_what_is_on_top() -> None:
+    used = {name for file in BINDING_FILES for _, name in uses(file.read_text(), "ringtable")}
+    assert used <= {"client", "server", "command", "table", "limits", "address"}
+
+
+def test_what_is_model_checked_takes_its_atomics_from_sync() -> None:
+    # Tests on real threads need real atomics of their own.
+    checked = [file for file in ENGINE_FILES if layer_of(file) in ("ring", "table") and file.name != "tests.rs"]
+    assert not [place(file) for file in checked if list(uses(file.read_text(), "std::sync::atomic"))]
+
+
+def test_no_file_is_dead() -> None:
+    """Every file of the engine is a module of its parent."""
+    dead: list[str] = []
+    for file in ENGINE_FILES + BINDING_FILES:
+        if file.name == "lib.rs":
+            continue
+        module = file.parent if file.name == "mod.rs" else file.with_suffix("")
+        parents = [module.parent / "mod.rs", module.parent / "lib.rs", module.parent.with_suffix(".rs")]
+        declared = re.compile(rf"\bmod {module.name};")
+        if not any(parent.exists() and declared.search(parent.read_text()) for parent in parents):
+            dead.append(place(file))
+    assert not dead

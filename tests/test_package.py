@@ -1,0 +1,108 @@
+"""What the package exports, its errors as values, and the stub against the built module."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import ringtable
+from ringtable import _errors
+from ringtable._options import check_range, format_size, parse_size
+
+ERRORS = [value for value in vars(_errors).values() if isinstance(value, type) and issubclass(value, _errors.Error)]
+
+
+def test_smoke() -> None:
+    assert ringtable.__version__
+
+
+def test_all_names_everything_public() -> None:
+    # Submodules are attributes, too, once they were imported.
+    public = {name for name, value in vars(ringtable).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    assert set(ringtable.__all__) == public | {"__version__"}
+    assert len(ringtable.__all__) == len(set(ringtable.__all__))
+
+
+def test_every_error_is_exported_and_drawn() -> None:
+    assert _errors.__doc__ is not None
+    for error in ERRORS:
+        assert getattr(ringtable, error.__name__) is error
+        assert error.__name__ in _errors.__doc__
+        assert error.__doc__
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
+    assert str(error("the message")) == "the message"
+    assert str(pickle.loads(pickle.dumps(error("the message")))) == "the message"
+
+
+@pytest.mark.parametrize(
+    ("error", "base"),
+    [
+        (ringtable.TableNotFound, ConnectionError),
+        (ringtable.ServerGone, ConnectionError),
+        (ringtable.ServerExists, OSError),
+        (ringtable.TooManyClients, ConnectionError),
+        (ringtable.Timeout, TimeoutError),
+        (ringtable.Closed, ValueError),
+        (ringtable.KeyTooLong, ValueError),
+        (ringtable.ValueTooLarge, ValueError),
+        (ringtable.OutOfMemory, MemoryError),
+        (ringtable.NotAnInteger, ValueError),
+        (ringtable.InvalidOption, ValueError),
+    ],
+)
+def test_errors_are_also_what_python_calls_them(error: type[ringtable.Error], base: type[Exception]) -> None:
+    assert issubclass(error, ringtable.Error)
+    assert issubclass(error, base)
+
+
+def test_the_stub_matches_the_module() -> None:
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy.stubtest", "ringtable._ringtable"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert Path(ringtable.__file__).with_name("py.typed").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1GiB", 1 << 30),
+        ("512MiB", 512 << 20),
+        ("512 mib", 512 << 20),
+        ("1.5KiB", 1536),
+        ("4096", 4096),
+        ("4096B", 4096),
+        (4096, 4096),
+    ],
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "1GB", "-1", "1e9", "1 GiB and more"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ringtable.InvalidOption, match="KiB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(("size", "text"), [(1 << 30, "1 GiB"), (1536, "1536 B"), (3 << 20, "3 MiB")])
+def test_sizes_are_written_in_the_largest_unit_that_fits(size: int, text: str) -> None:
+    assert format_size(size) == text
+
+
+def test_a_value_out_of_range_is_named_with_its_limits() -> None:
+    check_range("workers", 64, 1, 64, "threads")
+    with pytest.raises(ringtable.InvalidOption, match="workers is 65 threads, but has to be from 1 to 64 threads"):
+        check_range("workers", 65, 1, 64, "threads")
