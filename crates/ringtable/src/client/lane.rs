@@ -40,6 +40,8 @@ pub(super) struct LaneLink {
     spin_ns: u64,
     /// What we last published of ourselves.
     published: u64,
+    /// Whether a request found no room: then room is news too.
+    wants_room: bool,
     /// A request's bytes that did not fit: they go before anything else.
     unsent: Option<Piecemeal>,
     /// A reply that has come in part.
@@ -100,6 +102,7 @@ impl LaneLink {
             requests: Producer::default(),
             responses: Consumer::default(),
             published: 0,
+            wants_room: false,
             unsent: None,
             incoming: None,
             record: Vec::new(),
@@ -119,7 +122,8 @@ impl LaneLink {
         }
         let head = RequestHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
         let ring = Lane::new(self.mapping.words()).requests();
-        if self.requests.room(ring, head.size()).map_err(broken)? < head.size() {
+        self.wants_room = self.requests.room(ring, head.size()).map_err(broken)? < head.size();
+        if self.wants_room {
             return Ok(false);
         }
         head.write(&mut self.requests, ring);
@@ -223,7 +227,8 @@ impl LaneLink {
         // Relaxed: a hint; who acts on it looks properly.
         let lane = self.lane();
         lane.responses().tail.load(Ordering::Relaxed) != self.responses.seen()
-            || lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen()
+            || ((self.wants_room || self.unsent.is_some())
+                && lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen())
     }
 
     /// Waits until there is something new: spinning as long as that may pay, then asleep.
@@ -246,13 +251,17 @@ impl LaneLink {
             self.published = state;
             lane::announce_awake(self.lane().client_state(), state);
         }
-        let mut started = None;
+        let (mut started, mut limit_ns) = (None, self.spin_ns);
         loop {
             if self.has_news() {
                 return true;
             }
-            if !self.worker_state.load().worth_spinning(cpu) {
+            let worker = self.worker_state.load();
+            if !worker.worth_spinning_after_ringing(cpu) {
                 return false;
+            }
+            if worker.asleep {
+                limit_ns = 2 * self.spin_ns;
             }
             for _ in 0..SPINS_PER_CLOCK {
                 if self.has_news() {
@@ -261,7 +270,7 @@ impl LaneLink {
                 spin_loop();
             }
             let now = monotonic_ns();
-            if now - *started.get_or_insert(now) >= self.spin_ns {
+            if now - *started.get_or_insert(now) >= limit_ns {
                 return false;
             }
         }

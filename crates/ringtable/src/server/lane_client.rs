@@ -136,17 +136,22 @@ impl LaneClient {
         if worked {
             self.send_replies()?;
             let lane = Lane::new(self.mapping.words());
-            let published = self.responses.publish(lane.responses());
-            let released = self.requests.release(lane.requests());
-            if (published || released) && lane::must_ring(lane.client_state()) {
-                bench.statistics().rings.fetch_add(1, Ordering::Relaxed);
-                self.response_bell.ring();
-            }
+            self.responses.publish(lane.responses());
+            self.requests.release(lane.requests());
         }
         if self.closing && self.outgoing.is_empty() {
             return Err(End::Quit);
         }
         Ok(if worked { Turn::Worked } else { Turn::Idle })
+    }
+
+    /// Wakes the client if it sleeps. To be called after a turn that worked. Returns whether it had to be.
+    pub fn ring_if_asleep(&self) -> bool {
+        let asleep = lane::must_ring(self.lane().client_state());
+        if asleep {
+            self.response_bell.ring();
+        }
+        asleep
     }
 
     /// Copies (a part of) the next request into private memory. Returns the bytes taken, and whether `bench.record` now

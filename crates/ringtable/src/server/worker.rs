@@ -11,6 +11,9 @@
 //! processor, and whether it is crowded: whether the clients that sent something within the last [`WINDOW_NS`], at any
 //! worker, and the workers that served them are more than the processors there are.
 //!
+//! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first of
+//! them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
+//!
 //! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as its
 //! share goes.
 
@@ -47,6 +50,8 @@ const ROUNDS_PER_POLL: u32 = 16;
 const WINDOW_NS: u64 = 1_000_000;
 /// Looks at the lanes between two looks at the clock.
 const SPINS_PER_CLOCK: u32 = 16;
+/// Clients served before those among them that sleep are rung.
+const RINGS_GATHERED_MAX: usize = 16;
 /// Most events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 /// A buffer larger than this is not kept from one request to the next.
@@ -212,6 +217,8 @@ pub(super) struct Worker {
     places: Vec<Place>,
     free: Vec<usize>,
     hot: Vec<usize>,
+    /// Lanes that were served and may have to be rung.
+    served: Vec<usize>,
     last_work_ns: u64,
     busy_rounds: u32,
     /// What we last published of ourselves.
@@ -244,6 +251,7 @@ impl Worker {
             places: Vec::new(),
             free: Vec::new(),
             hot: Vec::new(),
+            served: Vec::new(),
             last_work_ns: 0,
             busy_rounds: 0,
             published: 0,
@@ -330,8 +338,23 @@ impl Worker {
                 }
             }
             index += 1;
+            if self.served.len() >= RINGS_GATHERED_MAX {
+                self.ring_served();
+            }
         }
+        self.ring_served();
         worked
+    }
+
+    /// Wakes the clients that were served and sleep.
+    fn ring_served(&mut self) {
+        for place in self.served.drain(..) {
+            if let Some(Client { connection: Connection::Lane(lane), .. }) = &self.places[place].client
+                && lane.ring_if_asleep()
+            {
+                self.bench.statistics().rings.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// One turn of one client, which may be its last. Returns whether there was anything to do.
@@ -345,6 +368,9 @@ impl Worker {
         match turn {
             Ok(Turn::Idle) => return false,
             Ok(Turn::Worked) => {
+                if let Connection::Lane(_) = client.connection {
+                    self.served.push(place);
+                }
                 if client.window != self.window {
                     client.window = self.window;
                     self.active_in_window += 1;
@@ -427,6 +453,7 @@ impl Worker {
                 self.hot.swap_remove(index);
             }
         }
+        self.ring_served();
         if !worked {
             self.poll(true);
             self.bench.statistics().wakeups.fetch_add(1, Ordering::Relaxed);
