@@ -10,7 +10,7 @@ use crate::command::reply::Reply;
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
-use crate::ring::wait::State;
+use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
@@ -38,6 +38,7 @@ pub(super) struct LaneLink {
     /// The worker's line in the table's header.
     worker_state: WorkerState,
     spin_ns: u64,
+    yields: Yields,
     /// What we last published of ourselves.
     published: u64,
     /// Whether a request found no room: then room is news too.
@@ -101,6 +102,7 @@ impl LaneLink {
             listener,
             requests: Producer::default(),
             responses: Consumer::default(),
+            yields: Yields::default(),
             published: 0,
             wants_room: false,
             unsent: None,
@@ -241,6 +243,9 @@ impl LaneLink {
         if self.spin() {
             return Ok(());
         }
+        if self.worker_state.load().crowded && self.yield_until_news() {
+            return Ok(());
+        }
         self.sleep(patience)
     }
 
@@ -274,6 +279,14 @@ impl LaneLink {
                 return false;
             }
         }
+    }
+
+    /// Gives way to the others of a crowd, one of whom is the worker.
+    fn yield_until_news(&mut self) -> bool {
+        let mut yields = self.yields;
+        let news = yields.until(self.spin_ns, monotonic_ns, || self.has_news());
+        self.yields = yields;
+        news
     }
 
     #[cold]

@@ -15,6 +15,11 @@
 //! choice would have cost (the ski-rental argument: A. Karlin et al., "Competitive randomized algorithms for
 //! non-uniform problems", SODA 1990).
 //!
+//! In a crowd, parking at once is right but dear: every message then costs a wake-up, and with it an interrupt to another
+//! processor. So before parking one gives way ([`Yields`]) a few times: whoever is awaited is likely among those who run
+//! meanwhile, and finds nobody to wake. That holds as long as the others give way in their turn. Next to somebody who
+//! computes, a yield takes a whole time slice; one such yield, and yielding is left alone for a while.
+//!
 //! # Not promised
 //!
 //! Processors change hands at any time: what is published is a hint, and a wrong one costs microseconds only.
@@ -59,6 +64,48 @@ impl State {
     }
 }
 
+/// Waiting by giving way to others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Yields {
+    /// Waits for which yielding is left alone.
+    skip: u32,
+}
+
+impl Yields {
+    /// Fewest yields before giving up: one lets the others of our processor run, the next sees what came of it.
+    const COUNT_MIN: u32 = 3;
+    /// A yield that takes longer than this was taken by somebody who computes, in nanoseconds.
+    const COSTLY_NS: u64 = 1_000_000;
+    /// Waits for which yielding is left alone after that.
+    const SKIP: u32 = 1_000;
+
+    /// Yields until there is news, for at least `limit_ns` nanoseconds of `clock`. Returns whether there is.
+    pub fn until(&mut self, limit_ns: u64, clock: impl Fn() -> u64, news: impl Fn() -> bool) -> bool {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        let started = clock();
+        let (mut last, mut count) = (started, 0);
+        loop {
+            crate::sync::yield_now();
+            if news() {
+                return true;
+            }
+            let now = clock();
+            if now - last > Self::COSTLY_NS {
+                self.skip = Self::SKIP;
+                return false;
+            }
+            last = now;
+            count += 1;
+            if count >= Self::COUNT_MIN && now - started >= limit_ns {
+                return false;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +120,24 @@ mod tests {
         assert!(State { asleep: true, cpu: 0, ..awake }.worth_spinning_after_ringing(0));
         assert!(!State { asleep: true, crowded: true, ..awake }.worth_spinning_after_ringing(0));
         assert!(!State { crowded: true, ..awake }.worth_spinning(0));
+    }
+
+    #[test]
+    fn yielding_ends_by_news_by_time_and_by_cost() {
+        let time = std::cell::Cell::new(0);
+        let clock = |step: u64| {
+            let time = &time;
+            move || {
+                time.set(time.get() + step);
+                time.get()
+            }
+        };
+        assert!(Yields::default().until(100, clock(10), || time.get() > 50));
+        assert!(!Yields::default().until(100, clock(10), || false));
+        let mut yields = Yields::default();
+        assert!(!yields.until(u64::MAX, clock(Yields::COSTLY_NS + 1), || false));
+        let before = time.get();
+        assert!(!yields.until(100, clock(10), || false));
+        assert_eq!(time.get(), before, "left alone after a costly one");
     }
 }

@@ -155,7 +155,9 @@ fn admit(connection: std::os::unix::net::UnixStream, shared: &Shared) {
         );
         return;
     }
-    if let Some(worker) = shared.workers.iter().min_by_key(|worker| worker.clients()) {
+    // More workers than processors serve nobody faster, and cost a switch between threads for every request.
+    let useful = shared.workers.len().min(shared.cpus);
+    if let Some(worker) = shared.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
         shared.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
         worker.deliver(std::os::fd::OwnedFd::from(connection).into());
     }

@@ -32,7 +32,7 @@ use super::statistics::{End, WorkerStatistics};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
 use crate::command::{self, Command, Context, Effect};
-use crate::ring::wait::State;
+use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
@@ -221,6 +221,7 @@ pub(super) struct Worker {
     served: Vec<usize>,
     last_work_ns: u64,
     busy_rounds: u32,
+    yields: Yields,
     /// What we last published of ourselves.
     published: u64,
     crowded: bool,
@@ -254,6 +255,7 @@ impl Worker {
             served: Vec::new(),
             last_work_ns: 0,
             busy_rounds: 0,
+            yields: Yields::default(),
             published: 0,
             crowded: false,
             window: 0,
@@ -278,7 +280,7 @@ impl Worker {
                 }
             } else if self.may_spin(now) {
                 self.spin();
-            } else {
+            } else if !(self.crowded && self.yield_until_news()) {
                 self.sleep();
             }
         }
@@ -431,6 +433,14 @@ impl Worker {
             }
             spin_loop();
         }
+    }
+
+    /// Gives way to the others of a crowd, whose requests we wait for.
+    fn yield_until_news(&mut self) -> bool {
+        let mut yields = self.yields;
+        let news = yields.until(self.bench.shared.spin_ns, monotonic_ns, || self.lanes().any(LaneClient::has_news));
+        self.yields = yields;
+        news
     }
 
     fn lanes(&self) -> impl Iterator<Item = &LaneClient> {
