@@ -164,6 +164,9 @@ impl Connection {
             None => Err(Error::Closed),
         });
         if let Err(Error::Gone(_)) = &result {
+            if self.is_closed() {
+                return Err(Error::Closed); // by another thread, while we waited
+            }
             // Relaxed: a flag that guards nothing; direct reads look at it.
             self.gone.store(true, Ordering::Relaxed);
         }
@@ -188,6 +191,10 @@ impl Connection {
             *link = None;
             Ok(())
         });
+        // Other threads may be reading; they find nothing, ask the link, and learn that it is closed.
+        if let Some(reader) = &self.reader {
+            let _ = reader.memory().let_go();
+        }
     }
 
     /// Makes sure that the server lived a moment ago, before a read that does not ask it.

@@ -28,7 +28,6 @@ pub mod wake;
 mod worker;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -39,7 +38,7 @@ use crate::address::AddressError;
 use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork;
+use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
 use crate::table::{self, Table, WriteError};
@@ -133,7 +132,7 @@ struct Shared {
     table: Arc<Table<Mapping>>,
     segment: Segment,
     /// The table as clients get it.
-    table_read_only: OwnedFd,
+    table_read_only: Descriptor,
     statistics: Statistics,
     workers: Vec<worker::Mailbox>,
     clients_max: usize,
@@ -153,14 +152,21 @@ impl Shared {
     }
 }
 
-/// A running server. Dropping it stops it.
+/// A server. Dropping it stops it.
 pub struct Server {
-    shared: Arc<Shared>,
-    listener: Option<Listener>,
     path: PathBuf,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    stopped: (Mutex<bool>, Condvar),
+    workers: usize,
+    /// Until it is stopped.
+    running: Mutex<Option<Running>>,
+    stopped: Condvar,
     generation: u64,
+}
+
+/// What a server has while it runs.
+struct Running {
+    shared: Arc<Shared>,
+    listener: Listener,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -193,7 +199,7 @@ impl Server {
         let shared = Arc::new(Shared {
             table: Arc::new(table),
             segment,
-            table_read_only,
+            table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
             workers: doing("making doorbells", mailboxes)?,
             clients_max: options.clients_max,
@@ -203,35 +209,20 @@ impl Server {
             stopping: AtomicBool::new(false),
             stop_bell: doing("making a doorbell", Doorbell::new())?,
         });
-        let server = Self {
-            path: listener.path().to_path_buf(),
-            listener: Some(listener),
-            shared,
-            threads: Mutex::default(),
-            stopped: Default::default(),
-            generation: fork::generation(),
-        };
         raise_descriptor_limit();
-        server.spawn(options.workers)?;
-        Ok(server)
-    }
-
-    fn spawn(&self, workers: usize) -> Result<(), Error> {
-        let mut threads = lock(&self.threads);
-        for index in 0..workers {
-            let worker = doing("making an epoll instance", worker::Worker::new(index, Arc::clone(&self.shared)))?;
-            let builder = std::thread::Builder::new().name(format!("ringtable-{index}"));
-            threads.push(doing("starting a worker thread", builder.spawn(move || worker.run()))?);
+        let path = listener.path().to_path_buf();
+        let mut running = Running { shared, listener, threads: Vec::new() };
+        if let Err(error) = running.spawn() {
+            running.stop();
+            return Err(error);
         }
-        let shared = Arc::clone(&self.shared);
-        let socket = match &self.listener {
-            Some(listener) => doing("sharing the socket", listener.socket())?,
-            None => return Ok(()),
-        };
-        let builder = std::thread::Builder::new().name("ringtable-accept".into());
-        threads
-            .push(doing("starting the accepting thread", builder.spawn(move || listener::accept(&socket, &shared)))?);
-        Ok(())
+        Ok(Self {
+            path,
+            workers: options.workers,
+            running: Mutex::new(Some(running)),
+            stopped: Condvar::new(),
+            generation: fork::generation(),
+        })
     }
 
     /// The path of the server's socket.
@@ -239,26 +230,29 @@ impl Server {
         &self.path
     }
 
-    /// How many worker threads there are.
+    /// How many worker threads it has.
     pub fn workers(&self) -> usize {
-        self.shared.workers.len()
+        self.workers
     }
 
     /// Whether it has not been stopped. In a forked child, no server runs.
     pub fn is_running(&self) -> bool {
-        self.generation == fork::generation() && !*lock(&self.stopped.0)
+        self.generation == fork::generation() && lock(&self.running).is_some()
     }
 
     /// Waits until the server is stopped, at most for `timeout`. Returns whether it is.
     pub fn wait(&self, timeout: Duration) -> bool {
+        if self.generation != fork::generation() {
+            return true;
+        }
         let deadline = Instant::now() + timeout;
-        let mut stopped = lock(&self.stopped.0);
-        while !*stopped {
+        let mut running = lock(&self.running);
+        while running.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            stopped = match self.stopped.1.wait_timeout(stopped, left) {
+            running = match self.stopped.wait_timeout(running, left) {
                 Ok((guard, _)) => guard,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -266,32 +260,15 @@ impl Server {
         true
     }
 
-    /// Stops the server: tells clients, ends the threads, removes the socket. May be called again.
+    /// Stops the server: tells clients, ends the threads, removes the socket, frees all memory. May be called again.
     pub fn stop(&self) {
-        if self.generation != fork::generation() {
-            return; // a forked child has inherited neither threads nor sockets
+        // A forked child has inherited neither threads nor sockets, and the lock may be held by a thread it has not.
+        if self.generation == fork::generation()
+            && let Some(running) = lock(&self.running).take()
+        {
+            running.stop();
+            self.stopped.notify_all();
         }
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        if threads.is_empty() {
-            return;
-        }
-        // New clients must not find the door, before those inside are told.
-        if let Some(listener) = &self.listener {
-            listener.remove();
-        }
-        self.shared.table.close();
-        // Release: pairs with the Acquire in the threads' loops.
-        self.shared.stopping.store(true, Ordering::Release);
-        self.shared.stop_bell.ring();
-        for worker in &self.shared.workers {
-            worker.ring();
-        }
-        for thread in threads {
-            // A thread that panicked has said so on standard error; the others are stopped all the same.
-            let _ = thread.join();
-        }
-        *lock(&self.stopped.0) = true;
-        self.stopped.1.notify_all();
     }
 }
 
@@ -300,7 +277,39 @@ impl Drop for Server {
         self.stop();
         if self.generation != fork::generation() {
             // Dropping a listener removes files, and these are the parent's.
-            std::mem::forget(self.listener.take());
+            std::mem::forget(std::mem::replace(&mut self.running, Mutex::new(None)));
+        }
+    }
+}
+
+impl Running {
+    fn spawn(&mut self) -> Result<(), Error> {
+        for index in 0..self.shared.workers.len() {
+            let worker = doing("making an epoll instance", worker::Worker::new(index, Arc::clone(&self.shared)))?;
+            let builder = std::thread::Builder::new().name(format!("ringtable-{index}"));
+            self.threads.push(doing("starting a worker thread", builder.spawn(move || worker.run()))?);
+        }
+        let shared = Arc::clone(&self.shared);
+        let socket = doing("sharing the socket", self.listener.socket())?;
+        let builder = std::thread::Builder::new().name("ringtable-accept".into());
+        let accept = builder.spawn(move || listener::accept(&socket, &shared));
+        self.threads.push(doing("starting the accepting thread", accept)?);
+        Ok(())
+    }
+
+    fn stop(self) {
+        // New clients must not find the door, before those inside are told.
+        self.listener.remove();
+        self.shared.table.close();
+        // Release: pairs with the Acquire in the threads' loops.
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop_bell.ring();
+        for worker in &self.shared.workers {
+            worker.ring();
+        }
+        for thread in self.threads {
+            // A thread that panicked has said so on standard error; the others are stopped all the same.
+            let _ = thread.join();
         }
     }
 }

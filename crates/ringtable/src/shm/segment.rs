@@ -130,6 +130,26 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Lets go of the shared memory while others may still be reading it: from now on all words are zero.
+    ///
+    /// The range stays mapped (to nothing) until the mapping is dropped, so that no reader faults; every reader of a
+    /// segment checks what it finds, and finds nothing in zeroes.
+    pub fn let_go(&self) -> io::Result<()> {
+        if self.generation != fork::generation() {
+            return Ok(()); // not inherited
+        }
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: the range is ours, and stays readable memory of words; what changes is what they hold, as they may at
+        // any time. The kernel replaces the mapping in one step, so no access falls in between.
+        #[allow(unsafe_code)]
+        unsafe {
+            rustix::mm::mmap_anonymous(self.start.as_ptr().cast(), self.size, ProtFlags::READ, flags)?;
+        }
+        Ok(())
+    }
+}
+
 impl Memory for Mapping {
     #[inline]
     fn words(&self) -> &[AtomicU64] {
@@ -171,6 +191,16 @@ mod tests {
         assert_eq!(read_only.words()[7].load(Ordering::Relaxed), 42);
         assert!(rustix::fs::ftruncate(&segment.fd, 0).is_err());
         assert!(rustix::fs::ftruncate(&segment.fd, 8192).is_err());
+    }
+
+    #[test]
+    fn a_mapping_that_was_let_go_is_all_zeroes() {
+        let segment = Segment::create("ringtable-test", 8192).unwrap();
+        segment.map_writable().unwrap().words()[1000].store(42, Ordering::Relaxed);
+        let mapping = segment.map_read_only().unwrap();
+        assert_eq!(mapping.words()[1000].load(Ordering::Relaxed), 42);
+        mapping.let_go().unwrap();
+        assert!(mapping.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

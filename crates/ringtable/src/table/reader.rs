@@ -139,6 +139,11 @@ impl<M: Memory> Reader<M> {
         &self.constants
     }
 
+    /// The segment's memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// The words of the segment.
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
