@@ -240,9 +240,9 @@ impl TableCore {
 
     /// Write `key`; return whether it was done.
     ///
-    /// `value` is anything with the buffer protocol, up to 512 MiB. `ttl` is in seconds: afterwards the key is absent. With
-    /// `nx` it is written only if absent, with `xx` only if present. `writes` overrides the table's own: a posted write
-    /// returns `True` once it is on its way, and its error surfaces at the next call.
+    /// `value` is anything with the buffer protocol, up to 512 MiB. `ttl` is in seconds: afterwards the key is
+    /// absent. With `nx` it is written only if absent, with `xx` only if present. `writes` overrides the table's own:
+    /// a posted write returns `True` once it is on its way, and its error surfaces at the next call.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
     #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, writes=None))]
@@ -445,8 +445,8 @@ pub fn lane_request() -> Vec<String> {
 
 /// Run the classic client's loop: return `loops`, `operations`, `seconds`, `user_s` and `system_s`.
 ///
-/// With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message if
-/// the table does not hold what was put into it.
+/// With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message
+/// if the table does not hold what was put into it.
 #[pyfunction]
 #[pyo3(signature = (address, outer, inner, *, seed, reads="direct", timeout=None))]
 pub fn classic_client<'py>(

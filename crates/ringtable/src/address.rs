@@ -1,7 +1,7 @@
 //! Where a server is found: a table's name, a path, or a `unix://` URL, all of which mean a unix socket.
 //!
-//! Names live in one directory per user: `$RINGTABLE_DIR`, else `$XDG_RUNTIME_DIR/ringtable`, else a folder of the user's
-//! under `/tmp`.
+//! Names live in one directory per user: `$RINGTABLE_DIR`, else `$XDG_RUNTIME_DIR/ringtable`, else a folder of the
+//! user's under `/tmp`.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,8 @@ pub enum AddressError {
     Url(String),
     /// The path does not fit a socket address.
     #[error(
-        "the socket path '{path}' has {size} bytes, at most {SOCKET_PATH_SIZE_MAX} are allowed: choose a shorter $RINGTABLE_DIR"
+        "the socket path '{path}' has {size} bytes, at most {SOCKET_PATH_SIZE_MAX} are allowed: choose a shorter \
+         $RINGTABLE_DIR"
     )]
     TooLong {
         /// The path.

@@ -14,7 +14,7 @@ pub const BUCKETS_DEFAULT: u64 = 10_000;
 /// Most buckets a table may start with.
 pub const BUCKETS_MAX: u64 = 1 << 32;
 /// Entries per bucket (of seven slots) above which the table grows by one bucket.
-pub const BUCKET_LOAD: u64 = 5;
+pub const BUCKET_LOAD: u64 = if cfg!(loom) { 1 } else { 5 };
 
 /// Bytes of the table segment, unless told otherwise.
 pub const MAX_MEMORY_DEFAULT: u64 = 1 << 30;

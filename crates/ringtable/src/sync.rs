@@ -154,3 +154,28 @@ pub fn prefetch(word: &AtomicU64) {
     #[cfg(not(all(target_arch = "x86_64", not(loom))))]
     let _ = word;
 }
+
+/// Running models: all interleavings of a model's threads, and all values that each of their loads may see.
+#[cfg(all(test, loom))]
+pub mod model {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc;
+
+    /// Runs `model` in every way there is (within `LOOM_MAX_PREEMPTIONS`, see `scripts/loom.sh`), and returns every
+    /// outcome there was: so a test also shows that what it allows does happen, and that its model is not an empty one.
+    ///
+    /// What is forbidden is for `model` to assert; begin those messages with "forbidden", `scripts/weakened.sh` looks
+    /// for it.
+    pub fn outcomes<O: Ord + Send + 'static>(model: impl Fn() -> O + Send + Sync + 'static) -> BTreeSet<O> {
+        let mut builder = loom::model::Builder::new();
+        // What is done before the threads begin counts too.
+        builder.max_branches = 10_000;
+        // A channel, since what one run leaves for the next ones must not be an object of the model.
+        let (sender, outcomes) = mpsc::channel();
+        builder.check(move || {
+            let outcome = model();
+            sender.send(outcome).expect("the receiver outlives the model");
+        });
+        outcomes.into_iter().collect()
+    }
+}

@@ -50,8 +50,8 @@ pub(super) struct LaneLink {
     record: Vec<u8>,
 }
 
-/// Where the worker says whether to spin for it: a word of the table's mapping, which lives as long as the reader beside
-/// the link in its connection.
+/// Where the worker says whether to spin for it: a word of the table's mapping, which lives as long as the reader
+/// beside the link in its connection.
 struct WorkerState(*const AtomicU64);
 
 // SAFETY: the word is an atomic in a mapping that outlives the link.
@@ -132,8 +132,9 @@ impl LaneLink {
         Ok(true)
     }
 
-    /// For a request that the ring cannot hold: the link owns a copy of it from now on, and sends it on as room appears,
-    /// even if the caller loses patience. Returns whether the link has taken it over; a request that will fit is left.
+    /// For a request that the ring cannot hold: the link owns a copy of it from now on, and sends it on as room
+    /// appears, even if the caller loses patience. Returns whether the link has taken it over; a request that will
+    /// fit is left.
     pub fn push_in_pieces(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
         let head = RequestHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
         if self.unsent.is_some() || head.size() <= limits::LANE_RING_SIZE {

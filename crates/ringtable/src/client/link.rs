@@ -2,10 +2,10 @@
 //!
 //! # Design
 //!
-//! Replies come in the order of requests, so they need no names. A request is pushed (which takes replies when it has to
-//! wait for room, so nothing deadlocks), all that was pushed is published, replies are received. Some replies nobody
-//! waits for: those of posted writes, and of calls that were given up; they are *owed*, and are dealt with as they come,
-//! before any reply that somebody waits for.
+//! Replies come in the order of requests, so they need no names. A request is pushed (which takes replies when it has
+//! to wait for room, so nothing deadlocks), all that was pushed is published, replies are received. Some replies
+//! nobody waits for: those of posted writes, and of calls that were given up; they are *owed*, and are dealt with as
+//! they come, before any reply that somebody waits for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -77,7 +77,11 @@ impl Link {
     ) -> Result<(), Error> {
         self.begin()?;
         for index in 0..count {
-            request(self, index, patience)?;
+            if let Err(error) = request(self, index, patience) {
+                // What was pushed is done now, not at some later call.
+                let _ = self.publish(patience);
+                return Err(error);
+            }
             self.outstanding += 1;
             if (index + 1).is_multiple_of(PUBLISH_EVERY) {
                 self.publish(patience)?;

@@ -56,8 +56,8 @@ pub(super) fn quit(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Re
     Ok(())
 }
 
-/// `RING.LANE lane-version commands-fingerprint`: upgrades a unix socket to a lane. The server answers itself, since the
-/// answer carries descriptors.
+/// `RING.LANE lane-version commands-fingerprint`: upgrades a unix socket to a lane. The server answers itself, since
+/// the answer carries descriptors.
 pub(super) fn ring_lane(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let ours = [LANE_VERSION.to_string(), format!("{:016x}", *FINGERPRINT)];
     if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {

@@ -1,7 +1,7 @@
 //! Commands on keys: reading, writing, deleting, counting, expiring.
 //!
-//! Anything that reads and then writes (`INCRBY`, `EXPIRE`) is a compare-and-set loop on the entry's version: an attempt
-//! fails only if somebody else's write succeeded in between.
+//! Anything that reads and then writes (`INCRBY`, `EXPIRE`) is a compare-and-set loop on the entry's version: an
+//! attempt fails only if somebody else's write succeeded in between.
 
 use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::{Context, Refusal};

@@ -7,8 +7,8 @@
 //! - [`resp`]: requests and replies as the Redis protocol has them,
 //! - [`record`]: requests and replies as they flow through a lane.
 //!
-//! Both codecs decode to the same [`Command`], and one [`execute`] serves both. To add a command, write its function and
-//! add its line to [`COMMANDS`]: everything else (arity checks, both transports, the pipeline) follows from that.
+//! Both codecs decode to the same [`Command`], and one [`execute`] serves both. To add a command, write its function
+//! and add its line to [`COMMANDS`]: everything else (arity checks, both transports, the pipeline) follows from that.
 
 pub mod arguments;
 pub mod connection;

@@ -9,8 +9,8 @@
 //!           …        by kind: nothing, a 64-bit number, bytes, or (array, map) a count and that many replies
 //! ```
 //!
-//! A record's size comes first, so that either side knows at once how much to wait for, and a value larger than the ring
-//! flows through in pieces. Inside an array the sizes of arrays are 0: only the outermost one is needed.
+//! A record's size comes first, so that either side knows at once how much to wait for, and a value larger than the
+//! ring flows through in pieces. Inside an array the sizes of arrays are 0: only the outermost one is needed.
 //!
 //! Everything here works on private copies (I4): what was checked cannot change any more.
 

@@ -7,3 +7,8 @@
 pub mod lane;
 pub mod spsc;
 pub mod wait;
+
+#[cfg(all(test, loom))]
+mod loom_doorbell;
+#[cfg(all(test, loom))]
+mod loom_spsc;

@@ -15,10 +15,11 @@
 //! choice would have cost (the ski-rental argument: A. Karlin et al., "Competitive randomized algorithms for
 //! non-uniform problems", SODA 1990).
 //!
-//! In a crowd, parking at once is right but dear: every message then costs a wake-up, and with it an interrupt to another
-//! processor. So before parking one gives way ([`Yields`]) a few times: whoever is awaited is likely among those who run
-//! meanwhile, and finds nobody to wake. That holds as long as the others give way in their turn. Next to somebody who
-//! computes, a yield takes a whole time slice; one such yield, and yielding is left alone for a while.
+//! In a crowd, parking at once is right but dear: every message then costs a wake-up, and with it an interrupt to
+//! another processor. So before parking one gives way ([`Yields`]) a few times: whoever is awaited is likely among
+//! those who run meanwhile, and finds nobody to wake. That holds as long as the others give way in their turn. Next
+//! to somebody who computes, a yield takes a whole time slice; one such yield, and yielding is left alone for a
+//! while.
 //!
 //! # Not promised
 //!

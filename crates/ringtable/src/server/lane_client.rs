@@ -267,8 +267,12 @@ impl LaneClient {
                 _ => break,
             }
         }
+    }
+
+    /// Forgets a request that will never be complete.
+    pub fn drop_unfinished(&mut self, shared: &Shared) {
         if let Some(unfinished) = self.unfinished.take() {
-            bench.shared.statistics.unfinished.fetch_sub(unfinished.bytes.len() as u64, Ordering::Relaxed);
+            shared.statistics.unfinished.fetch_sub(unfinished.bytes.len() as u64, Ordering::Relaxed);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The socket at the door, and the guarantee that a name has one server.
 //!
-//! Beside `NAME.sock` lies `NAME.lock`, on which a server holds an exclusive `flock` for as long as it lives. Who gets the
-//! lock is the server; a socket that lies there all the same is a dead one's and is replaced. The lock goes with the
-//! process, however it dies.
+//! Beside `NAME.sock` lies `NAME.lock`, on which a server holds an exclusive `flock` for as long as it lives. Who
+//! gets the lock is the server; a socket that lies there all the same is a dead one's and is replaced. The lock goes
+//! with the process, however it dies.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -11,8 +11,8 @@
 //! - **I1** A client is alive exactly as long as its socket.
 //! - **I4** Nothing a client can write is believed: it is copied, checked, then used, and what is wrong ends that one
 //!   client's connection with a counted reason.
-//! - **I5** No client makes a worker wait: every system call on a client's descriptors is non-blocking, and work per turn
-//!   is bounded.
+//! - **I5** No client makes a worker wait: every system call on a client's descriptors is non-blocking, and work per
+//!   turn is bounded.
 //!
 //! # Threads
 //!

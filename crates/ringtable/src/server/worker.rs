@@ -11,11 +11,11 @@
 //! processor, and whether it is crowded: whether the clients that sent something within the last [`WINDOW_NS`], at any
 //! worker, and the workers that served them are more than the processors there are.
 //!
-//! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first of
-//! them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
+//! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first
+//! of them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
 //!
-//! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as its
-//! share goes.
+//! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as
+//! its share goes.
 
 use std::io;
 use std::ops::Range;
@@ -388,7 +388,8 @@ impl Worker {
         true
     }
 
-    /// Makes a hot client cold. Returns whether that worked out: with a lane, a request may have come at the last moment.
+    /// Makes a hot client cold. Returns whether that worked out: with a lane, a request may have come at the last
+    /// moment.
     fn cool(&mut self, place: usize) -> bool {
         if let Some(Client { connection: Connection::Lane(lane), .. }) = &self.places[place].client {
             lane.announce_sleep();
@@ -555,6 +556,7 @@ impl Worker {
                     lane.execute_rest(&mut self.bench);
                     self.bench.end_turn();
                 }
+                lane.drop_unfinished(&self.bench.shared);
                 lane.say_goodbye(end);
                 self.bench.shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
             }

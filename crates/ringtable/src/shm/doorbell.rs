@@ -4,10 +4,10 @@
 //! spends a system call on reading the counter back (2^64 rings would fill it).
 //!
 //! Towards the server a client rings a [`Doorbell`] that the worker's epoll watches: whatever the client does to that
-//! eventfd, the worker neither reads nor writes it. Towards the client the server rings a doorbell of its own, and the
-//! client holds no descriptor of it, only a [`Listener`], an epoll instance in which the server has put it. That matters
-//! for I5: `O_NONBLOCK` belongs to the file that all copies of a descriptor share, so a client holding the eventfd could
-//! fill its counter, clear the flag, and make the worker's next ring wait for ever.
+//! eventfd, the worker neither reads nor writes it. Towards the client the server rings a doorbell of its own, and
+//! the client holds no descriptor of it, only a [`Listener`], an epoll instance in which the server has put it. That
+//! matters for I5: `O_NONBLOCK` belongs to the file that all copies of a descriptor share, so a client holding the
+//! eventfd could fill its counter, clear the flag, and make the worker's next ring wait for ever.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,7 +39,8 @@ impl Doorbell {
         Self(fd.into())
     }
 
-    /// Wakes whoever watches. Errors do not matter: a full counter has been rung before, and a dead peer shows elsewhere.
+    /// Wakes whoever watches. Errors do not matter: a full counter has been rung before, and a dead peer shows
+    /// elsewhere.
     pub fn ring(&self) {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }

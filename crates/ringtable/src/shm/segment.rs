@@ -14,13 +14,14 @@ use std::ptr::NonNull;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
-use super::fork;
+use super::fork::{self, Descriptor};
 use crate::sync::{AtomicU64, Memory};
 
-/// A sealed memfd. The descriptor allows writing: it never leaves the process, except for lanes, which are the client's.
+/// A sealed memfd. The descriptor allows writing: it never leaves the process, except for lanes, which are the
+/// client's.
 #[derive(Debug)]
 pub struct Segment {
-    fd: OwnedFd,
+    fd: Descriptor,
     size: usize,
 }
 
@@ -38,7 +39,7 @@ impl Segment {
         rustix::fs::ftruncate(&fd, size as u64)?;
         rustix::fs::fchmod(&fd, Mode::RUSR)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
-        Ok(Self { fd, size })
+        Ok(Self { fd: fd.into(), size })
     }
 
     /// Takes a segment that another process passed, after checking that nobody can shrink it under our mapping.
@@ -52,7 +53,7 @@ impl Segment {
         if size == 0 || size % 4096 != 0 {
             return Err(io::Error::other(format!("the segment has {size} bytes, not a multiple of 4096")));
         }
-        Ok(Self { fd, size })
+        Ok(Self { fd: fd.into(), size })
     }
 
     /// Seals the seals; with `strict`, also against any further writable mapping or write by anyone, root included.
@@ -116,7 +117,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(fd: &OwnedFd, size: usize, protection: ProtFlags) -> io::Result<Self> {
+    fn new(fd: impl AsFd, size: usize, protection: ProtFlags) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         #[allow(unsafe_code)]
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };

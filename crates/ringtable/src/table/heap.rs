@@ -8,8 +8,8 @@
 //! until needed. Each worker has a [`Cache`] of free slots per class, refilled and emptied in batches, so that the one
 //! lock here is taken once in [`BATCH`] operations.
 //!
-//! Size classes go in steps of 8 bytes up to 256 bytes and in steps of 12.5 % up to 256 KiB: the finer steps at the small
-//! end are what keeps an entry of 16 + 100 bytes within its 40 bytes of overhead.
+//! Size classes go in steps of 8 bytes up to 256 bytes and in steps of 12.5 % up to 256 KiB: the finer steps at the
+//! small end are what keeps an entry of 16 + 100 bytes within its 40 bytes of overhead.
 //!
 //! # Invariants
 //!
@@ -21,9 +21,9 @@
 //!
 //! # Not promised
 //!
-//! Memory that all workers together hold in their caches (at most 64 KiB per class and worker) is not lent to others, so
-//! a table may be found full that much too early. Pages are not moved: a long-lived entry on a low page can keep the
-//! bucket array from growing, which makes chains longer and nothing else.
+//! Memory that all workers together hold in their caches (at most 64 KiB per class and worker) is not lent to others,
+//! so a table may be found full that much too early. Pages are not moved: a long-lived entry on a low page can keep
+//! the bucket array from growing, which makes chains longer and nothing else.
 
 use std::collections::BTreeMap;
 

@@ -23,6 +23,10 @@ pub mod layout;
 pub mod reader;
 pub mod writer;
 
+#[cfg(all(test, loom))]
+mod loom_bucket;
+#[cfg(all(test, loom))]
+mod loom_table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

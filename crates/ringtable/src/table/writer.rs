@@ -2,10 +2,10 @@
 //!
 //! # Design
 //!
-//! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right one,
-//! swings one slot, unlocks, and only then frees the old entry. Everything conditional is one primitive, [`Writer::put`]
-//! with a [`Guard`]: "if absent", "if present", "if still this version". Increments and changes of expiry read without a
-//! lock and put with `Guard::Version`; somebody always wins, so that is lock-free.
+//! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right
+//! one, swings one slot, unlocks, and only then frees the old entry. Everything conditional is one primitive,
+//! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments and changes of
+//! expiry read without a lock and put with `Guard::Version`; somebody always wins, so that is lock-free.
 //!
 //! Growth is linear hashing, a bucket at a time: after an insert that makes the table too full, the worker locks the
 //! bucket to split and its new sibling, moves entries, publishes the new count, and unlocks both. No pause, no second
