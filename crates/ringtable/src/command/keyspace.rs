@@ -4,7 +4,7 @@
 //! attempt fails only if somebody else's write succeeded in between.
 
 use super::arguments::{Arguments, not_an_integer, parse_integer};
-use super::{Context, Refusal};
+use super::{Context, Effect, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::reader::{Found, Presence, Want};
@@ -213,13 +213,21 @@ pub(super) fn dbsize(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), 
     Ok(())
 }
 
-/// `FLUSHALL [SYNC | ASYNC]`
+/// Buckets that `FLUSHALL` clears in one turn: about half a millisecond, for which the worker's other clients wait.
+const CLEARED_PER_TURN: u64 = 1_000;
+
+/// `FLUSHALL [SYNC | ASYNC]`: in several turns, so that other clients go on.
 pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     if !arguments.iter().all(|mode| mode.eq_ignore_ascii_case(b"SYNC") || mode.eq_ignore_ascii_case(b"ASYNC")) {
         return Err(Refusal::err("syntax error"));
     }
-    context.writer.clear();
-    context.reply.ok();
+    match context.writer.clear_some(context.progress, CLEARED_PER_TURN) {
+        Some(next) => {
+            context.progress = next;
+            context.effect = Effect::Again;
+        }
+        None => context.reply.ok(),
+    }
     Ok(())
 }
 

@@ -118,6 +118,8 @@ pub enum Effect {
     Protocol(resp::Protocol),
     /// Answer with a lane; the command has written no reply.
     Lane,
+    /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply.
+    Again,
 }
 
 /// Figures that the server adds to the table's own.
@@ -138,6 +140,8 @@ pub struct Context<'a> {
     pub host: &'a dyn Host,
     /// The version of RESP that the connection speaks; a lane counts as 3.
     pub protocol: resp::Protocol,
+    /// How far a command that takes several turns has come; 0 at its begin.
+    pub progress: u64,
     /// What the connection has to do besides.
     pub effect: Effect,
 }
@@ -166,7 +170,7 @@ impl From<WriteError> for Refusal {
     }
 }
 
-/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`]).
+/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`] and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     let outcome = if spec.arity.contains(&arguments.len()) {

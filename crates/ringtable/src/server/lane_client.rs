@@ -9,6 +9,7 @@ use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
 use super::{Shared, doing};
 use crate::command::Effect;
 use crate::command::record::{self, RecordWriter};
+use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
@@ -36,6 +37,8 @@ pub(super) struct LaneClient {
     requests: Consumer,
     responses: Producer,
     unfinished: Option<Unfinished>,
+    /// A request that takes several turns, and how far it has come.
+    again: Option<(Vec<u8>, u64)>,
     /// Whole reply records that did not fit the ring yet, from `sent` on.
     outgoing: Vec<u8>,
     sent: usize,
@@ -80,6 +83,7 @@ impl LaneClient {
             requests: Consumer::default(),
             responses: Producer::default(),
             unfinished: None,
+            again: None,
             outgoing: Vec::new(),
             sent: 0,
             closing: false,
@@ -122,15 +126,24 @@ impl LaneClient {
             && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
-            let (taken, complete) = self.take_request(bench)?;
-            if taken == 0 {
-                break;
+            if let Some((record, progress)) = self.again.take() {
+                worked = true;
+                bench.record = record;
+                self.execute(bench, progress)?;
+            } else {
+                let (taken, complete) = self.take_request(bench)?;
+                if taken == 0 {
+                    break;
+                }
+                worked = true;
+                bytes += taken;
+                if complete {
+                    requests += 1;
+                    self.execute(bench, 0)?;
+                }
             }
-            worked = true;
-            bytes += taken;
-            if complete {
-                requests += 1;
-                self.execute(bench)?;
+            if self.again.is_some() {
+                break;
             }
         }
         if worked {
@@ -194,27 +207,28 @@ impl LaneClient {
         Ok((piece, complete))
     }
 
-    /// Executes the request in `bench.record`.
-    fn execute(&mut self, bench: &mut Bench) -> Result<(), End> {
+    /// Executes the request in `bench.record`, or goes on with it.
+    fn execute(&mut self, bench: &mut Bench, progress: u64) -> Result<(), End> {
         let record = std::mem::take(&mut bench.record);
         let mut ranges = std::mem::take(&mut bench.ranges);
         let executed = record::decode_request(&record, &mut ranges).map_err(|_| End::Record).map(|command| {
             let mut writer = RecordWriter::new(&mut self.outgoing);
-            let effect = match command.spec.name {
-                // An upgrade of what is upgraded already.
-                "RING.LANE" => {
-                    use crate::command::reply::ReplyWriter;
-                    writer.error("ERR this connection has a lane already");
-                    Effect::None
-                }
-                _ => bench.execute(command, &mut writer, Protocol::Resp3),
-            };
+            let executed = bench.execute(command, &mut writer, Protocol::Resp3, progress);
+            if executed.effect == Effect::Lane {
+                writer.error("ERR this connection has a lane already");
+            }
             writer.finish();
-            self.closing |= effect == Effect::Close;
+            executed
         });
-        bench.record = record;
         bench.ranges = ranges;
-        executed
+        let executed = executed?;
+        self.closing |= executed.effect == Effect::Close;
+        if executed.effect == Effect::Again {
+            self.again = Some((record, executed.progress));
+        } else {
+            bench.record = record;
+        }
+        Ok(())
     }
 
     /// Moves replies into the ring as far as there is room. Returns whether there were any that went.
@@ -257,10 +271,17 @@ impl LaneClient {
         while bytes < limits::LANE_RING_SIZE {
             self.outgoing.clear();
             self.sent = 0;
+            if let Some((record, progress)) = self.again.take() {
+                bench.record = record;
+                if self.execute(bench, progress).is_err() {
+                    break;
+                }
+                continue;
+            }
             match self.take_request(bench) {
                 Ok((taken, complete)) if taken > 0 => {
                     bytes += taken;
-                    if complete && self.execute(bench).is_err() {
+                    if complete && self.execute(bench, 0).is_err() {
                         break;
                     }
                 }

@@ -26,6 +26,10 @@ pub(super) struct SocketClient {
     parsed: usize,
     /// Whether the parser has seen all that has arrived and wants more.
     hungry: bool,
+    /// Bytes of the request that the parser has completed last.
+    request_size: usize,
+    /// How far the request has come that the parser has completed and that takes several turns.
+    progress: Option<u64>,
     outgoing: Vec<u8>,
     sent: usize,
     protocol: Protocol,
@@ -47,6 +51,8 @@ impl SocketClient {
             incoming: Vec::new(),
             parsed: 0,
             hungry: true,
+            request_size: 0,
+            progress: None,
             outgoing: Vec::new(),
             sent: 0,
             protocol: Protocol::Resp2,
@@ -74,6 +80,14 @@ impl SocketClient {
             && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
+            if let Some(progress) = self.progress.take() {
+                worked = true;
+                self.execute(bench, progress);
+                if self.progress.is_some() {
+                    break;
+                }
+                continue;
+            }
             if self.hungry {
                 if !self.receive()? {
                     break;
@@ -90,8 +104,11 @@ impl SocketClient {
                 Ok(Parsed::Complete { size }) => {
                     worked = true;
                     requests += 1;
-                    let effect = self.execute(bench);
-                    self.parsed += size;
+                    self.request_size = size;
+                    let effect = self.execute(bench, 0);
+                    if self.progress.is_some() {
+                        break;
+                    }
                     if effect == Effect::Lane {
                         if self.parsed == self.incoming.len() && self.outgoing.is_empty() {
                             return Ok(Turn::Upgrade);
@@ -118,15 +135,20 @@ impl SocketClient {
     }
 
     /// Executes the request that the parser has just completed.
-    fn execute(&mut self, bench: &mut Bench) -> Effect {
-        let Some((name, ranges)) = self.parser.arguments().split_first() else { return Effect::None };
+    fn execute(&mut self, bench: &mut Bench, progress: u64) -> Effect {
+        let Some((name, ranges)) = self.parser.arguments().split_first() else {
+            self.parsed += self.request_size;
+            return Effect::None;
+        };
         let bytes = &self.incoming[self.parsed..];
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
         let effect = match command::find(&bytes[name.clone()]) {
             Some(number) => {
                 let command =
                     Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
-                bench.execute(command, &mut writer, self.protocol)
+                let executed = bench.execute(command, &mut writer, self.protocol, progress);
+                self.progress = (executed.effect == Effect::Again).then_some(executed.progress);
+                executed.effect
             }
             None => {
                 writer.error(&command::unknown(&bytes[name.clone()]).0);
@@ -136,8 +158,11 @@ impl SocketClient {
         match effect {
             Effect::Protocol(protocol) => self.protocol = protocol,
             Effect::Close => self.closing = true,
+            // Its bytes are needed again.
+            Effect::Again => return effect,
             Effect::None | Effect::Lane => {}
         }
+        self.parsed += self.request_size;
         effect
     }
 

@@ -119,9 +119,21 @@ pub(super) struct Bench {
     turn_started_ns: u64,
 }
 
+/// What a connection has to do after a request, and how far the request has come if it takes several turns.
+pub(super) struct Executed {
+    pub effect: Effect,
+    pub progress: u64,
+}
+
 impl Bench {
-    /// Executes a request. The reply goes to `reply`.
-    pub fn execute(&mut self, command: Command<'_>, reply: &mut dyn ReplyWriter, protocol: Protocol) -> Effect {
+    /// Executes a request, or goes on with one that has come as far as `progress`. The reply goes to `reply`.
+    pub fn execute(
+        &mut self,
+        command: Command<'_>,
+        reply: &mut dyn ReplyWriter,
+        protocol: Protocol,
+        progress: u64,
+    ) -> Executed {
         if self.requests == 0 {
             self.turn_started_ns = monotonic_ns();
         }
@@ -133,10 +145,11 @@ impl Bench {
             reply,
             host: &*self.shared,
             protocol,
+            progress,
             effect: Effect::None,
         };
         command::execute(&mut context, command);
-        context.effect
+        Executed { effect: context.effect, progress: context.progress }
     }
 
     pub fn statistics(&self) -> &WorkerStatistics {

@@ -356,21 +356,24 @@ impl<M: Memory> Writer<M> {
         live
     }
 
-    /// Deletes all entries, bucket by bucket: not one atomic step, but nothing that was there before survives.
-    /// Returns how many there were.
-    pub fn clear(&mut self) -> u64 {
+    /// Deletes all entries of up to `count` buckets from bucket `first` on; returns the bucket to go on with, `None` at
+    /// the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
+    pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
         let table = Arc::clone(&self.table);
         let mut deleted = 0;
-        let mut index = 0;
-        // The count is loaded anew each time: a bucket split off meanwhile comes later in the walk.
-        while index < table.buckets() {
+        // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
+        let end = (first + count).min(table.buckets());
+        for index in first..end {
             let guard = table.bucket(index).lock();
-            let chain: Vec<BucketRef<'_>> = table.chain(&guard).collect();
-            let slots: Vec<Slot> = chain
-                .iter()
-                .flat_map(|bucket| (0..SLOTS).map(|index| bucket.slot(index)))
+            let slots: Vec<Slot> = table
+                .chain(&guard)
+                .flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)))
                 .filter(|slot| *slot != EMPTY)
                 .collect();
+            if slots.is_empty() {
+                guard.unlock_unchanged();
+                continue;
+            }
             guard.bucket.clear_slots();
             guard.unlock();
             for slot in slots {
@@ -382,10 +385,9 @@ impl<M: Memory> Writer<M> {
                 };
                 table.heap.free(table.words(), &mut self.cache, slot.at(), words);
             }
-            index += 1;
         }
-        table.add_entries(-(deleted as i64));
-        deleted
+        table.add_entries(-deleted);
+        (end < table.buckets()).then_some(end)
     }
 
     /// All entries of the bucket that `key` falls in.
