@@ -117,7 +117,7 @@ impl Connection {
     /// Connects, and asks for a lane if the options want one.
     pub fn open(path: &Path, options: &Options, mut patience: Patience<'_>) -> Result<Self, Error> {
         patience.start();
-        let socket = connect(path)?;
+        let socket = connect(path, &mut patience)?;
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
         let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
         let mut plain = SocketLink::new(socket);

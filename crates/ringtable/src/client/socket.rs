@@ -1,7 +1,9 @@
 //! The plain socket, as the client sees it: RESP, for servers without lanes and for comparison.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
@@ -21,18 +23,25 @@ const GATHERED_MAX: usize = 64 << 10;
 /// Most bytes received by one system call.
 const RECEIVE_SIZE: usize = 64 << 10;
 
+/// How long to wait before asking a server again whose queue of connections is full.
+const QUEUE_RETRY: Duration = Duration::from_millis(5);
+
 /// A connected unix socket.
-pub(super) fn connect(path: &Path) -> Result<Descriptor, Error> {
-    let not_found = |error: rustix::io::Errno| Error::NotFound { path: path.to_path_buf(), error: error.into() };
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+pub(super) fn connect(path: &Path, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let socket = system("making a socket", socket.map_err(Into::into))?;
     let address = system("making a socket's address", SocketAddrUnix::new(path).map_err(Into::into))?;
     loop {
-        // Waits only if the server's backlog is full, and then a signal ends the wait.
         match rustix::net::connect(&socket, &address) {
             Ok(()) => return Ok(socket.into()),
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(not_found(error)),
+            Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
+            // The server's queue is full: it is stopped, or overrun. There is nothing to wait on but time.
+            Err(rustix::io::Errno::AGAIN) => {
+                std::thread::sleep(patience.slice()?.min(QUEUE_RETRY));
+                patience.check_interrupted()?;
+            }
+            Err(error) => return Err(Error::NotFound { path: path.to_path_buf(), error: error.into() }),
         }
     }
 }
@@ -88,7 +97,7 @@ impl SocketLink {
             let size = match descriptors::receive(&self.socket, &mut bytes, passed) {
                 Ok(0) => return Err(flushed.err().unwrap_or_else(gone)),
                 Ok(size) => size,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => continue,
                 Err(_) => return Err(gone()),
             };
             self.incoming.extend_from_slice(&bytes[..size]);

@@ -188,13 +188,7 @@ impl<M: Memory> Reader<M> {
         for index in 0..SLOTS {
             let slot = bucket.slot(index);
             if slot.tag() == super::bucket::tag(hash) && slot.is_entry() {
-                let start = slot.at() as usize;
-                for line in [start, start + 8, start + 16] {
-                    if let Some(word) = words.get(line) {
-                        prefetch(word);
-                    }
-                }
-                return;
+                return prefetch_lines(words, slot.at() as usize);
             }
         }
     }
@@ -237,6 +231,17 @@ impl<M: Memory> Reader<M> {
     pub fn is_closed(&self) -> bool {
         // Relaxed: a hint to look at the socket; nothing else is read because of it.
         self.words()[H_CLOSED].load(Ordering::Relaxed) != 0
+    }
+}
+
+/// Fetches what a small entry at word `start` consists of.
+#[inline]
+fn prefetch_lines(words: &[AtomicU64], start: usize) {
+    const LINE_WORDS: usize = 8;
+    for line in 0..3 {
+        if let Some(word) = words.get(start + line * LINE_WORDS) {
+            prefetch(word);
+        }
     }
 }
 
@@ -289,6 +294,9 @@ fn attempt(
             if slot.tag() != wanted || slot == super::bucket::EMPTY {
                 continue;
             }
+            // The entry's next lines are fetched along with its first, whose sizes say where the value begins: one
+            // cache miss instead of two, one after the other.
+            prefetch_lines(words, slot.at() as usize);
             let entry = EntryRef::at(words, slot.at())?;
             if !entry.has_key(key) {
                 continue;
