@@ -1,7 +1,9 @@
-"""What the tests share: servers and children as processes, raw connections, deadlines."""
+"""What the tests share: servers and children as processes, raw connections and lanes, deadlines."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import pickle
 import select
@@ -15,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from ringtable._ringtable import lane_request, socket_path
 
 # Generous: it is reached only when something is broken.
 DEADLINE_S = 30.0
@@ -65,7 +69,7 @@ class ServerProcess:
 
     def lanes(self) -> int:
         """The number of lanes that the server holds, as the kernel sees it."""
-        return len(_memfds(self.pid, "ringtable-lane"))
+        return len(memfds(self.pid, "ringtable-lane"))
 
     def cpu_s(self) -> float:
         """The CPU time of all its threads, in seconds, from the scheduler's own clock in nanoseconds."""
@@ -251,6 +255,58 @@ class RawConnection:
         self._socket.close()
 
 
+class RawLane:
+    """A lane of the server "default" joined by hand, with all that a client gets, for what no client does with it.
+
+    What each place of a lane holds is told in `ring/lane.rs`; the places are in bytes.
+    """
+
+    REQUEST_TAIL = 128
+    REQUEST_HEAD = 256
+    RESPONSE_TAIL = 384
+    RESPONSE_HEAD = 512
+    REQUEST_DATA = 4_096
+    RING_SIZE = 128 << 10
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(DEADLINE_S)
+        self.socket.connect(socket_path("default"))
+        self.socket.sendall(resp(*(word.encode() for word in lane_request())))
+        reply, descriptors, _, _ = socket.recv_fds(self.socket, 256, 8)
+        assert reply == b"+LANE\r\n", reply
+        self.table, self.lane, self.request_bell, self.listener = self.descriptors = descriptors
+        self.memory = mmap.mmap(self.lane, os.fstat(self.lane).st_size)
+
+    def load(self, place: int) -> int:
+        return int.from_bytes(self.memory[place : place + 8], "little")
+
+    def store(self, place: int, word: int) -> None:
+        self.memory[place : place + 8] = word.to_bytes(8, "little")
+
+    def ring(self) -> None:
+        """Wake the server, if it sleeps, to look at the lane."""
+        os.eventfd_write(self.request_bell, 1)
+
+    def last_words(self) -> bytes:
+        """Wait until the server ends the connection, and return what it says to that on the socket."""
+        words = b""
+        while chunk := self.socket.recv(4_096):
+            words += chunk
+        return words
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.memory.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.socket.close()
+
+
 def resp(*arguments: bytes) -> bytes:
     """A request in RESP."""
     return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments)
@@ -275,16 +331,14 @@ def processes_of(folder: str | None) -> set[int]:
 def own_ringtable_memory() -> list[str]:
     """The mappings and descriptors of ringtable's segments in this process."""
     maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:ringtable" in line]
-    return maps + _memfds(os.getpid(), "ringtable")
-
-
-def descriptor_of(name: str) -> int:
-    """This process's newest descriptor of a memfd of that name."""
-    return max(int(Path(path).name) for path in _memfds(os.getpid(), name))
+    return maps + memfds(os.getpid(), "ringtable")
 
 
 def mapping_of(name: str) -> tuple[int, int]:
-    """The address and the size of this process's first mapping of the memfd of that name."""
+    """The address and the size of this process's first mapping of the memfd of that name.
+
+    It is the client's own: a client closes the descriptors of its segments once they are mapped.
+    """
     for line in Path("/proc/self/maps").read_text().splitlines():
         if f"memfd:{name}" in line:
             start, end = (int(part, 16) for part in line.split()[0].split("-"))
@@ -292,7 +346,14 @@ def mapping_of(name: str) -> tuple[int, int]:
     raise AssertionError(f"nothing named {name} is mapped")
 
 
-def _memfds(pid: int, name: str) -> list[str]:
+def own_lane() -> ctypes.Array[ctypes.c_char]:
+    """The memory of the lane that a client of this process has, for writing to it behind the client's back."""
+    address, size = mapping_of("ringtable-lane")
+    return (ctypes.c_char * size).from_address(address)
+
+
+def memfds(pid: int, name: str) -> list[str]:
+    """The descriptors that a process has of memfds whose names begin so, as paths."""
     found: list[str] = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
         try:

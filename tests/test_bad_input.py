@@ -1,20 +1,22 @@
 """Malformed and hostile requests: a clear error or the end of that one connection, and the server and all others go
 on."""
 
-import mmap
 import os
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import Child, RawConnection, ServerProcess, descriptor_of, resp, wait_until
+from support import DEADLINE_S, Child, RawConnection, RawLane, ServerProcess, own_lane, resp, wait_until
 
 LONG_KEY = b"k" * (ringtable.KEY_SIZE_MAX + 1)
 I64_MAX = (1 << 63) - 1
 SCRIBBLES = 40
 GARBAGE = 200
+RINGS = 20_000
 
 
 @pytest.fixture
@@ -180,19 +182,17 @@ def _scribble(seed: int) -> None:
     """Use a lane while overwriting it: whatever this client gets, it is an error or an answer, and soon."""
     generator = random.Random(seed)
     with Table(transport="lane", reads="server", timeout=1.0) as table:
-        descriptor = descriptor_of("ringtable-lane")
-        size = os.fstat(descriptor).st_size
-        with mmap.mmap(descriptor, size) as lane:
-            for _ in range(50):
-                kind = generator.randrange(3)
-                # The control words are at the front; elsewhere are mostly records.
-                place = generator.randrange(0, 4_096 if generator.random() < 0.7 else size, 8)
-                word = (generator.getrandbits(64), (1 << 64) - 1, generator.getrandbits(12))[kind]
-                lane[place : place + 8] = word.to_bytes(8, "little")
-                try:
-                    table.set(b"scribbler", b"value" * generator.randrange(1_000))
-                except ringtable.Error:
-                    return
+        lane = own_lane()
+        for _ in range(50):
+            kind = generator.randrange(3)
+            # The control words are at the front; elsewhere are mostly records.
+            place = generator.randrange(0, RawLane.REQUEST_DATA if generator.random() < 0.7 else len(lane), 8)
+            word = (generator.getrandbits(64), (1 << 64) - 1, generator.getrandbits(12))[kind]
+            lane[place : place + 8] = word.to_bytes(8, "little")
+            try:
+                table.set(b"scribbler", b"value" * generator.randrange(1_000))
+            except ringtable.Error:
+                return
 
 
 def test_scribbling_over_a_lane_harms_only_its_owner(server_process: ServerProcess, seed: int) -> None:
@@ -205,20 +205,115 @@ def test_scribbling_over_a_lane_harms_only_its_owner(server_process: ServerProce
         wait_until(lambda: server_process.lanes() == 1, "the scribblers' lanes are freed")
 
 
-@pytest.mark.parametrize("position", [1, 1 << 20, 1 << 63, (1 << 64) - 1])
-def test_a_lane_position_out_of_range_is_counted(server_process: ServerProcess, position: int) -> None:
-    def jump() -> None:
-        with Table(transport="lane", timeout=5.0) as table:
-            descriptor = descriptor_of("ringtable-lane")
-            with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as lane:
-                # All words of the front, of which the positions are some.
-                for place in range(0, 2_048, 8):
-                    word = int.from_bytes(lane[place : place + 8], "little")
-                    lane[place : place + 8] = ((word + position) % (1 << 64)).to_bytes(8, "little")
-                with pytest.raises(ringtable.Error):
-                    table.set_many((b"%d" % index, b"value") for index in range(1_000))
+@pytest.fixture
+def witness(server_process: ServerProcess) -> Iterator[Table]:
+    """A well-behaved client, which must not notice that others are not."""
+    with ringtable.connect(timeout=5.0) as table:
+        table["witness"] = b"unharmed"
+        yield table
+        assert table["witness"] == b"unharmed"
+        table["witness"] = b"still writable"
+        wait_until(lambda: server_process.lanes() == 1, "no other lane is left")
 
-    with ringtable.connect() as table:
-        Child(jump).result()
-        wait_until(lambda: table.stats()["clients_ended_position"] == 1, "the reason is counted")
-        table["key"] = b"value"
+
+@pytest.mark.parametrize("position", [1, 7, RawLane.RING_SIZE + 8, 1 << 32, 1 << 63, (1 << 64) - 8, (1 << 64) - 1])
+def test_a_request_position_out_of_range(witness: Table, position: int) -> None:
+    with RawLane() as lane:
+        lane.store(RawLane.REQUEST_TAIL, position)
+        lane.ring()
+        assert b"position" in lane.last_words()
+    assert _ends(witness) == {"clients_ended_position": 1}
+
+
+def test_a_request_position_that_goes_back(witness: Table) -> None:
+    with RawLane() as lane:
+        # The beginning of a long record, which the server takes.
+        lane.store(RawLane.REQUEST_DATA, 1 << 20)
+        lane.store(RawLane.REQUEST_TAIL, 64)
+        lane.ring()
+        wait_until(lambda: lane.load(RawLane.REQUEST_HEAD) == 64, "the server has taken what there was")
+        lane.store(RawLane.REQUEST_TAIL, 56)
+        lane.ring()
+        assert b"position" in lane.last_words()
+    assert _ends(witness) == {"clients_ended_position": 1}
+
+
+@pytest.mark.parametrize("position", [1, 1 << 63, (1 << 64) - 8])
+def test_a_reply_position_out_of_range(witness: Table, position: int) -> None:
+    """The client of a lane says how far it has read, and replies that fill the ring make the server look at that."""
+    witness["large"] = b"v" * (4 * RawLane.RING_SIZE)
+
+    def lie() -> None:
+        lane = own_lane()
+        place = RawLane.RESPONSE_HEAD
+        while not ended.is_set():
+            lane[place : place + 8] = position.to_bytes(8, "little")
+
+    def take_replies() -> None:
+        with Table(transport="lane", reads="server", timeout=DEADLINE_S) as table:
+            liar = threading.Thread(target=lie)
+            liar.start()
+            try:
+                with pytest.raises(ringtable.ServerGone, match="position"):
+                    table.get_many(["large"] * 10_000)
+            finally:
+                ended.set()
+                liar.join()
+
+    ended = threading.Event()
+    Child(take_replies).result()
+    assert _ends(witness) == {"clients_ended_position": 1}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        (0,),
+        (4,),
+        (12,),
+        ((1 << 32) - 8,),
+        # A command that there is not.
+        (8 | 0xFFFF << 32,),
+        # Arguments that are longer than the record, or shorter, or more than it has room for.
+        (16 | 1 << 48, (1 << 32) - 1),
+        (16 | 1 << 48, 0, 0),
+        (24 | 1 << 48, 0, 0),
+        (8 | 0xFFFF << 48,),
+    ],
+    ids=lambda record: "-".join(f"{word:x}" for word in record),
+)
+def test_a_malformed_record(witness: Table, record: tuple[int, ...]) -> None:
+    with RawLane() as lane:
+        for index, word in enumerate(record):
+            lane.store(RawLane.REQUEST_DATA + 8 * index, word)
+        lane.store(RawLane.REQUEST_TAIL, 8 * len(record))
+        lane.ring()
+        assert b"record" in lane.last_words()
+    assert _ends(witness) == {"clients_ended_record": 1}
+
+
+def test_bytes_on_the_socket_of_a_lane(witness: Table) -> None:
+    with RawLane() as lane:
+        lane.socket.sendall(resp(b"PING"))
+        assert b"PROTOCOL" in lane.last_words()
+    assert _ends(witness) == {"clients_ended_protocol": 1}
+
+
+def test_a_doorbell_that_is_rung_for_nothing(witness: Table) -> None:
+    with RawLane() as lane:
+        # All that fits into it at once, and then again and again.
+        os.eventfd_write(lane.request_bell, (1 << 64) - 2)
+        for index in range(RINGS):
+            with suppress(BlockingIOError):
+                lane.ring()
+            if index % 100 == 0:
+                witness[f"key {index}"] = b"value"
+        assert len(witness) == 1 + RINGS // 100
+    assert _ends(witness) == {}
+
+
+def _ends(table: Table) -> dict[str, int]:
+    """How many clients the server has thrown out, by reason."""
+    return {
+        name: int(count) for name, count in table.stats().items() if name.startswith("clients_ended_") and int(count)
+    }

@@ -1,10 +1,12 @@
 """What a client cannot do to the table, however hard it tries.
 
-Each attempt is made in a client's own process, with the descriptor and the mapping that the client really has.
+Each attempt is made in a process of its own, with what the server gives to a client: a descriptor of the table, one of
+the lane, and two of doorbells.
 """
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -13,82 +15,134 @@ from functools import partial
 import pytest
 import ringtable
 from ringtable import Table
-from support import Child, ServerProcess, descriptor_of, mapping_of
+from support import Child, RawLane, ServerProcess, mapping_of, memfds
 
 TABLE = "ringtable-table"
-LANE = "ringtable-lane"
 NOBODY = 65_534
 PR_SET_DUMPABLE = 4
 FALLOC_PUNCH_HOLE_KEEP_SIZE = 0x03
+MADV_REMOVE = 9
+MAGIC_SIZE = 8
 
 libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
-def in_a_client(attempt: Callable[[], None]) -> None:
+def in_a_client(attempt: Callable[[RawLane], None]) -> None:
     """Run the attempt in a process that is a client, and check that the table is none the worse for it."""
-
-    def client() -> None:
-        with Table(transport="lane") as table:
-            # A value that was read in place shows that the mapping is there.
-            assert table["key"] == b"value"
-            attempt()
-
-    with ringtable.connect() as table:
+    with ringtable.connect() as table, RawLane() as observer:
         table["key"] = b"value"
-        size = os.stat(f"/proc/self/fd/{descriptor_of(TABLE)}").st_size
+        size = os.fstat(observer.table).st_size
+        magic = os.pread(observer.table, MAGIC_SIZE, 0)
+        # It is the table that the descriptor leads to, and nothing beside it.
+        assert f"memfd:{TABLE}" in os.readlink(f"/proc/self/fd/{observer.table}")
+
+        def client() -> None:
+            with RawLane() as lane:
+                attempt(lane)
+
         Child(client).result()
+        assert os.fstat(observer.table).st_size == size
+        assert os.pread(observer.table, MAGIC_SIZE, 0) == magic
         assert table["key"] == b"value"
-        assert os.stat(f"/proc/self/fd/{descriptor_of(TABLE)}").st_size == size
         table["other"] = b"value"
 
 
 def test_smoke(server_process: ServerProcess) -> None:
-    in_a_client(lambda: None)
+    in_a_client(lambda lane: None)
+
+
+def test_a_client_keeps_no_descriptors_of_its_segments(server_process: ServerProcess) -> None:
+    with Table(transport="lane") as table:
+        table["key"] = b"value"
+        assert memfds(os.getpid(), "ringtable") == []
 
 
 def test_the_descriptor_cannot_be_mapped_for_writing(server_process: ServerProcess) -> None:
-    def attempt() -> None:
-        with pytest.raises(PermissionError):
-            mmap.mmap(descriptor_of(TABLE), mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-
-    in_a_client(attempt)
-
-
-def test_the_mapping_cannot_be_made_writable(server_process: ServerProcess) -> None:
-    def attempt() -> None:
-        address, size = mapping_of(TABLE)
+    def attempt(lane: RawLane) -> None:
         for protection in (mmap.PROT_WRITE, mmap.PROT_READ | mmap.PROT_WRITE):
-            assert libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), protection) == -1
-            assert ctypes.get_errno() == errno.EACCES
+            with pytest.raises(PermissionError):
+                mmap.mmap(lane.table, mmap.PAGESIZE, mmap.MAP_SHARED, protection)
 
     in_a_client(attempt)
+
+
+def test_a_mapping_cannot_be_made_writable(server_process: ServerProcess) -> None:
+    def attempt(lane: RawLane) -> None:
+        size = os.fstat(lane.table).st_size
+        address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, lane.table, 0)
+        assert ctypes.string_at(address, MAGIC_SIZE) == os.pread(lane.table, MAGIC_SIZE, 0)
+        refuses_writing(address, size)
+
+    in_a_client(attempt)
+
+
+def test_a_clients_own_mapping_cannot_be_made_writable(server_process: ServerProcess) -> None:
+    def attempt(lane: RawLane) -> None:
+        with Table(transport="lane") as table:
+            # A value that was read in place shows that the mapping is there.
+            assert table["key"] == b"value"
+            refuses_writing(*mapping_of(TABLE))
+
+    in_a_client(attempt)
+
+
+def refuses_writing(address: int, size: int) -> None:
+    """Check that a mapping of the table cannot be made writable, and that nothing can be cut out of it."""
+    for protection in (mmap.PROT_WRITE, mmap.PROT_READ | mmap.PROT_WRITE):
+        assert libc.mprotect(address, size, protection) == -1
+        assert ctypes.get_errno() == errno.EACCES
+    assert libc.madvise(address, mmap.PAGESIZE, MADV_REMOVE) == -1
+    assert ctypes.get_errno() == errno.EACCES
 
 
 def test_the_descriptor_cannot_be_written(server_process: ServerProcess) -> None:
-    def attempt() -> None:
-        assert errno_of(lambda: os.pwrite(descriptor_of(TABLE), b"x", 0)) in (errno.EBADF, errno.EPERM)
+    def attempt(lane: RawLane) -> None:
+        assert errno_of(lambda: os.pwrite(lane.table, b"x", 0)) == errno.EBADF
+        assert errno_of(lambda: os.write(lane.table, b"x")) == errno.EBADF
+        # What can be asked of the kernel in another way is refused all the same.
+        source = os.memfd_create("source")
+        os.write(source, b"x")
+        assert errno_of(lambda: os.sendfile(lane.table, source, 0, 1)) == errno.EBADF
+        assert errno_of(lambda: os.copy_file_range(source, lane.table, 1, 0, 0)) == errno.EBADF
+        os.close(source)
 
     in_a_client(attempt)
 
 
-@pytest.mark.parametrize("name", [TABLE, LANE])
+@pytest.mark.parametrize("name", ["table", "lane"])
 def test_neither_segment_can_be_resized(server_process: ServerProcess, name: str) -> None:
-    def attempt() -> None:
-        descriptor = descriptor_of(name)
+    def attempt(lane: RawLane) -> None:
+        descriptor: int = getattr(lane, name)
         size = os.fstat(descriptor).st_size
         for wanted in (0, 1, size - mmap.PAGESIZE, size + mmap.PAGESIZE):
             number = errno_of(partial(os.ftruncate, descriptor, wanted))
-            assert number in (errno.EBADF, errno.EINVAL, errno.EPERM)
+            # A descriptor for reading is no valid argument; a sealed size may not be changed.
+            assert number == (errno.EINVAL if name == "table" else errno.EPERM)
+
+    in_a_client(attempt)
+
+
+@pytest.mark.parametrize("name", ["table", "lane"])
+def test_neither_segment_can_be_sealed_further(server_process: ServerProcess, name: str) -> None:
+    """A seal against writing would stop the server itself."""
+
+    def attempt(lane: RawLane) -> None:
+        seal = partial(fcntl.fcntl, getattr(lane, name), fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        assert errno_of(seal) == errno.EPERM
 
     in_a_client(attempt)
 
 
 def test_no_hole_can_be_punched(server_process: ServerProcess) -> None:
-    def attempt() -> None:
-        offset, length = ctypes.c_long(0), ctypes.c_long(mmap.PAGESIZE)
-        assert libc.fallocate(descriptor_of(TABLE), FALLOC_PUNCH_HOLE_KEEP_SIZE, offset, length) == -1
-        assert ctypes.get_errno() in (errno.EBADF, errno.EPERM)
+    def attempt(lane: RawLane) -> None:
+        assert libc.fallocate(lane.table, FALLOC_PUNCH_HOLE_KEEP_SIZE, 0, mmap.PAGESIZE) == -1
+        assert ctypes.get_errno() == errno.EBADF
 
     in_a_client(attempt)
 
@@ -96,14 +150,18 @@ def test_no_hole_can_be_punched(server_process: ServerProcess) -> None:
 @as_root
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_TRUNC])
 def test_another_user_cannot_open_it_again_for_writing(server_process: ServerProcess, flags: int) -> None:
-    def attempt() -> None:
+    def attempt(lane: RawLane) -> None:
         _become_nobody()
         # Shows that it is the table's mode that forbids it, and not that /proc is closed to this process.
         own = os.memfd_create("own")
         os.close(os.open(f"/proc/self/fd/{own}", os.O_RDWR))
         os.close(own)
+        assert os.fstat(lane.table).st_mode & 0o777 == 0o400
         with pytest.raises(PermissionError):
-            os.open(f"/proc/self/fd/{descriptor_of(TABLE)}", flags)
+            os.open(f"/proc/self/fd/{lane.table}", flags)
+        # Nor can it change that mode first.
+        with pytest.raises(PermissionError):
+            os.fchmod(lane.table, 0o666)
 
     in_a_client(attempt)
 
@@ -117,8 +175,8 @@ def strict_server(ringtable_dir: object) -> Iterator[ServerProcess]:
 def test_with_a_strict_seal_nobody_can_write(strict_server: ServerProcess) -> None:
     """Whoever may open the memory again, as root and the server's own user may, still cannot write to it."""
 
-    def attempt() -> None:
-        path = f"/proc/self/fd/{descriptor_of(TABLE)}"
+    def attempt(lane: RawLane) -> None:
+        path = f"/proc/self/fd/{lane.table}"
         if os.geteuid() != 0:
             # The owner may make it writable first.
             os.chmod(path, 0o600)

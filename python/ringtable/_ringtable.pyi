@@ -6,11 +6,25 @@ Everything public is re-exported, with its documentation, by the package `ringta
 from collections.abc import Iterable, Sequence
 from typing import Self, TypeVar, final, overload
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from ringtable._types import Argument, Items, Key, Reads, Reply, RequestedTransport, Transport, Writes
 
 _D = TypeVar("_D")
+
+__all__ = [
+    "KEY_SIZE_MAX",
+    "LAYOUT_VERSION",
+    "MAX_MEMORY_MIN",
+    "VALUE_SIZE_MAX",
+    "WORKERS_MAX",
+    "ServerCore",
+    "TableCore",
+    "__version__",
+    "classic_client",
+    "lane_request",
+    "socket_path",
+]
 
 KEY_SIZE_MAX: int
 VALUE_SIZE_MAX: int
@@ -19,6 +33,7 @@ MAX_MEMORY_MIN: int
 LAYOUT_VERSION: int
 __version__: str
 
+@disjoint_base
 class TableCore:
     """What `ringtable.Table` inherits: one connection to a server, and the calls that must be fast."""
 
@@ -51,7 +66,7 @@ class TableCore:
     def __contains__(self, key: object, /) -> bool: ...
     def __len__(self) -> int: ...
     @overload
-    def get(self, key: Key, /) -> bytes | None: ...
+    def get(self, key: Key, /, default: None = None) -> bytes | None: ...
     @overload
     def get(self, key: Key, /, default: bytes | _D) -> bytes | _D: ...
     def set(
@@ -87,9 +102,9 @@ class ServerCore:
         cls,
         name: str = "default",
         *,
-        buckets: int = 10_000,
+        buckets: int = ...,
         workers: int | None = None,
-        max_memory: int = 1 << 30,
+        max_memory: int = ...,
         max_clients: int | None = None,
         spin_us: float | None = None,
         strict_seal: bool = False,
@@ -114,4 +129,8 @@ def classic_client(
 ) -> dict[str, float]:
     """Return `seconds`, `user_s`, `system_s` and `operations` of the loop; `outer` 0 runs until `KeyboardInterrupt`."""
 
-def socket_path(name: str) -> str: ...
+def lane_request() -> list[str]:
+    """Return the words of the request that turns a socket's connection into a lane, for programs that do so by hand."""
+
+def socket_path(name: str) -> str:
+    """Return the path of the socket that a server of this name has, also where there is none; a path stays as it is."""

@@ -68,6 +68,16 @@ impl WorkerState {
     }
 }
 
+/// How spinning has ended.
+enum Spun {
+    /// There is something new.
+    News,
+    /// Not begun, or broken off: the worker needs our processor, or there is a crowd.
+    Pointless,
+    /// As long as it may pay.
+    InVain,
+}
+
 fn broken(error: PositionError) -> Error {
     Error::Protocol(error.to_string())
 }
@@ -241,16 +251,14 @@ impl LaneLink {
             self.send_unsent()?;
         }
         self.publish();
-        if self.spin() {
-            return Ok(());
+        match self.spin() {
+            Spun::News => Ok(()),
+            Spun::Pointless if self.yield_until_news() => Ok(()),
+            Spun::Pointless | Spun::InVain => self.sleep(patience),
         }
-        if self.worker_state.load().crowded && self.yield_until_news() {
-            return Ok(());
-        }
-        self.sleep(patience)
     }
 
-    fn spin(&mut self) -> bool {
+    fn spin(&mut self) -> Spun {
         let cpu = current_cpu();
         let state = State { asleep: false, crowded: false, cpu }.pack();
         if state != self.published {
@@ -260,29 +268,29 @@ impl LaneLink {
         let (mut started, mut limit_ns) = (None, self.spin_ns);
         loop {
             if self.has_news() {
-                return true;
+                return Spun::News;
             }
             let worker = self.worker_state.load();
             if !worker.worth_spinning_after_ringing(cpu) {
-                return false;
+                return Spun::Pointless;
             }
             if worker.asleep {
                 limit_ns = 2 * self.spin_ns;
             }
             for _ in 0..SPINS_PER_CLOCK {
                 if self.has_news() {
-                    return true;
+                    return Spun::News;
                 }
                 spin_loop();
             }
             let now = monotonic_ns();
             if now - *started.get_or_insert(now) >= limit_ns {
-                return false;
+                return Spun::InVain;
             }
         }
     }
 
-    /// Gives way to the others of a crowd, one of whom is the worker.
+    /// Gives way to others, one of whom is the worker.
     fn yield_until_news(&mut self) -> bool {
         let mut yields = self.yields;
         let news = yields.until(self.spin_ns, monotonic_ns, || self.has_news());

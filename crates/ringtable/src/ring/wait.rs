@@ -4,7 +4,8 @@
 //!
 //! Spinning pays only if the other side is awake on another processor: then an answer comes within a microsecond. If it
 //! is on ours, or asleep, spinning only keeps it from running. And if more clients and workers want to run than there
-//! are processors, every spinner takes a processor from somebody with work to do. In all those cases one parks at once.
+//! are processors, every spinner takes a processor from somebody with work to do. In all those cases one gives way, or
+//! parks.
 //!
 //! A client that has just rung a sleeping worker is the exception: the worker is on its way, most likely on a processor
 //! that was idle, and a client that slept too would have to be woken in its turn; then each would find the other asleep
@@ -15,11 +16,11 @@
 //! choice would have cost (the ski-rental argument: A. Karlin et al., "Competitive randomized algorithms for
 //! non-uniform problems", SODA 1990).
 //!
-//! In a crowd, parking at once is right but dear: every message then costs a wake-up, and with it an interrupt to
-//! another processor. So before parking one gives way ([`Yields`]) a few times: whoever is awaited is likely among
-//! those who run meanwhile, and finds nobody to wake. That holds as long as the others give way in their turn. Next
-//! to somebody who computes, a yield takes a whole time slice; one such yield, and yielding is left alone for a
-//! while.
+//! Parking is dear: the next message costs a wake-up, and often an interrupt to another processor. So before parking
+//! one gives way ([`Yields`]) a few times: whoever is awaited is likely among those who run meanwhile, and finds nobody
+//! to wake; and a side that stays runnable is moved to another processor by the kernel if there is room on one, which a
+//! sleeper is not. That holds as long as the others give way in their turn. Next to somebody who computes, a yield takes
+//! a whole time slice; one such yield, and yielding is left alone for a while.
 //!
 //! # Not promised
 //!

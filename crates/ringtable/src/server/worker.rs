@@ -293,7 +293,7 @@ impl Worker {
                 }
             } else if self.may_spin(now) {
                 self.spin();
-            } else if !(self.crowded && self.yield_until_news()) {
+            } else if !(self.may_yield(now) && self.yield_until_news()) {
                 self.sleep();
             }
         }
@@ -440,6 +440,12 @@ impl Worker {
             && self.lanes().any(|lane| lane.client_state().worth_spinning(cpu))
     }
 
+    /// Whether giving way may pay: in a crowd, or to a client on our own processor.
+    fn may_yield(&self, now: u64) -> bool {
+        let lately = now - self.last_work_ns < self.bench.shared.spin_ns;
+        self.crowded || lately && self.lanes().any(|lane| !lane.client_state().asleep)
+    }
+
     fn spin(&self) {
         for _ in 0..SPINS_PER_CLOCK {
             if self.lanes().any(LaneClient::has_news) {
@@ -449,7 +455,7 @@ impl Worker {
         }
     }
 
-    /// Gives way to the others of a crowd, whose requests we wait for.
+    /// Gives way to others, whose requests we wait for.
     fn yield_until_news(&mut self) -> bool {
         let mut yields = self.yields;
         let news = yields.until(self.bench.shared.spin_ns, monotonic_ns, || self.lanes().any(LaneClient::has_news));

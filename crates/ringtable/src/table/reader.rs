@@ -198,7 +198,7 @@ impl<M: Memory> Reader<M> {
     /// # Errors
     /// [`Contended`]: ask the server.
     pub fn read_bucket(&self, key: &[u8], want: Want, out: &mut Vec<Pair>) -> Result<(), Contended> {
-        let (words, hash) = (self.words(), self.hash(key));
+        let (words, hash, before) = (self.words(), self.hash(key), out.len());
         for _ in 0..limits::READ_RETRIES_MAX {
             let Some(buckets) = load_buckets(words) else { return Err(Contended) };
             let index = address(hash, buckets);
@@ -207,6 +207,8 @@ impl<M: Memory> Reader<M> {
             {
                 return Ok(());
             }
+            // A chain that was read well may still be that of the wrong bucket.
+            out.truncate(before);
             spin_loop();
         }
         Err(Contended)
