@@ -156,21 +156,36 @@ pub fn prefetch(word: &AtomicU64) {
 }
 
 /// Running models: all interleavings of a model's threads, and all values that each of their loads may see.
+///
+/// What is forbidden is for the model to assert; begin those messages with "forbidden", `scripts/weakened.sh` looks for
+/// it. What is allowed is returned as an outcome, so that a test can show that it does happen: a model in which the two
+/// threads never meet forbids everything in vain.
 #[cfg(all(test, loom))]
 pub mod model {
     use std::collections::BTreeSet;
     use std::sync::mpsc;
 
-    /// Runs `model` in every way there is (within `LOOM_MAX_PREEMPTIONS`, see `scripts/loom.sh`), and returns every
-    /// outcome there was: so a test also shows that what it allows does happen, and that its model is not an empty one.
-    ///
-    /// What is forbidden is for `model` to assert; begin those messages with "forbidden", `scripts/weakened.sh` looks
-    /// for it.
+    /// Every outcome that `model` has, of all its runs.
     pub fn outcomes<O: Ord + Send + 'static>(model: impl Fn() -> O + Send + Sync + 'static) -> BTreeSet<O> {
+        run(None, model)
+    }
+
+    /// The same for a larger model, of those runs only that take the processor from a running thread at most
+    /// `LOOM_MAX_PREEMPTIONS` times: see `scripts/loom.sh`.
+    pub fn bounded_outcomes<O: Ord + Send + 'static>(model: impl Fn() -> O + Send + Sync + 'static) -> BTreeSet<O> {
+        let bound = std::env::var("LOOM_MAX_PREEMPTIONS").ok().and_then(|bound| bound.parse().ok());
+        run(Some(bound.expect("LOOM_MAX_PREEMPTIONS is a number: run the models with scripts/loom.sh")), model)
+    }
+
+    fn run<O: Ord + Send + 'static>(
+        preemptions_max: Option<usize>,
+        model: impl Fn() -> O + Send + Sync + 'static,
+    ) -> BTreeSet<O> {
         let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = preemptions_max;
         // What is done before the threads begin counts too.
         builder.max_branches = 10_000;
-        // A channel, since what one run leaves for the next ones must not be an object of the model.
+        // A channel of `std`, since what one run leaves for the next ones must not be an object of the model.
         let (sender, outcomes) = mpsc::channel();
         builder.check(move || {
             let outcome = model();

@@ -16,6 +16,10 @@
 //! choice would have cost (the ski-rental argument: A. Karlin et al., "Competitive randomized algorithms for
 //! non-uniform problems", SODA 1990).
 //!
+//! A worker that has been getting requests faster than it could be woken for each spins somewhat longer ([`Pauses`]):
+//! when such requests come at random times, the next one is as near as ever however long one has waited, and the bound
+//! above would send the worker to sleep in every tenth pause.
+//!
 //! Parking is dear: the next message costs a wake-up, and often an interrupt to another processor. So before parking
 //! one gives way ([`Yields`]) a few times: whoever is awaited is likely among those who run meanwhile, and finds nobody
 //! to wake; and a side that stays runnable is moved to another processor by the kernel if there is room on one, which a
@@ -63,6 +67,33 @@ impl State {
     #[inline]
     pub fn worth_spinning_after_ringing(self, our_cpu: u64) -> bool {
         !self.crowded && (self.asleep || self.cpu != our_cpu)
+    }
+}
+
+/// How long a worker has been waiting for requests lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pauses {
+    /// Moving average in nanoseconds.
+    mean_ns: u64,
+}
+
+impl Pauses {
+    /// By how much a worker in demand spins longer. Four times the cost of a wake-up covers all but one in fifty of
+    /// pauses as long as that on average, and nearly all shorter ones; it is also the most that is lost when the
+    /// requests end.
+    const IN_DEMAND: u64 = 4;
+
+    /// Takes a pause into account.
+    #[inline]
+    pub fn record(&mut self, pause_ns: u64) {
+        // One long pause should not outweigh all short ones around it, hence the limit.
+        self.mean_ns = (7 * self.mean_ns + pause_ns.min(1_000_000)) / 8;
+    }
+
+    /// For how long to spin, if a wake-up costs `wake_ns`.
+    #[inline]
+    pub fn spin_limit_ns(&self, wake_ns: u64) -> u64 {
+        if self.mean_ns < wake_ns { Self::IN_DEMAND * wake_ns } else { wake_ns }
     }
 }
 
@@ -122,6 +153,19 @@ mod tests {
         assert!(State { asleep: true, cpu: 0, ..awake }.worth_spinning_after_ringing(0));
         assert!(!State { asleep: true, crowded: true, ..awake }.worth_spinning_after_ringing(0));
         assert!(!State { crowded: true, ..awake }.worth_spinning(0));
+    }
+
+    #[test]
+    fn a_worker_in_demand_spins_longer_and_a_forgotten_one_does_not() {
+        let mut pauses = Pauses::default();
+        for _ in 0..50 {
+            pauses.record(9_000);
+        }
+        assert_eq!(pauses.spin_limit_ns(20_000), 80_000);
+        for _ in 0..50 {
+            pauses.record(500_000);
+        }
+        assert_eq!(pauses.spin_limit_ns(20_000), 20_000);
     }
 
     #[test]

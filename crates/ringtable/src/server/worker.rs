@@ -32,7 +32,7 @@ use super::statistics::{End, WorkerStatistics};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
 use crate::command::{self, Command, Context, Effect};
-use crate::ring::wait::{State, Yields};
+use crate::ring::wait::{Pauses, State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
@@ -233,6 +233,7 @@ pub(super) struct Worker {
     /// Lanes that were served and may have to be rung.
     served: Vec<usize>,
     last_work_ns: u64,
+    pauses: Pauses,
     busy_rounds: u32,
     yields: Yields,
     /// What we last published of ourselves.
@@ -267,6 +268,7 @@ impl Worker {
             hot: Vec::new(),
             served: Vec::new(),
             last_work_ns: 0,
+            pauses: Pauses::default(),
             busy_rounds: 0,
             yields: Yields::default(),
             published: 0,
@@ -286,6 +288,7 @@ impl Worker {
             let now = monotonic_ns();
             self.observe(now);
             if self.serve_hot() {
+                self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
                 self.busy_rounds += 1;
                 if self.busy_rounds.is_multiple_of(ROUNDS_PER_POLL) {
@@ -436,7 +439,7 @@ impl Worker {
     fn may_spin(&self, now: u64) -> bool {
         let cpu = self.published >> 8;
         !self.crowded
-            && now - self.last_work_ns < self.bench.shared.spin_ns
+            && now - self.last_work_ns < self.pauses.spin_limit_ns(self.bench.shared.spin_ns)
             && self.lanes().any(|lane| lane.client_state().worth_spinning(cpu))
     }
 

@@ -404,7 +404,10 @@ pub(super) fn scan(
     while sibling < load_buckets(words).ok_or(Contended)? {
         if address(sibling, at_begin) == index {
             let start = out.len();
-            read(sibling, out)?;
+            if let Err(contended) = read(sibling, out) {
+                out.truncate(before); // the step is done again, by the server
+                return Err(contended);
+            }
             if sibling != index {
                 let (earlier, later) = out.split_at(start);
                 let twice: Vec<usize> = (0..later.len())
