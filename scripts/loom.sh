@@ -4,6 +4,7 @@
 #
 #   scripts/loom.sh            all models
 #   scripts/loom.sh MODEL      those whose path contains MODEL, as in `table::loom_table::a_walk`
+#   scripts/loom.sh --no-run   none: only build them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,4 +20,8 @@ export LOOM_MAX_PREEMPTIONS=3
 # The stack of a model's failure shows loom's inside.
 export RUST_BACKTRACE=0
 
-exec cargo test --quiet --package ringtable --lib --release -- "${1:-loom_}"
+test=(cargo test --quiet --package ringtable --lib --release)
+if [ "${1:-}" = --no-run ]; then
+    exec "${test[@]}" --no-run
+fi
+exec "${test[@]}" -- "${1:-loom_}"

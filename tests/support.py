@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,8 +69,8 @@ class ServerProcess:
         return self._process.wait(DEADLINE_S)
 
     def lanes(self) -> int:
-        """The number of lanes that the server holds, as the kernel sees it."""
-        return len(memfds(self.pid, "ringtable-lane"))
+        """The number of lanes that the server holds, as the kernel sees it: it keeps mappings, and no descriptors."""
+        return len(mappings(self.pid, "ringtable-lane")) + len(memfds(self.pid, "ringtable-lane"))
 
     def cpu_s(self) -> float:
         """The CPU time of all its threads, in seconds, from the scheduler's own clock in nanoseconds."""
@@ -291,8 +292,10 @@ class RawLane:
     def last_words(self) -> bytes:
         """Wait until the server ends the connection, and return what it says to that on the socket."""
         words = b""
-        while chunk := self.socket.recv(4_096):
-            words += chunk
+        # Bytes of ours that the server did not read make it a reset, after its own words.
+        with suppress(ConnectionResetError):
+            while chunk := self.socket.recv(4_096):
+                words += chunk
         return words
 
     def __enter__(self) -> Self:
@@ -330,26 +333,27 @@ def processes_of(folder: str | None) -> set[int]:
 
 def own_ringtable_memory() -> list[str]:
     """The mappings and descriptors of ringtable's segments in this process."""
-    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:ringtable" in line]
-    return maps + memfds(os.getpid(), "ringtable")
+    return mappings(os.getpid(), "ringtable") + memfds(os.getpid(), "ringtable")
 
 
-def mapping_of(name: str) -> tuple[int, int]:
+def own_mapping(name: str) -> tuple[int, int]:
     """The address and the size of this process's first mapping of the memfd of that name.
 
     It is the client's own: a client closes the descriptors of its segments once they are mapped.
     """
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if f"memfd:{name}" in line:
-            start, end = (int(part, 16) for part in line.split()[0].split("-"))
-            return start, end - start
-    raise AssertionError(f"nothing named {name} is mapped")
+    start, end = (int(part, 16) for part in mappings(os.getpid(), name)[0].split()[0].split("-"))
+    return start, end - start
 
 
 def own_lane() -> ctypes.Array[ctypes.c_char]:
     """The memory of the lane that a client of this process has, for writing to it behind the client's back."""
-    address, size = mapping_of("ringtable-lane")
+    address, size = own_mapping("ringtable-lane")
     return (ctypes.c_char * size).from_address(address)
+
+
+def mappings(pid: int, name: str) -> list[str]:
+    """The mappings that a process has of memfds whose names begin so, as lines of its `maps`."""
+    return [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if f"memfd:{name}" in line]
 
 
 def memfds(pid: int, name: str) -> list[str]:

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 import ringtable
 from ringtable import Table
-from support import Child, RawLane, ServerProcess, mapping_of, memfds
+from support import Child, RawLane, ServerProcess, memfds, own_mapping
 
 TABLE = "ringtable-table"
 NOBODY = 65_534
@@ -87,7 +87,7 @@ def test_a_clients_own_mapping_cannot_be_made_writable(server_process: ServerPro
         with Table(transport="lane") as table:
             # A value that was read in place shows that the mapping is there.
             assert table["key"] == b"value"
-            refuses_writing(*mapping_of(TABLE))
+            refuses_writing(*own_mapping(TABLE))
 
     in_a_client(attempt)
 
