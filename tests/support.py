@@ -58,6 +58,10 @@ class ServerProcess:
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop all its threads until it gets SIGCONT, and wait until they stand: it answers nothing from then on."""
+        freeze(self.pid)
+
     def kill(self) -> None:
         """End the server at once, and wait until it has ended; the kernel has closed its sockets then."""
         self._process.kill()
@@ -97,6 +101,18 @@ class ServerProcess:
                 path.unlink()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until all its threads stand; the signal alone lets them run on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    wait_until(lambda: all(state_of(thread) == "T" for thread in threads), f"the threads of process {pid} stand")
+
+
+def state_of(task: int) -> str:
+    """The state of a process or thread: "S" when it sleeps, "T" when it is stopped."""
+    return Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 class Child:
@@ -345,10 +361,10 @@ def own_mapping(name: str) -> tuple[int, int]:
     return start, end - start
 
 
-def own_lane() -> ctypes.Array[ctypes.c_char]:
+def own_lane() -> memoryview:
     """The memory of the lane that a client of this process has, for writing to it behind the client's back."""
     address, size = own_mapping("ringtable-lane")
-    return (ctypes.c_char * size).from_address(address)
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
 def mappings(pid: int, name: str) -> list[str]:

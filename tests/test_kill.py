@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Table
-from support import DEADLINE_S, Child, Flag, ServerProcess, wait_until
+from support import DEADLINE_S, Child, Flag, ServerProcess, freeze, state_of, wait_until
 
 KILLS = 200
 KILLS_WHILE_JOINING = 50
@@ -134,7 +134,7 @@ def _gone(table: Table) -> int:
 def test_a_stopped_client_harms_nobody(server_process: ServerProcess, load: None) -> None:
     with Flag() as connected, Child(_work_for_ever, {"transport": "lane"}, connected) as sleeper:
         connected.wait()
-        os.kill(sleeper.pid, signal.SIGSTOP)
+        freeze(sleeper.pid)
         # The others go on: this one, and those of the load, which note how long they wait.
         with ringtable.connect(timeout=CALL_S_MAX) as table:
             for index in range(5_000):
@@ -153,7 +153,7 @@ def test_a_client_that_takes_no_replies_harms_nobody(server_process: ServerProce
 
         with Flag() as asking, Child(ask_for_ever, asking) as greedy:
             asking.wait()
-            os.kill(greedy.pid, signal.SIGSTOP)
+            freeze(greedy.pid)
             for _ in range(1_000):
                 assert table.call("PING") == b"PONG"
 
@@ -204,7 +204,7 @@ def test_a_blocked_call_notices_the_servers_death(server_process: ServerProcess,
             raised.append(time.monotonic())
 
         # A stopped server answers nothing, so that the call is blocked for sure.
-        server_process.signal(signal.SIGSTOP)
+        server_process.freeze()
         blocked = threading.Thread(target=block)
         blocked.start()
         wait_until(lambda: _is_asleep(blocked), "the call is blocked")
@@ -240,7 +240,7 @@ def test_a_table_of_a_dead_server_can_be_opened_again(server_process: ServerProc
 def test_a_call_ends_at_its_timeout(server_process: ServerProcess, options: dict[str, Any]) -> None:
     with Table(timeout=0.2, **options) as table:
         table["key"] = b"value"
-        server_process.signal(signal.SIGSTOP)
+        server_process.freeze()
         start = time.monotonic()
         with pytest.raises(ringtable.Timeout, match=r"0\.2"):
             table["key"] = b"value"
@@ -254,7 +254,7 @@ def test_a_call_ends_at_its_timeout(server_process: ServerProcess, options: dict
 
 
 def test_connecting_ends_at_its_timeout(server_process: ServerProcess) -> None:
-    server_process.signal(signal.SIGSTOP)
+    server_process.freeze()
     start = time.monotonic()
     with pytest.raises(ringtable.Timeout):
         ringtable.connect(timeout=0.2)
@@ -268,7 +268,7 @@ def test_an_interrupt_ends_a_call(server_process: ServerProcess, options: dict[s
         def block() -> str:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             with Table(**options) as table:
-                os.kill(server_process.pid, signal.SIGSTOP)
+                server_process.freeze()
                 blocking.set()
                 try:
                     table["key"] = b"value"
@@ -278,7 +278,7 @@ def test_an_interrupt_ends_a_call(server_process: ServerProcess, options: dict[s
 
         with Child(block) as child:
             blocking.wait()
-            wait_until(lambda: _state(child.pid) == "S", "the call is blocked")
+            wait_until(lambda: state_of(child.pid) == "S", "the call is blocked")
             start = time.monotonic()
             os.kill(child.pid, signal.SIGINT)
             # The table is closed on the way out, which may not wait for the server either.
@@ -297,10 +297,4 @@ def _raises_server_gone(call: Callable[[], object]) -> bool:
 
 def _is_asleep(thread: threading.Thread) -> bool:
     assert thread.native_id is not None
-    return _state(thread.native_id) == "S"
-
-
-def _state(task: int) -> str:
-    """The state of a process or thread: "S" when it sleeps."""
-    with open(f"/proc/{task}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0]
+    return state_of(thread.native_id) == "S"

@@ -185,7 +185,7 @@ def test_threads_share_a_table(server: Server, options: dict[str, Any]) -> None:
 
 def test_other_threads_run_while_one_waits(server_process: ServerProcess) -> None:
     with ringtable.connect() as table:
-        server_process.signal(signal.SIGSTOP)
+        server_process.freeze()
         answers: list[object] = []
         waiting = threading.Thread(target=lambda: answers.append(table.call("PING")))
         waiting.start()
@@ -212,7 +212,9 @@ def test_closing_while_another_thread_calls(server: Server) -> None:
         done = [threads.submit(use, table) for _ in range(PROCESSES)]
         wait_until(lambda: int(observer.get("count", b"0")) > 100, "the threads are at work")
         table.close()
-        assert sum(calls.result() for calls in done) == int(observer["count"])
+        answered = sum(calls.result() for calls in done)
+        # The call in which a thread learned of it may have been executed all the same.
+        assert answered <= int(observer["count"]) <= answered + PROCESSES
 
 
 # Readers beside writers

@@ -54,7 +54,7 @@ class Timeout(Error, TimeoutError):
 
 
 class Closed(Error, ValueError):
-    """The table was used after `close`."""
+    """The table was used after `close`, or another thread closed it during the call, which may have been executed."""
 
 
 class KeyTooLong(Error, ValueError):

@@ -97,7 +97,8 @@ def _count_in_processes(files: list[Path], address: str) -> Iterator[int]:
             for count in as_completed(counts):
                 yield count.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # The server stays until the workers have ended, or they would complain that there is none.
+            pool.shutdown(cancel_futures=True)
             raise
 
 

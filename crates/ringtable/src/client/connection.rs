@@ -123,6 +123,7 @@ impl Connection {
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
         let (reader, channel) = if options.transport == Transport::Socket {
+            plain.speak_resp3(&mut patience)?;
             (None, Channel::Socket(plain))
         } else {
             let request = super::lane_request();
@@ -135,7 +136,10 @@ impl Connection {
                 }
                 Reply::Error(message) => match super::refusal(message) {
                     // A server that has no lanes to give (or is none of ours) still has a socket.
-                    Error::Refused(_) if options.transport == Transport::Auto => (None, Channel::Socket(plain)),
+                    Error::Refused(_) if options.transport == Transport::Auto => {
+                        plain.speak_resp3(&mut patience)?;
+                        (None, Channel::Socket(plain))
+                    }
                     error => return Err(error),
                 },
                 other => return Err(super::unexpected(other)),

@@ -233,7 +233,7 @@ impl Link {
         self.publish(patience)
     }
 
-    /// Waits until posted writes to keys with that hash (`None`: to any key) are done.
+    /// Waits until posted writes to keys with that hash (`None`: to any key) are done. Their errors surface here.
     pub fn settle(&mut self, hash: Option<u64>, patience: &mut Patience<'_>) -> Result<(), Error> {
         self.begin()?;
         self.take_replies()?;
@@ -246,6 +246,6 @@ impl Link {
             self.wait(patience)?;
             self.take_replies()?;
         }
-        Ok(())
+        self.begin()
     }
 }

@@ -100,7 +100,7 @@ pub enum Error {
     #[error("the server is gone: {0}")]
     Gone(String),
     /// The call took longer than it was given.
-    #[error("no answer within {0:?}; a write may still be done")]
+    #[error("no answer within {} s; a write may still be done", .0.as_secs_f64())]
     Timeout(Duration),
     /// The caller's interruption check said so.
     #[error("interrupted; a write may still be done")]
@@ -212,7 +212,6 @@ struct Numbers {
     dbsize: u16,
     flushall: u16,
     scan: u16,
-    ping: u16,
     ring_bucket: u16,
 }
 
@@ -226,7 +225,6 @@ static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbe
     dbsize: command::number("DBSIZE"),
     flushall: command::number("FLUSHALL"),
     scan: command::number("SCAN"),
-    ping: command::number("PING"),
     ring_bucket: command::number("RING.BUCKET"),
 });
 
@@ -547,7 +545,7 @@ impl Client {
         check_key(key)?;
         if let Some(reader) = self.direct(Keys::Many, patience)? {
             let mut pairs = Vec::new();
-            if reader.read_bucket(key, Want::Values, &mut pairs).is_ok() {
+            if reader.read_bucket(key, Want::Values, wall_ms, &mut pairs).is_ok() {
                 return Ok(pairs);
             }
         }
@@ -563,7 +561,7 @@ impl Client {
         const COUNT: usize = 500;
         if let Some(reader) = self.direct(Keys::Many, patience)? {
             let (mut pairs, mut next, mut started) = (Vec::new(), cursor, false);
-            while let Ok(following) = reader.scan(next, Want::Keys, &mut pairs) {
+            while let Ok(following) = reader.scan(next, Want::Keys, wall_ms, &mut pairs) {
                 (next, started) = (following, true);
                 if next == 0 || pairs.len() >= COUNT {
                     break;
@@ -603,10 +601,7 @@ impl Client {
     /// # Errors
     /// That of the first posted write that failed; those of the connection.
     pub fn flush(&self, patience: Patience<'_>) -> Result<(), Error> {
-        match self.request(NUMBERS.ping, &[], patience)? {
-            Reply::Status(_) => Ok(()),
-            other => Err(unexpected(other)),
-        }
+        self.connection(patience)?.locked(patience, |link, patience| link.settle(None, patience))
     }
 
     /// Asks anything: the command's name, then its arguments.
@@ -686,7 +681,12 @@ impl Client {
     /// Sends a write without waiting for its reply.
     fn post(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<(), Error> {
         let connection = self.connection(patience)?;
-        let hash = connection.reader.as_ref().map_or(0, |reader| reader.hash(arguments[0]));
+        let mut hash = 0;
+        if let Some(reader) = &connection.reader {
+            // Nothing else would tell: who does not wait for an answer does not miss it either.
+            connection.check_alive(reader)?;
+            hash = reader.hash(arguments[0]);
+        }
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
     }
 }

@@ -104,6 +104,18 @@ impl SocketLink {
         }
     }
 
+    /// Asks for version 3 of the protocol, whose replies have the same kinds as those of a lane.
+    pub fn speak_resp3(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        match self.handshake(&[b"HELLO", b"3"], &mut Vec::new(), patience)? {
+            // A server of old that knows only version 2 can still be talked to.
+            Reply::Error(message) => match super::refusal(message) {
+                Error::Refused(_) => Ok(()),
+                error => Err(error),
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// Gathers a request; `false` while the socket is full.
     pub fn try_push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
         if self.outgoing.len() - self.sent > GATHERED_MAX && !self.flush()? {

@@ -3,6 +3,7 @@
 use super::arguments::Arguments;
 use super::{Context, Refusal};
 use crate::limits;
+use crate::shm::clock::wall_ms;
 use crate::table::reader::Want;
 
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
@@ -10,14 +11,14 @@ pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -
     let key = arguments.get(0);
     // Sizes first: a bucket of large values could be larger than any reply may be.
     let size: usize =
-        context.writer.read_bucket(key, Want::Keys).iter().map(|pair| pair.key.len() + pair.value_size).sum();
+        context.writer.read_bucket(key, Want::Keys, wall_ms).iter().map(|pair| pair.key.len() + pair.value_size).sum();
     if size > limits::VALUE_SIZE_MAX {
         return Err(Refusal::err(format_args!(
             "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
             limits::VALUE_SIZE_MAX
         )));
     }
-    let pairs = context.writer.read_bucket(key, Want::Values);
+    let pairs = context.writer.read_bucket(key, Want::Values, wall_ms);
     context.reply.array(2 * pairs.len());
     for pair in pairs {
         context.reply.bulk(&pair.key);

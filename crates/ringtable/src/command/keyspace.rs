@@ -249,7 +249,7 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
     let (mut pairs, mut size, mut steps) = (Vec::new(), 0, 0);
     loop {
         let before = pairs.len();
-        cursor = context.writer.scan(cursor, Want::Keys, &mut pairs);
+        cursor = context.writer.scan(cursor, Want::Keys, wall_ms, &mut pairs);
         size += pairs[before..].iter().map(|pair| pair.key.len()).sum::<usize>();
         steps += 1;
         // Bounded in buckets too: a table that was emptied has many without entries.

@@ -488,6 +488,8 @@ impl Worker {
         }
         self.ring_served();
         if !worked {
+            // For others, who may need it more while we sleep.
+            self.bench.writer.release();
             self.poll(true);
             self.bench.statistics().wakeups.fetch_add(1, Ordering::Relaxed);
         }
@@ -570,22 +572,23 @@ impl Worker {
         let Some(client) = self.places[place].client.take() else { return };
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);
-        match client.connection {
-            Connection::Lane(mut lane) => {
-                // The client holds a copy of the doorbell, so closing ours would not end our watching it.
-                let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
-                if end == End::Gone {
-                    lane.execute_rest(&mut self.bench);
-                    self.bench.end_turn();
-                }
-                lane.drop_unfinished(&self.bench.shared);
-                lane.say_goodbye(end);
-                self.bench.shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
+        let shared = Arc::clone(&self.bench.shared);
+        if let Connection::Lane(mut lane) = client.connection {
+            // The client holds a copy of the doorbell, so closing ours would not end our watching it.
+            let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
+            if end == End::Gone {
+                lane.execute_rest(&mut self.bench);
+                self.bench.end_turn();
             }
-            Connection::Socket(_) => {}
+            lane.drop_unfinished(&shared);
+            shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
+            // Counted before it is told: who has heard of its end finds it in the figures.
+            shared.statistics.count_end(end);
+            lane.say_goodbye(end);
+        } else {
+            shared.statistics.count_end(end);
         }
-        self.bench.shared.statistics.count_end(end);
-        self.bench.shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);
+        shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

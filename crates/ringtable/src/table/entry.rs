@@ -115,6 +115,12 @@ impl<'a> EntryRef<'a> {
         self.shape.expires.then(|| Expiry(self.words[HEADER_WORDS].load(Ordering::Relaxed)))
     }
 
+    /// Whether its time has passed. `now_ms` is asked only if it has one.
+    #[inline]
+    pub fn has_expired(self, now_ms: impl Fn() -> u64) -> bool {
+        self.expiry().is_some_and(|expiry| expiry.has_passed(now_ms()))
+    }
+
     /// The key, filled up to whole words.
     #[inline]
     pub fn key_words(self) -> &'a [AtomicU64] {

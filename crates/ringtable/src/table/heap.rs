@@ -93,11 +93,15 @@ fn batch(class: usize) -> usize {
 
 /// A worker's free slots, by class. Give it back with [`Heap::drain`].
 #[derive(Debug)]
-pub struct Cache(Vec<Vec<u64>>);
+pub struct Cache {
+    slots: Vec<Vec<u64>>,
+    /// Slots of all classes together.
+    count: usize,
+}
 
 impl Default for Cache {
     fn default() -> Self {
-        Self(vec![Vec::new(); CLASSES])
+        Self { slots: vec![Vec::new(); CLASSES], count: 0 }
     }
 }
 
@@ -152,19 +156,33 @@ impl Heap {
     ///
     /// What it holds is undefined. Fill it with relaxed stores and publish it with Release.
     pub fn allocate(&self, segment: &[AtomicU64], cache: &mut Cache, words: usize) -> Option<u64> {
-        let start = if words > CLASS_WORDS_MAX {
-            let first = lock(&self.0).take_run(words.div_ceil(PAGE_WORDS) as u32)?;
-            u64::from(first) * PAGE_WORDS as u64
-        } else {
-            let class = class_of(words);
-            let slots = &mut cache.0[class];
-            if slots.is_empty() {
-                lock(&self.0).take_slots(segment, class, batch(class), slots);
+        let start = match self.try_allocate(segment, cache, words) {
+            Some(start) => start,
+            None => {
+                // What we hold back ourselves may be what is missing.
+                self.drain(segment, cache);
+                lock(&self.0).release_empty_slabs();
+                self.try_allocate(segment, cache, words)?
             }
-            slots.pop()?
         };
         // Release: pairs with the fence(Acquire) in `BucketRef::end_read`, see the module header.
         fence(Ordering::Release);
+        Some(start)
+    }
+
+    fn try_allocate(&self, segment: &[AtomicU64], cache: &mut Cache, words: usize) -> Option<u64> {
+        if words > CLASS_WORDS_MAX {
+            let first = lock(&self.0).take_run(words.div_ceil(PAGE_WORDS) as u32)?;
+            return Some(u64::from(first) * PAGE_WORDS as u64);
+        }
+        let class = class_of(words);
+        let slots = &mut cache.slots[class];
+        if slots.is_empty() {
+            lock(&self.0).take_slots(segment, class, batch(class), slots);
+            cache.count += slots.len();
+        }
+        let start = slots.pop()?;
+        cache.count -= 1;
         Some(start)
     }
 
@@ -176,21 +194,26 @@ impl Heap {
             return;
         }
         let class = class_of(words);
-        let slots = &mut cache.0[class];
+        let slots = &mut cache.slots[class];
         slots.push(start);
+        cache.count += 1;
         if slots.len() >= 2 * batch(class) {
-            let keep = slots.len() - batch(class);
             // The oldest go back: what was freed last is the likeliest to be in the processor's cache.
-            lock(&self.0).give_slots(segment, class, slots.drain(..slots.len() - keep));
+            cache.count -= batch(class);
+            lock(&self.0).give_slots(segment, class, slots.drain(..batch(class)));
         }
     }
 
     /// Takes back all that a cache holds.
     pub fn drain(&self, segment: &[AtomicU64], cache: &mut Cache) {
+        if cache.count == 0 {
+            return;
+        }
         let mut inner = lock(&self.0);
-        for (class, slots) in cache.0.iter_mut().enumerate() {
+        for (class, slots) in cache.slots.iter_mut().enumerate() {
             inner.give_slots(segment, class, slots.drain(..));
         }
+        cache.count = 0;
     }
 
     /// Takes exactly page `page` for the bucket array, if it is free.
@@ -296,6 +319,18 @@ impl Inner {
                 self.list(class, slab);
             } else if free == slab_slots(class) && self.partial[class].len() > 1 {
                 // One empty slab is kept, lest a single entry that comes and goes take and give pages all the time.
+                self.unlist(class, slab);
+                self.give_run(slab, slab_pages(class) as u32);
+            }
+        }
+    }
+
+    /// Gives up the empty slabs that were kept for the next to come.
+    fn release_empty_slabs(&mut self) {
+        for class in 0..CLASSES {
+            let empty = |inner: &Self, slab: u32| inner.pages[slab as usize].free == slab_slots(class);
+            while let Some(place) = self.partial[class].iter().position(|&slab| empty(self, slab)) {
+                let slab = self.partial[class][place];
                 self.unlist(class, slab);
                 self.give_run(slab, slab_pages(class) as u32);
             }

@@ -193,16 +193,22 @@ impl<M: Memory> Reader<M> {
         }
     }
 
-    /// All entries of the bucket that `key` falls in, expired ones included, into `out`.
+    /// All entries of the bucket that `key` falls in, but those whose time has passed, into `out`.
     ///
     /// # Errors
     /// [`Contended`]: ask the server.
-    pub fn read_bucket(&self, key: &[u8], want: Want, out: &mut Vec<Pair>) -> Result<(), Contended> {
+    pub fn read_bucket(
+        &self,
+        key: &[u8],
+        want: Want,
+        now_ms: impl Fn() -> u64,
+        out: &mut Vec<Pair>,
+    ) -> Result<(), Contended> {
         let (words, hash, before) = (self.words(), self.hash(key), out.len());
         for _ in 0..limits::READ_RETRIES_MAX {
             let Some(buckets) = load_buckets(words) else { return Err(Contended) };
             let index = address(hash, buckets);
-            if try_read_chain(words, index, want, out)
+            if try_read_chain(words, index, want, &now_ms, out)
                 && load_buckets(words).is_some_and(|buckets| address(hash, buckets) == index)
             {
                 return Ok(());
@@ -218,8 +224,14 @@ impl<M: Memory> Reader<M> {
     ///
     /// # Errors
     /// [`Contended`]: ask the server.
-    pub fn scan(&self, cursor: u64, want: Want, out: &mut Vec<Pair>) -> Result<u64, Contended> {
-        scan(self.words(), cursor, |index, into| read_chain(self.words(), index, want, into), out)
+    pub fn scan(
+        &self,
+        cursor: u64,
+        want: Want,
+        now_ms: impl Fn() -> u64,
+        out: &mut Vec<Pair>,
+    ) -> Result<u64, Contended> {
+        scan(self.words(), cursor, |index, into| read_chain(self.words(), index, want, &now_ms, into), out)
     }
 
     /// Number of entries, expired ones that were not removed yet included.
@@ -304,9 +316,7 @@ fn attempt(
                 continue;
             }
             let (found_version, expiry) = (entry.version(), entry.expiry());
-            if let Some(expiry) = expiry
-                && expiry.has_passed(now_ms())
-            {
+            if entry.has_expired(now_ms) {
                 return Some(Lookup::Expired);
             }
             let size = entry.shape.value_size;
@@ -329,8 +339,8 @@ fn attempt(
     None
 }
 
-/// Copies what is wanted of all entries of bucket `index`; `false` if a change got in between.
-fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, out: &mut Vec<Pair>) -> bool {
+/// Copies what is wanted of all entries of bucket `index` whose time has not passed; `false` if a change got in between.
+fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Vec<Pair>) -> bool {
     let before = out.len();
     let mut read = || {
         let home = BucketRef::at(words, bucket_start(index))?;
@@ -343,7 +353,9 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, out: &mut Vec<Pai
                 if !home.end_read(version) {
                     return None;
                 }
-                out.push(copy_pair(entry, want)?);
+                if !entry.has_expired(now_ms) {
+                    out.push(copy_pair(entry, want)?);
+                }
             }
             let last = bucket.slot(SLOTS - 1);
             if !last.is_link() {
@@ -371,9 +383,15 @@ pub(super) fn copy_pair(entry: EntryRef<'_>, want: Want) -> Option<Pair> {
 }
 
 /// As [`try_read_chain`], with retries.
-fn read_chain(words: &[AtomicU64], index: u64, want: Want, out: &mut Vec<Pair>) -> Result<(), Contended> {
+fn read_chain(
+    words: &[AtomicU64],
+    index: u64,
+    want: Want,
+    now_ms: &impl Fn() -> u64,
+    out: &mut Vec<Pair>,
+) -> Result<(), Contended> {
     for _ in 0..limits::READ_RETRIES_MAX {
-        if try_read_chain(words, index, want, out) {
+        if try_read_chain(words, index, want, now_ms, out) {
             return Ok(());
         }
         spin_loop();

@@ -142,7 +142,7 @@ fn random_operations_agree_with_a_plain_map() {
     }
     let (mut pairs, mut cursor) = (Vec::new(), 0);
     loop {
-        cursor = reader.scan(cursor, Want::Values, &mut pairs).unwrap();
+        cursor = reader.scan(cursor, Want::Values, no_time, &mut pairs).unwrap();
         if cursor == 0 {
             break;
         }
@@ -161,8 +161,8 @@ fn a_bucket_read_is_the_whole_chain() {
     let mut seen = 0;
     for n in 0..500_u32 {
         let mut pairs = Vec::new();
-        reader.read_bucket(&n.to_le_bytes(), Want::Values, &mut pairs).unwrap();
-        assert_eq!(pairs.len(), writer.read_bucket(&n.to_le_bytes(), Want::Values).len());
+        reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut pairs).unwrap();
+        assert_eq!(pairs.len(), writer.read_bucket(&n.to_le_bytes(), Want::Values, no_time).len());
         assert!(pairs.iter().any(|pair| pair.key == n.to_le_bytes() && pair.value == b"v"));
         seen += 1;
     }
@@ -195,7 +195,7 @@ fn a_scan_during_growth_reports_every_old_key_exactly_once() {
     let (mut cursor, mut added, mut seen) = (0, 1_000_u32, HashMap::<Vec<u8>, u32>::new());
     loop {
         let mut pairs = Vec::new();
-        cursor = reader.scan(cursor, Want::Keys, &mut pairs).unwrap();
+        cursor = reader.scan(cursor, Want::Keys, no_time, &mut pairs).unwrap();
         for pair in pairs {
             *seen.entry(pair.key).or_default() += 1;
         }
@@ -287,8 +287,8 @@ fn a_reader_survives_a_segment_of_garbage() {
         }
         for n in 0..20_u32 {
             reader.get(&n.to_le_bytes(), no_time, &mut value);
-            let _ = reader.read_bucket(&n.to_le_bytes(), Want::Values, &mut Vec::new());
+            let _ = reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut Vec::new());
         }
-        let _ = reader.scan(random.u64(..), Want::Values, &mut Vec::new());
+        let _ = reader.scan(random.u64(..), Want::Values, no_time, &mut Vec::new());
     }
 }

@@ -276,8 +276,7 @@ impl<M: Memory> Writer<M> {
         let table = Arc::clone(&self.table);
         let bucket = table.lock(hash);
         let place = table.find(&bucket, hash, key);
-        let gone = |entry: EntryRef<'_>| entry.expiry().is_some_and(|expiry| expiry.has_passed(now_ms()));
-        let live = place.entry.filter(|&(_, _, entry)| !gone(entry));
+        let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
         let allowed = match guard {
             Guard::Always => true,
             Guard::Absent => live.is_none(),
@@ -331,7 +330,7 @@ impl<M: Memory> Writer<M> {
     /// Deletes a key if its time has passed.
     pub fn delete_expired(&mut self, key: &[u8], now_ms: impl Fn() -> u64) {
         let now = now_ms();
-        self.remove(key, |entry| entry.expiry().is_some_and(|expiry| expiry.has_passed(now)), || now);
+        self.remove(key, |entry| entry.has_expired(|| now), || now);
     }
 
     fn remove(&mut self, key: &[u8], which: impl Fn(EntryRef<'_>) -> bool, now_ms: impl Fn() -> u64) -> bool {
@@ -343,7 +342,7 @@ impl<M: Memory> Writer<M> {
             guard.unlock_unchanged();
             return false;
         };
-        let live = !entry.expiry().is_some_and(|expiry| expiry.has_passed(now_ms()));
+        let live = !entry.has_expired(&now_ms);
         let start = bucket.slot(index).at();
         bucket.set_slot(index, EMPTY);
         let unlinked = self.unlink_if_empty(&guard, bucket);
@@ -390,19 +389,19 @@ impl<M: Memory> Writer<M> {
         (end < table.buckets()).then_some(end)
     }
 
-    /// All entries of the bucket that `key` falls in.
-    pub fn read_bucket(&mut self, key: &[u8], want: Want) -> Vec<Pair> {
+    /// All entries of the bucket that `key` falls in, but those whose time has passed.
+    pub fn read_bucket(&mut self, key: &[u8], want: Want, now_ms: impl Fn() -> u64) -> Vec<Pair> {
         let guard = self.table.lock(self.table.constants.hash(key));
-        let pairs = self.copy_chain(&guard, want);
+        let pairs = self.copy_chain(&guard, want, &now_ms);
         guard.unlock_unchanged();
         pairs
     }
 
     /// One step of a walk over the table: see [`reader::scan`].
-    pub fn scan(&mut self, cursor: u64, want: Want, out: &mut Vec<Pair>) -> u64 {
+    pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Vec<Pair>) -> u64 {
         let read = |index, into: &mut Vec<Pair>| {
             let guard = self.table.bucket(index).lock();
-            into.extend(self.copy_chain(&guard, want));
+            into.extend(self.copy_chain(&guard, want, &now_ms));
             guard.unlock_unchanged();
             Ok(())
         };
@@ -410,24 +409,26 @@ impl<M: Memory> Writer<M> {
         reader::scan(self.table.words(), cursor, read, out).unwrap_or(0)
     }
 
-    /// All entries of bucket `index`, or `None` if there is no such bucket.
+    /// All entries of bucket `index`, also those whose time has passed, or `None` if there is no such bucket.
     pub fn read_bucket_at(&mut self, index: u64, want: Want) -> Option<Vec<Pair>> {
         if index >= self.table.buckets() {
             return None;
         }
         let guard = self.table.bucket(index).lock();
-        let pairs = self.copy_chain(&guard, want);
+        let pairs = self.copy_chain(&guard, want, &|| 0);
         guard.unlock_unchanged();
         Some(pairs)
     }
 
-    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want) -> Vec<Pair> {
+    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64) -> Vec<Pair> {
         let slots = |bucket: BucketRef<'_>| (0..SLOTS).map(move |index| bucket.slot(index)).collect::<Vec<_>>();
         self.table
             .chain(guard)
             .flat_map(slots)
             .filter(|slot| slot.is_entry())
-            .filter_map(|slot| reader::copy_pair(self.table.entry(slot), want))
+            .map(|slot| self.table.entry(slot))
+            .filter(|entry| !entry.has_expired(now_ms))
+            .filter_map(|entry| reader::copy_pair(entry, want))
             .collect()
     }
 
@@ -440,11 +441,8 @@ impl<M: Memory> Writer<M> {
     fn prepare(&mut self, key: &[u8], value: &[u8], expiry: Option<Expiry>) -> Result<(u64, Shape), WriteError> {
         let shape = Shape { key_size: key.len(), value_size: value.len(), expires: expiry.is_some() };
         let words = self.table.words();
-        let start = self
-            .table
-            .heap
-            .allocate(words, &mut self.cache, shape.words())
-            .ok_or(WriteError::OutOfMemory(shape.words() * 8))?;
+        let start = self.table.heap.allocate(words, &mut self.cache, shape.words());
+        let start = start.ok_or(WriteError::OutOfMemory(shape.words() * 8))?;
         let entry = &words[start as usize..start as usize + shape.words()];
         // Relaxed: nobody can reach the entry before a slot points at it (Release in `set_slot`).
         entry[0].store(shape.pack(), Ordering::Relaxed);
