@@ -31,7 +31,8 @@ class Pipeline:
     def __init__(self, table: TableCore) -> None:
         self._table = table
         self._commands: list[tuple[Argument, ...]] = []
-        self._converters: list[Callable[[Any], Any]] = []
+        # By the number of the command: what makes a reply the result, where that is not the reply itself.
+        self._converters: dict[int, Callable[[Any], Any]] = {}
         self.results: list[Any] = []
         """What the last `execute` returned."""
 
@@ -41,7 +42,8 @@ class Pipeline:
 
     def get(self, key: Key) -> Self:
         """Record a read; its result is the value, or `None` where there is none."""
-        return self._record(_unchanged, "GET", key)
+        self._commands.append(("GET", key))
+        return self
 
     def set(self, key: Key, value: Buffer, *, ttl: float | None = None, nx: bool = False, xx: bool = False) -> Self:
         """Record a write; its result is whether the value was written.
@@ -64,7 +66,8 @@ class Pipeline:
 
     def delete(self, *keys: Key) -> Self:
         """Record a deletion; its result is how many of the keys were present."""
-        return self._record(_unchanged, "DEL", *keys)
+        self._commands.append(("DEL", *keys))
+        return self
 
     def exists(self, key: Key) -> Self:
         """Record a question; its result is whether the key is present."""
@@ -72,7 +75,8 @@ class Pipeline:
 
     def incr(self, key: Key, by: int = 1) -> Self:
         """Record an increment of an integer, 0 where the key is absent; its result is the sum."""
-        return self._record(_unchanged, "INCRBY", key, by)
+        self._commands.append(("INCRBY", key, by))
+        return self
 
     def expire(self, key: Key, ttl: float) -> Self:
         """Record that the entry shall be gone after `ttl` seconds; its result is whether the key is present."""
@@ -84,7 +88,8 @@ class Pipeline:
 
     def call(self, *arguments: Argument) -> Self:
         """Record any command of the server by its name; its result is the reply as it comes."""
-        return self._record(_unchanged, *arguments)
+        self._commands.append(arguments)
+        return self
 
     def execute(self, *, raise_errors: bool = True) -> list[Any]:
         """Send all that was recorded, wait for the replies and return the results; the pipeline is empty then.
@@ -94,20 +99,20 @@ class Pipeline:
                 it was. Otherwise errors stand in the list in the place of results.
         """
         commands, self._commands = self._commands, []
-        converters, self._converters = self._converters, []
-        replies = self._table.call_many(commands) if commands else []
-        self.results = [
-            reply if isinstance(reply, Exception) else convert(reply)
-            for convert, reply in zip(converters, replies, strict=True)
-        ]
+        converters, self._converters = self._converters, {}
+        results: list[Any] = self._table.call_many(commands) if commands else []
+        for index, convert in converters.items():
+            if not isinstance(results[index], Exception):
+                results[index] = convert(results[index])
+        self.results = results
         if raise_errors:
-            for index, result in enumerate(self.results):
+            for index, result in enumerate(results):
                 if isinstance(result, Exception):
                     result.add_note(
                         f"This was command {index + 1} of {len(commands)} in a pipeline: {commands[index][0]!r}"
                     )
                     raise result
-        return self.results
+        return results
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +124,10 @@ class Pipeline:
             self.execute()
 
     def _record(self, convert: Callable[[Any], Any], *command: Argument) -> Self:
+        """Record a command whose reply has to be converted."""
+        self._converters[len(self._commands)] = convert
         self._commands.append(command)
-        self._converters.append(convert)
         return self
-
-
-def _unchanged(reply: Reply) -> Reply:
-    return reply
 
 
 def _is_ok(reply: Reply) -> bool:

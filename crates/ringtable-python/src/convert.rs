@@ -59,6 +59,29 @@ pub fn argument(word: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     Ok(value(word)?.as_bytes().to_vec())
 }
 
+/// A word of a raw command that keeps its bytes alive; most are those of an object.
+pub enum Word<'py> {
+    Object(Bound<'py, PyAny>),
+    Copy(Vec<u8>),
+}
+
+impl<'py> Word<'py> {
+    pub fn new(word: Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(if word.is_instance_of::<PyBytes>() || word.is_instance_of::<PyString>() {
+            Self::Object(word)
+        } else {
+            Self::Copy(argument(&word)?)
+        })
+    }
+
+    pub fn bytes(&self) -> PyResult<&[u8]> {
+        match self {
+            Self::Object(word) => key(word),
+            Self::Copy(bytes) => Ok(bytes),
+        }
+    }
+}
+
 /// A time to live in seconds, as milliseconds.
 pub fn ttl_ms(py: Python<'_>, ttl: Option<f64>) -> PyResult<Option<u64>> {
     /// A century or so: whatever clock is added to it, nothing overflows.

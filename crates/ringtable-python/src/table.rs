@@ -414,12 +414,25 @@ impl TableCore {
     /// Ask many things, pipelined; return the replies. What is refused is among them as an exception.
     #[pyo3(signature = (commands, /))]
     fn call_many<'py>(&self, py: Python<'py>, commands: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        let mut words: Vec<Vec<Vec<u8>>> = Vec::new();
+        // All words of all commands, and how many each command has: few allocations for many commands.
+        let (mut words, mut counts) = (Vec::new(), Vec::new());
         for command in commands.try_iter()? {
-            words.push(command?.try_iter()?.map(|word| convert::argument(&word?)).collect::<PyResult<_>>()?);
+            let before = words.len();
+            for word in command?.try_iter()? {
+                words.push(convert::Word::new(word?)?);
+            }
+            counts.push(words.len() - before);
         }
-        let slices: Vec<Vec<&[u8]>> = words.iter().map(|words| words.iter().map(Vec::as_slice).collect()).collect();
-        let commands: Vec<&[&[u8]]> = slices.iter().map(Vec::as_slice).collect();
+        let slices = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
+        let mut rest = &slices[..];
+        let commands: Vec<&[&[u8]]> = counts
+            .into_iter()
+            .map(|count| {
+                let (command, others) = rest.split_at(count);
+                rest = others;
+                command
+            })
+            .collect();
         let replies = self.wait(py, |client, patience| client.call_many(&commands, patience))?;
         let list = PyList::empty(py);
         for reply in replies {
