@@ -13,14 +13,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
-export LOOM_TARGET_DIR="${LOOM_TARGET_DIR:-$root/target-loom}"
-mkdir -p "$LOOM_TARGET_DIR"
+target=${LOOM_TARGET_DIR:-$root/target-loom}
+mkdir -p "$target/weakened-logs"
+LOOM_TARGET_DIR=$(cd "$target" && pwd)
+export LOOM_TARGET_DIR
 # Always the same place, so that cargo builds the rest only once.
 copy=$LOOM_TARGET_DIR/weakened
-log=$LOOM_TARGET_DIR/weakened.log
-trap 'rm -rf "$copy"' EXIT
-# Applied there even if it lies within a repository, in which git would look for the paths.
+# `git apply` works there even if it lies within a repository, in which it would look for the paths otherwise.
 export GIT_CEILING_DIRECTORIES=$LOOM_TARGET_DIR
+
+trap 'rm -rf "$copy"' EXIT
+rm -rf "$copy"
+mkdir "$copy"
+cp -R Cargo.toml Cargo.lock crates scripts "$copy"
 
 if [ $# -eq 0 ]; then
     for patch in scripts/weakened/*.patch; do
@@ -29,31 +34,33 @@ if [ $# -eq 0 ]; then
     done
 fi
 
-unnoticed=0
-fail() {
-    echo "$1"
-    unnoticed=$((unnoticed + 1))
+# Says what became of the patch at hand.
+verdict() {
+    log=$LOOM_TARGET_DIR/weakened-logs/$1.log
+    if ! "$copy/scripts/loom.sh" --no-run >"$log" 2>&1; then
+        echo "does not build: see $log"
+    elif "$copy/scripts/loom.sh" "$2" >"$log" 2>&1; then
+        echo "NOT NOTICED"
+    elif seen=$(grep -m 1 -o -E 'forbidden: .*|deadlock; ' "$log"); then
+        echo "noticed (${seen%; })"
+    else
+        echo "fails for another reason: see $log"
+    fi
 }
 
+unnoticed=0
 for name in "$@"; do
     patch=$root/scripts/weakened/$name.patch
     model=$(sed -n 's/^model: //p' "$patch")
     printf '%-28s %-62s ' "$name" "$model"
-    rm -rf "$copy"
-    mkdir "$copy"
-    cp -R Cargo.toml Cargo.lock crates scripts "$copy"
-    if ! git -C "$copy" apply "$patch" 2>"$log"; then
-        fail "does not apply: see $log"
-    elif ! "$copy/scripts/loom.sh" --no-run >"$log" 2>&1; then
-        fail "does not build: see $log"
-    elif "$copy/scripts/loom.sh" "$model" >"$log" 2>&1; then
-        fail "NOT NOTICED"
-    elif seen=$(grep -m 1 -o -E 'forbidden: .*|deadlock; ' "$log"); then
-        echo "noticed (${seen%; })"
+    if git -C "$copy" apply "$patch"; then
+        said=$(verdict "$name" "$model")
+        git -C "$copy" apply --reverse "$patch"
     else
-        fail "fails for another reason: see $log"
-        break
+        said="does not apply"
     fi
+    echo "$said"
+    [[ $said == noticed* ]] || unnoticed=$((unnoticed + 1))
 done
 
 if [ "$unnoticed" -gt 0 ]; then

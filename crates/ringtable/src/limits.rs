@@ -11,8 +11,8 @@ pub const WORKERS_MAX: usize = 64;
 pub const CLIENTS_MAX_DEFAULT: usize = 1_000;
 /// Buckets a table starts with, unless told otherwise.
 pub const BUCKETS_DEFAULT: u64 = 10_000;
-/// Most buckets a table may start with.
-pub const BUCKETS_MAX: u64 = 1 << 32;
+/// Most buckets of a table: their number and an index fit one cursor of a walk.
+pub const BUCKETS_MAX: u64 = 1 << 31;
 /// Entries per bucket (of seven slots) above which the table grows by one bucket.
 pub const BUCKET_LOAD: u64 = if cfg!(loom) { 1 } else { 5 };
 

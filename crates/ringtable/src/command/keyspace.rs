@@ -231,6 +231,9 @@ pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> R
     Ok(())
 }
 
+/// Most buckets that one `SCAN` goes over: other clients wait meanwhile.
+const SCANNED_PER_TURN: i64 = 10_000;
+
 /// `SCAN cursor [COUNT count]`
 ///
 /// The cursor goes bucket by bucket; a key that is there all the while is reported exactly once.
@@ -253,7 +256,11 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
         size += pairs[before..].iter().map(|pair| pair.key.len()).sum::<usize>();
         steps += 1;
         // Bounded in buckets too: a table that was emptied has many without entries.
-        if cursor == 0 || pairs.len() as i64 >= count || size >= limits::DUMP_SIZE_MAX || steps >= 10 * count {
+        if cursor == 0
+            || pairs.len() as i64 >= count
+            || size >= limits::DUMP_SIZE_MAX
+            || steps >= count.saturating_mul(10).min(SCANNED_PER_TURN)
+        {
             break;
         }
     }

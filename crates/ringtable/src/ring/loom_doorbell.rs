@@ -1,7 +1,8 @@
 //! Models of the doorbell protocol: over a real lane, a side that publishes against a side that goes to sleep.
 //!
-//! The doorbell itself (an eventfd) becomes a value: whether it was rung. In the last model it becomes a loom `Notify`,
-//! which like an eventfd keeps a ring for who comes to wait later; there a lost wake-up is a deadlock, which loom reports.
+//! The doorbell itself (an eventfd) becomes a value: whether it was rung. In the last model it becomes a loom
+//! `Notify`, which like an eventfd keeps a ring for who comes to wait later; there a lost wake-up is a deadlock,
+//! which loom reports.
 //!
 //! # Allowed
 //!
@@ -10,8 +11,9 @@
 //!
 //! # Forbidden
 //!
-//! - The sleeper sleeps with news in the lane, and nobody has rung: it sleeps for ever. Either of the two fences missing
-//!   allows that: a store (of the position, of the flag) may become visible after a later load (of the other one).
+//! - The sleeper sleeps with news in the lane, and nobody has rung: it sleeps for ever. Either of the two fences
+//!   missing allows that: a store (of the position, of the flag) may become visible after a later load (of the other
+//!   one).
 //! - In [`taking_replies_wakes_a_server_that_waits_for_room`]: both sleep, and nobody has rung.
 
 use loom::sync::Notify;

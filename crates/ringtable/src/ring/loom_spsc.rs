@@ -19,8 +19,8 @@
 //!
 //! Loom runs each thread's operations in program order, so that a load never sees a store that comes later in the run
 //! (no load buffering). But that is what the other pair of orderings prevents, the Release in
-//! [`super::spsc::Consumer::release`] and the Acquire in [`super::spsc::Producer::room`]: that the consumer's reads of a
-//! word be over before the producer overwrites it. With these relaxed, the model passes all the same.
+//! [`super::spsc::Consumer::release`] and the Acquire in [`super::spsc::Producer::room`]: that the consumer's reads
+//! of a word be over before the producer overwrites it. With these relaxed, the model passes all the same.
 
 use super::spsc::{Consumer, Producer, Ring};
 use crate::sync::{Arc, AtomicU64, as_uninit, heap_words, model, spin_loop};

@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -121,19 +120,18 @@ fn bind(path: &Path) -> io::Result<Descriptor> {
 pub(super) fn accept(socket: &Descriptor, shared: &Shared) {
     use rustix::event::{PollFd, PollFlags, poll};
     super::block_signals();
-    let Ok(listener) = socket.as_fd().try_clone_to_owned().map(UnixListener::from) else { return };
     // Non-blocking, because a client may have gone again between `poll` and `accept`.
-    let _ = listener.set_nonblocking(true);
-    // Acquire: pairs with the Release in `Server::stop`.
+    let _ = rustix::io::ioctl_fionbio(socket, true);
+    // Acquire: pairs with the Release in `Shared::stop`.
     while !shared.stopping.load(Ordering::Acquire) {
         let mut ready =
-            [PollFd::new(&listener, PollFlags::IN), PollFd::from_borrowed_fd(shared.stop_bell.as_fd(), PollFlags::IN)];
+            [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(shared.stop_bell.as_fd(), PollFlags::IN)];
         if poll(&mut ready, None).is_err() {
             continue;
         }
-        match listener.accept() {
-            Ok((connection, _)) => admit(connection, shared),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        match rustix::net::accept_with(socket, SocketFlags::CLOEXEC) {
+            Ok(connection) => admit(connection.into(), shared),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
             Err(_) => {
                 // Out of descriptors, most likely: leave the connection waiting, and do not spin meanwhile.
                 shared.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
@@ -141,9 +139,11 @@ pub(super) fn accept(socket: &Descriptor, shared: &Shared) {
             }
         }
     }
+    // Who is in the queue, or still comes, is refused instead of waiting for nobody.
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
 
-fn admit(connection: std::os::unix::net::UnixStream, shared: &Shared) {
+fn admit(connection: Descriptor, shared: &Shared) {
     let clients: usize = shared.workers.iter().map(|worker| worker.clients()).sum();
     if clients >= shared.clients_max {
         shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
@@ -159,6 +159,6 @@ fn admit(connection: std::os::unix::net::UnixStream, shared: &Shared) {
     let useful = shared.workers.len().min(shared.cpus);
     if let Some(worker) = shared.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
         shared.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
-        worker.deliver(std::os::fd::OwnedFd::from(connection).into());
+        worker.deliver(connection);
     }
 }

@@ -16,9 +16,10 @@
 //!
 //! # Threads
 //!
-//! `workers` threads serve clients; one more accepts connections and gives each to the worker that has the fewest. A
-//! client stays with its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads
-//! sleep in the kernel without time-outs. All signals are blocked in them: the embedding program handles those.
+//! `workers` threads serve clients; one more accepts connections and gives each to the worker that has the fewest,
+//! among at most as many workers as there are processors: more of them would serve nobody faster. A client stays with
+//! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the
+//! kernel without time-outs. All signals are blocked in them: the embedding program handles those.
 
 mod lane_client;
 mod listener;
@@ -152,6 +153,19 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Makes all threads end.
+    fn stop(&self) {
+        self.table.close();
+        // Release: pairs with the Acquire in the threads' loops.
+        self.stopping.store(true, Ordering::Release);
+        self.stop_bell.ring();
+        for worker in &self.workers {
+            worker.ring();
+        }
+    }
+}
+
 /// A server. Dropping it stops it.
 pub struct Server {
     path: PathBuf,
@@ -263,9 +277,12 @@ impl Server {
     /// Stops the server: tells clients, ends the threads, removes the socket, frees all memory. May be called again.
     pub fn stop(&self) {
         // A forked child has inherited neither threads nor sockets, and the lock may be held by a thread it has not.
-        if self.generation == fork::generation()
-            && let Some(running) = lock(&self.running).take()
-        {
+        if self.generation != fork::generation() {
+            return;
+        }
+        // Taken in a statement of its own: who asks meanwhile must not wait for the threads to end.
+        let running = lock(&self.running).take();
+        if let Some(running) = running {
             running.stop();
             self.stopped.notify_all();
         }
@@ -287,7 +304,15 @@ impl Running {
         for index in 0..self.shared.workers.len() {
             let worker = doing("making an epoll instance", worker::Worker::new(index, Arc::clone(&self.shared)))?;
             let builder = std::thread::Builder::new().name(format!("ringtable-{index}"));
-            self.threads.push(doing("starting a worker thread", builder.spawn(move || worker.run()))?);
+            let shared = Arc::clone(&self.shared);
+            let run = move || {
+                // A panic is a bug of ours. It must not leave this worker's clients, and those it would still get,
+                // waiting for nobody: the whole server stops, and they are told.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
+                    shared.stop();
+                }
+            };
+            self.threads.push(doing("starting a worker thread", builder.spawn(run))?);
         }
         let shared = Arc::clone(&self.shared);
         let socket = doing("sharing the socket", self.listener.socket())?;
@@ -300,13 +325,7 @@ impl Running {
     fn stop(self) {
         // New clients must not find the door, before those inside are told.
         self.listener.remove();
-        self.shared.table.close();
-        // Release: pairs with the Acquire in the threads' loops.
-        self.shared.stopping.store(true, Ordering::Release);
-        self.shared.stop_bell.ring();
-        for worker in &self.shared.workers {
-            worker.ring();
-        }
+        self.shared.stop();
         for thread in self.threads {
             // A thread that panicked has said so on standard error; the others are stopped all the same.
             let _ = thread.join();

@@ -75,8 +75,9 @@ impl SocketClient {
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
         let mut worked = self.send()?;
-        let mut requests = 0;
+        let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
+            && bytes < limits::TURN_BYTES_MAX
             && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
@@ -89,10 +90,12 @@ impl SocketClient {
                 continue;
             }
             if self.hungry {
-                if !self.receive()? {
+                let received = self.receive()?;
+                if received == 0 {
                     break;
                 }
                 worked = true;
+                bytes += received;
             }
             match self.parser.parse(&self.incoming[self.parsed..]) {
                 Ok(Parsed::Incomplete { .. }) => {
@@ -166,12 +169,12 @@ impl SocketClient {
         effect
     }
 
-    /// Receives more. Returns whether anything came.
-    fn receive(&mut self) -> Result<bool, End> {
+    /// Receives more. Returns how many bytes came.
+    fn receive(&mut self) -> Result<usize, End> {
         if !self.readable {
-            return Ok(false);
+            return Ok(0);
         }
-        let Some(socket) = &self.socket else { return Ok(false) };
+        let Some(socket) = &self.socket else { return Ok(0) };
         // What has been parsed makes room for what comes.
         self.incoming.drain(..self.parsed);
         self.parsed = 0;
@@ -190,13 +193,13 @@ impl SocketClient {
             Ok((_, 0)) => Err(End::Gone),
             Ok(_) => {
                 self.hungry = false;
-                Ok(true)
+                Ok(size)
             }
             Err(rustix::io::Errno::AGAIN) => {
                 self.readable = false;
-                Ok(false)
+                Ok(0)
             }
-            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(rustix::io::Errno::INTR) => Ok(0),
             Err(_) => Err(End::Gone),
         }
     }

@@ -168,7 +168,8 @@ impl<'a> BucketRef<'a> {
     }
 }
 
-/// The write lock of a bucket and its chain.
+/// The write lock of a bucket and its chain. Dropped without being unlocked (by a panic), it lets go all the same: a
+/// bucket that stayed locked would keep all others waiting for ever.
 #[must_use]
 pub struct BucketGuard<'a> {
     /// The home bucket.
@@ -183,6 +184,7 @@ impl BucketGuard<'_> {
     /// Release: pairs with the Acquire in `begin_read` and `lock`.
     pub fn unlock(self) {
         self.bucket.0[0].store(self.version + 2, Ordering::Release);
+        std::mem::forget(self);
     }
 
     /// Lets go without having stored anything: readers in between need not try again.
@@ -190,6 +192,14 @@ impl BucketGuard<'_> {
     /// Release: pairs with the Acquire in `lock`, as in [`Self::unlock`].
     pub fn unlock_unchanged(self) {
         self.bucket.0[0].store(self.version, Ordering::Release);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for BucketGuard<'_> {
+    fn drop(&mut self) {
+        // Release: as in `unlock`.
+        self.bucket.0[0].store(self.version + 2, Ordering::Release);
     }
 }
 

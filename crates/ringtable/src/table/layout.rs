@@ -41,7 +41,7 @@ pub const H_FINGERPRINT: usize = 2;
 pub const H_WORDS: usize = 3;
 /// Written once: hash algorithm.
 pub const H_HASH: usize = 4;
-/// Written once: random seed of the hash, so that nobody can choose keys that collide.
+/// Written once: random seed of the hash, so that nobody who cannot read the table can choose keys that collide.
 pub const H_SEED: usize = 5;
 /// Written once: worker threads.
 pub const H_WORKERS: usize = 6;
@@ -232,7 +232,7 @@ pub fn bucket_start(index: u64) -> usize {
 
 /// The current number of buckets, if it is one that fits the segment.
 ///
-/// Acquire (by fence): pairs with the Release store in `Table::split_one`, so that whoever sees the new count sees the
+/// Acquire (by fence): pairs with the Release store in `Writer::split_one`, so that whoever sees the new count sees the
 /// new bucket's version as its writer left it, not what the memory held before.
 #[inline]
 pub(super) fn load_buckets(words: &[AtomicU64]) -> Option<u64> {

@@ -1,8 +1,8 @@
 //! Models of the table: the real writer and reader over a segment of a hundred words.
 //!
-//! Each model has one thread that changes the table (once, or with what reuses the memory thereafter) and one that reads
-//! it once, on a table that was filled before the threads begin. The capacities are shrunk under `cfg(loom)`: pages of
-//! 16 words, buckets of three slots, an entry a bucket before the table grows, two attempts of a reader.
+//! Each model has one thread that changes the table (once, or with what reuses the memory thereafter) and one that
+//! reads it once, on a table that was filled before the threads begin. The capacities are shrunk under `cfg(loom)`:
+//! pages of 16 words, buckets of three slots, an entry a bucket before the table grows, two attempts of a reader.
 //!
 //! # Allowed
 //!
@@ -16,17 +16,18 @@
 //!
 //! - A torn value, one of another key, or one with a version that is not its own: the reader has looked at memory that
 //!   was reused, and must have noticed by the bucket's version.
-//! - A miss of a key that was there throughout, be it updated, or moved by a split or within its chain: to miss it at its
-//!   old place, the reader has to see a store of the one that moved it, and so the odd version or the new bucket count.
+//! - A miss of a key that was there throughout, be it updated, or moved by a split or within its chain: to miss it at
+//!   its old place, the reader has to see a store of the one that moved it, and so the odd version or the new bucket
+//!   count.
 //! - A walk (`scan`) that leaves such a key out, or gives it twice.
 //! - Anything but the new state for a reader that knows of the reply: an acknowledged write is seen by everybody.
 //! - Of two writers, that one undoes what the other did.
 //!
 //! # What this cannot show
 //!
-//! Loom runs each thread's operations in program order: a load never sees a store that comes later in the run. So nothing
-//! is learnt of an entry that is reused *while* a reader's earlier loads are still on their way, which is for the reader's
-//! fence before its second look to prevent; that the fence is there is shown by what it acquires.
+//! Loom runs each thread's operations in program order: a load never sees a store that comes later in the run. So
+//! nothing is learnt of an entry that is reused *while* a reader's earlier loads are still on their way, which is for
+//! the reader's fence before its second look to prevent; that the fence is there is shown by what it acquires.
 
 use loom::thread;
 
@@ -134,16 +135,16 @@ fn get(reader: &Reader<Words>, key: &Key) -> (Seen, Option<u64>) {
     match reader.get(key, no_time, &mut value) {
         Lookup::Hit(found) if value.bytes() == OLD => (Seen::Old, Some(found.version)),
         Lookup::Hit(found) if value.bytes() == NEW => (Seen::New, Some(found.version)),
-        Lookup::Hit(found) => panic!("forbidden: a torn or foreign value: {:?}, {found:?}", value.bytes()),
+        Lookup::Hit(_) => panic!("forbidden: a torn or foreign value, {:?}", String::from_utf8_lossy(value.bytes())),
         Lookup::Miss => (Seen::Miss, None),
         Lookup::Contended => (Seen::Contended, None),
         other => panic!("forbidden: {other:?}"),
     }
 }
 
-/// Runs `change` (returns the version of the wanted key's new value, if it gives it one) on a table made by `prepare`,
-/// while a reader looks for the wanted key. Until the change has returned the reader may see one of `allowed`, from then
-/// on only `after`.
+/// Runs `change` (returns the version of the wanted key's new value, if it gives it one) on a table made by
+/// `prepare`, while a reader looks for the wanted key. Until the change has returned the reader may see one of
+/// `allowed`, from then on only `after`.
 fn race(
     prepare: fn() -> Stage,
     change: fn(&mut Writer<Words>, &Key, &Key) -> Option<u64>,

@@ -339,7 +339,8 @@ fn attempt(
     None
 }
 
-/// Copies what is wanted of all entries of bucket `index` whose time has not passed; `false` if a change got in between.
+/// Copies what is wanted of all entries of bucket `index` whose time has not passed; `false` if a change got in
+/// between.
 fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Vec<Pair>) -> bool {
     let before = out.len();
     let mut read = || {

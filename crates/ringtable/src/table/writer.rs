@@ -511,6 +511,9 @@ impl<M: Memory> Writer<M> {
         // Relaxed: only the holder of `splitting` changes the count.
         let count = table.words()[H_BUCKETS].load(Ordering::Relaxed);
         let page = bucket_start(count) / PAGE_WORDS;
+        if count >= limits::BUCKETS_MAX {
+            return false;
+        }
         if bucket_start(count).is_multiple_of(PAGE_WORDS) && !table.heap.take_page(page) {
             return false;
         }
