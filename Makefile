@@ -15,10 +15,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint fmt bench lock clean
+.PHONY: help install demo test test-all loom loom-weakened lint fmt bench lock clean
 
 help: ## List the tasks.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/built ## Make the virtual environment and build ringtable into it.
 
@@ -27,11 +27,19 @@ demo: install ## Build, then count the words of the standard library with eight 
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.
 	cargo test --package ringtable
+	scripts/loom.sh
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-all: install ## The same with the slow tests.
 	cargo test --package ringtable
+	scripts/loom.sh
 	$(BIN)/python -m pytest
+
+loom: .cargo-found ## Check the models of rings, doorbell and table (part of test).
+	scripts/loom.sh
+
+loom-weakened: .cargo-found ## Show that the models notice each ordering or check that is taken away.
+	scripts/weakened.sh
 
 lint: .venv/installed .cargo-found ## Check formatting, lints and types; change nothing.
 	cargo fmt --all --check

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the models of the rings, the doorbell and the table with loom: all runs of two threads, and all values that each
-# of their loads may see. `crates/ringtable/src/*/loom_*.rs` say what is allowed and what is forbidden.
+# Checks the models of the rings, the doorbell and the table with loom: all runs of their threads, and all values that
+# each of their loads may see. `crates/ringtable/src/*/loom_*.rs` say what is allowed and what is forbidden.
 #
 #   scripts/loom.sh            all models
 #   scripts/loom.sh MODEL      those whose path contains MODEL, as in `table::loom_table::a_walk`

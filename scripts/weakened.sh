@@ -5,10 +5,10 @@
 #   scripts/weakened.sh              all patches
 #   scripts/weakened.sh NAME...      those, as in `doorbell-sleeper-fence`
 #
-# Each patch begins with `model: PATH` (what scripts/loom.sh is given) and says what goes wrong. A failure counts only if
-# it is one of the model's own, which begin with "forbidden", or a deadlock: a patch that does not apply or does not
+# Each patch begins with `model: PATH` (what scripts/loom.sh is given) and says what goes wrong. A failure counts only
+# if it is one of the model's own, which begin with "forbidden", or a deadlock: a patch that does not apply or does not
 # build shows nothing, and neither does a model that ran out of branches. Prints a line a patch; the status is 1 if
-# anything was not noticed.
+# anything was not noticed. Takes five minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD

@@ -163,6 +163,8 @@ def test_time_to_live(table: Table) -> None:
     table["key"] = b"a new value lives for ever"
     assert table.ttl("key") is None
     assert not table.expire("missing", 100)
+    with pytest.raises(KeyError, match="missing"):
+        table.ttl("missing")
 
 
 def test_an_entry_past_its_time_is_absent(table: Table) -> None:

@@ -29,6 +29,11 @@ def sources(*patterns: str) -> list[Path]:
     return sorted(file for folder in folders for pattern in patterns for file in folder.rglob(pattern))
 
 
+def documents() -> list[Path]:
+    """What is written about the project, without what lies beside the code."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
 def place(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
@@ -72,7 +77,7 @@ def test_smoke() -> None:
 def test_lines_are_not_too_long() -> None:
     too_long = [
         f"{place(file)}:{number}"
-        for file in sources("*.py", "*.pyi", "*.rs")
+        for file in [*sources("*.py", "*.pyi", "*.rs", "*.md"), *documents()]
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if len(line) > LINE_LENGTH_MAX
     ]

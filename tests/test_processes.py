@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import Child, Flag, ServerProcess, wait_until
+from support import Child, Flag, ServerProcess, own_ringtable_memory, wait_until
 
 PROCESSES = 4
 ROUNDS = 2_000
 # Each takes two turns on a core, which on a busy machine come every few milliseconds.
 HANDOVERS = 300
+CLOSINGS = 20
 
 OPTIONS: list[dict[str, Any]] = [
     {"transport": "lane"},
@@ -215,6 +217,45 @@ def test_closing_while_another_thread_calls(server: Server) -> None:
         answered = sum(calls.result() for calls in done)
         # The call in which a thread learned of it may have been executed all the same.
         assert answered <= int(observer["count"]) <= answered + PROCESSES
+
+
+READS: list[tuple[str, Callable[[Table], object]]] = [
+    ("get", lambda table: table.get("key")),
+    ("large get", lambda table: table.get("large")),
+    ("in", lambda table: "key" in table),
+    ("len", len),
+    ("get_many", lambda table: table.get_many(["key", "missing"] * 50)),
+    ("read_bucket", lambda table: table.read_bucket("key")),
+    ("iteration", list),
+]
+
+
+@pytest.mark.parametrize("read", [read for _, read in READS], ids=[name for name, _ in READS])
+def test_closing_while_other_threads_read(server_process: ServerProcess, read: Callable[[Table], object]) -> None:
+    """Closing takes away the memory that the others read in place: they find out, and do not crash."""
+
+    def read_for_ever(table: Table) -> None:
+        while True:
+            read(table)
+
+    def use(table: Table, reading: threading.Barrier) -> None:
+        read(table)
+        reading.wait()
+        with pytest.raises(ringtable.Closed):
+            read_for_ever(table)
+
+    with ringtable.connect() as table:
+        table.update({"key": b"value", "large": b"v" * (1 << 20)})
+    with ThreadPoolExecutor(PROCESSES) as threads:
+        for _ in range(CLOSINGS):
+            table, reading = ringtable.connect(), threading.Barrier(PROCESSES + 1)
+            done = [threads.submit(use, table, reading) for _ in range(PROCESSES)]
+            reading.wait()
+            table.close()
+            # At once, though there is still a reference to the table.
+            assert own_ringtable_memory() == []
+            for thread in done:
+                thread.result()
 
 
 # Readers beside writers

@@ -4,30 +4,20 @@ use super::arguments::Arguments;
 use super::{Context, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::{Pair, Want};
+use crate::table::reader::Want;
 
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
 pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let key = arguments.get(0);
-    // Sizes first: a bucket of large values could be larger than any reply may be.
-    check_size(&context.writer.read_bucket(key, Want::Keys, wall_ms))?;
-    let pairs = context.writer.read_bucket(key, Want::Values, wall_ms);
-    check_size(&pairs)?;
+    let pairs = context.writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms).map_err(|size| {
+        Refusal::err(format_args!(
+            "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
+            limits::VALUE_SIZE_MAX
+        ))
+    })?;
     context.reply.array(2 * pairs.len());
     for pair in pairs {
         context.reply.bulk(&pair.key);
         context.reply.bulk(&pair.value);
-    }
-    Ok(())
-}
-
-fn check_size(pairs: &[Pair]) -> Result<(), Refusal> {
-    let size: usize = pairs.iter().map(|pair| pair.key.len() + pair.value_size).sum();
-    if size > limits::VALUE_SIZE_MAX {
-        return Err(Refusal::err(format_args!(
-            "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
-            limits::VALUE_SIZE_MAX
-        )));
     }
     Ok(())
 }

@@ -15,6 +15,12 @@
 //!   missing allows that: a store (of the position, of the flag) may become visible after a later load (of the other
 //!   one).
 //! - In [`taking_replies_wakes_a_server_that_waits_for_room`]: both sleep, and nobody has rung.
+//!
+//! # What this cannot show
+//!
+//! Loom gives a SeqCst load or store the meaning of an Acquire or a Release, so the same protocol without fences, by
+//! SeqCst accesses, would fail here though the language allows it; SeqCst fences loom has in full. That an eventfd
+//! loses no ring is assumed.
 
 use loom::sync::Notify;
 use loom::thread;

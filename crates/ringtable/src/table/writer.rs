@@ -389,10 +389,12 @@ impl<M: Memory> Writer<M> {
         (end < table.buckets()).then_some(end)
     }
 
-    /// All entries of the bucket that `key` falls in, but those whose time has passed.
-    pub fn read_bucket(&mut self, key: &[u8], want: Want, now_ms: impl Fn() -> u64) -> Vec<Pair> {
+    /// All entries of the bucket that `key` falls in, but those whose time has passed, if they have at most `size_max`
+    /// bytes together; else how many they have.
+    pub fn read_bucket(&mut self, key: &[u8], size_max: usize, now_ms: impl Fn() -> u64) -> Result<Vec<Pair>, usize> {
         let guard = self.table.lock(self.table.constants.hash(key));
-        let pairs = self.copy_chain(&guard, want, &now_ms);
+        let size = self.entries(&guard).map(|entry| entry.shape.key_size + entry.shape.value_size).sum();
+        let pairs = if size > size_max { Err(size) } else { Ok(self.copy_chain(&guard, Want::Values, &now_ms)) };
         guard.unlock_unchanged();
         pairs
     }
@@ -421,15 +423,19 @@ impl<M: Memory> Writer<M> {
     }
 
     fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64) -> Vec<Pair> {
-        let slots = |bucket: BucketRef<'_>| (0..SLOTS).map(move |index| bucket.slot(index)).collect::<Vec<_>>();
-        self.table
-            .chain(guard)
-            .flat_map(slots)
-            .filter(|slot| slot.is_entry())
-            .map(|slot| self.table.entry(slot))
+        self.entries(guard)
             .filter(|entry| !entry.has_expired(now_ms))
             .filter_map(|entry| reader::copy_pair(entry, want))
             .collect()
+    }
+
+    /// The entries of a locked chain.
+    fn entries<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = EntryRef<'a>> {
+        self.table
+            .chain(guard)
+            .flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)))
+            .filter(|slot| slot.is_entry())
+            .map(|slot| self.table.entry(slot))
     }
 
     /// Gives the free memory this writer holds back to all.
