@@ -8,7 +8,7 @@
 # Each patch begins with `model: PATH` (what scripts/loom.sh is given) and says what goes wrong. A failure counts only
 # if it is one of the model's own, which begin with "forbidden", or a deadlock: a patch that does not apply or does not
 # build shows nothing, and neither does a model that ran out of branches. Prints a line a patch; the status is 1 if
-# anything was not noticed. Takes five minutes.
+# anything was not noticed. Takes some minutes: it builds the engine anew for each patch.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
