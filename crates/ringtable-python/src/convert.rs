@@ -138,9 +138,9 @@ pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> 
 /// The object must not be seen by anybody before all bytes are written.
 fn uninit_bytes(py: Python<'_>, size: usize) -> Option<(Bound<'_, PyBytes>, *mut u8)> {
     let size = pyo3::ffi::Py_ssize_t::try_from(size).ok()?;
+    #[allow(unsafe_code)]
     // SAFETY: a null pointer asks for uninitialised bytes; the result is a new reference or null with an exception set,
     // which is cleared, since `None` says the same.
-    #[allow(unsafe_code)]
     unsafe {
         let object = pyo3::ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
         let bytes = Bound::from_owned_ptr_or_opt(py, object);
@@ -181,8 +181,8 @@ impl Sink for BytesSink<'_> {
         }
         let (bytes, start) = uninit_bytes(self.py, size)?;
         self.bytes = Some(bytes);
-        // SAFETY: `size` bytes of the new object, which lives in `self` and is known to nobody else.
         #[allow(unsafe_code)]
+        // SAFETY: `size` bytes of the new object, which lives in `self` and is known to nobody else.
         unsafe {
             Some(std::slice::from_raw_parts_mut(start.cast(), size))
         }
@@ -195,8 +195,8 @@ pub struct LargeSink {
     size: usize,
 }
 
-// SAFETY: the memory belongs to an object that only the thread that made it knows of, and that thread waits.
 #[allow(unsafe_code)]
+// SAFETY: the memory belongs to an object that only the thread that made it knows of, and that thread waits.
 unsafe impl Send for LargeSink {}
 
 impl LargeSink {
@@ -212,8 +212,8 @@ impl Sink for LargeSink {
         if size != self.size {
             return None;
         }
-        // SAFETY: see `BytesSink::begin`; the caller keeps the object alive beside the sink.
         #[allow(unsafe_code)]
+        // SAFETY: see `BytesSink::begin`; the caller keeps the object alive beside the sink.
         unsafe {
             Some(std::slice::from_raw_parts_mut(self.start.cast(), size))
         }

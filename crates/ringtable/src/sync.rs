@@ -92,8 +92,8 @@ pub fn copy_out(words: &[AtomicU64], out: &mut [std::mem::MaybeUninit<u8>]) {
 
 /// Bytes that hold something already, as a place for [`copy_out`] to write to.
 pub fn as_uninit(bytes: &mut [u8]) -> &mut [std::mem::MaybeUninit<u8>] {
-    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and nothing in this crate writes uninitialised bytes.
     #[allow(unsafe_code)]
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and nothing in this crate writes uninitialised bytes.
     unsafe {
         std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len())
     }
@@ -145,8 +145,8 @@ fn last_word(rest: &[u8]) -> u64 {
 #[inline]
 pub fn prefetch(word: &AtomicU64) {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
-    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, and the address is a valid reference anyway.
     #[allow(unsafe_code)]
+    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, and the address is a valid reference anyway.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast());

@@ -36,9 +36,9 @@ impl<T> ForkCell<T> {
 
     #[inline]
     fn stamped(&self) -> &Stamped<T> {
+        #[allow(unsafe_code)]
         // SAFETY: the pointer always is one of `stamp`, and what it points to is freed only in `drop`, when nobody
         // borrows the cell. Acquire: pairs with the Release in `get`, for a value made by another thread.
-        #[allow(unsafe_code)]
         unsafe {
             &*self.0.load(Ordering::Acquire)
         }
@@ -70,8 +70,8 @@ impl<T> ForkCell<T> {
         // Release: what `stamp` wrote is seen by whoever loads the pointer. The old value stays where it is: other
         // code of the parent's may hold references into it.
         if self.0.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
-            // SAFETY: another thread was faster; ours was never shared.
             #[allow(unsafe_code)]
+            // SAFETY: another thread was faster; ours was never shared.
             unsafe {
                 drop(Box::from_raw(new));
             }
@@ -83,9 +83,9 @@ impl<T> ForkCell<T> {
 impl<T> Drop for ForkCell<T> {
     fn drop(&mut self) {
         let pointer = *self.0.get_mut();
+        #[allow(unsafe_code)]
         // SAFETY: nobody else has the cell. A parent's value in a child is left alone: its locks may be held by
         // threads that do not exist here.
-        #[allow(unsafe_code)]
         unsafe {
             if (*pointer).generation == fork::generation() {
                 drop(Box::from_raw(pointer));

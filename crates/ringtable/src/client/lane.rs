@@ -54,15 +54,15 @@ pub(super) struct LaneLink {
 /// beside the link in its connection.
 struct WorkerState(*const AtomicU64);
 
-// SAFETY: the word is an atomic in a mapping that outlives the link.
 #[allow(unsafe_code)]
+// SAFETY: the word is an atomic in a mapping that outlives the link.
 unsafe impl Send for WorkerState {}
 
 impl WorkerState {
     #[inline]
     fn load(&self) -> State {
-        // SAFETY: see the type. Relaxed: a hint, see `ring::wait`.
         #[allow(unsafe_code)]
+        // SAFETY: see the type. Relaxed: a hint, see `ring::wait`.
         let word = unsafe { (*self.0).load(Ordering::Relaxed) };
         State::unpack(word)
     }

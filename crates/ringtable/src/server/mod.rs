@@ -362,8 +362,8 @@ fn raise_descriptor_limit() {
 
 /// Blocks all signals in this thread: they are for the program around the server.
 fn block_signals() {
-    // SAFETY: both calls get a valid pointer to a signal set of this frame.
     #[allow(unsafe_code)]
+    // SAFETY: both calls get a valid pointer to a signal set of this frame.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&mut all);

@@ -32,8 +32,8 @@ struct Registry {
     descriptors: std::cell::UnsafeCell<Vec<RawFd>>,
 }
 
-// SAFETY: `descriptors` is touched only between `acquire` and `release`.
 #[allow(unsafe_code)]
+// SAFETY: `descriptors` is touched only between `acquire` and `release`.
 unsafe impl Sync for Registry {}
 
 static REGISTRY: Registry =
@@ -55,8 +55,8 @@ impl Registry {
     fn with<R>(&self, change: impl FnOnce(&mut Vec<RawFd>) -> R) -> R {
         install();
         self.acquire();
-        // SAFETY: we hold the lock, and `change` cannot get at the registry again.
         #[allow(unsafe_code)]
+        // SAFETY: we hold the lock, and `change` cannot get at the registry again.
         let result = change(unsafe { &mut *self.descriptors.get() });
         self.release();
         result
@@ -73,9 +73,9 @@ extern "C" fn after_fork_in_parent() {
 
 extern "C" fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    #[allow(unsafe_code)]
     // SAFETY: the forking thread took the lock in `before_fork` and is the only thread of the child. Closing and
     // clearing neither allocate nor free, so this is sound even if another thread held the allocator's lock.
-    #[allow(unsafe_code)]
     unsafe {
         let descriptors = &mut *REGISTRY.descriptors.get();
         for &descriptor in descriptors.iter() {
@@ -89,9 +89,9 @@ extern "C" fn after_fork_in_child() {
 fn install() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
+        #[allow(unsafe_code)]
         // SAFETY: the three handlers are functions that live as long as the program. Failure (out of memory) leaves
         // forks unprotected, which only delays the server's notice of a dead parent.
-        #[allow(unsafe_code)]
         unsafe {
             libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child));
         }
@@ -122,9 +122,9 @@ impl From<OwnedFd> for Descriptor {
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        #[allow(unsafe_code)]
         // SAFETY: we own the descriptor and close it only in `drop`; in a forked child it is closed, and then calls
         // on it fail (or, at worst, act on another descriptor of the same number, as our callers check first).
-        #[allow(unsafe_code)]
         unsafe {
             BorrowedFd::borrow_raw(self.fd)
         }
@@ -147,8 +147,8 @@ impl Drop for Descriptor {
                 descriptors.swap_remove(index);
             }
         });
-        // SAFETY: the descriptor is ours, was not closed, and is not used after this.
         #[allow(unsafe_code)]
+        // SAFETY: the descriptor is ours, was not closed, and is not used after this.
         unsafe {
             rustix::io::close(self.fd);
         }

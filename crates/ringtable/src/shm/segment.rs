@@ -109,20 +109,20 @@ pub struct Mapping {
     generation: u64,
 }
 
+#[allow(unsafe_code)]
 // SAFETY: the mapping is memory that is valid until `drop`, accessed only through atomics.
-#[allow(unsafe_code)]
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
 #[allow(unsafe_code)]
+// SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(fd: impl AsFd, size: usize, protection: ProtFlags) -> io::Result<Self> {
+        #[allow(unsafe_code)]
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        #[allow(unsafe_code)]
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };
-        // SAFETY: the range is the mapping just made. A forked child has no use for it (see the module header).
         #[allow(unsafe_code)]
+        // SAFETY: the range is the mapping just made. A forked child has no use for it (see the module header).
         unsafe {
             let _ = rustix::mm::madvise(start, size, Advice::LinuxDontFork);
         }
@@ -141,9 +141,9 @@ impl Mapping {
             return Ok(()); // not inherited
         }
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        #[allow(unsafe_code)]
         // SAFETY: the range is ours, and stays readable memory of words; what changes is what they hold, as they may at
         // any time. The kernel replaces the mapping in one step, so no access falls in between.
-        #[allow(unsafe_code)]
         unsafe {
             rustix::mm::mmap_anonymous(self.start.as_ptr().cast(), self.size, ProtFlags::READ, flags)?;
         }
@@ -154,10 +154,10 @@ impl Mapping {
 impl Memory for Mapping {
     #[inline]
     fn words(&self) -> &[AtomicU64] {
+        #[allow(unsafe_code)]
         // SAFETY: the mapping is page-aligned, `size` bytes long, readable, sealed against shrinking, and lives as long
         // as `self`. Other processes change it at any time, hence atomics. Handles of a parent process, whose mapping
         // a forked child does not have, are recognised by their generation before they get here.
-        #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts(self.start.as_ptr(), self.size / 8)
         }
@@ -169,8 +169,8 @@ impl Drop for Mapping {
         if self.generation != fork::generation() {
             return; // not inherited: the address range may be somebody else's by now
         }
-        // SAFETY: the range is ours, and no reference to it outlives `self`.
         #[allow(unsafe_code)]
+        // SAFETY: the range is ours, and no reference to it outlives `self`.
         unsafe {
             let _ = rustix::mm::munmap(self.start.as_ptr().cast(), self.size);
         }
