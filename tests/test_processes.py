@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -144,6 +146,36 @@ def _count(table: Table, rounds: int) -> int:
     for _ in range(rounds):
         table.incr("count")
     return rounds
+
+
+def test_a_killed_servers_child_does_not_keep_its_door_open(ringtable_dir: object) -> None:
+    """A listening socket that a child inherited would accept connections that nobody ever answers."""
+    script = (
+        "import os, signal, sys, ringtable\n"
+        "server = ringtable.Server()\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    print(child, flush=True)\n"
+        "signal.pause()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        with ringtable.connect(timeout=5.0) as table:
+            table["key"] = b"value"
+        parent.kill()
+        parent.wait(5.0)
+        with pytest.raises(ringtable.TableNotFound):
+            ringtable.connect(timeout=5.0)
+        # The next server finds the dead one's socket, replaces it, and takes its own away when it stops.
+        with Server(), ringtable.connect(timeout=5.0) as table:
+            assert "key" not in table
+    finally:
+        parent.kill()
+        os.kill(child, signal.SIGKILL)
+        parent.wait(5.0)
+        parent.stdout.close()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
