@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -97,8 +97,9 @@ def _count_in_processes(files: list[Path], address: str) -> Iterator[int]:
             for count in as_completed(counts):
                 yield count.result()
         except BaseException:
-            # The server stays until the workers have ended, or they would complain that there is none.
-            pool.shutdown(cancel_futures=True)
+            # At once, even those that are still starting: they would go on to look for a server that is gone.
+            for worker in active_children():
+                worker.terminate()
             raise
 
 
