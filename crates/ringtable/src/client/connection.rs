@@ -1,6 +1,6 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use super::gate::Gate;
 use super::lane::LaneLink;
 use super::link::{Channel, Link};
-use super::socket::{SocketLink, connect};
+use super::socket::{SocketLink, connect, gone, peek_words};
 use super::{Error, Options, Patience, Transport};
 use crate::command::reply::Reply;
 use crate::limits;
@@ -220,23 +220,18 @@ impl Connection {
     /// The socket of a lane is silent as long as the server lives.
     #[cold]
     fn look_at_socket(&self, reader: &Reader<Mapping>) -> Result<(), Error> {
-        let mut message = [0_u8; 256];
-        // Peeking: the link wants to read the last words too.
-        let flags = rustix::net::RecvFlags::DONTWAIT | rustix::net::RecvFlags::PEEK;
-        let reason = match rustix::net::recv(self.life.as_fd(), &mut message[..], flags) {
+        let error = match peek_words(&self.life) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if !reader.is_closed() => {
                 if !self.gone.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                "its connection has ended".to_owned()
+                Error::Gone("its connection has ended".to_owned())
             }
-            Ok((_, size)) if size > 0 => {
-                String::from_utf8_lossy(&message[..size]).trim_start_matches('-').trim_end().to_owned()
-            }
-            _ => "its socket is closed".to_owned(),
+            Ok(words) if !words.is_empty() => Error::Gone(words),
+            _ => gone(),
         };
         self.gone.store(true, Ordering::Relaxed);
-        Err(Error::Gone(reason))
+        Err(error)
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use super::connection::system;
+use super::socket::{gone, peek_words};
 use super::{Error, Patience};
 use crate::command::record::{self, RequestHead};
 use crate::command::reply::Reply;
@@ -326,14 +327,9 @@ impl LaneLink {
 
     /// What the server said when it ended the connection.
     fn last_words(&self) -> Error {
-        let mut message = [0_u8; 256];
-        let flags = rustix::net::RecvFlags::DONTWAIT | rustix::net::RecvFlags::PEEK;
-        match rustix::net::recv(&self.socket, &mut message[..], flags) {
-            Ok((_, size)) if size > 0 => {
-                let words = String::from_utf8_lossy(&message[..size]);
-                Error::Gone(words.trim_start_matches('-').trim_end().to_owned())
-            }
-            _ => Error::Gone("its socket is closed".to_owned()),
+        match peek_words(&self.socket) {
+            Ok(words) if !words.is_empty() => Error::Gone(words),
+            _ => gone(),
         }
     }
 }

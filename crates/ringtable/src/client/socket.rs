@@ -208,6 +208,16 @@ impl SocketLink {
     }
 }
 
-fn gone() -> Error {
+/// What the server has said on the socket of a lane, which is silent until the end; empty if it is just closed.
+///
+/// Peeking: several look, and each should find it.
+pub(super) fn peek_words(socket: &Descriptor) -> rustix::io::Result<String> {
+    let mut message = [0_u8; 256];
+    let (_, size) = rustix::net::recv(socket, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
+    Ok(String::from_utf8_lossy(&message[..size]).trim_start_matches('-').trim_end().to_owned())
+}
+
+/// The error for a socket that was closed without a word.
+pub(super) fn gone() -> Error {
     Error::Gone("its socket is closed".to_owned())
 }

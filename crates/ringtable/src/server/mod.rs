@@ -151,9 +151,7 @@ impl Shared {
     fn unfinished_max(&self) -> u64 {
         self.max_memory.max(2 * limits::REQUEST_SIZE_MAX as u64)
     }
-}
 
-impl Shared {
     /// Makes all threads end.
     fn stop(&self) {
         self.table.close();
