@@ -125,6 +125,7 @@ def classic_client(
     *,
     seed: int,
     reads: Reads = "direct",
+    transport: Transport = "auto",
     timeout: float | None = None,
 ) -> dict[str, float]:
     """Return `seconds`, `user_s`, `system_s` and `operations` of the loop; `outer` 0 runs until `KeyboardInterrupt`."""
