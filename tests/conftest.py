@@ -9,6 +9,7 @@
     test_redis.py           redis-py on the unix socket
     test_cli.py             the command line
     test_demo.py            `ringtable demo`, whole and interrupted
+    test_profile.py         `ringtable profile`, and what it makes of stacks
     test_readme.py          the examples in README.md
 
     Processes

@@ -86,7 +86,8 @@ def _boxes(box: _Box, left: float, scale: float, bottom: int) -> Iterator[str]:
         return
     kind = kind_of(box.stack)
     all_samples = (WIDTH - 2 * MARGIN) / scale
-    about = f"{box.stack[-1]}: {100 * box.count / all_samples:.1f} % of the CPU time, {box.count:,} samples, {kind.value}"
+    share = f"{100 * box.count / all_samples:.1f} % of the CPU time"
+    about = f"{box.stack[-1]}: {share}, {box.count:,} {'sample' if box.count == 1 else 'samples'}, {kind.value}"
     label = _label(box.stack[-1], width)
     yield (
         f"<g><title>{escape(about)}</title>"

@@ -60,7 +60,8 @@ _DECIDES = {
             rf"command::record::(?:new|size|pieces|write|finish|put|open|{_REPLY})",
             rf"command::resp::(?:{_REPLY}|line|format_double|write_request|push_\w+)",
             r"server::\w+::(?:send|send_replies|ring_if_asleep|ring_served)",
-            r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send_unsent|flush|exchange|publish|publish_socket)",
+            r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send_unsent|flush|exchange)",
+            r"client::\w+::(?:publish|publish_socket)",
         ),
         # Executing a command is work on the table, but for what it receives and sends.
         Kind.TABLE: (r"table::.+", r"command::(?:keyspace|inspection)::.+", r"command::execute"),
@@ -97,8 +98,8 @@ def shares(profile: Mapping[Stack, int]) -> dict[Kind, float]:
 def readable(frames: Iterable[Frame]) -> Stack:
     """A stack as people want to read it: our functions, and what they call at last.
 
-    What begins a thread or the interpreter, and the Rust library between our functions, is left out; of the library's
-    functions at the inner end one name is left. Nothing that decides a kind is among these.
+    What begins a thread or the interpreter, and what stands between our functions, is left out. Of what they call at
+    last one name is left: the function if it is the C library's, the module in Rust. Nothing of this decides a kind.
     """
     named = [(_crate_of(file), _name(function, file), file) for function, file in frames]
     ours = [index for index, (crate, _, _) in enumerate(named) if crate in OURS]
@@ -109,10 +110,10 @@ def readable(frames: Iterable[Frame]) -> Stack:
     if named and (named[0][1] == "_start" or "python" in named[0][2]):
         stack.insert(0, "python")
         foreign = foreign if ours else foreign[-1:]
+    outside = [name for crate, name in foreign if not crate]
     # Small functions of `core` are part of those that they are inlined into.
-    inner = next((name for crate, name in foreign if not crate), None)
-    inner = inner or next((crate for crate, _ in reversed(foreign) if crate != "core"), None)
-    return (*stack, inner) if inner else tuple(stack) or ("unknown",)
+    library = ["::".join(name.split("::")[:2]) for crate, name in foreign if crate not in ("", "core")]
+    return (*stack, *(outside[:1] or library[-1:])) or ("unknown",)
 
 
 def folded(profile: Mapping[Stack, int]) -> str:

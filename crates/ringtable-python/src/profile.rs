@@ -2,20 +2,20 @@
 //!
 //! # Design
 //!
-//! The kernel's profiling timer (`ITIMER_PROF`) sends SIGPROF to whichever thread uses the CPU, in proportion to what it
-//! uses. The handler notes the addresses on that thread's stack; names are looked up when the profile is over. A thread
-//! that sleeps is never noted, and what the kernel does for a thread counts for the function that called it.
+//! The kernel's profiling timer (`ITIMER_PROF`) sends SIGPROF to whichever thread uses the CPU, in proportion to what
+//! it uses. The handler notes the addresses on that thread's stack; names are looked up when the profile is over. A
+//! thread that sleeps is never noted, and what the kernel does for a thread counts for the function that called it.
 //!
 //! A signal may come at any instruction, so the handler takes no lock, allocates nothing and makes no system call: it
 //! walks the stack and writes into memory that was made and touched before. Walking is the delicate part. We let the
 //! compiler's own unwinder do it (libgcc's `_Unwind_Backtrace`), since it needs no frame pointers, which would cost
-//! every function a register. It reads tables alone, and finds them without a lock since glibc 2.35. Before that it took
-//! the loader's lock, which is recursive and held by nobody who waits for a handler: slower, but no deadlock either.
-//! What it sets up on its first use, it sets up before the timer starts ([`Profiler::new`]).
+//! every function a register. It reads tables alone, and finds them without a lock since glibc 2.35. Before that it
+//! took the loader's lock, which is recursive and held by nobody who waits for a handler: slower, but no deadlock
+//! either. What it sets up on its first use, it sets up before the timer starts (`Profiler::new`).
 //!
-//! The well-known alternatives leave out samples: those that find a lock taken, or those whose innermost frame lies in
-//! the C library or the kernel's clock, where a less careful handler could hang. That would bend the very shares that
-//! we want to know.
+//! The usual crate for this (`pprof`) leaves out samples: those that find its lock taken, and, if one follows its
+//! advice against deadlocks, those whose innermost frame lies in the C library or in the kernel's clock. That would
+//! bend the very shares that we want to know. What we need of it is little more than the handler below.
 //!
 //! # Not promised
 //!
@@ -51,7 +51,7 @@ static SAMPLES: AtomicPtr<Samples> = AtomicPtr::new(std::ptr::null_mut());
 /// Handlers that may be using `SAMPLES`.
 static HANDLERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A function and its source file, or the file that is mapped where the name is unknown. Functions that are inlined come
+/// A function and its source file; without a name, the file that is mapped there. Functions that are inlined come
 /// without the path of their module, which their file tells.
 type Frame = (String, String);
 /// Stacks, the outermost frame first, with how often each was seen.

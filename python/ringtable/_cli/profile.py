@@ -210,20 +210,29 @@ def _run(
             targets.enter_context(_Target("client", {"role": "client", "address": address} | client_options, folder))
             for _ in range(count)
         ]
-        for client in clients:
-            client.hear(START_S_MAX)
-        _await_clients(address, [server, *clients], count)
-        profiled = {"server": server, "client": clients[0]}
-        for target in profiled.values():
-            target.tell(f"start {hz}")
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, 0.1))
-            for target in (server, *clients):
-                target.check()
-        for target in profiled.values():
-            target.tell("stop")
-        return {name: _profile_of(target) for name, target in profiled.items()}
+        try:
+            return _measure(address, server, clients, seconds, hz)
+        except Error:
+            # That of the server explains those of its clients.
+            server.check()
+            raise
+
+
+def _measure(address: str, server: _Target, clients: list[_Target], seconds: float, hz: int) -> dict[str, Profile]:
+    for client in clients:
+        client.hear(START_S_MAX)
+    _await_clients(address, [server, *clients], len(clients))
+    profiled = {"server": server, "client": clients[0]}
+    for target in profiled.values():
+        target.tell(f"start {hz}")
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
+        for target in (server, *clients):
+            target.check()
+    for target in profiled.values():
+        target.tell("stop")
+    return {name: _profile_of(target) for name, target in profiled.items()}
 
 
 def _await_clients(address: str, targets: list[_Target], count: int) -> None:
