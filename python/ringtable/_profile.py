@@ -113,7 +113,7 @@ def readable(frames: Iterable[Frame]) -> Stack:
     outside = [name for crate, name in foreign if not crate]
     # Small functions of `core` are part of those that they are inlined into.
     library = ["::".join(name.split("::")[:2]) for crate, name in foreign if crate not in ("", "core")]
-    return (*stack, *(outside[:1] or library[-1:])) or ("unknown",)
+    return (*stack, *(outside[:1] or library[:1])) or ("unknown",)
 
 
 def folded(profile: Mapping[Stack, int]) -> str:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from ringtable._errors import Error
@@ -52,11 +53,9 @@ def _call(options: dict[str, Any]) -> None:
         _thread.interrupt_main()
 
     threading.Thread(target=obey_then_end, daemon=True).start()
-    try:
-        # In the main thread, as `ringtable client` does, which ends by an interrupt.
+    # In the main thread, as `ringtable client` does, which ends by an interrupt.
+    with suppress(KeyboardInterrupt):
         classic_client(outer=0, seed=os.getpid(), **options)
-    except KeyboardInterrupt:
-        pass
     if not ended:
         raise Error("interrupted by somebody else")
 

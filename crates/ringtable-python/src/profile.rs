@@ -142,7 +142,7 @@ impl Samples {
     }
 
     /// The stacks with names, and the number of samples lost.
-    fn named(self: Box<Self>) -> (Stacks, usize) {
+    fn named(self) -> (Stacks, usize) {
         let words: Vec<usize> = self.words.into_iter().map(AtomicUsize::into_inner).collect();
         let mut counts: HashMap<&[usize], usize> = HashMap::new();
         let mut rest = &words[..];

@@ -462,6 +462,7 @@ pub fn lane_request() -> Vec<String> {
 /// if the table does not hold what was put into it.
 #[pyfunction]
 #[pyo3(signature = (address, outer, inner, *, seed, reads="direct", transport="auto", timeout=None))]
+#[allow(clippy::too_many_arguments)]
 pub fn classic_client<'py>(
     py: Python<'py>,
     address: &str,

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,15 +119,17 @@ class _Target:
     def __init__(self, what: str, job: dict[str, Any], folder: str) -> None:
         self.what = what
         self._received = b""
-        self._errors = tempfile.TemporaryFile(dir=folder)
-        # In a group of its own: Ctrl-C shall reach this process alone, which ends the others then.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ringtable._profiled", json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            process_group=0,
-        )
+        descriptor, path = tempfile.mkstemp(dir=folder)
+        self._errors = Path(path)
+        with open(descriptor, "wb") as errors:
+            # In a group of its own: Ctrl-C shall reach this process alone, which ends the others then.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ringtable._profiled", json.dumps(job)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                process_group=0,
+            )
 
     def tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -168,17 +170,14 @@ class _Target:
         assert self._process.stdout is not None
         if at_once:
             self._process.kill()
-        try:
+        with suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self._process.wait(END_S_MAX)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._errors.close()
 
     def __enter__(self) -> Self:
         return self
@@ -190,8 +189,7 @@ class _Target:
 
     def _death(self) -> Error:
         status = self._process.wait(END_S_MAX)
-        self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").strip().splitlines() or ["without a word"]
+        words = self._errors.read_text(errors="replace").strip().splitlines() or ["without a word"]
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
         return Error(f"the {self.what} {how}: {words[-1]}")
 
