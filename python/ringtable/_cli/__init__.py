@@ -4,6 +4,7 @@ server.py   server, serve
 client.py   client (the classic client, and the printing of the table)
 quick.py    get, set, del, stats
 demo.py     demo
+profile.py  profile
 """
 
 import os
@@ -34,6 +35,9 @@ app.command(stats)
 # Imported only when it runs: what it needs would double the start-up time of all the others.
 app.command(
     "ringtable._cli.demo:demo", help="Count the words of Python's standard library with eight processes; measure."
+)
+app.command(
+    "ringtable._cli.profile:profile", help="Show where the CPU time of a server and a client goes, with flame graphs."
 )
 
 
