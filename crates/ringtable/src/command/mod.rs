@@ -23,7 +23,7 @@ use reply::ReplyWriter;
 
 use crate::shm::segment::Mapping;
 use crate::table::reader::Buffer;
-use crate::table::{WriteError, Writer};
+use crate::table::{Pairs, WriteError, Writer};
 
 /// One thing that can be asked.
 pub struct Spec {
@@ -137,6 +137,8 @@ pub struct Context<'a> {
     pub writer: &'a mut Writer<Mapping>,
     /// A place for values on their way, kept from command to command.
     pub scratch: &'a mut Buffer,
+    /// The same for many entries.
+    pub pairs: &'a mut Pairs,
     /// Where the answer goes.
     pub reply: &'a mut dyn ReplyWriter,
     /// The server around the table.

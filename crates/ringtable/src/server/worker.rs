@@ -41,9 +41,9 @@ use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, lock, spin_loop};
-use crate::table::Writer;
 use crate::table::layout::{H_WORKER_STATES, STRIDE};
 use crate::table::reader::Buffer;
+use crate::table::{Pairs, Writer};
 
 /// Rounds without a request after which a lane is watched by its doorbell only.
 const IDLE_ROUNDS_MAX: u32 = 500;
@@ -131,6 +131,7 @@ pub(super) struct Bench {
     pub shared: Arc<Shared>,
     pub writer: Writer<Mapping>,
     scratch: Buffer,
+    pairs: Pairs,
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
     ranges: Vec<Range<usize>>,
@@ -163,6 +164,7 @@ impl Bench {
         let mut context = Context {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
+            pairs: &mut self.pairs,
             reply,
             host: &*self.shared,
             protocol,
@@ -205,6 +207,9 @@ impl Bench {
         (self.requests, self.writes) = (0, 0);
         if self.scratch.bytes().len() > BUFFER_KEPT_MAX {
             self.scratch = Buffer::default();
+        }
+        if self.pairs.capacity() > BUFFER_KEPT_MAX {
+            self.pairs = Pairs::default();
         }
         if self.record.capacity() > BUFFER_KEPT_MAX {
             self.record = Vec::new();
@@ -314,6 +319,7 @@ impl Worker {
                 writer: Writer::new(Arc::clone(&shared.table)),
                 shared,
                 scratch: Buffer::default(),
+                pairs: Pairs::default(),
                 record: Vec::new(),
                 ranges: Vec::new(),
                 writes: 0,

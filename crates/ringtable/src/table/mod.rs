@@ -4,6 +4,7 @@
 //! - [`bucket`]: slots, versions and the chain of a bucket,
 //! - [`entry`]: key, value and expiry in one immutable piece of memory,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
+//! - [`pairs`]: copies of many entries, in one buffer,
 //! - [`reader`]: lookups by anyone who can map the segment,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
@@ -20,6 +21,7 @@ pub mod bucket;
 pub mod entry;
 pub mod heap;
 pub mod layout;
+pub mod pairs;
 pub mod reader;
 pub mod writer;
 
@@ -32,5 +34,6 @@ mod tests;
 
 pub use entry::Expiry;
 pub use layout::{AttachError, Options};
+pub use pairs::{Pair, Pairs, Want};
 pub use reader::{Lookup, Reader, Sink};
 pub use writer::{Guard, Outcome, Table, WriteError, Writer};

@@ -25,7 +25,8 @@ use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
     PAGE_WORDS, address, bucket_start, split_source,
 };
-use super::reader::{self, Lookup, Pair, Sink, Want};
+use super::pairs::{Pairs, Want};
+use super::reader::{self, Lookup, Sink};
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in};
 
@@ -389,21 +390,29 @@ impl<M: Memory> Writer<M> {
         (end < table.buckets()).then_some(end)
     }
 
-    /// All entries of the bucket that `key` falls in, but those whose time has passed, if they have at most `size_max`
-    /// bytes together; else how many they have.
-    pub fn read_bucket(&mut self, key: &[u8], size_max: usize, now_ms: impl Fn() -> u64) -> Result<Vec<Pair>, usize> {
+    /// All entries of the bucket that `key` falls in, but those whose time has passed, into `out`, if they have at most
+    /// `size_max` bytes together; else how many they have.
+    pub fn read_bucket(
+        &mut self,
+        key: &[u8],
+        size_max: usize,
+        now_ms: impl Fn() -> u64,
+        out: &mut Pairs,
+    ) -> Result<(), usize> {
         let guard = self.table.lock(self.table.constants.hash(key));
         let size = self.entries(&guard).map(|entry| entry.shape.key_size + entry.shape.value_size).sum();
-        let pairs = if size > size_max { Err(size) } else { Ok(self.copy_chain(&guard, Want::Values, &now_ms)) };
+        if size <= size_max {
+            self.copy_chain(&guard, Want::Values, &now_ms, out);
+        }
         guard.unlock_unchanged();
-        pairs
+        if size <= size_max { Ok(()) } else { Err(size) }
     }
 
     /// One step of a walk over the table: see [`reader::scan`].
-    pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Vec<Pair>) -> u64 {
-        let read = |index, into: &mut Vec<Pair>| {
+    pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
+        let read = |index, into: &mut Pairs| {
             let guard = self.table.bucket(index).lock();
-            into.extend(self.copy_chain(&guard, want, &now_ms));
+            self.copy_chain(&guard, want, &now_ms, into);
             guard.unlock_unchanged();
             Ok(())
         };
@@ -411,22 +420,23 @@ impl<M: Memory> Writer<M> {
         reader::scan(self.table.words(), cursor, read, out).unwrap_or(0)
     }
 
-    /// All entries of bucket `index`, also those whose time has passed, or `None` if there is no such bucket.
-    pub fn read_bucket_at(&mut self, index: u64, want: Want) -> Option<Vec<Pair>> {
+    /// All entries of bucket `index`, also those whose time has passed, into `out`. Returns whether there is such a
+    /// bucket.
+    pub fn read_bucket_at(&mut self, index: u64, want: Want, out: &mut Pairs) -> bool {
         if index >= self.table.buckets() {
-            return None;
+            return false;
         }
         let guard = self.table.bucket(index).lock();
-        let pairs = self.copy_chain(&guard, want, &|| 0);
+        self.copy_chain(&guard, want, &|| 0, out);
         guard.unlock_unchanged();
-        Some(pairs)
+        true
     }
 
-    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64) -> Vec<Pair> {
-        self.entries(guard)
-            .filter(|entry| !entry.has_expired(now_ms))
-            .filter_map(|entry| reader::copy_pair(entry, want))
-            .collect()
+    /// Copies the entries of a locked chain, but those whose time has passed, and those for which there is no memory.
+    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) {
+        for entry in self.entries(guard).filter(|entry| !entry.has_expired(now_ms)) {
+            let _ = out.push_entry(entry, want);
+        }
     }
 
     /// The entries of a locked chain.
