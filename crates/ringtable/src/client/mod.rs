@@ -4,6 +4,7 @@
 //! - [`connection`]: one connection: the reader, the link, and whether the server lives,
 //! - [`link`]: requests out, replies in, in order, over either transport: [`lane`] or [`socket`],
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
+//! - [`watch`]: the table's changes, over a connection of its own,
 //! - [`classic`]: the classic client's loop.
 //!
 //! # Invariants
@@ -24,6 +25,7 @@ mod gate;
 mod lane;
 mod link;
 mod socket;
+pub mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -129,6 +131,9 @@ pub enum Error {
     /// The client was closed.
     #[error("this table was closed: connect again")]
     Closed,
+    /// The watch was closed, or is that of the parent process.
+    #[error("this watch was closed, or belongs to the process that this one was forked from: watch anew")]
+    WatchClosed,
     /// The system refuses something.
     #[error("{doing}: {error}")]
     System {

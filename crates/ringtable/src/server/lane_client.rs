@@ -217,6 +217,9 @@ impl LaneClient {
             if executed.effect == Effect::Lane {
                 writer.error("ERR this connection has a lane already");
             }
+            if executed.effect == Effect::Watch {
+                writer.error("ERR a watch is a connection of its own: ask for it on a new one");
+            }
             writer.finish();
             executed
         });
@@ -254,13 +257,7 @@ impl LaneClient {
 
     /// The socket of a lane says nothing but that its client lives: anything else ends the connection.
     pub fn check_socket(&mut self) -> Result<(), End> {
-        let mut byte = [0_u8; 1];
-        match rustix::net::recv(&self.socket, &mut byte[..], rustix::net::RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => Err(End::Gone),
-            Ok(_) => Err(End::Protocol),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
-            Err(_) => Err(End::Gone),
-        }
+        check_silent(&self.socket)
     }
 
     /// Executes what a client that is gone had published: a posted write counts once it is in the lane.
@@ -311,7 +308,18 @@ impl LaneClient {
     }
 }
 
+/// Looks at a socket that says nothing but that its client lives.
+pub(super) fn check_silent(socket: &Descriptor) -> Result<(), End> {
+    let mut byte = [0_u8; 1];
+    match rustix::net::recv(socket, &mut byte[..], rustix::net::RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => Err(End::Gone),
+        Ok(_) => Err(End::Protocol),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
+        Err(_) => Err(End::Gone),
+    }
+}
+
 /// Sends without waiting; a full socket means that nobody reads anyway.
-fn send_now(socket: &Descriptor, bytes: &[u8]) -> rustix::io::Result<usize> {
+pub(super) fn send_now(socket: &Descriptor, bytes: &[u8]) -> rustix::io::Result<usize> {
     rustix::net::send(socket, bytes, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL)
 }

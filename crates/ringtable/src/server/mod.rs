@@ -3,6 +3,7 @@
 //! - [`listener`]: the socket at the door, and the guarantee that a name has one server,
 //! - [`worker`]: one thread, one event loop,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`watch_client`]: a connection that is told of changes,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -26,6 +27,7 @@ mod listener;
 mod socket_client;
 mod statistics;
 pub mod wake;
+mod watch_client;
 mod worker;
 
 use std::io;
@@ -135,6 +137,8 @@ struct Shared {
     /// The table as clients get it.
     table_read_only: Descriptor,
     statistics: Statistics,
+    /// Whom to wake when there are events.
+    watchers: watch_client::Registry,
     workers: Vec<worker::Mailbox>,
     clients_max: usize,
     max_memory: u64,
@@ -213,6 +217,7 @@ impl Server {
             segment,
             table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
+            watchers: watch_client::Registry::default(),
             workers: doing("making doorbells", mailboxes)?,
             clients_max: options.clients_max,
             max_memory: size as u64,

@@ -118,6 +118,12 @@ impl SocketClient {
                         }
                         self.writer().error("ERR RING.LANE has to wait for the replies to what was sent before it");
                     }
+                    if effect == Effect::Watch {
+                        if self.parsed == self.incoming.len() && self.outgoing.is_empty() {
+                            return Ok(Turn::Watch);
+                        }
+                        self.writer().error("ERR RING.WATCH has to wait for the replies to what was sent before it");
+                    }
                 }
                 Err(error) => {
                     self.writer().error(&format!("ERR {error}"));
@@ -163,7 +169,7 @@ impl SocketClient {
             Effect::Close => self.closing = true,
             // Its bytes are needed again.
             Effect::Again => return effect,
-            Effect::None | Effect::Lane => {}
+            Effect::None | Effect::Lane | Effect::Watch => {}
         }
         self.parsed += self.request_size;
         effect

@@ -129,6 +129,8 @@ impl Host for Shared {
             ("clients", clients as u64),
             ("clients_max", self.clients_max as u64),
             ("lanes", load(&statistics.lanes)),
+            ("watchers", self.table.events().watchers() as u64),
+            ("events", self.table.events().count()),
             ("clients_accepted", load(&statistics.clients_accepted)),
             ("clients_refused", load(&statistics.clients_refused)),
             ("accept_failures", load(&statistics.accept_failures)),

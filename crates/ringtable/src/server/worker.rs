@@ -29,6 +29,7 @@ use super::Shared;
 use super::lane_client::LaneClient;
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
+use super::watch_client::WatchClient;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
 use crate::command::{self, Command, Context, Effect};
@@ -102,6 +103,8 @@ pub(super) enum Turn {
     Worked,
     /// The client asks for a lane.
     Upgrade,
+    /// The client asks to be told of changes.
+    Watch,
 }
 
 /// What a worker needs to execute requests, whoever sent them.
@@ -178,6 +181,7 @@ impl Bench {
 enum Connection {
     Lane(Box<LaneClient>),
     Socket(Box<SocketClient>),
+    Watch(Box<WatchClient>),
 }
 
 struct Client {
@@ -373,6 +377,10 @@ impl Worker {
                 self.bench.statistics().rings.fetch_add(1, Ordering::Relaxed);
             }
         }
+        if self.bench.writer.take_published() {
+            let rung = self.bench.shared.watchers.ring_sleepers();
+            self.bench.statistics().rings.fetch_add(rung, Ordering::Relaxed);
+        }
     }
 
     /// One turn of one client, which may be its last. Returns whether there was anything to do.
@@ -381,6 +389,7 @@ impl Worker {
         let turn = match &mut client.connection {
             Connection::Lane(lane) => lane.turn(&mut self.bench),
             Connection::Socket(socket) => socket.turn(&mut self.bench),
+            Connection::Watch(_) => Ok(Turn::Idle), // it asks nothing
         };
         self.bench.end_turn();
         match turn {
@@ -399,6 +408,7 @@ impl Worker {
                 }
             }
             Ok(Turn::Upgrade) => self.upgrade(place),
+            Ok(Turn::Watch) => self.watch(place),
             Err(end) => self.end(place, end),
         }
         true
@@ -512,6 +522,7 @@ impl Worker {
                             Ok(())
                         }
                         Some(Connection::Lane(lane)) => lane.check_socket(),
+                        Some(Connection::Watch(watch)) => watch.check_socket(),
                         None => Ok(()),
                     };
                     match alive {
@@ -567,6 +578,18 @@ impl Worker {
         }
     }
 
+    /// Turns a socket client into one that is told of changes.
+    fn watch(&mut self, place: usize) {
+        let Place { client: Some(client), .. } = &mut self.places[place] else { return };
+        let Connection::Socket(socket) = &mut client.connection else { return };
+        let Some(descriptor) = socket.give_up_socket() else { return };
+        match WatchClient::create(descriptor, &self.bench.shared, &mut self.bench.writer) {
+            Ok(watch) => client.connection = Connection::Watch(Box::new(watch)),
+            // Without memory or descriptors for it: the socket is closed, and the client told by `create`.
+            Err(_) => self.end(place, End::Memory),
+        }
+    }
+
     /// Ends a connection.
     fn end(&mut self, place: usize, end: End) {
         let Some(client) = self.places[place].client.take() else { return };
@@ -587,6 +610,9 @@ impl Worker {
             lane.say_goodbye(end);
         } else {
             shared.statistics.count_end(end);
+            if let Connection::Watch(watch) = &client.connection {
+                watch.say_goodbye(end);
+            }
         }
         shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);
     }

@@ -4,6 +4,7 @@
 //! - [`bucket`]: slots, versions and the chain of a bucket,
 //! - [`entry`]: key, value and expiry in one immutable piece of memory,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
+//! - [`events`]: the ring that tells watchers of changes,
 //! - [`reader`]: lookups by anyone who can map the segment,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
@@ -18,6 +19,7 @@
 
 pub mod bucket;
 pub mod entry;
+pub mod events;
 pub mod heap;
 pub mod layout;
 pub mod reader;
@@ -25,6 +27,8 @@ pub mod writer;
 
 #[cfg(all(test, loom))]
 mod loom_bucket;
+#[cfg(all(test, loom))]
+mod loom_events;
 #[cfg(all(test, loom))]
 mod loom_table;
 #[cfg(all(test, not(loom)))]
