@@ -7,6 +7,7 @@ mod convert;
 mod errors;
 mod server;
 mod table;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -19,6 +20,8 @@ mod _ringtable {
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
     use super::table::{TableCore, classic_client, lane_request};
+    #[pymodule_export]
+    use super::watch::{WatchCore, watch_request};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
