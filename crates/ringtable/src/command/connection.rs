@@ -80,7 +80,7 @@ pub(super) fn ring_watch(context: &mut Context<'_>, arguments: Arguments<'_>) ->
     if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
         let theirs: Vec<_> = arguments.iter().map(String::from_utf8_lossy).collect();
         return Err(Refusal(format!(
-            "VERSION the server's table has layout version {} (commands {}), the client knows version {} (commands {}): \
+            "VERSION the server's table has layout version {} (commands {}), the client's version {} (commands {}): \
              install the same version of ringtable on both sides",
             ours[0], ours[1], theirs[0], theirs[1]
         )));
