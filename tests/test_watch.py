@@ -579,8 +579,18 @@ def test_one_task_at_a_time(table: Table) -> None:
                 await asyncio.sleep(0)
             with pytest.raises(RuntimeError, match="another task"):
                 await anext(watch)
+            with pytest.raises(RuntimeError, match="a task waits"):
+                next(watch)
             table["a"] = b""
             assert (await waiting).key == b"a"
+            # Nor may a task wait beside a thread: it would keep the whole loop waiting.
+            thread = asyncio.create_task(asyncio.to_thread(next, watch))
+            while not watch._waiting:
+                await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="or thread"):
+                await anext(watch)
+            table["b"] = b""
+            assert (await thread).key == b"b"
 
     asyncio.run(main())
 
@@ -597,6 +607,23 @@ def test_a_timeout_and_the_servers_end_asynchronously(ringtable_dir: Path) -> No
                 await asyncio.to_thread(server.stop)
                 with pytest.raises(ringtable.ServerGone):
                     await waiting
+
+    asyncio.run(main())
+
+
+def test_cancelled_when_the_server_has_gone(ringtable_dir: Path) -> None:
+    async def main() -> None:
+        with ringtable.Server() as server, ringtable.connect() as table, table.watch() as watch:
+            waiting = asyncio.create_task(_next(watch))
+            while not watch._awaited:
+                await asyncio.sleep(0)
+            # Both before the task has its turn.
+            server.stop()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            with pytest.raises(ringtable.ServerGone):
+                await anext(watch)
 
     asyncio.run(main())
 

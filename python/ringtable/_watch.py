@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
-from ringtable._errors import Closed
+from ringtable._errors import Closed, Error
 from ringtable._ringtable import WatchCore
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
     """The events of a table, in the order of its changes for each key: made by `Table.watch`.
 
     `next` waits for an event, and so does `await anext`, which lets the event loop go on meanwhile; any number of
-    watches may wait in one loop. Threads may share a watch, and each event goes to one of them. The server waits for no
-    watch: one that does not keep up gets a `Lagged` and goes on.
+    watches may wait in one loop. Threads may share a watch, and each event goes to one of them; tasks may not. The
+    server waits for no watch: one that does not keep up gets a `Lagged` and goes on.
 
     Iterating ends when the watch is closed, and raises `ServerGone` when the server goes, after all that it had told
-    by then; `Timeout` when nothing came in time, after which one may go on. In a forked child a watch raises `Closed`.
+    by then; `Timeout` when nothing came in time, after which one may go on. In a forked child a watch raises `Closed`,
+    once it has given what its parent had fetched; the child may watch on its own.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         # Events that were fetched, and not given out yet.
         self._ready: deque[Event | Lagged] = deque()
         self._closed = False
+        # Whether a task waits, and how many threads do.
         self._awaited = False
+        self._waiting = 0
 
     @property
     def closed(self) -> bool:
@@ -84,12 +88,17 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         """Wait for the next event."""
         # Another thread may take what this one has fetched.
         while (event := self._pop()) is None:
+            if self._awaited:
+                raise RuntimeError("a task waits for this watch: give each its own")
+            self._waiting += 1
             try:
                 self._fill(self._core.wait())
             except Closed:
                 if self._closed:
                     raise StopIteration from None
                 raise
+            finally:
+                self._waiting -= 1
         return event
 
     def __aiter__(self) -> Self:
@@ -102,6 +111,8 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         try:
             async with asyncio.timeout(self._core.timeout) as limit:
                 while (event := self._pop()) is None:
+                    if self._awaited or self._waiting:
+                        raise RuntimeError("another task or thread waits for this watch: give each its own")
                     self._fill(self._core.take())
                     if not self._ready and self._core.arm():
                         await self._until_readable()
@@ -147,8 +158,6 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
 
     async def _until_readable(self) -> None:
         """Wait for the core's descriptor; the core is armed."""
-        if self._awaited:
-            raise RuntimeError("another task waits for this watch: give each task a watch of its own")
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
         descriptor = self._core.fileno()
@@ -160,7 +169,9 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
             # Before the core may close the descriptor.
             loop.remove_reader(descriptor)
             self._awaited = False
-            self._core.disarm()
+            # Who cancels learns of the server's end with the next call.
+            with suppress(Error) if readable.cancelled() else nullcontext():
+                self._core.disarm()
 
 
 def _resolve(readable: asyncio.Future[None]) -> None:

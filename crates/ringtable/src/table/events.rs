@@ -32,7 +32,7 @@
 //! - Sequence numbers have no gaps. So what a lapped watcher has missed is the difference between the number at
 //!   `latest` and the one that it expected, to the event.
 //! - Three of the largest records fit the ring: the record at `latest` is not overwritten by the one behind it, and so
-//!   there is one to go on with.
+//!   there is one to go on with. Hence the smallest ring has 256 KiB: one of 64 KiB would not hold the longest key.
 //! - A watcher does loads only (I2). Whatever the ring holds, it touches nothing outside of it, ends every loop, and
 //!   says [`Damaged`] to what no producer writes.
 //! - Locks: a worker publishes while it holds the lock of the key's bucket, and takes the mutex behind that, never the
