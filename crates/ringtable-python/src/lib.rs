@@ -8,6 +8,7 @@ mod errors;
 mod profile;
 mod server;
 mod table;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -22,6 +23,8 @@ mod _ringtable {
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
     use super::table::{TableCore, classic_client, lane_request, rings_request};
+    #[pymodule_export]
+    use super::watch::{WatchCore, watch_request};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -5,6 +5,7 @@
 //! - [`link`]: requests out, replies in, in order, over any transport: [`lane`], [`rings`] or [`socket`],
 //! - [`waiting`]: how long to spin for an answer in shared memory, and when to sleep,
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
+//! - [`watch`]: the table's changes, over a connection of its own,
 //! - [`classic`]: the classic client's loop.
 //!
 //! # Invariants
@@ -27,6 +28,7 @@ mod link;
 mod rings;
 mod socket;
 mod waiting;
+pub mod watch;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -101,7 +103,7 @@ pub enum Error {
         error: io::Error,
     },
     /// Shared memory is asked for where there can be none.
-    #[error("lanes and rings need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
+    #[error("lanes, rings and watches need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
     NoSharedMemory(Location),
     /// The server is gone, or has ended this connection.
     #[error("the server is gone: {0}")]
@@ -139,6 +141,9 @@ pub enum Error {
     /// The client was closed.
     #[error("this table was closed: connect again")]
     Closed,
+    /// The watch was closed, or is that of the parent process.
+    #[error("this watch was closed, or belongs to the process that this one was forked from: watch anew")]
+    WatchClosed,
     /// The system refuses something.
     #[error("{doing}: {error}")]
     System {

@@ -5,6 +5,7 @@
 //! - [`entry`]: key, value and expiry in one immutable piece of memory,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
 //! - [`pairs`]: copies of many entries, in one buffer,
+//! - [`events`]: the ring that tells watchers of changes,
 //! - [`reader`]: lookups by anyone who can map the segment,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
@@ -19,6 +20,7 @@
 
 pub mod bucket;
 pub mod entry;
+pub mod events;
 pub mod heap;
 pub mod layout;
 pub mod pairs;
@@ -27,6 +29,8 @@ pub mod writer;
 
 #[cfg(all(test, loom))]
 mod loom_bucket;
+#[cfg(all(test, loom))]
+mod loom_events;
 #[cfg(all(test, loom))]
 mod loom_table;
 #[cfg(all(test, not(loom)))]

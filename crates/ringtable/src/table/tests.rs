@@ -293,3 +293,63 @@ fn a_reader_survives_a_segment_of_garbage() {
         let _ = reader.scan(random.u64(..), Want::Values, no_time, &mut Pairs::default());
     }
 }
+
+#[test]
+fn a_watcher_sees_the_changes_of_each_key_in_their_order() {
+    use super::events::{Consumer, Kind, Next, Place};
+
+    const ROUNDS: u64 = 2_000;
+    const KEYS: u64 = 5;
+    let (mut writer, reader) = table(64, 4);
+    writer.put(b"before", b"", None, Guard::Always, no_time).unwrap();
+    assert!(!writer.take_published(), "nobody watches");
+    assert_eq!(Place::load(reader.words()), None);
+    let mut consumer = Consumer::new(writer.watch().unwrap());
+    let ring = Place::load(reader.words()).unwrap().ring(reader.words());
+
+    let changes = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut writer = Writer::new(Arc::clone(writer.table()));
+                scope.spawn(move || {
+                    let mut changes = 0;
+                    for round in 0..ROUNDS {
+                        let key = (round % KEYS).to_ne_bytes();
+                        if round % 3 == 2 {
+                            changes += u64::from(writer.delete(&key, no_time));
+                        } else {
+                            writer.put(&key, &vec![0; round as usize % 50], None, Guard::Always, no_time).unwrap();
+                            changes += 1;
+                        }
+                    }
+                    assert!(writer.take_published());
+                    assert!(!writer.take_published(), "asked once");
+                    changes
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum::<u64>()
+    });
+    assert_eq!(writer.clear_some(0, u64::MAX / 2), None);
+    assert!(writer.take_published());
+
+    // The ring has room for all of them.
+    let (mut key, mut versions, mut seen) = (Vec::new(), HashMap::new(), 0);
+    loop {
+        match consumer.next(ring, &mut key).unwrap() {
+            Next::Event(event) if event.kind == Kind::Flush => break,
+            Next::Event(event) => {
+                let before = versions.insert(key.clone(), event.version);
+                assert!(before < Some(event.version), "{key:?}: {before:?}, then {event:?}");
+                seen += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, changes);
+    assert_eq!(consumer.next(ring, &mut key), Ok(Next::Nothing));
+
+    writer.table().events().unwatch();
+    writer.put(b"after", b"", None, Guard::Always, no_time).unwrap();
+    assert!(!writer.take_published(), "nobody watches any more");
+}

@@ -15,11 +15,13 @@
 //!
 //! - At most two buckets are locked by a worker, the second one being new and unknown to all others: no deadlock.
 //! - A refused write (guard, memory) leaves everything as it was.
+//! - Watchers are told of a change while its bucket is still locked: see [`super::events`].
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, and is exact when all
 //!   workers rest.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
+use super::events::{Broadcast, Event, Kind, Start};
 use super::heap::{Cache, Heap};
 use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
@@ -80,6 +82,7 @@ pub struct Table<M> {
     heap: Heap,
     /// Whether a worker is splitting a bucket.
     splitting: AtomicBool,
+    events: Broadcast,
 }
 
 /// What a worker thread needs to change the table.
@@ -87,6 +90,8 @@ pub struct Table<M> {
 pub struct Writer<M: Memory> {
     table: Arc<Table<M>>,
     cache: Cache,
+    /// Whether this writer has published events since it was last asked.
+    published: bool,
 }
 
 /// Where a key is, or could go, in the chain of a locked bucket.
@@ -112,7 +117,8 @@ impl<M: Memory> Table<M> {
             return Err(WriteError::OutOfMemory(options.buckets as usize * BUCKET_WORDS * 8));
         }
         let constants = Constants::create(&memory, options);
-        Ok(Self { memory, constants, heap: Heap::new(words, first_page), splitting: AtomicBool::new(false) })
+        let heap = Heap::new(words, first_page);
+        Ok(Self { memory, constants, heap, splitting: AtomicBool::new(false), events: Broadcast::new() })
     }
 
     fn words(&self) -> &[AtomicU64] {
@@ -144,6 +150,11 @@ impl<M: Memory> Table<M> {
     /// Bytes that belong to nobody, in whole pages.
     pub fn free_bytes(&self) -> u64 {
         self.heap.free_pages() * PAGE_WORDS as u64 * 8
+    }
+
+    /// Who watches, and what they are told.
+    pub fn events(&self) -> &Broadcast {
+        &self.events
     }
 
     /// Tells readers that the server has stopped in good order.
@@ -216,7 +227,7 @@ impl<M: Memory> Table<M> {
 impl<M: Memory> Writer<M> {
     /// A writer for one thread.
     pub fn new(table: Arc<Table<M>>) -> Self {
-        Self { table, cache: Cache::default() }
+        Self { table, cache: Cache::default(), published: false }
     }
 
     /// The table it writes.
@@ -313,6 +324,7 @@ impl<M: Memory> Writer<M> {
                 None
             }
         };
+        self.publish(Kind::Set, key, version, value.len());
         bucket.unlock();
         if let Some((start, words)) = old {
             self.table.heap.free(table.words(), &mut self.cache, start, words);
@@ -347,6 +359,7 @@ impl<M: Memory> Writer<M> {
         let start = bucket.slot(index).at();
         bucket.set_slot(index, EMPTY);
         let unlinked = self.unlink_if_empty(&guard, bucket);
+        self.publish(if live { Kind::Delete } else { Kind::Expire }, key, guard.version + 1, 0);
         guard.unlock();
         table.heap.free(table.words(), &mut self.cache, start, entry.shape.words());
         if let Some(overflow) = unlinked {
@@ -387,7 +400,36 @@ impl<M: Memory> Writer<M> {
             }
         }
         table.add_entries(-deleted);
-        (end < table.buckets()).then_some(end)
+        if end < table.buckets() {
+            return Some(end);
+        }
+        self.publish(Kind::Flush, b"", 0, 0);
+        None
+    }
+
+    /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still.
+    #[inline]
+    fn publish(&mut self, kind: Kind, key: &[u8], version: u64, size: usize) {
+        if self.table.events.watchers() > 0 {
+            self.table.events.publish(self.table.words(), Event { kind, version, size: size as u64 }, key);
+            self.published = true;
+        }
+    }
+
+    /// Whether watchers were told of anything since the last call, and may have to be woken.
+    #[inline]
+    pub fn take_published(&mut self) -> bool {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Counts a watcher, and says where in the ring of events it begins. Undone by [`Broadcast::unwatch`].
+    ///
+    /// # Errors
+    /// [`WriteError::OutOfMemory`] if there is no room for the ring, which the first watcher needs.
+    pub fn watch(&mut self) -> Result<Start, WriteError> {
+        let table = Arc::clone(&self.table);
+        let allocate = |words| table.heap.allocate(table.words(), &mut self.cache, words);
+        table.events.watch(table.words(), allocate).map_err(WriteError::OutOfMemory)
     }
 
     /// All entries of the bucket that `key` falls in, but those whose time has passed, into `out`, if they have at most
