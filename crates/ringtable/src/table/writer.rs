@@ -222,6 +222,45 @@ impl<M: Memory> Table<M> {
         // Relaxed: see `entries`.
         self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
     }
+
+    /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still. Returns whether
+    /// there are.
+    #[inline]
+    fn publish(&self, kind: Kind, key: &[u8], version: u64, size: usize) -> bool {
+        let watched = self.events.watchers() > 0;
+        if watched {
+            self.events.publish(self.words(), Event { kind, version, size: size as u64 }, key);
+        }
+        watched
+    }
+
+    /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
+    fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot) -> bool {
+        let Some(start) = self.heap.allocate(self.words(), cache, BUCKET_WORDS) else { return false };
+        let link = Slot::link(start);
+        let overflow = self.overflow(link);
+        overflow.clear_slots();
+        overflow.set_slot(0, last.slot(SLOTS - 1));
+        overflow.set_slot(1, slot);
+        last.set_slot(SLOTS - 1, link);
+        true
+    }
+
+    /// Takes an overflow bucket that has become empty out of its chain; returns its word, to be freed after unlocking.
+    fn unlink_if_empty(&self, guard: &BucketGuard<'_>, bucket: BucketRef<'_>) -> Option<u64> {
+        if (0..SLOTS).any(|index| bucket.slot(index).is_entry()) {
+            return None;
+        }
+        for before in self.chain(guard) {
+            let link = before.slot(SLOTS - 1);
+            if link.is_link() && self.overflow(link).is(bucket) {
+                let next = bucket.slot(SLOTS - 1);
+                before.set_slot(SLOTS - 1, if next.is_link() { next } else { EMPTY });
+                return Some(link.at());
+            }
+        }
+        None // the home bucket itself: it stays
+    }
 }
 
 impl<M: Memory> Writer<M> {
@@ -285,7 +324,8 @@ impl<M: Memory> Writer<M> {
         }
         let hash = self.table.constants.hash(key);
         let (start, shape) = self.prepare(key, value, expiry)?;
-        let table = Arc::clone(&self.table);
+        // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
+        let Self { table, cache, published } = self;
         let bucket = table.lock(hash);
         let place = table.find(&bucket, hash, key);
         let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
@@ -297,7 +337,7 @@ impl<M: Memory> Writer<M> {
         };
         if !allowed {
             bucket.unlock_unchanged();
-            self.table.heap.free(table.words(), &mut self.cache, start, shape.words());
+            table.heap.free(table.words(), cache, start, shape.words());
             return Ok(Outcome::Refused);
         }
         // Unique for the key: the bucket's version goes up with every change, also across splits.
@@ -316,23 +356,24 @@ impl<M: Memory> Writer<M> {
                 None
             }
             (None, None) => {
-                if !self.append(place.last, slot) {
+                if !table.append(cache, place.last, slot) {
                     bucket.unlock_unchanged();
-                    self.table.heap.free(table.words(), &mut self.cache, start, shape.words());
+                    table.heap.free(table.words(), cache, start, shape.words());
                     return Err(WriteError::OutOfMemory(shape.words() * 8));
                 }
                 None
             }
         };
-        self.publish(Kind::Set, key, version, value.len());
+        let inserted = live.is_none();
+        *published |= table.publish(Kind::Set, key, version, value.len());
         bucket.unlock();
         if let Some((start, words)) = old {
-            self.table.heap.free(table.words(), &mut self.cache, start, words);
+            table.heap.free(table.words(), cache, start, words);
         } else {
             table.add_entries(1);
             self.grow();
         }
-        Ok(Outcome::Done { version, inserted: live.is_none() })
+        Ok(Outcome::Done { version, inserted })
     }
 
     /// Deletes a key. Returns whether it was there and its time had not passed.
@@ -347,7 +388,7 @@ impl<M: Memory> Writer<M> {
     }
 
     fn remove(&mut self, key: &[u8], which: impl Fn(EntryRef<'_>) -> bool, now_ms: impl Fn() -> u64) -> bool {
-        let table = Arc::clone(&self.table);
+        let Self { table, cache, published } = self;
         let hash = table.constants.hash(key);
         let guard = table.lock(hash);
         let Some((bucket, index, entry)) = table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| which(entry))
@@ -358,12 +399,13 @@ impl<M: Memory> Writer<M> {
         let live = !entry.has_expired(&now_ms);
         let start = bucket.slot(index).at();
         bucket.set_slot(index, EMPTY);
-        let unlinked = self.unlink_if_empty(&guard, bucket);
-        self.publish(if live { Kind::Delete } else { Kind::Expire }, key, guard.version + 1, 0);
+        let unlinked = table.unlink_if_empty(&guard, bucket);
+        let kind = if live { Kind::Delete } else { Kind::Expire };
+        *published |= table.publish(kind, key, guard.version + 1, 0);
         guard.unlock();
-        table.heap.free(table.words(), &mut self.cache, start, entry.shape.words());
+        table.heap.free(table.words(), cache, start, entry.shape.words());
         if let Some(overflow) = unlinked {
-            table.heap.free(table.words(), &mut self.cache, overflow, BUCKET_WORDS);
+            table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
         }
         table.add_entries(-1);
         live
@@ -372,7 +414,7 @@ impl<M: Memory> Writer<M> {
     /// Deletes all entries of up to `count` buckets from bucket `first` on; returns the bucket to go on with, `None` at
     /// the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
-        let table = Arc::clone(&self.table);
+        let Self { table, cache, .. } = self;
         let mut deleted = 0;
         // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
         let end = (first + count).min(table.buckets());
@@ -396,24 +438,15 @@ impl<M: Memory> Writer<M> {
                     deleted += 1;
                     table.entry(slot).shape.words()
                 };
-                table.heap.free(table.words(), &mut self.cache, slot.at(), words);
+                table.heap.free(table.words(), cache, slot.at(), words);
             }
         }
         table.add_entries(-deleted);
         if end < table.buckets() {
             return Some(end);
         }
-        self.publish(Kind::Flush, b"", 0, 0);
+        self.published |= self.table.publish(Kind::Flush, b"", 0, 0);
         None
-    }
-
-    /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still.
-    #[inline]
-    fn publish(&mut self, kind: Kind, key: &[u8], version: u64, size: usize) {
-        if self.table.events.watchers() > 0 {
-            self.table.events.publish(self.table.words(), Event { kind, version, size: size as u64 }, key);
-            self.published = true;
-        }
     }
 
     /// Whether watchers were told of anything since the last call, and may have to be woken.
@@ -511,35 +544,6 @@ impl<M: Memory> Writer<M> {
         copy_in(key, &entry[shape.key_at()..]);
         copy_in(value, &entry[shape.value_at()..]);
         Ok((start, shape))
-    }
-
-    /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
-    fn append(&mut self, last: BucketRef<'_>, slot: Slot) -> bool {
-        let words = self.table.words();
-        let Some(start) = self.table.heap.allocate(words, &mut self.cache, BUCKET_WORDS) else { return false };
-        let link = Slot::link(start);
-        let overflow = self.table.overflow(link);
-        overflow.clear_slots();
-        overflow.set_slot(0, last.slot(SLOTS - 1));
-        overflow.set_slot(1, slot);
-        last.set_slot(SLOTS - 1, link);
-        true
-    }
-
-    /// Takes an overflow bucket that has become empty out of its chain; returns its word, to be freed after unlocking.
-    fn unlink_if_empty(&self, guard: &BucketGuard<'_>, bucket: BucketRef<'_>) -> Option<u64> {
-        if (0..SLOTS).any(|index| bucket.slot(index).is_entry()) {
-            return None;
-        }
-        for before in self.table.chain(guard) {
-            let link = before.slot(SLOTS - 1);
-            if link.is_link() && self.table.overflow(link).is(bucket) {
-                let next = bucket.slot(SLOTS - 1);
-                before.set_slot(SLOTS - 1, if next.is_link() { next } else { EMPTY });
-                return Some(link.at());
-            }
-        }
-        None // the home bucket itself: it stays
     }
 
     /// Adds buckets while the table is too full. Cheap if it is not, or if another worker is at it.
