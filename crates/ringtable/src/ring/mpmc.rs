@@ -610,7 +610,11 @@ mod tests {
                 ring.pop(&consumer);
             }
             for _ in 0..random.usize(1..4) {
-                let word = if random.bool() { random.u64(..) } else { random.u64(..16) << 19 | random.u64(..3) << 3 | random.u64(..5) };
+                let word = if random.bool() {
+                    random.u64(..)
+                } else {
+                    random.u64(..16) << 19 | random.u64(..3) << 3 | random.u64(..5)
+                };
                 match random.usize(..SLOTS + 1) {
                     SLOTS => ring.tail.store(word, Ordering::Relaxed),
                     slot => ring.slots[2 * slot].store(word, Ordering::Relaxed),
