@@ -3,18 +3,18 @@
 //!
 //! # Design
 //!
-//! Free-running positions; slot `p mod count` begins with a sequence word, which is `p + 1` once the message of position
-//! `p` is published. Producers claim positions by a CAS on a tail that is private to their process, write the body, and
-//! publish, each slot on its own: no lock, and no order among producers but that of their claims.
+//! Free-running positions; slot `p mod count` begins with a sequence word, which is `p + 1` once the message of
+//! position `p` is published. Producers claim positions by a CAS on a tail that is private to their process, write the body,
+//! and publish, each slot on its own: no lock, and no order among producers but that of their claims.
 //!
 //! Every reader has a **cursor** on a cache line pair of its own: the next position that it will read, or [`SILENT`]
 //! while it waits for nothing. A slot is written again only when every listening reader's cursor has passed it.
 //! Producers keep the smallest cursor they have seen (it only grows), and look at all cursors only when that does not
 //! suffice. Readers write nothing but their cursor.
 //!
-//! If nobody listens, or only readers that began after a claim, nobody holds back the ring for that claim's producer: one
-//! that stands still before it has published could find its slot claimed for the next lap. So producers keep, in private
-//! memory, what was published last in each slot, and wait for a fellow that is a whole lap behind.
+//! If nobody listens, or only readers that began after a claim, nobody holds back the ring for that claim's producer:
+//! one that stands still before it has published could find its slot claimed for the next lap. So producers keep, in
+//! private memory, what was published last in each slot, and wait for a fellow that is a whole lap behind.
 //!
 //! # Listening
 //!

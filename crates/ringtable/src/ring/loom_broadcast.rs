@@ -1,4 +1,4 @@
-//! Models of the broadcast ring: threads of one process that send, and readers that listen, come, go, or were dismissed.
+//! Models of the broadcast ring: threads of one process that send, and readers that come, go, or were dismissed.
 //!
 //! # Allowed
 //!

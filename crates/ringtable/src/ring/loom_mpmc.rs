@@ -11,8 +11,8 @@
 //!
 //! # Forbidden
 //!
-//! - A message that was published and is not taken; one that is taken twice, or though its producer was told that it was
-//!   not sent.
+//! - A message that was published and is not taken; one that is taken twice, or though its producer was told that it
+//!   was not sent.
 //! - A word of a body other than the one that its producer wrote, and messages of one producer out of order.
 //! - A slot that does not come back when its owner has given it back, or was recovered.
 //! - A repair: all producers here are honest, however late or dead they are.
@@ -20,8 +20,8 @@
 //! # What this cannot show
 //!
 //! Loom executes each thread in program order, and orders the stores to a word as they were executed. So it cannot show
-//! what the Release in [`super::mpmc::Consumer::release`] and in `give_back`, and the Acquire of the claim, prevent: that
-//! the next producer's writes to a body come before the last reads of it, or before an earlier producer's writes.
+//! what the Release in [`super::mpmc::Consumer::release`] and in `give_back`, and the Acquire of the claim, prevent:
+//! that the next producer's writes to a body come before the last reads of it, or before an earlier producer's writes.
 //!
 //! Of the accesses to a word, loom compares each with the last one only, when it looks for runs in another order. A
 //! producer looks at a stamp before it changes it, which hides a consumer that looked before; so in all models the

@@ -23,4 +23,4 @@ mod loom_mpmc;
 #[cfg(all(test, loom))]
 mod loom_spsc;
 #[cfg(all(test, not(loom)))]
-mod stress;
+mod tests;

@@ -54,8 +54,8 @@ impl Shared {
         Queue::new(&self.tail, self.slots.words(), SLOT_WORDS)
     }
 
-    /// Sends messages number 0 to `count` as `owner`, and is late or dies every now and then. What is said to be sent is
-    /// not sent again, and what is not is.
+    /// Sends messages number 0 to `count` as `owner`, and is late or dies every now and then. What is said to be sent
+    /// is not sent again, and what is not is.
     fn produce(&self, owner: u16, count: u64, random: &mut fastrand::Rng) {
         let mut number = 0;
         while number < count {
