@@ -19,6 +19,9 @@ pub use loom::sync::{
     atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
+/// `std`'s under loom too, which has none: what is made once has to be made before it matters who made it.
+pub use std::sync::OnceLock;
+
 /// Tells the processor that this is a spin-wait (and loom, that another thread has to run).
 #[inline]
 pub fn spin_loop() {

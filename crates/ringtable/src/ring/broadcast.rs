@@ -12,6 +12,10 @@
 //! Producers keep the smallest cursor they have seen (it only grows), and look at all cursors only when that does not
 //! suffice. Readers write nothing but their cursor.
 //!
+//! If nobody listens, or only readers that began after a claim, nobody holds back the ring for that claim's producer:
+//! one that stands still before it has published could find its slot claimed for the next lap. So producers keep, in
+//! private memory, what was published last in each slot, and wait for a fellow that is a whole lap behind.
+//!
 //! # Listening
 //!
 //! A client that waits for nothing should hold nothing back, however long it does something else: so a reader listens
@@ -38,12 +42,12 @@
 //! # Invariants
 //!
 //! - `minimum <= cursor` of every listening reader that counts, and `tail - minimum <= count`.
-//! - A position is published once, by the producer that claimed it.
+//! - A position is published once, by the producer that claimed it, and before the next one in its slot is claimed.
 //!
 //! Source: the shape (claim, publish, gating by the slowest consumer, cached minimum) is the LMAX Disruptor's (M.
 //! Thompson et al., 2011); listening only while waiting is ours.
 
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, OnceLock, Ordering, fence, heap_words, yield_now};
 
 /// The cursor of a reader that waits for nothing.
 pub const SILENT: u64 = u64::MAX;
@@ -103,6 +107,8 @@ pub struct Sender {
     admitted: Box<[AtomicBool]>,
     /// No reader from this number on has ever been admitted.
     readers: AtomicUsize,
+    /// The sequence of each slot, where no reader can write to it. Made when the number of slots is known.
+    published: OnceLock<Box<[AtomicU64]>>,
 }
 
 /// A position that is ours to fill and publish.
@@ -120,7 +126,14 @@ impl Sender {
             minimum: AtomicU64::new(0),
             admitted: (0..readers).map(|_| AtomicBool::new(false)).collect(),
             readers: AtomicUsize::new(0),
+            published: OnceLock::new(),
         }
+    }
+
+    /// The sequence of the slot of `position`.
+    fn published(&self, ring: Broadcast<'_>, position: u64) -> &AtomicU64 {
+        let published = self.published.get_or_init(|| heap_words(ring.count() as usize));
+        &published[(position & (ring.count() - 1)) as usize]
     }
 
     /// Lets a reader's cursor count. To be called before the reader learns its number.
@@ -129,6 +142,8 @@ impl Sender {
         ring.cursor(reader).store(SILENT, Ordering::Relaxed);
         self.readers.fetch_max(usize::from(reader) + 1, Ordering::Relaxed);
         self.admitted[usize::from(reader)].store(true, Ordering::Relaxed);
+        // Made here at the latest, and not when somebody waits for a reply.
+        self.published(ring, 0);
     }
 
     /// Lets a reader's cursor count no more: it is dead, or too slow.
@@ -137,7 +152,8 @@ impl Sender {
         self.admitted[usize::from(reader)].store(false, Ordering::Relaxed);
     }
 
-    /// Takes the next position; `None` while a reader has not passed the slot.
+    /// Takes the next position; `None` while a reader has not passed the slot. Waits for a fellow that is about to
+    /// publish there, one lap before: a thread of this process.
     pub fn try_claim(&self, ring: Broadcast<'_>) -> Option<Place> {
         loop {
             // Relaxed: the CAS decides.
@@ -148,6 +164,14 @@ impl Sender {
             {
                 if self.tail.load(Ordering::Relaxed) == position {
                     return None;
+                }
+                continue;
+            }
+            // Acquire: pairs with the Release in `publish`: the fellow's writes to the slot happen before ours.
+            let sequence = self.published(ring, position).load(Ordering::Acquire);
+            if sequence != (position + 1).saturating_sub(ring.count()) {
+                if self.tail.load(Ordering::Relaxed) == position {
+                    yield_now();
                 }
                 continue;
             }
@@ -166,7 +190,8 @@ impl Sender {
         ring.tail.fetch_max(tail, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let minimum = self.listening(ring).map(|(_, cursor)| cursor).min().unwrap_or(tail).min(tail);
-        // Release: whoever takes the minimum for granted has the readers' reads behind it, as we have.
+        // Release: pairs with the Acquire in `try_claim`: whoever takes the minimum for granted has the readers' reads
+        // behind it, as we have. Acquire: and so has who takes it from us.
         self.minimum.fetch_max(minimum, Ordering::AcqRel).max(minimum)
     }
 
@@ -175,7 +200,8 @@ impl Sender {
         (0..self.readers.load(Ordering::Relaxed) as u16)
             .filter(|&reader| self.admitted[usize::from(reader)].load(Ordering::Relaxed))
             // Acquire: pairs with the Release in `Receiver::announce` and `leave`: the reader's reads of what it has
-            // passed happen before we write there.
+            // passed happen before we write there. (The model cannot show it, here and in the minimum that hands it on,
+            // since loom has no load that sees a later store.)
             .map(move |reader| (reader, ring.cursor(reader).load(Ordering::Acquire)))
             .filter(|&(_, cursor)| cursor != SILENT)
     }
@@ -195,6 +221,8 @@ impl Sender {
         write(&slot[SEQUENCE_WORDS..]);
         // Release: pairs with the Acquire in `Receiver::next`.
         slot[0].store(place.position + 1, Ordering::Release);
+        // Release: pairs with the Acquire in `try_claim`.
+        self.published(ring, place.position).store(place.position + 1, Ordering::Release);
     }
 }
 
@@ -272,11 +300,14 @@ impl Receiver {
 
     /// Messages passed that were not announced yet.
     pub fn unannounced(&self) -> u64 {
-        self.position.wrapping_sub(self.announced)
+        if self.is_listening() { self.position - self.announced } else { 0 }
     }
 
-    /// Lets producers use again what was read.
+    /// Lets producers use again what was read. Not for who does not listen: a cursor comes from [`Self::listen`].
     pub fn announce(&mut self, ring: Broadcast<'_>) {
+        if !self.is_listening() {
+            return;
+        }
         self.announced = self.position;
         // Release: pairs with the Acquire in `Sender::listening`: our reads happen before the next writes.
         ring.cursor(self.reader).store(self.position, Ordering::Release);
@@ -286,7 +317,7 @@ impl Receiver {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sync::{Memory, heap_words};
+    use crate::sync::Memory;
 
     const SLOTS: u64 = 4;
 

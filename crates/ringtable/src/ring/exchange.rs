@@ -37,7 +37,7 @@ use super::mpmc::Queue;
 use crate::limits;
 use crate::sync::{AtomicU64, Ordering, fence};
 
-const STRIDE: usize = 16;
+const STRIDE: usize = if cfg!(loom) { 8 } else { 16 };
 /// First word: "ringexch" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringexch");
 /// Version of this layout and of the records that flow through it.
@@ -56,7 +56,7 @@ const AWAKE: usize = 3 * STRIDE;
 const MEMBER_LINES: usize = 4 * STRIDE;
 const MEMBER_WORDS: usize = 2 * STRIDE;
 /// Words of a memory page: the rings begin at a multiple of it, and so does nothing else's.
-const ALIGNMENT: usize = 512;
+const ALIGNMENT: usize = if cfg!(loom) { 1 } else { 512 };
 /// Words of a slot before the piece: stamp or sequence, and the head of the piece.
 const SLOT_HEAD_WORDS: usize = 2;
 
@@ -205,7 +205,7 @@ impl<'a> Exchange<'a> {
 
     /// Publisher's half of the doorbell protocol: whether a worker has to be rung. Call it after publishing.
     ///
-    /// SeqCst fence: pairs with the one in [`Self::announce_sleep`].
+    /// SeqCst fence: [A] of `ring::lane`'s header, pairs with the one in [`Self::announce_sleep`].
     #[inline]
     pub fn must_ring(self) -> bool {
         fence(Ordering::SeqCst);
@@ -225,7 +225,7 @@ impl<'a> Exchange<'a> {
 
     /// A worker's half: says that it sleeps unless rung. Look at the queue once more after it.
     ///
-    /// SeqCst fence: pairs with the one in [`Self::must_ring`].
+    /// SeqCst fence: [B] of `ring::lane`'s header, pairs with the one in [`Self::must_ring`].
     pub fn announce_sleep(self) {
         // Relaxed: ordered by the fence.
         self.words[AWAKE].fetch_sub(1, Ordering::Relaxed);
@@ -288,7 +288,7 @@ impl ReplyHead {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::sync::heap_words;

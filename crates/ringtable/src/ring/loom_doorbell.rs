@@ -1,4 +1,5 @@
-//! Models of the doorbell protocol: over a real lane, a side that publishes against a side that goes to sleep.
+//! Models of the doorbell protocol: over a real lane, a side that publishes against a side that goes to sleep; and over
+//! a real exchange, a client that publishes against two workers that do.
 //!
 //! The doorbell itself (an eventfd) becomes a value: whether it was rung. In the last model it becomes a loom
 //! `Notify`, which like an eventfd keeps a ring for who comes to wait later; there a lost wake-up is a deadlock,
@@ -14,6 +15,7 @@
 //! - The sleeper sleeps with news in the lane, and nobody has rung: it sleeps for ever. Either of the two fences
 //!   missing allows that: a store (of the position, of the flag) may become visible after a later load (of the other
 //!   one).
+//! - In [`a_piece_wakes_a_worker`]: both workers sleep with a piece in the queue, and nobody has rung.
 //! - In [`taking_replies_wakes_a_server_that_waits_for_room`]: both sleep, and nobody has rung.
 //!
 //! # What this cannot show
@@ -25,7 +27,9 @@
 use loom::sync::Notify;
 use loom::thread;
 
+use super::exchange::{Exchange, Geometry, Workers};
 use super::lane::{LANE_WORDS, Lane, announce_awake, announce_sleep, must_ring};
+use super::mpmc;
 use super::spsc::{Consumer, Producer};
 use crate::sync::{Arc, AtomicU64, Ordering, heap_words, model};
 
@@ -171,4 +175,36 @@ fn nobody_sleeps_through_the_second_request() {
         naps
     });
     assert!(seen.contains(&0) && seen.contains(&2), "the model is too small: never slept twice, or always");
+}
+
+/// A client publishes a piece while two workers go to sleep, each by the steps of one that finds nothing: it counts
+/// itself out and looks at the queue once more.
+#[test]
+fn a_piece_wakes_a_worker() {
+    const GEOMETRY: Geometry = Geometry { slot_words: 3, slots: 1, members: 1 };
+    let seen = model::bounded_outcomes(|| {
+        let words: Arc<Box<[AtomicU64]>> = Arc::new(heap_words(GEOMETRY.size() / 8));
+        Exchange::new(&words, GEOMETRY).create(Workers { first: 0, count: 2 });
+        let workers = Arc::new(mpmc::Consumer::default());
+        let sleeping = [(); 2].map(|()| {
+            let (words, workers) = (Arc::clone(&words), Arc::clone(&workers));
+            thread::spawn(move || {
+                let exchange = Exchange::new(&words, GEOMETRY);
+                exchange.announce_sleep();
+                let slept = !workers.has_news(exchange.queue());
+                if !slept {
+                    exchange.announce_awake();
+                }
+                slept
+            })
+        });
+        let exchange = Exchange::new(&words, GEOMETRY);
+        let claim = exchange.queue().try_claim(0).expect("there is room");
+        assert!(exchange.queue().publish(claim), "forbidden: nobody has quarantined it");
+        let rung = exchange.must_ring();
+        let slept = sleeping.map(|worker| worker.join().expect("the worker ends")) == [true; 2];
+        assert!(rung || !slept, "forbidden: a lost wake-up, all asleep with news and not rung");
+        Night { slept, rung }
+    });
+    assert!(seen.into_iter().eq(ALLOWED), "the model is too small: not all that is allowed happened");
 }

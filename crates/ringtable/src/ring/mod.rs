@@ -8,7 +8,6 @@
 //! - [`wait`]: whether to spin or to sleep.
 
 pub mod broadcast;
-#[cfg(not(loom))]
 pub mod exchange;
 pub mod lane;
 pub mod mpmc;
@@ -16,6 +15,12 @@ pub mod spsc;
 pub mod wait;
 
 #[cfg(all(test, loom))]
+mod loom_broadcast;
+#[cfg(all(test, loom))]
 mod loom_doorbell;
 #[cfg(all(test, loom))]
+mod loom_mpmc;
+#[cfg(all(test, loom))]
 mod loom_spsc;
+#[cfg(all(test, not(loom)))]
+mod tests;

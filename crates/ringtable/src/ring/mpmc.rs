@@ -11,11 +11,14 @@
 //!             claim (CAS)             publish (CAS)              taken and copied out
 //! Free(lap) ─────────────► Claimed(lap) ─────────► Published(lap) ─────────► Free(lap + 1)
 //!                               │                                              ▲
-//!                               │ the claimer is dead (recover) ───────────────┤
-//!                               │ the claimer lets them wait                   │ the claimer wakes up and finds it,
-//!                               └────────► Quarantined(lap) ───────────────────┘ or it is dead (recover)
-//!                                             │      ▲
-//!                                             └──────┘ a producer comes by in the next lap: Quarantined(lap + 1)
+//!                               │ the claimer lets them wait                   │
+//!                               ▼             the claimer wakes up, or is dead │
+//!                         Quarantined(lap) ────────────────────────────────────┤
+//!                           │          ▲                                       │
+//!                   the head│          │ a producer comes by                   │
+//!                   comes by│          │ in the next lap                       │
+//!                           ▼          │      the claimer wakes up, or is dead │
+//!                          Passed(lap) ────────────────────────────────────────┘
 //! ```
 //!
 //! The claim writes the owner's number into the stamp in the very instruction that takes the slot, so there is no
@@ -33,14 +36,20 @@
 //!   from `Claimed`, which fails then: so a message is either taken or known not to be, never both, and its owner sends
 //!   it again. The owner has finished writing at that point and gives the slot back.
 //! - A quarantined slot takes part in no lap. For producers and consumers to agree on the positions that it skips, the
-//!   first producer that comes to such a position stamps it `Quarantined(lap)` before the tail moves on; giving it back
-//!   (`Free(lap + 1)`) is a CAS from the last such stamp, so it names a lap that nobody has skipped.
+//!   first producer that comes to such a position stamps it `Quarantined(lap)` before the tail moves on, and the first
+//!   consumer stamps it `Passed(lap)` before the head does. A producer waits for that as for any other slot: so the
+//!   tail does not run away from the head, however many slots are quarantined. Giving the slot back (`Free(lap + 1)`)
+//!   is a CAS from the last such stamp, so it names a lap that nobody has skipped.
 //! - A consumer that finds a later lap than its position's at the head knows that the position was given back unused,
 //!   and steps over it: a slot that was *published* is freed only after the head has moved past it.
+//! - What the dead have claimed ahead of the head becomes `Quarantined(lap)` with nobody as its owner, and free when
+//!   the head comes by. (Were it free at once, deaths could move the tail on by any number of laps.)
 //!
 //! # Invariants
 //!
-//! - The lap of a slot's stamp never decreases.
+//! - The lap of a slot's stamp never decreases, and is at most two more than that of the head's next position there.
+//! - The tail is past a position only if the slot's stamp is: in a later lap, or in this one and not free.
+//! - The head is never ahead of the tail.
 //! - Positions are taken in order, each by one consumer, and only if published.
 //! - Between `Claimed` and the end of quarantine only the owner writes to the slot's body.
 //!
@@ -57,8 +66,10 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Words of a slot before its body.
 const STAMP_WORDS: usize = 1;
-const STATE_BITS: u32 = 2;
+const STATE_BITS: u32 = 3;
 const OWNER_BITS: u32 = 16;
+/// The owner of what a dead one had claimed.
+const NOBODY: u16 = u16::MAX;
 
 /// What a slot is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +78,10 @@ enum State {
     Free = 0,
     Claimed = 1,
     Published = 2,
+    /// And the head has not come by yet.
     Quarantined = 3,
+    /// Quarantined, and the head is past the lap.
+    Passed = 4,
 }
 
 /// The word that a slot begins with. Every word is a valid stamp; which are possible depends on the position.
@@ -92,11 +106,12 @@ impl Stamp {
     }
 
     fn state(self) -> State {
-        match self.0 & 3 {
+        match self.0 & ((1 << STATE_BITS) - 1) {
             0 => State::Free,
             1 => State::Claimed,
             2 => State::Published,
-            _ => State::Quarantined,
+            3 => State::Quarantined,
+            _ => State::Passed,
         }
     }
 }
@@ -125,7 +140,7 @@ pub struct Census {
     pub claimed: usize,
     /// Published and not taken (or being copied out).
     pub published: usize,
-    /// Waiting for an owner that stands still.
+    /// Waiting for an owner that stands still, or claimed by one that is dead and waiting for the head.
     pub quarantined: usize,
 }
 
@@ -158,7 +173,10 @@ impl<'a> Queue<'a> {
     }
 
     /// Takes the next free slot; `None` if there is none. Lock-free: whoever is in the way has made progress.
+    ///
+    /// Any owner but `u16::MAX`, which stands for nobody.
     pub fn try_claim(self, owner: u16) -> Option<Claim> {
+        debug_assert_ne!(owner, NOBODY);
         // Bounded, for the sake of a client whose fellow has written nonsense over all stamps.
         for _ in 0..4 * self.count() + 64 {
             // Relaxed: a hint. An old one leads to a slot of a later lap, and on.
@@ -170,7 +188,8 @@ impl<'a> Queue<'a> {
             if found == Stamp::free(lap) {
                 let claimed = Stamp::new(lap, owner, State::Claimed);
                 // Acquire: pairs with the Release in `Consumer::release` and `give_back`: what others read from and
-                // wrote to the body happens before our writes.
+                // wrote to the body happens before our writes. (The model can show neither: loom has no load that sees
+                // a later store, and orders the stores to a word as they were run.)
                 if stamp.compare_exchange(found.0, claimed.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                     self.move_tail(position);
                     return Some(Claim { position, owner });
@@ -178,7 +197,7 @@ impl<'a> Queue<'a> {
             } else if found.lap() >= lap {
                 // Taken, or skipped, by somebody who has not moved the tail (and may be dead).
                 self.move_tail(position);
-            } else if found.state() == State::Quarantined && found.lap() + 1 == lap {
+            } else if found.state() == State::Passed && found.lap() + 1 == lap {
                 // Whoever comes first says for all that this position is skipped. Relaxed: it guards no data.
                 let skipped = Stamp::new(lap, found.owner(), State::Quarantined);
                 let _ = stamp.compare_exchange(found.0, skipped.0, Ordering::Relaxed, Ordering::Relaxed);
@@ -194,7 +213,7 @@ impl<'a> Queue<'a> {
         // Relaxed: a hint.
         let position = self.tail.load(Ordering::Relaxed);
         let found = Stamp(self.stamp(position).load(Ordering::Relaxed));
-        found.lap() >= self.lap(position) || found.state() == State::Quarantined
+        found.lap() >= self.lap(position) || found.state() == State::Passed
     }
 
     /// Release: pairs with the Acquire in `Consumer::repair`, which concludes from the tail that the slot was taken.
@@ -230,11 +249,15 @@ impl<'a> Queue<'a> {
         let stamp = self.stamp(position);
         // Relaxed: only the stamp itself is looked at.
         let mut found = Stamp(stamp.load(Ordering::Relaxed));
-        while matches!(found.state(), State::Claimed | State::Quarantined) && found.owner() == owner {
-            let free = Stamp::free(found.lap() + 1);
+        while found.owner() == owner {
+            let given_back = match found.state() {
+                State::Quarantined | State::Passed => Stamp::free(found.lap() + 1),
+                State::Claimed => Stamp::new(found.lap(), NOBODY, State::Quarantined),
+                State::Free | State::Published => break,
+            };
             // Release: pairs with the Acquire in `try_claim`: the owner's writes to the body happen before the next
-            // one's. A producer may have stamped a later lap meanwhile, hence the loop.
-            match stamp.compare_exchange(found.0, free.0, Ordering::Release, Ordering::Relaxed) {
+            // one's. A producer or a consumer may have stamped the slot anew meanwhile, hence the loop.
+            match stamp.compare_exchange(found.0, given_back.0, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => found = Stamp(now),
             }
@@ -242,7 +265,8 @@ impl<'a> Queue<'a> {
         false
     }
 
-    /// Gives back all that `owner` has claimed and not published. Returns how many slots those were.
+    /// Gives back all that `owner` has claimed and not published. Returns how many slots those were. Those that the
+    /// head has not come to are free when it has: let a consumer take what there is, even if nobody rings.
     ///
     /// Only when it is certain that no thread of the owner runs any more: see the module header.
     pub fn recover(self, owner: u16) -> usize {
@@ -264,7 +288,7 @@ impl<'a> Queue<'a> {
                 State::Free => {}
                 State::Claimed => census.claimed += 1,
                 State::Published => census.published += 1,
-                State::Quarantined => census.quarantined += 1,
+                State::Quarantined | State::Passed => census.quarantined += 1,
             }
         }
         census
@@ -309,16 +333,32 @@ impl Consumer {
             // Relaxed: the CAS below decides.
             let position = self.head.load(Ordering::Relaxed);
             let lap = queue.lap(position);
+            let stamp = queue.stamp(position);
             // Acquire: pairs with the Release in `publish`: who sees the stamp sees the body.
-            let found = Stamp(queue.stamp(position).load(Ordering::Acquire));
+            let found = Stamp(stamp.load(Ordering::Acquire));
+            if found.lap() == lap && found.state() == State::Quarantined {
+                // Whoever comes first says for all that the head is past it, before it is: so no producer finds the
+                // queue full because one of us stands still in between. Relaxed: it guards no data; what the Release in
+                // `give_back` did for a dead owner's slot holds for this CAS, and who claims the slot after it.
+                let passed = match found.owner() {
+                    NOBODY => Stamp::free(lap + 1),
+                    owner => Stamp::new(lap, owner, State::Passed),
+                };
+                let _ = stamp.compare_exchange(found.0, passed.0, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
             let published = found.lap() == lap && found.state() == State::Published;
-            let skipped = found.lap() > lap || found.lap() == lap && found.state() == State::Quarantined;
+            let skipped = found.lap() > lap || found.lap() == lap && found.state() == State::Passed;
             if !published && !skipped {
                 if self.head.load(Ordering::Relaxed) != position {
                     continue;
                 }
                 let claimed = found.lap() == lap && found.state() == State::Claimed;
                 return if claimed { Next::Claimed { position } } else { Next::Empty };
+            }
+            if skipped {
+                // Its claimer may stand still, or have died, before it moved the tail.
+                queue.move_tail(position);
             }
             // Relaxed: positions are handed out by it, data by the stamps. It succeeds only if nobody else has taken
             // the position, and then the stamp is still what we found.
@@ -327,7 +367,8 @@ impl Consumer {
             if moved && published {
                 return Next::Taken(Taken { position, owner: found.owner() });
             }
-            // While the head is here, the tail is at most a lap and a slot ahead: no honest stamp is beyond this.
+            // While the head was here, the slot was passed and given back at most, and claimed two laps on: it does not
+            // become `Passed` a second time, and is not taken out of the next lap either.
             if moved && found.lap() > lap + 2 {
                 self.restamp(queue, position, found, lap + 1);
             }
@@ -369,7 +410,7 @@ impl Consumer {
         let position = self.head.load(Ordering::Relaxed);
         let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
         let lap = queue.lap(position);
-        found.lap() > lap || found.lap() == lap && matches!(found.state(), State::Published | State::Quarantined)
+        found.lap() > lap || found.lap() == lap && !matches!(found.state(), State::Free | State::Claimed)
     }
 
     /// Keeps everybody from waiting for a slot that is claimed and not published. Returns whether it was; else its
@@ -390,31 +431,28 @@ impl Consumer {
     }
 
     /// Repairs what no honest producer leaves behind: a slot at the head that the tail has passed though nobody ever
-    /// took it, or a tail that is out of range. Returns whether there was such a thing.
+    /// took it, or a tail that is somewhere else. Returns whether there was such a thing. To be called when
+    /// [`Self::take`] finds nothing; it does no harm to honest producers, whatever they are at.
     pub fn repair(&self, queue: Queue<'_>) -> bool {
-        let position = self.head();
+        // The tail first: by its Acquire we see of any slot what was in the stamp when the tail moved past it, or
+        // something later. (An old head does not matter: its slot was taken.)
         let tail = queue.tail();
-        if tail.wrapping_sub(position) > queue.count() {
-            // Only a hint, so any position that is not ahead of the truth will do: producers move it on. A head that
-            // was read too early looks the same and is harmless for the same reason.
-            let done = self.head() == position
-                && queue.tail.compare_exchange(tail, position, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-            self.repaired.fetch_add(u64::from(done), Ordering::Relaxed);
-            return done;
-        }
+        let position = self.head();
         let lap = queue.lap(position);
-        // Relaxed: by the Acquire in `tail` we see what was in the stamp when the tail moved past it, or something newer.
+        // Relaxed: see above. What is old fails at the CAS.
         let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
-        let never_taken = if tail == position {
-            // Nobody needs to have come by yet. But the head has passed the slot in the lap before: it is free now,
-            // or (both at the lap before) quarantined, or being copied by another consumer.
-            let still = matches!(found.state(), State::Published | State::Quarantined) && found.lap() + 1 == lap;
-            found.lap() < lap && !still
-        } else {
-            found.lap() < lap || found == Stamp::free(lap)
-        };
-        let free_for = if tail == position { lap } else { lap + 1 };
-        self.head() == position && never_taken && self.restamp(queue, position, found, free_for)
+        if found.lap() > lap || found.lap() == lap && found.state() != State::Free {
+            return false;
+        }
+        // The head has passed the slot in the lap before: so it is free now, or quarantined, or one of us copies it.
+        let left = found.lap() + 1 == lap && matches!(found.state(), State::Published | State::Passed);
+        let restamped = !left && found != Stamp::free(lap) && self.restamp(queue, position, found, lap);
+        // Only a hint, so any position that is not ahead of the truth will do: producers move it on. An old one that
+        // we saw fails at the CAS. Relaxed: the CAS says nothing of stamps.
+        let moved = tail != position
+            && queue.tail.compare_exchange(tail, position, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.repaired.fetch_add(u64::from(moved), Ordering::Relaxed);
+        restamped || moved
     }
 }
 
@@ -531,6 +569,44 @@ mod tests {
     }
 
     #[test]
+    fn nobody_gets_a_quarantined_slot_even_if_all_are_quarantined() {
+        // Producers that came by stamped the slots for lap after lap, and the consumer then took the stamps for damage.
+        let (ring, consumer) = (Ring::new(), Consumer::default());
+        let claims: Vec<_> = (0..SLOTS).map(|_| ring.queue().try_claim(1).unwrap()).collect();
+        while let Next::Claimed { position } = consumer.take(ring.queue()) {
+            assert!(consumer.quarantine(ring.queue(), position));
+        }
+        for _ in 0..10 {
+            assert!(!ring.push(2, 5), "there is no slot");
+            assert!(!consumer.repair(ring.queue()));
+        }
+        assert_eq!(ring.pop(&consumer), None);
+        assert_eq!((consumer.repaired(), ring.queue().census().quarantined), (0, SLOTS));
+        for claim in claims {
+            assert!(!ring.queue().publish(claim));
+            assert!(ring.push(1, 6), "it is back at once");
+            assert_eq!(ring.pop(&consumer), Some((1, 6)));
+        }
+        assert_eq!((consumer.repaired(), ring.queue().census()), (0, Census::default()));
+    }
+
+    #[test]
+    fn what_the_dead_claimed_does_not_move_the_tail_on_for_ever() {
+        let (ring, consumer) = (Ring::new(), Consumer::default());
+        for _ in 0..10 {
+            for _ in 0..SLOTS {
+                let _ = ring.queue().try_claim(1);
+            }
+            ring.queue().recover(1);
+        }
+        assert!(ring.tail.load(Ordering::Relaxed) <= SLOTS as u64);
+        assert_eq!(ring.pop(&consumer), None);
+        assert!(ring.push(2, 7));
+        assert_eq!(ring.pop(&consumer), Some((2, 7)));
+        assert_eq!((consumer.repaired(), ring.queue().census()), (0, Census::default()));
+    }
+
+    #[test]
     fn nonsense_in_stamps_and_tail_is_repaired() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
@@ -542,7 +618,11 @@ mod tests {
                 ring.pop(&consumer);
             }
             for _ in 0..random.usize(1..4) {
-                let word = if random.bool() { random.u64(..) } else { random.u64(..16) << 18 | random.u64(..4) };
+                let word = if random.bool() {
+                    random.u64(..)
+                } else {
+                    random.u64(..16) << 19 | random.u64(..3) << 3 | random.u64(..5)
+                };
                 match random.usize(..SLOTS + 1) {
                     SLOTS => ring.tail.store(word, Ordering::Relaxed),
                     slot => ring.slots[2 * slot].store(word, Ordering::Relaxed),
