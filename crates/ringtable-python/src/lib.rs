@@ -5,6 +5,7 @@
 
 mod convert;
 mod errors;
+mod histogram;
 mod server;
 mod table;
 
@@ -15,6 +16,8 @@ use pyo3::prelude::*;
 mod _ringtable {
     use super::*;
 
+    #[pymodule_export]
+    use super::histogram::Histogram;
     #[pymodule_export]
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]

@@ -4,6 +4,7 @@ server.py   server, serve
 client.py   client (the classic client, and the printing of the table)
 quick.py    get, set, del, stats
 demo.py     demo
+bench.py    bench
 """
 
 import os
@@ -31,10 +32,11 @@ app.command(get)
 app.command(set_, name="set")
 app.command(delete, name="del")
 app.command(stats)
-# Imported only when it runs: what it needs would double the start-up time of all the others.
+# Imported only when they run: what they need would double the start-up time of all the others.
 app.command(
     "ringtable._cli.demo:demo", help="Count the words of Python's standard library with eight processes; measure."
 )
+app.command("ringtable._cli.bench:bench", help="Measure the classic topology and its successors on this machine.")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+def show(c, r): c.print(r.to_json()[:300])
