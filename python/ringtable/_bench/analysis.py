@@ -27,7 +27,7 @@ class Scenario:
         """Who is there, as the analysis says it."""
         if self.background == CROWD:
             return f"{CROWD} visitors"
-        return "alone" if self.background == 0 else f"{self.background + 1} clients"
+        return "alone" if self.background == 0 else f"{self.background + 1} visitors"
 
 
 ALONE_ST = Scenario("AloneSingleThread", 0, 1, 18.9)

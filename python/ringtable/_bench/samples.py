@@ -7,6 +7,9 @@ from dataclasses import dataclass
 NOISE_RATIO = 1.05
 """Medians closer than this are called equal, however steady both are."""
 
+RUNS_MIN = 3
+"""Fewer runs show no spread, so that any difference may be chance."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -54,7 +57,7 @@ class Comparison:
 
     ratio: float
     noise: bool
-    """Whether it may be chance: the middle halves of the runs overlap, or the medians are nearly the same."""
+    """Whether it may be chance: the middle halves of the runs overlap, the medians are near, or the runs are few."""
 
 
 def compare(value: Samples, reference: Samples) -> Comparison:
@@ -62,4 +65,5 @@ def compare(value: Samples, reference: Samples) -> Comparison:
     (low, high), (reference_low, reference_high) = value.middle, reference.middle
     overlap = low <= reference_high and reference_low <= high
     near = 1 / NOISE_RATIO < ratio < NOISE_RATIO
-    return Comparison(ratio, overlap or near)
+    few = min(len(value.values), len(reference.values)) < RUNS_MIN
+    return Comparison(ratio, overlap or near or few)
