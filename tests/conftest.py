@@ -4,9 +4,10 @@
 
     The package
     test_package.py         what the package exports, errors as values, the stub against the built module
-    test_conformance.py     what every call does, the same over a lane and over a socket
+    test_conformance.py     what every call does, the same over a lane, a socket and TCP
     test_model.py           random calls, compared with a dict
     test_redis.py           redis-py on the unix socket
+    test_tcp.py             the TCP port
     test_cli.py             the command line
     test_demo.py            `ringtable demo`, whole and interrupted
     test_readme.py          the examples in README.md
@@ -72,8 +73,8 @@ def ringtable_dir(monkeypatch: pytest.MonkeyPatch, lasting_children: set[int]) -
 
 @pytest.fixture
 def server(ringtable_dir: Path) -> Iterator[ringtable.Server]:
-    """A server named "default" inside this process."""
-    with ringtable.Server(workers=2, max_memory="256MiB") as server:
+    """A server named "default" inside this process, with a TCP port."""
+    with ringtable.Server(workers=2, max_memory="256MiB", tcp="127.0.0.1:0") as server:
         yield server
 
 

@@ -216,12 +216,12 @@ class Flag:
 
 
 class RawConnection:
-    """A connection to a server's socket, for bytes that no client would send."""
+    """A connection to a server's unix socket, or to a host and port, for bytes that no client would send."""
 
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self._socket.settimeout(DEADLINE_S)
-        self._socket.connect(path)
+        self._socket.connect(address)
         self._lines = self._socket.makefile("rb")
 
     def send(self, data: bytes) -> None:

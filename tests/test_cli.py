@@ -85,6 +85,16 @@ def test_a_server_says_that_it_is_ready_and_stops_cleanly(ringtable_dir: Path, c
             table["key"] = b"value"
 
 
+def test_a_servers_ready_line_tells_its_port() -> None:
+    with ServerProcess("--tcp", "localhost:0") as server:
+        line, _, address = server.ready_line.strip().rpartition(", tcp: ")
+        assert line.endswith("1 GiB")
+        assert address.startswith("tcp://127.0.0.1:")
+        assert run_cli("set", "key", "value", "--name", address).returncode == 0
+        assert run_cli("get", "key").stdout == "value\n"
+        assert "tcp://" in refused("server", "--name", "other", "--tcp", address.removeprefix("tcp://"))
+
+
 def test_a_second_server_is_refused(server_process: ServerProcess) -> None:
     assert "default" in refused("server")
 
@@ -107,6 +117,8 @@ def test_the_socket_of_a_dead_server_is_replaced(ringtable_dir: Path) -> None:
         ("--max-memory", "1GB", ["1GB", "GiB"]),
         ("--max-clients", "0", ["0", "1", "clients"]),
         ("--spin-us", "-1", ["-1"]),
+        ("--tcp", "0.0.0.0:6379", ["0.0.0.0:6379", "127.0.0.0/8"]),
+        ("--tcp", "6379", ["6379", "HOST:PORT"]),
     ],
 )
 def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None:
@@ -139,6 +151,20 @@ def test_the_classic_client(server: Server, python: list[str], reads: str) -> No
     assert figures["operations_per_s"] == pytest.approx(figures["operations"] / figures["seconds"])
     with ringtable.connect() as table:
         assert len(table) == 0
+
+
+@pytest.mark.parametrize("transport", ["auto", "lane", "socket", "tcp"])
+@pytest.mark.parametrize("python", [[], ["--python"]])
+def test_the_classic_client_over_any_transport(server: Server, python: list[str], transport: str) -> None:
+    way = ["--name", server.tcp or ""] if transport == "tcp" else ["--transport", transport]
+    done = run_cli("client", "5", "10", "--json", *way, *python)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["operations"] == 3 * 5 * 10
+
+
+@pytest.mark.parametrize("python", [[], ["--python"]])
+def test_the_classic_client_has_no_lane_over_tcp(server: Server, python: list[str]) -> None:
+    assert "unix socket" in refused("client", "1", "1", "--name", server.tcp or "", "--transport", "lane", *python)
 
 
 def test_the_classic_client_for_people(server: Server) -> None:

@@ -17,13 +17,15 @@ VALUE_SIZES = [0, 1, 7, 8, 9, 63, 64, 65, 4_095, 4_096, 4_097, 65_535, 131_072, 
 BURST = 10_000
 
 
-@pytest.fixture(params=["lane, direct reads", "lane, reads through the server", "socket"])
+@pytest.fixture(params=["lane, direct reads", "lane, reads through the server", "socket", "tcp"])
 def table(request: pytest.FixtureRequest, server: Server) -> Iterator[Table]:
     match request.param:
         case "lane, direct reads":
             table = Table(transport="lane")
         case "lane, reads through the server":
             table = Table(transport="lane", reads="server")
+        case "tcp":
+            table = Table(server.tcp or "")
         case _:
             table = Table(transport="socket")
     with table:

@@ -109,9 +109,12 @@ class ServerCore:
         max_clients: int | None = None,
         spin_us: float | None = None,
         strict_seal: bool = False,
+        tcp: str | None = None,
     ) -> Self: ...
     @property
     def path(self) -> str: ...
+    @property
+    def tcp(self) -> str | None: ...
     @property
     def workers(self) -> int: ...
     @property
@@ -140,6 +143,7 @@ def classic_client(
     *,
     seed: int,
     reads: Reads = "direct",
+    transport: RequestedTransport = "auto",
     timeout: float | None = None,
 ) -> dict[str, float]:
     """Return `seconds`, `user_s`, `system_s` and `operations` of the loop; `outer` 0 runs until `KeyboardInterrupt`."""

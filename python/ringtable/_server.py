@@ -37,6 +37,7 @@ class Server:
         max_clients: int | None = None,
         spin_us: float | None = None,
         strict_seal: bool = False,
+        tcp: str | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
 
@@ -51,10 +52,12 @@ class Server:
                 wake-up costs on this machine, which is measured at the start.
             strict_seal: Seal the table's memory so that no process, whatever its rights, can get a writable view of it.
                 The price is that memory, once used, is not given back to the system before the server stops.
+            tcp: A port to listen at besides, as "HOST:PORT", for clients without unix sockets: the host is a loopback
+                address or "localhost", and port 0 lets the system choose. Any user of this machine may connect to it.
 
         Raises:
             ServerExists: A server of that name runs already.
-            InvalidOption: An option is out of its range.
+            InvalidOption: An option is out of its range, or `tcp` no loopback address.
         """
         memory = parse_size(max_memory)
         check_range("buckets", buckets, 1, _COUNT_MAX, "buckets")
@@ -72,12 +75,18 @@ class Server:
             max_clients=max_clients,
             spin_us=spin_us,
             strict_seal=strict_seal,
+            tcp=tcp,
         )
 
     @property
     def path(self) -> str:
         """The path of the server's socket, which is also an address for `ringtable.connect`."""
         return self._core.path
+
+    @property
+    def tcp(self) -> str | None:
+        """The port that `tcp` asked for, as an address for `ringtable.connect` such as "tcp://127.0.0.1:1234"."""
+        return self._core.tcp
 
     @property
     def workers(self) -> int:

@@ -26,7 +26,8 @@ def connect(
     """Connect to a running server and return its table.
 
     Args:
-        name: The server's name, the path of its socket, or a `unix://` URL.
+        name: The server's name, the path of its socket, or a URL: `unix:///path` or `tcp://HOST:PORT`. Over TCP every
+            read asks the server.
         timeout: Seconds that any one call may wait for the server, connecting included; `None` for no limit.
         reads: "direct" reads values in place, out of the memory that the server shares, and asks the server only when a
             value changes again and again under the reader. "server" sends every read to the server.

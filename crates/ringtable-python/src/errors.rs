@@ -23,7 +23,7 @@ pub fn family(py: Python<'_>, name: &'static str, message: impl Into<String>) ->
 pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
     use client::Error;
     let name = match &error {
-        Error::Address(_) => "InvalidOption",
+        Error::Address(_) | Error::NoLane(_) => "InvalidOption",
         Error::NotFound { .. } => "TableNotFound",
         Error::Gone(_) => "ServerGone",
         Error::Timeout(_) => "Timeout",
@@ -60,7 +60,10 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
 pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
     let name = match error {
         server::Error::Exists(_) => "ServerExists",
-        server::Error::Option { .. } | server::Error::Address(_) | server::Error::NoRoom { .. } => "InvalidOption",
+        server::Error::Option { .. }
+        | server::Error::Address(_)
+        | server::Error::NotLoopback(_)
+        | server::Error::NoRoom { .. } => "InvalidOption",
         _ => "Error",
     };
     family(py, name, error.to_string())

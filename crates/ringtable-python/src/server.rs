@@ -18,7 +18,7 @@ impl ServerCore {
     #[new]
     #[pyo3(signature = (
         name="default", *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
-        max_clients=None, spin_us=None, strict_seal=false
+        max_clients=None, spin_us=None, strict_seal=false, tcp=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -30,6 +30,7 @@ impl ServerCore {
         max_clients: Option<usize>,
         spin_us: Option<f64>,
         strict_seal: bool,
+        tcp: Option<&str>,
     ) -> PyResult<Self> {
         let spin_ns = match spin_us {
             None => None,
@@ -40,9 +41,12 @@ impl ServerCore {
                 return Err(errors::family(py, "InvalidOption", message));
             }
         };
+        let tcp = tcp.map(|address| ringtable::address::tcp_address(address, 0)).transpose();
+        let tcp = tcp.map_err(|error| errors::server(py, &error.into()))?;
         let defaults = server::Options::default();
         let options = server::Options {
             address: name.to_owned(),
+            tcp,
             buckets,
             workers: workers.unwrap_or(defaults.workers),
             max_memory,
@@ -58,6 +62,12 @@ impl ServerCore {
     #[getter]
     fn path(&self) -> String {
         self.server.path().display().to_string()
+    }
+
+    /// The `tcp://` URL of the port that it listens at besides, or `None`.
+    #[getter]
+    fn tcp(&self) -> Option<String> {
+        self.server.tcp().map(|address| ringtable::address::Location::Tcp(address).to_string())
     }
 
     /// How many worker threads it has.

@@ -461,7 +461,8 @@ pub fn lane_request() -> Vec<String> {
 /// With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message
 /// if the table does not hold what was put into it.
 #[pyfunction]
-#[pyo3(signature = (address, outer, inner, *, seed, reads="direct", timeout=None))]
+#[pyo3(signature = (address, outer, inner, *, seed, reads="direct", transport="auto", timeout=None))]
+#[allow(clippy::too_many_arguments)]
 pub fn classic_client<'py>(
     py: Python<'py>,
     address: &str,
@@ -469,6 +470,7 @@ pub fn classic_client<'py>(
     inner: usize,
     seed: u64,
     reads: &str,
+    transport: &str,
     timeout: Option<f64>,
 ) -> PyResult<Bound<'py, PyDict>> {
     /// Most keys of an inner loop: their requests and replies are all in flight at once.
@@ -477,7 +479,7 @@ pub fn classic_client<'py>(
         let message = format!("INNER is {inner}; allowed are 0 to {INNER_MAX} keys");
         return Err(errors::family(py, "InvalidOption", message));
     }
-    let options = Options { reads: self::reads(py, reads)?, transport: Transport::Auto };
+    let options = Options { reads: self::reads(py, reads)?, transport: self::transport(py, transport)? };
     let timeout = convert::timeout(py, timeout)?;
     let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
     let usage = |field: &str| -> PyResult<f64> {

@@ -28,6 +28,32 @@ pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
 /// Pin slots of a client.
 pub const PINS_MAX: usize = 64;
 
+/// Bytes of a slot of the classic topologies' rings, unless told otherwise.
+pub const RING_SLOT_SIZE_DEFAULT: usize = 256;
+/// Smallest slot, in bytes: its head, and room for a piece worth sending.
+pub const RING_SLOT_SIZE_MIN: usize = 64;
+/// Largest slot, in bytes: the size of a piece has 16 bits.
+pub const RING_SLOT_SIZE_MAX: usize = 64 << 10;
+/// Slots of a ring of the classic topologies, unless told otherwise.
+pub const RING_SLOTS_DEFAULT: usize = 2_048;
+/// Fewest slots of a ring.
+pub const RING_SLOTS_MIN: usize = 16;
+/// Most slots of a ring.
+pub const RING_SLOTS_MAX: usize = 64 << 10;
+/// Most bytes of a ring.
+pub const RING_SIZE_MAX: usize = 256 << 20;
+/// Most clients that share a pair of rings.
+pub const RING_MEMBERS_MAX: usize = 1_024;
+/// How long consumers wait for a slot that is claimed and not published, before they step over it, in nanoseconds:
+/// publishing takes less than one of the thousand microseconds for whom nothing interrupts.
+pub const CLAIM_PATIENCE_NS: u64 = 200_000;
+/// How long a client may keep all others from getting replies, unless told otherwise, in milliseconds.
+pub const LAGGARD_TIMEOUT_MS_DEFAULT: u64 = 2_000;
+/// Least and most of that time, in milliseconds.
+pub const LAGGARD_TIMEOUT_MS_MIN: u64 = 10;
+/// See [`LAGGARD_TIMEOUT_MS_MIN`].
+pub const LAGGARD_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
 /// Most requests taken from one client before the next one has its turn.
 pub const TURN_REQUESTS_MAX: usize = 32;
 /// Most bytes of requests taken from one client before the next one has its turn.

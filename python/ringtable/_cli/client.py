@@ -15,7 +15,7 @@ from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
 from ringtable._options import check_range
 from ringtable._ringtable import classic_client
-from ringtable._table import Table, connect
+from ringtable._table import Table
 
 # Beyond this a value is named by its size alone: a longer one says little on a line of a terminal.
 PRINTED_SIZE_MAX = 64
@@ -45,6 +45,7 @@ def client(
     seed: int | None = None,
     name: str = "default",
     reads: Literal["direct", "server"] = "direct",
+    transport: Literal["auto", "lane", "socket"] = "auto",
     python: bool = False,
     json: bool = False,
     debug_print: Annotated[bool, Parameter(help="Print the table, bucket by bucket.")] = False,
@@ -57,8 +58,9 @@ def client(
         outer: How many times; 0 for until Ctrl-C.
         inner: Keys each time.
         seed: The seed of the random keys; a random one unless given.
-        name: The server's name, the path of its socket, or a `unix://` URL.
+        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
         reads: Read in place, or through the server.
+        transport: Use a lane or the plain socket; a lane if there is one unless given.
         python: Run the loop through the public Python API instead of in the engine.
         json: Print the figures as one line of JSON.
     """
@@ -73,16 +75,16 @@ def client(
         check_range("--seed", seed, 0, _U64_MAX, "as a number")
         interrupt_on_termination()
         if python:
-            with connect(name, reads=reads) as table:
+            with Table(name, reads=reads, transport=transport) as table:
                 figures = classic_client_python(table, outer, inner, seed)
         else:
-            measured = classic_client(name, outer, inner, seed=seed, reads=reads)
+            measured = classic_client(name, outer, inner, seed=seed, reads=reads, transport=transport)
             figures = Figures(
                 measured["seconds"], measured["user_s"], measured["system_s"], int(measured["operations"])
             )
         print(_as_json(seed, figures) if json else _as_text(seed, figures))
     if debug_print:
-        with connect(name) as table:
+        with Table(name, transport=transport) as table:
             print_table(table)
 
 

@@ -12,7 +12,7 @@ def get(key: str, /, *, name: str = "default") -> None:
 
     Args:
         key: The key.
-        name: The server's name, the path of its socket, or a `unix://` URL.
+        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
     """
     with connect(name) as table:
         value = table.get(key)
@@ -39,7 +39,7 @@ def set_(
         ttl: Seconds after which the entry is gone.
         nx: Write only if the key is absent.
         xx: Write only if the key is present.
-        name: The server's name, the path of its socket, or a `unix://` URL.
+        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
     """
     with connect(name) as table:
         if not table.set(key, value.encode(), ttl=ttl, nx=nx, xx=xx):
@@ -52,7 +52,7 @@ def delete(key: str, /, *keys: str, name: str = "default") -> None:
     Args:
         key: A key.
         keys: More keys.
-        name: The server's name, the path of its socket, or a `unix://` URL.
+        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
     """
     with connect(name) as table:
         print(table.delete(key, *keys))
@@ -62,7 +62,7 @@ def stats(*, name: str = "default", json: bool = False) -> None:
     """Print the server's counters.
 
     Args:
-        name: The server's name, the path of its socket, or a `unix://` URL.
+        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
         json: Print them as one line of JSON.
     """
     with connect(name) as table:

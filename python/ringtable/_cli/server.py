@@ -18,6 +18,7 @@ def server(
     max_clients: int | None = None,
     spin_us: float | None = None,
     strict_seal: bool = False,
+    tcp: str | None = None,
 ) -> None:
     """Run a server until SIGINT (Ctrl-C) or SIGTERM: a line when it is ready, then nothing.
 
@@ -30,6 +31,8 @@ def server(
         spin_us: The most microseconds that a worker looks for work before it sleeps; measured unless given.
         strict_seal: Let no process, whatever its rights, get a writable view of the table. Memory is given back only at
             the end, then.
+        tcp: Listen at a TCP port, too, as HOST:PORT; the host is a loopback address or localhost, port 0 any free port.
+            Every user of this machine may connect to it.
     """
     interrupt_on_termination()
     size = parse_size(max_memory)
@@ -42,10 +45,11 @@ def server(
             max_clients=max_clients,
             spin_us=spin_us,
             strict_seal=strict_seal,
+            tcp=tcp,
         ) as running:
             print(
                 f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"
-                f" memory: at most {format_size(size)}",
+                f" memory: at most {format_size(size)}{f', tcp: {running.tcp}' if running.tcp else ''}",
                 flush=True,
             )
             running.wait()

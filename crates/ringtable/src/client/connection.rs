@@ -1,7 +1,6 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
@@ -10,6 +9,7 @@ use super::lane::LaneLink;
 use super::link::{Channel, Link};
 use super::socket::{SocketLink, connect, gone, peek_words};
 use super::{Error, Options, Patience, Transport};
+use crate::address::Location;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::coarse_ms;
@@ -115,14 +115,18 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, and asks for a lane if the options want one.
-    pub fn open(path: &Path, options: &Options, mut patience: Patience<'_>) -> Result<Self, Error> {
+    pub fn open(location: &Location, options: &Options, mut patience: Patience<'_>) -> Result<Self, Error> {
+        let is_local = matches!(location, Location::Unix(_));
+        if options.transport == Transport::Lane && !is_local {
+            return Err(Error::NoLane(location.clone()));
+        }
         patience.start();
-        let socket = connect(path, &mut patience)?;
+        let socket = connect(location, &mut patience)?;
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
         let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
-        let (reader, channel) = if options.transport == Transport::Socket {
+        let (reader, channel) = if options.transport == Transport::Socket || !is_local {
             plain.speak_resp3(&mut patience)?;
             (None, Channel::Socket(plain))
         } else {

@@ -26,10 +26,9 @@ mod link;
 mod socket;
 
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::address::{self, AddressError};
+use crate::address::{self, AddressError, Location};
 use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
 use crate::limits;
@@ -63,7 +62,7 @@ pub enum Writes {
 /// How to talk to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Over a lane if the server gives one, else over the socket.
+    /// Over a lane if the server gives one, else over the socket. Over TCP there are none.
     #[default]
     Auto,
     /// Over a lane, or not at all.
@@ -89,13 +88,16 @@ pub enum Error {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// Nobody listens there.
-    #[error("there is no table at {path} ({error}): start one with `ringtable server`, or check the name")]
+    #[error("there is no table at {location} ({error}): start one with `ringtable server`, or check the name")]
     NotFound {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        location: Location,
         /// What the system said.
         error: io::Error,
     },
+    /// A lane is asked for where there can be none.
+    #[error("transport is 'lane', but a lane needs a unix socket, and {0} is none: use 'auto' or 'socket'")]
+    NoLane(Location),
     /// The server is gone, or has ended this connection.
     #[error("the server is gone: {0}")]
     Gone(String),
@@ -230,25 +232,25 @@ static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbe
 
 /// A connection to a server, for any number of threads.
 pub struct Client {
-    path: PathBuf,
+    location: Location,
     options: Options,
     connection: ForkCell<Connection>,
 }
 
 impl Client {
-    /// Connects to the server of a table: a name, a path, or a `unix://` URL.
+    /// Connects to the server of a table: a name, a path, a `unix://` or a `tcp://` URL.
     ///
     /// # Errors
     /// [`Error::NotFound`] if nobody listens; [`Error::Version`] if the server is of another version; others.
     pub fn connect(address: &str, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
-        let path = address::socket_path(address)?;
-        let connection = Connection::open(&path, options, patience)?;
-        Ok(Self { path, options: options.clone(), connection: ForkCell::new(connection) })
+        let location = address::location(address)?;
+        let connection = Connection::open(&location, options, patience)?;
+        Ok(Self { location, options: options.clone(), connection: ForkCell::new(connection) })
     }
 
-    /// The server's socket.
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
+    /// Where the server listens.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Whether the connection is a lane.
@@ -273,7 +275,7 @@ impl Client {
             if self.connection.peek().is_closed() {
                 return Err(Error::Closed);
             }
-            Connection::open(&self.path, &self.options, patience)
+            Connection::open(&self.location, &self.options, patience)
         })
     }
 

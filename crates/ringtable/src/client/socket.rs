@@ -1,15 +1,17 @@
-//! The plain socket, as the client sees it: RESP, for servers without lanes and for comparison.
+//! The plain socket, as the client sees it, unix or TCP: RESP, for servers without lanes and for comparison.
 
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::connection::system;
 use super::{Error, Patience};
+use crate::address::Location;
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
@@ -26,24 +28,59 @@ const RECEIVE_SIZE: usize = 64 << 10;
 /// How long to wait before asking a server again whose queue of connections is full.
 const QUEUE_RETRY: Duration = Duration::from_millis(5);
 
-/// A connected unix socket.
-pub(super) fn connect(path: &Path, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+/// A connected socket.
+pub(super) fn connect(location: &Location, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+    match location {
+        Location::Unix(path) => connect_unix(path, patience),
+        Location::Tcp(address) => connect_tcp(*address, patience),
+    }
+}
+
+fn make_socket(family: AddressFamily) -> Result<Descriptor, Error> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-    let socket = system("making a socket", socket.map_err(Into::into))?;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
+    Ok(system("making a socket", socket.map_err(Into::into))?.into())
+}
+
+fn connect_unix(path: &Path, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+    let socket = make_socket(AddressFamily::UNIX)?;
     let address = system("making a socket's address", SocketAddrUnix::new(path).map_err(Into::into))?;
     loop {
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(socket.into()),
+            Ok(()) => return Ok(socket),
             Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
             // The server's queue is full: it is stopped, or overrun. There is nothing to wait on but time.
             Err(rustix::io::Errno::AGAIN) => {
                 std::thread::sleep(patience.slice()?.min(QUEUE_RETRY));
                 patience.check_interrupted()?;
             }
-            Err(error) => return Err(Error::NotFound { path: path.to_path_buf(), error: error.into() }),
+            Err(error) => return Err(not_found(Location::Unix(path.to_path_buf()), error)),
         }
     }
+}
+
+fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+    use rustix::io::Errno;
+    let socket = make_socket(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+    let refused = |error| not_found(Location::Tcp(address), error);
+    match rustix::net::connect(&socket, &address) {
+        // It goes on by itself, also after a signal.
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(error) => return Err(refused(error)),
+    }
+    await_readiness(&socket, PollFlags::OUT, patience)?;
+    sockopt::socket_error(&socket).and_then(|outcome| outcome).map_err(refused)?;
+    // Where nobody listens, the kernel may choose this very port for our end, and connects the socket with itself.
+    if rustix::net::getsockname(&socket).is_ok_and(|ours| SocketAddr::try_from(ours) == Ok(address)) {
+        return Err(refused(Errno::CONNREFUSED));
+    }
+    // Requests are sent when they are wanted to go: none should wait for more to come.
+    system("setting TCP_NODELAY", sockopt::set_tcp_nodelay(&socket, true).map_err(Into::into))?;
+    Ok(socket)
+}
+
+fn not_found(location: Location, error: rustix::io::Errno) -> Error {
+    Error::NotFound { location, error: error.into() }
 }
 
 pub(super) struct SocketLink {
@@ -93,7 +130,7 @@ impl SocketLink {
             if let Some(reply) = self.parse()? {
                 return Ok(reply);
             }
-            self.await_readiness(PollFlags::IN, patience)?;
+            await_readiness(&self.socket, PollFlags::IN, patience)?;
             let size = match descriptors::receive(&self.socket, &mut bytes, passed) {
                 Ok(0) => return Err(flushed.err().unwrap_or_else(gone)),
                 Ok(size) => size,
@@ -192,18 +229,18 @@ impl SocketLink {
     /// Waits until something has come, or there is room for what waits to go.
     pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         let flags = if self.blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        self.await_readiness(flags, patience)
+        await_readiness(&self.socket, flags, patience)
     }
+}
 
-    fn await_readiness(&self, flags: PollFlags, patience: &mut Patience<'_>) -> Result<(), Error> {
-        patience.start();
-        loop {
-            let slice = timespec(patience.slice()?);
-            match poll(&mut [PollFd::new(&self.socket, flags)], Some(&slice)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(Error::System { doing: "waiting for the server", error: error.into() }),
-            }
+fn await_readiness(socket: impl AsFd, flags: PollFlags, patience: &mut Patience<'_>) -> Result<(), Error> {
+    patience.start();
+    loop {
+        let slice = timespec(patience.slice()?);
+        match poll(&mut [PollFd::new(&socket, flags)], Some(&slice)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(Error::System { doing: "waiting for the server", error: error.into() }),
         }
     }
 }

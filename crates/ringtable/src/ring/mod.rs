@@ -2,9 +2,16 @@
 //!
 //! - [`spsc`]: a byte stream of framed records between one producer and one consumer,
 //! - [`lane`]: the layout of a client's lane: two such rings, waiting flags, pins,
+//! - [`mpmc`]: a queue of slots between many producers and many consumers,
+//! - [`broadcast`]: a ring of slots that all readers see,
+//! - [`exchange`]: the layout of what the clients of a classic topology share: one queue, one broadcast ring,
 //! - [`wait`]: whether to spin or to sleep.
 
+pub mod broadcast;
+#[cfg(not(loom))]
+pub mod exchange;
 pub mod lane;
+pub mod mpmc;
 pub mod spsc;
 pub mod wait;
 

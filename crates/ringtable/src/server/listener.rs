@@ -1,17 +1,22 @@
-//! The socket at the door, and the guarantee that a name has one server.
+//! The sockets at the door, and the guarantee that a name has one server.
 //!
 //! Beside `NAME.sock` lies `NAME.lock`, on which a server holds an exclusive `flock` for as long as it lives. Who
 //! gets the lock is the server; a socket that lies there all the same is a dead one's and is replaced. The lock goes
 //! with the process, however it dies.
+//!
+//! A TCP port is another door beside that, for clients that know no unix sockets. It has no mode bits: whoever reaches
+//! it may come in, so it is open to this machine alone (loopback). Descriptors cannot be passed through it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
+use super::worker::Arrival;
 use super::{Error, Shared, doing};
 use crate::address;
 use crate::shm::fork::Descriptor;
@@ -20,16 +25,18 @@ use std::sync::atomic::Ordering;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// A bound socket, and the lock on its name. Dropping it removes both files.
+/// The bound sockets, and the lock on the name of the first. Dropping it removes both files.
 pub(super) struct Listener {
     socket: Descriptor,
+    tcp: Option<Descriptor>,
+    tcp_address: Option<SocketAddr>,
     _lock: Descriptor,
     path: PathBuf,
     lock_path: PathBuf,
 }
 
 impl Listener {
-    pub fn open(address: &str) -> Result<Self, Error> {
+    pub fn open(address: &str, tcp: Option<SocketAddr>) -> Result<Self, Error> {
         let path = address::socket_path(address)?;
         if path.parent() == Some(&address::directory()) {
             make_directory(&address::directory())?;
@@ -39,22 +46,44 @@ impl Listener {
             return Err(Error::Exists(path));
         };
         let socket = doing(format!("listening at {}", path.display()), bind(&path))?;
-        Ok(Self { socket, _lock: lock, path, lock_path })
+        let mut listener = Self { socket, tcp: None, tcp_address: None, _lock: lock, path, lock_path };
+        if let Some(address) = tcp {
+            // From here on the listener removes its files, should the port be somebody else's.
+            let (socket, bound) = doing(format!("listening at tcp://{address}"), bind_tcp(address))?;
+            (listener.tcp, listener.tcp_address) = (Some(socket), Some(bound));
+        }
+        Ok(listener)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Another descriptor of the socket, for the accepting thread.
-    pub fn socket(&self) -> io::Result<Descriptor> {
-        Ok(rustix::io::fcntl_dupfd_cloexec(&self.socket, 0)?.into())
+    /// The TCP port that is listened at.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp_address
+    }
+
+    /// Other descriptors of the sockets, for the accepting thread.
+    pub fn doors(&self) -> io::Result<Vec<Door>> {
+        let door = |socket: &Descriptor, is_local| {
+            Ok(Door { socket: rustix::io::fcntl_dupfd_cloexec(socket, 0)?.into(), is_local })
+        };
+        let unix = std::iter::once(door(&self.socket, true));
+        unix.chain(self.tcp.iter().map(|socket| door(socket, false))).collect()
     }
 
     /// Removes the socket's name: nobody can connect any more.
     pub fn remove(&self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// A listening socket, as the accepting thread has it.
+pub(super) struct Door {
+    socket: Descriptor,
+    /// Whether its connections are unix sockets.
+    is_local: bool,
 }
 
 impl Drop for Listener {
@@ -116,40 +145,70 @@ fn bind(path: &Path) -> io::Result<Descriptor> {
     Ok(socket.into())
 }
 
+/// Listens at a loopback address. Returns the address with the port that the kernel chose if `address` left it open.
+fn bind_tcp(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connections of a server that has ended occupy the port for a minute; a server that runs still does.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    let bound = rustix::net::getsockname(&socket)?.try_into()?;
+    Ok((socket.into(), bound))
+}
+
 /// The accepting thread: gives each connection to the worker with the fewest.
-pub(super) fn accept(socket: &Descriptor, shared: &Shared) {
+pub(super) fn accept(doors: &[Door], shared: &Shared) {
     use rustix::event::{PollFd, PollFlags, poll};
     super::block_signals();
-    // Non-blocking, because a client may have gone again between `poll` and `accept`.
-    let _ = rustix::io::ioctl_fionbio(socket, true);
+    for door in doors {
+        // Non-blocking, because a client may have gone again between `poll` and `accept`.
+        let _ = rustix::io::ioctl_fionbio(&door.socket, true);
+    }
+    let mut ready: Vec<_> = doors.iter().map(|door| PollFd::new(&door.socket, PollFlags::IN)).collect();
+    ready.push(PollFd::from_borrowed_fd(shared.stop_bell.as_fd(), PollFlags::IN));
     // Acquire: pairs with the Release in `Shared::stop`.
     while !shared.stopping.load(Ordering::Acquire) {
-        let mut ready =
-            [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(shared.stop_bell.as_fd(), PollFlags::IN)];
         if poll(&mut ready, None).is_err() {
             continue;
         }
-        match rustix::net::accept_with(socket, SocketFlags::CLOEXEC) {
-            Ok(connection) => admit(connection.into(), shared),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
-            Err(_) => {
-                // Out of descriptors, most likely: leave the connection waiting, and do not spin meanwhile.
-                shared.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(std::time::Duration::from_millis(10));
+        for (door, polled) in doors.iter().zip(&ready) {
+            if !polled.revents().is_empty() {
+                accept_one(door, shared);
             }
         }
     }
-    // Who is in the queue, or still comes, is refused instead of waiting for nobody.
-    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+    for door in doors {
+        // Who is in the queue, or still comes, is refused instead of waiting for nobody.
+        let _ = rustix::net::shutdown(&door.socket, rustix::net::Shutdown::Both);
+    }
 }
 
-fn admit(connection: Descriptor, shared: &Shared) {
+fn accept_one(door: &Door, shared: &Shared) {
+    match rustix::net::accept_with(&door.socket, SocketFlags::CLOEXEC) {
+        Ok(connection) => {
+            if !door.is_local {
+                // Replies are sent when they are whole: none should wait for more to come.
+                let _ = sockopt::set_tcp_nodelay(&connection, true);
+            }
+            admit(Arrival { socket: connection.into(), is_local: door.is_local }, shared);
+        }
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+        Err(_) => {
+            // Out of descriptors, most likely: leave the connection waiting, and do not spin meanwhile.
+            shared.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+fn admit(arrival: Arrival, shared: &Shared) {
     let clients: usize = shared.workers.iter().map(|worker| worker.clients()).sum();
     if clients >= shared.clients_max {
         shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
         let message = format!("-MAXCLIENTS max number of clients reached: {clients} of {}\r\n", shared.clients_max);
         let _ = rustix::net::send(
-            &connection,
+            &arrival.socket,
             message.as_bytes(),
             rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
         );
@@ -159,6 +218,6 @@ fn admit(connection: Descriptor, shared: &Shared) {
     let useful = shared.workers.len().min(shared.cpus);
     if let Some(worker) = shared.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
         shared.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
-        worker.deliver(connection);
+        worker.deliver(arrival);
     }
 }

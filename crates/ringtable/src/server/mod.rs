@@ -1,6 +1,6 @@
 //! The server: owns the table, and serves clients over lanes and sockets with a few worker threads.
 //!
-//! - [`listener`]: the socket at the door, and the guarantee that a name has one server,
+//! - [`listener`]: the sockets at the door, and the guarantee that a name has one server,
 //! - [`worker`]: one thread, one event loop,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`statistics`]: what is counted,
@@ -29,6 +29,7 @@ pub mod wake;
 mod worker;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -51,6 +52,8 @@ use statistics::Statistics;
 pub struct Options {
     /// Name of the table, path of its socket, or `unix://` URL.
     pub address: String,
+    /// A loopback address to listen at besides; port 0 lets the kernel choose.
+    pub tcp: Option<SocketAddr>,
     /// Buckets to begin with.
     pub buckets: u64,
     /// Worker threads.
@@ -69,6 +72,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             address: "default".into(),
+            tcp: None,
             buckets: limits::BUCKETS_DEFAULT,
             workers: usable_cpus().min(limits::WORKERS_MAX),
             max_memory: limits::MAX_MEMORY_DEFAULT,
@@ -100,6 +104,12 @@ pub enum Error {
     /// The address means nothing.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The TCP address can be reached from other machines.
+    #[error(
+        "--tcp is {0}; allowed are addresses that only this machine reaches, 127.0.0.0/8 and [::1]: who can connect \
+         may read and write everything, and there are no passwords"
+    )]
+    NotLoopback(SocketAddr),
     /// There is one already.
     #[error("a server is already running at {0}: choose another name, or stop that one")]
     Exists(PathBuf),
@@ -167,6 +177,7 @@ impl Shared {
 /// A server. Dropping it stops it.
 pub struct Server {
     path: PathBuf,
+    tcp: Option<SocketAddr>,
     workers: usize,
     /// Until it is stopped.
     running: Mutex<Option<Running>>,
@@ -188,7 +199,7 @@ impl Server {
     /// An option out of range, a second server of the same name, or a refusal of the system.
     pub fn start(options: &Options) -> Result<Self, Error> {
         check(options)?;
-        let listener = Listener::open(&options.address)?;
+        let listener = Listener::open(&options.address, options.tcp)?;
         let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
         let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;
         let mapping = doing("mapping the table segment", segment.map_writable())?;
@@ -222,7 +233,7 @@ impl Server {
             stop_bell: doing("making a doorbell", Doorbell::new())?,
         });
         raise_descriptor_limit();
-        let path = listener.path().to_path_buf();
+        let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let mut running = Running { shared, listener, threads: Vec::new() };
         if let Err(error) = running.spawn() {
             running.stop();
@@ -230,6 +241,7 @@ impl Server {
         }
         Ok(Self {
             path,
+            tcp,
             workers: options.workers,
             running: Mutex::new(Some(running)),
             stopped: Condvar::new(),
@@ -240,6 +252,11 @@ impl Server {
     /// The path of the server's socket.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The TCP address that it listens at besides, with the actual port.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
     }
 
     /// How many worker threads it has.
@@ -313,9 +330,9 @@ impl Running {
             self.threads.push(doing("starting a worker thread", builder.spawn(run))?);
         }
         let shared = Arc::clone(&self.shared);
-        let socket = doing("sharing the socket", self.listener.socket())?;
+        let doors = doing("sharing the sockets", self.listener.doors())?;
         let builder = std::thread::Builder::new().name("ringtable-accept".into());
-        let accept = builder.spawn(move || listener::accept(&socket, &shared));
+        let accept = builder.spawn(move || listener::accept(&doors, &shared));
         self.threads.push(doing("starting the accepting thread", accept)?);
         Ok(())
     }
@@ -335,6 +352,9 @@ fn check(options: &Options) -> Result<(), Error> {
     let within = |option, value: u64, least, most, unit| {
         if (least..=most).contains(&value) { Ok(()) } else { Err(Error::Option { option, value, least, most, unit }) }
     };
+    if let Some(address) = options.tcp.filter(|address| !address.ip().is_loopback()) {
+        return Err(Error::NotLoopback(address));
+    }
     within("--buckets", options.buckets, 1, limits::BUCKETS_MAX, "buckets")?;
     within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
     within("--max-memory", options.max_memory, limits::MAX_MEMORY_MIN, limits::MAX_MEMORY_MAX, "bytes")?;

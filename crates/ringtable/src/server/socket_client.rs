@@ -1,4 +1,4 @@
-//! A client that speaks RESP over its socket, as any Redis client does.
+//! A client that speaks RESP over its socket, as any Redis client does: a unix socket, or a TCP connection.
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags};
@@ -17,6 +17,8 @@ const RECEIVE_SIZE: usize = 64 << 10;
 
 pub(super) struct SocketClient {
     socket: Option<Descriptor>,
+    /// Whether it is a unix socket, over which descriptors can be passed.
+    is_local: bool,
     /// What the last event said; until `recv` or `send` would block, it still holds.
     readable: bool,
     writable: bool,
@@ -38,9 +40,10 @@ pub(super) struct SocketClient {
 }
 
 impl SocketClient {
-    pub fn new(socket: Descriptor) -> Self {
+    pub fn new(socket: Descriptor, is_local: bool) -> Self {
         Self {
             socket: Some(socket),
+            is_local,
             readable: true,
             writable: true,
             parser: RequestParser::new(RequestLimits {
@@ -113,10 +116,10 @@ impl SocketClient {
                         break;
                     }
                     if effect == Effect::Lane {
-                        if self.parsed == self.incoming.len() && self.outgoing.is_empty() {
-                            return Ok(Turn::Upgrade);
+                        match self.upgrade_obstacle() {
+                            None => return Ok(Turn::Upgrade),
+                            Some(obstacle) => self.writer().error(obstacle),
                         }
-                        self.writer().error("ERR RING.LANE has to wait for the replies to what was sent before it");
                     }
                 }
                 Err(error) => {
@@ -131,6 +134,17 @@ impl SocketClient {
             return Err(self.reason);
         }
         Ok(if worked { Turn::Worked } else { Turn::Idle })
+    }
+
+    /// Why the socket cannot be given up now, to become the sign of life of something else.
+    fn upgrade_obstacle(&self) -> Option<&'static str> {
+        if !self.is_local {
+            Some("ERR a lane needs a unix socket, since descriptors cannot be passed over TCP: connect to the path")
+        } else if self.parsed < self.incoming.len() || !self.outgoing.is_empty() {
+            Some("ERR RING.LANE has to wait for the replies to what was sent before it")
+        } else {
+            None
+        }
     }
 
     fn writer(&mut self) -> RespWriter<'_> {
@@ -152,6 +166,11 @@ impl SocketClient {
                 let executed = bench.execute(command, &mut writer, self.protocol, progress);
                 self.progress = (executed.effect == Effect::Again).then_some(executed.progress);
                 executed.effect
+            }
+            None if !self.is_local && begins_http(&bytes[name.clone()]) => {
+                writer.error("ERR this is no HTTP server");
+                self.reason = End::Protocol;
+                Effect::Close
             }
             None => {
                 writer.error(&command::unknown(&bytes[name.clone()]).0);
@@ -230,4 +249,12 @@ impl SocketClient {
             Err(_) => Err(End::Gone),
         }
     }
+}
+
+/// Whether these are the first words of a line that an HTTP request has before its body.
+///
+/// A web page can make its reader's browser send requests to any port of the reader's machine. Their lines would be
+/// taken for commands, and the page chooses those of the body: so the connection has to end before it.
+fn begins_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
 }

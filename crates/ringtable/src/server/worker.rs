@@ -57,9 +57,16 @@ const EVENTS_MAX: usize = 64;
 /// A buffer larger than this is not kept from one request to the next.
 pub(super) const BUFFER_KEPT_MAX: usize = 1 << 20;
 
+/// A connection that has just been accepted.
+pub(super) struct Arrival {
+    pub socket: Descriptor,
+    /// Whether it is a unix socket, over which descriptors can be passed.
+    pub is_local: bool,
+}
+
 /// Where a worker gets new clients, and what it says of itself to other threads.
 pub(super) struct Mailbox {
-    arrivals: Mutex<Vec<Descriptor>>,
+    arrivals: Mutex<Vec<Arrival>>,
     bell: Doorbell,
     clients: AtomicUsize,
     /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
@@ -77,9 +84,9 @@ impl Mailbox {
     }
 
     /// Hands over a connection.
-    pub fn deliver(&self, socket: Descriptor) {
+    pub fn deliver(&self, arrival: Arrival) {
         self.clients.fetch_add(1, Ordering::Relaxed);
-        lock(&self.arrivals).push(socket);
+        lock(&self.arrivals).push(arrival);
         self.bell.ring();
     }
 
@@ -530,7 +537,7 @@ impl Worker {
 
     fn take_arrivals(&mut self) {
         let arrivals = std::mem::take(&mut *lock(&self.bench.shared.workers[self.bench.index].arrivals));
-        for socket in arrivals {
+        for Arrival { socket, is_local } in arrivals {
             let place = self.free.pop().unwrap_or_else(|| {
                 self.places.push(Place::default());
                 self.places.len() - 1
@@ -538,7 +545,7 @@ impl Worker {
             let serial = self.places[place].serial;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
-            let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
+            let connection = Connection::Socket(Box::new(SocketClient::new(socket, is_local)));
             self.places[place].client = Some(Client { connection, hot: false, idle_rounds: 0, window: 0 });
             if watched.is_err() {
                 self.end(place, End::Memory);

@@ -1,0 +1,569 @@
+//! A bounded queue of fixed-size slots between many producers and many consumers, whose producers may die or stop at
+//! any instruction without stopping anybody.
+//!
+//! # Design
+//!
+//! Every slot begins with a **stamp**: `lap | owner | state` in one word. Position `p` of the queue is slot
+//! `p mod count` in lap `p / count`. A slot is *free for* a lap, *claimed in* it, *published in* it, and then free for
+//! the next one:
+//!
+//! ```text
+//!             claim (CAS)             publish (CAS)              taken and copied out
+//! Free(lap) ─────────────► Claimed(lap) ─────────► Published(lap) ─────────► Free(lap + 1)
+//!                               │                                              ▲
+//!                               │ the claimer is dead (recover) ───────────────┤
+//!                               │ the claimer lets them wait                   │ the claimer wakes up and finds it,
+//!                               └────────► Quarantined(lap) ───────────────────┘ or it is dead (recover)
+//!                                             │      ▲
+//!                                             └──────┘ a producer comes by in the next lap: Quarantined(lap + 1)
+//! ```
+//!
+//! The claim writes the owner's number into the stamp in the very instruction that takes the slot, so there is no
+//! moment in which a slot belongs to somebody unknown. The tail is only a hint: who finds the slot at the tail taken
+//! moves the tail on, whoever took it. So a producer that dies between its claim and moving the tail stops nobody.
+//! Payloads are written and read outside of any lock, between claim and publish, and between take and release.
+//!
+//! # Recovery (I7), and why it is safe
+//!
+//! - **A slot is reclaimed only when its owner is certainly dead** (its socket is closed, I1: the kernel closes it when
+//!   no thread of it runs any more) **or gives it back itself.** Until then the owner may write into the slot's body at
+//!   any time, so nobody else may get it: no time-out ends that.
+//! - A claimed slot that is next to be taken and not published for a while (a stopped process, or one that lost its
+//!   processor) is **quarantined**: consumers step over it and others' messages flow. The publish of its owner is a CAS
+//!   from `Claimed`, which fails then: so a message is either taken or known not to be, never both, and its owner sends
+//!   it again. The owner has finished writing at that point and gives the slot back.
+//! - A quarantined slot takes part in no lap. For producers and consumers to agree on the positions that it skips, the
+//!   first producer that comes to such a position stamps it `Quarantined(lap)` before the tail moves on; giving it back
+//!   (`Free(lap + 1)`) is a CAS from the last such stamp, so it names a lap that nobody has skipped.
+//! - A consumer that finds a later lap than its position's at the head knows that the position was given back unused,
+//!   and steps over it: a slot that was *published* is freed only after the head has moved past it.
+//!
+//! # Invariants
+//!
+//! - The lap of a slot's stamp never decreases.
+//! - Positions are taken in order, each by one consumer, and only if published.
+//! - Between `Claimed` and the end of quarantine only the owner writes to the slot's body.
+//!
+//! # Not promised
+//!
+//! Producers share the memory and trust each other: one that writes where it should not can damage what others send.
+//! The consumers' position is private to the server, stamps that cannot be are repaired by [`Consumer::repair`], and
+//! what is in a body is for the caller to check. A full queue takes nothing; who waits for room waits elsewhere.
+//!
+//! Source: the sequence number in each slot is D. Vyukov's ("Bounded MPMC queue", 1024cores.net); owner, quarantine and
+//! the tail that others may move are ours.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Words of a slot before its body.
+const STAMP_WORDS: usize = 1;
+const STATE_BITS: u32 = 2;
+const OWNER_BITS: u32 = 16;
+
+/// What a slot is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum State {
+    Free = 0,
+    Claimed = 1,
+    Published = 2,
+    Quarantined = 3,
+}
+
+/// The word that a slot begins with. Every word is a valid stamp; which are possible depends on the position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp(u64);
+
+impl Stamp {
+    fn new(lap: u64, owner: u16, state: State) -> Self {
+        Self(lap << (OWNER_BITS + STATE_BITS) | u64::from(owner) << STATE_BITS | state as u64)
+    }
+
+    fn free(lap: u64) -> Self {
+        Self::new(lap, 0, State::Free)
+    }
+
+    fn lap(self) -> u64 {
+        self.0 >> (OWNER_BITS + STATE_BITS)
+    }
+
+    fn owner(self) -> u16 {
+        (self.0 >> STATE_BITS) as u16
+    }
+
+    fn state(self) -> State {
+        match self.0 & 3 {
+            0 => State::Free,
+            1 => State::Claimed,
+            2 => State::Published,
+            _ => State::Quarantined,
+        }
+    }
+}
+
+/// The queue in shared memory: what producers see of it.
+#[derive(Clone, Copy)]
+pub struct Queue<'a> {
+    /// About where the next message goes. Moved by all producers, believed by nobody.
+    tail: &'a AtomicU64,
+    slots: &'a [AtomicU64],
+    slot_words: usize,
+}
+
+/// A slot that is ours to fill. Publish it; one that is dropped stays claimed until its owner's death.
+#[derive(Debug)]
+#[must_use]
+pub struct Claim {
+    position: u64,
+    owner: u16,
+}
+
+/// How many slots are in which state: what must add up when all is quiet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Claimed and not published.
+    pub claimed: usize,
+    /// Published and not taken (or being copied out).
+    pub published: usize,
+    /// Waiting for an owner that stands still.
+    pub quarantined: usize,
+}
+
+impl<'a> Queue<'a> {
+    /// A queue over `slots`, of `slot_words` words each, all zeroes at first.
+    ///
+    /// # Panics
+    /// If the number of slots is no power of two, or a slot has no body.
+    pub fn new(tail: &'a AtomicU64, slots: &'a [AtomicU64], slot_words: usize) -> Self {
+        assert!(slot_words > STAMP_WORDS && slots.len().is_multiple_of(slot_words), "slots of {slot_words} words");
+        assert!((slots.len() / slot_words).is_power_of_two(), "a power of two of slots");
+        Self { tail, slots, slot_words }
+    }
+
+    fn count(self) -> u64 {
+        (self.slots.len() / self.slot_words) as u64
+    }
+
+    fn lap(self, position: u64) -> u64 {
+        position >> self.count().ilog2()
+    }
+
+    fn slot(self, position: u64) -> &'a [AtomicU64] {
+        let start = (position & (self.count() - 1)) as usize * self.slot_words;
+        &self.slots[start..start + self.slot_words]
+    }
+
+    fn stamp(self, position: u64) -> &'a AtomicU64 {
+        &self.slot(position)[0]
+    }
+
+    /// Takes the next free slot; `None` if there is none. Lock-free: whoever is in the way has made progress.
+    pub fn try_claim(self, owner: u16) -> Option<Claim> {
+        // Bounded, for the sake of a client whose fellow has written nonsense over all stamps.
+        for _ in 0..4 * self.count() + 64 {
+            // Relaxed: a hint. An old one leads to a slot of a later lap, and on.
+            let position = self.tail.load(Ordering::Relaxed);
+            let lap = self.lap(position);
+            let stamp = self.stamp(position);
+            // Relaxed: nothing is read on the strength of it; the claim below has the Acquire.
+            let found = Stamp(stamp.load(Ordering::Relaxed));
+            if found == Stamp::free(lap) {
+                let claimed = Stamp::new(lap, owner, State::Claimed);
+                // Acquire: pairs with the Release in `Consumer::release` and `give_back`: what others read from and
+                // wrote to the body happens before our writes.
+                if stamp.compare_exchange(found.0, claimed.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    self.move_tail(position);
+                    return Some(Claim { position, owner });
+                }
+            } else if found.lap() >= lap {
+                // Taken, or skipped, by somebody who has not moved the tail (and may be dead).
+                self.move_tail(position);
+            } else if found.state() == State::Quarantined && found.lap() + 1 == lap {
+                // Whoever comes first says for all that this position is skipped. Relaxed: it guards no data.
+                let skipped = Stamp::new(lap, found.owner(), State::Quarantined);
+                let _ = stamp.compare_exchange(found.0, skipped.0, Ordering::Relaxed, Ordering::Relaxed);
+            } else if self.tail.load(Ordering::Relaxed) == position {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Release: pairs with the Acquire in `Consumer::repair`, which concludes from the tail that the slot was taken.
+    fn move_tail(self, position: u64) {
+        let _ = self.tail.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Where a claimed slot's message goes.
+    pub fn body(self, claim: &Claim) -> &'a [AtomicU64] {
+        &self.slot(claim.position)[STAMP_WORDS..]
+    }
+
+    /// Lets consumers take the message. `false` if it took so long that the slot was quarantined: the message was not
+    /// sent, the slot is given back, and the caller claims another one.
+    #[must_use]
+    pub fn publish(self, claim: Claim) -> bool {
+        let lap = self.lap(claim.position);
+        let stamp = self.stamp(claim.position);
+        let claimed = Stamp::new(lap, claim.owner, State::Claimed);
+        let published = Stamp::new(lap, claim.owner, State::Published);
+        // Release: pairs with the Acquire in `Consumer::take`. Relaxed on failure: see `give_back`.
+        match stamp.compare_exchange(claimed.0, published.0, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(_) => {
+                self.give_back(claim.position, claim.owner);
+                false
+            }
+        }
+    }
+
+    /// Ends the quarantine of a slot, or the claim of a dead owner. Returns whether there was something to end.
+    fn give_back(self, position: u64, owner: u16) -> bool {
+        let stamp = self.stamp(position);
+        // Relaxed: only the stamp itself is looked at.
+        let mut found = Stamp(stamp.load(Ordering::Relaxed));
+        while matches!(found.state(), State::Claimed | State::Quarantined) && found.owner() == owner {
+            let free = Stamp::free(found.lap() + 1);
+            // Release: pairs with the Acquire in `try_claim`: the owner's writes to the body happen before the next
+            // one's. A producer may have stamped a later lap meanwhile, hence the loop.
+            match stamp.compare_exchange(found.0, free.0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => found = Stamp(now),
+            }
+        }
+        false
+    }
+
+    /// Gives back all that `owner` has claimed and not published. Returns how many slots those were.
+    ///
+    /// Only when it is certain that no thread of the owner runs any more: see the module header.
+    pub fn recover(self, owner: u16) -> usize {
+        (0..self.count()).filter(|&index| self.give_back(index, owner)).count()
+    }
+
+    /// About where the next message goes: behind everything that was published before.
+    pub fn tail(self) -> u64 {
+        // Acquire: pairs with the Release in `move_tail`.
+        self.tail.load(Ordering::Acquire)
+    }
+
+    /// Counts the slots by what they are at.
+    pub fn census(self) -> Census {
+        let mut census = Census::default();
+        for index in 0..self.count() {
+            // Relaxed: figures for people.
+            match Stamp(self.stamp(index).load(Ordering::Relaxed)).state() {
+                State::Free => {}
+                State::Claimed => census.claimed += 1,
+                State::Published => census.published += 1,
+                State::Quarantined => census.quarantined += 1,
+            }
+        }
+        census
+    }
+}
+
+/// The consumers' side, private to the server and shared by its threads.
+#[derive(Debug, Default)]
+pub struct Consumer {
+    head: AtomicU64,
+    /// Stamps and tails that could not be.
+    repaired: AtomicU64,
+}
+
+/// What is next in the queue.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing.
+    Empty,
+    /// Somebody has claimed a slot and not published it yet. Look again; after a while, [`Consumer::quarantine`] it.
+    Claimed {
+        /// Where it is.
+        position: u64,
+    },
+    /// A message, ours to copy out of its slot and then to release.
+    Taken(Taken),
+}
+
+/// A published slot that this consumer has taken. Release it.
+#[derive(Debug)]
+#[must_use]
+pub struct Taken {
+    position: u64,
+    /// Who has sent it.
+    pub owner: u16,
+}
+
+impl Consumer {
+    /// Takes the next message.
+    pub fn take(&self, queue: Queue<'_>) -> Next {
+        loop {
+            // Relaxed: the CAS below decides.
+            let position = self.head.load(Ordering::Relaxed);
+            let lap = queue.lap(position);
+            // Acquire: pairs with the Release in `publish`: who sees the stamp sees the body.
+            let found = Stamp(queue.stamp(position).load(Ordering::Acquire));
+            let published = found.lap() == lap && found.state() == State::Published;
+            let skipped = found.lap() > lap || found.lap() == lap && found.state() == State::Quarantined;
+            if !published && !skipped {
+                if self.head.load(Ordering::Relaxed) != position {
+                    continue;
+                }
+                let claimed = found.lap() == lap && found.state() == State::Claimed;
+                return if claimed { Next::Claimed { position } } else { Next::Empty };
+            }
+            // Relaxed: positions are handed out by it, data by the stamps. It succeeds only if nobody else has taken
+            // the position, and then the stamp is still what we found.
+            let moved =
+                self.head.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            if moved && published {
+                return Next::Taken(Taken { position, owner: found.owner() });
+            }
+            // While the head is here, the tail is at most a lap and a slot ahead: no honest stamp is beyond this.
+            if moved && found.lap() > lap + 2 {
+                self.restamp(queue, position, found, lap + 1);
+            }
+        }
+    }
+
+    /// Makes a slot free for `lap`, unless its stamp has changed.
+    fn restamp(&self, queue: Queue<'_>, position: u64, found: Stamp, lap: u64) -> bool {
+        let free = Stamp::free(lap);
+        // Relaxed: no honest producer has written to the body.
+        let stamp = queue.stamp(position);
+        let done = stamp.compare_exchange(found.0, free.0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.repaired.fetch_add(u64::from(done), Ordering::Relaxed);
+        done
+    }
+
+    /// How often something was found that no honest producer leaves behind.
+    pub fn repaired(&self) -> u64 {
+        self.repaired.load(Ordering::Relaxed)
+    }
+
+    /// Where a taken message is.
+    pub fn body<'a>(&self, queue: Queue<'a>, taken: &Taken) -> &'a [AtomicU64] {
+        &queue.slot(taken.position)[STAMP_WORDS..]
+    }
+
+    /// Gives a taken slot to the next lap.
+    pub fn release(&self, queue: Queue<'_>, taken: Taken) {
+        let free = Stamp::free(queue.lap(taken.position) + 1);
+        // Release: pairs with the Acquire in `try_claim`: our reads happen before the next producer's writes.
+        // (The model cannot show it, since loom has no load that sees a later store.)
+        queue.stamp(taken.position).store(free.0, Ordering::Release);
+    }
+
+    /// Whether [`Self::take`] would find a message, or something to step over. A hint.
+    #[inline]
+    pub fn has_news(&self, queue: Queue<'_>) -> bool {
+        // Relaxed: a hint; who acts on it looks properly.
+        let position = self.head.load(Ordering::Relaxed);
+        let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
+        let lap = queue.lap(position);
+        found.lap() > lap || found.lap() == lap && matches!(found.state(), State::Published | State::Quarantined)
+    }
+
+    /// Keeps everybody from waiting for a slot that is claimed and not published. Returns whether it was; else its
+    /// owner was faster.
+    pub fn quarantine(&self, queue: Queue<'_>, position: u64) -> bool {
+        let stamp = queue.stamp(position);
+        // Relaxed, both: no data changes hands. The owner's own CAS finds out.
+        let found = Stamp(stamp.load(Ordering::Relaxed));
+        let quarantined = Stamp::new(found.lap(), found.owner(), State::Quarantined);
+        found.lap() == queue.lap(position)
+            && found.state() == State::Claimed
+            && stamp.compare_exchange(found.0, quarantined.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The position that is next to be taken.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    /// Repairs what no honest producer leaves behind: a slot at the head that the tail has passed though nobody ever
+    /// took it, or a tail that is out of range. Returns whether there was such a thing.
+    pub fn repair(&self, queue: Queue<'_>) -> bool {
+        let position = self.head();
+        let tail = queue.tail();
+        if tail.wrapping_sub(position) > queue.count() {
+            // Only a hint, so any position that is not ahead of the truth will do: producers move it on. A head that
+            // was read too early looks the same and is harmless for the same reason.
+            let done = self.head() == position
+                && queue.tail.compare_exchange(tail, position, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            self.repaired.fetch_add(u64::from(done), Ordering::Relaxed);
+            return done;
+        }
+        let lap = queue.lap(position);
+        // Relaxed: by the Acquire in `tail` we see what was in the stamp when the tail moved past it, or something later.
+        let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
+        let never_taken = if tail == position {
+            // Nobody needs to have come by yet. But the head has passed the slot in the lap before: it is free now,
+            // or (both at the lap before) quarantined, or being copied by another consumer.
+            let still = matches!(found.state(), State::Published | State::Quarantined) && found.lap() + 1 == lap;
+            found.lap() < lap && !still
+        } else {
+            found.lap() < lap || found == Stamp::free(lap)
+        };
+        let free_for = if tail == position { lap } else { lap + 1 };
+        self.head() == position && never_taken && self.restamp(queue, position, found, free_for)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::{Memory, heap_words};
+
+    const SLOTS: usize = 4;
+
+    struct Ring {
+        tail: AtomicU64,
+        slots: Box<[AtomicU64]>,
+    }
+
+    impl Ring {
+        fn new() -> Self {
+            Self { tail: AtomicU64::new(0), slots: heap_words(2 * SLOTS) }
+        }
+
+        fn queue(&self) -> Queue<'_> {
+            Queue::new(&self.tail, self.slots.words(), 2)
+        }
+
+        fn push(&self, owner: u16, value: u64) -> bool {
+            let Some(claim) = self.queue().try_claim(owner) else { return false };
+            self.queue().body(&claim)[0].store(value, Ordering::Relaxed);
+            self.queue().publish(claim)
+        }
+
+        fn pop(&self, consumer: &Consumer) -> Option<(u16, u64)> {
+            let Next::Taken(taken) = consumer.take(self.queue()) else { return None };
+            let (owner, value) = (taken.owner, consumer.body(self.queue(), &taken)[0].load(Ordering::Relaxed));
+            consumer.release(self.queue(), taken);
+            Some((owner, value))
+        }
+    }
+
+    #[test]
+    fn messages_come_out_in_order_and_a_full_queue_takes_none() {
+        let (ring, consumer) = (Ring::new(), Consumer::default());
+        for lap in 0..100 {
+            for index in 0..SLOTS as u64 {
+                assert!(ring.push(7, lap * 10 + index));
+            }
+            assert!(!ring.push(7, 99), "full");
+            for index in 0..SLOTS as u64 {
+                assert_eq!(ring.pop(&consumer), Some((7, lap * 10 + index)));
+            }
+            assert_eq!(ring.pop(&consumer), None);
+        }
+        assert_eq!(ring.queue().census(), Census::default());
+    }
+
+    #[test]
+    fn a_stopped_claimer_is_stepped_over_lap_after_lap_and_gives_its_slot_back() {
+        let (ring, consumer) = (Ring::new(), Consumer::default());
+        let claim = ring.queue().try_claim(1).unwrap();
+        assert!(ring.push(2, 20));
+        let Next::Claimed { position } = consumer.take(ring.queue()) else { panic!("nobody has published") };
+        assert!(consumer.quarantine(ring.queue(), position));
+        assert!(!consumer.quarantine(ring.queue(), position), "it is");
+        assert_eq!(ring.pop(&consumer), Some((2, 20)));
+        for round in 0..50 {
+            assert!(ring.push(2, round));
+            assert_eq!(ring.pop(&consumer), Some((2, round)));
+        }
+        assert_eq!(ring.queue().census(), Census { quarantined: 1, ..Census::default() });
+        // It wakes up: its message was not sent, and it is told so.
+        assert!(!ring.queue().publish(claim));
+        assert_eq!(ring.queue().census(), Census::default());
+        for round in 0..50 {
+            for index in 0..SLOTS as u64 {
+                assert!(ring.push(1, round * 10 + index), "all slots are back");
+            }
+            for index in 0..SLOTS as u64 {
+                assert_eq!(ring.pop(&consumer), Some((1, round * 10 + index)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_dead_claimer_leaves_nothing_behind() {
+        let (ring, consumer) = (Ring::new(), Consumer::default());
+        for stopped in [false, true] {
+            let dead = ring.queue().try_claim(1).unwrap();
+            assert!(ring.push(2, 20));
+            if stopped {
+                let Next::Claimed { position } = consumer.take(ring.queue()) else { panic!("claimed") };
+                assert!(consumer.quarantine(ring.queue(), position));
+            }
+            assert_eq!(ring.queue().recover(1), 1);
+            assert_eq!(ring.queue().recover(1), 0);
+            drop(dead);
+            assert_eq!(ring.pop(&consumer), Some((2, 20)));
+            for round in 0..20 {
+                assert!(ring.push(2, round));
+                assert_eq!(ring.pop(&consumer), Some((2, round)));
+            }
+            assert_eq!(ring.queue().census(), Census::default());
+        }
+    }
+
+    #[test]
+    fn a_claimer_that_died_before_it_moved_the_tail_stops_nobody() {
+        let (ring, consumer) = (Ring::new(), Consumer::default());
+        assert!(ring.push(2, 1));
+        let _dead = ring.queue().try_claim(1).unwrap();
+        ring.tail.store(1, Ordering::Relaxed); // as if it had not
+        assert!(ring.push(2, 2));
+        assert_eq!(ring.pop(&consumer), Some((2, 1)));
+        ring.queue().recover(1);
+        assert_eq!(ring.pop(&consumer), Some((2, 2)));
+    }
+
+    #[test]
+    fn nonsense_in_stamps_and_tail_is_repaired() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..2_000 {
+            let (ring, consumer) = (Ring::new(), Consumer::default());
+            for _ in 0..random.usize(..10) {
+                ring.push(1, 1);
+                ring.pop(&consumer);
+            }
+            for _ in 0..random.usize(1..4) {
+                let word = if random.bool() { random.u64(..) } else { random.u64(..16) << 18 | random.u64(..4) };
+                match random.usize(..SLOTS + 1) {
+                    SLOTS => ring.tail.store(word, Ordering::Relaxed),
+                    slot => ring.slots[2 * slot].store(word, Ordering::Relaxed),
+                }
+            }
+            // A server's turn: take, or quarantine and recover what nobody owns, or repair.
+            let settle = || {
+                for _ in 0..100 {
+                    match consumer.take(ring.queue()) {
+                        Next::Taken(taken) => consumer.release(ring.queue(), taken),
+                        Next::Claimed { position } => drop(consumer.quarantine(ring.queue(), position)),
+                        Next::Empty if consumer.repair(ring.queue()) => {}
+                        Next::Empty => return,
+                    }
+                }
+                panic!("no end of repairs");
+            };
+            settle();
+            let mut taken = 0;
+            for round in 0..200 {
+                if ring.push(2, round) {
+                    taken += u64::from(ring.pop(&consumer) == Some((2, round)));
+                }
+                settle();
+            }
+            let census = ring.queue().census();
+            // A stamp that says "quarantined" or "being copied" is believed, for its owner's or the copier's sake.
+            let believed = census.quarantined + census.published;
+            assert!(believed > 0 || taken > 100, "{taken} of 200 with {census:?}");
+        }
+    }
+}
