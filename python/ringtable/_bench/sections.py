@@ -9,6 +9,8 @@ from ringtable._bench.results import PERCENTILES, PayloadFigures, Results, Scali
 from ringtable._bench.samples import samples
 
 ABSENT = "-"
+MEMCPY = "memcpy"
+"""Not a way, but what all of them are held against."""
 
 SCENARIOS_NOTE = (
     "client 100 10: 100 times insert 10 random keys, read and check their buckets, delete them. The loop alone is timed,"
@@ -132,7 +134,7 @@ def latency_section(results: Results, count: int) -> Section:
 def payload_section(results: Results, operation: str) -> Section:
     cases = list(dict.fromkeys((of.size, of.clients) for of in results.payloads))
     rows = []
-    for way in results.ways:
+    for way in (MEMCPY, *results.ways):
         figures = [results.payload(way, operation, size, count) for size, count in cases]
         if any(figures):
             rows.append((way, *map(payload_cell, figures)))

@@ -7,11 +7,11 @@ from ringtable._bench import wording
 from ringtable._bench.analysis import ALONE_ST, COMPARED, MANY_MT, MANY_ST, SCENARIOS, Scenario
 from ringtable._bench.results import Results
 from ringtable._bench.samples import Samples, compare
+from ringtable._bench.sections import MEMCPY
 from ringtable._bench.wording import NOISE
 
 CLASSIC = "shared"
 LANES = ("lanes", "lanes+direct")
-MEMCPY = "memcpy"
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def loss_sentences(contests: list[Contest]) -> Iterator[str]:
     """Where lanes lose to something that is no lane."""
     for name in LANES:
         rivals = {rival for contest in contests if name in contest.entries for rival in contest.entries}
-        rivals -= {*LANES, MEMCPY}
+        rivals -= {*LANES}
         if rivals:
             losses = [
                 loss for contest in contests if name in contest.entries for loss in [contest.losses(name, list(rivals))]
