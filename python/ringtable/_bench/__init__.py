@@ -23,11 +23,13 @@ What a module may use is above it.
 | `scaling`   | part two: 1 to 16 clients in tight loops                                             |
 | `payloads`  | part three: large values beside memcpy                                               |
 | `wording`   | numbers with their units                                                             |
+| `sections`  | the results as tables of text                                                        |
 | `verdict`   | what the figures say, in sentences                                                   |
 | `terminal`  | the report as tables in a terminal                                                   |
 | `table`     | the report as CSV, a row for each figure                                             |
 | `svg`       | the elements of a drawing                                                            |
 | `charts`    | bars, curves, ranges                                                                 |
+| `style`     | how the page looks                                                                   |
 | `page`      | the report as one HTML file                                                          |
 
 The package `benches` of the repository measures goals and rivals at greater length, with the same crew and peers.

@@ -38,9 +38,7 @@ MANY_ST = Scenario("ManyClientsST", CROWD, 1, 183.7)
 MANY_MT = Scenario("ManyClientsMT", CROWD, 16, 160.6)
 SC_MANY = Scenario("SCManyThreads", 0, 16)
 
-SCENARIOS = {
-    scenario.name: scenario for scenario in (ALONE_ST, TWO_ST, ALONE_MT, TWO_MT, MANY_ST, MANY_MT, SC_MANY)
-}
+SCENARIOS = {scenario.name: scenario for scenario in (ALONE_ST, TWO_ST, ALONE_MT, TWO_MT, MANY_ST, MANY_MT, SC_MANY)}
 
 COMPARED = ((MANY_MT, MANY_ST), (SC_MANY, ALONE_ST), (ALONE_MT, ALONE_ST), (TWO_MT, TWO_ST), (ALONE_ST, MANY_ST))
 """Pairs of scenarios whose ratio says something: do workers help, and what does a crowd cost?"""

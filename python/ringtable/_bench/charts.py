@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from ringtable._bench import wording
 from ringtable._bench.samples import Samples
 from ringtable._bench.svg import Drawing
 
@@ -92,7 +94,7 @@ def curves(title: str, unit: str, lines: Sequence[Curve], show: Show, cores: int
     drawing.text(left - 50, 16.0, unit, class_="axis-name")
     for value in up.ticks():
         drawing.line(left, up(value), right, up(value), class_="grid")
-        drawing.text(left - 8, up(value) + TEXT_DROP, show(value), text_anchor="end", class_="tick")
+        drawing.text(left - 8, up(value) + TEXT_DROP, wording.tick(show(value)), text_anchor="end", class_="tick")
     for count in counts:
         drawing.text(across(count), bottom + 18, f"{count:g}", text_anchor="middle", class_="tick")
     drawing.text((left + right) / 2, bottom + 35, "clients", text_anchor="middle", class_="axis-name")
@@ -112,11 +114,11 @@ def spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
     """Places near the wanted ones, far enough from each other to be read."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     places = list(wanted)
-    for before, index in zip(order, order[1:], strict=False):
+    for before, index in pairwise(order):
         places[index] = max(places[index], places[before] + LABEL_DISTANCE)
     if order and places[order[-1]] > high:
         places[order[-1]] = high
-        for index, after in zip(order[-2::-1], order[:0:-1], strict=False):
+        for after, index in pairwise(reversed(order)):
             places[index] = min(places[index], places[after] - LABEL_DISTANCE)
     return [max(place, low) for place in places]
 
@@ -133,7 +135,7 @@ def ranges(title: str, entries: Mapping[str, Mapping[str, float]], span: tuple[f
     across = Logarithmic.around(span, left + 8, right)
     for value in across.ticks():
         drawing.line(across(value), top - 8, across(value), bottom, class_="grid")
-        drawing.text(across(value), bottom + 16, show(value), text_anchor="middle", class_="tick")
+        drawing.text(across(value), bottom + 16, wording.tick(show(value)), text_anchor="middle", class_="tick")
     x = left + 8
     for percent, shape in RANGE_SHAPES.items():
         drawing.marker(shape, x, 14.0, MARKER_SIZE, class_="ink")

@@ -156,8 +156,8 @@ class Crew:
                     results[index] = self._receive(index)
                     if not self._pending[index]:
                         del silent[source]
-                elif not any(isinstance(other, Connection) for other in ready):
-                    raise self._death(deaths[int(source)])  # type: ignore[call-overload]  # a sentinel is a number
+                elif isinstance(source, int) and not any(isinstance(other, Connection) for other in ready):
+                    raise self._death(deaths[source])
         return [results[index] for index in indexes]
 
     def _receive(self, index: int) -> Any:

@@ -136,9 +136,7 @@ def classic(client: Client, door: Door, outer: int, seed: int, server_pid: int) 
 def classic_endless(client: Client, door: Door, seed: int) -> None:
     """The same without end, until the parent calls again."""
     options = classic_options(door)
-    until_called(
-        client, lambda: _ringtable.classic_client(door.url, 0, INNER, seed=seed + client.index, **options)
-    )
+    until_called(client, lambda: _ringtable.classic_client(door.url, 0, INNER, seed=seed + client.index, **options))
 
 
 def classic_options(door: Door) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import ringtable
 from ringtable._bench import crew, loops
@@ -51,8 +52,8 @@ def servers_for_all(bench: Bench) -> Iterator[Mapping[tuple[str, int], Ringtable
         for way in bench.ways:
             for workers in sorted({scenario.workers for scenario in SCENARIOS.values()}):
                 bench.say(f"starting {way} with {workers} workers")
-                start = bench.running(lambda folder, way=way, workers=workers: RingtableServer(folder, WAYS[way], workers))
-                server = stack.enter_context(start)
+                start = partial(RingtableServer, way=WAYS[way], workers=workers)
+                server = stack.enter_context(bench.running(start))
                 assert isinstance(server, RingtableServer)
                 servers[way, workers] = server
         yield servers

@@ -9,13 +9,14 @@ from ringtable._bench.results import PERCENTILES, PayloadFigures, Results, Scali
 from ringtable._bench.samples import samples
 
 ABSENT = "-"
+MEAN = "mean ± \N{GREEK SMALL LETTER SIGMA}"
 MEMCPY = "memcpy"
 """Not a way, but what all of them are held against."""
 
 SCENARIOS_NOTE = (
-    "client 100 10: 100 times insert 10 random keys, read and check their buckets, delete them. The loop alone is timed,"
-    " in a process that runs already and has connected; those in the background do the same without end. user and"
-    " system are of the measured client; server is the server's CPU time meanwhile, whomever it works for."
+    "client 100 10: 100 times insert 10 random keys, read and check their buckets, delete them. The loop alone is"
+    " timed, in a process that runs already and has connected; those in the background do the same without end. user"
+    " and system are of the measured client; server is the server's CPU time meanwhile, whomever it works for."
 )
 SCALING_NOTE = (
     "Tight loops through the Python API, 95 % get and 5 % set, keys of 16 and values of 100 bytes, 100,000 of them;"
@@ -27,8 +28,8 @@ LATENCY_NOTE = (
     " all rounds together."
 )
 PAYLOAD_NOTE = (
-    "1 GB is 10^9 bytes. memcpy: `bytes(view[a:b])` for a get and `view[a:b] = value` for a set, on a file in memory that"
-    " all clients map, with as many processes, and the same keys, sizes and order. Median of the rounds."
+    "1 GB is 10^9 bytes. memcpy: `bytes(view[a:b])` for a get and `view[a:b] = value` for a set, on a file in memory"
+    " that all clients map, with as many processes, and the same keys, sizes and order. Median of the rounds."
 )
 
 
@@ -69,14 +70,12 @@ def crowd_note(results: Results) -> str | None:
 def scenario_section(results: Results, name: str) -> Section:
     scenario = SCENARIOS[name]
     rows = [
-        scenario_row(figures)
-        for way in results.ways
-        if (figures := results.scenario(name, way)) and figures.seconds
+        scenario_row(figures) for way in results.ways if (figures := results.scenario(name, way)) and figures.seconds
     ]
     published = f" The analysis measured {scenario.published_ms} ms on its machine." if scenario.published_ms else ""
     workers = f"{scenario.workers} worker{'s' if scenario.workers > 1 else ''}"
     note = f"1 measured client, {scenario.background or 'none'} in the background, {workers}.{published}"
-    columns = ("way", "mean ± σ", "median", "min … max", "user", "system", "server", "runs")
+    columns = ("way", MEAN, "median", "min … max", "user", "system", "server", "runs")
     return Section("scenarios", f"{name}: {scenario.title}", note, columns, rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ringtable._bench import wording
 from ringtable._bench.analysis import ALONE_ST, COMPARED, MANY_MT, MANY_ST, SCENARIOS, Scenario
 from ringtable._bench.results import Results
-from ringtable._bench.samples import Samples, compare
+from ringtable._bench.samples import Comparison, Samples, compare
 from ringtable._bench.sections import MEMCPY
 from ringtable._bench.wording import NOISE
 
@@ -52,12 +52,16 @@ class Contest:
             return f"{self.what}: {best} has {self.median(best)}; nothing else was measured."
         if level == others:
             names = wording.listing(level)
-            return f"{self.what}: {best} has the best median, {self.median(best)}, but {names} may be as fast ({NOISE})."
+            return (
+                f"{self.what}: {best} has the best median, {self.median(best)}, but {names} may be as fast ({NOISE})."
+            )
         if level:
             result += f", and {wording.listing(level)} may be as fast ({NOISE})"
         worst = others[-1]
         if not self.noise(best, worst):
-            result += f"; {worst} is slowest with {self.median(worst)}, {wording.times(self.factor(best, worst))} slower"
+            result += (
+                f"; {worst} is slowest with {self.median(worst)}, {wording.times(self.factor(best, worst))} slower"
+            )
         return result + "."
 
     def losses(self, name: str, rivals: Sequence[str]) -> str | None:
@@ -125,62 +129,63 @@ def crowd_sentence(results: Results) -> Iterator[str]:
 
 def threads_sentence(results: Results) -> Iterator[str]:
     """Whether 16 workers help with a crowd."""
-    gains: dict[str, list[str]] = {"faster": [], "slower": [], "level": []}
+    gains: dict[str, list[str]] = {"faster": [], "slower": [], f"no different, {NOISE},": []}
+    *_, level = gains
     for way in results.ways:
         one, many = (results.scenario(scenario.name, way) for scenario in (MANY_ST, MANY_MT))
         if one and many and one.seconds and many.seconds:
             gain = compare(one.ms, many.ms)
-            if gain.noise:
-                gains["level"].append(f"{way} ({wording.times(gain.ratio)})")
-            elif gain.ratio > 1:
-                gains["faster"].append(f"{way} ({wording.times(gain.ratio)})")
-            else:
-                gains["slower"].append(f"{way} ({wording.times(1 / gain.ratio)})")
-    parts = [
-        f"{text} {wording.listing(gains[kind])}"
-        for kind, text in (("faster", "faster"), ("slower", "slower"), ("level", f"no different ({NOISE})"))
-        if gains[kind]
-    ]
+            kind = level if gain.noise else "faster" if gain.ratio > 1 else "slower"
+            ratio = 1 / gain.ratio if kind == "slower" else gain.ratio
+            gains[kind].append(f"{way} ({wording.times(ratio)})")
+    parts = [f"{kind} over {wording.listing(names)}" for kind, names in gains.items() if names]
     if parts:
-        yield f"Sixteen threads instead of one make 16 visitors: {'; '.join(parts)}. The analysis had 1.14x faster."
+        yield f"16 visitors at 16 threads, beside 1 thread, are {'; '.join(parts)}. The analysis had 1.14x faster."
 
 
 def against_classic(results: Results, scenario: Scenario) -> Iterator[str]:
-    """How each successor does beside the classic."""
-    classic = results.scenario(scenario.name, CLASSIC)
-    if not classic or not classic.seconds:
+    """How the successors do beside the classic."""
+    speeds = {way: speed for way in results.ways if (speed := beside_classic(results, scenario, way))}
+    if not speeds:
         return
-    for way in results.ways:
-        figures = results.scenario(scenario.name, way)
-        if way != CLASSIC and figures and figures.seconds:
-            yield faster_or_slower(way, CLASSIC, f"with {scenario.title}", figures.ms, classic.ms)
+    order = sorted(speeds, key=lambda way: -speeds[way].ratio)
+    kinds = {
+        "faster than": [way for way in order if speeds[way].ratio > 1 and not speeds[way].noise],
+        "slower than": [way for way in order if speeds[way].ratio <= 1 and not speeds[way].noise],
+        f"level, {NOISE}, with": [way for way in order if speeds[way].noise],
+    }
+    parts = []
+    for kind, ways in kinds.items():
+        shown = [
+            f"{way} {wording.times(1 / of if kind.startswith('slower') else of)}"
+            for way in ways
+            for of in [speeds[way].ratio]
+        ]
+        if shown:
+            parts.append(f"{kind} {CLASSIC}: {wording.listing(shown)}")
+    yield f"{scenario.title}, {'; '.join(parts)}."
+
+
+def beside_classic(results: Results, scenario: Scenario, way: str) -> Comparison | None:
+    """How many times faster than the classic a way is."""
+    figures, classic = results.scenario(scenario.name, way), results.scenario(scenario.name, CLASSIC)
+    if way == CLASSIC or not figures or not classic or not figures.seconds or not classic.seconds:
+        return None
+    return compare(classic.ms, figures.ms)
 
 
 def loss_sentences(contests: list[Contest]) -> Iterator[str]:
     """Where lanes lose to something that is no lane."""
     for name in LANES:
-        rivals = {rival for contest in contests if name in contest.entries for rival in contest.entries}
-        rivals -= {*LANES}
+        taking_part = [contest for contest in contests if name in contest.entries]
+        rivals = [*dict.fromkeys(rival for contest in taking_part for rival in contest.entries if rival not in LANES)]
         if rivals:
-            losses = [
-                loss for contest in contests if name in contest.entries for loss in [contest.losses(name, list(rivals))]
-                if loss
-            ]
+            losses = [loss for contest in taking_part if (loss := contest.losses(name, rivals))]
             yield (
                 f"{name} loses here: {'; '.join(losses)}."
                 if losses
-                else f"{name} is nowhere here slower than {wording.listing(sorted(rivals))} beyond noise."
+                else f"{name} is nowhere here slower than {wording.listing(rivals)} beyond noise."
             )
-
-
-def faster_or_slower(one: str, other: str, where: str, ms: Samples, reference_ms: Samples) -> str:
-    """"lanes is 8.2x faster than shared with 16 visitors"."""
-    speed = compare(reference_ms, ms)
-    if speed.noise:
-        return f"{one} and {other} are level {where} ({wording.times(speed.ratio)}, {NOISE})."
-    if speed.ratio > 1:
-        return f"{one} is {wording.times(speed.ratio)} faster than {other} {where}."
-    return f"{one} is {wording.times(1 / speed.ratio)} slower than {other} {where}."
 
 
 def ratios(results: Results, way: str) -> list[str]:
@@ -189,11 +194,19 @@ def ratios(results: Results, way: str) -> list[str]:
     for one, other in COMPARED:
         figures, reference = results.scenario(one.name, way), results.scenario(other.name, way)
         if figures and reference and figures.seconds and reference.seconds:
-            speed = compare(reference.ms, figures.ms)
-            kind, ratio = ("faster", speed.ratio) if speed.ratio >= 1 else ("slower", 1 / speed.ratio)
-            noise = f" ({NOISE})" if speed.noise else ""
-            lines.append(f"{one.title} is {kind} than {other.title}: {wording.times(ratio)}{noise}")
+            kind, ratio = faster_or_slower(compare(reference.ms, figures.ms))
+            lines.append(f"{one.title} is {kind} than {other.title}: {ratio}")
+    for scenario in (ALONE_ST, MANY_ST, MANY_MT):
+        if speed := beside_classic(results, scenario, way):
+            kind, ratio = faster_or_slower(speed)
+            lines.append(f"{way} is {kind} than {CLASSIC}, {scenario.title}: {ratio}")
     return lines
+
+
+def faster_or_slower(speed: Comparison) -> tuple[str, str]:
+    """The word, and by how much."""
+    kind, ratio = ("faster", speed.ratio) if speed.ratio >= 1 else ("slower", 1 / speed.ratio)
+    return kind, wording.times(ratio) + (f" ({NOISE})" if speed.noise else "")
 
 
 # Scaling

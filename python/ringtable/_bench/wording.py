@@ -43,6 +43,11 @@ def size(value: int) -> str:
     return f"{value >> 20} MiB" if value >= 1 << 20 else f"{value >> 10} KiB"
 
 
+def tick(text: str) -> str:
+    """The same for a scale, whose numbers are round."""
+    return text.replace(".00", "").replace(".0", "")
+
+
 def clients(count: int) -> str:
     return f"{count} {'client' if count == 1 else 'clients'}"
 

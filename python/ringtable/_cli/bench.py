@@ -76,11 +76,13 @@ def bench(
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(INTERRUPTED_STATUS)
+    reports = {file: text for file, text in ((json, Results.to_json), (csv, table.render), (html, page.render)) if file}
+    # Before anything is shown: whoever reads that may go away in the middle of it.
+    for file, text in reports.items():
+        file.write_text(text(results), encoding="utf-8")
     terminal.show(console, results)
-    for file, text in ((json, Results.to_json), (csv, table.render), (html, page.render)):
-        if file is not None:
-            file.write_text(text(results), encoding="utf-8")
-            console.print(f"written: {file}", highlight=False)
+    for file in reports:
+        console.print(f"written: {file}", highlight=False, markup=False)
 
 
 def known(option: str, wanted: tuple[str, ...], names: list[str]) -> list[str]:
@@ -122,6 +124,12 @@ def measure(console: Console, settings: Settings, parts: list[str], ways: list[s
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Progress]:
-    columns = (BarColumn(24), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(24),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         yield bar
