@@ -3,6 +3,7 @@
     Error
     ├── TableNotFound    (ConnectionError)  no server of that name answers
     ├── ServerGone       (ConnectionError)  the server died or stopped while this client was connected
+    │   └── Expelled                        the server sent this client away, because it kept others waiting
     ├── ServerExists     (OSError)          a server of that name runs already
     ├── TooManyClients   (ConnectionError)  the server has no room for another client
     ├── VersionMismatch                     client and server were built from different layouts
@@ -31,6 +32,14 @@ class TableNotFound(Error, ConnectionError):
 
 class ServerGone(Error, ConnectionError):
     """The server died or stopped. Whether a request that was on its way was executed is not known."""
+
+
+class Expelled(ServerGone):
+    """The server sent this client away: it kept all others from getting replies for longer than `laggard_timeout`.
+
+    That can happen only in the classic topologies, whose clients share one ring for all replies: to a process that was
+    stopped, or that left replies unread after a call that timed out. The table needs a new connection.
+    """
 
 
 class ServerExists(Error, OSError):

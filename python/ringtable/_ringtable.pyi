@@ -8,7 +8,7 @@ from typing import Self, TypeVar, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
-from ringtable._types import Argument, Items, Key, Reads, Reply, RequestedTransport, Transport, Writes
+from ringtable._types import Argument, Items, Key, Reads, Reply, RequestedTransport, Topology, Transport, Writes
 
 _D = TypeVar("_D")
 
@@ -24,6 +24,7 @@ __all__ = [
     "__version__",
     "classic_client",
     "lane_request",
+    "rings_request",
     "socket_path",
 ]
 
@@ -110,6 +111,10 @@ class ServerCore:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        topology: Topology = "lanes",
+        ring_slots: int = ...,
+        slot_size: int = ...,
+        laggard_timeout: float = ...,
     ) -> Self: ...
     @property
     def path(self) -> str: ...
@@ -150,6 +155,9 @@ def classic_client(
 
 def lane_request() -> list[str]:
     """Return the words of the request that turns a socket's connection into a lane, for programs that do so by hand."""
+
+def rings_request() -> list[str]:
+    """Return the words of the request that lets a client join the rings of a classic topology."""
 
 def socket_path(name: str) -> str:
     """Return the path of the socket that a server of this name has, also where there is none; a path stays as it is."""

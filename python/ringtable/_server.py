@@ -10,7 +10,7 @@ from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._types import Stats
+    from ringtable._types import Stats, Topology
 
 # What the engine's options can hold at all; its own limits are narrower, and it names them.
 _COUNT_MAX = 1 << 32
@@ -38,6 +38,10 @@ class Server:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        topology: Topology = "lanes",
+        ring_slots: int = 2_048,
+        slot_size: int = 256,
+        laggard_timeout: float = 2.0,
     ) -> None:
         """Start the server; when this returns, clients can connect.
 
@@ -54,6 +58,13 @@ class Server:
                 The price is that memory, once used, is not given back to the system before the server stops.
             tcp: A port to listen at besides, as "HOST:PORT", for clients without unix sockets: the host is a loopback
                 address or "localhost", and port 0 lets the system choose. Any user of this machine may connect to it.
+            topology: What lies between clients and workers: "lanes", two rings for each client; "shared", the classic,
+                one request queue and one response ring for all; "sharded", such a pair for each worker. The last two
+                are for clients that trust each other, and for measuring.
+            ring_slots: Slots of each of those rings, a power of two.
+            slot_size: Bytes of such a slot, a power of two; larger messages travel in pieces.
+            laggard_timeout: Seconds for which one client may keep the others from getting replies, in "shared" and
+                "sharded". Then it is sent away, and gets `Expelled`.
 
         Raises:
             ServerExists: A server of that name runs already.
@@ -66,6 +77,8 @@ class Server:
             check_range("workers", workers, 1, WORKERS_MAX, "threads")
         if max_clients is not None:
             check_range("max_clients", max_clients, 1, _COUNT_MAX, "clients")
+        check_range("ring_slots", ring_slots, 1, _COUNT_MAX, "slots")
+        check_range("slot_size", slot_size, 1, _COUNT_MAX, "bytes")
         self.name = name
         self._core = ServerCore(
             name,
@@ -76,6 +89,10 @@ class Server:
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
+            topology=topology,
+            ring_slots=ring_slots,
+            slot_size=slot_size,
+            laggard_timeout=laggard_timeout,
         )
 
     @property

@@ -11,8 +11,9 @@ Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | I
 
 Reads = Literal["direct", "server"]
 Writes = Literal["acknowledged", "posted"]
-Transport = Literal["lane", "socket"]
-RequestedTransport = Literal["auto", "lane", "socket"]
+Transport = Literal["lane", "rings", "socket"]
+RequestedTransport = Literal["auto", "lane", "rings", "socket"]
+Topology = Literal["lanes", "shared", "sharded"]
 
 Argument = Key | int | float | Buffer
 Reply = None | bool | int | float | bytes | list[Any] | dict[Any, Any]

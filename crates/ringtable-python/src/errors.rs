@@ -23,9 +23,10 @@ pub fn family(py: Python<'_>, name: &'static str, message: impl Into<String>) ->
 pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
     use client::Error;
     let name = match &error {
-        Error::Address(_) | Error::NoLane(_) => "InvalidOption",
+        Error::Address(_) | Error::NoSharedMemory(_) => "InvalidOption",
         Error::NotFound { .. } => "TableNotFound",
         Error::Gone(_) => "ServerGone",
+        Error::Expelled(_) => "Expelled",
         Error::Timeout(_) => "Timeout",
         Error::TooManyClients(_) => "TooManyClients",
         Error::Version(_) => "VersionMismatch",
@@ -61,6 +62,7 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
     let name = match error {
         server::Error::Exists(_) => "ServerExists",
         server::Error::Option { .. }
+        | server::Error::NoPowerOfTwo { .. }
         | server::Error::Address(_)
         | server::Error::NotLoopback(_)
         | server::Error::NoRoom { .. } => "InvalidOption",

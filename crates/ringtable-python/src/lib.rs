@@ -21,7 +21,7 @@ mod _ringtable {
     #[pymodule_export]
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
-    use super::table::{TableCore, classic_client, lane_request};
+    use super::table::{TableCore, classic_client, lane_request, rings_request};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -18,7 +18,9 @@ impl ServerCore {
     #[new]
     #[pyo3(signature = (
         name="default", *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
-        max_clients=None, spin_us=None, strict_seal=false, tcp=None
+        max_clients=None, spin_us=None, strict_seal=false, tcp=None, topology="lanes",
+        ring_slots=limits::RING_SLOTS_DEFAULT, slot_size=limits::RING_SLOT_SIZE_DEFAULT,
+        laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -31,6 +33,10 @@ impl ServerCore {
         spin_us: Option<f64>,
         strict_seal: bool,
         tcp: Option<&str>,
+        topology: &str,
+        ring_slots: usize,
+        slot_size: usize,
+        laggard_timeout: f64,
     ) -> PyResult<Self> {
         let spin_ns = match spin_us {
             None => None,
@@ -43,6 +49,10 @@ impl ServerCore {
         };
         let tcp = tcp.map(|address| ringtable::address::tcp_address(address, 0)).transpose();
         let tcp = tcp.map_err(|error| errors::server(py, &error.into()))?;
+        let topology = server::Topology::named(topology).ok_or_else(|| {
+            let names = server::Topology::ALL.map(server::Topology::name).join(", ");
+            errors::family(py, "InvalidOption", format!("--topology is '{topology}'; allowed are {names}"))
+        })?;
         let defaults = server::Options::default();
         let options = server::Options {
             address: name.to_owned(),
@@ -51,6 +61,11 @@ impl ServerCore {
             workers: workers.unwrap_or(defaults.workers),
             max_memory,
             clients_max: max_clients.unwrap_or(defaults.clients_max),
+            topology,
+            ring_slots,
+            slot_size,
+            // What is no number becomes 0, and that is out of range.
+            laggard_timeout_ms: (laggard_timeout * 1_000.0) as u64,
             spin_ns,
             strict_seal,
         };

@@ -36,12 +36,22 @@ fn transport(py: Python<'_>, name: &str) -> PyResult<Transport> {
     match name {
         "auto" => Ok(Transport::Auto),
         "lane" => Ok(Transport::Lane),
+        "rings" => Ok(Transport::Rings),
         "socket" => Ok(Transport::Socket),
         _ => Err(errors::family(
             py,
             "InvalidOption",
-            format!("transport is '{name}'; allowed are 'auto', 'lane' and 'socket'"),
+            format!("transport is '{name}'; allowed are 'auto', 'lane', 'rings' and 'socket'"),
         )),
+    }
+}
+
+fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Auto => "auto",
+        Transport::Lane => "lane",
+        Transport::Rings => "rings",
+        Transport::Socket => "socket",
     }
 }
 
@@ -173,20 +183,16 @@ impl TableCore {
         }
     }
 
-    /// How it talks to the server: `"lane"` or `"socket"`.
+    /// How it talks to the server: `"lane"`, `"rings"` or `"socket"`.
     #[getter]
     fn transport(&self) -> &'static str {
-        if self.client.has_lane() { "lane" } else { "socket" }
+        transport_name(self.client.transport())
     }
 
-    /// How it was asked to talk to the server: `"auto"`, `"lane"` or `"socket"`.
+    /// How it was asked to talk to the server: that, or `"auto"`.
     #[getter]
     fn requested_transport(&self) -> &'static str {
-        match self.transport {
-            Transport::Auto => "auto",
-            Transport::Lane => "lane",
-            Transport::Socket => "socket",
-        }
+        transport_name(self.transport)
     }
 
     /// Whether `close` was called.
@@ -454,6 +460,12 @@ fn collect<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>
 #[pyfunction]
 pub fn lane_request() -> Vec<String> {
     ringtable::client::lane_request().into()
+}
+
+/// Return the words of the request that asks to join the rings of a classic topology.
+#[pyfunction]
+pub fn rings_request() -> Vec<String> {
+    ringtable::client::rings_request().into()
 }
 
 /// Run the classic client's loop: return `loops`, `operations`, `seconds`, `user_s` and `system_s`.

@@ -45,7 +45,7 @@ def client(
     seed: int | None = None,
     name: str = "default",
     reads: Literal["direct", "server"] = "direct",
-    transport: Literal["auto", "lane", "socket"] = "auto",
+    transport: Literal["auto", "lane", "rings", "socket"] = "auto",
     python: bool = False,
     json: bool = False,
     debug_print: Annotated[bool, Parameter(help="Print the table, bucket by bucket.")] = False,
@@ -60,7 +60,7 @@ def client(
         seed: The seed of the random keys; a random one unless given.
         name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
         reads: Read in place, or through the server.
-        transport: Use a lane or the plain socket; a lane if there is one unless given.
+        transport: Use the shared memory that the server has for its clients (a lane, or rings), or the plain socket.
         python: Run the loop through the public Python API instead of in the engine.
         json: Print the figures as one line of JSON.
     """

@@ -1,6 +1,6 @@
 """`ringtable server`: a server until it is told to stop."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -19,6 +19,10 @@ def server(
     spin_us: float | None = None,
     strict_seal: bool = False,
     tcp: str | None = None,
+    topology: Literal["lanes", "shared", "sharded"] = "lanes",
+    ring_slots: int = 2_048,
+    slot_size: int = 256,
+    laggard_timeout: float = 2.0,
 ) -> None:
     """Run a server until SIGINT (Ctrl-C) or SIGTERM: a line when it is ready, then nothing.
 
@@ -33,6 +37,11 @@ def server(
             the end, then.
         tcp: Listen at a TCP port, too, as HOST:PORT; the host is a loopback address or localhost, port 0 any free port.
             Every user of this machine may connect to it.
+        topology: What lies between clients and workers: a lane for each client; one pair of rings that all share, which
+            is the classic; or such a pair for each worker.
+        ring_slots: Slots of each ring of a classic topology, a power of two.
+        slot_size: Bytes of such a slot, a power of two.
+        laggard_timeout: Seconds for which one client may keep the others from getting replies, in a classic topology.
     """
     interrupt_on_termination()
     size = parse_size(max_memory)
@@ -46,10 +55,15 @@ def server(
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
+            topology=topology,
+            ring_slots=ring_slots,
+            slot_size=slot_size,
+            laggard_timeout=laggard_timeout,
         ) as running:
             print(
                 f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"
-                f" memory: at most {format_size(size)}{f', tcp: {running.tcp}' if running.tcp else ''}",
+                f" memory: at most {format_size(size)}, topology: {topology}"
+                f"{f', tcp: {running.tcp}' if running.tcp else ''}",
                 flush=True,
             )
             running.wait()

@@ -77,7 +77,7 @@ fn run_once(
             None => Err(mismatch(key, "is not in its bucket")),
         }
     };
-    if client.options.reads == Reads::Direct && client.has_lane() {
+    if client.options.reads == Reads::Direct && client.reads_in_place() {
         for (index, (key, _)) in pairs.iter().enumerate() {
             check(index, &client.read_bucket(key, patience)?)?;
         }

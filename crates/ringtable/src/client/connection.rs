@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use super::gate::Gate;
 use super::lane::LaneLink;
 use super::link::{Channel, Link};
-use super::socket::{SocketLink, connect, gone, peek_words};
+use super::rings::{RingsLink, Seat};
+use super::socket::{SocketLink, connect, last_words, peek_words};
 use super::{Error, Options, Patience, Transport};
 use crate::address::Location;
 use crate::command::reply::Reply;
@@ -102,8 +103,9 @@ pub(super) struct Sharing {
 }
 
 pub(super) struct Connection {
-    /// The table, over a lane.
+    /// The table, if memory is shared.
     pub reader: Option<Reader<Mapping>>,
+    pub transport: Transport,
     link: Gate<Option<Link>>,
     sharing: Arc<Sharing>,
     /// A second descriptor of the socket, to look whether the server lives.
@@ -117,8 +119,8 @@ impl Connection {
     /// Connects, and asks for a lane if the options want one.
     pub fn open(location: &Location, options: &Options, mut patience: Patience<'_>) -> Result<Self, Error> {
         let is_local = matches!(location, Location::Unix(_));
-        if options.transport == Transport::Lane && !is_local {
-            return Err(Error::NoLane(location.clone()));
+        if matches!(options.transport, Transport::Lane | Transport::Rings) && !is_local {
+            return Err(Error::NoSharedMemory(location.clone()));
         }
         patience.start();
         let socket = connect(location, &mut patience)?;
@@ -126,31 +128,41 @@ impl Connection {
         let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
-        let (reader, channel) = if options.transport == Transport::Socket || !is_local {
-            plain.speak_resp3(&mut patience)?;
-            (None, Channel::Socket(plain))
+        let reader_and_channel = if options.transport == Transport::Socket || !is_local {
+            None
         } else {
-            let request = super::lane_request();
-            let request = request.each_ref().map(String::as_bytes);
-            let mut passed = Vec::new();
-            match plain.handshake(&request, &mut passed, &mut patience)? {
-                Reply::Status(_) => {
-                    let (reader, lane) = join(plain.into_socket(), passed)?;
-                    (Some(reader), Channel::Lane(Box::new(lane)))
+            let first =
+                if options.transport == Transport::Rings { super::rings_request() } else { super::lane_request() };
+            match upgrade(&mut plain, &first, &mut patience) {
+                Ok(upgraded) => Some(upgraded),
+                // The server says which of the two it has.
+                Err(Error::Refused(words))
+                    if options.transport == Transport::Auto && words.starts_with("TOPOLOGY ") =>
+                {
+                    Some(upgrade(&mut plain, &super::rings_request(), &mut patience)?)
                 }
-                Reply::Error(message) => match super::refusal(message) {
-                    // A server that has no lanes to give (or is none of ours) still has a socket.
-                    Error::Refused(_) if options.transport == Transport::Auto => {
-                        plain.speak_resp3(&mut patience)?;
-                        (None, Channel::Socket(plain))
-                    }
-                    error => return Err(error),
-                },
-                other => return Err(super::unexpected(other)),
+                // A server that has neither to give (or is none of ours) still has a socket.
+                Err(Error::Refused(_)) if options.transport == Transport::Auto => None,
+                Err(error) => return Err(error),
+            }
+        };
+        let (reader, channel) = match reader_and_channel {
+            Some((status, passed)) => {
+                let (reader, channel) = join(plain.into_socket(), &status, passed)?;
+                (Some(reader), channel)
+            }
+            None => {
+                plain.speak_resp3(&mut patience)?;
+                (None, Channel::Socket(plain))
             }
         };
         Ok(Self {
             reader,
+            transport: match &channel {
+                Channel::Lane(_) => Transport::Lane,
+                Channel::Rings(_) => Transport::Rings,
+                Channel::Socket(_) => Transport::Socket,
+            },
             link: Gate::new(Some(Link::new(channel, Arc::clone(&sharing)))),
             sharing,
             life,
@@ -171,7 +183,7 @@ impl Connection {
             Some(link) => work(link, patience),
             None => Err(Error::Closed),
         });
-        if let Err(Error::Gone(_)) = &result {
+        if let Err(Error::Gone(_) | Error::Expelled(_)) = &result {
             if self.is_closed() {
                 return Err(Error::Closed); // by another thread, while we waited
             }
@@ -193,12 +205,17 @@ impl Connection {
 
     pub fn close(&self, patience: Patience<'_>) {
         self.closed.store(true, Ordering::Relaxed);
-        // The socket closes with the link (and with our second descriptor of it, for which `shutdown` has to stand in).
-        let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
-        let _ = self.link.enter(patience, |link, _| {
+        // Ends the waits of other threads, and only that: the server may take us for dead when none of them can write
+        // to what we share any more, and not before.
+        let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Read);
+        let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())
         });
+        // The socket closes with the link, and our second descriptor of it, for which `shutdown` has to stand in.
+        if dropped.is_ok() {
+            let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
+        }
         // Other threads may be reading; they find nothing, ask the link, and learn that it is closed.
         if let Some(reader) = &self.reader {
             let _ = reader.memory().let_go();
@@ -231,8 +248,7 @@ impl Connection {
                 }
                 Error::Gone("its connection has ended".to_owned())
             }
-            Ok(words) if !words.is_empty() => Error::Gone(words),
-            _ => gone(),
+            _ => last_words(&self.life),
         };
         self.gone.store(true, Ordering::Relaxed);
         Err(error)
@@ -243,15 +259,35 @@ pub(super) fn system<T>(doing: &'static str, result: std::io::Result<T>) -> Resu
     result.map_err(|error| Error::System { doing, error })
 }
 
-/// Takes over what the server passed: table, lane, the server's doorbell, ours.
-fn join(socket: Descriptor, passed: Vec<OwnedFd>) -> Result<(Reader<Mapping>, LaneLink), Error> {
+/// Asks for shared memory. Returns the server's words, and what it passed.
+fn upgrade(
+    plain: &mut SocketLink,
+    request: &[String; 3],
+    patience: &mut Patience<'_>,
+) -> Result<(String, Vec<OwnedFd>), Error> {
+    let mut passed = Vec::new();
+    match plain.handshake(&request.each_ref().map(String::as_bytes), &mut passed, patience)? {
+        Reply::Status(status) => Ok((status.into_owned(), passed)),
+        Reply::Error(message) => Err(super::refusal(message)),
+        other => Err(super::unexpected(other)),
+    }
+}
+
+/// Takes over what the server passed: table, lane or rings, the server's doorbell, ours.
+fn join(socket: Descriptor, status: &str, passed: Vec<OwnedFd>) -> Result<(Reader<Mapping>, Channel), Error> {
     let count = passed.len();
-    let [table, lane, request_bell, listener]: [OwnedFd; 4] =
-        passed.try_into().map_err(|_| Error::Protocol(format!("a lane comes with 4 descriptors, not {count}")))?;
+    let [table, memory, request_bell, listener]: [OwnedFd; 4] =
+        passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
     let table = system("taking the table segment", Segment::from_foreign(table))?;
     let table = system("mapping the table segment", table.map_read_only())?;
     let reader = Reader::attach(table).map_err(|error| Error::Version(error.to_string()))?;
-    let worker_count = reader.constants().workers;
-    let lane = LaneLink::join(socket, lane, request_bell, listener, &reader, worker_count)?;
-    Ok((reader, lane))
+    let channel = if status == "LANE" {
+        let worker_count = reader.constants().workers;
+        let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, worker_count)?;
+        Channel::Lane(Box::new(lane))
+    } else {
+        let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;
+        Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, &reader)?))
+    };
+    Ok((reader, channel))
 }

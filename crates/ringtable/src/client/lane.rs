@@ -4,24 +4,18 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use super::connection::system;
-use super::socket::{gone, peek_words};
+use super::waiting::{Awaited, Waiting};
 use super::{Error, Patience};
 use crate::command::record::{self, RequestHead};
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
-use crate::ring::wait::{State, Yields};
-use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
-use crate::sync::{AtomicU64, Memory, as_uninit, spin_loop};
+use crate::sync::{AtomicU64, Memory, as_uninit};
 use crate::table::Reader;
-use crate::table::layout::{H_WORKER_STATES, STRIDE};
-
-/// Looks at the response ring between two looks at clock and server.
-const SPINS_PER_CLOCK: u32 = 32;
 
 /// A request or reply that is larger than what fits the ring at once, on its way.
 struct Piecemeal {
@@ -31,17 +25,9 @@ struct Piecemeal {
 
 pub(super) struct LaneLink {
     mapping: Mapping,
-    socket: Descriptor,
-    request_bell: Doorbell,
-    listener: Listener,
+    waiting: Waiting,
     requests: Producer,
     responses: Consumer,
-    /// The worker's line in the table's header.
-    worker_state: WorkerState,
-    spin_ns: u64,
-    yields: Yields,
-    /// What we last published of ourselves.
-    published: u64,
     /// Whether a request found no room: then room is news too.
     wants_room: bool,
     /// A request's bytes that did not fit: they go before anything else.
@@ -51,32 +37,30 @@ pub(super) struct LaneLink {
     record: Vec<u8>,
 }
 
-/// Where the worker says whether to spin for it: a word of the table's mapping, which lives as long as the reader
-/// beside the link in its connection.
-struct WorkerState(*const AtomicU64);
-
-#[allow(unsafe_code)]
-// SAFETY: the word is an atomic in a mapping that outlives the link.
-unsafe impl Send for WorkerState {}
-
-impl WorkerState {
-    #[inline]
-    fn load(&self) -> State {
-        #[allow(unsafe_code)]
-        // SAFETY: see the type. Relaxed: a hint, see `ring::wait`.
-        let word = unsafe { (*self.0).load(Ordering::Relaxed) };
-        State::unpack(word)
-    }
+/// What a waiting client looks at.
+struct View<'a> {
+    lane: Lane<'a>,
+    requests: &'a Producer,
+    responses: &'a Consumer,
+    /// Whether room is news, too.
+    wants_room: bool,
 }
 
-/// How spinning has ended.
-enum Spun {
-    /// There is something new.
-    News,
-    /// Not begun, or broken off: the worker needs our processor, or there is a crowd.
-    Pointless,
-    /// As long as it may pay.
-    InVain,
+impl Awaited for View<'_> {
+    #[inline]
+    fn has_news(&self) -> bool {
+        // Relaxed: a hint; who acts on it looks properly.
+        self.lane.responses().tail.load(Ordering::Relaxed) != self.responses.seen()
+            || (self.wants_room && self.lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen())
+    }
+
+    fn client_state(&self) -> &AtomicU64 {
+        self.lane.client_state()
+    }
+
+    fn is_server_asleep(&self) -> bool {
+        self.lane.server_waiting().load(Ordering::Relaxed) & 1 != 0
+    }
 }
 
 fn broken(error: PositionError) -> Error {
@@ -104,27 +88,17 @@ impl LaneLink {
             return Err(Error::Protocol(format!("the lane belongs to worker {worker} of {workers}")));
         }
         let listener = system("taking the doorbell", Listener::from_foreign(listener, &socket))?;
+        let bell = Doorbell::from_foreign(request_bell);
         Ok(Self {
-            worker_state: WorkerState(&reader.words()[H_WORKER_STATES + worker * STRIDE]),
-            spin_ns: reader.constants().spin_ns,
+            waiting: Waiting::new(socket, bell, listener, reader, worker..worker + 1),
             mapping,
-            socket,
-            request_bell: Doorbell::from_foreign(request_bell),
-            listener,
             requests: Producer::default(),
             responses: Consumer::default(),
-            yields: Yields::default(),
-            published: 0,
             wants_room: false,
             unsent: None,
             incoming: None,
             record: Vec::new(),
         })
-    }
-
-    #[inline]
-    fn lane(&self) -> Lane<'_> {
-        Lane::new(self.mapping.words())
     }
 
     /// Writes a request if there is room for all of it.
@@ -184,7 +158,7 @@ impl LaneLink {
     pub fn publish(&mut self) {
         let lane = Lane::new(self.mapping.words());
         if self.requests.publish(lane.requests()) && lane::must_ring(lane.server_waiting()) {
-            self.request_bell.ring();
+            self.waiting.ring();
         }
     }
 
@@ -235,101 +209,19 @@ impl LaneLink {
         reply.map(Some)
     }
 
-    /// Whether there is anything new: a reply (or a piece of one), or room for a request that waits for it.
-    #[inline]
-    fn has_news(&self) -> bool {
-        // Relaxed: a hint; who acts on it looks properly.
-        let lane = self.lane();
-        lane.responses().tail.load(Ordering::Relaxed) != self.responses.seen()
-            || ((self.wants_room || self.unsent.is_some())
-                && lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen())
-    }
-
-    /// Waits until there is something new: spinning as long as that may pay, then asleep.
+    /// Waits until there is something new: a reply (or a piece of one), or room for a request that waits for it.
     pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         // What the caller waits for may hang on the rest of a large request.
         if self.unsent.is_some() {
             self.send_unsent()?;
         }
         self.publish();
-        match self.spin() {
-            Spun::News => Ok(()),
-            Spun::Pointless if self.yield_until_news() => Ok(()),
-            Spun::Pointless | Spun::InVain => self.sleep(patience),
-        }
-    }
-
-    fn spin(&mut self) -> Spun {
-        let cpu = current_cpu();
-        let state = State { asleep: false, crowded: false, cpu }.pack();
-        if state != self.published {
-            self.published = state;
-            lane::announce_awake(self.lane().client_state(), state);
-        }
-        let (mut started, mut limit_ns) = (None, self.spin_ns);
-        loop {
-            if self.has_news() {
-                return Spun::News;
-            }
-            let worker = self.worker_state.load();
-            if !worker.worth_spinning_after_ringing(cpu) {
-                return Spun::Pointless;
-            }
-            if worker.asleep {
-                limit_ns = 2 * self.spin_ns;
-            }
-            for _ in 0..SPINS_PER_CLOCK {
-                if self.has_news() {
-                    return Spun::News;
-                }
-                spin_loop();
-            }
-            let now = monotonic_ns();
-            if now - *started.get_or_insert(now) >= limit_ns {
-                return Spun::InVain;
-            }
-        }
-    }
-
-    /// Gives way to others, one of whom is the worker.
-    fn yield_until_news(&mut self) -> bool {
-        let mut yields = self.yields;
-        let news = yields.until(self.spin_ns, monotonic_ns, || self.has_news());
-        self.yields = yields;
-        news
-    }
-
-    #[cold]
-    fn sleep(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        patience.start();
-        let slice = patience.slice()?;
-        let lane = self.lane();
-        lane::announce_sleep(lane.client_state(), self.published);
-        let outcome = if self.has_news() {
-            Ok(())
-        } else {
-            // A server that waits for us to take replies (or for what we published) is rung before we sleep ourselves:
-            // the fence in `announce_sleep` orders this look behind everything that we released.
-            if lane.server_waiting().load(Ordering::Relaxed) & 1 != 0 {
-                self.request_bell.ring();
-            }
-            match self.listener.wait(slice) {
-                Ok(woken) if woken.socket && !self.has_news() => Err(self.last_words()),
-                Ok(_) => Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
-                Err(error) => Err(Error::System { doing: "waiting for the server", error }),
-            }
+        let view = View {
+            lane: Lane::new(self.mapping.words()),
+            requests: &self.requests,
+            responses: &self.responses,
+            wants_room: self.wants_room || self.unsent.is_some(),
         };
-        lane::announce_awake(self.lane().client_state(), self.published);
-        outcome?;
-        if self.has_news() { Ok(()) } else { patience.check_interrupted() }
-    }
-
-    /// What the server said when it ended the connection.
-    fn last_words(&self) -> Error {
-        match peek_words(&self.socket) {
-            Ok(words) if !words.is_empty() => Error::Gone(words),
-            _ => gone(),
-        }
+        self.waiting.wait(&view, None, patience)
     }
 }

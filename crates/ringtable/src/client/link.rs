@@ -1,4 +1,4 @@
-//! Requests out, replies in, in order, over either transport.
+//! Requests out, replies in, in order, over any transport.
 //!
 //! # Design
 //!
@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Sharing;
 use super::lane::LaneLink;
+use super::rings::RingsLink;
 use super::socket::SocketLink;
 use super::{Error, Patience};
 use crate::command::reply::Reply;
@@ -24,9 +25,10 @@ const POSTED_UNTAKEN_MAX: usize = 64;
 /// Requests after which a pipeline is published, so that the server begins while we go on.
 const PUBLISH_EVERY: usize = 16;
 
-/// Either transport.
+/// One of the transports.
 pub(super) enum Channel {
     Lane(Box<LaneLink>),
+    Rings(Box<RingsLink>),
     Socket(SocketLink),
 }
 
@@ -107,6 +109,7 @@ impl Link {
     pub fn push(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
         let done = match &mut self.channel {
             Channel::Lane(lane) => lane.try_push(number, arguments)?,
+            Channel::Rings(rings) => rings.try_push(number, arguments)?,
             Channel::Socket(socket) => socket.try_push(number, arguments)?,
         };
         if done { Ok(()) } else { self.push_slowly(number, arguments, patience) }
@@ -125,6 +128,7 @@ impl Link {
                         lane.push_in_pieces(number, arguments)?
                     }
                 }
+                Channel::Rings(rings) => rings.try_push(number, arguments)?,
                 Channel::Socket(socket) => socket.try_push(number, arguments)?,
             };
             if done {
@@ -138,6 +142,7 @@ impl Link {
     fn publish(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         match &mut self.channel {
             Channel::Lane(lane) => lane.publish(),
+            Channel::Rings(rings) => rings.publish(),
             Channel::Socket(_) => return self.publish_socket(patience),
         }
         Ok(())
@@ -176,6 +181,7 @@ impl Link {
     fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
         match &mut self.channel {
             Channel::Lane(lane) => lane.try_receive(),
+            Channel::Rings(rings) => rings.try_receive(),
             Channel::Socket(socket) => socket.try_receive(),
         }
     }
@@ -205,6 +211,7 @@ impl Link {
     fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         match &mut self.channel {
             Channel::Lane(lane) => lane.wait(patience),
+            Channel::Rings(rings) => rings.wait(patience),
             Channel::Socket(socket) => socket.wait(patience),
         }
     }
@@ -230,7 +237,12 @@ impl Link {
         self.posted_filter[hash as usize % FILTER_SIZE] += 1;
         self.sharing.posted.fetch_add(1, Ordering::Relaxed);
         self.owed.push_back(Owed::Posted(hash));
-        self.publish(patience)
+        self.publish(patience)?;
+        match self.channel {
+            // Who is owed a reply holds the ring back until it takes it: a posted write is an acknowledged one there.
+            Channel::Rings(_) => self.settle(Some(hash), patience),
+            Channel::Lane(_) | Channel::Socket(_) => Ok(()),
+        }
     }
 
     /// Waits until posted writes to keys with that hash (`None`: to any key) are done. Their errors surface here.

@@ -2,7 +2,8 @@
 //!
 //! - [`Client`]: what can be asked, as methods; threads may share one,
 //! - [`connection`]: one connection: the reader, the link, and whether the server lives,
-//! - [`link`]: requests out, replies in, in order, over either transport: [`lane`] or [`socket`],
+//! - [`link`]: requests out, replies in, in order, over any transport: [`lane`], [`rings`] or [`socket`],
+//! - [`waiting`]: how long to spin for an answer in shared memory, and when to sleep,
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
 //! - [`classic`]: the classic client's loop.
 //!
@@ -23,7 +24,9 @@ mod connection;
 mod gate;
 mod lane;
 mod link;
+mod rings;
 mod socket;
+mod waiting;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -62,11 +65,13 @@ pub enum Writes {
 /// How to talk to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Over a lane if the server gives one, else over the socket. Over TCP there are none.
+    /// Over shared memory, if the server has any for its clients (a lane, or rings), else over the socket, as over TCP.
     #[default]
     Auto,
     /// Over a lane, or not at all.
     Lane,
+    /// Over the rings of a classic topology, or not at all.
+    Rings,
     /// Over the socket.
     Socket,
 }
@@ -95,12 +100,15 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
-    /// A lane is asked for where there can be none.
-    #[error("transport is 'lane', but a lane needs a unix socket, and {0} is none: use 'auto' or 'socket'")]
-    NoLane(Location),
+    /// Shared memory is asked for where there can be none.
+    #[error("lanes and rings need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
+    NoSharedMemory(Location),
     /// The server is gone, or has ended this connection.
     #[error("the server is gone: {0}")]
     Gone(String),
+    /// The server has sent this client away, because it kept others waiting.
+    #[error("the server has ended this connection: {0}")]
+    Expelled(String),
     /// The call took longer than it was given.
     #[error("no answer within {} s; a write may still be done", .0.as_secs_f64())]
     Timeout(Duration),
@@ -253,8 +261,13 @@ impl Client {
         &self.location
     }
 
-    /// Whether the connection is a lane.
-    pub fn has_lane(&self) -> bool {
+    /// How it talks to the server; never [`Transport::Auto`].
+    pub fn transport(&self) -> Transport {
+        self.connection.peek().transport
+    }
+
+    /// Whether it can read the table in place.
+    pub fn reads_in_place(&self) -> bool {
         self.connection.peek().reader.is_some()
     }
 
@@ -727,6 +740,12 @@ fn overlapped<S: Sink>(
 pub fn lane_request() -> [String; 3] {
     let (version, fingerprint) = (crate::ring::lane::LANE_VERSION, *command::FINGERPRINT);
     ["RING.LANE".into(), version.to_string(), format!("{fingerprint:016x}")]
+}
+
+/// The words of the request that asks to join the rings of a classic topology.
+pub fn rings_request() -> [String; 3] {
+    let (version, fingerprint) = (crate::ring::exchange::EXCHANGE_VERSION, *command::FINGERPRINT);
+    ["RING.RINGS".into(), version.to_string(), format!("{fingerprint:016x}")]
 }
 
 /// Whose posted writes a read has to wait for.

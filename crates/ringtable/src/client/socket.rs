@@ -254,6 +254,15 @@ pub(super) fn peek_words(socket: &Descriptor) -> rustix::io::Result<String> {
     Ok(String::from_utf8_lossy(&message[..size]).trim_start_matches('-').trim_end().to_owned())
 }
 
+/// Why the server has ended the connection whose socket is silent otherwise.
+pub(super) fn last_words(socket: &Descriptor) -> Error {
+    match peek_words(socket) {
+        Ok(words) if words.starts_with("LAGGARD ") => Error::Expelled(words["LAGGARD ".len()..].to_owned()),
+        Ok(words) if !words.is_empty() => Error::Gone(words),
+        _ => gone(),
+    }
+}
+
 /// The error for a socket that was closed without a word.
 pub(super) fn gone() -> Error {
     Error::Gone("its socket is closed".to_owned())

@@ -3,6 +3,7 @@
 use super::arguments::Arguments;
 use super::resp::Protocol;
 use super::{Context, Effect, FINGERPRINT, Refusal};
+use crate::ring::exchange::EXCHANGE_VERSION;
 use crate::ring::lane::LANE_VERSION;
 
 /// `PING [message]`
@@ -59,15 +60,29 @@ pub(super) fn quit(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Re
 /// `RING.LANE lane-version commands-fingerprint`: upgrades a unix socket to a lane. The server answers itself, since
 /// the answer carries descriptors.
 pub(super) fn ring_lane(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let ours = [LANE_VERSION.to_string(), format!("{:016x}", *FINGERPRINT)];
+    check_versions("lanes", LANE_VERSION, arguments)?;
+    context.effect = Effect::Lane;
+    Ok(())
+}
+
+/// `RING.RINGS exchange-version commands-fingerprint`: lets the client join the rings of a classic topology. The server
+/// answers itself, since the answer carries descriptors.
+pub(super) fn ring_rings(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    check_versions("rings", EXCHANGE_VERSION, arguments)?;
+    context.effect = Effect::Rings;
+    Ok(())
+}
+
+/// Refuses a client that lays out shared memory, or numbers commands, in another way.
+fn check_versions(what: &str, version: u64, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let ours = [version.to_string(), format!("{:016x}", *FINGERPRINT)];
     if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
         let theirs: Vec<_> = arguments.iter().map(String::from_utf8_lossy).collect();
         return Err(Refusal(format!(
-            "VERSION the server speaks lanes of version {} (commands {}), the client of version {} (commands {}): \
+            "VERSION the server speaks {what} of version {} (commands {}), the client of version {} (commands {}): \
              install the same version of ringtable on both sides",
             ours[0], ours[1], theirs[0], theirs[1]
         )));
     }
-    context.effect = Effect::Lane;
     Ok(())
 }

@@ -71,6 +71,7 @@ pub static COMMANDS: &[Spec] = &[
     spec("HELLO",       0..=MANY,   false, connection::hello),
     spec("QUIT",        0..=0,      false, connection::quit),
     spec("RING.LANE",   2..=2,      false, connection::ring_lane),
+    spec("RING.RINGS",  2..=2,      false, connection::ring_rings),
     spec("RING.BUCKET", 1..=1,      false, inspection::ring_bucket),
     spec("RING.DUMP",   0..=1,      false, inspection::ring_dump),
     spec("RING.STATS",  0..=0,      false, inspection::ring_stats),
@@ -118,6 +119,8 @@ pub enum Effect {
     Protocol(resp::Protocol),
     /// Answer with a lane; the command has written no reply.
     Lane,
+    /// Let the client join the rings of a classic topology; the command has written no reply.
+    Rings,
     /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply.
     Again,
 }
@@ -170,7 +173,7 @@ impl From<WriteError> for Refusal {
     }
 }
 
-/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`] and [`Effect::Again`]).
+/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`], [`Effect::Rings`] and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     let outcome = if spec.arity.contains(&arguments.len()) {

@@ -189,6 +189,14 @@ impl<'a> Queue<'a> {
         None
     }
 
+    /// Whether a claim might succeed. A hint.
+    pub fn has_room(self) -> bool {
+        // Relaxed: a hint.
+        let position = self.tail.load(Ordering::Relaxed);
+        let found = Stamp(self.stamp(position).load(Ordering::Relaxed));
+        found.lap() >= self.lap(position) || found.state() == State::Quarantined
+    }
+
     /// Release: pairs with the Acquire in `Consumer::repair`, which concludes from the tail that the slot was taken.
     fn move_tail(self, position: u64) {
         let _ = self.tail.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed);

@@ -4,13 +4,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use super::statistics::End;
+use super::Shared;
+use super::statistics::{End, send_now};
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
-use super::{Shared, doing};
 use crate::command::Effect;
-use crate::command::record::{self, RecordWriter};
-use crate::command::reply::ReplyWriter;
-use crate::command::resp::Protocol;
+use crate::command::record;
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
 use crate::ring::spsc::{Consumer, Producer};
@@ -47,7 +45,7 @@ pub(super) struct LaneClient {
 
 impl LaneClient {
     /// Makes a lane and passes it to the client at the other end of `socket`.
-    pub fn create(socket: Descriptor, worker: usize, shared: &Shared) -> Result<Self, super::Error> {
+    pub fn create(socket: Descriptor, worker: usize, shared: &Shared) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
             let segment = Segment::create("ringtable-lane", LANE_SIZE)?;
             let mapping = segment.map_writable()?;
@@ -71,10 +69,9 @@ impl LaneClient {
             Ok((mapping, request_bell, response_bell))
         })();
         if let Err(error) = &made {
-            let message = format!("-ERR the server cannot make a lane: {error}\r\n");
-            let _ = send_now(&socket, message.as_bytes());
+            send_now(&socket, &format!("ERR the server cannot make a lane: {error}"));
         }
-        let (mapping, request_bell, response_bell) = doing("making a lane", made)?;
+        let (mapping, request_bell, response_bell) = made?;
         Ok(Self {
             mapping,
             socket,
@@ -210,18 +207,7 @@ impl LaneClient {
     /// Executes the request in `bench.record`, or goes on with it.
     fn execute(&mut self, bench: &mut Bench, progress: u64) -> Result<(), End> {
         let record = std::mem::take(&mut bench.record);
-        let mut ranges = std::mem::take(&mut bench.ranges);
-        let executed = record::decode_request(&record, &mut ranges).map_err(|_| End::Record).map(|command| {
-            let mut writer = RecordWriter::new(&mut self.outgoing);
-            let executed = bench.execute(command, &mut writer, Protocol::Resp3, progress);
-            if executed.effect == Effect::Lane {
-                writer.error("ERR this connection has a lane already");
-            }
-            writer.finish();
-            executed
-        });
-        bench.ranges = ranges;
-        let executed = executed?;
+        let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
         self.closing |= executed.effect == Effect::Close;
         if executed.effect == Effect::Again {
             self.again = Some((record, executed.progress));
@@ -252,15 +238,9 @@ impl LaneClient {
         Ok(piece > 0)
     }
 
-    /// The socket of a lane says nothing but that its client lives: anything else ends the connection.
-    pub fn check_socket(&mut self) -> Result<(), End> {
-        let mut byte = [0_u8; 1];
-        match rustix::net::recv(&self.socket, &mut byte[..], rustix::net::RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => Err(End::Gone),
-            Ok(_) => Err(End::Protocol),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
-            Err(_) => Err(End::Gone),
-        }
+    /// Whether the client lives.
+    pub fn check_socket(&self) -> Result<(), End> {
+        check_silent(&self.socket)
     }
 
     /// Executes what a client that is gone had published: a posted write counts once it is in the lane.
@@ -299,19 +279,17 @@ impl LaneClient {
 
     /// Tells the client on its socket why the connection ends.
     pub fn say_goodbye(&self, end: End) {
-        let reason = match end {
-            End::Quit | End::Gone => return,
-            End::Stopped => "SHUTDOWN the server has stopped",
-            End::Protocol => "PROTOCOL bytes on the socket of a lane",
-            End::Position => "PROTOCOL a position in the lane is out of range",
-            End::Record => "PROTOCOL a malformed record in the lane",
-            End::Memory => "OOM unfinished requests of all clients together take too much memory",
-        };
-        let _ = send_now(&self.socket, format!("-{reason}\r\n").as_bytes());
+        end.say_goodbye(&self.socket);
     }
 }
 
-/// Sends without waiting; a full socket means that nobody reads anyway.
-fn send_now(socket: &Descriptor, bytes: &[u8]) -> rustix::io::Result<usize> {
-    rustix::net::send(socket, bytes, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL)
+/// A socket that is but a sign of life says nothing else: anything that comes ends the connection.
+pub(super) fn check_silent(socket: &Descriptor) -> Result<(), End> {
+    let mut byte = [0_u8; 1];
+    match rustix::net::recv(socket, &mut byte[..], rustix::net::RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => Err(End::Gone),
+        Ok(_) => Err(End::Protocol),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
+        Err(_) => Err(End::Gone),
+    }
 }

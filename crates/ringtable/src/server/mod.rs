@@ -2,7 +2,9 @@
 //!
 //! - [`listener`]: the sockets at the door, and the guarantee that a name has one server,
 //! - [`worker`]: one thread, one event loop,
+//! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -13,6 +15,8 @@
 //!   client's connection with a counted reason.
 //! - **I5** No client makes a worker wait: every system call on a client's descriptors is non-blocking, and work per
 //!   turn is bounded.
+//! - **I7** In the classic topologies, where all wait for the slowest, a client that is dead or stopped holds the others
+//!   up for a bounded time at most.
 //!
 //! # Threads
 //!
@@ -21,10 +25,13 @@
 //! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the
 //! kernel without time-outs. All signals are blocked in them: the embedding program handles those.
 
+mod exchange;
 mod lane_client;
 mod listener;
+mod member;
 mod socket_client;
 mod statistics;
+mod topology;
 pub mod wake;
 mod worker;
 
@@ -44,8 +51,10 @@ use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
 use crate::table::{self, Table, WriteError};
+use exchange::Exchange;
 use listener::Listener;
 use statistics::Statistics;
+pub use topology::Topology;
 
 /// How to run a server.
 #[derive(Clone, Debug)]
@@ -62,6 +71,14 @@ pub struct Options {
     pub max_memory: u64,
     /// Most clients at a time.
     pub clients_max: usize,
+    /// Which queues lie between clients and workers.
+    pub topology: Topology,
+    /// Slots of either ring of a classic topology; a power of two.
+    pub ring_slots: usize,
+    /// Bytes of such a slot; a power of two.
+    pub slot_size: usize,
+    /// Milliseconds for which a client may keep the others from getting replies, in a classic topology.
+    pub laggard_timeout_ms: u64,
     /// Nanoseconds for which either side may spin; `None` measures what a wake-up costs.
     pub spin_ns: Option<u64>,
     /// Seal the table against any further write or writable mapping, at the price of not giving memory back.
@@ -77,6 +94,10 @@ impl Default for Options {
             workers: usable_cpus().min(limits::WORKERS_MAX),
             max_memory: limits::MAX_MEMORY_DEFAULT,
             clients_max: limits::CLIENTS_MAX_DEFAULT,
+            topology: Topology::default(),
+            ring_slots: limits::RING_SLOTS_DEFAULT,
+            slot_size: limits::RING_SLOT_SIZE_DEFAULT,
+            laggard_timeout_ms: limits::LAGGARD_TIMEOUT_MS_DEFAULT,
             spin_ns: None,
             strict_seal: false,
         }
@@ -98,6 +119,16 @@ pub enum Error {
         least: u64,
         /// The most that is allowed.
         most: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// A size that has to be a power of two is none.
+    #[error("{option} is {value} {unit}, which is no power of two: take {lower} or {higher}", lower = .value.next_power_of_two() / 2, higher = .value.next_power_of_two())]
+    NoPowerOfTwo {
+        /// Which.
+        option: &'static str,
+        /// What was asked for.
+        value: u64,
         /// Of what.
         unit: &'static str,
     },
@@ -146,6 +177,8 @@ struct Shared {
     table_read_only: Descriptor,
     statistics: Statistics,
     workers: Vec<worker::Mailbox>,
+    topology: Topology,
+    exchanges: Vec<Arc<Exchange>>,
     clients_max: usize,
     max_memory: u64,
     spin_ns: u64,
@@ -225,6 +258,8 @@ impl Server {
             table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
             workers: doing("making doorbells", mailboxes)?,
+            topology: options.topology,
+            exchanges: doing("making the rings", options.topology.exchanges(options))?,
             clients_max: options.clients_max,
             max_memory: size as u64,
             spin_ns,
@@ -359,6 +394,22 @@ fn check(options: &Options) -> Result<(), Error> {
     within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
     within("--max-memory", options.max_memory, limits::MAX_MEMORY_MIN, limits::MAX_MEMORY_MAX, "bytes")?;
     within("--max-clients", options.clients_max as u64, 1, 1 << 20, "clients")?;
+    let power_of_two = |option, value: u64, unit| {
+        if value.is_power_of_two() { Ok(()) } else { Err(Error::NoPowerOfTwo { option, value, unit }) }
+    };
+    let (slots, slot_size) = (options.ring_slots as u64, options.slot_size as u64);
+    within("--ring-slots", slots, limits::RING_SLOTS_MIN as u64, limits::RING_SLOTS_MAX as u64, "slots")?;
+    power_of_two("--ring-slots", slots, "slots")?;
+    within("--slot-size", slot_size, limits::RING_SLOT_SIZE_MIN as u64, limits::RING_SLOT_SIZE_MAX as u64, "bytes")?;
+    power_of_two("--slot-size", slot_size, "bytes")?;
+    let ring_size = limits::RING_SIZE_MAX as u64;
+    within("--ring-slots times --slot-size", slots * slot_size, 1, ring_size, "bytes")?;
+    let (least, most) = (limits::LAGGARD_TIMEOUT_MS_MIN, limits::LAGGARD_TIMEOUT_MS_MAX);
+    within("--laggard-timeout", options.laggard_timeout_ms, least, most, "milliseconds")?;
+    if options.topology != Topology::Lanes {
+        let option = "--max-clients, with rings that clients share,";
+        within(option, options.clients_max as u64, 1, limits::RING_MEMBERS_MAX as u64, "clients")?;
+    }
     within("--spin-us", options.spin_ns.unwrap_or(0) / 1_000, 0, limits::SPIN_NS_MAX / 1_000, "microseconds")
 }
 

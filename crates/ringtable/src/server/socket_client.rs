@@ -3,6 +3,7 @@
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::Topology;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
 use crate::command::arguments::Arguments;
@@ -115,9 +116,10 @@ impl SocketClient {
                     if self.progress.is_some() {
                         break;
                     }
-                    if effect == Effect::Lane {
-                        match self.upgrade_obstacle() {
-                            None => return Ok(Turn::Upgrade),
+                    if let Effect::Lane | Effect::Rings = effect {
+                        match self.upgrade_obstacle(effect, bench.shared.topology) {
+                            None if effect == Effect::Lane => return Ok(Turn::Lane),
+                            None => return Ok(Turn::Rings),
                             Some(obstacle) => self.writer().error(obstacle),
                         }
                     }
@@ -136,12 +138,16 @@ impl SocketClient {
         Ok(if worked { Turn::Worked } else { Turn::Idle })
     }
 
-    /// Why the socket cannot be given up now, to become the sign of life of something else.
-    fn upgrade_obstacle(&self) -> Option<&'static str> {
+    /// Why the socket cannot be given up now, to become the sign of life of a lane or of a member of the rings.
+    fn upgrade_obstacle(&self, effect: Effect, topology: Topology) -> Option<&'static str> {
         if !self.is_local {
-            Some("ERR a lane needs a unix socket, since descriptors cannot be passed over TCP: connect to the path")
+            Some("ERR lanes and rings need a unix socket, since TCP cannot pass descriptors: connect to the path")
         } else if self.parsed < self.incoming.len() || !self.outgoing.is_empty() {
-            Some("ERR RING.LANE has to wait for the replies to what was sent before it")
+            Some("ERR RING.LANE and RING.RINGS have to wait for the replies to what was sent before them")
+        } else if effect == Effect::Lane && topology != Topology::Lanes {
+            Some("TOPOLOGY this server's clients share rings: join them with RING.RINGS")
+        } else if effect == Effect::Rings && topology == Topology::Lanes {
+            Some("TOPOLOGY this server gives each client a lane: ask for one with RING.LANE")
         } else {
             None
         }
@@ -182,7 +188,7 @@ impl SocketClient {
             Effect::Close => self.closing = true,
             // Its bytes are needed again.
             Effect::Again => return effect,
-            Effect::None | Effect::Lane => {}
+            Effect::None | Effect::Lane | Effect::Rings => {}
         }
         self.parsed += self.request_size;
         effect

@@ -4,9 +4,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
+use rustix::net::SendFlags;
 
 use super::Shared;
+use super::exchange::Exchange;
 use crate::command::Host;
+use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 
 /// Why a connection has ended.
@@ -20,8 +23,12 @@ pub(super) enum End {
     Protocol,
     /// A position in its lane was out of range.
     Position,
-    /// A record in its lane was malformed.
+    /// A record in its lane, or its pieces in a queue, was malformed.
     Record,
+    /// A slot of a queue, claimed by it, held nonsense.
+    Slot,
+    /// It kept others from getting replies for too long.
+    Laggard,
     /// Its unfinished requests would have taken more memory than all of them may.
     Memory,
     /// The server is stopping.
@@ -29,15 +36,43 @@ pub(super) enum End {
 }
 
 /// By reason, in the order of the names.
-const ENDS: [(End, &str); 7] = [
+const ENDS: [(End, &str); 9] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
     (End::Position, "clients_ended_position"),
     (End::Record, "clients_ended_record"),
+    (End::Slot, "clients_ended_slot"),
+    (End::Laggard, "clients_ended_laggard"),
     (End::Memory, "clients_ended_memory"),
     (End::Stopped, "clients_ended_stop"),
 ];
+
+impl End {
+    /// Tells a client whose socket is silent otherwise why its connection ends.
+    pub fn say_goodbye(self, socket: &Descriptor) {
+        let reason = match self {
+            Self::Quit | Self::Gone => return,
+            Self::Stopped => "SHUTDOWN the server has stopped",
+            Self::Protocol => "PROTOCOL bytes on the socket of a lane",
+            Self::Position => "PROTOCOL a position in the lane is out of range",
+            Self::Record => "PROTOCOL a malformed record",
+            Self::Slot => "PROTOCOL nonsense in a slot of the request queue",
+            Self::Laggard => {
+                "LAGGARD this client has kept all others from getting replies for longer than --laggard-timeout: \
+                 connect again"
+            }
+            Self::Memory => "OOM unfinished requests of all clients together take too much memory",
+        };
+        send_now(socket, reason);
+    }
+}
+
+/// Sends an error as the last words, without waiting: a full socket means that nobody reads anyway.
+pub(super) fn send_now(socket: &Descriptor, words: &str) {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let _ = rustix::net::send(socket, format!("-{words}\r\n").as_bytes(), flags);
+}
 
 /// What a worker counts; only it writes here.
 pub(super) struct WorkerStatistics {
@@ -102,7 +137,9 @@ impl Statistics {
 
 impl Host for Shared {
     fn figures(&self) -> Vec<(String, i64)> {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        fn load(counter: &AtomicU64) -> u64 {
+            counter.load(Ordering::Relaxed)
+        }
         let statistics = &self.statistics;
         let sum = |counter: fn(&WorkerStatistics) -> &AtomicU64| {
             statistics.workers.iter().map(|worker| load(counter(worker))).sum::<u64>()
@@ -138,6 +175,20 @@ impl Host for Shared {
             ("requests", sum(|worker| &worker.requests)),
             ("wakeups", sum(|worker| &worker.wakeups)),
             ("doorbells_rung", sum(|worker| &worker.rings)),
+        ]);
+        let over_exchanges =
+            |figure: fn(&Exchange) -> u64| self.exchanges.iter().map(|exchange| figure(exchange)).sum::<u64>();
+        figures.extend([
+            ("rings", self.exchanges.len() as u64),
+            ("ring_slots", over_exchanges(|exchange| exchange.slots() as u64)),
+            ("ring_slots_claimed", over_exchanges(|exchange| exchange.census().claimed as u64)),
+            ("ring_slots_published", over_exchanges(|exchange| exchange.census().published as u64)),
+            ("ring_slots_quarantined", over_exchanges(|exchange| exchange.census().quarantined as u64)),
+            ("ring_members", over_exchanges(|exchange| exchange.members() as u64)),
+            ("ring_quarantines", over_exchanges(|exchange| load(&exchange.quarantined))),
+            ("ring_slots_recovered", over_exchanges(|exchange| load(&exchange.recovered))),
+            ("ring_slots_repaired", over_exchanges(Exchange::repaired)),
+            ("ring_pieces_dropped", over_exchanges(|exchange| load(&exchange.dropped))),
         ]);
         if let Some(writes) = writes {
             figures.extend([

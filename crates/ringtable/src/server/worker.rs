@@ -20,21 +20,24 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::Shared;
-use super::lane_client::LaneClient;
+use super::exchange::Station;
+use super::lane_client::{LaneClient, check_silent};
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
+use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
 use crate::command::{self, Command, Context, Effect};
 use crate::ring::wait::{Pauses, State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
-use crate::shm::doorbell::Doorbell;
+use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, lock, spin_loop};
@@ -52,6 +55,8 @@ const WINDOW_NS: u64 = 1_000_000;
 const SPINS_PER_CLOCK: u32 = 16;
 /// Clients served before those among them that sleep are rung.
 const RINGS_GATHERED_MAX: usize = 16;
+/// For how long a worker sleeps at most that has to look after something even if nobody rings.
+const NAP: Duration = Duration::from_micros(100);
 /// Most events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 /// A buffer larger than this is not kept from one request to the next.
@@ -71,6 +76,8 @@ pub(super) struct Mailbox {
     clients: AtomicUsize,
     /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
     activity: AtomicU64,
+    /// Whether the worker sleeps: a hint for those who look for one to wake.
+    asleep: AtomicBool,
 }
 
 impl Mailbox {
@@ -80,6 +87,7 @@ impl Mailbox {
             bell: Doorbell::new()?,
             clients: AtomicUsize::new(0),
             activity: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
         })
     }
 
@@ -92,6 +100,10 @@ impl Mailbox {
 
     pub fn ring(&self) {
         self.bell.ring();
+    }
+
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
     }
 
     /// How many clients the worker has, or is about to have.
@@ -108,7 +120,9 @@ pub(super) enum Turn {
     /// Something was done; there may be more.
     Worked,
     /// The client asks for a lane.
-    Upgrade,
+    Lane,
+    /// The client asks to join the rings of a classic topology.
+    Rings,
 }
 
 /// What a worker needs to execute requests, whoever sent them.
@@ -119,7 +133,7 @@ pub(super) struct Bench {
     scratch: Buffer,
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
-    pub ranges: Vec<Range<usize>>,
+    ranges: Vec<Range<usize>>,
     /// Writes done in this turn.
     writes: u64,
     requests: u64,
@@ -159,12 +173,28 @@ impl Bench {
         Executed { effect: context.effect, progress: context.progress }
     }
 
+    /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one too.
+    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Vec<u8>, progress: u64) -> Result<Executed, End> {
+        let mut ranges = std::mem::take(&mut self.ranges);
+        let executed = record::decode_request(record, &mut ranges).map_err(|_| End::Record).map(|command| {
+            let mut writer = RecordWriter::new(outgoing);
+            let executed = self.execute(command, &mut writer, Protocol::Resp3, progress);
+            if let Effect::Lane | Effect::Rings = executed.effect {
+                writer.error("ERR this connection has a lane, or has joined the rings, already");
+            }
+            writer.finish();
+            executed
+        });
+        self.ranges = ranges;
+        executed
+    }
+
     pub fn statistics(&self) -> &WorkerStatistics {
         &self.shared.statistics.workers[self.index]
     }
 
     /// Ends a turn: counts what was done in it.
-    fn end_turn(&mut self) {
+    pub fn end_turn(&mut self) {
         if self.requests == 0 {
             return;
         }
@@ -185,6 +215,8 @@ impl Bench {
 enum Connection {
     Lane(Box<LaneClient>),
     Socket(Box<SocketClient>),
+    /// A member of the exchange: its number, and the sign of its life.
+    Member(u16, Arc<Descriptor>),
 }
 
 struct Client {
@@ -206,14 +238,23 @@ struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Mailbox,
-    Socket { place: usize, serial: u32 },
-    Bell { place: usize, serial: u32 },
+    /// The queue of the exchange.
+    Queue,
+    Socket {
+        place: usize,
+        serial: u32,
+    },
+    Bell {
+        place: usize,
+        serial: u32,
+    },
 }
 
 impl Source {
     fn pack(self) -> EventData {
         EventData::new_u64(match self {
             Self::Mailbox => u64::MAX,
+            Self::Queue => u64::MAX - 1,
             Self::Socket { place, serial } => (place as u64) << 33 | u64::from(serial) << 1,
             Self::Bell { place, serial } => (place as u64) << 33 | u64::from(serial) << 1 | 1,
         })
@@ -224,6 +265,7 @@ impl Source {
         let (place, serial) = ((token >> 33) as usize, (token >> 1) as u32);
         match token {
             u64::MAX => Self::Mailbox,
+            _ if token == u64::MAX - 1 => Self::Queue,
             _ if token & 1 == 0 => Self::Socket { place, serial },
             _ => Self::Bell { place, serial },
         }
@@ -233,6 +275,8 @@ impl Source {
 /// The thread's state.
 pub(super) struct Worker {
     bench: Bench,
+    /// In a classic topology.
+    station: Option<Station>,
     epoll: Descriptor,
     places: Vec<Place>,
     free: Vec<usize>,
@@ -257,7 +301,14 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mailbox = &shared.workers[index];
         epoll::add(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
+        let exchange = shared.topology.exchange_of(index, &shared.exchanges);
+        if let Some(exchange) = &exchange {
+            // One of the workers that share the bell is enough.
+            let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
+            epoll::add(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
+        }
         Ok(Self {
+            station: exchange.map(|exchange| Station::new(exchange, index)),
             bench: Bench {
                 index,
                 writer: Writer::new(Arc::clone(&shared.table)),
@@ -294,12 +345,12 @@ impl Worker {
         while !self.bench.shared.stopping.load(Ordering::Acquire) {
             let now = monotonic_ns();
             self.observe(now);
-            if self.serve_hot() {
+            if self.serve_hot() | self.serve_station(now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
                 self.busy_rounds += 1;
                 if self.busy_rounds.is_multiple_of(ROUNDS_PER_POLL) {
-                    self.poll(false);
+                    self.poll(Some(Duration::ZERO));
                 }
             } else if self.may_spin(now) {
                 self.spin();
@@ -340,6 +391,7 @@ impl Worker {
             // Relaxed: a hint for spinners, see `ring::wait`.
             let words = self.bench.shared.table.memory().words();
             words[H_WORKER_STATES + self.bench.index * STRIDE].store(state, Ordering::Relaxed);
+            self.bench.shared.workers[self.bench.index].asleep.store(asleep, Ordering::Relaxed);
         }
     }
 
@@ -371,6 +423,24 @@ impl Worker {
         worked
     }
 
+    /// Serves the members of the exchange, if there is one. Returns whether there was anything to do.
+    fn serve_station(&mut self, now: u64) -> bool {
+        let Some(station) = &mut self.station else { return false };
+        let mut active = 0;
+        let worked = station.serve(&mut self.bench, now, self.window, &mut active);
+        self.count_active(active);
+        worked
+    }
+
+    /// Takes into account clients that are active for the first time in this window.
+    fn count_active(&mut self, clients: u64) {
+        self.active_in_window += clients;
+        if self.active_in_window > self.active {
+            self.active = self.active_in_window;
+            self.crowded |= self.active + 1 > self.bench.shared.cpus as u64;
+        }
+    }
+
     /// Wakes the clients that were served and sleep.
     fn ring_served(&mut self) {
         for place in self.served.drain(..) {
@@ -388,6 +458,7 @@ impl Worker {
         let turn = match &mut client.connection {
             Connection::Lane(lane) => lane.turn(&mut self.bench),
             Connection::Socket(socket) => socket.turn(&mut self.bench),
+            Connection::Member(_, socket) => check_silent(socket).map(|()| Turn::Idle),
         };
         self.bench.end_turn();
         match turn {
@@ -398,14 +469,10 @@ impl Worker {
                 }
                 if client.window != self.window {
                     client.window = self.window;
-                    self.active_in_window += 1;
-                    if self.active_in_window > self.active {
-                        self.active = self.active_in_window;
-                        self.crowded |= self.active + 1 > self.bench.shared.cpus as u64;
-                    }
+                    self.count_active(1);
                 }
             }
-            Ok(Turn::Upgrade) => self.upgrade(place),
+            Ok(upgrade @ (Turn::Lane | Turn::Rings)) => self.upgrade(place, upgrade),
             Err(end) => self.end(place, end),
         }
         true
@@ -447,18 +514,28 @@ impl Worker {
         let cpu = self.published >> 8;
         !self.crowded
             && now - self.last_work_ns < self.pauses.spin_limit_ns(self.bench.shared.spin_ns)
-            && self.lanes().any(|lane| lane.client_state().worth_spinning(cpu))
+            && (self.lanes().any(|lane| lane.client_state().worth_spinning(cpu))
+                || self.station.as_ref().is_some_and(|station| station.is_member_awake(cpu, false)))
     }
 
     /// Whether giving way may pay: in a crowd, or to a client on our own processor.
     fn may_yield(&self, now: u64) -> bool {
         let lately = now - self.last_work_ns < self.bench.shared.spin_ns;
-        self.crowded || lately && self.lanes().any(|lane| !lane.client_state().asleep)
+        let is_anybody_awake = || {
+            self.lanes().any(|lane| !lane.client_state().asleep)
+                || self.station.as_ref().is_some_and(|station| station.is_member_awake(0, true))
+        };
+        self.crowded || lately && is_anybody_awake()
+    }
+
+    /// Whether a client has published something. A hint: its turn looks properly.
+    fn has_news(&self) -> bool {
+        self.lanes().any(LaneClient::has_news) || self.station.as_ref().is_some_and(Station::has_news)
     }
 
     fn spin(&self) {
         for _ in 0..SPINS_PER_CLOCK {
-            if self.lanes().any(LaneClient::has_news) {
+            if self.has_news() {
                 return;
             }
             spin_loop();
@@ -468,7 +545,7 @@ impl Worker {
     /// Gives way to others, whose requests we wait for.
     fn yield_until_news(&mut self) -> bool {
         let mut yields = self.yields;
-        let news = yields.until(self.bench.shared.spin_ns, monotonic_ns, || self.lanes().any(LaneClient::has_news));
+        let news = yields.until(self.bench.shared.spin_ns, monotonic_ns, || self.has_news());
         self.yields = yields;
         news
     }
@@ -494,23 +571,32 @@ impl Worker {
             }
         }
         self.ring_served();
+        let mut limit = None;
+        if let Some(station) = &self.station {
+            worked |= !station.announce_sleep();
+            limit = station.is_restless().then_some(NAP);
+        }
         if !worked {
             // For others, who may need it more while we sleep.
             self.bench.writer.release();
-            self.poll(true);
+            self.poll(limit);
             self.bench.statistics().wakeups.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(station) = &self.station {
+            station.announce_awake();
         }
         self.publish(false);
     }
 
-    /// Takes events from the kernel; with `wait`, sleeps until there are some.
-    fn poll(&mut self, wait: bool) {
+    /// Takes events from the kernel, waiting for them until there are some, or for at most `limit`.
+    fn poll(&mut self, limit: Option<Duration>) {
         let mut events = [const { std::mem::MaybeUninit::uninit() }; EVENTS_MAX];
-        let timeout = if wait { None } else { Some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }) };
+        let timeout = limit.map(timespec);
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else { return };
         for event in events.iter() {
             match Source::unpack(event.data) {
                 Source::Mailbox => self.take_arrivals(),
+                Source::Queue => {} // we look at it anyway
                 Source::Bell { place, serial } if self.is_current(place, serial) => self.heat(place),
                 Source::Socket { place, serial } if self.is_current(place, serial) => {
                     let alive = match self.places[place].client.as_mut().map(|client| &mut client.connection) {
@@ -519,6 +605,7 @@ impl Worker {
                             Ok(())
                         }
                         Some(Connection::Lane(lane)) => lane.check_socket(),
+                        Some(Connection::Member(_, socket)) => check_silent(socket),
                         None => Ok(()),
                     };
                     match alive {
@@ -553,32 +640,35 @@ impl Worker {
         }
     }
 
-    /// Turns a socket client into one with a lane.
-    fn upgrade(&mut self, place: usize) {
+    /// Turns a socket client into one with a lane, or into a member of the exchange.
+    fn upgrade(&mut self, place: usize, to: Turn) {
         let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
         let Connection::Socket(socket) = &mut client.connection else { return };
         let (serial, index) = (*serial, self.bench.index);
         let Some(descriptor) = socket.give_up_socket() else { return };
-        match LaneClient::create(descriptor, index, &self.bench.shared) {
-            Ok(lane) => {
+        let upgraded = match (&self.station, to) {
+            (Some(station), Turn::Rings) => {
+                let socket = Arc::new(descriptor);
+                let joined = station.exchange.join(&socket, &self.bench.shared);
+                joined.map(|number| client.connection = Connection::Member(number, socket))
+            }
+            _ => LaneClient::create(descriptor, index, &self.bench.shared).and_then(|lane| {
                 self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
                 let source = Source::Bell { place, serial }.pack();
                 let watched = epoll::add(&self.epoll, lane.request_bell(), source, EventFlags::IN | EventFlags::ET);
                 client.connection = Connection::Lane(Box::new(lane));
-                if watched.is_err() {
-                    self.end(place, End::Memory);
-                }
-            }
-            // Without descriptors or memory for a lane: the socket is closed, and the client told by `create`.
-            Err(_) => self.end(place, End::Memory),
+                Ok(watched?)
+            }),
+        };
+        // Without descriptors, memory or a seat: the client was told, and the socket is closed.
+        if upgraded.is_err() {
+            self.end(place, End::Memory);
         }
     }
 
     /// Ends a connection.
     fn end(&mut self, place: usize, end: End) {
         let Some(client) = self.places[place].client.take() else { return };
-        self.places[place].serial = self.places[place].serial.wrapping_add(1);
-        self.free.push(place);
         let shared = Arc::clone(&self.bench.shared);
         if let Connection::Lane(mut lane) = client.connection {
             // The client holds a copy of the doorbell, so closing ours would not end our watching it.
@@ -592,9 +682,22 @@ impl Worker {
             // Counted before it is told: who has heard of its end finds it in the figures.
             shared.statistics.count_end(end);
             lane.say_goodbye(end);
+        } else if let (Connection::Member(number, _), Some(station)) = (&client.connection, &mut self.station) {
+            if end == End::Gone {
+                station.depart(*number, &shared);
+            } else {
+                // It keeps its seat until its own end of the socket is closed.
+                station.exchange.retire_number(*number, end, &shared);
+                if end != End::Stopped {
+                    self.places[place].client = Some(client);
+                    return;
+                }
+            }
         } else {
             shared.statistics.count_end(end);
         }
+        self.places[place].serial = self.places[place].serial.wrapping_add(1);
+        self.free.push(place);
         shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -607,6 +710,7 @@ mod tests {
     fn tokens_tell_who_is_meant() {
         for source in [
             Source::Mailbox,
+            Source::Queue,
             Source::Socket { place: 0, serial: 0 },
             Source::Bell { place: 1 << 20, serial: u32::MAX },
             Source::Socket { place: 77, serial: 5 },

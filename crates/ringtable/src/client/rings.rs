@@ -1,0 +1,312 @@
+//! The rings of a classic topology, as a client sees them.
+//!
+//! # Design
+//!
+//! Requests are gathered as one stream of records, cut into pieces and put into the queue as far as there is room; what
+//! does not fit waits here. Replies come among everybody else's through the broadcast ring. We listen to that ring only
+//! while replies are owed to us, so that a client that does something else holds nobody back.
+//!
+//! A client that was expelled, because it kept the others waiting, learns it here: from its socket, or from a message
+//! that was overwritten while it was read.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::connection::system;
+use super::waiting::{Awaited, Waiting};
+use super::{Error, Patience};
+use crate::command::record::{self, RequestHead as RecordHead};
+use crate::command::reply::Reply;
+use crate::limits;
+use crate::ring::broadcast::Receiver;
+use crate::ring::exchange::{Exchange, Geometry, ReplyHead, RequestHead};
+use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::fork::Descriptor;
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::{AtomicU64, Memory, as_uninit, copy_in, copy_out};
+use crate::table::Reader;
+
+/// Request bytes gathered, above which a request waits for room.
+const GATHERED_MAX: usize = 64 << 10;
+/// Messages read, above which the server is told so before all are read.
+const UNANNOUNCED_MAX: u64 = 32;
+/// How long a client sleeps before it looks for room in the queue again, which rings no doorbell.
+const ROOM_NAP: Duration = Duration::from_micros(500);
+/// A buffer larger than this is not kept.
+const BUFFER_KEPT_MAX: usize = 1 << 20;
+
+/// Our seat, as the server's answer tells it.
+pub(super) struct Seat {
+    number: u16,
+    generation: u16,
+}
+
+impl Seat {
+    /// Reads the status `RINGS number generation`.
+    pub fn parse(status: &str) -> Option<Self> {
+        let mut words = status.split(' ');
+        let (name, number, generation) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        (name == "RINGS" && words.next().is_none()).then_some(Self { number, generation })
+    }
+}
+
+pub(super) struct RingsLink {
+    mapping: Mapping,
+    geometry: Geometry,
+    seat: Seat,
+    waiting: Waiting,
+    receiver: Receiver,
+    /// Pieces sent.
+    sequence: u32,
+    /// Records that were not sent yet, from `sent` on.
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// Whether something was published since a worker was last rung.
+    unrung: bool,
+    /// Replies owed to us.
+    owed: usize,
+    /// Reply records as they arrive, from `parsed` on.
+    incoming: Vec<u8>,
+    parsed: usize,
+    piece: Vec<u8>,
+}
+
+/// What a waiting client looks at.
+struct View<'a> {
+    exchange: Exchange<'a>,
+    receiver: &'a Receiver,
+    number: u16,
+    /// Whether room in the queue is news, too.
+    wants_room: bool,
+}
+
+impl Awaited for View<'_> {
+    #[inline]
+    fn has_news(&self) -> bool {
+        self.receiver.has_news(self.exchange.responses()) || self.wants_room && self.exchange.queue().has_room()
+    }
+
+    fn client_state(&self) -> &AtomicU64 {
+        self.exchange.client_state(self.number)
+    }
+
+    fn is_server_asleep(&self) -> bool {
+        !self.exchange.is_watched()
+    }
+}
+
+impl RingsLink {
+    /// Takes over the rings that the server passed. The reader has to live as long as the link.
+    pub fn join(
+        socket: Descriptor,
+        seat: Seat,
+        rings: OwnedFd,
+        request_bell: OwnedFd,
+        bell_listener: OwnedFd,
+        reader: &Reader<Mapping>,
+    ) -> Result<Self, Error> {
+        let segment = system("taking the rings", Segment::from_foreign(rings))?;
+        let mapping = system("mapping the rings", segment.map_writable())?;
+        let attached = Exchange::attach(mapping.words(), reader.constants().workers);
+        let (exchange, workers) = attached.map_err(|error| Error::Version(error.to_string()))?;
+        let geometry = exchange.geometry();
+        if usize::from(seat.number) >= geometry.members {
+            let (number, members) = (seat.number, geometry.members);
+            return Err(Error::Protocol(format!("seat number {number} of {members}")));
+        }
+        let listener = system("taking the doorbell", Listener::from_foreign(bell_listener, &socket))?;
+        let bell = Doorbell::from_foreign(request_bell);
+        let workers = workers.first..workers.first + workers.count;
+        Ok(Self {
+            waiting: Waiting::new(socket, bell, listener, reader, workers),
+            receiver: Receiver::new(seat.number),
+            mapping,
+            geometry,
+            seat,
+            sequence: 0,
+            outgoing: Vec::new(),
+            sent: 0,
+            unrung: false,
+            owed: 0,
+            incoming: Vec::new(),
+            parsed: 0,
+            piece: Vec::new(),
+        })
+    }
+
+    #[inline]
+    fn exchange(&self) -> Exchange<'_> {
+        Exchange::new(self.mapping.words(), self.geometry)
+    }
+
+    /// Gathers a request; `false` while too many wait for room in the queue.
+    pub fn try_push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        if self.outgoing.len() - self.sent > GATHERED_MAX {
+            self.publish();
+            if self.outgoing.len() - self.sent > GATHERED_MAX {
+                return Ok(false);
+            }
+        }
+        let head = RecordHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
+        self.outgoing.try_reserve(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
+        for piece in head.pieces() {
+            self.outgoing.extend_from_slice(piece);
+            self.outgoing.resize(self.outgoing.len().next_multiple_of(8), 0);
+        }
+        self.owed += 1;
+        Ok(true)
+    }
+
+    /// Sends what was gathered as far as there is room, and wakes a worker if all sleep.
+    pub fn publish(&mut self) {
+        self.send();
+        if self.unrung {
+            self.unrung = false;
+            if self.exchange().must_ring() {
+                self.waiting.ring();
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        if self.sent == self.outgoing.len() {
+            return;
+        }
+        let exchange = Exchange::new(self.mapping.words(), self.geometry);
+        if !self.receiver.is_listening() {
+            self.receiver.listen(exchange.responses());
+        }
+        let queue = exchange.queue();
+        while self.sent < self.outgoing.len() {
+            let Some(claim) = queue.try_claim(self.seat.number) else { break };
+            let rest = &self.outgoing[self.sent..];
+            let size = rest.len().min(self.geometry.piece_size());
+            let head = RequestHead { size, generation: self.seat.generation, sequence: self.sequence };
+            let body = queue.body(&claim);
+            // Relaxed: published by the Release in `publish`.
+            body[0].store(head.pack(), Ordering::Relaxed);
+            copy_in(&rest[..size], &body[1..]);
+            // Else we have stood still for so long that the others were let by: the piece is sent again.
+            if queue.publish(claim) {
+                self.sequence = self.sequence.wrapping_add(1);
+                self.sent += size;
+                self.unrung = true;
+            }
+        }
+        if self.sent == self.outgoing.len() {
+            (self.sent, self.outgoing) = (0, kept(std::mem::take(&mut self.outgoing)));
+        }
+    }
+
+    /// The next reply, if all of it has come.
+    pub fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
+        if let Some(reply) = self.parse()? {
+            return Ok(Some(reply));
+        }
+        if !self.receiver.is_listening() {
+            return Ok(None);
+        }
+        while self.receive_piece()? {
+            if let Some(reply) = self.parse()? {
+                return Ok(Some(reply));
+            }
+        }
+        let exchange = Exchange::new(self.mapping.words(), self.geometry);
+        if self.receiver.is_listening() && self.receiver.unannounced() > 0 {
+            self.receiver.announce(exchange.responses());
+        }
+        Ok(None)
+    }
+
+    /// Reads one message of the ring, ours or not. Returns whether there was one.
+    fn receive_piece(&mut self) -> Result<bool, Error> {
+        let ring = Exchange::new(self.mapping.words(), self.geometry).responses();
+        let Some(body) = self.receiver.next(ring).map_err(|_| self.lapped())? else { return Ok(false) };
+        // Relaxed: ordered by the Acquire in `next`, and believed only after `check`.
+        let head = ReplyHead::unpack(body[0].load(Ordering::Relaxed));
+        let ours = head.member == self.seat.number && head.generation == self.seat.generation;
+        if ours {
+            if head.size > self.geometry.piece_size() {
+                let (size, most) = (head.size, self.geometry.piece_size());
+                return Err(Error::Protocol(format!("a piece of {size} bytes in a slot for {most}")));
+            }
+            self.piece.resize(head.size, 0);
+            copy_out(&body[1..], as_uninit(&mut self.piece));
+        }
+        self.receiver.check(ring).map_err(|_| self.lapped())?;
+        if ours {
+            self.incoming.try_reserve(self.piece.len()).map_err(|_| Error::NoRoom(self.piece.len()))?;
+            self.incoming.extend_from_slice(&self.piece);
+        }
+        if self.receiver.unannounced() >= UNANNOUNCED_MAX {
+            self.receiver.announce(ring);
+        }
+        Ok(true)
+    }
+
+    /// Decodes the next reply of those that have arrived.
+    fn parse(&mut self) -> Result<Option<Reply>, Error> {
+        let garbled = |error: record::RecordError| Error::Protocol(error.to_string());
+        let rest = &self.incoming[self.parsed..];
+        let Some(word) = rest.first_chunk::<8>() else { return Ok(None) };
+        let size = record::record_size(u64::from_ne_bytes(*word), limits::REPLY_SIZE_MAX).map_err(garbled)?;
+        let Some(record) = rest.get(..size) else {
+            // The rest of a large reply comes behind what is here already.
+            if self.parsed > BUFFER_KEPT_MAX {
+                self.incoming.drain(..self.parsed);
+                self.parsed = 0;
+            }
+            return Ok(None);
+        };
+        let reply = record::decode_reply(record).map_err(garbled)?;
+        self.parsed += size;
+        if self.parsed == self.incoming.len() {
+            (self.parsed, self.incoming) = (0, kept(std::mem::take(&mut self.incoming)));
+        }
+        self.owed = self.owed.saturating_sub(1);
+        if self.owed == 0 && self.receiver.is_listening() {
+            let exchange = Exchange::new(self.mapping.words(), self.geometry);
+            self.receiver.leave(exchange.responses());
+        }
+        Ok(Some(reply))
+    }
+
+    /// Waits until there is something new.
+    pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        self.publish();
+        let wants_room = self.sent < self.outgoing.len();
+        let exchange = Exchange::new(self.mapping.words(), self.geometry);
+        let view = View { exchange, receiver: &self.receiver, number: self.seat.number, wants_room };
+        self.waiting.wait(&view, wants_room.then_some(ROOM_NAP), patience)
+    }
+
+    /// Why what we were reading was overwritten.
+    fn lapped(&self) -> Error {
+        match self.waiting.last_words() {
+            error @ Error::Expelled(_) => error,
+            // It dismisses first, and then says so.
+            _ => Error::Expelled("this client was too slow to read its replies".to_owned()),
+        }
+    }
+}
+
+/// An emptied buffer to use again, unless it is large.
+fn kept(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    if buffer.capacity() > BUFFER_KEPT_MAX { Vec::new() } else { buffer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_two_numbers() {
+        let seat = Seat::parse("RINGS 12 3").unwrap();
+        assert_eq!((seat.number, seat.generation), (12, 3));
+        for status in ["RINGS", "RINGS 1", "RINGS 1 2 3", "LANE 1 2", "RINGS 70000 1", "RINGS -1 1", ""] {
+            assert!(Seat::parse(status).is_none(), "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A member of an exchange: a client of a classic topology, as the server sees it.
+//!
+//! What it asks comes in pieces, which several workers may take from the queue at the same time. So a member is behind
+//! a lock, puts its pieces in order, and its requests are executed one after the other by whoever brings the piece that
+//! completes them. Its replies are cut into pieces in the same order.
+//!
+//! Everything it sends is a private copy by the time it gets here; what cannot be ends its connection (I4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Shared;
+use super::statistics::End;
+use super::worker::{BUFFER_KEPT_MAX, Bench};
+use crate::command::Effect;
+use crate::command::record;
+use crate::limits;
+use crate::ring::broadcast::{Broadcast, Sender};
+use crate::ring::exchange::{ReplyHead, RequestHead};
+use crate::shm::doorbell::Doorbell;
+use crate::shm::fork::Descriptor;
+use crate::sync::{Ordering, copy_in};
+
+/// What a member's turn came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Replies were sent.
+    pub sent: bool,
+    /// Replies wait for room.
+    pub blocked: bool,
+    /// It should have another turn, whether it sends anything or not.
+    pub more: bool,
+}
+
+pub(super) struct Member {
+    pub number: u16,
+    pub generation: u16,
+    /// The sign of its life; the worker that watches it has it too.
+    pub socket: Arc<Descriptor>,
+    /// Rung by us; the client has it only inside an epoll instance.
+    pub bell: Doorbell,
+    /// The window (of whoever serves it) in which it was last active.
+    pub window: u64,
+    /// The piece that comes next.
+    sequence: u32,
+    /// Pieces that came before those ahead of them, and since when the first one is missed.
+    early: BTreeMap<u32, Vec<u8>>,
+    early_since_ns: u64,
+    /// Records as they arrive, from `parsed` on.
+    incoming: Vec<u8>,
+    parsed: usize,
+    /// A request that takes several turns, and how far it has come.
+    again: Option<(Vec<u8>, u64)>,
+    /// Reply records that were not sent yet, from `sent` on.
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// Bytes of it that count as unfinished requests.
+    counted: usize,
+    /// Why it gets nothing any more; it is gone only when its socket is closed.
+    ended: Option<End>,
+    /// Its socket is closed: what it has asked is executed, and nobody waits for the replies.
+    gone: bool,
+}
+
+impl Member {
+    pub fn new(number: u16, generation: u16, socket: Arc<Descriptor>, bell: Doorbell) -> Self {
+        Self {
+            number,
+            generation,
+            socket,
+            bell,
+            window: 0,
+            sequence: 0,
+            early: BTreeMap::new(),
+            early_since_ns: 0,
+            incoming: Vec::new(),
+            parsed: 0,
+            again: None,
+            outgoing: Vec::new(),
+            sent: 0,
+            counted: 0,
+            ended: None,
+            gone: false,
+        }
+    }
+
+    /// Whether it still gets what it asks for.
+    pub fn is_served(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// Whether a request of it takes several turns, and has not come to its end.
+    pub fn is_busy(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// Takes a piece that was sent by this member, of a ring of `slots` slots.
+    pub fn accept(&mut self, head: RequestHead, piece: &[u8], slots: usize, now_ns: u64) -> Result<(), End> {
+        let ahead = head.sequence.wrapping_sub(self.sequence);
+        if ahead as usize > slots {
+            return Err(End::Slot);
+        }
+        if ahead > 0 {
+            if self.early.is_empty() {
+                self.early_since_ns = now_ns;
+            }
+            self.early.insert(head.sequence, piece.to_vec());
+            return Ok(());
+        }
+        if self.parsed == self.incoming.len() {
+            self.incoming.clear();
+            self.parsed = 0;
+        }
+        self.append(piece)?;
+        while let Some(piece) = self.early.remove(&self.sequence) {
+            self.early_since_ns = now_ns;
+            self.append(&piece)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, piece: &[u8]) -> Result<(), End> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.incoming.try_reserve(piece.len()).map_err(|_| End::Memory)?;
+        self.incoming.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Since when a piece is missed though later ones have come.
+    pub fn missing_since_ns(&self) -> Option<u64> {
+        (!self.early.is_empty()).then_some(self.early_since_ns)
+    }
+
+    /// Executes what has arrived, as far as its replies find room, and sends them.
+    pub fn turn(&mut self, bench: &mut Bench, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
+        let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
+        let mut requests = 0;
+        while requests < limits::TURN_REQUESTS_MAX && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX {
+            if let Some((record, progress)) = self.again.take() {
+                let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
+                if executed.effect == Effect::Again {
+                    self.again = Some((record, executed.progress));
+                    break;
+                }
+                continue;
+            }
+            let rest = &self.incoming[self.parsed..];
+            let Some(word) = rest.first_chunk::<8>() else { break };
+            let size = record::record_size(u64::from_ne_bytes(*word), limits::REQUEST_SIZE_MAX);
+            let size = size.map_err(|_| End::Record)?;
+            let Some(record) = rest.get(..size) else { break };
+            requests += 1;
+            let executed = bench.execute_record(record, &mut self.outgoing, 0)?;
+            if executed.effect == Effect::Again {
+                self.again = Some((record.to_vec(), executed.progress));
+            }
+            self.parsed += size;
+            if executed.effect == Effect::Close {
+                // The last reply has to leave before the connection does.
+                self.send(sender, ring);
+                return Err(End::Quit);
+            }
+        }
+        turn.sent |= self.send(sender, ring);
+        turn.blocked = !self.outgoing.is_empty();
+        turn.more = self.again.is_some() || requests == limits::TURN_REQUESTS_MAX || !self.early.is_empty();
+        self.tidy(bench)?;
+        Ok(turn)
+    }
+
+    /// Keeps account of what is held for requests that are not complete, and lets go of large buffers.
+    fn tidy(&mut self, bench: &Bench) -> Result<(), End> {
+        if self.parsed == self.incoming.len() {
+            self.incoming.clear();
+            self.parsed = 0;
+            if self.incoming.capacity() > BUFFER_KEPT_MAX {
+                self.incoming = Vec::new();
+            }
+        } else if self.parsed > BUFFER_KEPT_MAX {
+            self.incoming.drain(..self.parsed);
+            self.parsed = 0;
+        }
+        let held = self.incoming.len() + self.early.values().map(Vec::len).sum::<usize>();
+        self.count(held, &bench.shared);
+        let all = bench.shared.statistics.unfinished.load(Ordering::Relaxed);
+        if held > 0 && all > bench.shared.unfinished_max() { Err(End::Memory) } else { Ok(()) }
+    }
+
+    fn count(&mut self, held: usize, shared: &Shared) {
+        // Relaxed: a figure, and a limit that need not be exact.
+        if held > self.counted {
+            shared.statistics.unfinished.fetch_add((held - self.counted) as u64, Ordering::Relaxed);
+        } else if held < self.counted {
+            shared.statistics.unfinished.fetch_sub((self.counted - held) as u64, Ordering::Relaxed);
+        }
+        self.counted = held;
+    }
+
+    /// Cuts replies into pieces and sends them as far as there is room. Returns whether any went.
+    fn send(&mut self, sender: &Sender, ring: Broadcast<'_>) -> bool {
+        if self.gone {
+            self.sent = self.outgoing.len();
+        }
+        let before = self.sent;
+        while self.sent < self.outgoing.len() {
+            let Some(place) = sender.try_claim(ring) else { break };
+            let rest = &self.outgoing[self.sent..];
+            let mut size = 0;
+            sender.publish(ring, place, |body| {
+                size = rest.len().min(8 * (body.len() - 1));
+                let head = ReplyHead { size, member: self.number, generation: self.generation };
+                // Relaxed: published by the Release in `publish`.
+                body[0].store(head.pack(), Ordering::Relaxed);
+                copy_in(&rest[..size], &body[1..]);
+            });
+            self.sent += size;
+        }
+        let went = self.sent > before && !self.gone;
+        if self.sent == self.outgoing.len() {
+            self.sent = 0;
+            self.outgoing.clear();
+            if self.outgoing.capacity() > BUFFER_KEPT_MAX {
+                self.outgoing = Vec::new();
+            }
+        }
+        went
+    }
+
+    /// Ends its connection: tells it why, and serves it no more. It may still write to the rings, as long as its own
+    /// end of the socket is open.
+    pub fn retire(&mut self, end: End, shared: &Shared) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(end);
+        self.forget(shared);
+        shared.statistics.count_end(end);
+        end.say_goodbye(&self.socket);
+        // Its reading side only: that its end is closed too, we have to see to believe.
+        let _ = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Write);
+    }
+
+    /// Its socket is closed. What it had published is still executed, unless it was retired before.
+    pub fn depart(&mut self, shared: &Shared) {
+        self.gone = true;
+        if self.ended.is_none() {
+            shared.statistics.count_end(End::Gone);
+        }
+    }
+
+    /// Drops what it has asked and would be answered.
+    pub fn forget(&mut self, shared: &Shared) {
+        self.count(0, shared);
+        self.early.clear();
+        (self.incoming, self.parsed) = (Vec::new(), 0);
+        (self.outgoing, self.sent) = (Vec::new(), 0);
+        self.again = None;
+    }
+}
