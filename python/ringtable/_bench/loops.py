@@ -127,20 +127,17 @@ def payload_keys(size: int) -> list[bytes]:
 
 def classic(client: Client, door: Door, outer: int, seed: int, server_pid: int) -> ClassicRun:
     """Inserts, reads and deletes keys, `outer` times, in Rust. Clients at the same time need seeds of their own."""
+    options: dict[str, Any] = {"reads": door.reads, "transport": door.transport}
     server_ns = probe.cpu_ns(server_pid)
-    figures = _ringtable.classic_client(door.url, outer, INNER, seed=seed + client.index, **classic_options(door))
+    figures = _ringtable.classic_client(door.url, outer, INNER, seed=seed + client.index, **options)
     server_ns = probe.cpu_ns(server_pid) - server_ns
     return ClassicRun(figures["seconds"], figures["user_s"], figures["system_s"], server_ns / 1e9)
 
 
 def classic_endless(client: Client, door: Door, seed: int) -> None:
     """The same without end, until the parent calls again."""
-    options = classic_options(door)
+    options: dict[str, Any] = {"reads": door.reads, "transport": door.transport}
     until_called(client, lambda: _ringtable.classic_client(door.url, 0, INNER, seed=seed + client.index, **options))
-
-
-def classic_options(door: Door) -> dict[str, Any]:
-    return {"reads": door.reads} | ({} if door.transport == "auto" else {"transport": door.transport})
 
 
 # Timed loops

@@ -38,7 +38,7 @@ class Way:
 EVERY_WAY = (
     Way(
         "shared",
-        "the classic: one request ring and one broadcast response ring for all",
+        "the classic topology, built anew: one request ring and one broadcast response ring for all",
         topology="shared",
         transport_expected="rings",
     ),
