@@ -197,12 +197,13 @@ def footer(results: Results) -> Iterator[str]:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    return element("p", escape(text), **({"class_": kind} if kind else {}))
+    return element("p", prose(text), **({"class_": kind} if kind else {}))
 
 
 def prose(text: str) -> str:
-    """Escaped, with numbers that keep their units when a line is broken."""
-    return re.sub(r"(\d) (?=(?:%|[mnµ]?s|[kM]?/s|GB/s|[KM]iB)(?!\w))", "\\1\u00a0", escape(text))
+    """Escaped, with code set as code, and numbers that keep their units when a line is broken."""
+    text = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+    return re.sub(r"(\d) (?=(?:%|[mnµ]?s|[kM]?/s|GB/s|[KM]iB)(?!\w))", "\\1\u00a0", text)
 
 
 def figure(title: str, note: str, drawing: str) -> str:

@@ -25,8 +25,9 @@ TMPFS = Path("/dev/shm")
 
 
 def temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for sockets and files of one run, in memory if there is such a place."""
-    return tempfile.TemporaryDirectory(prefix="ringtable-bench-", dir=TMPFS if TMPFS.is_dir() else None)
+    """A folder for sockets and files of one run, in memory unless $TMPDIR says otherwise."""
+    elsewhere = "TMPDIR" in os.environ or not TMPFS.is_dir()
+    return tempfile.TemporaryDirectory(prefix="ringtable-bench-", dir=None if elsewhere else TMPFS)
 
 
 class ServerProcess:
@@ -44,6 +45,7 @@ class ServerProcess:
                 stderr=self._errors,
                 process_group=0,
             )
+            _RUNNING.append(self)
         try:
             self._wait_until_ready(ready)
         except BaseException:
@@ -78,6 +80,8 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Ends it: asks first, then forces."""
+        if self not in _RUNNING:
+            return
         self.process.terminate()
         try:
             self.process.wait(STOP_S_MAX)
@@ -87,6 +91,16 @@ class ServerProcess:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._errors.close()
+        _RUNNING.remove(self)
+
+
+_RUNNING: list[ServerProcess] = []
+
+
+def stop_all() -> None:
+    """Ends the servers that are still there: an interrupt may come between a start and the block that would end it."""
+    for server in list(_RUNNING):
+        server.stop()
 
 
 def accepts(path: Path) -> bool:

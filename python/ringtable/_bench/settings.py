@@ -44,10 +44,10 @@ FULL = Settings(
 )
 QUICK = Settings(
     scenario_rounds=3,
-    scenario_runs=4,
+    scenario_runs=5,
     scenario_turn_s=0.8,
     scaling_rounds=3,
-    scaling_loop_s=0.08,
+    scaling_loop_s=0.1,
     payload_rounds=3,
-    payload_loop_s=0.05,
+    payload_loop_s=0.08,
 )

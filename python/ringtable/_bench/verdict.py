@@ -194,19 +194,20 @@ def ratios(results: Results, way: str) -> list[str]:
     for one, other in COMPARED:
         figures, reference = results.scenario(one.name, way), results.scenario(other.name, way)
         if figures and reference and figures.seconds and reference.seconds:
-            kind, ratio = faster_or_slower(compare(reference.ms, figures.ms))
-            lines.append(f"{one.title} is {kind} than {other.title}: {ratio}")
+            kind, ratio, noise = faster_or_slower(compare(reference.ms, figures.ms))
+            lines.append(f"{one.title} is {kind} than {other.title}: {ratio}{noise}")
     for scenario in (ALONE_ST, MANY_ST, MANY_MT):
         if speed := beside_classic(results, scenario, way):
-            kind, ratio = faster_or_slower(speed)
-            lines.append(f"{way} is {kind} than {CLASSIC}, {scenario.title}: {ratio}")
+            kind, ratio, noise = faster_or_slower(speed)
+            where = f" with {scenario.title}" if scenario.background else f", {scenario.title}"
+            lines.append(f"{way} is {ratio} {kind} than {CLASSIC}{where}{noise}")
     return lines
 
 
-def faster_or_slower(speed: Comparison) -> tuple[str, str]:
-    """The word, and by how much."""
+def faster_or_slower(speed: Comparison) -> tuple[str, str, str]:
+    """The word, by how much, and whether it may be chance."""
     kind, ratio = ("faster", speed.ratio) if speed.ratio >= 1 else ("slower", 1 / speed.ratio)
-    return kind, wording.times(ratio) + (f" ({NOISE})" if speed.noise else "")
+    return kind, wording.times(ratio), f" ({NOISE})" if speed.noise else ""
 
 
 # Scaling

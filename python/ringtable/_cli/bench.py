@@ -15,7 +15,7 @@ from ringtable._bench import machine, page, payloads, peers, scaling, scenarios,
 from ringtable._bench.bench import Bench
 from ringtable._bench.crew import Crew
 from ringtable._bench.peers import PEERS
-from ringtable._bench.processes import CONTEXT, temporary_folder
+from ringtable._bench.processes import CONTEXT, stop_all, temporary_folder
 from ringtable._bench.results import Results
 from ringtable._bench.settings import FULL, QUICK, Settings
 from ringtable._bench.ways import WAYS
@@ -76,6 +76,8 @@ def bench(
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(INTERRUPTED_STATUS)
+    finally:
+        stop_all()
     reports = {file: text for file, text in ((json, Results.to_json), (csv, table.render), (html, page.render)) if file}
     # Before anything is shown: whoever reads that may go away in the middle of it.
     for file, text in reports.items():
