@@ -4,12 +4,16 @@ import array
 import math
 import pickle
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import ringtable
 from ringtable import Server, Table
 from support import wait_until
+
+if TYPE_CHECKING:
+    from ringtable._types import Topology
 
 # Around the sizes at which something changes: a word, a size class, the pin limit, a lane's ring, many rings.
 VALUE_SIZES = [0, 1, 7, 8, 9, 63, 64, 65, 4_095, 4_096, 4_097, 65_535, 131_072, 131_073, 1_048_579, 8 << 20]
@@ -17,18 +21,27 @@ VALUE_SIZES = [0, 1, 7, 8, 9, 63, 64, 65, 4_095, 4_096, 4_097, 65_535, 131_072, 
 BURST = 10_000
 
 
-@pytest.fixture(params=["lane, direct reads", "lane, reads through the server", "socket", "tcp"])
-def table(request: pytest.FixtureRequest, server: Server) -> Iterator[Table]:
-    match request.param:
-        case "lane, direct reads":
-            table = Table(transport="lane")
-        case "lane, reads through the server":
-            table = Table(transport="lane", reads="server")
-        case "tcp":
-            table = Table(server.tcp or "")
-        case _:
-            table = Table(transport="socket")
-    with table:
+WAYS: dict[str, tuple["Topology", dict[str, Any]]] = {
+    "lane, direct reads": ("lanes", {"transport": "lane"}),
+    "lane, reads through the server": ("lanes", {"transport": "lane", "reads": "server"}),
+    "shared rings, direct reads": ("shared", {"transport": "rings"}),
+    "shared rings, reads through the server": ("shared", {"transport": "rings", "reads": "server"}),
+    "sharded rings, direct reads": ("sharded", {"transport": "rings"}),
+    "sharded rings, reads through the server": ("sharded", {"transport": "rings", "reads": "server"}),
+    "socket": ("lanes", {"transport": "socket"}),
+    "socket of a server with rings": ("shared", {"transport": "socket"}),
+    "tcp": ("lanes", {}),
+}
+
+
+@pytest.fixture(params=WAYS)
+def table(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Table]:
+    topology, options = WAYS[request.param]
+    tcp = "127.0.0.1:0" if request.param == "tcp" else None
+    with (
+        Server(workers=2, max_memory="256MiB", topology=topology, tcp=tcp) as server,
+        Table(server.tcp or "default", **options) as table,
+    ):
         yield table
 
 
@@ -324,7 +337,7 @@ def test_deleting_while_iterating(table: Table) -> None:
     assert len(table) == 0
 
 
-def test_a_table_is_equal_to_itself_alone(table: Table, server: Server) -> None:
+def test_a_table_is_equal_to_itself_alone(table: Table) -> None:
     with Table() as other:
         assert table == table
         assert table != other

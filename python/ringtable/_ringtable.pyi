@@ -19,6 +19,7 @@ __all__ = [
     "VALUE_SIZE_MAX",
     "WORKERS_MAX",
     "Histogram",
+    "Profiler",
     "ServerCore",
     "TableCore",
     "__version__",
@@ -140,6 +141,18 @@ class Histogram:
     def to_bytes(self) -> bytes: ...
     @staticmethod
     def from_bytes(data: bytes, /) -> Histogram: ...
+
+@final
+class Profiler:
+    """A running profile of this process: samples of all its threads, in proportion to the CPU time they use."""
+
+    def __new__(cls, hz: int) -> Self: ...
+    def stop(self) -> tuple[list[tuple[list[tuple[str, str]], int]], int]:
+        """Stop, and return the stacks with their counts, and the number of samples that found no room.
+
+        A stack is a list of functions with their source files, the outermost first; an unknown function is "", with the
+        file that is mapped there.
+        """
 
 def classic_client(
     address: str,

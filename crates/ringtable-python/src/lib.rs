@@ -6,6 +6,7 @@
 mod convert;
 mod errors;
 mod histogram;
+mod profile;
 mod server;
 mod table;
 
@@ -18,6 +19,8 @@ mod _ringtable {
 
     #[pymodule_export]
     use super::histogram::Histogram;
+    #[pymodule_export]
+    use super::profile::Profiler;
     #[pymodule_export]
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]

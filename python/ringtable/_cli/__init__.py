@@ -5,6 +5,7 @@ client.py   client (the classic client, and the printing of the table)
 quick.py    get, set, del, stats
 demo.py     demo
 bench.py    bench
+profile.py  profile
 """
 
 import os
@@ -37,6 +38,9 @@ app.command(
     "ringtable._cli.demo:demo", help="Count the words of Python's standard library with eight processes; measure."
 )
 app.command("ringtable._cli.bench:bench", help="Measure the classic topology and its successors on this machine.")
+app.command(
+    "ringtable._cli.profile:profile", help="Show where the CPU time of a server and a client goes, with flame graphs."
+)
 
 
 def main() -> None:

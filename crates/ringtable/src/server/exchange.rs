@@ -347,7 +347,7 @@ impl Station {
             *active += 1;
         }
         let accepted = match sensible {
-            true => member.accept(head, &self.piece, exchange.geometry.slots, now_ns),
+            true => member.accept(head, &self.piece, now_ns),
             false => Err(End::Slot),
         };
         match accepted {

@@ -21,12 +21,17 @@ use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::sync::{Ordering, copy_in};
 
+/// Pieces that came too early, above which workers take no more until the one ahead of them is here: another worker has
+/// it in hand, and may have lost its processor. (Each of the others may have one in hand, too, and bring one more before
+/// it notices.)
+const EARLY_MAX: usize = 64;
+
 /// What a member's turn came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turn {
     /// Replies were sent.
     pub sent: bool,
-    /// Replies wait for room.
+    /// Replies wait for room, or too many pieces for those ahead of them: nothing more should be taken.
     pub blocked: bool,
     /// It should have another turn, whether it sends anything or not.
     pub more: bool,
@@ -94,10 +99,10 @@ impl Member {
         self.again.is_some()
     }
 
-    /// Takes a piece that was sent by this member, of a ring of `slots` slots.
-    pub fn accept(&mut self, head: RequestHead, piece: &[u8], slots: usize, now_ns: u64) -> Result<(), End> {
+    /// Takes a piece that was sent by this member.
+    pub fn accept(&mut self, head: RequestHead, piece: &[u8], now_ns: u64) -> Result<(), End> {
         let ahead = head.sequence.wrapping_sub(self.sequence);
-        if ahead as usize > slots {
+        if ahead as usize > EARLY_MAX + 2 * limits::WORKERS_MAX {
             return Err(End::Slot);
         }
         if ahead > 0 {
@@ -134,8 +139,11 @@ impl Member {
     /// Executes what has arrived, as far as its replies find room, and sends them.
     pub fn turn(&mut self, bench: &mut Bench, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
         let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
-        let mut requests = 0;
-        while requests < limits::TURN_REQUESTS_MAX && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX {
+        let (mut requests, mut hungry) = (0, false);
+        while !hungry
+            && requests < limits::TURN_REQUESTS_MAX
+            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
+        {
             if let Some((record, progress)) = self.again.take() {
                 let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
                 if executed.effect == Effect::Again {
@@ -145,16 +153,18 @@ impl Member {
                 continue;
             }
             let rest = &self.incoming[self.parsed..];
-            let Some(word) = rest.first_chunk::<8>() else { break };
-            let size = record::record_size(u64::from_ne_bytes(*word), limits::REQUEST_SIZE_MAX);
-            let size = size.map_err(|_| End::Record)?;
-            let Some(record) = rest.get(..size) else { break };
+            let size = rest.first_chunk::<8>().map(|word| u64::from_ne_bytes(*word));
+            let size = size.map(|word| record::record_size(word, limits::REQUEST_SIZE_MAX)).transpose();
+            let Some(record) = size.map_err(|_| End::Record)?.and_then(|size| rest.get(..size)) else {
+                hungry = true;
+                continue;
+            };
             requests += 1;
             let executed = bench.execute_record(record, &mut self.outgoing, 0)?;
             if executed.effect == Effect::Again {
                 self.again = Some((record.to_vec(), executed.progress));
             }
-            self.parsed += size;
+            self.parsed += record.len();
             if executed.effect == Effect::Close {
                 // The last reply has to leave before the connection does.
                 self.send(sender, ring);
@@ -162,8 +172,8 @@ impl Member {
             }
         }
         turn.sent |= self.send(sender, ring);
-        turn.blocked = !self.outgoing.is_empty();
-        turn.more = self.again.is_some() || requests == limits::TURN_REQUESTS_MAX || !self.early.is_empty();
+        turn.blocked = !self.outgoing.is_empty() || self.early.len() >= EARLY_MAX;
+        turn.more = !hungry || !self.early.is_empty();
         self.tidy(bench)?;
         Ok(turn)
     }
