@@ -39,6 +39,10 @@ class Bench:
             subject = start(Path(folder))
             try:
                 yield subject
+            except BaseException:
+                # Before the server goes: the clients would only complain about that.
+                self.crew.kill()
+                raise
             finally:
                 subject.stop()
 

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +28,16 @@ def temporary_folder() -> "tempfile.TemporaryDirectory[str]":
     """A folder for sockets and files of one run, in memory unless $TMPDIR says otherwise."""
     elsewhere = "TMPDIR" in os.environ or not TMPFS.is_dir()
     return tempfile.TemporaryDirectory(prefix="ringtable-bench-", dir=None if elsewhere else TMPFS)
+
+
+def start_forkserver(preload: list[str]) -> None:
+    """Starts the process that clients are forked from, out of reach of Ctrl-C also while it starts."""
+    CONTEXT.set_forkserver_preload(preload)
+    # One after the other: starting the first one lets SIGINT through again.
+    with interrupts_held_back():
+        resource_tracker.ensure_running()
+    with interrupts_held_back():
+        forkserver.ensure_running()
 
 
 class ServerProcess:

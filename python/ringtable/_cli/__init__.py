@@ -50,6 +50,9 @@ def main() -> None:
     except Error as error:
         print(f"ringtable: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        # Commands have their own way to end; this one came while their modules were imported.
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has had enough. Python would complain again when it flushes at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from ringtable._bench import machine, page, payloads, peers, scaling, scenarios,
 from ringtable._bench.bench import Bench
 from ringtable._bench.crew import Crew
 from ringtable._bench.peers import PEERS
-from ringtable._bench.processes import CONTEXT, stop_all, temporary_folder
+from ringtable._bench.processes import start_forkserver, stop_all, temporary_folder
 from ringtable._bench.results import Results
 from ringtable._bench.settings import FULL, QUICK, Settings
 from ringtable._bench.ways import WAYS
@@ -107,7 +107,7 @@ def measure(console: Console, settings: Settings, parts: list[str], ways: list[s
         peers.check_installed(name)
     started = time.monotonic()
     about = {name: WAYS[name].about for name in ways} | {name: PEERS[name].version() for name in others}
-    CONTEXT.set_forkserver_preload(["ringtable._bench.loops"])
+    start_forkserver(["ringtable._bench.loops"])
     with temporary_folder() as folder, progress_bar(console) as bar:
         task = bar.add_task("starting", total=None)
 
