@@ -348,6 +348,13 @@ def test_the_verdict_when_lanes_lose() -> None:
     assert "nowhere" not in text
 
 
+def test_many_losses_are_told_in_short() -> None:
+    times: Times = {name: {"lanes": [float(factor)] * 3, "unix": [1.0] * 3} for factor, name in enumerate(SCENARIOS, 1)}
+    text = sentences(made_up(times), "The seven scenarios")
+    assert "lanes loses to unix in 6 of 7 cases, the least in 2 visitors at 1 thread (2.00 ms, unix 1.00 ms," in text
+    assert "the most in alone at 16 threads (7.00 ms, unix 1.00 ms, 7.00x)." in text
+
+
 def test_the_ratios_are_worded_as_in_the_analysis() -> None:
     times: Times = {
         ALONE_ST.name: {"shared": [18.9] * 3, "lanes": [2] * 3},

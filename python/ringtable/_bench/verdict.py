@@ -64,7 +64,7 @@ class Contest:
             )
         return result + "."
 
-    def losses(self, name: str, rivals: Sequence[str]) -> str | None:
+    def loss(self, name: str, rivals: Sequence[str]) -> "Loss | None":
         """By how much `name` loses to the best of these rivals, if it does."""
         better = [
             rival
@@ -74,8 +74,22 @@ class Contest:
         if not better:
             return None
         winner = better[0]
-        factor = wording.times(self.factor(winner, name))
-        return f"{self.what} ({self.median(name)}, {winner} {self.median(winner)}, {factor})"
+        factor = self.factor(winner, name)
+        medians = f"{self.median(name)}, {winner} {self.median(winner)}"
+        return Loss(winner, factor, f"{self.what} ({medians}, {wording.times(factor)})")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """That one thing was done better in another way."""
+
+    winner: str
+    factor: float
+    text: str
+
+
+LOSSES_MAX = 4
+"""More than so many are told in short."""
 
 
 def verdict(results: Results) -> list[Paragraph]:
@@ -180,12 +194,19 @@ def loss_sentences(contests: list[Contest]) -> Iterator[str]:
         taking_part = [contest for contest in contests if name in contest.entries]
         rivals = [*dict.fromkeys(rival for contest in taking_part for rival in contest.entries if rival not in LANES)]
         if rivals:
-            losses = [loss for contest in taking_part if (loss := contest.losses(name, rivals))]
-            yield (
-                f"{name} loses here: {'; '.join(losses)}."
-                if losses
-                else f"{name} is nowhere here slower than {wording.listing(rivals)} beyond noise."
-            )
+            losses = [loss for contest in taking_part if (loss := contest.loss(name, rivals))]
+            yield loss_sentence(name, losses, len(taking_part), rivals)
+
+
+def loss_sentence(name: str, losses: Sequence[Loss], cases: int, rivals: Sequence[str]) -> str:
+    if not losses:
+        return f"{name} is nowhere here slower than {wording.listing(rivals)} beyond noise."
+    if len(losses) <= LOSSES_MAX:
+        return f"{name} loses here: {'; '.join(loss.text for loss in losses)}."
+    winners = wording.listing(list(dict.fromkeys(loss.winner for loss in losses)))
+    least, *_, most = sorted(losses, key=lambda loss: loss.factor)
+    ends = f"the least in {least.text}, the most in {most.text}"
+    return f"{name} loses to {winners} in {len(losses)} of {cases} cases, {ends}."
 
 
 def ratios(results: Results, way: str) -> list[str]:
