@@ -181,7 +181,7 @@ def grouped_bars(title: str, groups: Sequence[Group], high: float, show: Show) -
             label_x = end
             if reference is not None:
                 at = left + (right - left) * reference / high
-                drawing.line(at, y, at, y + thin, class_="reference")
+                drawing.rectangle(at - 1.5, y, 3.0, thin, class_="reference")
                 if -4 < at - end < 34:
                     label_x = at
             drawing.text(label_x + 6, y + thin / 2 + 3.5, show(value), class_="small value")
