@@ -16,6 +16,7 @@
 
     Processes
     test_processes.py       fork, spawn, pickle, threads; readers beside writers
+    test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
     test_sealing.py         what a client cannot do to the table
     test_growth.py          growth under writers and readers

@@ -187,7 +187,7 @@ def test_a_lane_is_refused_by_the_server(address: str) -> None:
     with RawConnection(("127.0.0.1", port_of(address))) as connection, ringtable.connect() as table:
         lanes = table.stats()["lanes"]
         refusal = connection.command(*(word.encode() for word in lane_request()))
-        assert str(refusal).startswith("ERR a lane needs a unix socket")
+        assert str(refusal).startswith("ERR lanes, rings and watches need a unix socket")
         assert connection.command(b"SET", b"key", b"value") == b"OK"
         assert table["key"] == b"value"
         assert table.stats()["lanes"] == lanes

@@ -1,6 +1,7 @@
 """A hash table that every process of a machine shares, read in place.
 
-`Server` runs one, `connect` reaches one: `Table` is the mapping that it returns. Everything raised is an `Error`.
+`Server` runs one, `connect` reaches one: `Table` is the mapping that it returns, `Table.watch` tells of its changes.
+Everything raised is an `Error`.
 """
 
 from ringtable._errors import (
@@ -25,6 +26,7 @@ from ringtable._pipeline import Pipeline
 from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, __version__
 from ringtable._server import Server
 from ringtable._table import Table, connect
+from ringtable._watch import Event, Lagged, Watch
 
 __all__ = [
     "KEY_SIZE_MAX",
@@ -32,9 +34,11 @@ __all__ = [
     "Closed",
     "CommandError",
     "Error",
+    "Event",
     "Expelled",
     "InvalidOption",
     "KeyTooLong",
+    "Lagged",
     "NotAnInteger",
     "OutOfMemory",
     "Pipeline",
@@ -48,6 +52,7 @@ __all__ = [
     "TooManyClients",
     "ValueTooLarge",
     "VersionMismatch",
+    "Watch",
     "__version__",
     "connect",
 ]

@@ -8,7 +8,7 @@
     ├── TooManyClients   (ConnectionError)  the server has no room for another client
     ├── VersionMismatch                     client and server were built from different layouts
     ├── ProtocolError                       the other side broke the protocol; the connection is closed
-    ├── Timeout          (TimeoutError)     the server did not answer in time; the request may still be executed
+    ├── Timeout          (TimeoutError)     no answer in time, and the request may still be executed; or no event
     ├── Closed           (ValueError)       the table was closed by this process
     ├── KeyTooLong       (ValueError)       the key is longer than a key may be
     ├── ValueTooLarge    (ValueError)       the value is larger than a value may be
@@ -59,11 +59,14 @@ class ProtocolError(Error):
 
 
 class Timeout(Error, TimeoutError):
-    """The server did not answer within the table's timeout. It may still execute the request."""
+    """The server did not answer in time, and may still execute the request. Or a watch had no event."""
 
 
 class Closed(Error, ValueError):
-    """The table was used after `close`, or another thread closed it during the call, which may have been executed."""
+    """The table was used after `close`, or another thread closed it during the call, which may have been executed.
+
+    In a forked child also for the parent's watch, which is not the child's.
+    """
 
 
 class KeyTooLong(Error, ValueError):

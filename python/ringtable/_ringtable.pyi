@@ -22,11 +22,13 @@ __all__ = [
     "Profiler",
     "ServerCore",
     "TableCore",
+    "WatchCore",
     "__version__",
     "classic_client",
     "lane_request",
     "rings_request",
     "socket_path",
+    "watch_request",
 ]
 
 KEY_SIZE_MAX: int
@@ -154,6 +156,26 @@ class Profiler:
         file that is mapped there.
         """
 
+@final
+class WatchCore:
+    """What `ringtable.Watch` reads from: changes in batches, each of them a kind, a key, a version and a size.
+
+    Where events were missed, the kind is "lagged", and their number stands in place of the version.
+    """
+
+    def __new__(
+        cls, address: str, prefix: Key, *, connect_timeout: float | None = None, timeout: float | None = None
+    ) -> Self: ...
+    @property
+    def timeout(self) -> float | None: ...
+    def wait(self) -> list[tuple[str, bytes, int, int]]: ...
+    def timed_out(self) -> Exception: ...
+    def take(self) -> list[tuple[str, bytes, int, int]]: ...
+    def arm(self) -> bool: ...
+    def disarm(self) -> None: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
 def classic_client(
     address: str,
     outer: int,
@@ -174,3 +196,6 @@ def rings_request() -> list[str]:
 
 def socket_path(name: str) -> str:
     """Return the path of the socket that a server of this name has, also where there is none; a path stays as it is."""
+
+def watch_request() -> list[str]:
+    """Return the words of the request that makes a socket's connection a watch, for programs that do so by hand."""

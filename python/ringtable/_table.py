@@ -6,8 +6,10 @@ from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMappi
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
+from ringtable._errors import Closed, InvalidOption
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import TableCore
+from ringtable._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -142,6 +144,30 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     def pipeline(self) -> Pipeline:
         """Return a recorder that sends many commands in one round trip."""
         return Pipeline(self)
+
+    def watch(self, prefix: Key = b"", *, timeout: float | None = None) -> Watch:
+        """Watch the keys that begin with `prefix`, and return an iterator, plain and async, of what happens to them.
+
+        Whatever is written after this has returned is seen, by whichever process. The watch is a connection of its own,
+        and counts as a client of the server; close it, or use it in a `with` statement. See `Watch`.
+
+        Args:
+            prefix: What the keys begin with; all keys, if it is empty.
+            timeout: Seconds to wait at most for one event; `None` for no limit.
+
+        Raises:
+            OutOfMemory: The server's memory has no room for the events, which the first watch asks for.
+            InvalidOption: This table is connected over a socket; events are read out of shared memory.
+            TooManyClients: The server has no room for another client.
+        """
+        if self.closed:
+            raise Closed("this table was closed: connect again")
+        if self.transport == "socket":
+            raise InvalidOption(
+                "a watch reads events out of shared memory, and this table is connected over a socket: connect with "
+                "transport='lane'"
+            )
+        return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout)
 
     def stats(self) -> Stats:
         """Return the server's counters by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""

@@ -34,7 +34,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::KeyTooLong(_) => "KeyTooLong",
         Error::ValueTooLarge(_) => "ValueTooLarge",
         Error::NoRoom(_) => "OutOfMemory",
-        Error::Closed => "Closed",
+        Error::Closed | Error::WatchClosed => "Closed",
         Error::Refused(message) => return refusal(py, message),
         _ => "Error",
     };

@@ -9,6 +9,7 @@ mod histogram;
 mod profile;
 mod server;
 mod table;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -25,6 +26,8 @@ mod _ringtable {
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
     use super::table::{TableCore, classic_client, lane_request, rings_request};
+    #[pymodule_export]
+    use super::watch::{WatchCore, watch_request};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

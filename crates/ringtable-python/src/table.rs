@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
 use ringtable::limits;
+use ringtable::table::Pairs;
 
 use crate::convert::{self, BytesSink, LargeSink, waiting};
 use crate::errors;
@@ -380,8 +381,9 @@ impl TableCore {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
         let key = convert::key(key)?;
-        let pairs = self.wait(py, |client, patience| client.read_bucket(key, patience))?;
-        Ok(pairs.iter().map(|pair| (PyBytes::new(py, &pair.key), PyBytes::new(py, &pair.value))).collect())
+        let mut pairs = Pairs::default();
+        self.wait(py, |client, patience| client.read_bucket(key, &mut pairs, patience))?;
+        Ok(pairs.iter().map(|pair| (PyBytes::new(py, pair.key), PyBytes::new(py, pair.value))).collect())
     }
 
     /// Go on with a walk over all keys: return the next cursor (0 at the end) and some keys. Begin with cursor 0.

@@ -23,6 +23,15 @@ pub const MAX_MEMORY_MIN: u64 = 4 << 20;
 /// Largest table segment, in bytes.
 pub const MAX_MEMORY_MAX: u64 = 1 << 44;
 
+/// The ring of events takes one part of so many of the table segment, within the limits below.
+pub const EVENT_RING_SHARE: usize = 64;
+/// Smallest ring of events, in bytes; a power of two. Three events with the longest key have to fit.
+pub const EVENT_RING_SIZE_MIN: usize = 256 << 10;
+/// Largest ring of events, in bytes; a power of two.
+pub const EVENT_RING_SIZE_MAX: usize = 16 << 20;
+/// Events that a watcher takes at once.
+pub const EVENT_BATCH_MAX: usize = 1_024;
+
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
 /// Pin slots of a client.

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::{Client, Error, NUMBERS, Patience, Reads, Writes, bucket};
+use crate::table::Pairs;
 
 /// What a run has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +70,8 @@ fn run_once(
     let pairs: Vec<(&[u8], &[u8])> = items.iter().map(|(key, value)| (&key[..], &value[..])).collect();
     client.set_many(&pairs, None, patience)?;
 
-    let check = |index: usize, found: &[super::Pair]| {
+    let mut found = Pairs::default();
+    let check = |index: usize, found: &Pairs| {
         let (key, value) = pairs[index];
         match found.iter().find(|pair| pair.key == key) {
             Some(pair) if pair.value == value => Ok(()),
@@ -79,7 +81,8 @@ fn run_once(
     };
     if client.options.reads == Reads::Direct && client.reads_in_place() {
         for (index, (key, _)) in pairs.iter().enumerate() {
-            check(index, &client.read_bucket(key, patience)?)?;
+            client.read_bucket(key, &mut found, patience)?;
+            check(index, &found)?;
         }
     } else {
         let mut outcome = Ok(());
@@ -88,7 +91,8 @@ fn run_once(
             |link, index, patience| link.push(NUMBERS.ring_bucket, &[pairs[index].0], patience),
             patience,
             |index, reply| {
-                let found = bucket(reply)?;
+                found.clear();
+                bucket(reply, &mut found)?;
                 if outcome.is_ok() {
                     outcome = check(index, &found);
                 }

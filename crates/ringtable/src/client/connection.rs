@@ -260,7 +260,7 @@ pub(super) fn system<T>(doing: &'static str, result: std::io::Result<T>) -> Resu
 }
 
 /// Asks for shared memory. Returns the server's words, and what it passed.
-fn upgrade(
+pub(super) fn upgrade(
     plain: &mut SocketLink,
     request: &[String; 3],
     patience: &mut Patience<'_>,

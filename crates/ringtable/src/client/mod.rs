@@ -5,6 +5,7 @@
 //! - [`link`]: requests out, replies in, in order, over any transport: [`lane`], [`rings`] or [`socket`],
 //! - [`waiting`]: how long to spin for an answer in shared memory, and when to sleep,
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
+//! - [`watch`]: the table's changes, over a connection of its own,
 //! - [`classic`]: the classic client's loop.
 //!
 //! # Invariants
@@ -27,6 +28,7 @@ mod link;
 mod rings;
 mod socket;
 mod waiting;
+pub mod watch;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -37,8 +39,8 @@ use crate::command::{self, arguments::parse_integer};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
-use crate::table::Lookup;
-use crate::table::reader::{Pair, Reader, Sink, Want};
+use crate::table::reader::{Reader, Sink};
+use crate::table::{Lookup, Pairs, Want};
 use connection::{Connection, ForkCell};
 use link::Link;
 
@@ -101,7 +103,7 @@ pub enum Error {
         error: io::Error,
     },
     /// Shared memory is asked for where there can be none.
-    #[error("lanes and rings need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
+    #[error("lanes, rings and watches need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
     NoSharedMemory(Location),
     /// The server is gone, or has ended this connection.
     #[error("the server is gone: {0}")]
@@ -139,6 +141,9 @@ pub enum Error {
     /// The client was closed.
     #[error("this table was closed: connect again")]
     Closed,
+    /// The watch was closed, or is that of the parent process.
+    #[error("this watch was closed, or belongs to the process that this one was forked from: watch anew")]
+    WatchClosed,
     /// The system refuses something.
     #[error("{doing}: {error}")]
     System {
@@ -552,19 +557,19 @@ impl Client {
         }
     }
 
-    /// All entries of the bucket that a key falls in.
+    /// All entries of the bucket that a key falls in, into `out`.
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn read_bucket(&self, key: &[u8], patience: Patience<'_>) -> Result<Vec<Pair>, Error> {
+    pub fn read_bucket(&self, key: &[u8], out: &mut Pairs, patience: Patience<'_>) -> Result<(), Error> {
         check_key(key)?;
-        if let Some(reader) = self.direct(Keys::Many, patience)? {
-            let mut pairs = Vec::new();
-            if reader.read_bucket(key, Want::Values, wall_ms, &mut pairs).is_ok() {
-                return Ok(pairs);
-            }
+        out.clear();
+        if let Some(reader) = self.direct(Keys::Many, patience)?
+            && reader.read_bucket(key, Want::Values, wall_ms, out).is_ok()
+        {
+            return Ok(());
         }
-        bucket(self.request(NUMBERS.ring_bucket, &[key], patience)?)
+        bucket(self.request(NUMBERS.ring_bucket, &[key], patience)?, out)
     }
 
     /// One step of a walk over all keys, from cursor 0 until it is 0 again. A key that is there all the while comes
@@ -575,7 +580,7 @@ impl Client {
     pub fn scan(&self, cursor: u64, patience: Patience<'_>) -> Result<(u64, Vec<Vec<u8>>), Error> {
         const COUNT: usize = 500;
         if let Some(reader) = self.direct(Keys::Many, patience)? {
-            let (mut pairs, mut next, mut started) = (Vec::new(), cursor, false);
+            let (mut pairs, mut next, mut started) = (Pairs::default(), cursor, false);
             while let Ok(following) = reader.scan(next, Want::Keys, wall_ms, &mut pairs) {
                 (next, started) = (following, true);
                 if next == 0 || pairs.len() >= COUNT {
@@ -584,7 +589,7 @@ impl Client {
             }
             // A bucket too contended to read in place is left to the server, at the next step or right now.
             if started {
-                return Ok((next, pairs.into_iter().map(|pair| pair.key).collect()));
+                return Ok((next, pairs.iter().map(|pair| pair.key.to_vec()).collect()));
             }
         }
         let arguments: [&[u8]; 3] = [&cursor.to_string().into_bytes(), b"COUNT", &COUNT.to_string().into_bytes()];
@@ -803,15 +808,13 @@ fn bytes(reply: Reply) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn bucket(reply: Reply) -> Result<Vec<Pair>, Error> {
+fn bucket(reply: Reply, out: &mut Pairs) -> Result<(), Error> {
     let Reply::Array(parts) = reply else { return Err(unexpected(reply)) };
-    let mut pairs = Vec::with_capacity(parts.len() / 2);
     let mut parts = parts.into_iter();
     while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-        let (key, value) = (bytes(key)?, bytes(value)?);
-        pairs.push(Pair { key, value_size: value.len(), value });
+        out.push(&bytes(key)?, &bytes(value)?);
     }
-    Ok(pairs)
+    Ok(())
 }
 
 /// The figures of `RING.STATS`, by name.

@@ -5,6 +5,7 @@ use super::resp::Protocol;
 use super::{Context, Effect, FINGERPRINT, Refusal};
 use crate::ring::exchange::EXCHANGE_VERSION;
 use crate::ring::lane::LANE_VERSION;
+use crate::table::layout::LAYOUT_VERSION;
 
 /// `PING [message]`
 pub(super) fn ping(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
@@ -84,5 +85,21 @@ fn check_versions(what: &str, version: u64, arguments: Arguments<'_>) -> Result<
             ours[0], ours[1], theirs[0], theirs[1]
         )));
     }
+    Ok(())
+}
+
+/// `RING.WATCH layout-version commands-fingerprint`: upgrades a unix socket to a watch of the table's changes. The
+/// server answers itself, since the answer carries descriptors.
+pub(super) fn ring_watch(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let ours = [LAYOUT_VERSION.to_string(), format!("{:016x}", *FINGERPRINT)];
+    if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
+        let theirs: Vec<_> = arguments.iter().map(String::from_utf8_lossy).collect();
+        return Err(Refusal(format!(
+            "VERSION the server's table has layout version {} (commands {}), the client's version {} (commands {}): \
+             install the same version of ringtable on both sides",
+            ours[0], ours[1], theirs[0], theirs[1]
+        )));
+    }
+    context.effect = Effect::Watch;
     Ok(())
 }

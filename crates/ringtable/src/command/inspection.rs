@@ -4,20 +4,22 @@ use super::arguments::Arguments;
 use super::{Context, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::Want;
+use crate::table::Want;
 
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
 pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let pairs = context.writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms).map_err(|size| {
+    let Context { writer, pairs, reply, .. } = context;
+    pairs.clear();
+    writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms, pairs).map_err(|size| {
         Refusal::err(format_args!(
             "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
             limits::VALUE_SIZE_MAX
         ))
     })?;
-    context.reply.array(2 * pairs.len());
-    for pair in pairs {
-        context.reply.bulk(&pair.key);
-        context.reply.bulk(&pair.value);
+    reply.array(2 * pairs.len());
+    for pair in pairs.iter() {
+        reply.bulk(pair.key);
+        reply.bulk(pair.value);
     }
     Ok(())
 }
@@ -27,27 +29,33 @@ pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -
 pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let start = if arguments.is_empty() { 0 } else { arguments.integer(0)? };
     let mut index = u64::try_from(start).map_err(|_| Refusal::err(format_args!("there is no bucket {start}")))?;
+    let Context { writer, pairs, reply, .. } = context;
+    pairs.clear();
     let (mut buckets, mut size) = (Vec::new(), 0);
     let next = loop {
-        let Some(pairs) = context.writer.read_bucket_at(index, Want::Keys) else { break 0 };
-        size += 8 + pairs.iter().map(|pair| 24 + pair.key.len()).sum::<usize>();
-        if !pairs.is_empty() {
-            buckets.push((index, pairs));
+        let before = pairs.len();
+        if !writer.read_bucket_at(index, Want::Keys, pairs) {
+            break 0;
+        }
+        let found = before..pairs.len();
+        size += 8 + found.clone().map(|place| 24 + pairs.get(place).key.len()).sum::<usize>();
+        if !found.is_empty() {
+            buckets.push((index, found));
         }
         index += 1;
         if size >= limits::DUMP_SIZE_MAX {
             break index;
         }
     };
-    context.reply.array(1 + buckets.len());
-    context.reply.integer(next as i64);
-    for (index, pairs) in buckets {
-        context.reply.array(2);
-        context.reply.integer(index as i64);
-        context.reply.array(2 * pairs.len());
-        for pair in pairs {
-            context.reply.bulk(&pair.key);
-            context.reply.integer(pair.value_size as i64);
+    reply.array(1 + buckets.len());
+    reply.integer(next as i64);
+    for (index, found) in buckets {
+        reply.array(2);
+        reply.integer(index as i64);
+        reply.array(2 * found.len());
+        for pair in found.map(|place| pairs.get(place)) {
+            reply.bulk(pair.key);
+            reply.integer(pair.value_size as i64);
         }
     }
     Ok(())

@@ -7,8 +7,8 @@ use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::{Context, Effect, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::{Found, Presence, Want};
-use crate::table::{Expiry, Guard, Lookup, Outcome};
+use crate::table::reader::{Found, Presence};
+use crate::table::{Expiry, Guard, Lookup, Outcome, Want};
 
 /// Looks a key up into the scratch buffer; removes it if its time has passed.
 fn find(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Found>, Refusal> {
@@ -249,11 +249,13 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
     if count < 1 {
         return Err(Refusal::err("syntax error"));
     }
-    let (mut pairs, mut size, mut steps) = (Vec::new(), 0, 0);
+    let Context { writer, pairs, reply, .. } = context;
+    pairs.clear();
+    let (mut size, mut steps) = (0, 0);
     loop {
         let before = pairs.len();
-        cursor = context.writer.scan(cursor, Want::Keys, wall_ms, &mut pairs);
-        size += pairs[before..].iter().map(|pair| pair.key.len()).sum::<usize>();
+        cursor = writer.scan(cursor, Want::Keys, wall_ms, pairs);
+        size += (before..pairs.len()).map(|place| pairs.get(place).key.len()).sum::<usize>();
         steps += 1;
         // Bounded in buckets too: a table that was emptied has many without entries.
         if cursor == 0
@@ -264,11 +266,11 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
             break;
         }
     }
-    context.reply.array(2);
-    context.reply.bulk(cursor.to_string().as_bytes());
-    context.reply.array(pairs.len());
-    for pair in pairs {
-        context.reply.bulk(&pair.key);
+    reply.array(2);
+    reply.bulk(cursor.to_string().as_bytes());
+    reply.array(pairs.len());
+    for pair in pairs.iter() {
+        reply.bulk(pair.key);
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use reply::ReplyWriter;
 
 use crate::shm::segment::Mapping;
 use crate::table::reader::Buffer;
-use crate::table::{WriteError, Writer};
+use crate::table::{Pairs, WriteError, Writer};
 
 /// One thing that can be asked.
 pub struct Spec {
@@ -75,6 +75,7 @@ pub static COMMANDS: &[Spec] = &[
     spec("RING.BUCKET", 1..=1,      false, inspection::ring_bucket),
     spec("RING.DUMP",   0..=1,      false, inspection::ring_dump),
     spec("RING.STATS",  0..=0,      false, inspection::ring_stats),
+    spec("RING.WATCH",  2..=2,      false, connection::ring_watch),
 ];
 
 /// A number that changes whenever the numbering of commands does (FNV-1a over their names).
@@ -121,6 +122,8 @@ pub enum Effect {
     Lane,
     /// Let the client join the rings of a classic topology; the command has written no reply.
     Rings,
+    /// Answer with a watch; the command has written no reply.
+    Watch,
     /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply.
     Again,
 }
@@ -137,6 +140,8 @@ pub struct Context<'a> {
     pub writer: &'a mut Writer<Mapping>,
     /// A place for values on their way, kept from command to command.
     pub scratch: &'a mut Buffer,
+    /// The same for many entries.
+    pub pairs: &'a mut Pairs,
     /// Where the answer goes.
     pub reply: &'a mut dyn ReplyWriter,
     /// The server around the table.
@@ -173,7 +178,8 @@ impl From<WriteError> for Refusal {
     }
 }
 
-/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`], [`Effect::Rings`] and [`Effect::Again`]).
+/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`], [`Effect::Rings`], [`Effect::Watch`]
+/// and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     let outcome = if spec.arity.contains(&arguments.len()) {

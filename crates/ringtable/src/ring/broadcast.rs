@@ -3,9 +3,9 @@
 //!
 //! # Design
 //!
-//! Free-running positions; slot `p mod count` begins with a sequence word, which is `p + 1` once the message of position
-//! `p` is published. Producers claim positions by a CAS on a tail that is private to their process, write the body, and
-//! publish, each slot on its own: no lock, and no order among producers but that of their claims.
+//! Free-running positions; slot `p mod count` begins with a sequence word, which is `p + 1` once the message of
+//! position `p` is published. Producers claim positions by a CAS on a tail that is private to their process, write the
+//! body, and publish, each slot on its own: no lock, and no order among producers but that of their claims.
 //!
 //! Every reader has a **cursor** on a cache line pair of its own: the next position that it will read, or [`SILENT`]
 //! while it waits for nothing. A slot is written again only when every listening reader's cursor has passed it.

@@ -403,7 +403,7 @@ impl Consumer {
             return done;
         }
         let lap = queue.lap(position);
-        // Relaxed: by the Acquire in `tail` we see what was in the stamp when the tail moved past it, or something later.
+        // Relaxed: by the Acquire in `tail` we see what was in the stamp when the tail moved past it, or something newer.
         let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
         let never_taken = if tail == position {
             // Nobody needs to have come by yet. But the head has passed the slot in the lap before: it is free now,

@@ -12,8 +12,8 @@
 //!
 //! - **Dead** (its socket is closed, I1): its cursor counts no more, its claims are given back, and its number is used
 //!   again once everything that it had published was executed and no worker has a piece of it in hand.
-//! - **Stopped between claim and publish**: its slot is quarantined after [`limits::CLAIM_PATIENCE_NS`]; see `ring::mpmc`
-//!   for why that is not the same as taking it back.
+//! - **Stopped between claim and publish**: its slot is quarantined after [`limits::CLAIM_PATIENCE_NS`]; see
+//!   `ring::mpmc` for why that is not the same as taking it back.
 //! - **Stopped, or slow, while the response ring is full**: who has not moved its cursor for `--laggard-timeout` while
 //!   others waited is expelled: its cursor counts no more and it is told why on its socket, of which the server closes
 //!   its own side only. Its number and its claims remain its own until its side is closed too.

@@ -21,9 +21,9 @@ use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::sync::{Ordering, copy_in};
 
-/// Pieces that came too early, above which workers take no more until the one ahead of them is here: another worker has
-/// it in hand, and may have lost its processor. (Each of the others may have one in hand, too, and bring one more before
-/// it notices.)
+/// Pieces that came too early, above which workers take no more until the one ahead of them is here: another worker
+/// has it in hand, and may have lost its processor. (Each of the others may have one in hand, too, and bring one more
+/// before it notices.)
 const EARLY_MAX: usize = 64;
 
 /// What a member's turn came to.

@@ -5,6 +5,7 @@
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
+//! - [`watch_client`]: a connection that is told of changes,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -15,8 +16,8 @@
 //!   client's connection with a counted reason.
 //! - **I5** No client makes a worker wait: every system call on a client's descriptors is non-blocking, and work per
 //!   turn is bounded.
-//! - **I7** In the classic topologies, where all wait for the slowest, a client that is dead or stopped holds the others
-//!   up for a bounded time at most.
+//! - **I7** In the classic topologies, where all wait for the slowest, a client that is dead or stopped holds the
+//!   others up for a bounded time at most.
 //!
 //! # Threads
 //!
@@ -33,6 +34,7 @@ mod socket_client;
 mod statistics;
 mod topology;
 pub mod wake;
+mod watch_client;
 mod worker;
 
 use std::io;
@@ -123,7 +125,7 @@ pub enum Error {
         unit: &'static str,
     },
     /// A size that has to be a power of two is none.
-    #[error("{option} is {value} {unit}, which is no power of two: take {lower} or {higher}", lower = .value.next_power_of_two() / 2, higher = .value.next_power_of_two())]
+    #[error("{option} is {value} {unit}, which is no power of two; the next one is {}", .value.next_power_of_two())]
     NoPowerOfTwo {
         /// Which.
         option: &'static str,
@@ -176,6 +178,8 @@ struct Shared {
     /// The table as clients get it.
     table_read_only: Descriptor,
     statistics: Statistics,
+    /// Whom to wake when there are events.
+    watchers: watch_client::Registry,
     workers: Vec<worker::Mailbox>,
     topology: Topology,
     exchanges: Vec<Arc<Exchange>>,
@@ -257,6 +261,7 @@ impl Server {
             segment,
             table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
+            watchers: watch_client::Registry::default(),
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,
             exchanges: doing("making the rings", options.topology.exchanges(options))?,

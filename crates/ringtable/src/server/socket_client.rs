@@ -116,10 +116,9 @@ impl SocketClient {
                     if self.progress.is_some() {
                         break;
                     }
-                    if let Effect::Lane | Effect::Rings = effect {
+                    if let Effect::Lane | Effect::Rings | Effect::Watch = effect {
                         match self.upgrade_obstacle(effect, bench.shared.topology) {
-                            None if effect == Effect::Lane => return Ok(Turn::Lane),
-                            None => return Ok(Turn::Rings),
+                            None => return Ok(Turn::Upgrade(effect)),
                             Some(obstacle) => self.writer().error(obstacle),
                         }
                     }
@@ -138,12 +137,12 @@ impl SocketClient {
         Ok(if worked { Turn::Worked } else { Turn::Idle })
     }
 
-    /// Why the socket cannot be given up now, to become the sign of life of a lane or of a member of the rings.
+    /// Why the socket cannot be given up now, to become the sign of life of a lane, a member of the rings or a watch.
     fn upgrade_obstacle(&self, effect: Effect, topology: Topology) -> Option<&'static str> {
         if !self.is_local {
-            Some("ERR lanes and rings need a unix socket, since TCP cannot pass descriptors: connect to the path")
+            Some("ERR lanes, rings and watches need a unix socket, since TCP cannot pass descriptors: use the path")
         } else if self.parsed < self.incoming.len() || !self.outgoing.is_empty() {
-            Some("ERR RING.LANE and RING.RINGS have to wait for the replies to what was sent before them")
+            Some("ERR RING.LANE, RING.RINGS and RING.WATCH have to wait for the replies to what was sent before them")
         } else if effect == Effect::Lane && topology != Topology::Lanes {
             Some("TOPOLOGY this server's clients share rings: join them with RING.RINGS")
         } else if effect == Effect::Rings && topology == Topology::Lanes {
@@ -188,7 +187,7 @@ impl SocketClient {
             Effect::Close => self.closing = true,
             // Its bytes are needed again.
             Effect::Again => return effect,
-            Effect::None | Effect::Lane | Effect::Rings => {}
+            Effect::None | Effect::Lane | Effect::Rings | Effect::Watch => {}
         }
         self.parsed += self.request_size;
         effect

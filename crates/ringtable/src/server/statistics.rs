@@ -54,7 +54,7 @@ impl End {
         let reason = match self {
             Self::Quit | Self::Gone => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
-            Self::Protocol => "PROTOCOL bytes on the socket of a lane",
+            Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Position => "PROTOCOL a position in the lane is out of range",
             Self::Record => "PROTOCOL a malformed record",
             Self::Slot => "PROTOCOL nonsense in a slot of the request queue",
@@ -166,6 +166,8 @@ impl Host for Shared {
             ("clients", clients as u64),
             ("clients_max", self.clients_max as u64),
             ("lanes", load(&statistics.lanes)),
+            ("watchers", self.table.events().watchers() as u64),
+            ("events", self.table.events().count()),
             ("clients_accepted", load(&statistics.clients_accepted)),
             ("clients_refused", load(&statistics.clients_refused)),
             ("accept_failures", load(&statistics.accept_failures)),

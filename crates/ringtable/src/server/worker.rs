@@ -31,6 +31,7 @@ use super::exchange::Station;
 use super::lane_client::{LaneClient, check_silent};
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
+use super::watch_client::WatchClient;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
@@ -41,9 +42,9 @@ use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, lock, spin_loop};
-use crate::table::Writer;
 use crate::table::layout::{H_WORKER_STATES, STRIDE};
 use crate::table::reader::Buffer;
+use crate::table::{Pairs, Writer};
 
 /// Rounds without a request after which a lane is watched by its doorbell only.
 const IDLE_ROUNDS_MAX: u32 = 500;
@@ -119,10 +120,8 @@ pub(super) enum Turn {
     Idle,
     /// Something was done; there may be more.
     Worked,
-    /// The client asks for a lane.
-    Lane,
-    /// The client asks to join the rings of a classic topology.
-    Rings,
+    /// The client asks for what this effect says: a lane, a seat at the rings of a classic topology, or a watch.
+    Upgrade(Effect),
 }
 
 /// What a worker needs to execute requests, whoever sent them.
@@ -131,6 +130,7 @@ pub(super) struct Bench {
     pub shared: Arc<Shared>,
     pub writer: Writer<Mapping>,
     scratch: Buffer,
+    pairs: Pairs,
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
     ranges: Vec<Range<usize>>,
@@ -163,6 +163,7 @@ impl Bench {
         let mut context = Context {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
+            pairs: &mut self.pairs,
             reply,
             host: &*self.shared,
             protocol,
@@ -173,14 +174,18 @@ impl Bench {
         Executed { effect: context.effect, progress: context.progress }
     }
 
-    /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one too.
+    /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one.
     pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Vec<u8>, progress: u64) -> Result<Executed, End> {
         let mut ranges = std::mem::take(&mut self.ranges);
         let executed = record::decode_request(record, &mut ranges).map_err(|_| End::Record).map(|command| {
             let mut writer = RecordWriter::new(outgoing);
             let executed = self.execute(command, &mut writer, Protocol::Resp3, progress);
-            if let Effect::Lane | Effect::Rings = executed.effect {
-                writer.error("ERR this connection has a lane, or has joined the rings, already");
+            match executed.effect {
+                Effect::Lane | Effect::Rings => {
+                    writer.error("ERR this connection has a lane, or has joined the rings, already");
+                }
+                Effect::Watch => writer.error("ERR a watch is a connection of its own: ask for it on a new one"),
+                _ => {}
             }
             writer.finish();
             executed
@@ -206,6 +211,9 @@ impl Bench {
         if self.scratch.bytes().len() > BUFFER_KEPT_MAX {
             self.scratch = Buffer::default();
         }
+        if self.pairs.capacity() > BUFFER_KEPT_MAX {
+            self.pairs = Pairs::default();
+        }
         if self.record.capacity() > BUFFER_KEPT_MAX {
             self.record = Vec::new();
         }
@@ -217,6 +225,7 @@ enum Connection {
     Socket(Box<SocketClient>),
     /// A member of the exchange: its number, and the sign of its life.
     Member(u16, Arc<Descriptor>),
+    Watch(Box<WatchClient>),
 }
 
 struct Client {
@@ -314,6 +323,7 @@ impl Worker {
                 writer: Writer::new(Arc::clone(&shared.table)),
                 shared,
                 scratch: Buffer::default(),
+                pairs: Pairs::default(),
                 record: Vec::new(),
                 ranges: Vec::new(),
                 writes: 0,
@@ -450,6 +460,10 @@ impl Worker {
                 self.bench.statistics().rings.fetch_add(1, Ordering::Relaxed);
             }
         }
+        if self.bench.writer.take_published() {
+            let rung = self.bench.shared.watchers.ring_sleepers();
+            self.bench.statistics().rings.fetch_add(rung, Ordering::Relaxed);
+        }
     }
 
     /// One turn of one client, which may be its last. Returns whether there was anything to do.
@@ -459,6 +473,7 @@ impl Worker {
             Connection::Lane(lane) => lane.turn(&mut self.bench),
             Connection::Socket(socket) => socket.turn(&mut self.bench),
             Connection::Member(_, socket) => check_silent(socket).map(|()| Turn::Idle),
+            Connection::Watch(_) => Ok(Turn::Idle), // it asks nothing
         };
         self.bench.end_turn();
         match turn {
@@ -472,7 +487,7 @@ impl Worker {
                     self.count_active(1);
                 }
             }
-            Ok(upgrade @ (Turn::Lane | Turn::Rings)) => self.upgrade(place, upgrade),
+            Ok(Turn::Upgrade(effect)) => self.upgrade(place, effect),
             Err(end) => self.end(place, end),
         }
         true
@@ -606,6 +621,7 @@ impl Worker {
                         }
                         Some(Connection::Lane(lane)) => lane.check_socket(),
                         Some(Connection::Member(_, socket)) => check_silent(socket),
+                        Some(Connection::Watch(watch)) => watch.check_socket(),
                         None => Ok(()),
                     };
                     match alive {
@@ -640,17 +656,21 @@ impl Worker {
         }
     }
 
-    /// Turns a socket client into one with a lane, or into a member of the exchange.
-    fn upgrade(&mut self, place: usize, to: Turn) {
+    /// Turns a socket client into one with a lane, a member of the exchange, or one that is told of changes.
+    fn upgrade(&mut self, place: usize, to: Effect) {
         let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
         let Connection::Socket(socket) = &mut client.connection else { return };
         let (serial, index) = (*serial, self.bench.index);
         let Some(descriptor) = socket.give_up_socket() else { return };
         let upgraded = match (&self.station, to) {
-            (Some(station), Turn::Rings) => {
+            (Some(station), Effect::Rings) => {
                 let socket = Arc::new(descriptor);
                 let joined = station.exchange.join(&socket, &self.bench.shared);
                 joined.map(|number| client.connection = Connection::Member(number, socket))
+            }
+            (_, Effect::Watch) => {
+                let watch = WatchClient::create(descriptor, &self.bench.shared, &mut self.bench.writer);
+                watch.map(|watch| client.connection = Connection::Watch(Box::new(watch)))
             }
             _ => LaneClient::create(descriptor, index, &self.bench.shared).and_then(|lane| {
                 self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
@@ -695,6 +715,9 @@ impl Worker {
             }
         } else {
             shared.statistics.count_end(end);
+            if let Connection::Watch(watch) = &client.connection {
+                watch.say_goodbye(end);
+            }
         }
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);

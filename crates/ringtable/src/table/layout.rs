@@ -27,7 +27,7 @@ pub const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word of every segment: "ringtabl" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringtabl");
 /// Version of the layout and of the rules in this module's header.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 /// Which hash function: rapidhash v3, whose output is the same in all builds.
 pub const HASH_RAPID_V3: u64 = 3;
 
@@ -47,8 +47,10 @@ pub const H_SEED: usize = 5;
 pub const H_WORKERS: usize = 6;
 /// Written once: nanoseconds for which a client may spin.
 pub const H_SPIN_NS: usize = 7;
+/// Where the ring of events is: see [`super::events::Place`]. Written once, by the worker with the first watcher.
+pub const H_EVENTS: usize = 8;
 /// Number of buckets; level and split of linear hashing in one word. Written by the worker that grows the table.
-pub const H_BUCKETS: usize = if cfg!(loom) { 8 } else { STRIDE };
+pub const H_BUCKETS: usize = if cfg!(loom) { 9 } else { STRIDE };
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
 pub const H_ENTRIES: usize = H_BUCKETS + STRIDE;
 /// Not 0 once the server has stopped in good order. Written once, by the server.
@@ -81,6 +83,7 @@ pub const FINGERPRINT: u64 = {
         STRIDE as u64,
         PAGE_WORDS as u64,
         BUCKET_WORDS as u64,
+        H_EVENTS as u64,
         H_BUCKETS as u64,
         H_ENTRIES as u64,
         H_CLOSED as u64,
@@ -89,6 +92,7 @@ pub const FINGERPRINT: u64 = {
         super::entry::HEADER_WORDS as u64,
         super::entry::FLAG_EXPIRY,
         super::entry::ALIGNED_VALUE_SIZE as u64,
+        super::events::RECORD_HEADER_WORDS as u64,
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut index = 0;
@@ -263,7 +267,7 @@ mod tests {
         assert!(matches!(Constants::attach(&memory), Err(AttachError::NotATable(0))));
         Constants::create(&memory, &Options { buckets: 3, seed: 1, workers: 2, spin_ns: 0 });
         assert_eq!(Constants::attach(&memory).unwrap().workers, 2);
-        for (index, value) in [(H_VERSION, 2), (H_FINGERPRINT, 0), (H_WORDS, 1), (H_HASH, 9), (H_WORKERS, 0)] {
+        for (index, value) in [(H_VERSION, 1), (H_FINGERPRINT, 0), (H_WORDS, 1), (H_HASH, 9), (H_WORKERS, 0)] {
             let right = memory[index].swap(value, Ordering::Relaxed);
             assert!(Constants::attach(&memory).is_err(), "word {index} = {value}");
             memory[index].store(right, Ordering::Relaxed);

@@ -32,8 +32,8 @@
 use loom::thread;
 
 use super::layout::{PAGE_WORDS, address};
-use super::reader::{Buffer, Want};
-use super::{Guard, Lookup, Options, Outcome, Reader, Table, Writer};
+use super::reader::Buffer;
+use super::{Guard, Lookup, Options, Outcome, Pairs, Reader, Table, Want, Writer};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, heap_words, model};
 
 type Words = Arc<Box<[AtomicU64]>>;
@@ -351,7 +351,7 @@ fn a_walk_against_a_split() {
     let outcomes = model::bounded_outcomes(|| {
         let Stage { mut writer, reader, wanted, other, .. } = Stage::about_to_split();
         let walking = thread::spawn(move || {
-            let (mut cursor, mut pairs) = (0, Vec::new());
+            let (mut cursor, mut pairs) = (0, Pairs::default());
             loop {
                 let before = pairs.len();
                 match reader.scan(cursor, Want::Keys, no_time, &mut pairs) {
@@ -385,14 +385,14 @@ fn reading_a_bucket_against_a_split() {
     let outcomes = model::bounded_outcomes(|| {
         let Stage { mut writer, reader, wanted, other, .. } = Stage::about_to_split();
         let reading = thread::spawn(move || {
-            let mut pairs = Vec::new();
+            let mut pairs = Pairs::default();
             let read = reader.read_bucket(&wanted, Want::Values, no_time, &mut pairs);
             (read.is_ok().then_some(pairs), reader)
         });
         put(&mut writer, &other, FOREIGN);
         let (pairs, _) = reading.join().expect("the reader ends");
         pairs.map(|pairs| {
-            let values: Vec<&[u8]> = pairs.iter().filter(|pair| pair.key == wanted).map(|pair| &*pair.value).collect();
+            let values: Vec<&[u8]> = pairs.iter().filter(|pair| pair.key == wanted).map(|pair| pair.value).collect();
             assert_eq!(values, [OLD], "forbidden: not the value of a key that was there throughout");
             pairs.len()
         })

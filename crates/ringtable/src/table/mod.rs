@@ -4,6 +4,8 @@
 //! - [`bucket`]: slots, versions and the chain of a bucket,
 //! - [`entry`]: key, value and expiry in one immutable piece of memory,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
+//! - [`pairs`]: copies of many entries, in one buffer,
+//! - [`events`]: the ring that tells watchers of changes,
 //! - [`reader`]: lookups by anyone who can map the segment,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
@@ -18,13 +20,17 @@
 
 pub mod bucket;
 pub mod entry;
+pub mod events;
 pub mod heap;
 pub mod layout;
+pub mod pairs;
 pub mod reader;
 pub mod writer;
 
 #[cfg(all(test, loom))]
 mod loom_bucket;
+#[cfg(all(test, loom))]
+mod loom_events;
 #[cfg(all(test, loom))]
 mod loom_table;
 #[cfg(all(test, not(loom)))]
@@ -32,5 +38,6 @@ mod tests;
 
 pub use entry::Expiry;
 pub use layout::{AttachError, Options};
+pub use pairs::{Pair, Pairs, Want};
 pub use reader::{Lookup, Reader, Sink};
 pub use writer::{Guard, Outcome, Table, WriteError, Writer};

@@ -21,6 +21,7 @@ use std::mem::MaybeUninit;
 use super::bucket::{BucketRef, SLOTS};
 use super::entry::{EntryRef, Expiry};
 use super::layout::{self, AttachError, Constants, H_CLOSED, H_ENTRIES, address, bucket_start, load_buckets};
+use super::pairs::{Pairs, Want};
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out, prefetch, spin_loop};
 
@@ -91,26 +92,6 @@ pub struct Found {
     pub expiry: Option<Expiry>,
     /// Bytes of the value.
     pub size: usize,
-}
-
-/// A copy of an entry, from reading a whole bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
-    /// The key.
-    pub key: Vec<u8>,
-    /// The value, or nothing if only keys were asked for.
-    pub value: Vec<u8>,
-    /// Bytes of the value.
-    pub value_size: usize,
-}
-
-/// What to copy of the entries of a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Keys and sizes.
-    Keys,
-    /// Keys and values.
-    Values,
 }
 
 /// Other workers or a damaged segment kept a bucket from being read.
@@ -202,7 +183,7 @@ impl<M: Memory> Reader<M> {
         key: &[u8],
         want: Want,
         now_ms: impl Fn() -> u64,
-        out: &mut Vec<Pair>,
+        out: &mut Pairs,
     ) -> Result<(), Contended> {
         let (words, hash, before) = (self.words(), self.hash(key), out.len());
         for _ in 0..limits::READ_RETRIES_MAX {
@@ -224,13 +205,7 @@ impl<M: Memory> Reader<M> {
     ///
     /// # Errors
     /// [`Contended`]: ask the server.
-    pub fn scan(
-        &self,
-        cursor: u64,
-        want: Want,
-        now_ms: impl Fn() -> u64,
-        out: &mut Vec<Pair>,
-    ) -> Result<u64, Contended> {
+    pub fn scan(&self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> Result<u64, Contended> {
         scan(self.words(), cursor, |index, into| read_chain(self.words(), index, want, &now_ms, into), out)
     }
 
@@ -341,7 +316,7 @@ fn attempt(
 
 /// Copies what is wanted of all entries of bucket `index` whose time has not passed; `false` if a change got in
 /// between.
-fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Vec<Pair>) -> bool {
+fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) -> bool {
     let before = out.len();
     let mut read = || {
         let home = BucketRef::at(words, bucket_start(index))?;
@@ -355,7 +330,7 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn(
                     return None;
                 }
                 if !entry.has_expired(now_ms) {
-                    out.push(copy_pair(entry, want)?);
+                    out.push_entry(entry, want)?;
                 }
             }
             let last = bucket.slot(SLOTS - 1);
@@ -373,23 +348,13 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn(
     done
 }
 
-/// A copy of an entry; `None` if there is no memory for it.
-pub(super) fn copy_pair(entry: EntryRef<'_>, want: Want) -> Option<Pair> {
-    let (mut key, mut value) = (Buffer::default(), Buffer::default());
-    copy_out(entry.key_words(), key.begin(entry.shape.key_size)?);
-    if want == Want::Values {
-        copy_out(entry.value_words(), value.begin(entry.shape.value_size)?);
-    }
-    Some(Pair { key: key.take(), value: value.take(), value_size: entry.shape.value_size })
-}
-
 /// As [`try_read_chain`], with retries.
 fn read_chain(
     words: &[AtomicU64],
     index: u64,
     want: Want,
     now_ms: &impl Fn() -> u64,
-    out: &mut Vec<Pair>,
+    out: &mut Pairs,
 ) -> Result<(), Contended> {
     for _ in 0..limits::READ_RETRIES_MAX {
         if try_read_chain(words, index, want, now_ms, out) {
@@ -409,8 +374,8 @@ fn read_chain(
 pub(super) fn scan(
     words: &[AtomicU64],
     cursor: u64,
-    mut read: impl FnMut(u64, &mut Vec<Pair>) -> Result<(), Contended>,
-    out: &mut Vec<Pair>,
+    mut read: impl FnMut(u64, &mut Pairs) -> Result<(), Contended>,
+    out: &mut Pairs,
 ) -> Result<u64, Contended> {
     let now = load_buckets(words).ok_or(Contended)?;
     let (at_begin, index) = if cursor == 0 { (now, 0) } else { (cursor >> 32, cursor & 0xffff_ffff) };
@@ -428,12 +393,10 @@ pub(super) fn scan(
                 return Err(contended);
             }
             if sibling != index {
-                let (earlier, later) = out.split_at(start);
-                let twice: Vec<usize> = (0..later.len())
-                    .filter(|&place| earlier[before..].iter().any(|pair| pair.key == later[place].key))
-                    .collect();
+                let is_there = |key: &[u8]| (before..start).any(|earlier| out.get(earlier).key == key);
+                let twice: Vec<usize> = (start..out.len()).filter(|&later| is_there(out.get(later).key)).collect();
                 for place in twice.into_iter().rev() {
-                    out.swap_remove(start + place);
+                    out.swap_remove(place);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64 as Counter, Ordering::Relaxed};
 
-use super::reader::{Buffer, Presence, Want};
+use super::reader::{Buffer, Presence};
 use super::*;
 use crate::sync::{Arc, AtomicU64, heap_words};
 
@@ -140,7 +140,7 @@ fn random_operations_agree_with_a_plain_map() {
         }
         assert_eq!(reader.entries(), model.len() as u64);
     }
-    let (mut pairs, mut cursor) = (Vec::new(), 0);
+    let (mut pairs, mut cursor) = (Pairs::default(), 0);
     loop {
         cursor = reader.scan(cursor, Want::Values, no_time, &mut pairs).unwrap();
         if cursor == 0 {
@@ -148,7 +148,7 @@ fn random_operations_agree_with_a_plain_map() {
         }
     }
     assert_eq!(pairs.len(), model.len());
-    assert!(pairs.iter().all(|pair| model[&pair.key] == pair.value));
+    assert!(pairs.iter().all(|pair| model[pair.key] == pair.value));
     println!("{} entries in {} buckets", model.len(), writer.table().buckets());
 }
 
@@ -160,9 +160,10 @@ fn a_bucket_read_is_the_whole_chain() {
     }
     let mut seen = 0;
     for n in 0..500_u32 {
-        let mut pairs = Vec::new();
+        let (mut pairs, mut seen_by_writer) = (Pairs::default(), Pairs::default());
         reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut pairs).unwrap();
-        assert_eq!(pairs.len(), writer.read_bucket(&n.to_le_bytes(), usize::MAX, no_time).unwrap().len());
+        writer.read_bucket(&n.to_le_bytes(), usize::MAX, no_time, &mut seen_by_writer).unwrap();
+        assert!(pairs.iter().eq(seen_by_writer.iter()));
         assert!(pairs.iter().any(|pair| pair.key == n.to_le_bytes() && pair.value == b"v"));
         seen += 1;
     }
@@ -194,10 +195,10 @@ fn a_scan_during_growth_reports_every_old_key_exactly_once() {
     }
     let (mut cursor, mut added, mut seen) = (0, 1_000_u32, HashMap::<Vec<u8>, u32>::new());
     loop {
-        let mut pairs = Vec::new();
+        let mut pairs = Pairs::default();
         cursor = reader.scan(cursor, Want::Keys, no_time, &mut pairs).unwrap();
-        for pair in pairs {
-            *seen.entry(pair.key).or_default() += 1;
+        for pair in pairs.iter() {
+            *seen.entry(pair.key.to_vec()).or_default() += 1;
         }
         if cursor == 0 {
             break;
@@ -287,8 +288,68 @@ fn a_reader_survives_a_segment_of_garbage() {
         }
         for n in 0..20_u32 {
             reader.get(&n.to_le_bytes(), no_time, &mut value);
-            let _ = reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut Vec::new());
+            let _ = reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut Pairs::default());
         }
-        let _ = reader.scan(random.u64(..), Want::Values, no_time, &mut Vec::new());
+        let _ = reader.scan(random.u64(..), Want::Values, no_time, &mut Pairs::default());
     }
+}
+
+#[test]
+fn a_watcher_sees_the_changes_of_each_key_in_their_order() {
+    use super::events::{Consumer, Kind, Next, Place};
+
+    const ROUNDS: u64 = 2_000;
+    const KEYS: u64 = 5;
+    let (mut writer, reader) = table(64, 4);
+    writer.put(b"before", b"", None, Guard::Always, no_time).unwrap();
+    assert!(!writer.take_published(), "nobody watches");
+    assert_eq!(Place::load(reader.words()), None);
+    let mut consumer = Consumer::new(writer.watch().unwrap());
+    let ring = Place::load(reader.words()).unwrap().ring(reader.words());
+
+    let changes = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut writer = Writer::new(Arc::clone(writer.table()));
+                scope.spawn(move || {
+                    let mut changes = 0;
+                    for round in 0..ROUNDS {
+                        let key = (round % KEYS).to_ne_bytes();
+                        if round % 3 == 2 {
+                            changes += u64::from(writer.delete(&key, no_time));
+                        } else {
+                            writer.put(&key, &vec![0; round as usize % 50], None, Guard::Always, no_time).unwrap();
+                            changes += 1;
+                        }
+                    }
+                    assert!(writer.take_published());
+                    assert!(!writer.take_published(), "asked once");
+                    changes
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum::<u64>()
+    });
+    assert_eq!(writer.clear_some(0, u64::MAX / 2), None);
+    assert!(writer.take_published());
+
+    // The ring has room for all of them.
+    let (mut key, mut versions, mut seen) = (Vec::new(), HashMap::new(), 0);
+    loop {
+        match consumer.next(ring, &mut key).unwrap() {
+            Next::Event(event) if event.kind == Kind::Flush => break,
+            Next::Event(event) => {
+                let before = versions.insert(key.clone(), event.version);
+                assert!(before < Some(event.version), "{key:?}: {before:?}, then {event:?}");
+                seen += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, changes);
+    assert_eq!(consumer.next(ring, &mut key), Ok(Next::Nothing));
+
+    writer.table().events().unwatch();
+    writer.put(b"after", b"", None, Guard::Always, no_time).unwrap();
+    assert!(!writer.take_published(), "nobody watches any more");
 }

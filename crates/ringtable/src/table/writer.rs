@@ -15,17 +15,20 @@
 //!
 //! - At most two buckets are locked by a worker, the second one being new and unknown to all others: no deadlock.
 //! - A refused write (guard, memory) leaves everything as it was.
+//! - Watchers are told of a change while its bucket is still locked: see [`super::events`].
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, and is exact when all
 //!   workers rest.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
+use super::events::{Broadcast, Event, Kind, Start};
 use super::heap::{Cache, Heap};
 use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
     PAGE_WORDS, address, bucket_start, split_source,
 };
-use super::reader::{self, Lookup, Pair, Sink, Want};
+use super::pairs::{Pairs, Want};
+use super::reader::{self, Lookup, Sink};
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in};
 
@@ -79,6 +82,7 @@ pub struct Table<M> {
     heap: Heap,
     /// Whether a worker is splitting a bucket.
     splitting: AtomicBool,
+    events: Broadcast,
 }
 
 /// What a worker thread needs to change the table.
@@ -86,6 +90,8 @@ pub struct Table<M> {
 pub struct Writer<M: Memory> {
     table: Arc<Table<M>>,
     cache: Cache,
+    /// Whether this writer has published events since it was last asked.
+    published: bool,
 }
 
 /// Where a key is, or could go, in the chain of a locked bucket.
@@ -111,7 +117,8 @@ impl<M: Memory> Table<M> {
             return Err(WriteError::OutOfMemory(options.buckets as usize * BUCKET_WORDS * 8));
         }
         let constants = Constants::create(&memory, options);
-        Ok(Self { memory, constants, heap: Heap::new(words, first_page), splitting: AtomicBool::new(false) })
+        let heap = Heap::new(words, first_page);
+        Ok(Self { memory, constants, heap, splitting: AtomicBool::new(false), events: Broadcast::new() })
     }
 
     fn words(&self) -> &[AtomicU64] {
@@ -143,6 +150,11 @@ impl<M: Memory> Table<M> {
     /// Bytes that belong to nobody, in whole pages.
     pub fn free_bytes(&self) -> u64 {
         self.heap.free_pages() * PAGE_WORDS as u64 * 8
+    }
+
+    /// Who watches, and what they are told.
+    pub fn events(&self) -> &Broadcast {
+        &self.events
     }
 
     /// Tells readers that the server has stopped in good order.
@@ -210,12 +222,51 @@ impl<M: Memory> Table<M> {
         // Relaxed: see `entries`.
         self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
     }
+
+    /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still. Returns whether
+    /// there are.
+    #[inline]
+    fn publish(&self, kind: Kind, key: &[u8], version: u64, size: usize) -> bool {
+        let watched = self.events.watchers() > 0;
+        if watched {
+            self.events.publish(self.words(), Event { kind, version, size: size as u64 }, key);
+        }
+        watched
+    }
+
+    /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
+    fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot) -> bool {
+        let Some(start) = self.heap.allocate(self.words(), cache, BUCKET_WORDS) else { return false };
+        let link = Slot::link(start);
+        let overflow = self.overflow(link);
+        overflow.clear_slots();
+        overflow.set_slot(0, last.slot(SLOTS - 1));
+        overflow.set_slot(1, slot);
+        last.set_slot(SLOTS - 1, link);
+        true
+    }
+
+    /// Takes an overflow bucket that has become empty out of its chain; returns its word, to be freed after unlocking.
+    fn unlink_if_empty(&self, guard: &BucketGuard<'_>, bucket: BucketRef<'_>) -> Option<u64> {
+        if (0..SLOTS).any(|index| bucket.slot(index).is_entry()) {
+            return None;
+        }
+        for before in self.chain(guard) {
+            let link = before.slot(SLOTS - 1);
+            if link.is_link() && self.overflow(link).is(bucket) {
+                let next = bucket.slot(SLOTS - 1);
+                before.set_slot(SLOTS - 1, if next.is_link() { next } else { EMPTY });
+                return Some(link.at());
+            }
+        }
+        None // the home bucket itself: it stays
+    }
 }
 
 impl<M: Memory> Writer<M> {
     /// A writer for one thread.
     pub fn new(table: Arc<Table<M>>) -> Self {
-        Self { table, cache: Cache::default() }
+        Self { table, cache: Cache::default(), published: false }
     }
 
     /// The table it writes.
@@ -273,7 +324,8 @@ impl<M: Memory> Writer<M> {
         }
         let hash = self.table.constants.hash(key);
         let (start, shape) = self.prepare(key, value, expiry)?;
-        let table = Arc::clone(&self.table);
+        // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
+        let Self { table, cache, published } = self;
         let bucket = table.lock(hash);
         let place = table.find(&bucket, hash, key);
         let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
@@ -285,7 +337,7 @@ impl<M: Memory> Writer<M> {
         };
         if !allowed {
             bucket.unlock_unchanged();
-            self.table.heap.free(table.words(), &mut self.cache, start, shape.words());
+            table.heap.free(table.words(), cache, start, shape.words());
             return Ok(Outcome::Refused);
         }
         // Unique for the key: the bucket's version goes up with every change, also across splits.
@@ -304,22 +356,24 @@ impl<M: Memory> Writer<M> {
                 None
             }
             (None, None) => {
-                if !self.append(place.last, slot) {
+                if !table.append(cache, place.last, slot) {
                     bucket.unlock_unchanged();
-                    self.table.heap.free(table.words(), &mut self.cache, start, shape.words());
+                    table.heap.free(table.words(), cache, start, shape.words());
                     return Err(WriteError::OutOfMemory(shape.words() * 8));
                 }
                 None
             }
         };
+        let inserted = live.is_none();
+        *published |= table.publish(Kind::Set, key, version, value.len());
         bucket.unlock();
         if let Some((start, words)) = old {
-            self.table.heap.free(table.words(), &mut self.cache, start, words);
+            table.heap.free(table.words(), cache, start, words);
         } else {
             table.add_entries(1);
             self.grow();
         }
-        Ok(Outcome::Done { version, inserted: live.is_none() })
+        Ok(Outcome::Done { version, inserted })
     }
 
     /// Deletes a key. Returns whether it was there and its time had not passed.
@@ -334,7 +388,7 @@ impl<M: Memory> Writer<M> {
     }
 
     fn remove(&mut self, key: &[u8], which: impl Fn(EntryRef<'_>) -> bool, now_ms: impl Fn() -> u64) -> bool {
-        let table = Arc::clone(&self.table);
+        let Self { table, cache, published } = self;
         let hash = table.constants.hash(key);
         let guard = table.lock(hash);
         let Some((bucket, index, entry)) = table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| which(entry))
@@ -345,11 +399,13 @@ impl<M: Memory> Writer<M> {
         let live = !entry.has_expired(&now_ms);
         let start = bucket.slot(index).at();
         bucket.set_slot(index, EMPTY);
-        let unlinked = self.unlink_if_empty(&guard, bucket);
+        let unlinked = table.unlink_if_empty(&guard, bucket);
+        let kind = if live { Kind::Delete } else { Kind::Expire };
+        *published |= table.publish(kind, key, guard.version + 1, 0);
         guard.unlock();
-        table.heap.free(table.words(), &mut self.cache, start, entry.shape.words());
+        table.heap.free(table.words(), cache, start, entry.shape.words());
         if let Some(overflow) = unlinked {
-            table.heap.free(table.words(), &mut self.cache, overflow, BUCKET_WORDS);
+            table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
         }
         table.add_entries(-1);
         live
@@ -358,7 +414,7 @@ impl<M: Memory> Writer<M> {
     /// Deletes all entries of up to `count` buckets from bucket `first` on; returns the bucket to go on with, `None` at
     /// the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
-        let table = Arc::clone(&self.table);
+        let Self { table, cache, .. } = self;
         let mut deleted = 0;
         // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
         let end = (first + count).min(table.buckets());
@@ -382,28 +438,56 @@ impl<M: Memory> Writer<M> {
                     deleted += 1;
                     table.entry(slot).shape.words()
                 };
-                table.heap.free(table.words(), &mut self.cache, slot.at(), words);
+                table.heap.free(table.words(), cache, slot.at(), words);
             }
         }
         table.add_entries(-deleted);
-        (end < table.buckets()).then_some(end)
+        if end < table.buckets() {
+            return Some(end);
+        }
+        self.published |= self.table.publish(Kind::Flush, b"", 0, 0);
+        None
     }
 
-    /// All entries of the bucket that `key` falls in, but those whose time has passed, if they have at most `size_max`
-    /// bytes together; else how many they have.
-    pub fn read_bucket(&mut self, key: &[u8], size_max: usize, now_ms: impl Fn() -> u64) -> Result<Vec<Pair>, usize> {
+    /// Whether watchers were told of anything since the last call, and may have to be woken.
+    #[inline]
+    pub fn take_published(&mut self) -> bool {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Counts a watcher, and says where in the ring of events it begins. Undone by [`Broadcast::unwatch`].
+    ///
+    /// # Errors
+    /// [`WriteError::OutOfMemory`] if there is no room for the ring, which the first watcher needs.
+    pub fn watch(&mut self) -> Result<Start, WriteError> {
+        let table = Arc::clone(&self.table);
+        let allocate = |words| table.heap.allocate(table.words(), &mut self.cache, words);
+        table.events.watch(table.words(), allocate).map_err(WriteError::OutOfMemory)
+    }
+
+    /// All entries of the bucket that `key` falls in, but those whose time has passed, into `out`, if they have at most
+    /// `size_max` bytes together; else how many they have.
+    pub fn read_bucket(
+        &mut self,
+        key: &[u8],
+        size_max: usize,
+        now_ms: impl Fn() -> u64,
+        out: &mut Pairs,
+    ) -> Result<(), usize> {
         let guard = self.table.lock(self.table.constants.hash(key));
         let size = self.entries(&guard).map(|entry| entry.shape.key_size + entry.shape.value_size).sum();
-        let pairs = if size > size_max { Err(size) } else { Ok(self.copy_chain(&guard, Want::Values, &now_ms)) };
+        if size <= size_max {
+            self.copy_chain(&guard, Want::Values, &now_ms, out);
+        }
         guard.unlock_unchanged();
-        pairs
+        if size <= size_max { Ok(()) } else { Err(size) }
     }
 
     /// One step of a walk over the table: see [`reader::scan`].
-    pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Vec<Pair>) -> u64 {
-        let read = |index, into: &mut Vec<Pair>| {
+    pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
+        let read = |index, into: &mut Pairs| {
             let guard = self.table.bucket(index).lock();
-            into.extend(self.copy_chain(&guard, want, &now_ms));
+            self.copy_chain(&guard, want, &now_ms, into);
             guard.unlock_unchanged();
             Ok(())
         };
@@ -411,22 +495,23 @@ impl<M: Memory> Writer<M> {
         reader::scan(self.table.words(), cursor, read, out).unwrap_or(0)
     }
 
-    /// All entries of bucket `index`, also those whose time has passed, or `None` if there is no such bucket.
-    pub fn read_bucket_at(&mut self, index: u64, want: Want) -> Option<Vec<Pair>> {
+    /// All entries of bucket `index`, also those whose time has passed, into `out`. Returns whether there is such a
+    /// bucket.
+    pub fn read_bucket_at(&mut self, index: u64, want: Want, out: &mut Pairs) -> bool {
         if index >= self.table.buckets() {
-            return None;
+            return false;
         }
         let guard = self.table.bucket(index).lock();
-        let pairs = self.copy_chain(&guard, want, &|| 0);
+        self.copy_chain(&guard, want, &|| 0, out);
         guard.unlock_unchanged();
-        Some(pairs)
+        true
     }
 
-    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64) -> Vec<Pair> {
-        self.entries(guard)
-            .filter(|entry| !entry.has_expired(now_ms))
-            .filter_map(|entry| reader::copy_pair(entry, want))
-            .collect()
+    /// Copies the entries of a locked chain, but those whose time has passed, and those for which there is no memory.
+    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) {
+        for entry in self.entries(guard).filter(|entry| !entry.has_expired(now_ms)) {
+            let _ = out.push_entry(entry, want);
+        }
     }
 
     /// The entries of a locked chain.
@@ -459,35 +544,6 @@ impl<M: Memory> Writer<M> {
         copy_in(key, &entry[shape.key_at()..]);
         copy_in(value, &entry[shape.value_at()..]);
         Ok((start, shape))
-    }
-
-    /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
-    fn append(&mut self, last: BucketRef<'_>, slot: Slot) -> bool {
-        let words = self.table.words();
-        let Some(start) = self.table.heap.allocate(words, &mut self.cache, BUCKET_WORDS) else { return false };
-        let link = Slot::link(start);
-        let overflow = self.table.overflow(link);
-        overflow.clear_slots();
-        overflow.set_slot(0, last.slot(SLOTS - 1));
-        overflow.set_slot(1, slot);
-        last.set_slot(SLOTS - 1, link);
-        true
-    }
-
-    /// Takes an overflow bucket that has become empty out of its chain; returns its word, to be freed after unlocking.
-    fn unlink_if_empty(&self, guard: &BucketGuard<'_>, bucket: BucketRef<'_>) -> Option<u64> {
-        if (0..SLOTS).any(|index| bucket.slot(index).is_entry()) {
-            return None;
-        }
-        for before in self.table.chain(guard) {
-            let link = before.slot(SLOTS - 1);
-            if link.is_link() && self.table.overflow(link).is(bucket) {
-                let next = bucket.slot(SLOTS - 1);
-                before.set_slot(SLOTS - 1, if next.is_link() { next } else { EMPTY });
-                return Some(link.at());
-            }
-        }
-        None // the home bucket itself: it stays
     }
 
     /// Adds buckets while the table is too full. Cheap if it is not, or if another worker is at it.

@@ -1,0 +1,127 @@
+//! `WatchCore`: the changes of a table, in batches.
+
+use std::time::Duration;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+use ringtable::client::watch::{Change, Watch};
+use ringtable::client::{Error, Patience};
+use ringtable::table::events::Kind;
+
+use crate::convert::{self, waiting};
+use crate::errors;
+
+/// Kind, key, version and size of an event. Where events were missed, their number stands in place of the version.
+type Row<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>, u64, u64);
+
+fn rows<'py>(py: Python<'py>, changes: &[Change]) -> Vec<Row<'py>> {
+    let row = |change: &Change| match change {
+        Change::Lagged(count) => (intern!(py, "lagged").clone(), PyBytes::new(py, b""), *count, 0),
+        Change::Event { event, key } => {
+            let kind = match event.kind {
+                Kind::Set => intern!(py, "set"),
+                Kind::Delete => intern!(py, "delete"),
+                Kind::Expire => intern!(py, "expire"),
+                Kind::Evict => intern!(py, "evict"),
+                Kind::Flush => intern!(py, "flush"),
+            };
+            (kind.clone(), PyBytes::new(py, key), event.version, event.size)
+        }
+    };
+    changes.iter().map(row).collect()
+}
+
+/// The changes of a table, in batches. `ringtable.Watch` makes events of them.
+#[pyclass(frozen, module = "ringtable._ringtable")]
+pub struct WatchCore {
+    watch: Watch,
+    timeout: Option<Duration>,
+}
+
+impl WatchCore {
+    /// A call that never waits, but for other threads' short ones.
+    fn now<R>(&self, py: Python<'_>, call: impl FnOnce(&Watch, Patience<'_>) -> Result<R, Error> + Send) -> PyResult<R>
+    where
+        R: Send,
+    {
+        waiting(py, None, |patience| call(&self.watch, patience))
+    }
+}
+
+#[pymethods]
+impl WatchCore {
+    #[new]
+    #[pyo3(signature = (address, prefix, *, connect_timeout=None, timeout=None))]
+    fn new(
+        py: Python<'_>,
+        address: &str,
+        prefix: &Bound<'_, PyAny>,
+        connect_timeout: Option<f64>,
+        timeout: Option<f64>,
+    ) -> PyResult<Self> {
+        let (prefix, timeout) = (convert::key(prefix)?, convert::timeout(py, timeout)?);
+        let connect_timeout = convert::timeout(py, connect_timeout)?;
+        let watch = waiting(py, connect_timeout, |patience| Watch::connect(address, prefix, patience))?;
+        Ok(Self { watch, timeout })
+    }
+
+    /// Seconds that `wait` may take, or `None`.
+    #[getter]
+    fn timeout(&self) -> Option<f64> {
+        self.timeout.map(|timeout| timeout.as_secs_f64())
+    }
+
+    /// Wait until there are changes, and return some.
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
+        let changes = waiting(py, self.timeout, |patience| match self.watch.wait(patience) {
+            // Not the words for a call that the server did not answer.
+            Err(Error::Timeout(_)) => Ok(None),
+            other => other.map(Some),
+        })?;
+        match changes {
+            Some(changes) => Ok(rows(py, &changes)),
+            None => Err(self.timed_out(py)),
+        }
+    }
+
+    /// Return the exception for a wait that took as long as it may.
+    fn timed_out(&self, py: Python<'_>) -> PyErr {
+        let seconds = self.timeout.unwrap_or_default().as_secs_f64();
+        errors::family(py, "Timeout", format!("no event within {seconds} s; the watch goes on"))
+    }
+
+    /// Return changes that are there, without waiting.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
+        Ok(rows(py, &self.now(py, Watch::take)?))
+    }
+
+    /// Prepare for waiting until `fileno()` is readable; return `False` if there is something to take already.
+    fn arm(&self, py: Python<'_>) -> PyResult<bool> {
+        self.now(py, Watch::arm)
+    }
+
+    /// End the waiting that `arm` began, whatever came of it.
+    fn disarm(&self, py: Python<'_>) -> PyResult<()> {
+        self.now(py, Watch::disarm)
+    }
+
+    /// The descriptor to wait for between `arm` and `disarm`.
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        self.watch.descriptor().map_err(|error| errors::client(py, error))
+    }
+
+    /// End the watch, and wake whoever waits in it; may be called again.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.now(py, |watch, patience| {
+            watch.close(patience);
+            Ok(())
+        })
+    }
+}
+
+/// The words of the request that turns a socket's connection into a watch, for programs that do so by hand.
+#[pyfunction]
+pub fn watch_request() -> Vec<String> {
+    ringtable::client::watch::watch_request().into()
+}

@@ -1,0 +1,562 @@
+//! What has changed in the table: a ring that the server writes, and that any number of watchers read in place.
+//!
+//! # Design
+//!
+//! One logical producer (the workers, one at a time, under a mutex that only the server has) overwrites the oldest
+//! records without asking anybody. So nobody is ever waited for, and whoever is slow is **lapped**: it notices, learns
+//! exactly how many events it has missed, and goes on with the newest one.
+//!
+//! ```text
+//! word 0            intent: where the record that is being written will end
+//! STRIDE            tail: where the last complete record ends
+//! 2 * STRIDE        latest: where the last complete record begins
+//! 3 * STRIDE …      data, a power of two of words
+//! ```
+//!
+//! A record is a head (kind, key size, size in words), its sequence number (the events since the ring was made), a
+//! version, a value size, and the key. A record that does not fit before the end of the data is preceded by padding
+//! up to there, so that every record lies in one piece. Positions count words and never go back; a position's lower
+//! bits are its place in the data.
+//!
+//! ```text
+//! producer                                  watcher
+//! store intent (Relaxed)                    load tail, fence(Acquire)        [1]
+//! fence(Release)                [2]         copy the record (Relaxed)
+//! store the record (Relaxed)                fence(Acquire)                   [2]
+//! store latest (Release)        [3]         load intent: more than a lap ahead? then
+//! store tail (Release)          [1]             load latest, fence(Acquire)  [3], and copy that record likewise
+//! ```
+//!
+//! # Invariants
+//!
+//! - Sequence numbers have no gaps. So what a lapped watcher has missed is the difference between the number at
+//!   `latest` and the one that it expected, to the event.
+//! - Three of the largest records fit the ring: the record at `latest` is not overwritten by the one behind it, and so
+//!   there is one to go on with. Hence the smallest ring has 256 KiB: one of 64 KiB would not hold the longest key.
+//! - A watcher does loads only (I2). Whatever the ring holds, it touches nothing outside of it, ends every loop, and
+//!   says [`Damaged`] to what no producer writes.
+//! - Locks: a worker publishes while it holds the lock of the key's bucket, and takes the mutex behind that, never the
+//!   other way round. So the events of a key are in the order of its changes.
+//!
+//! # Not promised
+//!
+//! Order between keys of different buckets, other than that each of them was changed before its event.
+//!
+//! # Source
+//!
+//! `BroadcastTransmitter` and `BroadcastReceiver` of Agrona (`agrona/src/main/java/org/agrona/concurrent/broadcast`).
+//! Ours differs in that records carry sequence numbers, so that a lap has a count, and in that `latest` is a Release:
+//! Agrona's receiver goes there after an acquire of the tail alone, which may be older.
+
+use super::layout::{H_EVENTS, HEADER_WORDS as TABLE_HEADER_WORDS, STRIDE};
+use crate::limits;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, as_uninit, copy_in, copy_out, fence, lock};
+
+const INTENT: usize = 0;
+const TAIL: usize = STRIDE;
+const LATEST: usize = 2 * STRIDE;
+const DATA: usize = 3 * STRIDE;
+
+/// Words of a record before the key.
+pub const RECORD_HEADER_WORDS: usize = 4;
+const RECORD_WORDS_MAX: usize = RECORD_HEADER_WORDS + limits::KEY_SIZE_MAX.div_ceil(8);
+
+const _: () = {
+    assert!(limits::EVENT_RING_SIZE_MIN.is_power_of_two() && limits::EVENT_RING_SIZE_MAX.is_power_of_two());
+    assert!(cfg!(loom) || 3 * RECORD_WORDS_MAX <= limits::EVENT_RING_SIZE_MIN / 8, "three records fit any ring");
+};
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A key has a new value, or its value a new expiry.
+    Set = 1,
+    /// A key was deleted.
+    Delete = 2,
+    /// A key whose time had passed was removed.
+    Expire = 3,
+    /// A key was removed to make room. Nothing does that yet.
+    Evict = 4,
+    /// All that there was is deleted.
+    Flush = 5,
+}
+
+/// The kind of a record that only fills the ring up to its end.
+const PADDING: u64 = 0;
+
+impl Kind {
+    fn unpack(number: u64) -> Option<Self> {
+        [Self::Set, Self::Delete, Self::Expire, Self::Evict, Self::Flush]
+            .into_iter()
+            .find(|kind| *kind as u64 == number)
+    }
+}
+
+/// One change, beside its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    /// What has happened.
+    pub kind: Kind,
+    /// The bucket's version at the change, for [`Kind::Set`] that of the new entry: of two changes of a key, the later
+    /// one has the higher version. 0 for [`Kind::Flush`].
+    pub version: u64,
+    /// Bytes of the new value; 0 where there is none.
+    pub size: u64,
+}
+
+/// A record's first word: bits 0 to 7 the kind, 16 to 31 the key's size in bytes, 32 to 63 the record's in words.
+#[derive(Clone, Copy)]
+struct Head {
+    kind: u64,
+    key_size: usize,
+    words: usize,
+}
+
+impl Head {
+    fn pack(self) -> u64 {
+        self.kind | (self.key_size as u64) << 16 | (self.words as u64) << 32
+    }
+
+    /// The head at `place` in a ring of `capacity` words; `None` if no producer writes such there.
+    fn unpack(word: u64, place: usize, capacity: usize) -> Option<Self> {
+        let head = Self { kind: word & 0xff, key_size: (word >> 16 & 0xffff) as usize, words: (word >> 32) as usize };
+        let words = if head.kind == PADDING { capacity - place } else { record_words(head.key_size) };
+        let known = head.kind == PADDING || Kind::unpack(head.kind).is_some();
+        (known && head.words == words && place + words <= capacity).then_some(head)
+    }
+}
+
+fn record_words(key_size: usize) -> usize {
+    RECORD_HEADER_WORDS + key_size.div_ceil(8)
+}
+
+/// A ring's words, wherever they are.
+#[derive(Clone, Copy)]
+pub struct Ring<'a> {
+    intent: &'a AtomicU64,
+    tail: &'a AtomicU64,
+    latest: &'a AtomicU64,
+    data: &'a [AtomicU64],
+}
+
+impl<'a> Ring<'a> {
+    /// Words of a ring with `capacity` words of data.
+    pub const fn words(capacity: usize) -> usize {
+        DATA + capacity
+    }
+
+    /// A view of `words`.
+    ///
+    /// # Panics
+    /// If there are not as many as [`Self::words`] says for a power of two.
+    pub fn new(words: &'a [AtomicU64]) -> Self {
+        let (control, data) = words.split_at(DATA);
+        assert!(data.len().is_power_of_two(), "a ring has a power of two of words, not {}", data.len());
+        Self { intent: &control[INTENT], tail: &control[TAIL], latest: &control[LATEST], data }
+    }
+
+    fn place(self, position: u64) -> usize {
+        position as usize & (self.data.len() - 1)
+    }
+}
+
+/// Where a watcher begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The next record's position.
+    pub position: u64,
+    /// The next record's sequence number.
+    pub sequence: u64,
+}
+
+/// The writing side of a ring.
+#[derive(Debug, Default)]
+pub struct Producer {
+    next: Start,
+}
+
+impl Producer {
+    /// Makes a ring of memory that may hold anything; nobody else has it yet.
+    pub fn create(ring: Ring<'_>) -> Self {
+        for word in [ring.intent, ring.tail, ring.latest] {
+            // Relaxed: whoever is told of the ring is told behind this.
+            word.store(0, Ordering::Relaxed);
+        }
+        Self::default()
+    }
+
+    /// Writes a record over the oldest ones.
+    pub fn publish(&mut self, ring: Ring<'_>, event: Event, key: &[u8]) {
+        let words = record_words(key.len());
+        let place = ring.place(self.next.position);
+        let left = ring.data.len() - place;
+        let padding = if left < words { left } else { 0 };
+        let begin = self.next.position + padding as u64;
+        let end = begin + words as u64;
+        // Relaxed: ordered by the fence.
+        ring.intent.store(end, Ordering::Relaxed);
+        // Release: [2], pairs with the fence(Acquire) in `copy`: who sees any of the words below sees the intent, too.
+        fence(Ordering::Release);
+        if padding > 0 {
+            // Relaxed, as all words of records: published with the tail.
+            let head = Head { kind: PADDING, key_size: 0, words: padding };
+            ring.data[place].store(head.pack(), Ordering::Relaxed);
+        }
+        let record = &ring.data[ring.place(begin)..][..words];
+        let head = Head { kind: event.kind as u64, key_size: key.len(), words };
+        for (word, value) in record.iter().zip([head.pack(), self.next.sequence, event.version, event.size]) {
+            word.store(value, Ordering::Relaxed);
+        }
+        copy_in(key, &record[RECORD_HEADER_WORDS..]);
+        // Release: [3], pairs with the fence in `Consumer::catch_up`: the record that it names is there.
+        ring.latest.store(begin, Ordering::Release);
+        // Release: [1], pairs with the fence in `Consumer::next`: the records below it are there.
+        ring.tail.store(end, Ordering::Release);
+        self.next = Start { position: end, sequence: self.next.sequence + 1 };
+    }
+}
+
+/// The ring holds what no producer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring of events is damaged at position {0}")]
+pub struct Damaged(pub u64);
+
+/// What a watcher finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Next {
+    /// Nothing new.
+    Nothing,
+    /// An event; its key is in the buffer.
+    Event(Event),
+    /// So many events were overwritten before they were read; the next one is the newest that there was.
+    Lagged(u64),
+    /// The producer was faster each time: there is something, look again.
+    Contended,
+}
+
+/// A record that was copied while it was not overwritten.
+enum Copied {
+    Padding(u64),
+    Record { event: Event, sequence: u64, words: u64 },
+}
+
+/// The reading side of a ring: a position and what to expect there, which nobody else knows of.
+#[derive(Debug)]
+pub struct Consumer {
+    next: Start,
+}
+
+impl Consumer {
+    /// Begins where the producer said.
+    pub fn new(start: Start) -> Self {
+        Self { next: start }
+    }
+
+    /// Whether there is something that was not read. A hint: [`Self::next`] looks properly.
+    pub fn has_news(&self, ring: Ring<'_>) -> bool {
+        ring.tail.load(Ordering::Relaxed) > self.next.position
+    }
+
+    /// Takes the next event, whose key goes to `key`.
+    ///
+    /// # Errors
+    /// If the ring holds what no producer writes.
+    pub fn next(&mut self, ring: Ring<'_>, key: &mut Vec<u8>) -> Result<Next, Damaged> {
+        // Twice at most: behind padding there is a record.
+        for _ in 0..2 {
+            let position = self.next.position;
+            // Relaxed: ordered by the fence. After a lap we may be ahead of the tail that we see, hence `<=`.
+            if ring.tail.load(Ordering::Relaxed) <= position {
+                return Ok(Next::Nothing);
+            }
+            // Acquire: [1], pairs with the Release store of the tail in `Producer::publish`.
+            fence(Ordering::Acquire);
+            match copy(ring, position, key)? {
+                None => return self.catch_up(ring, key),
+                Some(Copied::Padding(words)) => self.advance(words, 0)?,
+                Some(Copied::Record { event, sequence, words }) => {
+                    if sequence != self.next.sequence {
+                        return Err(Damaged(position));
+                    }
+                    self.advance(words, 1)?;
+                    return Ok(Next::Event(event));
+                }
+            }
+        }
+        Err(Damaged(self.next.position))
+    }
+
+    /// Goes on behind what was read.
+    fn advance(&mut self, words: u64, events: u64) -> Result<(), Damaged> {
+        let Start { position, sequence } = self.next;
+        let next = position.checked_add(words).zip(sequence.checked_add(events));
+        let (position, sequence) = next.ok_or(Damaged(position))?;
+        self.next = Start { position, sequence };
+        Ok(())
+    }
+
+    /// Jumps to the newest record, and counts those between.
+    fn catch_up(&mut self, ring: Ring<'_>, key: &mut Vec<u8>) -> Result<Next, Damaged> {
+        for _ in 0..limits::READ_RETRIES_MAX {
+            // Relaxed: ordered by the fence.
+            let latest = ring.latest.load(Ordering::Relaxed);
+            // Acquire: [3], pairs with the Release store of `latest` in `Producer::publish`.
+            fence(Ordering::Acquire);
+            match copy(ring, latest, key)? {
+                None => {} // lapped again
+                Some(Copied::Record { sequence, .. }) if sequence > self.next.sequence => {
+                    let count = sequence - self.next.sequence;
+                    self.next = Start { position: latest, sequence };
+                    return Ok(Next::Lagged(count));
+                }
+                Some(_) => return Err(Damaged(latest)),
+            }
+        }
+        Ok(Next::Contended)
+    }
+}
+
+/// Copies the record at `position`, which the producer has published; `None` if it was overwritten meanwhile.
+fn copy(ring: Ring<'_>, position: u64, key: &mut Vec<u8>) -> Result<Option<Copied>, Damaged> {
+    let (place, capacity) = (ring.place(position), ring.data.len());
+    // Relaxed, as all words of records: the look at the intent decides whether they count.
+    let load = |index: usize| ring.data[place + index].load(Ordering::Relaxed);
+    let copied = Head::unpack(load(0), place, capacity).map(|head| match Kind::unpack(head.kind) {
+        None => Copied::Padding(head.words as u64),
+        Some(kind) => {
+            let (sequence, version, size) = (load(1), load(2), load(3));
+            key.clear();
+            key.resize(head.key_size, 0);
+            copy_out(&ring.data[place + RECORD_HEADER_WORDS..place + head.words], as_uninit(key));
+            Copied::Record { event: Event { kind, version, size }, sequence, words: head.words as u64 }
+        }
+    });
+    // Acquire: [2], pairs with the fence(Release) in `Producer::publish`.
+    fence(Ordering::Acquire);
+    // Relaxed: ordered by the fence.
+    let intent = ring.intent.load(Ordering::Relaxed);
+    match intent.checked_sub(position) {
+        None => Err(Damaged(position)),
+        Some(ahead) if ahead > capacity as u64 => Ok(None),
+        Some(_) => copied.map(Some).ok_or(Damaged(position)),
+    }
+}
+
+/// Where the ring is in the table segment, as [`H_EVENTS`] tells it: its first word, and its capacity in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    start: usize,
+    capacity: usize,
+}
+
+impl Place {
+    /// The place as a word; never 0, which is what the header holds as long as there is no ring.
+    fn pack(self) -> u64 {
+        (self.start as u64) << 8 | u64::from(self.capacity.ilog2())
+    }
+
+    /// The place that the header of a table tells, if it is one.
+    pub fn load(words: &[AtomicU64]) -> Option<Self> {
+        // Relaxed: stored once, before the watcher was told to look.
+        let word = words.get(H_EVENTS)?.load(Ordering::Relaxed);
+        let place =
+            Self { start: usize::try_from(word >> 8).ok()?, capacity: 1_usize.checked_shl((word & 0xff) as u32)? };
+        let end = place.start.checked_add(Ring::words(place.capacity))?;
+        (place.start >= TABLE_HEADER_WORDS && end <= words.len()).then_some(place)
+    }
+
+    /// The ring there.
+    ///
+    /// # Panics
+    /// If these are not the words of the table that the place is of.
+    pub fn ring(self, words: &[AtomicU64]) -> Ring<'_> {
+        Ring::new(&words[self.start..][..Ring::words(self.capacity)])
+    }
+}
+
+/// What the server knows of its watchers, and the one producer of all its workers.
+#[derive(Debug)]
+pub struct Broadcast {
+    watchers: AtomicUsize,
+    made: Mutex<Option<(Place, Producer)>>,
+}
+
+impl Broadcast {
+    /// Without watchers, and without a ring as long as there are none.
+    pub fn new() -> Self {
+        Self { watchers: AtomicUsize::new(0), made: Mutex::new(None) }
+    }
+
+    /// How many watchers there are.
+    ///
+    /// Relaxed: a watcher is told to begin behind its being counted, and what it does then, directly or by way of
+    /// others, comes to a worker by an Acquire (a lane's position) or by the kernel (a socket).
+    #[inline]
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
+    /// How many events there were, of those that somebody watched.
+    pub fn count(&self) -> u64 {
+        lock(&self.made).as_ref().map_or(0, |(_, producer)| producer.next.sequence)
+    }
+
+    /// Counts a new watcher; the first one gets the ring made, of memory that `allocate` gives for so many words.
+    ///
+    /// # Errors
+    /// How many bytes there is no room for.
+    pub fn watch(&self, words: &[AtomicU64], allocate: impl FnOnce(usize) -> Option<u64>) -> Result<Start, usize> {
+        let mut made = lock(&self.made);
+        let (_, producer) = match &mut *made {
+            Some(made) => made,
+            None => {
+                let share = words.len() * 8 / limits::EVENT_RING_SHARE;
+                let size = share.clamp(limits::EVENT_RING_SIZE_MIN, limits::EVENT_RING_SIZE_MAX);
+                let capacity = 1 << (size / 8).ilog2();
+                let start = allocate(Ring::words(capacity)).ok_or(Ring::words(capacity) * 8)?;
+                let place = Place { start: start as usize, capacity };
+                let producer = Producer::create(place.ring(words));
+                // Relaxed: the watcher is told behind this to look (by a message over its socket).
+                words[H_EVENTS].store(place.pack(), Ordering::Relaxed);
+                made.insert((place, producer))
+            }
+        };
+        // Under the mutex: whoever publishes from the place on that we return has counted us.
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Ok(producer.next)
+    }
+
+    /// Forgets a watcher. The ring is kept: who watched once will again.
+    pub fn unwatch(&self) {
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Publishes an event. To be called while the key's bucket is locked.
+    pub fn publish(&self, words: &[AtomicU64], event: Event, key: &[u8]) {
+        if let Some((place, producer)) = &mut *lock(&self.made) {
+            producer.publish(place.ring(words), event, key);
+        }
+    }
+}
+
+impl Default for Broadcast {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::heap_words;
+
+    const CAPACITY: usize = 64;
+
+    fn set(version: u64) -> Event {
+        Event { kind: Kind::Set, version, size: 2 * version }
+    }
+
+    /// The key of event `sequence`: of any size from 0 to 40 bytes.
+    fn key(sequence: u64) -> Vec<u8> {
+        vec![sequence as u8; (sequence * 7 % 41) as usize]
+    }
+
+    #[test]
+    fn every_event_comes_once_and_in_order() {
+        let words = heap_words(Ring::words(CAPACITY));
+        let ring = Ring::new(&words);
+        let (mut producer, mut consumer) = (Producer::create(ring), Consumer::new(Start::default()));
+        let mut found = Vec::new();
+        assert_eq!(consumer.next(ring, &mut found), Ok(Next::Nothing));
+        for sequence in 0..1_000 {
+            producer.publish(ring, set(sequence), &key(sequence));
+            assert!(consumer.has_news(ring));
+            assert_eq!(consumer.next(ring, &mut found), Ok(Next::Event(set(sequence))));
+            assert_eq!(found, key(sequence));
+            assert_eq!(consumer.next(ring, &mut found), Ok(Next::Nothing));
+        }
+    }
+
+    #[test]
+    fn what_a_lapped_watcher_missed_and_what_it_got_add_up() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let words = heap_words(Ring::words(CAPACITY));
+        let ring = Ring::new(&words);
+        let (mut producer, mut consumer) = (Producer::create(ring), Consumer::new(Start::default()));
+        let (mut published, mut seen, mut laps) = (0, 0, 0);
+        let mut found = Vec::new();
+        for _ in 0..2_000 {
+            for _ in 0..random.u64(..30) {
+                producer.publish(ring, set(published), &key(published));
+                published += 1;
+            }
+            loop {
+                match consumer.next(ring, &mut found).unwrap() {
+                    Next::Nothing => break,
+                    Next::Event(event) => {
+                        assert_eq!((event, &found), (set(seen), &key(seen)));
+                        seen += 1;
+                    }
+                    Next::Lagged(count) => {
+                        assert!(count > 0);
+                        seen += count;
+                        laps += 1;
+                    }
+                    Next::Contended => unreachable!("nobody writes meanwhile"),
+                }
+            }
+            assert_eq!(seen, published);
+        }
+        assert!(laps > 0);
+    }
+
+    #[test]
+    fn nonsense_is_an_error_and_never_a_panic() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let words = heap_words(Ring::words(CAPACITY));
+        let ring = Ring::new(&words);
+        let mut key = Vec::new();
+        for round in 0..20_000 {
+            for word in &words {
+                let bits = random.u32(1..=64);
+                word.store(random.u64(..) >> (64 - bits), Ordering::Relaxed);
+            }
+            if round % 2 == 0 {
+                // Nearly right: positions that are near each other.
+                let tail = random.u64(1..1 << 40);
+                ring.tail.store(tail, Ordering::Relaxed);
+                ring.intent.store(tail, Ordering::Relaxed);
+                ring.latest.store(tail - random.u64(..tail.min(64)), Ordering::Relaxed);
+                ring.data[random.usize(..CAPACITY)].store((random.u64(..6) << 32) | random.u64(..7), Ordering::Relaxed);
+            }
+            let tail = ring.tail.load(Ordering::Relaxed);
+            let position = tail.wrapping_sub(random.u64(..2 * CAPACITY as u64));
+            let mut consumer = Consumer::new(Start { position, sequence: random.u64(..) >> 1 });
+            for _ in 0..4 {
+                let _ = consumer.next(ring, &mut key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_is_believed_only_where_it_fits_the_table() {
+        let words = heap_words(8 * super::super::layout::PAGE_WORDS);
+        assert_eq!(Place::load(&words), None);
+        let broadcast = Broadcast::new();
+        let none = broadcast.watch(&words, |_| None).unwrap_err();
+        assert!(none > limits::EVENT_RING_SIZE_MIN);
+        assert_eq!((broadcast.watchers(), Place::load(&words)), (0, None));
+        broadcast.watch(&words, |_| Some(TABLE_HEADER_WORDS as u64)).unwrap();
+        assert_eq!(broadcast.watchers(), 1);
+        assert!(Place::load(&words).is_some());
+        let right = words[H_EVENTS].load(Ordering::Relaxed);
+        for wrong in [0, 1, u64::MAX, right + 1, right + 200, right & 0xff, right + (1 << 40)] {
+            words[H_EVENTS].store(wrong, Ordering::Relaxed);
+            assert_eq!(Place::load(&words), None, "{wrong:#x}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Copies of entries, many in one buffer: what reading a bucket, or walking the table, brings.
+//!
+//! Entries are small and buckets are read often, so that a buffer which is used again saves two allocations an entry.
+
+use super::entry::EntryRef;
+use crate::sync::copy_out;
+
+/// What to copy of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Keys and sizes.
+    Keys,
+    /// Keys and values.
+    Values,
+}
+
+/// A copy of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value, or nothing if only keys were asked for.
+    pub value: &'a [u8],
+    /// Bytes of the value.
+    pub value_size: usize,
+}
+
+/// Where a pair's bytes are: the key, and right behind it as much of the value as was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: usize,
+    key_size: usize,
+    value_copied: usize,
+    value_size: usize,
+}
+
+/// Copies of entries, in the order in which they were made.
+#[derive(Debug, Default)]
+pub struct Pairs {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+impl Pairs {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Bytes that this keeps allocated for them.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Pair `index`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn get(&self, index: usize) -> Pair<'_> {
+        let Place { start, key_size, value_copied, value_size } = self.places[index];
+        let (key, rest) = self.bytes[start..].split_at(key_size);
+        Pair { key, value: &rest[..value_copied], value_size }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Pair<'_>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Adds a pair.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+        let (start, key_size, value_size) = (self.bytes.len(), key.len(), value.len());
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.places.push(Place { start, key_size, value_copied: value_size, value_size });
+    }
+
+    /// Keeps the first `count` pairs only.
+    pub fn truncate(&mut self, count: usize) {
+        self.places.truncate(count);
+        let ends = self.places.iter().map(|place| place.start + place.key_size + place.value_copied);
+        self.bytes.truncate(ends.max().unwrap_or(0));
+    }
+
+    /// Forgets all pairs, and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.places.clear();
+    }
+
+    /// Removes pair `index`; the last one takes its place.
+    pub(super) fn swap_remove(&mut self, index: usize) {
+        self.places.swap_remove(index);
+    }
+
+    /// Adds a copy of an entry; `None` if there is no memory for it.
+    pub(super) fn push_entry(&mut self, entry: EntryRef<'_>, want: Want) -> Option<()> {
+        let (start, key_size, value_size) = (self.bytes.len(), entry.shape.key_size, entry.shape.value_size);
+        let value_copied = if want == Want::Values { value_size } else { 0 };
+        self.bytes.try_reserve(key_size + value_copied).ok()?;
+        copy_out(entry.key_words(), &mut self.bytes.spare_capacity_mut()[..key_size]);
+        if value_copied > 0 {
+            copy_out(entry.value_words(), &mut self.bytes.spare_capacity_mut()[key_size..key_size + value_copied]);
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: so many bytes behind the old length were reserved, and have just been written by `copy_out`.
+        unsafe {
+            self.bytes.set_len(start + key_size + value_copied);
+        }
+        self.places.push(Place { start, key_size, value_copied, value_size });
+        Some(())
+    }
+}

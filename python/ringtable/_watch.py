@@ -1,0 +1,187 @@
+"""What happens to a table's keys, as an iterator, plain and async."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
+
+from ringtable._errors import Closed, Error
+from ringtable._ringtable import WatchCore
+
+if TYPE_CHECKING:
+    from ringtable._types import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change.
+
+    Attributes:
+        kind: "set" for a new value or a new expiry, "delete", "expire" when an entry whose time had passed was removed,
+            "evict" (nothing does that yet), "flush" when `clear` has deleted everything.
+        key: The key; empty for "flush".
+        version: Of two changes of a key the later one has the higher version. For "flush" 0.
+        size: Bytes of the new value; 0 where there is none.
+    """
+
+    kind: Literal["set", "delete", "expire", "evict", "flush"]
+    key: bytes
+    version: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lagged:
+    """The watch was too slow: `count` events of all keys were overwritten before they were read.
+
+    What comes next is the newest event that there was then, so read again what must not be missed.
+    """
+
+    count: int
+    kind: ClassVar[Literal["lagged"]] = "lagged"
+    key: ClassVar[bytes] = b""
+
+
+class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
+    """The events of a table, in the order of its changes for each key: made by `Table.watch`.
+
+    `next` waits for an event, and so does `await anext`, which lets the event loop go on meanwhile; any number of
+    watches may wait in one loop. Threads may share a watch, and each event goes to one of them; tasks may not. The
+    server waits for no watch: one that does not keep up gets a `Lagged` and goes on.
+
+    Iterating ends when the watch is closed, and raises `ServerGone` when the server goes, after all that it had told
+    by then; `Timeout` when nothing came in time, after which one may go on. In a forked child a watch raises `Closed`,
+    once it has given what its parent had fetched; the child may watch on its own.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        prefix: Key = b"",
+        *,
+        connect_timeout: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._address = address
+        self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout)
+        # Events that were fetched, and not given out yet.
+        self._ready: deque[Event | Lagged] = deque()
+        self._closed = False
+        # Whether a task waits, and how many threads do.
+        self._awaited = False
+        self._waiting = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event | Lagged:
+        """Wait for the next event."""
+        # Another thread may take what this one has fetched.
+        while (event := self._pop()) is None:
+            if self._awaited:
+                raise RuntimeError("a task waits for this watch: give each its own")
+            self._waiting += 1
+            try:
+                self._fill(self._core.wait())
+            except Closed:
+                if self._closed:
+                    raise StopIteration from None
+                raise
+            finally:
+                self._waiting -= 1
+        return event
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event | Lagged:
+        """Wait for the next event, and let the event loop go on meanwhile."""
+        if (event := self._pop()) is not None:
+            return event
+        try:
+            async with asyncio.timeout(self._core.timeout) as limit:
+                while (event := self._pop()) is None:
+                    if self._awaited or self._waiting:
+                        raise RuntimeError("another task or thread waits for this watch: give each its own")
+                    self._fill(self._core.take())
+                    if not self._ready and self._core.arm():
+                        await self._until_readable()
+                    else:
+                        # Others of the loop have their turn, also while there is always something to take.
+                        await asyncio.sleep(0)
+                return event
+        except Closed:
+            if self._closed:
+                raise StopAsyncIteration from None
+            raise
+        except TimeoutError:
+            if limit.expired():
+                raise self._core.timed_out() from None
+            raise
+
+    def close(self) -> None:
+        """End the watch, also for who waits in it. A second call does nothing."""
+        self._closed = True
+        self._ready.clear()
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ringtable.Watch {self._address!r} {'closed' if self._closed else 'open'}>"
+
+    def _pop(self) -> Event | Lagged | None:
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return None
+
+    def _fill(self, rows: list[tuple[str, bytes, int, int]]) -> None:
+        if not self._closed:
+            self._ready.extend(map(_event, rows))
+
+    async def _until_readable(self) -> None:
+        """Wait for the core's descriptor; the core is armed."""
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
+        descriptor = self._core.fileno()
+        self._awaited = True
+        try:
+            loop.add_reader(descriptor, _resolve, readable)
+            await readable
+        finally:
+            # Before the core may close the descriptor.
+            loop.remove_reader(descriptor)
+            self._awaited = False
+            # Who cancels learns of the server's end with the next call.
+            with suppress(Error) if readable.cancelled() else nullcontext():
+                self._core.disarm()
+
+
+def _resolve(readable: asyncio.Future[None]) -> None:
+    # The loop may call again before the one who waits for it has its turn.
+    if not readable.done():
+        readable.set_result(None)
+
+
+def _event(row: tuple[str, bytes, int, int]) -> Event | Lagged:
+    kind, key, version, size = row
+    if kind == "lagged":
+        return Lagged(version)
+    return Event(cast("Literal['set', 'delete', 'expire', 'evict', 'flush']", kind), key, version, size)
