@@ -302,7 +302,10 @@ def test_labels_keep_their_distance() -> None:
 def test_differences_and_noise() -> None:
     assert not compare(samples([10, 11, 12]), samples([1, 1.1, 1.2])).noise
     assert compare(samples([10, 11, 12]), samples([1, 1.1, 1.2])).ratio == pytest.approx(10)
-    assert compare(samples([1, 2, 3]), samples([1, 2.4, 4])).noise, "the middle halves overlap"
+    assert compare(samples([1, 2, 3]), samples([1, 2.4, 4])).noise, "the middles overlap"
+    unsteady, other = samples([3.0, 4.2, 21.0, 2.6, 9.1]), samples([1.7, 22.8, 22.3, 28.3, 14.9])
+    assert compare(unsteady, other).noise, "a ratio of five is chance where runs differ by ten"
+    assert not compare(samples([2.0] * 14 + [40.0]), samples([4.0] * 15)).noise, "one run in fifteen may be odd"
     assert compare(samples([1.02] * 3), samples([1] * 3)).noise, "the medians are nearly the same"
     assert compare(samples([9]), samples([1])).noise, "one run shows no spread"
 

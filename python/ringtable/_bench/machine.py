@@ -15,6 +15,17 @@ def cores_usable() -> int:
     return len(os.sched_getaffinity(0))
 
 
+BUSY_LOAD = 0.5
+"""A load above this is somebody else's work, if nothing of ours has run yet."""
+
+
+def load() -> str:
+    """How many programs were running, on average of the last minute; to be asked before anything is measured."""
+    programs = os.getloadavg()[0]
+    warning = ": other programs were running, so that the figures are unsteady" if programs > BUSY_LOAD else ""
+    return f"{programs:.1f}{warning}"
+
+
 def describe() -> dict[str, str]:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     kernel = re.match(r"[\d.]*\d", platform.release())

@@ -27,7 +27,7 @@ from ringtable._bench.verdict import ratios, verdict
 CURVES_NOTE = "Both axes are logarithmic: a straight climb of throughput is perfect scaling, flat CPU time is 1:1."
 COST_NOTE = "less is better; clients and server together"
 BARS_NOTE = (
-    "Bars reach the median, whiskers the middle half of the runs. Panels with {crowd} visitors share one scale, all"
+    "Bars reach the median, whiskers span the middle four fifths of the runs. Panels with {crowd} visitors share one scale, all"
     " others another."
 )
 
@@ -187,8 +187,8 @@ def payload_groups(results: Results, operation: str, size: int) -> Sequence[Grou
 def footer(results: Results) -> Iterator[str]:
     yield paragraph(
         f"Measured in {results.seconds:.0f} s. What is compared ran in turn, round by round; no process was bound to a"
-        " core. A difference is called noise when the middle halves of the runs overlap, when the medians differ by"
-        " less than 5 %, or when there are fewer than three runs.",
+        " core. A difference is called noise when the middle four fifths of the runs overlap, when the medians differ"
+        " by less than 5 %, or when there are fewer than three runs.",
         "soft",
     )
 

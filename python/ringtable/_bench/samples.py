@@ -40,11 +40,11 @@ class Samples:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Where the middle half of the runs lies."""
+        """Where the middle four fifths of the runs lie; of few runs, nearly all."""
         if len(self.values) < 2:
             return self.values[0], self.values[0]
-        first, _, third = statistics.quantiles(self.values, n=4, method="inclusive")
-        return first, third
+        low, *_, high = statistics.quantiles(self.values, n=10, method="inclusive")
+        return low, high
 
 
 def samples(values: Sequence[float]) -> Samples:
@@ -57,7 +57,7 @@ class Comparison:
 
     ratio: float
     noise: bool
-    """Whether it may be chance: the middle halves of the runs overlap, the medians are near, or the runs are few."""
+    """Whether it may be chance: the middles of the runs overlap, the medians are near, or the runs are few."""
 
 
 def compare(value: Samples, reference: Samples) -> Comparison:

@@ -47,7 +47,7 @@ svg text { fill: var(--ink); }
 svg .tick, svg .note, svg .axis-name { fill: var(--soft); font-size: 12px; }
 svg .small { font-size: 11px; } svg .small:not(.value) { fill: var(--soft); }
 svg .grid { stroke: var(--faint); } svg .axis { stroke: var(--soft); }
-svg .whisker { stroke: var(--ink); stroke-width: 1.5; } 
+svg .whisker { stroke: var(--ink); stroke-width: 1.5; }
 svg .reference { fill: var(--ink); stroke: var(--ground); }
 svg .crowd { fill: var(--crowd); } svg .ink { fill: var(--ink); }
 svg .fill { fill: var(--series); } svg .stroke { stroke: var(--series); stroke-width: 2.2; }

@@ -105,7 +105,7 @@ def load(file: Path) -> Results:
 def measure(console: Console, settings: Settings, parts: list[str], ways: list[str], others: list[str]) -> Results:
     for name in others:
         peers.check_installed(name)
-    started = time.monotonic()
+    started, place = time.monotonic(), machine.describe() | {"load before": machine.load()}
     about = {name: WAYS[name].about for name in ways} | {name: PEERS[name].version() for name in others}
     start_forkserver(["ringtable._bench.loops"])
     with temporary_folder() as folder, progress_bar(console) as bar:
@@ -121,7 +121,7 @@ def measure(console: Console, settings: Settings, parts: list[str], ways: list[s
             measured = {part: modules[part].measure(bench) for part in parts}
         bar.update(task, visible=False)
     seconds = time.monotonic() - started
-    return Results(machine.describe(), machine.cores_usable(), about, **measured, seconds=seconds)
+    return Results(place, machine.cores_usable(), about, **measured, seconds=seconds)
 
 
 @contextmanager
