@@ -56,7 +56,7 @@ class Logarithmic:
 
 
 def bars(title: str, entries: Mapping[str, Samples], high: float, show: Show) -> str:
-    """A bar to the median of each, a whisker over the middle four fifths of its runs. `high` is the end of the scale."""
+    """A bar to the median of each, a whisker over the middle of its runs. `high` is the end of the scale."""
     drawing = Drawing(WIDTH, ROW_HEIGHT * len(entries) + 8, title)
     left, right = NAME_WIDTH, WIDTH - VALUE_WIDTH
     drawing.line(left, 0.0, left, drawing.height, class_="axis")

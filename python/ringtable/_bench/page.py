@@ -27,8 +27,8 @@ from ringtable._bench.verdict import ratios, verdict
 CURVES_NOTE = "Both axes are logarithmic: a straight climb of throughput is perfect scaling, flat CPU time is 1:1."
 COST_NOTE = "less is better; clients and server together"
 BARS_NOTE = (
-    "Bars reach the median, whiskers span the middle four fifths of the runs. Panels with {crowd} visitors share one scale, all"
-    " others another."
+    "Bars reach the median, whiskers span the middle four fifths of the runs. Panels with {crowd} visitors share one"
+    " scale, all others another."
 )
 
 
