@@ -346,7 +346,7 @@ def test_the_verdict_when_lanes_lose() -> None:
     }
     text = sentences(made_up(times), "The seven scenarios")
     assert "alone at 1 thread: shared is fastest with 1.10 ms" in text
-    assert "16 visitors at 1 thread, faster than shared: unix 3.07x; level, within noise, with shared: lanes" in text
+    assert "16 visitors at 1 thread, faster than shared: unix 3.07x; within noise of shared: lanes" in text
     assert "lanes loses here: alone at 1 thread (2.20 ms, shared 1.10 ms, 2.00x); 16 visitors at 1 thread" in text
     assert "nowhere" not in text
 

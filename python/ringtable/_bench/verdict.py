@@ -166,7 +166,7 @@ def against_classic(results: Results, scenario: Scenario) -> Iterator[str]:
     kinds = {
         "faster than": [way for way in order if speeds[way].ratio > 1 and not speeds[way].noise],
         "slower than": [way for way in order if speeds[way].ratio <= 1 and not speeds[way].noise],
-        f"level, {NOISE}, with": [way for way in order if speeds[way].noise],
+        f"{NOISE} of": [way for way in order if speeds[way].noise],
     }
     parts = []
     for kind, ways in kinds.items():
