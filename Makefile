@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom loom-weakened lint fmt bench lock clean
+.PHONY: help install demo test test-all loom loom-weakened lint fmt bench bench-rivals lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -54,7 +54,10 @@ fmt: .venv/installed .cargo-found ## Format the code, and fix what the linter ca
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: install .venv/bench ## Measure against LMDB, Valkey, a Manager's dict and a plain dict.
+bench: install ## Measure the classic topology and its successors: two minutes, a page in report.html.
+	@$(BIN)/ringtable bench --quick --html report.html
+
+bench-rivals: install .venv/bench ## Measure against LMDB, Valkey, a Manager's dict and a plain dict.
 	$(BIN)/python -m benches.compare
 
 lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.

@@ -8,11 +8,11 @@
 | `scenarios` | what is measured, one function a scenario                                         |
 | `figures`   | the measured values, by scenario, rival and metric                                |
 | `crew`      | client processes that stand by and make the same call together                    |
-| `workload`  | keys, values, the timed loops and all else that runs inside a client              |
+| `workload`  | the timed loops and all else that runs inside a client                            |
 | `rivals`    | one adapter a rival, behind one small protocol                                    |
-| `probe`     | what the kernel says of a process or file: CPU time, resident memory              |
+| `probe`     | what the kernel says of a process or file: resident memory                        |
 
-A module uses only those below it.
+A module uses only those below it. What `ringtable bench` needs, too, is in `ringtable._bench`.
 
 Where the comparison is unfair, and to whom:
 

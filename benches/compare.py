@@ -11,11 +11,13 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from ringtable._bench.loops import SEED
+from ringtable._bench.processes import CONTEXT
 
-from benches import scenarios, workload
+from benches import scenarios
 from benches.figures import Figures
 from benches.report import Report
-from benches.rivals import CONTEXT, RIVALS
+from benches.rivals import RIVALS
 
 TMPFS = "/dev/shm"
 REPORT_WIDTH = 110
@@ -28,7 +30,7 @@ def main() -> int:
     versions, missing = find_rivals(options.rivals)
     settings = scenarios.QUICK if options.quick else scenarios.FULL
     figures, failures = Figures(), list[str]()
-    console.print(f"seed {workload.SEED}, rivals: {', '.join(versions)}")
+    console.print(f"seed {SEED}, rivals: {', '.join(versions)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     CONTEXT.set_forkserver_preload(["benches.report"])
     try:

@@ -1,21 +1,9 @@
-"""What the kernel says of a process or file: CPU time, resident memory."""
+"""What the kernel says of a process or file: resident memory."""
 
-import time
 from pathlib import Path
 
 BLOCK_SIZE = 512
 """Unit of `st_blocks`, bytes."""
-
-CPU_CLOCK_SCHED = 2
-"""The kernel's name for "user and system time of all threads" in a process's clock id."""
-
-
-def cpu_ns(pid: int) -> int:
-    """User and system time of all threads of process `pid` since its start, ns.
-
-    The clock id is what `clock_getcpuclockid(3)` computes; `/proc/<pid>/stat` counts in steps of 10 ms.
-    """
-    return time.clock_gettime_ns((~pid << 3) | CPU_CLOCK_SCHED)
 
 
 def private_bytes(pid: int) -> int:

@@ -1,19 +1,14 @@
 """The results: the same tables for the terminal and as Markdown, and everything as JSON."""
 
 import json
-import os
-import platform
-import re
-import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from ringtable._bench import machine
+from ringtable._bench.loops import KEY_COUNT, SEED
 
-from benches import workload
 from benches.figures import CLIENT_CPU_NS, SERVER_CPU_NS, WALL_NS, Figures
 from benches.goals import GOALS, Verdict
 from benches.rivals import RIVALS
@@ -137,9 +132,9 @@ class Report:
 
     def markdown(self) -> str:
         """The tables and where they were measured, to be pasted into a page."""
-        lines = [f"- {name}: {value}" for name, value in {**machine(), **self.versions}.items()]
+        lines = [f"- {name}: {value}" for name, value in {**machine.describe(), **self.versions}.items()]
         lines += [f"- note: {note}" for note in self.notes]
-        lines.append(f"- {workload.KEY_COUNT:,} keys preloaded, seed {workload.SEED}, interleaved rounds")
+        lines.append(f"- {KEY_COUNT:,} keys preloaded, seed {SEED}, interleaved rounds")
         for section in self.sections():
             lines += ["", f"### {section.title}", "", section.note, ""]
             lines.append(markdown_row(section.columns))
@@ -152,10 +147,10 @@ class Report:
         values = self.figures.values.items()
         return json.dumps(
             {
-                "machine": machine(),
+                "machine": machine.describe(),
                 "versions": self.versions,
                 "notes": list(self.notes),
-                "seed": workload.SEED,
+                "seed": SEED,
                 "settings": asdict(self.settings),
                 "goals": [
                     {
@@ -187,29 +182,3 @@ def number(value: float | None) -> str:
 
 def markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def machine() -> dict[str, str]:
-    """Where and on what this run happened."""
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    kernel = re.match(r"[\d.]*\d", platform.release())
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
-        "CPU": f"{cpu[1] if cpu else platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "kernel": f"Linux {kernel[0] if kernel else '?'}",
-        "Python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    """The commit of this working tree; `+` if something is changed."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

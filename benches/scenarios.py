@@ -9,10 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from benches import probe, workload
-from benches.crew import ClientError, Crew
+from ringtable._bench import probe
+from ringtable._bench.errors import BenchError
+from ringtable._bench.loops import BURST_SIZE, KEY_COUNT, KEY_SIZE, SEED, VALUE_SIZE
+
+from benches import workload
+from benches.crew import Crew
 from benches.figures import CLIENT_CPU_NS, SERVER_CPU_NS, WALL_NS, Figures
-from benches.rivals import RIVALS, Ringtable, Rival, RivalError
+from benches.rivals import RIVALS, Ringtable, Rival
 from benches.workload import READS, Reads
 
 CLIENTS_MANY = 16
@@ -92,7 +96,7 @@ class Bench:
     def attempt(self, scenario: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, RivalError, OSError) as error:
+        except (BenchError, OSError) as error:
             self.failures.append(f"{scenario} failed: {error}")
 
     def taking_part(self, scenario: str) -> list[str]:
@@ -153,9 +157,9 @@ def preload(crew: Crew) -> None:
     """Fills the table in one burst, which leaves LMDB no free pages that would slow its sets; then checks."""
     if crew.rival.shared:
         with Crew(crew.rival, 1) as loader:
-            loader.call(workload.fill, workload.SEED, workload.KEY_COUNT, workload.KEY_COUNT)
+            loader.call(workload.fill, SEED, KEY_COUNT, KEY_COUNT)
     else:
-        crew.call(workload.fill, workload.SEED, workload.KEY_COUNT, workload.KEY_COUNT)
+        crew.call(workload.fill, SEED, KEY_COUNT, KEY_COUNT)
     crew.call(workload.verify)
 
 
@@ -206,11 +210,11 @@ def classic_rounds(bench: Bench, server: Ringtable, metric: str, background: int
         if background:
             others = Crew(server, background, connected=False)
             stack.callback(others.kill)
-            others.start(workload.classic, server.address, 0, CLASSIC_INNER, reads, workload.SEED + 1)
+            others.start(workload.classic, server.control, 0, CLASSIC_INNER, reads, SEED + 1)
             time.sleep(CLASSIC_SETTLE_S)
         crew = stack.enter_context(Crew(server, 1, connected=False))
         for _ in range(bench.settings.classic_rounds):
-            arguments = (server.address, CLASSIC_OUTER, CLASSIC_INNER, reads, workload.SEED)
+            arguments = (server.control, CLASSIC_OUTER, CLASSIC_INNER, reads, SEED)
             [took_s] = crew.call(workload.classic, *arguments)
             bench.figures.add("classic", server.name, metric, took_s * 1e3)
 
@@ -221,12 +225,12 @@ def memory(bench: Bench) -> None:
         bench.say(f"memory: {name}")
         with bench.running(RIVALS[name]) as server, Crew(server, 1) as crew:
             [pid] = crew.pids
-            crew.call(workload.fill, workload.SEED, workload.BURST_SIZE, workload.BURST_SIZE)
+            crew.call(workload.fill, SEED, BURST_SIZE, BURST_SIZE)
             empty_bytes = server.memory_bytes(pid)
             entries = bench.settings.memory_entries
-            crew.call(workload.fill, workload.SEED + 1, entries, workload.BURST_SIZE)
+            crew.call(workload.fill, SEED + 1, entries, BURST_SIZE)
             entry_bytes = (server.memory_bytes(pid) - empty_bytes) / entries
-            overhead = entry_bytes - workload.KEY_SIZE - workload.VALUE_SIZE
+            overhead = entry_bytes - KEY_SIZE - VALUE_SIZE
             bench.figures.add("memory", name, "overhead_bytes_per_entry", overhead)
 
 

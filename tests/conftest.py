@@ -10,6 +10,7 @@
     test_tcp.py             the TCP port
     test_cli.py             the command line
     test_demo.py            `ringtable demo`, whole and interrupted
+    test_bench.py           `ringtable bench`: what it measures, reports and concludes
     test_profile.py         `ringtable profile`, and what it makes of stacks
     test_readme.py          the examples in README.md
 

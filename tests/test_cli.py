@@ -33,11 +33,11 @@ def test_smoke() -> None:
 def test_the_script_is_installed() -> None:
     script = Path(sys.executable).with_name("ringtable")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
-    for command in ("server", "client", "get", "set", "del", "stats", "demo"):
+    for command in ("server", "client", "get", "set", "del", "stats", "demo", "bench"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["server", "serve", "client", "get", "set", "del", "stats", "demo"])
+@pytest.mark.parametrize("command", ["server", "serve", "client", "get", "set", "del", "stats", "demo", "bench"])
 def test_every_command_explains_itself(command: str) -> None:
     done = run_cli(command, "--help")
     assert done.returncode == 0

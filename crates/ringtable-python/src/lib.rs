@@ -5,6 +5,7 @@
 
 mod convert;
 mod errors;
+mod histogram;
 mod profile;
 mod server;
 mod table;
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 mod _ringtable {
     use super::*;
 
+    #[pymodule_export]
+    use super::histogram::Histogram;
     #[pymodule_export]
     use super::profile::Profiler;
     #[pymodule_export]

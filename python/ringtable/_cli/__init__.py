@@ -4,6 +4,7 @@ server.py   server, serve
 client.py   client (the classic client, and the printing of the table)
 quick.py    get, set, del, stats
 demo.py     demo
+bench.py    bench
 profile.py  profile
 """
 
@@ -32,10 +33,11 @@ app.command(get)
 app.command(set_, name="set")
 app.command(delete, name="del")
 app.command(stats)
-# Imported only when it runs: what it needs would double the start-up time of all the others.
+# Imported only when they run: what they need would double the start-up time of all the others.
 app.command(
     "ringtable._cli.demo:demo", help="Count the words of Python's standard library with eight processes; measure."
 )
+app.command("ringtable._cli.bench:bench", help="Measure the classic topology and its successors on this machine.")
 app.command(
     "ringtable._cli.profile:profile", help="Show where the CPU time of a server and a client goes, with flame graphs."
 )
@@ -48,6 +50,9 @@ def main() -> None:
     except Error as error:
         print(f"ringtable: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        # Commands have their own way to end; this one came while their modules were imported.
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has had enough. Python would complain again when it flushes at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,11 @@
+"""What can go wrong in a benchmark."""
+
+from ringtable._errors import Error
+
+
+class BenchError(Error):
+    """What was to be measured is missing, or did not do what was asked of it."""
+
+
+class ClientError(BenchError):
+    """A client process failed, died or hung."""

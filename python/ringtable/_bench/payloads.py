@@ -1,0 +1,68 @@
+"""Part three: large values, beside plain copies of as many bytes by as many processes."""
+
+from functools import partial
+
+from ringtable._bench import loops
+from ringtable._bench.bench import Bench
+from ringtable._bench.crew import connect, disconnect
+from ringtable._bench.loops import Shape
+from ringtable._bench.peers import Memcpy
+from ringtable._bench.results import PayloadFigures
+from ringtable._bench.subject import Subject
+
+SIZES = (64 << 10, 1 << 20)
+CLIENTS = (1, 2, 4)
+OPERATIONS: tuple[Shape, ...] = ("get", "set")
+MEMCPY = Memcpy.name
+OVERHEAD_S = 0.08
+"""About what a turn takes besides its loops."""
+
+
+def turn_s(bench: Bench) -> float:
+    return len(OPERATIONS) * bench.settings.payload_loop_s + OVERHEAD_S
+
+
+def planned_s(bench: Bench) -> float:
+    """About how long it will take, for the progress bar."""
+    turns = len(SIZES) * len(CLIENTS) * (1 + len(bench.ways) + len(bench.peers)) * bench.settings.payload_rounds
+    return turns * turn_s(bench)
+
+
+def measure(bench: Bench) -> list[PayloadFigures]:
+    figures: list[PayloadFigures] = []
+    for size in SIZES:
+        memcpy = partial(Memcpy, keys=loops.payload_keys(size), size=size)
+        with bench.running(memcpy) as copied, bench.all_running() as others:
+            figures += measure_size(bench, {MEMCPY: copied, **others}, size)
+    return figures
+
+
+def measure_size(bench: Bench, subjects: dict[str, Subject], size: int) -> list[PayloadFigures]:
+    figures = {
+        (name, operation, count): PayloadFigures(name, operation, size, count)
+        for operation in OPERATIONS
+        for count in CLIENTS
+        for name in subjects
+    }
+    for name, subject in subjects.items():
+        bench.say(f"filling {name} with {size >> 10} KiB values")
+        bench.crew.call(connect, type(subject).connect, subject.address, of=[0])
+        bench.crew.call(loops.fill_payload, size, of=[0])
+        bench.crew.call(disconnect, of=[0])
+    for number in range(bench.settings.payload_rounds):
+        for count in CLIENTS:
+            for name, subject in subjects.items():
+                bench.say(f"round {number + 1}: {size >> 10} KiB, {count} clients, {name}")
+                turn(bench, subject, count, [figures[name, operation, count] for operation in OPERATIONS])
+                bench.advance("", turn_s(bench))
+    return list(figures.values())
+
+
+def turn(bench: Bench, subject: Subject, count: int, figures: list[PayloadFigures]) -> None:
+    clients = range(count)
+    bench.crew.call(connect, type(subject).connect, subject.address, of=clients)
+    for of in figures:
+        bench.crew.call(loops.prepare, of.operation, of.size, of=clients)
+        loop = bench.loop(subject, clients, bench.settings.payload_loop_s)
+        of.gb_per_s.append(loop.operations * of.size / loop.seconds / 1e9)
+    bench.crew.call(disconnect, of=clients)
