@@ -88,7 +88,7 @@ def test_a_server_says_that_it_is_ready_and_stops_cleanly(ringtable_dir: Path, c
 def test_a_servers_ready_line_tells_its_port() -> None:
     with ServerProcess("--tcp", "localhost:0") as server:
         line, _, address = server.ready_line.strip().rpartition(", tcp: ")
-        assert line.endswith("1 GiB")
+        assert line.endswith("1 GiB, topology: lanes")
         assert address.startswith("tcp://127.0.0.1:")
         assert run_cli("set", "key", "value", "--name", address).returncode == 0
         assert run_cli("get", "key").stdout == "value\n"

@@ -89,15 +89,18 @@ impl TableCore {
         match self.client.try_get(bytes, &mut sink) {
             Ok(Some(true)) => Ok(sink.take()),
             Ok(Some(false)) => Ok(None),
-            Ok(None) | Err(ringtable::client::Error::NoRoom(_)) => self.find_waiting(py, bytes),
+            Ok(None) => {
+                let value = self.wait(py, |client, patience| client.get_owned(bytes, patience))?;
+                Ok(value.map(|value| PyBytes::new(py, &value)))
+            }
+            Err(ringtable::client::Error::NoRoom(size)) => self.find_large(py, bytes, size),
             Err(error) => Err(errors::client(py, error)),
         }
     }
 
-    /// As [`Self::find`], without holding the interpreter: for values that are large, and reads that ask the server.
+    /// As [`Self::find`], without holding the interpreter while a value is copied that is likely to have `size` bytes.
     #[cold]
-    fn find_waiting<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let mut size = 0;
+    fn find_large<'py>(&self, py: Python<'py>, key: &[u8], mut size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         loop {
             let Some((bytes, mut sink)) = LargeSink::new(py, size) else {
                 return Err(PyMemoryError::new_err(format!("no memory for a value of {size} bytes")));

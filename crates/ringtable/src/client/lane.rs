@@ -182,7 +182,9 @@ impl LaneLink {
         let garbled = |error: record::RecordError| Error::Protocol(error.to_string());
         let size = record::record_size(word, limits::REPLY_SIZE_MAX).map_err(garbled)?;
         if size > available && self.responses.available(ring, size).map_err(broken)? < size {
-            self.incoming = Some(Piecemeal { bytes: Vec::new(), size });
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(size).map_err(|_| Error::NoRoom(size))?;
+            self.incoming = Some(Piecemeal { bytes, size });
             return self.receive_piece();
         }
         self.record.resize(size, 0);
@@ -197,16 +199,15 @@ impl LaneLink {
         let available = self.responses.available(ring, limits::LANE_RING_SIZE).map_err(broken)?;
         let begin = incoming.bytes.len();
         let piece = available.min(incoming.size - begin);
-        incoming.bytes.try_reserve(piece).map_err(|_| Error::NoRoom(incoming.size))?;
         incoming.bytes.resize(begin + piece, 0);
         self.responses.read(ring, as_uninit(&mut incoming.bytes[begin..]));
         self.responses.release(ring);
         if incoming.bytes.len() < incoming.size {
             return Ok(None);
         }
-        let reply = record::decode_reply(&incoming.bytes).map_err(|error| Error::Protocol(error.to_string()));
+        let record = std::mem::take(&mut incoming.bytes);
         self.incoming = None;
-        reply.map(Some)
+        record::decode_owned(record).map(Some).map_err(|error| Error::Protocol(error.to_string()))
     }
 
     /// Waits until there is something new: a reply (or a piece of one), or room for a request that waits for it.

@@ -39,7 +39,7 @@ use crate::command::{self, arguments::parse_integer};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
-use crate::table::reader::{Reader, Sink};
+use crate::table::reader::{Buffer, Reader, Sink};
 use crate::table::{Lookup, Pairs, Want};
 use connection::{Connection, ForkCell};
 use link::Link;
@@ -364,12 +364,36 @@ impl Client {
         self.get_from_server(key, sink, patience)
     }
 
-    fn get_from_server(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
+    /// The same for a value of a size that nobody knows yet, as bytes of its own.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_owned(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Vec<u8>>, Error> {
+        check_key(key)?;
+        let mut value = Buffer::default();
+        if let Some(reader) = self.direct(Keys::One(key), patience)? {
+            match reader.get(key, wall_ms, &mut value) {
+                Lookup::Hit(_) => return Ok(Some(value.take())),
+                Lookup::Miss | Lookup::Expired => return Ok(None),
+                Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
+                Lookup::Contended => {}
+            }
+        }
+        self.ask_for(key, patience)
+    }
+
+    fn ask_for(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Vec<u8>>, Error> {
         match self.request(NUMBERS.get, &[key], patience)? {
-            Reply::Nil => Ok(false),
-            Reply::Bulk(value) => fill(sink, &value).map(|()| true),
+            Reply::Nil => Ok(None),
+            Reply::Bulk(value) => Ok(Some(value)),
             other => Err(unexpected(other)),
         }
+    }
+
+    fn get_from_server(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
+        let value = self.ask_for(key, patience)?;
+        value.as_deref().map_or(Ok(()), |value| fill(sink, value))?;
+        Ok(value.is_some())
     }
 
     /// Looks up many keys without waiting; `false` if that is not possible: then use [`Self::get_many`].

@@ -33,6 +33,8 @@ const GATHERED_MAX: usize = 64 << 10;
 const UNANNOUNCED_MAX: u64 = 32;
 /// How long a client sleeps before it looks for room in the queue again, which rings no doorbell.
 const ROOM_NAP: Duration = Duration::from_micros(500);
+/// Of a reply larger than this, the bytes are handed on where they are.
+const LARGE_SIZE: usize = 64 << 10;
 /// A buffer larger than this is not kept.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
 
@@ -253,17 +255,24 @@ impl RingsLink {
         let size = record::record_size(u64::from_ne_bytes(*word), limits::REPLY_SIZE_MAX).map_err(garbled)?;
         let Some(record) = rest.get(..size) else {
             // The rest of a large reply comes behind what is here already.
-            if self.parsed > BUFFER_KEPT_MAX {
+            if self.parsed > 0 && size > LARGE_SIZE {
                 self.incoming.drain(..self.parsed);
                 self.parsed = 0;
             }
+            let missing = size - self.incoming.len().min(size);
+            self.incoming.try_reserve_exact(missing).map_err(|_| Error::NoRoom(size))?;
             return Ok(None);
         };
-        let reply = record::decode_reply(record).map_err(garbled)?;
-        self.parsed += size;
-        if self.parsed == self.incoming.len() {
-            (self.parsed, self.incoming) = (0, kept(std::mem::take(&mut self.incoming)));
-        }
+        let reply = if self.parsed == 0 && size == self.incoming.len() && size > LARGE_SIZE {
+            record::decode_owned(std::mem::take(&mut self.incoming)).map_err(garbled)?
+        } else {
+            let reply = record::decode_reply(record).map_err(garbled)?;
+            self.parsed += size;
+            if self.parsed == self.incoming.len() {
+                (self.parsed, self.incoming) = (0, kept(std::mem::take(&mut self.incoming)));
+            }
+            reply
+        };
         self.owed = self.owed.saturating_sub(1);
         if self.owed == 0 && self.receiver.is_listening() {
             let exchange = Exchange::new(self.mapping.words(), self.geometry);

@@ -250,6 +250,19 @@ pub fn decode_reply(record: &[u8]) -> Result<Reply, RecordError> {
     if rest.is_empty() { Ok(reply) } else { Err(RecordError::Reply("more bytes than it needs")) }
 }
 
+/// The same from a record that is not needed any more: a string of bytes, which may be large, stays where it is.
+pub fn decode_owned(mut record: Vec<u8>) -> Result<Reply, RecordError> {
+    let word = record.first_chunk::<8>().map_or(0, |word| u64::from_ne_bytes(*word));
+    let (kind, filling) = ((word >> 32) as u8, (word >> 40) as usize & 0xff);
+    let fits = record_size(word, limits::REPLY_SIZE_MAX) == Ok(record.len());
+    if kind != kind::BULK || !fits || filling >= 8 || filling > record.len() - HEADER_SIZE {
+        return decode_reply(&record);
+    }
+    record.truncate(record.len() - filling);
+    record.drain(..HEADER_SIZE);
+    Ok(Reply::Bulk(record))
+}
+
 fn take<'a>(rest: &mut &'a [u8], size: usize) -> Result<&'a [u8], RecordError> {
     let (taken, left) = rest.split_at_checked(size).ok_or(RecordError::Reply("cut off"))?;
     *rest = left;
@@ -382,6 +395,13 @@ mod tests {
         ];
         let expected = Reply::Map(vec![(Reply::Bulk(b"list".to_vec()), Reply::Array(list))]);
         assert_eq!(decode_reply(&out), Ok(expected));
+        for bytes in [&b""[..], b"1234567", b"12345678", &[7; 1000]] {
+            let mut out = Vec::new();
+            let mut writer = RecordWriter::new(&mut out);
+            writer.bulk(bytes);
+            writer.finish();
+            assert_eq!(decode_owned(out), Ok(Reply::Bulk(bytes.to_vec())));
+        }
         for cut in 0..out.len() {
             assert!(decode_reply(&out[..cut]).is_err());
         }
@@ -402,7 +422,7 @@ mod tests {
                 bytes[..4].copy_from_slice(&(random.u32(..13) * 8).to_ne_bytes());
             }
             let _ = decode_request(&bytes, &mut ranges);
-            let _ = decode_reply(&bytes);
+            assert_eq!(decode_reply(&bytes).is_ok(), decode_owned(bytes).is_ok());
         }
     }
 }

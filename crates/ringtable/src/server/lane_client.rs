@@ -108,10 +108,13 @@ impl LaneClient {
         lane::announce_awake(self.lane().server_waiting(), 0);
     }
 
-    /// Whether the client has published something since the last turn. A hint: the turn looks properly.
+    /// Whether the client has published something since the last turn, or made room for replies that wait for it. A
+    /// hint: the turn looks properly.
     #[inline]
     pub fn has_news(&self) -> bool {
-        self.lane().requests().tail.load(Ordering::Relaxed) != self.requests.seen()
+        let lane = self.lane();
+        lane.requests().tail.load(Ordering::Relaxed) != self.requests.seen()
+            || !self.outgoing.is_empty() && lane.responses().head.load(Ordering::Relaxed) != self.responses.head_seen()
     }
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.

@@ -60,8 +60,8 @@ const RINGS_GATHERED_MAX: usize = 16;
 const NAP: Duration = Duration::from_micros(100);
 /// Most events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
-/// A buffer larger than this is not kept from one request to the next.
-pub(super) const BUFFER_KEPT_MAX: usize = 1 << 20;
+/// A buffer larger than this is not kept from one request to the next: that of a value of 1 MiB is.
+pub(super) const BUFFER_KEPT_MAX: usize = (1 << 20) + (64 << 10);
 
 /// A connection that has just been accepted.
 pub(super) struct Arrival {
