@@ -41,14 +41,16 @@ _DECIDES = {
             r"shm::doorbell::wait",
             r"server::listener::accept",
             r"server::\w+::(?:spin|may_spin|may_yield|yield_until_news|has_news|sleep|cool|poll)",
+            r"server::exchange::(?:is_member_awake|is_restless|look_for_laggards)",
             r"client::\w+::(?:wait|spin|yield_until_news|has_news|sleep|await_readiness)",
+            r"client::waiting::(?!ring$).+",
         ),
         Kind.RECEIVE: (
             r"ring::(?:spsc|mpmc|broadcast|exchange)::"
             r"(?:available|peek|read|skip|release|take|next|check|announce|listen|restamp|repair|quarantine)",
             r"command::record::(?:decode_\w+|record_size|take|take_word|is_ok)",
             rf"command::resp::(?!(?:{_REPLY}|line|format_double|write_request|push_\w+)$).+",
-            r"server::\w+::(?:take_request|receive)",
+            r"server::\w+::(?:take_request|receive|deliver|accept|append)",
             r"client::(?:bucket|bytes|integer)",
             r"client::\w+::(?:receive|try_receive|receive_piece|take_replies|settle|settle_one|parse)",
         ),
@@ -60,7 +62,8 @@ _DECIDES = {
             rf"command::record::(?:new|size|pieces|write|finish|put|open|{_REPLY})",
             rf"command::resp::(?:{_REPLY}|line|format_double|write_request|push_\w+)",
             r"server::\w+::(?:send|send_replies|ring_if_asleep|ring_served)",
-            r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send_unsent|flush|exchange)",
+            r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send|send_unsent|flush|exchange)",
+            r"client::waiting::ring",
             r"client::\w+::(?:publish|publish_socket)",
         ),
         # Executing a command is work on the table, but for what it receives and sends.

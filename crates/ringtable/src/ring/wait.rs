@@ -109,8 +109,8 @@ impl Yields {
     const COUNT_MIN: u32 = 3;
     /// A yield that takes longer than this was taken by somebody who computes, in nanoseconds.
     const COSTLY_NS: u64 = 1_000_000;
-    /// Waits for which yielding is left alone after that.
-    const SKIP: u32 = 1_000;
+    /// Waits for which yielding is left alone after that: a time slice costs about as much as parking so many times.
+    const SKIP: u32 = 100;
 
     /// Yields until there is news, for at least `limit_ns` nanoseconds of `clock`. Returns whether there is.
     pub fn until(&mut self, limit_ns: u64, clock: impl Fn() -> u64, news: impl Fn() -> bool) -> bool {

@@ -30,7 +30,7 @@ use super::layout::{
 use super::pairs::{Pairs, Want};
 use super::reader::{self, Lookup, Sink};
 use crate::limits;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in, prefetch};
 
 /// When a [`Writer::put`] is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,6 +323,8 @@ impl<M: Memory> Writer<M> {
             return Err(WriteError::ValueTooLarge(value.len()));
         }
         let hash = self.table.constants.hash(key);
+        // The bucket's line comes while the entry is made: it is the one cache miss of a small write.
+        prefetch(&self.table.words()[bucket_start(address(hash, self.table.buckets()))]);
         let (start, shape) = self.prepare(key, value, expiry)?;
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
         let Self { table, cache, published } = self;
