@@ -91,7 +91,11 @@ impl TableCore {
             Ok(Some(false)) => Ok(None),
             Ok(None) => {
                 let value = self.wait(py, |client, patience| client.get_owned(bytes, patience))?;
-                Ok(value.map(|value| PyBytes::new(py, &value)))
+                Ok(value.map(|value| {
+                    let bytes = PyBytes::new(py, &value);
+                    self.client.give_back(value);
+                    bytes
+                }))
             }
             Err(ringtable::client::Error::NoRoom(size)) => self.find_large(py, bytes, size),
             Err(error) => Err(errors::client(py, error)),

@@ -82,6 +82,9 @@ pub const DUMP_SIZE_MAX: usize = 256 << 10;
 /// Entries nested in one reply at most this deep.
 pub const REPLY_DEPTH_MAX: usize = 8;
 
+/// Largest buffer that a client keeps for the next large reply, in bytes.
+pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
+
 /// How often a reader tries again when writers get in its way, before it asks the server.
 pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 /// Overflow buckets a reader follows before it asks the server: a chain that is being rebuilt may look circular.

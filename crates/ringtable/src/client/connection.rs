@@ -1,8 +1,8 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::gate::Gate;
 use super::lane::LaneLink;
@@ -16,6 +16,7 @@ use crate::limits;
 use crate::shm::clock::coarse_ms;
 use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
+use crate::sync::lock;
 use crate::table::Reader;
 
 /// A value of which a forked child makes its own: the parent's is left alone there, and never freed.
@@ -100,6 +101,26 @@ impl<T> Drop for ForkCell<T> {
 pub(super) struct Sharing {
     /// Posted writes whose replies have not come.
     pub posted: AtomicUsize,
+    /// A buffer for the next large reply: fresh memory comes from the kernel page by page, at a multiple of the price
+    /// of copying.
+    spare: Mutex<Vec<u8>>,
+}
+
+impl Sharing {
+    /// An empty buffer with room for `size` bytes; `None` if there is no memory.
+    pub fn take_buffer(&self, size: usize) -> Option<Vec<u8>> {
+        let mut buffer = std::mem::take(&mut *lock(&self.spare));
+        buffer.clear();
+        buffer.try_reserve_exact(size).ok()?;
+        Some(buffer)
+    }
+
+    /// Keeps a buffer for later, unless it is too large to keep.
+    pub fn give_buffer(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= limits::SPARE_BUFFER_SIZE_MAX {
+            *lock(&self.spare) = buffer;
+        }
+    }
 }
 
 pub(super) struct Connection {
@@ -107,7 +128,7 @@ pub(super) struct Connection {
     pub reader: Option<Reader<Mapping>>,
     pub transport: Transport,
     link: Gate<Option<Link>>,
-    sharing: Arc<Sharing>,
+    pub sharing: Arc<Sharing>,
     /// A second descriptor of the socket, to look whether the server lives.
     life: Descriptor,
     life_checked_ms: AtomicU64,
@@ -148,7 +169,7 @@ impl Connection {
         };
         let (reader, channel) = match reader_and_channel {
             Some((status, passed)) => {
-                let (reader, channel) = join(plain.into_socket(), &status, passed)?;
+                let (reader, channel) = join(plain.into_socket(), &status, passed, &sharing)?;
                 (Some(reader), channel)
             }
             None => {
@@ -274,7 +295,12 @@ pub(super) fn upgrade(
 }
 
 /// Takes over what the server passed: table, lane or rings, the server's doorbell, ours.
-fn join(socket: Descriptor, status: &str, passed: Vec<OwnedFd>) -> Result<(Reader<Mapping>, Channel), Error> {
+fn join(
+    socket: Descriptor,
+    status: &str,
+    passed: Vec<OwnedFd>,
+    sharing: &Arc<Sharing>,
+) -> Result<(Reader<Mapping>, Channel), Error> {
     let count = passed.len();
     let [table, memory, request_bell, listener]: [OwnedFd; 4] =
         passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
@@ -282,8 +308,7 @@ fn join(socket: Descriptor, status: &str, passed: Vec<OwnedFd>) -> Result<(Reade
     let table = system("mapping the table segment", table.map_read_only())?;
     let reader = Reader::attach(table).map_err(|error| Error::Version(error.to_string()))?;
     let channel = if status == "LANE" {
-        let worker_count = reader.constants().workers;
-        let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, worker_count)?;
+        let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, Arc::clone(sharing))?;
         Channel::Lane(Box::new(lane))
     } else {
         let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;

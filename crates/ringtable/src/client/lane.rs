@@ -1,9 +1,10 @@
 //! The lane, as the client sees it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::system;
+use super::connection::{Sharing, system};
 use super::waiting::{Awaited, Waiting};
 use super::{Error, Patience};
 use crate::command::record::{self, RequestHead};
@@ -26,6 +27,7 @@ struct Piecemeal {
 pub(super) struct LaneLink {
     mapping: Mapping,
     waiting: Waiting,
+    sharing: Arc<Sharing>,
     requests: Producer,
     responses: Consumer,
     /// Whether a request found no room: then room is news too.
@@ -75,8 +77,9 @@ impl LaneLink {
         request_bell: OwnedFd,
         listener: OwnedFd,
         reader: &Reader<Mapping>,
-        workers: usize,
+        sharing: Arc<Sharing>,
     ) -> Result<Self, Error> {
+        let workers = reader.constants().workers;
         let segment = system("taking the lane", Segment::from_foreign(lane))?;
         if segment.size() != LANE_SIZE {
             let (found, ours) = (segment.size(), LANE_SIZE);
@@ -92,6 +95,7 @@ impl LaneLink {
         Ok(Self {
             waiting: Waiting::new(socket, bell, listener, reader, worker..worker + 1),
             mapping,
+            sharing,
             requests: Producer::default(),
             responses: Consumer::default(),
             wants_room: false,
@@ -182,8 +186,7 @@ impl LaneLink {
         let garbled = |error: record::RecordError| Error::Protocol(error.to_string());
         let size = record::record_size(word, limits::REPLY_SIZE_MAX).map_err(garbled)?;
         if size > available && self.responses.available(ring, size).map_err(broken)? < size {
-            let mut bytes = Vec::new();
-            bytes.try_reserve_exact(size).map_err(|_| Error::NoRoom(size))?;
+            let bytes = self.sharing.take_buffer(size).ok_or(Error::NoRoom(size))?;
             self.incoming = Some(Piecemeal { bytes, size });
             return self.receive_piece();
         }
@@ -203,6 +206,10 @@ impl LaneLink {
         self.responses.read(ring, as_uninit(&mut incoming.bytes[begin..]));
         self.responses.release(ring);
         if incoming.bytes.len() < incoming.size {
+            // A server that sleeps for want of room is woken now, and not when we have waited for the rest in vain.
+            if piece > 0 && lane::must_ring(Lane::new(self.mapping.words()).server_waiting()) {
+                self.waiting.ring();
+            }
             return Ok(None);
         }
         let record = std::mem::take(&mut incoming.bytes);

@@ -382,6 +382,13 @@ impl Client {
         self.ask_for(key, patience)
     }
 
+    /// Takes back what [`Self::get_owned`] gave, to be used for the next large value.
+    pub fn give_back(&self, value: Vec<u8>) {
+        if value.len() > limits::LANE_RING_SIZE {
+            self.connection.peek().sharing.give_buffer(value);
+        }
+    }
+
     fn ask_for(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Vec<u8>>, Error> {
         match self.request(NUMBERS.get, &[key], patience)? {
             Reply::Nil => Ok(None),

@@ -183,6 +183,12 @@ impl Sender {
         }
     }
 
+    /// Whether readers have passed the slot that is next. A hint.
+    pub fn has_room(&self, ring: Broadcast<'_>) -> bool {
+        let position = self.tail.load(Ordering::Relaxed);
+        position.saturating_sub(self.look_for_room(ring)) < ring.count()
+    }
+
     /// Looks at all cursors. Returns the position below which all slots are free.
     fn look_for_room(&self, ring: Broadcast<'_>) -> u64 {
         // Relaxed: ordered by the fence, [B] of the module header.

@@ -475,10 +475,13 @@ impl Station {
         });
     }
 
-    /// Whether there is something to take that may be taken. A hint.
+    /// Whether there is something to take, or, if nothing may be taken for lack of room, room. A hint.
     #[inline]
     pub fn has_news(&self) -> bool {
-        !self.blocked && self.exchange.consumer.has_news(self.exchange.view().queue())
+        if self.blocked {
+            return self.exchange.sender.has_room(self.exchange.view().responses());
+        }
+        self.exchange.consumer.has_news(self.exchange.view().queue())
     }
 
     /// Whether a member that waits for replies is awake on another processor, or (`anywhere`) on any.
