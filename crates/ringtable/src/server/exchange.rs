@@ -202,7 +202,8 @@ impl Exchange {
         let (view, tail) = (self.view(), self.sender.tail());
         let mut expelled = Vec::new();
         for (number, cursor) in self.sender.listening(view.responses()) {
-            if tail.saturating_sub(cursor) < self.geometry.slots as u64 / 2 {
+            // Not only the slowest: where several stand still, each would else hold the others up in its turn.
+            if cursor >= tail {
                 continue;
             }
             let lag = &mut lags[usize::from(number)];
@@ -309,10 +310,15 @@ impl Station {
 
     /// Gives members that were left in the middle of something another turn.
     fn go_on(&mut self, bench: &mut Bench, now_ns: u64) -> bool {
+        let mut pending = std::mem::take(&mut self.pending);
+        if self.blocked && !pending.is_empty() {
+            // Who goes first gets the room, and one with large replies takes all of it.
+            pending.rotate_left(1);
+        }
         self.blocked = false;
         let mut worked = false;
         let exchange = Arc::clone(&self.exchange);
-        for number in std::mem::take(&mut self.pending) {
+        for number in pending {
             if let Some(member) = &mut lock(&exchange.seats[usize::from(number)]).member {
                 worked |= self.turn(member, bench, now_ns);
             }
