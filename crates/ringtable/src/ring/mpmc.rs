@@ -372,6 +372,14 @@ impl Consumer {
         found.lap() > lap || found.lap() == lap && matches!(found.state(), State::Published | State::Quarantined)
     }
 
+    /// Whether what is next is claimed and not published: a message behind it may have come without a sign. A hint.
+    pub fn waits_for_claimer(&self, queue: Queue<'_>) -> bool {
+        // Relaxed: a hint.
+        let position = self.head.load(Ordering::Relaxed);
+        let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
+        found.lap() == queue.lap(position) && found.state() == State::Claimed
+    }
+
     /// Keeps everybody from waiting for a slot that is claimed and not published. Returns whether it was; else its
     /// owner was faster.
     pub fn quarantine(&self, queue: Queue<'_>, position: u64) -> bool {

@@ -510,6 +510,8 @@ impl Station {
 
     /// Whether something has to be looked after even if nobody rings.
     pub fn is_restless(&self) -> bool {
-        !self.pending.is_empty() || !self.departed.is_empty() || self.claimed.is_some()
+        !self.pending.is_empty()
+            || !self.departed.is_empty()
+            || self.exchange.consumer.waits_for_claimer(self.exchange.view().queue())
     }
 }
