@@ -500,7 +500,10 @@ impl Station {
     /// Says that this worker sleeps. Returns whether it may; [`Self::wake`] has to be called in either case.
     pub fn announce_sleep(&self) -> bool {
         self.exchange.view().announce_sleep();
-        !self.has_news() && !self.exchange.consumer.repair(self.exchange.view().queue())
+        let exchange = &self.exchange;
+        // Acquire: pairs with the Release in `serve`: the slots that a worker had in hand were released before.
+        let is_copying = || exchange.rounds.iter().any(|round| !round.load(Ordering::Acquire).is_multiple_of(2));
+        !self.has_news() && !exchange.consumer.repair(exchange.view().queue(), is_copying)
     }
 
     /// Says that this worker is awake.
