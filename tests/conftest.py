@@ -1,6 +1,7 @@
 """The Python tests. Each file opens with a smoke test; slow tests are marked so.
 
     support.py              what the tests share: servers and children as processes, raw connections, deadlines
+    load.py                 clients at work, as processes, for tests that kill some
 
     The package
     test_package.py         what the package exports, errors as values, the stub against the built module
@@ -18,6 +19,7 @@
     test_processes.py       fork, spawn, pickle, threads; readers beside writers
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
+    test_rings.py           clients that share rings: what one of them cannot do to the others
     test_sealing.py         what a client cannot do to the table
     test_growth.py          growth under writers and readers
 

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ringtable._ringtable import lane_request, socket_path
+from ringtable._ringtable import lane_request, rings_request, socket_path
 
 # Generous: it is reached only when something is broken.
 DEADLINE_S = 30.0
@@ -272,8 +273,53 @@ class RawConnection:
         self._socket.close()
 
 
-class RawLane:
-    """A lane of the server "default" joined by hand, with all that a client gets, for what no client does with it.
+class RawMember:
+    """A connection to the server "default" that was upgraded to shared memory by hand, with all that a client gets."""
+
+    def __init__(self, request: Sequence[str]) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(DEADLINE_S)
+        self.socket.connect(socket_path("default"))
+        self.socket.sendall(resp(*(word.encode() for word in request)))
+        reply, descriptors, _, _ = socket.recv_fds(self.socket, 256, 8)
+        assert len(descriptors) == 4, reply
+        self.status = reply.decode().split()
+        self.table, self.segment, self.request_bell, self.listener = self.descriptors = descriptors
+        self.memory = mmap.mmap(self.segment, os.fstat(self.segment).st_size)
+
+    def ring(self) -> None:
+        """Wake the server, if it sleeps, to look at what was published."""
+        os.eventfd_write(self.request_bell, 1)
+
+    def last_words(self) -> bytes:
+        """Wait until the server ends the connection, and return what it says to that on the socket."""
+        words = b""
+        # Bytes of ours that the server did not read make it a reset, after its own words.
+        with suppress(ConnectionResetError):
+            while chunk := self.socket.recv(4_096):
+                words += chunk
+        return words
+
+    def close(self) -> None:
+        """Leave without a word, as a client that dies."""
+        self.memory.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = []
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.descriptors:
+            self.close()
+
+
+class RawLane(RawMember):
+    """A lane joined by hand, for what no client does with it.
 
     What each place of a lane holds is told in `ring/lane.rs`; the places are in bytes.
     """
@@ -286,14 +332,8 @@ class RawLane:
     RING_SIZE = 128 << 10
 
     def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(socket_path("default"))
-        self.socket.sendall(resp(*(word.encode() for word in lane_request())))
-        reply, descriptors, _, _ = socket.recv_fds(self.socket, 256, 8)
-        assert reply == b"+LANE\r\n", reply
-        self.table, self.lane, self.request_bell, self.listener = self.descriptors = descriptors
-        self.memory = mmap.mmap(self.lane, os.fstat(self.lane).st_size)
+        super().__init__(lane_request())
+        assert self.status == ["+LANE"]
 
     def load(self, place: int) -> int:
         return int.from_bytes(self.memory[place : place + 8], "little")
@@ -301,29 +341,105 @@ class RawLane:
     def store(self, place: int, word: int) -> None:
         self.memory[place : place + 8] = word.to_bytes(8, "little")
 
-    def ring(self) -> None:
-        """Wake the server, if it sleeps, to look at the lane."""
-        os.eventfd_write(self.request_bell, 1)
 
-    def last_words(self) -> bytes:
-        """Wait until the server ends the connection, and return what it says to that on the socket."""
-        words = b""
-        # Bytes of ours that the server did not read make it a reset, after its own words.
-        with suppress(ConnectionResetError):
-            while chunk := self.socket.recv(4_096):
-                words += chunk
-        return words
+class SlotState(IntEnum):
+    """What a slot of the request queue is at."""
 
-    def __enter__(self) -> Self:
-        return self
+    FREE = 0
+    CLAIMED = 1
+    PUBLISHED = 2
+    QUARANTINED = 3
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+
+class RawRings(RawMember):
+    """A seat at the rings of a classic topology taken by hand, for what no client does with it.
+
+    The places are words of the exchange, and told in `ring/exchange.rs`; `ring/mpmc.rs` tells what a stamp says. Claims
+    are made without the atomic operations that real clients use, so nobody else may claim at the same moment.
+    """
+
+    QUEUE_TAIL = 16
+    RESPONSE_TAIL = 32
+    CURSORS = 64
+    SILENT = (1 << 64) - 1
+
+    def __init__(self) -> None:
+        super().__init__(rings_request())
+        name, number, generation = self.status
+        assert name == "+RINGS"
+        self.number, self.generation = int(number), int(generation)
+        self.sequence = 0
+        self.words = memoryview(self.memory).cast("Q")
+        self.slot_words, self.slots, members = self.words[2:5]
+        self._queue = -(-(self.CURSORS + 32 * members) // 512) * 512
+
+    def slot(self, position: int) -> int:
+        """The place of a position's slot; its stamp is the first word."""
+        return self._queue + position % self.slots * self.slot_words
+
+    def stamp(self, position: int, state: SlotState, owner: int | None = None, laps: int = 0) -> int:
+        """The stamp that a position's slot has in this state, or has had or will have that many laps from there."""
+        owner = self.number if owner is None else owner
+        return (position // self.slots + laps) << 18 | owner << 2 | state
+
+    def state(self, position: int) -> SlotState:
+        """What a position's slot is at."""
+        return SlotState(self.words[self.slot(position)] & 3)
+
+    def claim(self) -> int:
+        """Take the next slot of the queue, and return its position."""
+        position = self.words[self.QUEUE_TAIL]
+        assert self.words[self.slot(position)] == self.stamp(position, SlotState.FREE, owner=0)
+        self.words[self.slot(position)] = self.stamp(position, SlotState.CLAIMED)
+        self.words[self.QUEUE_TAIL] = position + 1
+        return position
+
+    def fill(
+        self,
+        position: int,
+        piece: Sequence[int],
+        *,
+        size: int | None = None,
+        generation: int | None = None,
+        sequence: int | None = None,
     ) -> None:
-        self.memory.close()
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.socket.close()
+        """Write a piece of whole words and its head into a claimed slot; the head is right unless told otherwise."""
+        size = 8 * len(piece) if size is None else size
+        generation = self.generation if generation is None else generation
+        sequence = self.sequence if sequence is None else sequence
+        place = self.slot(position)
+        self.words[place + 1] = size | generation << 16 | sequence << 32
+        for index, word in enumerate(piece):
+            self.words[place + 2 + index] = word
+
+    def publish(self, position: int) -> bool:
+        """Let the server take a claimed slot; `False`, and the slot is given back, if it was quarantined meanwhile."""
+        place = self.slot(position)
+        if self.words[place] == self.stamp(position, SlotState.CLAIMED):
+            self.words[place] = self.stamp(position, SlotState.PUBLISHED)
+            self.sequence += 1
+            self.ring()
+            return True
+        found = self.words[place]
+        assert (found & 0x3FFFF) == (self.number << 2 | SlotState.QUARANTINED)
+        # Free for the lap behind the last one that somebody has skipped it in.
+        self.words[place] = ((found >> 18) + 1) << 18
+        return False
+
+    def send(self, piece: Sequence[int], **head: int) -> int:
+        """Send a piece, and return the position that it has gone to."""
+        position = self.claim()
+        self.fill(position, piece, **head)
+        assert self.publish(position)
+        return position
+
+    def listen(self) -> None:
+        """Announce that we read the responses from here on; nothing that comes is overwritten before we say so."""
+        self.words[self.CURSORS + 32 * self.number] = self.words[self.RESPONSE_TAIL]
+
+    def close(self) -> None:
+        self.words.release()
+        super().close()
 
 
 def resp(*arguments: bytes) -> bytes:

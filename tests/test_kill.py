@@ -5,149 +5,149 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ringtable
+from load import Work, work_for_ever
+from load import load as clients_at_work
 from ringtable import Table
 from support import DEADLINE_S, Child, Flag, ServerProcess, freeze, state_of, wait_until
 
-KILLS = 200
 KILLS_WHILE_JOINING = 50
-LOAD_CLIENTS = 8
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
+# Short, so that a client that keeps the others waiting does not do so for long.
+LAGGARD_S = 0.5
+# Clients that are stopped at the same time.
+SLEEPERS = 2
+RING_SLOTS = 2_048
+TOPOLOGIES = ["lanes", "shared", "sharded"]
+
+
+@pytest.fixture
+def server_process(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[ServerProcess]:
+    """A server of the topology that the test is parametrised with, else one with lanes."""
+    topology = getattr(request, "param", "lanes")
+    arguments = ["--workers", "2", "--max-memory", "256MiB", "--topology", topology]
+    with ServerProcess(*arguments, "--laggard-timeout", str(LAGGARD_S)) as server:
+        yield server
+
+
+@pytest.fixture
+def load(server_process: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Work]:
+    """Clients at work, none of which may fail or wait longer than it may."""
+    with clients_at_work(LAGGARD_S + CALL_S_MAX) as work:
+        yield work
+
+
+topologies = pytest.mark.parametrize("server_process", TOPOLOGIES, indirect=True)
 
 
 def test_smoke(server_process: ServerProcess) -> None:
     with ringtable.connect() as table:
-        with Child(_work_for_ever, {}) as victim:
+        with Child(work_for_ever, {}) as victim:
             wait_until(lambda: len(table) > 0, "the victim is at work")
             victim.kill()
         assert table.call("PING") == b"PONG"
 
 
-def _work_for_ever(options: dict[str, Any], connected: Flag | None = None) -> None:
-    """All kinds of calls, in an order that differs from process to process."""
-    generator = random.Random(os.getpid())
-    with Table(**options) as table:
-        if connected is not None:
-            connected.set()
-        while True:
-            key = b"victim %d" % generator.randrange(500)
-            match generator.randrange(6):
-                case 0 | 1:
-                    table[key] = b"v" * generator.choice([1, 100, 5_000, 200_000])
-                case 2:
-                    table.get(key)
-                case 3:
-                    table.delete(key)
-                case 4:
-                    table.set_many((b"victim %d" % index, b"value") for index in range(200))
-                case 5:
-                    table.get_many(b"victim %d" % index for index in range(200))
+VICTIMS: list[dict[str, Any]] = [{}, {"reads": "server"}, {"writes": "posted"}, {"transport": "socket"}]
 
 
-def _load(number: int, finish: Flag) -> float:
-    """Work on keys of its own and check every answer, and return the longest time in seconds that a call took."""
-    slowest = 0.0
-    count = 0
-    key = b"load %d" % number
-    with Table(transport="socket" if number == 0 else "lane", reads="server" if number % 2 else "direct") as table:
-        while not finish.is_set():
-            value = b"%d" % count * 20
-            calls: list[tuple[Callable[..., object], tuple[Any, ...], object]] = [
-                (table.set, (key, value), True),
-                (table.get, (key,), value),
-                (table.incr, (key + b" count",), count + 1),
-                (table.get_many, ([key, b"missing"],), [value, None]),
-                (table.delete, (key,), 1),
-            ]
-            for call, arguments, expected in calls:
-                start = time.monotonic()
-                assert call(*arguments) == expected
-                slowest = max(slowest, time.monotonic() - start)
-            count += 1
-    return slowest
+@topologies
+@pytest.mark.parametrize(("kills", "stops"), [(50, 5), pytest.param(500, 50, marks=pytest.mark.slow)])
+@pytest.mark.timeout(600)
+def test_killed_and_stopped_clients_harm_nobody(
+    server_process: ServerProcess, seed: int, kills: int, stops: int
+) -> None:
+    with ringtable.connect(reads="server") as table:
+        before = table.stats()
+        lanes = server_process.lanes()
+        with clients_at_work(LAGGARD_S + CALL_S_MAX):
+            _kill_and_stop(random.Random(seed), kills, stops)
+        wait_until(lambda: table.stats()["clients"] == before["clients"], "all are gone")
+        wait_until(lambda: table.stats()["ring_members"] == before["ring_members"], "all seats are free")
+        wait_until(lambda: server_process.lanes() == lanes, "their lanes are freed")
+        after = table.stats()
+        print({name: count for name, count in after.items() if name.startswith(("clients", "ring"))})
+        # Those that were sent away for standing still are counted as that, and not as gone, too; we are still here.
+        assert int(after["clients_gone"]) + int(after["clients_ended_laggard"]) == int(after["clients_accepted"]) - 1
+        # Each slot is back: the queue takes as much as ever.
+        assert table.call_many([("PING",)] * 3 * RING_SLOTS) == [b"PONG"] * 3 * RING_SLOTS
+        wait_until(lambda: _slots_in_use(table) == 0, "all slots are free")
 
 
-@pytest.fixture
-def load(server_process: ServerProcess) -> Iterator[None]:
-    """Clients at work, none of which may fail or wait longer than it may."""
-    with Flag() as finish:
-        clients = [Child(_load, number, finish) for number in range(LOAD_CLIENTS)]
-        try:
-            with ringtable.connect() as table:
-                wait_until(lambda: all(f"load {n} count" in table for n in range(LOAD_CLIENTS)), "all are at work")
-            yield
-        finally:
-            finish.set()
-            slowest = [client.result() for client in clients]
-        assert max(slowest) < CALL_S_MAX, slowest
+def _kill_and_stop(generator: random.Random, kills: int, stops: int) -> None:
+    """End so many clients at random instants, each at once or after it was stopped for a while."""
+    ends = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops
+    generator.shuffle(ends)
+    sleepers: deque[Child] = deque()
+    with ExitStack() as victims:
+        for number, end in enumerate(ends):
+            with Flag() as connected:
+                victim = victims.enter_context(Child(work_for_ever, VICTIMS[number % len(VICTIMS)], connected))
+                connected.wait()
+            # Not to wait for anything: this is the random moment of its end.
+            time.sleep(generator.uniform(0, 0.02))
+            if end == signal.SIGKILL:
+                victim.kill()
+            else:
+                freeze(victim.pid)
+                sleepers.append(victim)
+            if len(sleepers) > SLEEPERS:
+                sleeper = sleepers.popleft()
+                # Half of them are killed as they stand; the others go on, or find out that they were sent away.
+                if generator.random() < 0.5:
+                    os.kill(sleeper.pid, signal.SIGCONT)
+                    time.sleep(generator.uniform(0, 0.02))
+                sleeper.kill()
 
 
-VICTIMS: list[dict[str, Any]] = [
-    {"transport": "lane"},
-    {"transport": "lane", "reads": "server"},
-    {"transport": "lane", "writes": "posted"},
-    {"transport": "socket"},
-]
+def _slots_in_use(table: Table) -> int:
+    # The request for the figures is out of its own slot by the time they are counted.
+    figures = table.stats()
+    return sum(int(figures[f"ring_slots_{use}"]) for use in ("claimed", "published", "quarantined"))
 
 
-@pytest.mark.timeout(300)
-def test_killed_clients_harm_nobody(server_process: ServerProcess, load: None, seed: int) -> None:
+@topologies
+def test_clients_killed_while_they_join(server_process: ServerProcess, load: Work, seed: int) -> None:
     generator = random.Random(seed)
     with ringtable.connect() as table:
         before = table.stats()
         lanes = server_process.lanes()
-        for number in range(KILLS):
-            with Flag() as connected, Child(_work_for_ever, VICTIMS[number % len(VICTIMS)], connected) as victim:
-                connected.wait()
-                # Not to wait for anything: this is the random moment of its death.
-                time.sleep(generator.uniform(0, 0.02))
-                victim.kill()
-        wait_until(lambda: _gone(table) - int(before["clients_gone"]) >= KILLS, "all are counted gone")
-        after = table.stats()
-        assert int(after["clients_gone"]) - int(before["clients_gone"]) == KILLS
-        assert after["clients"] == before["clients"]
-        wait_until(lambda: server_process.lanes() == lanes, "their lanes are freed")
-
-
-def test_clients_killed_while_they_join(server_process: ServerProcess, load: None, seed: int) -> None:
-    generator = random.Random(seed)
-    with ringtable.connect() as table:
-        clients = table.stats()["clients"]
-        lanes = server_process.lanes()
         for number in range(KILLS_WHILE_JOINING):
-            with Child(_work_for_ever, VICTIMS[number % len(VICTIMS)]) as victim:
+            with Child(work_for_ever, VICTIMS[number % len(VICTIMS)]) as victim:
                 time.sleep(generator.uniform(0, 0.005))
                 victim.kill()
-        wait_until(lambda: table.stats()["clients"] == clients, "all are gone")
+        wait_until(lambda: table.stats()["clients"] == before["clients"], "all are gone")
+        wait_until(lambda: table.stats()["ring_members"] == before["ring_members"], "all seats are free")
         wait_until(lambda: server_process.lanes() == lanes, "their lanes are freed")
 
 
-def _gone(table: Table) -> int:
-    return int(table.stats()["clients_gone"])
-
-
-def test_a_stopped_client_harms_nobody(server_process: ServerProcess, load: None) -> None:
-    with Flag() as connected, Child(_work_for_ever, {"transport": "lane"}, connected) as sleeper:
+@topologies
+def test_a_stopped_client_harms_nobody(server_process: ServerProcess, load: Work) -> None:
+    with Flag() as connected, Child(work_for_ever, {}, connected) as sleeper:
         connected.wait()
         freeze(sleeper.pid)
         # The others go on: this one, and those of the load, which note how long they wait.
-        with ringtable.connect(timeout=CALL_S_MAX) as table:
+        with ringtable.connect(timeout=LAGGARD_S + CALL_S_MAX) as table:
             for index in range(5_000):
                 table[b"key %d" % (index % 100)] = b"value"
 
 
-def test_a_client_that_takes_no_replies_harms_nobody(server_process: ServerProcess, load: None) -> None:
+@topologies
+def test_a_client_that_takes_no_replies_harms_nobody(server_process: ServerProcess, load: Work) -> None:
     with ringtable.connect() as table:
         table["large"] = b"v" * (1 << 20)
 
         def ask_for_ever(asking: Flag) -> None:
             # It asks for 16 GiB of replies, and is stopped with most of them still to come.
-            with Table(transport="lane", reads="server") as greedy:
+            with Table(reads="server") as greedy:
                 asking.set()
                 greedy.get_many(["large"] * 16_384)
 
@@ -175,7 +175,16 @@ CALLS: list[tuple[str, Callable[[Table], Any]]] = [
 ]
 calls = pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
 options = pytest.mark.parametrize(
-    "options", [{"transport": "lane"}, {"transport": "lane", "reads": "server"}, {"transport": "socket"}]
+    ("server_process", "options"),
+    [
+        ("lanes", {"transport": "lane"}),
+        ("lanes", {"transport": "lane", "reads": "server"}),
+        ("lanes", {"transport": "socket"}),
+        ("shared", {"transport": "rings"}),
+        ("shared", {"transport": "rings", "reads": "server"}),
+        ("sharded", {"transport": "rings"}),
+    ],
+    indirect=["server_process"],
 )
 
 
@@ -214,9 +223,9 @@ def test_a_blocked_call_notices_the_servers_death(server_process: ServerProcess,
         assert raised[0] - killed < CALL_S_MAX
 
 
-@pytest.mark.parametrize("transport", ["lane", "socket"])
-def test_a_server_that_stops_in_order_tells_its_clients(server_process: ServerProcess, transport: Any) -> None:
-    with Table(transport=transport) as table:
+@options
+def test_a_server_that_stops_in_order_tells_its_clients(server_process: ServerProcess, options: dict[str, Any]) -> None:
+    with Table(**options) as table:
         assert server_process.stop() == 0
         with pytest.raises(ringtable.ServerGone):
             table["key"] = b"value"

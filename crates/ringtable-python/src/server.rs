@@ -53,6 +53,12 @@ impl ServerCore {
             let names = server::Topology::ALL.map(server::Topology::name).join(", ");
             errors::family(py, "InvalidOption", format!("--topology is '{topology}'; allowed are {names}"))
         })?;
+        let seconds = limits::LAGGARD_TIMEOUT_MS_MIN as f64 / 1_000.0..=limits::LAGGARD_TIMEOUT_MS_MAX as f64 / 1_000.0;
+        if !seconds.contains(&laggard_timeout) {
+            let (least, most) = (seconds.start(), seconds.end());
+            let message = format!("--laggard-timeout is {laggard_timeout}; allowed are {least} to {most} seconds");
+            return Err(errors::family(py, "InvalidOption", message));
+        }
         let defaults = server::Options::default();
         let options = server::Options {
             address: name.to_owned(),
@@ -64,8 +70,7 @@ impl ServerCore {
             topology,
             ring_slots,
             slot_size,
-            // What is no number becomes 0, and that is out of range.
-            laggard_timeout_ms: (laggard_timeout * 1_000.0) as u64,
+            laggard_timeout_ms: (laggard_timeout * 1_000.0).round() as u64,
             spin_ns,
             strict_seal,
         };

@@ -35,6 +35,8 @@ const UNANNOUNCED_MAX: u64 = 32;
 const ROOM_NAP: Duration = Duration::from_micros(500);
 /// Of a reply larger than this, the bytes are handed on where they are.
 const LARGE_SIZE: usize = 64 << 10;
+/// Waits after which patience and server are looked at, though there is always news: it may all be of others.
+const WAITS_PER_CHECK: u32 = 256;
 /// A buffer larger than this is not kept.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
 
@@ -61,6 +63,7 @@ pub(super) struct RingsLink {
     receiver: Receiver,
     /// Pieces sent.
     sequence: u32,
+    waits: u32,
     /// Records that were not sent yet, from `sent` on.
     outgoing: Vec<u8>,
     sent: usize,
@@ -127,6 +130,7 @@ impl RingsLink {
             geometry,
             seat,
             sequence: 0,
+            waits: 0,
             outgoing: Vec::new(),
             sent: 0,
             unrung: false,
@@ -284,10 +288,16 @@ impl RingsLink {
     /// Waits until there is something new.
     pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         self.publish();
-        let wants_room = self.sent < self.outgoing.len();
+        self.waits = self.waits.wrapping_add(1);
+        if self.waits.is_multiple_of(WAITS_PER_CHECK) {
+            self.waiting.check(patience)?;
+        }
         let exchange = Exchange::new(self.mapping.words(), self.geometry);
+        let unsent = self.sent < self.outgoing.len();
+        // Room that could not be had a moment ago is no news: it may be none (of quarantined slots, say).
+        let wants_room = unsent && !exchange.queue().has_room();
         let view = View { exchange, receiver: &self.receiver, number: self.seat.number, wants_room };
-        self.waiting.wait(&view, wants_room.then_some(ROOM_NAP), patience)
+        self.waiting.wait(&view, unsent.then_some(ROOM_NAP), patience)
     }
 
     /// Why what we were reading was overwritten.

@@ -198,6 +198,18 @@ impl Waiting {
         if awaited.has_news() { Ok(()) } else { patience.check_interrupted() }
     }
 
+    /// Looks whether the caller's patience and the connection last, without waiting.
+    #[cold]
+    pub fn check(&self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        patience.start();
+        patience.slice()?;
+        // A ring of the bell that is taken here is no loss: we look for news next.
+        if self.listener.wait(Duration::ZERO).is_ok_and(|woken| woken.socket) {
+            return Err(last_words(&self.socket));
+        }
+        patience.check_interrupted()
+    }
+
     /// Why the server has ended the connection.
     pub fn last_words(&self) -> Error {
         last_words(&self.socket)

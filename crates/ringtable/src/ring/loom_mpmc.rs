@@ -98,7 +98,7 @@ impl Ring {
             match self.take() {
                 Found::Message(message) => taken.push(message),
                 Found::Claimed(position) => drop(self.consumer.quarantine(self.queue(), position)),
-                Found::Nothing => drop(self.consumer.repair(self.queue())),
+                Found::Nothing => drop(self.consumer.repair(self.queue(), || true)),
             }
         }
         taken

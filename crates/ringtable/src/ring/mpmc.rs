@@ -413,6 +413,14 @@ impl Consumer {
         found.lap() > lap || found.lap() == lap && !matches!(found.state(), State::Free | State::Claimed)
     }
 
+    /// Whether what is next is claimed and not published: a message behind it may have come without a sign. A hint.
+    pub fn waits_for_claimer(&self, queue: Queue<'_>) -> bool {
+        // Relaxed: a hint.
+        let position = self.head.load(Ordering::Relaxed);
+        let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
+        found.lap() == queue.lap(position) && found.state() == State::Claimed
+    }
+
     /// Keeps everybody from waiting for a slot that is claimed and not published. Returns whether it was; else its
     /// owner was faster.
     pub fn quarantine(&self, queue: Queue<'_>, position: u64) -> bool {
@@ -431,9 +439,13 @@ impl Consumer {
     }
 
     /// Repairs what no honest producer leaves behind: a slot at the head that the tail has passed though nobody ever
-    /// took it, or a tail that is somewhere else. Returns whether there was such a thing. To be called when
-    /// [`Self::take`] finds nothing; it does no harm to honest producers, whatever they are at.
-    pub fn repair(&self, queue: Queue<'_>) -> bool {
+    /// took it, one that looks as if it were being copied though nobody does, or a tail that is somewhere else. Returns
+    /// whether there was such a thing. To be called when [`Self::take`] finds nothing; it does no harm to honest
+    /// producers, whatever they are at.
+    ///
+    /// `is_copying` tells whether any consumer may have a slot in hand; what those have released by then has to happen
+    /// before it returns.
+    pub fn repair(&self, queue: Queue<'_>, is_copying: impl FnOnce() -> bool) -> bool {
         // The tail first: by its Acquire we see of any slot what was in the stamp when the tail moved past it, or
         // something later. (An old head does not matter: its slot was taken.)
         let tail = queue.tail();
@@ -445,7 +457,12 @@ impl Consumer {
             return false;
         }
         // The head has passed the slot in the lap before: so it is free now, or quarantined, or one of us copies it.
-        let left = found.lap() + 1 == lap && matches!(found.state(), State::Published | State::Passed);
+        let left = found.lap() + 1 == lap
+            && match found.state() {
+                State::Passed => true,
+                State::Published => is_copying(),
+                State::Free | State::Claimed | State::Quarantined => false,
+            };
         let restamped = !left && found != Stamp::free(lap) && self.restamp(queue, position, found, lap);
         // Only a hint, so any position that is not ahead of the truth will do: producers move it on. An old one that
         // we saw fails at the CAS. Relaxed: the CAS says nothing of stamps.
@@ -578,7 +595,7 @@ mod tests {
         }
         for _ in 0..10 {
             assert!(!ring.push(2, 5), "there is no slot");
-            assert!(!consumer.repair(ring.queue()));
+            assert!(!consumer.repair(ring.queue(), || false));
         }
         assert_eq!(ring.pop(&consumer), None);
         assert_eq!((consumer.repaired(), ring.queue().census().quarantined), (0, SLOTS));
@@ -634,7 +651,7 @@ mod tests {
                     match consumer.take(ring.queue()) {
                         Next::Taken(taken) => consumer.release(ring.queue(), taken),
                         Next::Claimed { position } => drop(consumer.quarantine(ring.queue(), position)),
-                        Next::Empty if consumer.repair(ring.queue()) => {}
+                        Next::Empty if consumer.repair(ring.queue(), || false) => {}
                         Next::Empty => return,
                     }
                 }
@@ -649,8 +666,8 @@ mod tests {
                 settle();
             }
             let census = ring.queue().census();
-            // A stamp that says "quarantined" or "being copied" is believed, for its owner's or the copier's sake.
-            let believed = census.quarantined + census.published;
+            // A stamp that says "quarantined" is believed, for its owner's sake.
+            let believed = census.quarantined;
             assert!(believed > 0 || taken > 100, "{taken} of 200 with {census:?}");
         }
     }

@@ -202,7 +202,8 @@ impl Exchange {
         let (view, tail) = (self.view(), self.sender.tail());
         let mut expelled = Vec::new();
         for (number, cursor) in self.sender.listening(view.responses()) {
-            if tail.saturating_sub(cursor) < self.geometry.slots as u64 / 2 {
+            // Not only the slowest: where several stand still, each would else hold the others up in its turn.
+            if cursor >= tail {
                 continue;
             }
             let lag = &mut lags[usize::from(number)];
@@ -309,10 +310,15 @@ impl Station {
 
     /// Gives members that were left in the middle of something another turn.
     fn go_on(&mut self, bench: &mut Bench, now_ns: u64) -> bool {
+        let mut pending = std::mem::take(&mut self.pending);
+        if self.blocked && !pending.is_empty() {
+            // Who goes first gets the room, and one with large replies takes all of it.
+            pending.rotate_left(1);
+        }
         self.blocked = false;
         let mut worked = false;
         let exchange = Arc::clone(&self.exchange);
-        for number in std::mem::take(&mut self.pending) {
+        for number in pending {
             if let Some(member) = &mut lock(&exchange.seats[usize::from(number)]).member {
                 worked |= self.turn(member, bench, now_ns);
             }
@@ -494,10 +500,13 @@ impl Station {
         })
     }
 
-    /// Says that this worker sleeps. Returns whether it may; [`Self::wake`] has to be called in either case.
+    /// Says that this worker sleeps. Returns whether it may; [`Self::announce_awake`] has to be called in either case.
     pub fn announce_sleep(&self) -> bool {
         self.exchange.view().announce_sleep();
-        !self.has_news() && !self.exchange.consumer.repair(self.exchange.view().queue())
+        let exchange = &self.exchange;
+        // Acquire: pairs with the Release in `serve`: the slots that a worker had in hand were released before.
+        let is_copying = || exchange.rounds.iter().any(|round| !round.load(Ordering::Acquire).is_multiple_of(2));
+        !self.has_news() && !exchange.consumer.repair(exchange.view().queue(), is_copying)
     }
 
     /// Says that this worker is awake.
@@ -507,6 +516,8 @@ impl Station {
 
     /// Whether something has to be looked after even if nobody rings.
     pub fn is_restless(&self) -> bool {
-        !self.pending.is_empty() || !self.departed.is_empty() || self.claimed.is_some()
+        !self.pending.is_empty()
+            || !self.departed.is_empty()
+            || self.exchange.consumer.waits_for_claimer(self.exchange.view().queue())
     }
 }

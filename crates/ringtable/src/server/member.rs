@@ -56,6 +56,8 @@ pub(super) struct Member {
     parsed: usize,
     /// A request that takes several turns, and how far it has come.
     again: Option<(Vec<u8>, u64)>,
+    /// Whether the last turn has ended before all that was complete was executed.
+    unfinished: bool,
     /// Reply records that were not sent yet, from `sent` on.
     outgoing: Vec<u8>,
     sent: usize,
@@ -81,6 +83,7 @@ impl Member {
             incoming: Vec::new(),
             parsed: 0,
             again: None,
+            unfinished: false,
             outgoing: Vec::new(),
             sent: 0,
             counted: 0,
@@ -94,9 +97,9 @@ impl Member {
         self.ended.is_none()
     }
 
-    /// Whether a request of it takes several turns, and has not come to its end.
+    /// Whether there is something complete that was not executed to its end.
     pub fn is_busy(&self) -> bool {
-        self.again.is_some()
+        self.unfinished
     }
 
     /// Takes a piece that was sent by this member.
@@ -173,6 +176,7 @@ impl Member {
         }
         turn.sent |= self.send(sender, ring);
         turn.blocked = !self.outgoing.is_empty() || self.early.len() >= EARLY_MAX;
+        self.unfinished = !hungry;
         turn.more = !hungry || !self.early.is_empty();
         self.tidy(bench)?;
         Ok(turn)
@@ -265,5 +269,6 @@ impl Member {
         (self.incoming, self.parsed) = (Vec::new(), 0);
         (self.outgoing, self.sent) = (Vec::new(), 0);
         self.again = None;
+        self.unfinished = false;
     }
 }

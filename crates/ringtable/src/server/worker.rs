@@ -624,10 +624,12 @@ impl Worker {
                         Some(Connection::Watch(watch)) => watch.check_socket(),
                         None => Ok(()),
                     };
-                    match alive {
-                        Ok(()) => self.heat(place),
-                        Err(end) => self.end(place, end),
+                    if let Err(end) = alive {
+                        self.end(place, end);
                     }
+                    // Also one whose connection we have ended and who is still there: its death may lie behind bytes
+                    // that we have not read yet, and of which no event tells again.
+                    self.heat(place);
                 }
                 _ => {} // about a client that is gone
             }
