@@ -349,6 +349,7 @@ class SlotState(IntEnum):
     CLAIMED = 1
     PUBLISHED = 2
     QUARANTINED = 3
+    PASSED = 4
 
 
 class RawRings(RawMember):
@@ -380,11 +381,11 @@ class RawRings(RawMember):
     def stamp(self, position: int, state: SlotState, owner: int | None = None, laps: int = 0) -> int:
         """The stamp that a position's slot has in this state, or has had or will have that many laps from there."""
         owner = self.number if owner is None else owner
-        return (position // self.slots + laps) << 18 | owner << 2 | state
+        return (position // self.slots + laps) << 19 | owner << 3 | state
 
-    def state(self, position: int) -> SlotState:
-        """What a position's slot is at."""
-        return SlotState(self.words[self.slot(position)] & 3)
+    def is_quarantined(self, position: int) -> bool:
+        """Whether consumers step over a position's slot, or have done so."""
+        return SlotState(self.words[self.slot(position)] & 7) in (SlotState.QUARANTINED, SlotState.PASSED)
 
     def claim(self) -> int:
         """Take the next slot of the queue, and return its position."""
@@ -421,9 +422,10 @@ class RawRings(RawMember):
             self.ring()
             return True
         found = self.words[place]
-        assert (found & 0x3FFFF) == (self.number << 2 | SlotState.QUARANTINED)
+        assert (found & 0x7FFFF) >> 3 == self.number
+        assert self.is_quarantined(position)
         # Free for the lap behind the last one that somebody has skipped it in.
-        self.words[place] = ((found >> 18) + 1) << 18
+        self.words[place] = ((found >> 19) + 1) << 19
         return False
 
     def send(self, piece: Sequence[int], **head: int) -> int:

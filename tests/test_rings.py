@@ -108,12 +108,12 @@ def test_smoke(server: Server, topology: Any) -> None:
     ("options", "words"),
     [
         ({"topology": "ring"}, ["ring", "lanes, shared, sharded"]),
-        ({"ring_slots": 100}, ["100 slots", "power of two", "64", "128"]),
+        ({"ring_slots": 100}, ["100 slots", "power of two", "128"]),
         ({"ring_slots": 8}, ["8", "16 to 65536", "slots"]),
         ({"ring_slots": 1 << 17}, ["131072", "16 to 65536", "slots"]),
         ({"ring_slots": 0}, ["0", "slots"]),
         ({"ring_slots": -1}, ["-1", "slots"]),
-        ({"slot_size": 100}, ["100 bytes", "power of two", "64", "128"]),
+        ({"slot_size": 100}, ["100 bytes", "power of two", "128"]),
         ({"slot_size": 32}, ["32", "64 to 65536", "bytes"]),
         ({"slot_size": 1 << 17}, ["131072", "64 to 65536", "bytes"]),
         ({"ring_slots": 1 << 16, "slot_size": 1 << 16}, [str(1 << 32), str(256 << 20), "bytes"]),
@@ -297,7 +297,7 @@ def test_a_piece_of_nobody_is_dropped(table: Table, owner: int) -> None:
 
 
 @pytest.mark.parametrize("state", SlotState)
-@pytest.mark.parametrize("laps", [-1, 1, 2, 1 << 20, (1 << 46) - 1])
+@pytest.mark.parametrize("laps", [-1, 1, 2, 1 << 20, (1 << 45) - 1])
 def test_stamps_of_nonsense(table: Table, state: SlotState, laps: int) -> None:
     for index in range(1_000):
         table[b"key %d" % (index % 50)] = b"value"
@@ -342,7 +342,7 @@ def test_a_claim_that_is_not_published_holds_nobody_up(table: Table) -> None:
             table["count"] = b"%d" % index
             assert table["count"] == b"%d" % index
         assert time.monotonic() - start < CALL_S_MAX
-        assert rings.state(position) == SlotState.QUARANTINED
+        assert rings.is_quarantined(position)
         assert (figure(table, "ring_quarantines"), figure(table, "ring_slots_quarantined")) == (1, 1)
         # It wakes up, and learns that its request was not sent: it gives the slot back, and sends it again.
         rings.fill(position, SET)
@@ -374,7 +374,7 @@ def test_a_claim_of_the_dead_comes_back(table: Table, quarantined: bool) -> None
         position = rings.claim()
         if quarantined:
             assert table["witness"] == b"unharmed"
-            assert rings.state(position) == SlotState.QUARANTINED
+            assert rings.is_quarantined(position)
     wait_until(lambda: figure(table, "ring_slots_recovered") == 1, "the slot comes back")
     assert figure(table, "ring_quarantines") == int(quarantined)
 
