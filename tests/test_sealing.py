@@ -115,7 +115,7 @@ def test_the_descriptor_cannot_be_written(server_process: ServerProcess) -> None
     in_a_client(attempt)
 
 
-@pytest.mark.parametrize("name", ["table", "lane"])
+@pytest.mark.parametrize("name", ["table", "segment"])
 def test_neither_segment_can_be_resized(server_process: ServerProcess, name: str) -> None:
     def attempt(lane: RawLane) -> None:
         descriptor: int = getattr(lane, name)
@@ -128,7 +128,7 @@ def test_neither_segment_can_be_resized(server_process: ServerProcess, name: str
     in_a_client(attempt)
 
 
-@pytest.mark.parametrize("name", ["table", "lane"])
+@pytest.mark.parametrize("name", ["table", "segment"])
 def test_neither_segment_can_be_sealed_further(server_process: ServerProcess, name: str) -> None:
     """A seal against writing would stop the server itself."""
 

@@ -463,9 +463,10 @@ impl Consumer {
                 State::Published => is_copying(),
                 State::Free | State::Claimed | State::Quarantined => false,
             };
-        // A tail that is ahead by some slots says that this one was taken, and it was not: messages may lie behind it, so
-        // the position is given up. A tail that is anywhere else is only a hint gone wrong: any position that is not
-        // ahead of the truth will do for it. Relaxed: the CAS says nothing of stamps, and fails if what we saw is old.
+        // A tail that is ahead by some slots says that this one was taken, and it was not: messages may lie behind it,
+        // so the position is given up. A tail that is anywhere else is only a hint gone wrong: any position that is
+        // not ahead of the truth will do for it. Relaxed: the CAS says nothing of stamps, and fails if what we saw is
+        // old.
         let skipped = (1..=queue.count()).contains(&tail.wrapping_sub(position));
         let free_for = lap + u64::from(skipped);
         let restamped = !left && found != Stamp::free(free_for) && self.restamp(queue, position, found, free_for);
