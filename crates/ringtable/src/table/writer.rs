@@ -74,6 +74,14 @@ pub enum WriteError {
     OutOfMemory(usize),
 }
 
+/// Whether a key and a value are small enough.
+fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
+    if key > limits::KEY_SIZE_MAX {
+        return Err(WriteError::KeyTooLong(key));
+    }
+    if value > limits::VALUE_SIZE_MAX { Err(WriteError::ValueTooLarge(value)) } else { Ok(()) }
+}
+
 /// The table as the server has it: the segment, and what is private to the server.
 #[derive(Debug)]
 pub struct Table<M> {
@@ -316,16 +324,24 @@ impl<M: Memory> Writer<M> {
         guard: Guard,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
-        if key.len() > limits::KEY_SIZE_MAX {
-            return Err(WriteError::KeyTooLong(key.len()));
-        }
-        if value.len() > limits::VALUE_SIZE_MAX {
-            return Err(WriteError::ValueTooLarge(value.len()));
-        }
+        check_sizes(key.len(), value.len())?;
         let hash = self.table.constants.hash(key);
         // The bucket's line comes while the entry is made: it is the one cache miss of a small write.
         prefetch(&self.table.words()[bucket_start(address(hash, self.table.buckets()))]);
         let (start, shape) = self.prepare(key, value, expiry)?;
+        self.publish_entry(hash, key, (start, shape), guard, now_ms)
+    }
+
+    /// The second half of [`Self::put`]: makes the entry at `start`, of which all but the version is written, the
+    /// key's, or frees it.
+    fn publish_entry(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        (start, shape): (u64, Shape),
+        guard: Guard,
+        now_ms: impl Fn() -> u64,
+    ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
         let Self { table, cache, published } = self;
         let bucket = table.lock(hash);
@@ -367,7 +383,7 @@ impl<M: Memory> Writer<M> {
             }
         };
         let inserted = live.is_none();
-        *published |= table.publish(Kind::Set, key, version, value.len());
+        *published |= table.publish(Kind::Set, key, version, shape.value_size);
         bucket.unlock();
         if let Some((start, words)) = old {
             table.heap.free(table.words(), cache, start, words);
@@ -533,10 +549,8 @@ impl<M: Memory> Writer<M> {
     /// Allocates and fills an entry; all but its version.
     fn prepare(&mut self, key: &[u8], value: &[u8], expiry: Option<Expiry>) -> Result<(u64, Shape), WriteError> {
         let shape = Shape { key_size: key.len(), value_size: value.len(), expires: expiry.is_some() };
-        let words = self.table.words();
-        let start = self.table.heap.allocate(words, &mut self.cache, shape.words());
-        let start = start.ok_or(WriteError::OutOfMemory(shape.words() * 8))?;
-        let entry = &words[start as usize..start as usize + shape.words()];
+        let start = self.reserve(shape)?;
+        let entry = &self.table.words()[start as usize..start as usize + shape.words()];
         // Relaxed: nobody can reach the entry before a slot points at it (Release in `set_slot`).
         entry[0].store(shape.pack(), Ordering::Relaxed);
         if let Some(Expiry(at_ms)) = expiry {
@@ -546,6 +560,12 @@ impl<M: Memory> Writer<M> {
         copy_in(key, &entry[shape.key_at()..]);
         copy_in(value, &entry[shape.value_at()..]);
         Ok((start, shape))
+    }
+
+    /// Allocates memory for an entry.
+    fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
+        let start = self.table.heap.allocate(self.table.words(), &mut self.cache, shape.words());
+        start.ok_or(WriteError::OutOfMemory(shape.words() * 8))
     }
 
     /// Adds buckets while the table is too full. Cheap if it is not, or if another worker is at it.
