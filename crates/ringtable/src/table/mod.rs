@@ -3,6 +3,7 @@
 //! - [`layout`]: where everything lies, and the checks before a stranger's segment is believed,
 //! - [`bucket`]: slots, versions and the chain of a bucket,
 //! - [`entry`]: key, value and expiry in one immutable piece of memory,
+//! - [`draft`]: entries whose value is still arriving,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
 //! - [`pairs`]: copies of many entries, in one buffer,
 //! - [`events`]: the ring that tells watchers of changes,
@@ -19,6 +20,7 @@
 //! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
 
 pub mod bucket;
+pub mod draft;
 pub mod entry;
 pub mod events;
 pub mod heap;
@@ -36,6 +38,7 @@ mod loom_table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use draft::Draft;
 pub use entry::Expiry;
 pub use layout::{AttachError, Options};
 pub use pairs::{Pair, Pairs, Want};

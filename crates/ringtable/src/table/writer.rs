@@ -75,7 +75,7 @@ pub enum WriteError {
 }
 
 /// Whether a key and a value are small enough.
-fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
+pub(super) fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
     if key > limits::KEY_SIZE_MAX {
         return Err(WriteError::KeyTooLong(key));
     }
@@ -87,7 +87,9 @@ fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
 pub struct Table<M> {
     memory: M,
     constants: Constants,
-    heap: Heap,
+    pub(super) heap: Heap,
+    /// Bytes that drafts have reserved.
+    pub(super) drafts: AtomicU64,
     /// Whether a worker is splitting a bucket.
     splitting: AtomicBool,
     events: Broadcast,
@@ -96,7 +98,7 @@ pub struct Table<M> {
 /// What a worker thread needs to change the table.
 #[derive(Debug)]
 pub struct Writer<M: Memory> {
-    table: Arc<Table<M>>,
+    pub(super) table: Arc<Table<M>>,
     cache: Cache,
     /// Whether this writer has published events since it was last asked.
     published: bool,
@@ -126,10 +128,17 @@ impl<M: Memory> Table<M> {
         }
         let constants = Constants::create(&memory, options);
         let heap = Heap::new(words, first_page);
-        Ok(Self { memory, constants, heap, splitting: AtomicBool::new(false), events: Broadcast::new() })
+        Ok(Self {
+            memory,
+            constants,
+            heap,
+            drafts: AtomicU64::new(0),
+            splitting: AtomicBool::new(false),
+            events: Broadcast::new(),
+        })
     }
 
-    fn words(&self) -> &[AtomicU64] {
+    pub(super) fn words(&self) -> &[AtomicU64] {
         self.memory.words()
     }
 
@@ -334,7 +343,7 @@ impl<M: Memory> Writer<M> {
 
     /// The second half of [`Self::put`]: makes the entry at `start`, of which all but the version is written, the
     /// key's, or frees it.
-    fn publish_entry(
+    pub(super) fn publish_entry(
         &mut self,
         hash: u64,
         key: &[u8],
@@ -563,7 +572,7 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Allocates memory for an entry.
-    fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
+    pub(super) fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
         let start = self.table.heap.allocate(self.table.words(), &mut self.cache, shape.words());
         start.ok_or(WriteError::OutOfMemory(shape.words() * 8))
     }
