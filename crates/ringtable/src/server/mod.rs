@@ -52,7 +52,7 @@ use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
-use crate::table::{self, Table, WriteError};
+use crate::table::{self, Eviction, Table, WriteError};
 use exchange::Exchange;
 use listener::Listener;
 use statistics::Statistics;
@@ -71,6 +71,8 @@ pub struct Options {
     pub workers: usize,
     /// Size of the table segment in bytes.
     pub max_memory: u64,
+    /// What happens when it is full.
+    pub eviction: Eviction,
     /// Most clients at a time.
     pub clients_max: usize,
     /// Which queues lie between clients and workers.
@@ -95,6 +97,7 @@ impl Default for Options {
             buckets: limits::BUCKETS_DEFAULT,
             workers: usable_cpus().min(limits::WORKERS_MAX),
             max_memory: limits::MAX_MEMORY_DEFAULT,
+            eviction: Eviction::default(),
             clients_max: limits::CLIENTS_MAX_DEFAULT,
             topology: Topology::default(),
             ring_slots: limits::RING_SLOTS_DEFAULT,
@@ -249,7 +252,13 @@ impl Server {
             None => doing("measuring what a wake-up costs", wake::measure_ns())?,
         };
         let seed = random_seed();
-        let table = table::Options { buckets: options.buckets, seed, workers: options.workers, spin_ns };
+        let table = table::Options {
+            buckets: options.buckets,
+            seed,
+            workers: options.workers,
+            spin_ns,
+            eviction: options.eviction,
+        };
         let table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
             buckets: options.buckets,
             needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },

@@ -92,6 +92,8 @@ pub struct Found {
     pub expiry: Option<Expiry>,
     /// Bytes of the value.
     pub size: usize,
+    /// Whether the sieve knows already that it was used lately.
+    pub visited: bool,
 }
 
 /// Other workers or a damaged segment kept a bucket from being read.
@@ -303,7 +305,7 @@ fn attempt(
             if !room.is_empty() {
                 copy_out(entry.value_words(), room);
             }
-            return Some(Lookup::Hit(Found { version: found_version, expiry, size }));
+            return Some(Lookup::Hit(Found { version: found_version, expiry, size, visited: slot.is_visited() }));
         }
         let last = bucket.slot(SLOTS - 1);
         if !last.is_link() {
@@ -379,8 +381,9 @@ pub(super) fn scan(
 ) -> Result<u64, Contended> {
     let now = load_buckets(words).ok_or(Contended)?;
     let (at_begin, index) = if cursor == 0 { (now, 0) } else { (cursor >> 32, cursor & 0xffff_ffff) };
-    if at_begin == 0 || at_begin > now || index >= at_begin {
-        return Ok(0); // no cursor of ours: the walk is over
+    // Not a cursor of ours, or the table has given up all buckets from here on, which were empty: the walk is over.
+    if at_begin == 0 || at_begin > limits::BUCKETS_MAX || index >= at_begin.min(now) {
+        return Ok(0);
     }
     let before = out.len();
     let mut sibling = index;
