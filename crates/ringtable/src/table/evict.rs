@@ -146,7 +146,7 @@ impl<M: Memory> Writer<M> {
                     return None; // others take all we free
                 }
             }
-            if let Some(start) = table.heap.allocate(table.words(), &mut self.cache, words) {
+            if let Some(start) = table.allocate(&mut self.cache, words) {
                 return Some(start);
             }
         }
@@ -165,7 +165,7 @@ impl<M: Memory> Writer<M> {
             }
             let clearing = table.heap.close_run(pages)?;
             self.clear(&clearing, may_evict);
-            if let Some(start) = table.heap.allocate(table.words(), &mut self.cache, words) {
+            if let Some(start) = table.allocate(&mut self.cache, words) {
                 return Some(start);
             }
             table.heap.recall();
@@ -214,7 +214,7 @@ impl<M: Memory> Writer<M> {
                 bucket.set_slot(index, slot.moved_to(copy));
                 guard.unlock();
                 table.tally.moved.fetch_add(1, Ordering::Relaxed);
-                self.free_moved(start);
+                table.retire_moved(start);
             } else if may_evict {
                 let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
                 guard.unlock();
@@ -255,12 +255,7 @@ impl<M: Memory> Writer<M> {
         }
         before.set_slot(index, Slot::link(copy));
         guard.unlock();
-        self.free_moved(start);
-    }
-
-    /// Frees what was moved: at once, and not by way of our own free slots, from which the next move would take it.
-    fn free_moved(&mut self, start: u64) {
-        self.table.heap.free_all(self.table.words(), std::iter::once(start));
+        table.retire_moved(start);
     }
 
     /// Evicts up to `count` entries by the table's policy. Returns how many.

@@ -3,7 +3,7 @@
 //! # Design
 //!
 //! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right
-//! one, swings one slot, unlocks, and only then frees the old entry. Everything conditional is one primitive,
+//! one, swings one slot, unlocks, and only then retires the old entry. Everything conditional is one primitive,
 //! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments and changes of
 //! expiry read without a lock and put with `Guard::Version`; somebody always wins, so that is lock-free.
 //!
@@ -25,6 +25,7 @@ use super::layout::{
 };
 use super::pairs::{Pairs, Want};
 use super::reader::{self, Lookup, Sink};
+use super::reclaim::{Held, Reclaimer};
 use super::sieve::{Id, Sieve};
 use super::sweep::{self, Sweep};
 use crate::limits;
@@ -89,6 +90,8 @@ pub struct Table<M> {
     memory: M,
     constants: Constants,
     pub(super) heap: Heap,
+    /// Where entries go that were unlinked.
+    pub(super) reclaimer: Reclaimer,
     /// Bytes that drafts have reserved.
     pub(super) drafts: AtomicU64,
     /// Whether a worker is splitting a bucket, or joining two.
@@ -171,6 +174,7 @@ impl<M: Memory> Table<M> {
             memory,
             constants,
             heap,
+            reclaimer: Reclaimer::default(),
             drafts: AtomicU64::new(0),
             splitting: AtomicBool::new(false),
             buckets_min: options.buckets,
@@ -327,7 +331,7 @@ impl<M: Memory> Table<M> {
 
     /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
     fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot) -> bool {
-        let Some(start) = self.heap.allocate(self.words(), cache, BUCKET_WORDS) else { return false };
+        let Some(start) = self.allocate(cache, BUCKET_WORDS) else { return false };
         let link = Slot::link(start);
         let overflow = self.overflow(link);
         overflow.clear_slots();
@@ -523,7 +527,7 @@ impl<M: Memory> Writer<M> {
         bucket.unlock();
         table.count_expiring(old.map_or(0, |(old, _)| old.expiry_code()), code);
         if let Some((old, words)) = old {
-            table.heap.free(table.words(), cache, old.at(), words);
+            table.retire(cache, old.at(), words);
         } else {
             table.add_entries(1);
             if table.eviction == Eviction::AllkeysSieve {
@@ -568,7 +572,7 @@ impl<M: Memory> Writer<M> {
     /// Frees what an entry has left behind that was taken out of its chain, which is unlocked.
     pub(super) fn free(&mut self, left: Left) {
         let Self { table, cache, .. } = self;
-        table.heap.free(table.words(), cache, left.start, left.words);
+        table.retire(cache, left.start, left.words);
         if let Some(overflow) = left.overflow {
             table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
         }
@@ -578,7 +582,7 @@ impl<M: Memory> Writer<M> {
     /// Deletes all entries of up to `count` buckets from bucket `first` on; returns the bucket to go on with, `None` at
     /// the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
     ///
-    /// The entries themselves are not touched: whole slabs come back at once.
+    /// The entries themselves are not touched: whole slabs come back at once (unless somebody reads in place).
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
         if first == 0 {
             self.release();
@@ -607,7 +611,7 @@ impl<M: Memory> Writer<M> {
             guard.bucket.clear_slots();
             guard.unlock();
         }
-        table.heap.free_all(table.words(), left.into_iter());
+        table.retire_all(left);
         table.tally.expiring.fetch_sub(expiring, Ordering::Relaxed);
         table.add_entries(-deleted);
         if end < table.buckets() {
@@ -692,6 +696,25 @@ impl<M: Memory> Writer<M> {
             .map(|slot| self.table.entry(slot))
     }
 
+    /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
+    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<Held<M>> {
+        let hash = self.table.constants.hash(key);
+        let guard = self.table.lock(hash);
+        let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
+        let held = live.map(|(bucket, index, _)| {
+            let start = bucket.slot(index).at();
+            self.table.reclaimer.hold(start);
+            Held { table: Arc::clone(&self.table), start }
+        });
+        guard.unlock_unchanged();
+        held
+    }
+
+    /// Takes back what was deleted and is read by nobody any more. Returns how many bytes that is.
+    pub fn rescan(&mut self) -> u64 {
+        self.table.rescan(&mut self.cache)
+    }
+
     /// Gives the free memory this writer holds back to all.
     pub fn release(&mut self) {
         self.tell_arrivals();
@@ -716,7 +739,7 @@ impl<M: Memory> Writer<M> {
 
     /// Allocates memory for an entry.
     pub(super) fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
-        let start = self.table.heap.allocate(self.table.words(), &mut self.cache, shape.words());
+        let start = self.table.allocate(&mut self.cache, shape.words());
         start.or_else(|| self.make_room(shape.words())).ok_or(WriteError::OutOfMemory(shape.words() * 8))
     }
 }
