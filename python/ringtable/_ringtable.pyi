@@ -8,7 +8,18 @@ from typing import Self, TypeVar, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
-from ringtable._types import Argument, Items, Key, Reads, Reply, RequestedTransport, Topology, Transport, Writes
+from ringtable._types import (
+    Argument,
+    Eviction,
+    Items,
+    Key,
+    Reads,
+    Reply,
+    RequestedTransport,
+    Topology,
+    Transport,
+    Writes,
+)
 
 _D = TypeVar("_D")
 
@@ -114,6 +125,7 @@ class ServerCore:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        eviction: Eviction = "noeviction",
         topology: Topology = "lanes",
         ring_slots: int = ...,
         slot_size: int = ...,

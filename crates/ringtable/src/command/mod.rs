@@ -130,6 +130,9 @@ pub enum Effect {
 
 /// Figures that the server adds to the table's own.
 pub trait Host {
+    /// Gives some of the memory that nobody uses back to the system. Returns whether there may be more.
+    fn give_memory_back(&self) -> bool;
+
     /// All figures by name, in the order to show them.
     fn figures(&self) -> Vec<(String, i64)>;
 }

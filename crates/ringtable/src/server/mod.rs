@@ -6,6 +6,7 @@
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`watch_client`]: a connection that is told of changes,
+//! - [`housekeeping`]: what has to be done though nobody asks for it,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -27,6 +28,7 @@
 //! kernel without time-outs. All signals are blocked in them: the embedding program handles those.
 
 mod exchange;
+mod housekeeping;
 mod lane_client;
 mod listener;
 mod member;
@@ -54,6 +56,7 @@ use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
 use crate::table::{self, Eviction, Table, WriteError};
 use exchange::Exchange;
+use housekeeping::Housekeeping;
 use listener::Listener;
 use statistics::Statistics;
 pub use topology::Topology;
@@ -181,6 +184,7 @@ struct Shared {
     /// The table as clients get it.
     table_read_only: Descriptor,
     statistics: Statistics,
+    housekeeping: Housekeeping,
     /// Whom to wake when there are events.
     watchers: watch_client::Registry,
     workers: Vec<worker::Mailbox>,
@@ -270,6 +274,7 @@ impl Server {
             segment,
             table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
+            housekeeping: Housekeeping::default(),
             watchers: watch_client::Registry::default(),
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,

@@ -28,6 +28,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::Shared;
 use super::exchange::Station;
+use super::housekeeping;
 use super::lane_client::{LaneClient, check_silent};
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
@@ -355,6 +356,7 @@ impl Worker {
         while !self.bench.shared.stopping.load(Ordering::Acquire) {
             let now = monotonic_ns();
             self.observe(now);
+            housekeeping::tend(&self.bench.shared, &mut self.bench.writer, now);
             if self.serve_hot() | self.serve_station(now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
@@ -586,10 +588,10 @@ impl Worker {
             }
         }
         self.ring_served();
-        let mut limit = None;
+        let mut limit = housekeeping::tend(&self.bench.shared, &mut self.bench.writer, monotonic_ns());
         if let Some(station) = &self.station {
             worked |= !station.announce_sleep();
-            limit = station.is_restless().then_some(NAP);
+            limit = if station.is_restless() { Some(NAP) } else { limit };
         }
         if !worked {
             // For others, who may need it more while we sleep.

@@ -79,6 +79,15 @@ impl Segment {
         Ok(rustix::fs::fstat(&self.fd)?.st_blocks as u64 * 512)
     }
 
+    /// Gives the memory behind a range of bytes back to the kernel: it reads as zeroes from then on.
+    ///
+    /// # Errors
+    /// Not with a strict seal.
+    pub fn punch(&self, offset: u64, size: u64) -> io::Result<()> {
+        use rustix::fs::FallocateFlags;
+        Ok(rustix::fs::fallocate(&self.fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, size)?)
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> usize {
         self.size
@@ -211,6 +220,21 @@ mod tests {
         let fd = segment.read_only().unwrap();
         assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
         assert!(Mapping::new(&fd, 4096, ProtFlags::READ | ProtFlags::WRITE).is_err());
+    }
+
+    #[test]
+    fn memory_is_given_back_unless_the_seal_is_strict() {
+        let segment = Segment::create("ringtable-test", 1 << 20).unwrap();
+        let mapping = segment.map_writable().unwrap();
+        segment.seal(false).unwrap();
+        mapping.words().iter().for_each(|word| word.store(1, Ordering::Relaxed));
+        assert_eq!(segment.resident().unwrap(), 1 << 20);
+        segment.punch(64 << 10, 512 << 10).unwrap();
+        assert_eq!(segment.resident().unwrap(), 512 << 10);
+        assert_eq!(mapping.words()[8 << 10].load(Ordering::Relaxed), 0);
+        let strict = Segment::create("ringtable-test", 1 << 20).unwrap();
+        strict.seal(true).unwrap();
+        assert!(strict.punch(0, 4_096).is_err());
     }
 
     #[test]

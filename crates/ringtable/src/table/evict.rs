@@ -42,6 +42,25 @@ pub enum Eviction {
     VolatileTtl,
 }
 
+impl Eviction {
+    /// All of them, in the order of their numbers in the figures.
+    pub const ALL: [Self; 3] = [Self::Never, Self::AllkeysSieve, Self::VolatileTtl];
+
+    /// What users call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Never => "noeviction",
+            Self::AllkeysSieve => "allkeys-sieve",
+            Self::VolatileTtl => "volatile-ttl",
+        }
+    }
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|eviction| eviction.name() == name)
+    }
+}
+
 /// Entries evicted between two looks whether there is room now.
 const EVICTED_AT_ONCE: usize = 16;
 /// Entries that the hand passes at most before one is evicted though it was used: about a millisecond.
@@ -150,6 +169,16 @@ impl<M: Memory> Writer<M> {
                 return Some(start);
             }
         }
+    }
+
+    /// Moves what lives in a nearly empty slab to others. Returns whether that has freed pages.
+    pub fn empty_a_slab(&mut self) -> bool {
+        let table = Arc::clone(&self.table);
+        table.heap.drain(table.words(), &mut self.cache);
+        let before = table.heap.free_pages();
+        let Some(clearing) = table.heap.close_sparse_slab() else { return false };
+        self.clear(&clearing, false);
+        table.heap.free_pages() > before
     }
 
     /// What remains when nothing can be evicted: gathers what is free, wherever it lies.

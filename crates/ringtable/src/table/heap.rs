@@ -35,7 +35,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::layout::PAGE_WORDS;
-use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 
 /// Largest slot of a size class, in words; anything above is an extent of whole pages.
 const CLASS_WORDS_MAX: usize = 4 * PAGE_WORDS;
@@ -52,6 +52,8 @@ pub const CLASSES: usize = FINE_CLASSES
 pub const BATCH: usize = if cfg!(loom) { 1 } else { 32 };
 /// Most bytes that go to a cache at once, if that is fewer slots.
 const BATCH_WORDS: usize = 32 << 7;
+/// Free bytes in slots that are no reason yet to empty slabs.
+const SPARSE_MIN: u64 = 8 << 20;
 /// Most pages of a slab.
 const SLAB_PAGES_MAX: usize = 16;
 
@@ -196,6 +198,8 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct Heap {
     inner: Mutex<Inner>,
+    /// Whether there may be free pages with memory behind them, or many free slots.
+    slack: AtomicBool,
     /// Goes up when workers are to give back the free slots that they hold.
     recalls: AtomicU64,
 }
@@ -236,7 +240,7 @@ impl Heap {
             clear_rover: 0,
             dirty_rover: 0,
         };
-        Self { inner: Mutex::new(inner), recalls: AtomicU64::new(0) }
+        Self { inner: Mutex::new(inner), slack: AtomicBool::new(false), recalls: AtomicU64::new(0) }
     }
 
     /// Memory for `words` words, as the word it begins at; `None` if there is none.
@@ -283,7 +287,7 @@ impl Heap {
     pub fn free(&self, segment: &[AtomicU64], cache: &mut Cache, start: u64, words: usize) {
         if words > CLASS_WORDS_MAX {
             lock(&self.inner).give_run((start / PAGE_WORDS as u64) as u32);
-            return;
+            return self.note_slack();
         }
         let class = class_of(words);
         let slots = &mut cache.slots[class];
@@ -293,6 +297,7 @@ impl Heap {
             // The oldest go back: what was freed last is the likeliest to be in the processor's cache.
             cache.count -= batch(class);
             lock(&self.inner).give_slots(segment, class, slots.drain(..batch(class)));
+            self.note_slack();
         }
     }
 
@@ -306,6 +311,7 @@ impl Heap {
             inner.give_slots(segment, class, slots.drain(..));
         }
         cache.count = 0;
+        self.note_slack();
     }
 
     /// Makes every worker give back the free slots it holds, at its next allocation.
@@ -317,6 +323,7 @@ impl Heap {
     /// Gives up the empty slabs that were kept for the next to come.
     pub fn release(&self) {
         lock(&self.inner).release_empty_slabs();
+        self.note_slack();
     }
 
     /// Whole pages for `words` words of something that never moves and is never given back.
@@ -393,9 +400,33 @@ impl Heap {
         low as usize
     }
 
-    /// Free pages that the kernel may have given memory for.
-    pub fn dirty_free(&self) -> usize {
-        lock(&self.inner).dirty_free as usize
+    fn note_slack(&self) {
+        // Relaxed, here and below: a hint. Looked at first, so that the line stays shared.
+        if !self.slack.load(Ordering::Relaxed) {
+            self.slack.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether so many slots are free that some slabs should be emptied into others.
+    pub fn is_sparse(&self) -> bool {
+        let usage = self.usage();
+        usage.free_slots > usage.allocated / 4 + SPARSE_MIN
+    }
+
+    /// Finds out whether there is still something that might be given back: see [`Self::has_slack`]. Sparse slabs count
+    /// unless emptying them has just failed.
+    pub fn settle(&self, slabs_too: bool) {
+        self.slack.store(false, Ordering::Relaxed);
+        if lock(&self.inner).dirty_free > 0 || slabs_too && self.is_sparse() {
+            self.note_slack();
+        }
+    }
+
+    /// Whether memory that is free might be given back to the kernel, now or soon. A hint.
+    #[inline]
+    pub fn has_slack(&self) -> bool {
+        // Relaxed: a hint.
+        self.slack.load(Ordering::Relaxed)
     }
 
     /// Sets a run of such pages aside, of at most `count`, so that nobody gets them while they are given back to the
@@ -426,6 +457,7 @@ impl Heap {
         for page in first..first + count {
             inner.give_pages(page as u32, 1, refused);
         }
+        self.note_slack();
     }
 
     /// Closes the emptiest known slab of a class whose other slabs have room for what lives in it; `None` if no class
@@ -542,6 +574,7 @@ impl Heap {
                 inner.list(usize::from(class), slab);
             }
         }
+        self.note_slack();
     }
 
     /// Condemns all slabs there are: they hand out no slot any more, and go when the last one has come back.
@@ -561,6 +594,7 @@ impl Heap {
             }
         }
         drop(inner);
+        self.note_slack();
         self.recall();
     }
 
@@ -576,6 +610,7 @@ impl Heap {
                 _ => inner.give_slots(segment, usize::from(page.class), std::iter::once(start)),
             }
         }
+        self.note_slack();
     }
 
     /// Words of the slot or extent that begins at word `start`.
