@@ -122,11 +122,8 @@ impl State {
             self.idle_due_ns = now_ns + IDLE_MEMORY_NS;
         }
         if self.idle_pages > 0 {
-            let pages = self.idle_pages.min(GIVEN_BACK_AT_ONCE);
-            self.idle_pages -= pages;
-            if !shared.give_back(pages) {
-                self.idle_pages = 0;
-            }
+            let given = shared.give_back(self.idle_pages.min(GIVEN_BACK_AT_ONCE));
+            self.idle_pages = if given == 0 { 0 } else { self.idle_pages.saturating_sub(given) };
         } else if writer.table().heap().is_sparse() {
             while monotonic_ns() - now_ns < STEP_NS && !self.vain {
                 self.vain = !writer.empty_a_slab();
@@ -148,12 +145,20 @@ impl Housekeeping {
 }
 
 impl Shared {
-    /// Gives up to `pages` free pages of the segment back to the kernel. Returns whether there may be more.
-    pub(super) fn give_back(&self, pages: usize) -> bool {
-        let Some((first, count)) = self.table.heap().take_dirty(pages) else { return false };
-        let given = self.punch(first, count);
-        self.table.heap().return_clean(first, count, !given);
-        given
+    /// Gives up to `pages` free pages of the segment back to the kernel. Returns how many that were.
+    pub(super) fn give_back(&self, pages: usize) -> usize {
+        let mut all = 0;
+        while all < pages
+            && let Some((first, count)) = self.table.heap().take_dirty(pages - all)
+        {
+            let given = self.punch(first, count);
+            self.table.heap().return_clean(first, count, !given);
+            if !given {
+                break;
+            }
+            all += count;
+        }
+        all
     }
 
     /// The same for pages that the bucket array does not use any more.

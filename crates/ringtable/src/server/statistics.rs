@@ -138,7 +138,7 @@ impl Statistics {
 
 impl Host for Shared {
     fn give_memory_back(&self) -> bool {
-        self.give_back(GIVEN_BACK_AT_ONCE) || self.give_back_buckets(GIVEN_BACK_AT_ONCE)
+        self.give_back(GIVEN_BACK_AT_ONCE) > 0 || self.give_back_buckets(GIVEN_BACK_AT_ONCE)
     }
 
     fn figures(&self) -> Vec<(String, i64)> {
