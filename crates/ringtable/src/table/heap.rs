@@ -181,6 +181,8 @@ struct Inner {
     /// Where the search for pages to clear, and for those to give back, goes on.
     clear_rover: u32,
     dirty_rover: u32,
+    /// Where the search for the emptiest slab of a class goes on.
+    sparse_rover: usize,
 }
 
 /// Bytes of the heap by what became of them.
@@ -239,6 +241,7 @@ impl Heap {
             census: vec![Census::default(); CLASSES],
             clear_rover: 0,
             dirty_rover: 0,
+            sparse_rover: 0,
         };
         Self { inner: Mutex::new(inner), slack: AtomicBool::new(false), recalls: AtomicU64::new(0) }
     }
@@ -476,9 +479,11 @@ impl Heap {
             free * 1_000 / slots.max(1)
         };
         let class = (0..CLASSES).filter(|&class| has_room(class)).max_by_key(|&class| share(class))?;
-        let sparse =
-            inner.partial[class].iter().take(COMPARED_MAX).max_by_key(|&&slab| inner.pages[slab as usize].free);
-        let slab = *sparse?;
+        // Not always the same ones: where full slabs have gathered, there are no empty ones.
+        inner.sparse_rover = inner.sparse_rover.wrapping_add(COMPARED_MAX);
+        let listed = &inner.partial[class];
+        let compared = (0..listed.len().min(COMPARED_MAX)).map(|nth| listed[(inner.sparse_rover + nth) % listed.len()]);
+        let slab = compared.max_by_key(|&slab| inner.pages[slab as usize].free)?;
         let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
         inner.close(slab, &mut clearing);
         Some(clearing)
