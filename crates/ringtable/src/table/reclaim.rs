@@ -96,8 +96,9 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
     let version = home.begin_read()?;
     let found = reader::find(words, home, hash, key)?.filter(|(_, entry)| !entry.has_expired(now_ms));
     let answer = found.map_or(Pinned::Miss, |(start, entry)| {
-        // Relaxed: ordered by the fence.
-        pin.store(start, Ordering::Relaxed);
+        // Ordered by the fence. Release besides: as in `unpin`, for what the pin named before. Who sees this store need
+        // not have seen that one.
+        pin.store(start, Ordering::Release);
         let value = start as usize + entry.shape.value_at();
         let size = entry.shape.value_size;
         Pinned::Hit(Found { version: entry.version(), expiry: entry.expiry(), size }, value..value + size.div_ceil(8))
@@ -183,8 +184,8 @@ impl Reclaimer {
         let mut state = lock(&self.state);
         if let Some(index) = state.boards.iter().position(|(registered, _)| *registered == id) {
             state.boards.swap_remove(index);
-            // Relaxed: seen late, it costs a look at the boards.
-            self.keepers.fetch_sub(1, Ordering::Relaxed);
+            // Release: as in `let_go`.
+            self.keepers.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -203,8 +204,8 @@ impl Reclaimer {
             if *count == 0 {
                 state.holds.remove(&start);
             }
-            // Relaxed: as in `unregister`.
-            self.keepers.fetch_sub(HOLD, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `retire`, for who sees that nobody is left and asks no further.
+            self.keepers.fetch_sub(HOLD, Ordering::Release);
         }
     }
 
@@ -214,8 +215,8 @@ impl Reclaimer {
     pub(super) fn retire(&self, start: u64, words: usize, mut free: impl FnMut(u64, usize)) {
         // SeqCst: [S] of the module header, pairs with [C] in `pin`.
         fence(Ordering::SeqCst);
-        // Relaxed: ordered by the fence.
-        if self.keepers.load(Ordering::Relaxed) == 0 {
+        // Acquire: pairs with the Release in `let_go`, so that memory is used again after the holder's last look at it.
+        if self.keepers.load(Ordering::Acquire) == 0 {
             free(start, words);
         } else {
             self.retire_slowly(Retired { start, words }, free);
@@ -295,7 +296,7 @@ impl Reclaimer {
 impl State {
     /// What is pinned.
     ///
-    /// Acquire: pairs with the Release in `unpin`, so that memory is used again after the client's last look at it.
+    /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last look.
     fn pinned_words(&self) -> impl Iterator<Item = u64> {
         let pins = self.boards.iter().flat_map(|(_, board)| board.pins());
         pins.map(|pin| pin.load(Ordering::Acquire)).filter(|&start| start != 0)
