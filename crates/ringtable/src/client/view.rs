@@ -117,6 +117,8 @@ impl Keeper {
         if state == HUNG_UP {
             // Stands in for closing: the connection has this descriptor until it is dropped.
             let _ = rustix::net::shutdown(&*self.life, Shutdown::Both);
+            // The link is gone, and without views nobody writes to the pins.
+            let _ = self.lane.let_go();
         }
         if state != OPEN {
             // Other threads may be reading; they find nothing, ask the link, and learn that it is closed.
