@@ -5,6 +5,7 @@
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
+//! - [`pins`]: clients that keep entries in place for their views,
 //! - [`watch_client`]: a connection that is told of changes,
 //! - [`housekeeping`]: what has to be done though nobody asks for it,
 //! - [`statistics`]: what is counted,
@@ -25,13 +26,14 @@
 //! `workers` threads serve clients; one more accepts connections and gives each to the worker that has the fewest,
 //! among at most as many workers as there are processors: more of them would serve nobody faster. A client stays with
 //! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the
-//! kernel without time-outs. All signals are blocked in them: the embedding program handles those.
+//! kernel without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the embedding program handles those.
 
 mod exchange;
 mod housekeeping;
 mod lane_client;
 mod listener;
 mod member;
+mod pins;
 mod socket_client;
 mod statistics;
 mod topology;

@@ -5,7 +5,7 @@
 //! descriptor that is passed: [`Segment::read_only`] opens a second one that can neither be mapped for writing nor be
 //! written to, and the file's mode (0400) keeps other users from opening it again with more rights.
 //!
-//! A mapping is not inherited by forked children: see [`super::fork`].
+//! A mapping is not inherited by forked children, unless it is said to be: see [`super::fork`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -131,7 +131,7 @@ impl Mapping {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };
         #[allow(unsafe_code)]
-        // SAFETY: the range is the mapping just made. A forked child has no use for it (see the module header).
+        // SAFETY: the range is the mapping just made. A forked child has no use for it, as long as nobody has said so.
         unsafe {
             let _ = rustix::mm::madvise(start, size, Advice::LinuxDontFork);
         }
@@ -141,13 +141,24 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// Lets children that are forked from now on keep the mapping, for what may point into it.
+    ///
+    /// It stays theirs until they end: `drop` and [`Self::let_go`] do nothing there.
+    pub fn inherit(&self) -> io::Result<()> {
+        #[allow(unsafe_code)]
+        // SAFETY: the range is ours; the advice changes nothing for this process.
+        unsafe {
+            Ok(rustix::mm::madvise(self.start.as_ptr().cast(), self.size, Advice::LinuxDoFork)?)
+        }
+    }
+
     /// Lets go of the shared memory while others may still be reading it: from now on all words are zero.
     ///
     /// The range stays mapped (to nothing) until the mapping is dropped, so that no reader faults; every reader of a
     /// segment checks what it finds, and finds nothing in zeroes.
     pub fn let_go(&self) -> io::Result<()> {
         if self.generation != fork::generation() {
-            return Ok(()); // not inherited
+            return Ok(()); // not inherited, or in use by what the parent left behind
         }
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
         #[allow(unsafe_code)]
@@ -166,7 +177,7 @@ impl Memory for Mapping {
         #[allow(unsafe_code)]
         // SAFETY: the mapping is page-aligned, `size` bytes long, readable, sealed against shrinking, and lives as long
         // as `self`. Other processes change it at any time, hence atomics. Handles of a parent process, whose mapping
-        // a forked child does not have, are recognised by their generation before they get here.
+        // a forked child may not have, are recognised by their generation before they get here.
         unsafe {
             std::slice::from_raw_parts(self.start.as_ptr(), self.size / 8)
         }
@@ -176,7 +187,7 @@ impl Memory for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.generation != fork::generation() {
-            return; // not inherited: the address range may be somebody else's by now
+            return; // not inherited (then the range may be somebody else's by now), or in use: see `inherit`
         }
         #[allow(unsafe_code)]
         // SAFETY: the range is ours, and no reference to it outlives `self`.

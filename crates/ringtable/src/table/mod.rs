@@ -43,6 +43,8 @@ mod loom_bucket;
 #[cfg(all(test, loom))]
 mod loom_events;
 #[cfg(all(test, loom))]
+mod loom_pin;
+#[cfg(all(test, loom))]
 mod loom_table;
 #[cfg(all(test, not(loom)))]
 mod tests;
