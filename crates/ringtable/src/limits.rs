@@ -39,6 +39,8 @@ pub const DRAFTS_SHARE: u64 = 4;
 
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
+/// Hints that a direct reader leaves at most before the oldest are lost; a power of two.
+pub const HINTS_MAX: usize = if cfg!(loom) { 2 } else { 256 };
 /// Pin slots of a client: the most views that a process has at a time, of one connection.
 pub const PINS_MAX: usize = if cfg!(loom) { 1 } else { 64 };
 /// Entries that are gathered before all pins are looked at for them.

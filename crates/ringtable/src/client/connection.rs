@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex};
 
 use super::gate::Gate;
-use super::lane::LaneLink;
+use super::lane::{LaneHints, LaneLink};
 use super::link::{Channel, Link};
 use super::rings::{RingsLink, Seat};
 use super::socket::{SocketLink, connect, last_words, peek_words};
@@ -329,9 +329,10 @@ fn join(
         passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
     let table = system("taking the table segment", Segment::from_foreign(table))?;
     let table = system("mapping the table segment", table.map_read_only())?;
-    let reader = Reader::attach(Arc::new(table)).map_err(|error| Error::Version(error.to_string()))?;
+    let mut reader = Reader::attach(Arc::new(table)).map_err(|error| Error::Version(error.to_string()))?;
     let channel = if status == "LANE" {
         let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, Arc::clone(sharing))?;
+        reader.leave_hints(Box::new(LaneHints(lane.mapping())));
         Channel::Lane(Box::new(lane))
     } else {
         let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;

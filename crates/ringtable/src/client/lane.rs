@@ -16,11 +16,25 @@ use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit};
+use crate::table::hints::HintBoard;
 
 /// A request or reply that is larger than what fits the ring at once, on its way.
 struct Piecemeal {
     bytes: Vec<u8>,
     size: usize,
+}
+
+/// Where direct reads leave hints for the server: in the lane.
+pub(super) struct LaneHints(pub Arc<Mapping>);
+
+impl HintBoard for LaneHints {
+    fn tail(&self) -> &AtomicU64 {
+        Lane::new(self.0.words()).hint_tail()
+    }
+
+    fn hints(&self) -> &[AtomicU64] {
+        Lane::new(self.0.words()).hints()
+    }
 }
 
 pub(super) struct LaneLink {

@@ -286,6 +286,7 @@ fn attempt(connection: &Connection, keeper: &Arc<Keeper>, pin: usize, key: &[u8]
     });
     match pinned {
         Ok(Pinned::Hit(found, words)) => {
+            reader.note(reader.hash(key), &found);
             let place = Place::Table { keeper: Arc::clone(keeper), pin, words };
             Ok(Attempt::Done(Some(View { place, size: found.size, version: Some(found.version) })))
         }

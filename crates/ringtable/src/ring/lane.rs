@@ -10,6 +10,8 @@
 //! 640          80         client   client's state (see `wait`)
 //! 768          96         server   server's waiting flag
 //! 1024         128 … 191  client   pins
+//! 1536         192        client   hints left so far
+//! 1664         208 … 463  client   the last hints
 //! 4096         512 …      client   request data
 //! 4096 + ring             server   response data
 //! ```
@@ -40,7 +42,7 @@ const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word: "ringlane" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringlane");
 /// Version of this layout and of the records that flow through it.
-pub const LANE_VERSION: u64 = 1;
+pub const LANE_VERSION: u64 = 2;
 
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = 1;
@@ -54,6 +56,8 @@ const CLIENT_STATE: usize = RESPONSE_HEAD + STRIDE;
 const SERVER_WAITING: usize = CLIENT_STATE + STRIDE;
 /// First pin slot.
 pub const PINS: usize = if cfg!(loom) { SERVER_WAITING + 1 } else { 128 };
+const HINT_TAIL: usize = if cfg!(loom) { SERVER_WAITING + 1 } else { 192 };
+const HINTS: usize = if cfg!(loom) { SERVER_WAITING + 1 } else { HINT_TAIL + STRIDE };
 const DATA: usize = if cfg!(loom) { SERVER_WAITING + 2 } else { 512 };
 const RING_WORDS: usize = limits::LANE_RING_SIZE / 8;
 
@@ -64,7 +68,9 @@ pub const LANE_SIZE: usize = LANE_WORDS * 8;
 
 const _: () = {
     assert!(limits::LANE_RING_SIZE.is_power_of_two());
-    assert!(cfg!(loom) || PINS + limits::PINS_MAX <= DATA);
+    assert!(cfg!(loom) || PINS + limits::PINS_MAX <= HINT_TAIL);
+    assert!(cfg!(loom) || HINTS + limits::HINTS_MAX <= DATA);
+    assert!(limits::HINTS_MAX.is_power_of_two());
     assert!(cfg!(loom) || SERVER_WAITING + STRIDE <= PINS);
     assert!(cfg!(loom) || LANE_SIZE.is_multiple_of(4096));
 };
@@ -153,6 +159,18 @@ impl<'a> Lane<'a> {
         &self.0[PINS..PINS + limits::PINS_MAX]
     }
 
+    /// How many hints the client has left: see the table's hints.
+    #[inline]
+    pub fn hint_tail(self) -> &'a AtomicU64 {
+        &self.0[HINT_TAIL]
+    }
+
+    /// The last hints that the client has left.
+    #[inline]
+    pub fn hints(self) -> &'a [AtomicU64] {
+        &self.0[HINTS..HINTS + limits::HINTS_MAX]
+    }
+
     /// Not 0 while the server does not look at this lane unless its doorbell rings.
     #[inline]
     pub fn server_waiting(self) -> &'a AtomicU64 {
@@ -201,7 +219,7 @@ mod tests {
         words[VERSION_AT].store(9, Ordering::Relaxed);
         assert_eq!(
             Lane::new(&words).attach().unwrap_err().to_string(),
-            "the lane has version 9, this client understands 1"
+            "the lane has version 9, this client understands 2"
         );
     }
 

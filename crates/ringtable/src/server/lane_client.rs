@@ -20,6 +20,7 @@ use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, as_uninit};
+use crate::table::hints::HintBoardId;
 use crate::table::reclaim::BoardId;
 
 /// A request whose bytes have not all arrived.
@@ -32,6 +33,8 @@ pub(super) struct LaneClient {
     mapping: Arc<Mapping>,
     /// Once the pins in the lane count.
     pub board: Option<BoardId>,
+    /// If hints are of use.
+    hints: Option<HintBoardId>,
     socket: Descriptor,
     /// Rung by the client; watched by the worker, never read or written here.
     request_bell: Doorbell,
@@ -77,9 +80,12 @@ impl LaneClient {
             send_now(&socket, &format!("ERR the server cannot make a lane: {error}"));
         }
         let (mapping, request_bell, response_bell) = made?;
+        let mapping = Arc::new(mapping);
+        let hints = shared.table.hints().map(|hints| hints.register(Box::new(PinBoard(Arc::clone(&mapping)))));
         Ok(Self {
-            mapping: Arc::new(mapping),
+            mapping,
             board: None,
+            hints,
             socket,
             request_bell,
             response_bell,
@@ -284,8 +290,11 @@ impl LaneClient {
         }
     }
 
-    /// Forgets a request that will never be complete.
+    /// Forgets a request that will never be complete, and what else the server has of a client that is gone.
     pub fn drop_unfinished(&mut self, shared: &Shared) {
+        if let (Some(id), Some(hints)) = (self.hints.take(), shared.table.hints()) {
+            hints.unregister(id);
+        }
         if let Some(unfinished) = self.unfinished.take() {
             shared.statistics.unfinished.fetch_sub(unfinished.bytes.len() as u64, Ordering::Relaxed);
         }

@@ -20,6 +20,7 @@ use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 use crate::sync::{AtomicU64, Memory};
 use crate::table::Writer;
+use crate::table::hints::HintBoard;
 use crate::table::reclaim::{Board, BoardId};
 
 /// How often a worker looks whether what is in the limbo is still read by anybody.
@@ -31,6 +32,16 @@ pub(super) struct PinBoard(pub Arc<Mapping>);
 impl Board for PinBoard {
     fn pins(&self) -> &[AtomicU64] {
         Lane::new(self.0.words()).pins()
+    }
+}
+
+impl HintBoard for PinBoard {
+    fn tail(&self) -> &AtomicU64 {
+        Lane::new(self.0.words()).hint_tail()
+    }
+
+    fn hints(&self) -> &[AtomicU64] {
+        Lane::new(self.0.words()).hints()
     }
 }
 

@@ -12,6 +12,7 @@ use super::housekeeping::GIVEN_BACK_AT_ONCE;
 use crate::command::Host;
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
+use crate::table::hints::Hints;
 
 /// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +175,7 @@ impl Host for Shared {
             ("expired_keys", load(&tally.expired)),
             ("evicted_keys", load(&tally.evicted)),
             ("entries_moved", load(&tally.moved)),
+            ("hints", self.table.hints().map_or(0, Hints::taken)),
             ("memory_given_back", load(&self.housekeeping.given_back)),
             ("memory_limbo", self.table.reclaimer().limbo_bytes()),
             ("limbo_entries", self.table.reclaimer().limbo_entries()),

@@ -115,6 +115,8 @@ impl Segment {
 pub struct Mapping {
     start: NonNull<AtomicU64>,
     size: usize,
+    /// What its memory may be used for.
+    protection: ProtFlags,
     generation: u64,
 }
 
@@ -136,7 +138,7 @@ impl Mapping {
             let _ = rustix::mm::madvise(start, size, Advice::LinuxDontFork);
         }
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { start, size, generation: fork::generation() })
+        Ok(Self { start, size, protection, generation: fork::generation() })
     }
 }
 
@@ -165,7 +167,7 @@ impl Mapping {
         // SAFETY: the range is ours, and stays readable memory of words; what changes is what they hold, as they may at
         // any time. The kernel replaces the mapping in one step, so no access falls in between.
         unsafe {
-            rustix::mm::mmap_anonymous(self.start.as_ptr().cast(), self.size, ProtFlags::READ, flags)?;
+            rustix::mm::mmap_anonymous(self.start.as_ptr().cast(), self.size, self.protection, flags)?;
         }
         Ok(())
     }

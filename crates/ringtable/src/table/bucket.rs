@@ -33,7 +33,7 @@ pub const LINK_TAG: u64 = 0xffff;
 pub const EMPTY: Slot = Slot(0);
 
 /// Bits of a slot that tell where the entry begins: 16 TiB.
-const AT_BITS: u32 = 41;
+pub const AT_BITS: u32 = 41;
 const AT_MASK: u64 = (1 << AT_BITS) - 1;
 const EXPIRY_MASK: u64 = 0x1f << AT_BITS;
 const SEEN: u64 = 1 << 46;

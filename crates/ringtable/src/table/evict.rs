@@ -299,6 +299,7 @@ impl<M: Memory> Writer<M> {
     /// Moves the hand of the sieve until `count` entries are evicted, or none is left. Returns how many were.
     fn move_hand(&mut self, count: usize) -> usize {
         self.tell_arrivals();
+        self.table.take_hints();
         let (mut evicted, mut passed) = (0, 0);
         while evicted < count {
             let Some((id, mark)) = self.table.sieve.advance() else {

@@ -50,8 +50,10 @@ pub const H_WORKERS: usize = 6;
 pub const H_SPIN_NS: usize = 7;
 /// Where the ring of events is: see [`super::events::Place`]. Written once, by the worker with the first watcher.
 pub const H_EVENTS: usize = 8;
+/// Written once: not 0 if readers are to say what they use: see [`super::hints`].
+pub const H_HINTS: usize = 9;
 /// Number of buckets; level and split of linear hashing in one word. Written by the worker that grows the table.
-pub const H_BUCKETS: usize = if cfg!(loom) { 9 } else { STRIDE };
+pub const H_BUCKETS: usize = if cfg!(loom) { 10 } else { STRIDE };
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
 pub const H_ENTRIES: usize = H_BUCKETS + STRIDE;
 /// Not 0 once the server has stopped in good order. Written once, by the server.
@@ -85,6 +87,8 @@ pub const FINGERPRINT: u64 = {
         PAGE_WORDS as u64,
         BUCKET_WORDS as u64,
         H_EVENTS as u64,
+        H_HINTS as u64,
+        super::bucket::AT_BITS as u64,
         H_BUCKETS as u64,
         H_ENTRIES as u64,
         H_CLOSED as u64,
@@ -175,6 +179,7 @@ impl Constants {
         store(H_SEED, options.seed);
         store(H_WORKERS, options.workers as u64);
         store(H_SPIN_NS, options.spin_ns);
+        store(H_HINTS, u64::from(options.eviction == Eviction::AllkeysSieve));
         store(H_BUCKETS, options.buckets);
         Self { secrets: RapidSecrets::seed(options.seed), workers: options.workers, spin_ns: options.spin_ns }
     }

@@ -6,6 +6,7 @@
 //! - [`draft`]: entries whose value is still arriving,
 //! - [`growth`]: more buckets, and fewer,
 //! - [`sieve`], [`evict`]: who goes when memory is short, and how room is made,
+//! - [`hints`]: what direct readers tell of what they used,
 //! - [`sweep`]: removing what has expired,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
 //! - [`pairs`]: copies of many entries, in one buffer,
@@ -30,6 +31,7 @@ pub mod events;
 pub mod evict;
 pub mod growth;
 pub mod heap;
+pub mod hints;
 pub mod layout;
 pub mod pairs;
 pub mod reader;

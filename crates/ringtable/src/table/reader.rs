@@ -20,6 +20,7 @@ use std::mem::MaybeUninit;
 
 use super::bucket::{BucketRef, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry};
+use super::hints::{self, HintBoard};
 use super::layout::{self, AttachError, Constants, H_CLOSED, H_ENTRIES, address, bucket_start, load_buckets};
 use super::pairs::{Pairs, Want};
 use crate::limits;
@@ -101,10 +102,10 @@ pub struct Found {
 pub struct Contended;
 
 /// A table that somebody else writes.
-#[derive(Debug)]
 pub struct Reader<M> {
     memory: M,
     constants: Constants,
+    hints: Option<Box<dyn HintBoard>>,
 }
 
 impl<M: Memory> Reader<M> {
@@ -114,7 +115,22 @@ impl<M: Memory> Reader<M> {
     /// If it is no table, or one of another layout.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
         let constants = Constants::attach(&memory)?;
-        Ok(Self { memory, constants })
+        Ok(Self { memory, constants, hints: None })
+    }
+
+    /// Leaves hints of what it uses on a board of ours, if the server wants any.
+    pub fn leave_hints(&mut self, board: Box<dyn HintBoard>) {
+        self.hints = hints::are_wanted(self.words()).then_some(board);
+    }
+
+    /// Takes note that an entry was used.
+    #[inline]
+    pub fn note(&self, hash: u64, found: &Found) {
+        if !found.visited
+            && let Some(board) = &self.hints
+        {
+            hints::leave(&**board, hash);
+        }
     }
 
     /// What stays the same for the life of the table.
@@ -148,7 +164,11 @@ impl<M: Memory> Reader<M> {
     /// As [`Self::get`], for who has the hash already.
     #[inline]
     pub fn get_hashed(&self, hash: u64, key: &[u8], now_ms: impl Fn() -> u64, sink: &mut impl Sink) -> Lookup {
-        lookup(self.words(), hash, key, now_ms, sink)
+        let answer = lookup(self.words(), hash, key, now_ms, sink);
+        if let Lookup::Hit(found) = &answer {
+            self.note(hash, found);
+        }
+        answer
     }
 
     /// First step of overlapping many lookups: fetches the bucket.

@@ -19,6 +19,7 @@ use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
 use super::events::{Broadcast, Event, Kind, Start};
 use super::evict::Eviction;
 use super::heap::{Cache, Heap};
+use super::hints::Hints;
 use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
     PAGE_WORDS, address, bucket_start,
@@ -105,6 +106,7 @@ pub struct Table<M> {
     events: Broadcast,
     pub(super) eviction: Eviction,
     pub(super) sieve: Sieve,
+    pub(super) hints: Hints,
     pub(super) sweep: Mutex<Sweep>,
     pub(super) tally: Tally,
 }
@@ -183,6 +185,7 @@ impl<M: Memory> Table<M> {
             events: Broadcast::new(),
             eviction: options.eviction,
             sieve,
+            hints: Hints::default(),
             sweep: Mutex::new(Sweep::default()),
             tally: Tally::default(),
         })

@@ -1,0 +1,182 @@
+//! What direct readers tell the sieve: which entries they have used.
+//!
+//! # Design
+//!
+//! A reader cannot mark an entry as visited (I2). But it sees in the slot whether the entry is marked already, and if
+//! not, writes the key's hash into a small ring in memory of its own (a [`HintBoard`]; clients have one in their lane).
+//! The worker that is about to evict something looks at all boards first, and marks those entries. An entry needs one
+//! hint for each round of the hand, so a hot one costs its readers nothing, and every use counts, not a sample.
+//!
+//! # Not promised
+//!
+//! The ring is lossy: a reader that leaves more than [`limits::HINTS_MAX`] hints between two evictions overwrites the
+//! oldest. Threads that share a board may overwrite each other's.
+//!
+//! # Invariants
+//!
+//! - Hints are foreign input (I4): a hash marks the entries that have it, if there are any, and does nothing else.
+
+use std::fmt;
+
+use super::evict::Eviction;
+use super::layout::H_HINTS;
+use super::writer::Table;
+use crate::limits;
+use crate::sync::{AtomicU64, Memory, Mutex, Ordering, lock};
+
+/// Where a reader leaves hints.
+pub trait HintBoard: Send + Sync {
+    /// How many hints were ever left there.
+    fn tail(&self) -> &AtomicU64;
+
+    /// The last [`limits::HINTS_MAX`] of them; number `n` at `n % HINTS_MAX`.
+    fn hints(&self) -> &[AtomicU64];
+}
+
+/// Leaves a hint that the key with that hash was used. Only for the owner of the board.
+#[inline]
+pub(super) fn leave(board: &dyn HintBoard, hash: u64) {
+    let (tail, hints) = (board.tail(), board.hints());
+    // Relaxed: only we write here.
+    let position = tail.load(Ordering::Relaxed);
+    let last = &hints[position.wrapping_sub(1) as usize % limits::HINTS_MAX];
+    if last.load(Ordering::Relaxed) == hash {
+        return;
+    }
+    hints[position as usize % limits::HINTS_MAX].store(hash, Ordering::Relaxed);
+    // Release: pairs with the Acquire in `Hints::take`.
+    tail.store(position.wrapping_add(1), Ordering::Release);
+}
+
+/// Names a board that was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintBoardId(u64);
+
+/// The boards of all readers, as the server has them.
+#[derive(Default)]
+pub struct Hints {
+    state: Mutex<State>,
+    taken: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// With how many hints were taken from each.
+    boards: Vec<(HintBoardId, u64, Box<dyn HintBoard>)>,
+    next: u64,
+}
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} boards", lock(&self.state).boards.len())
+    }
+}
+
+impl Hints {
+    /// Looks at a board from now on.
+    pub fn register(&self, board: Box<dyn HintBoard>) -> HintBoardId {
+        let mut state = lock(&self.state);
+        let id = HintBoardId(state.next);
+        state.next += 1;
+        state.boards.push((id, 0, board));
+        id
+    }
+
+    /// Looks at a board no more.
+    pub fn unregister(&self, id: HintBoardId) {
+        lock(&self.state).boards.retain(|(registered, ..)| *registered != id);
+    }
+
+    /// How many hints were taken into account.
+    pub fn taken(&self) -> u64 {
+        // Relaxed: a figure for people.
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Calls `each` for every hint that has come since the last call. If another worker is at it, for none.
+    fn take(&self, mut each: impl FnMut(u64)) {
+        let Ok(mut state) = self.state.try_lock() else { return };
+        for (_, taken, board) in &mut state.boards {
+            // Acquire: pairs with the Release in `leave`.
+            let tail = board.tail().load(Ordering::Acquire);
+            // Whatever it says, there are no more than these.
+            let count = tail.wrapping_sub(*taken).min(limits::HINTS_MAX as u64);
+            for position in tail.wrapping_sub(count)..tail {
+                each(board.hints()[position as usize % limits::HINTS_MAX].load(Ordering::Relaxed));
+            }
+            *taken = tail;
+            self.taken.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<M: Memory> Table<M> {
+    /// Marks the entries of which readers have said that they used them.
+    pub(super) fn take_hints(&self) {
+        self.hints.take(|hash| self.touch(hash));
+    }
+
+    /// The boards of readers, if their hints are of any use.
+    pub fn hints(&self) -> Option<&Hints> {
+        (self.eviction == Eviction::AllkeysSieve).then_some(&self.hints)
+    }
+}
+
+/// Whether the server of a segment asks its readers for hints.
+pub(super) fn are_wanted(words: &[AtomicU64]) -> bool {
+    // Relaxed: a constant, written before the descriptor was passed to us.
+    words[H_HINTS].load(Ordering::Relaxed) != 0
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::{Arc, heap_words};
+
+    #[derive(Clone)]
+    struct Board(Arc<Box<[AtomicU64]>>);
+
+    impl HintBoard for Board {
+        fn tail(&self) -> &AtomicU64 {
+            &self.0[limits::HINTS_MAX]
+        }
+
+        fn hints(&self) -> &[AtomicU64] {
+            &self.0[..limits::HINTS_MAX]
+        }
+    }
+
+    fn board() -> Board {
+        Board(Arc::new(heap_words(limits::HINTS_MAX + 1)))
+    }
+
+    fn taken(hints: &Hints) -> Vec<u64> {
+        let mut taken = Vec::new();
+        hints.take(|hash| taken.push(hash));
+        taken
+    }
+
+    #[test]
+    fn hints_arrive_once_and_the_oldest_are_lost() {
+        let (hints, board) = (Hints::default(), board());
+        let id = hints.register(Box::new(board.clone()));
+        [5, 5, 6, 5].into_iter().for_each(|hash| leave(&board, hash));
+        assert_eq!(taken(&hints), [5, 6, 5]);
+        assert!(taken(&hints).is_empty());
+        (0..1_000).for_each(|hash| leave(&board, hash));
+        assert_eq!(taken(&hints), (1_000 - limits::HINTS_MAX as u64..1_000).collect::<Vec<_>>());
+        leave(&board, 7);
+        hints.unregister(id);
+        assert!(taken(&hints).is_empty());
+    }
+
+    #[test]
+    fn a_tail_that_is_nonsense_costs_no_more_than_the_ring() {
+        let (hints, board) = (Hints::default(), board());
+        hints.register(Box::new(board.clone()));
+        for tail in [u64::MAX, 0, 1 << 63, 3, u64::MAX - 7] {
+            board.tail().store(tail, Ordering::Relaxed);
+            assert!(taken(&hints).len() <= limits::HINTS_MAX);
+        }
+    }
+}
