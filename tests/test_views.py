@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import threading
+import time
 import zlib
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -288,6 +289,26 @@ def test_memory_comes_back_though_nobody_writes(server_process: ServerProcess) -
         view.close()
         wait_until(lambda: observer.stats()["memory_limbo"] == 0, "it is free")
         assert int(observer.stats()["memory_free"]) >= int(before) + (1 << 20)
+
+
+def test_only_what_waits_in_the_limbo_wakes_an_idle_server(server_process: ServerProcess) -> None:
+    def wakeups() -> int:
+        before = int(table.stats()["wakeups"])
+        # Not to wait for anything: this is the window that is measured.
+        time.sleep(0.5)
+        return int(table.stats()["wakeups"]) - before
+
+    # A request takes one or two of them; looking every 50 ms would take ten.
+    few = 5
+    with ringtable.connect() as table:
+        table["key"] = b"value"
+        with table.view("key"):
+            assert wakeups() <= few
+            table["key"] = b"other"
+            assert table.stats()["limbo_entries"] == 1
+            assert wakeups() <= 40
+        wait_until(lambda: table.stats()["limbo_entries"] == 0, "it is free")
+        assert wakeups() <= few
 
 
 def test_nonsense_in_the_pins_harms_nobody(server_process: ServerProcess) -> None:
