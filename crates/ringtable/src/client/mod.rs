@@ -149,8 +149,8 @@ pub enum Error {
     TooManyViews,
     /// The view is that of the parent process.
     #[error(
-        "this view belongs to the process that this one was forked from: buffers that were made there can be read here, \
-         new ones need a view of this process"
+        "this view belongs to the process that this one was forked from: buffers that were made there can be read \
+         here, new ones need a view of this process"
     )]
     ViewInherited,
     /// The client was closed.
