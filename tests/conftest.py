@@ -17,6 +17,7 @@
 
     Processes
     test_processes.py       fork, spawn, pickle, threads; readers beside writers
+    test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
     test_rings.py           clients that share rings: what one of them cannot do to the others

@@ -60,9 +60,12 @@ def test_errors_are_also_what_python_calls_them(error: type[ringtable.Error], ba
     assert issubclass(error, base)
 
 
-def test_the_stub_matches_the_module() -> None:
+def test_the_stub_matches_the_module(tmp_path: Path) -> None:
+    # Before Python 3.12 the buffer protocol has no methods, though type checkers know it by these.
+    allowed = tmp_path / "allowed"
+    allowed.write_text("" if sys.version_info >= (3, 12) else r"ringtable\._ringtable\.View\.__(release_)?buffer__")
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy.stubtest", "ringtable._ringtable"],
+        [sys.executable, "-m", "mypy.stubtest", "--allowlist", str(allowed), "ringtable._ringtable"],
         capture_output=True,
         text=True,
         check=False,

@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import threading
+import time
 import zlib
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -290,6 +291,26 @@ def test_memory_comes_back_though_nobody_writes(server_process: ServerProcess) -
         assert int(observer.stats()["memory_free"]) >= int(before) + (1 << 20)
 
 
+def test_only_what_waits_in_the_limbo_wakes_an_idle_server(server_process: ServerProcess) -> None:
+    def wakeups() -> int:
+        before = int(table.stats()["wakeups"])
+        # Not to wait for anything: this is the window that is measured.
+        time.sleep(0.5)
+        return int(table.stats()["wakeups"]) - before
+
+    # A request takes one or two of them; looking every 50 ms would take ten.
+    few = 5
+    with ringtable.connect() as table:
+        table["key"] = b"value"
+        with table.view("key"):
+            assert wakeups() <= few
+            table["key"] = b"other"
+            assert table.stats()["limbo_entries"] == 1
+            assert wakeups() <= 40
+        wait_until(lambda: table.stats()["limbo_entries"] == 0, "it is free")
+        assert wakeups() <= few
+
+
 def test_nonsense_in_the_pins_harms_nobody(server_process: ServerProcess) -> None:
     with ringtable.connect() as hostile, ringtable.connect() as table:
         hostile.call("RING.PINS")
@@ -545,6 +566,9 @@ def storm_holder(number: int, views: int, finish: Flag, holding: Flag) -> tuple[
             made += 1
             if made == 20:
                 holding.set()
+            if made % 10 == 0:
+                # Not to wait for anything: views are made so fast that writers would hardly get a turn.
+                time.sleep(0.001)
             if len(held) > generator.randrange(VIEWS_MAX // 2):
                 key, view = held.popleft()
                 assert is_whole(view)

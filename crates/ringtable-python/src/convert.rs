@@ -109,8 +109,8 @@ pub fn value<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let (start, size) = buffer.parts();
     let size_signed = size as ffi::Py_ssize_t;
     #[allow(unsafe_code)]
-    // SAFETY: the buffer holds `size` bytes from `start` on. C code copies them, to which it does not matter that others
-    // may write there; the result is a new reference, or null with an exception set.
+    // SAFETY: the buffer holds `size` bytes from `start` on. C code copies them, to which it does not matter that
+    // others may write there; the result is a new reference, or null with an exception set.
     let bytes = unsafe {
         let object = ffi::PyBytes_FromStringAndSize(start.cast_const().cast(), size_signed);
         Bound::from_owned_ptr_or_err(value.py(), object)?.cast_into_unchecked::<PyBytes>()

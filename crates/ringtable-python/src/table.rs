@@ -287,8 +287,8 @@ impl TableCore {
     /// Return a view of the value of `key`: the value itself, in place, as a read-only buffer. See `View`.
     ///
     /// What the view shows stays as it is until the view is closed, whatever is written, deleted or evicted meanwhile.
-    /// Making one takes the same time whatever the size of the value. With `reads="server"` it is in place, too. A table
-    /// that is connected over a socket, or over the rings of a classic topology, returns a copy instead.
+    /// Making one takes the same time whatever the size of the value. With `reads="server"` it is in place, too. A
+    /// table that is connected over a socket, or over the rings of a classic topology, returns a copy instead.
     ///
     /// A table may have 64 views in place at a time; with `copy_ok` there may be more, which are copies then.
     ///
@@ -306,9 +306,10 @@ impl TableCore {
 
     /// Write `key`; return whether it was done.
     ///
-    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl` is in seconds: afterwards the key is
-    /// absent. With `nx` it is written only if absent, with `xx` only if present. `writes` overrides the table's own:
-    /// a posted write returns `True` once it is on its way, and its error surfaces at the next call.
+    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl` is
+    /// in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present.
+    /// `writes` overrides the table's own: a posted write returns `True` once it is on its way, and its error surfaces
+    /// at the next call.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
     #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, writes=None))]

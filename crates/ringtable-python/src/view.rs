@@ -14,8 +14,8 @@ use crate::errors;
 /// A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy.
 ///
 /// Make one with `Table.view`. Whatever takes a buffer takes a view: `memoryview(view)`, `numpy.frombuffer(view)`,
-/// `file.write(view)`. What becomes of the key meanwhile changes nothing: the server uses the memory again when the view
-/// is closed. So close it, or use it in a `with` statement; a view that nothing refers to is closed, too.
+/// `file.write(view)`. What becomes of the key meanwhile changes nothing: the server uses the memory again when the
+/// view is closed. So close it, or use it in a `with` statement; a view that nothing refers to is closed, too.
 ///
 /// A forked child may read buffers that were made before the fork, as long as the parent keeps its view. It cannot make
 /// new ones, and closing the view there closes nothing of the parent's.
@@ -130,8 +130,9 @@ impl ViewCore {
         format!("<ringtable.View of {} bytes, {place}>", self.size)
     }
 
+    /// # Safety
+    /// Called by the interpreter, with a buffer to fill.
     #[allow(unsafe_code)]
-    // SAFETY: called by the interpreter, with a buffer to fill.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, buffer: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let view = slf.get();
         let mut state = view.lock();
@@ -149,8 +150,9 @@ impl ViewCore {
         Ok(())
     }
 
+    /// # Safety
+    /// Called by the interpreter, once for each buffer that was filled.
     #[allow(unsafe_code)]
-    // SAFETY: called by the interpreter, once for each buffer that was filled.
     unsafe fn __releasebuffer__(&self, _buffer: *mut ffi::Py_buffer) {
         self.lock().exports -= 1;
     }

@@ -149,8 +149,8 @@ pub enum Error {
     TooManyViews,
     /// The view is that of the parent process.
     #[error(
-        "this view belongs to the process that this one was forked from: buffers that were made there can be read here, \
-         new ones need a view of this process"
+        "this view belongs to the process that this one was forked from: buffers that were made there can be read \
+         here, new ones need a view of this process"
     )]
     ViewInherited,
     /// The client was closed.
@@ -398,7 +398,7 @@ impl Client {
     }
 
     /// The same with the value's version, if it was read in place.
-    fn find_owned(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<(Vec<u8>, Option<u64>)>, Error> {
+    fn find_owned(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Versioned>, Error> {
         check_key(key)?;
         let mut value = Buffer::default();
         if let Some(reader) = self.direct(Keys::One(key), patience)? {
@@ -813,6 +813,9 @@ pub fn rings_request() -> [String; 3] {
     let (version, fingerprint) = (crate::ring::exchange::EXCHANGE_VERSION, *command::FINGERPRINT);
     ["RING.RINGS".into(), version.to_string(), format!("{fingerprint:016x}")]
 }
+
+/// A value, and its version if that is known.
+type Versioned = (Vec<u8>, Option<u64>);
 
 /// Whose posted writes a read has to wait for.
 enum Keys<'a> {

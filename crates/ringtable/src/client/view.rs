@@ -2,19 +2,19 @@
 //!
 //! # Design
 //!
-//! A view is a pin, a word in the lane that names its entry: see [`crate::table::reclaim`] for the protocol, and for why
-//! the server does not use that memory again meanwhile. Making one costs a lookup and a fence, whatever the size of the
-//! value. Which pins are in use is known to this process alone, a bit each, and shared by its threads.
+//! A view is a pin, a word in the lane that names its entry: see [`crate::table::reclaim`] for the protocol, and for
+//! why the server does not use that memory again meanwhile. Making one costs a lookup and a fence, whatever the size of
+//! the value. Which pins are in use is known to this process alone, a bit each, and shared by its threads.
 //!
-//! The server believes the pins of a client as long as its socket is open (I1). So a view keeps the socket, the lane and
-//! the mapping of the table, also when its table is closed: what closing lets go of, the last view lets go of then.
+//! The server believes the pins of a client as long as its socket is open (I1). So a view keeps the socket, the lane
+//! and the mapping of the table, also when its table is closed: what closing lets go of, the last view lets go of then.
 //!
 //! Without a lane there is nowhere to pin; a view then is a copy, and behaves the same.
 //!
 //! # Invariants
 //!
-//! - What [`View::bytes`] gives stays the same until the view is dropped, whatever becomes of the key, of the table, and
-//!   of the server.
+//! - What [`View::bytes`] gives stays the same until the view is dropped, whatever becomes of the key, of the table,
+//!   and of the server.
 //! - A forked child inherits the memory of its parent's views, and nothing it does to them touches the parent's pins.
 //!   They last as long as the parent keeps them.
 
@@ -78,8 +78,8 @@ impl Keeper {
             if number == limits::PINS_MAX {
                 return Ok(None);
             }
-            // SeqCst: against a thread that closes the table: either it sees our bit, or we see below that it is closed.
-            // Acquire in it: pairs with `give`, so that the pin is written after its last user has cleared it.
+            // SeqCst: against a thread that closes the table: either it sees our bit, or we see below that it is
+            // closed. Acquire in it: pairs with `give`, so that the pin is written after its last user has cleared it.
             match self.used.compare_exchange_weak(used, used | 1 << number, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => break number,
                 Err(now) => used = now,
@@ -221,8 +221,8 @@ impl Client {
         }
     }
 
-    /// A view of a key's value, in place if this client has a lane, also if its reads ask the server; else a copy.
-    /// With `copy_ok` it may be a copy, too, if there are as many views as there may be. `None` if there is no such key.
+    /// A view of a key's value, in place if this client has a lane, also if its reads ask the server; else a copy. With
+    /// `copy_ok` it may be a copy, too, if there are as many views as there may be. `None` if there is no such key.
     ///
     /// # Errors
     /// [`Error::TooManyViews`]; those of the connection.

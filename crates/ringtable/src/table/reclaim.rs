@@ -305,7 +305,8 @@ impl Reclaimer {
 impl State {
     /// What is pinned.
     ///
-    /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last look.
+    /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last
+    /// look.
     fn pinned_words(&self) -> impl Iterator<Item = u64> {
         let pins = self.boards.iter().flat_map(|(_, board)| board.pins());
         pins.map(|pin| pin.load(Ordering::Acquire)).filter(|&start| start != 0)
