@@ -162,10 +162,7 @@ impl Exchange {
             let segment = self.segment.descriptor();
             let passed = [shared.table_read_only.as_fd(), segment.as_fd(), self.bell.as_fd(), listener.as_fd()];
             let message = format!("+RINGS {number} {generation}\r\n");
-            if descriptors::send(&**socket, message.as_bytes(), &passed)? != message.len() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(())
+            descriptors::send_all(&**socket, message.as_bytes(), &passed)
         })();
         if let Err(error) = joined {
             // It was never told its number: nothing of it can be in the rings.

@@ -53,19 +53,9 @@ impl LaneClient {
             Lane::new(mapping.words()).create(worker);
             let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
             let listener = Listener::new(&response_bell)?;
-            let passed = [
-                shared.table_read_only.as_fd(),
-                segment.descriptor().as_fd().try_clone_to_owned()?.as_fd(),
-                request_bell.as_fd(),
-                listener.as_fd(),
-            ]
-            .map(|fd| fd.try_clone_to_owned());
-            let passed = passed.into_iter().collect::<io::Result<Vec<_>>>()?;
-            let passed: Vec<_> = passed.iter().map(|fd| fd.as_fd()).collect();
-            let message = b"+LANE\r\n";
-            if descriptors::send(&socket, message, &passed)? != message.len() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
+            let lane = segment.descriptor();
+            let passed = [shared.table_read_only.as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
+            descriptors::send_all(&socket, b"+LANE\r\n", &passed)?;
             Ok((mapping, request_bell, response_bell))
         })();
         if let Err(error) = &made {
