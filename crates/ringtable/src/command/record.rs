@@ -130,9 +130,17 @@ impl<'a> RequestHead<'a> {
 
     /// The pieces of the record, each to be filled up to whole words.
     #[inline]
-    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let head = if self.large.is_empty() { &self.small[..self.used] } else { &self.large[..] };
         std::iter::once(head).chain(self.arguments.iter().copied())
+    }
+
+    /// Appends the whole record to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        for piece in self.pieces() {
+            out.extend_from_slice(piece);
+            out.resize(out.len().next_multiple_of(8), 0);
+        }
     }
 
     /// Writes the whole record; there must be room.
@@ -331,10 +339,7 @@ mod tests {
     fn request(number: u16, arguments: &[&[u8]]) -> Vec<u8> {
         let head = RequestHead::new(number, arguments).unwrap();
         let mut record = Vec::new();
-        for piece in head.pieces() {
-            record.extend_from_slice(piece);
-            record.resize(record.len().next_multiple_of(8), 0);
-        }
+        head.append_to(&mut record);
         assert_eq!(record.len(), head.size());
         record
     }

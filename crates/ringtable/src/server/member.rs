@@ -143,10 +143,7 @@ impl Member {
     pub fn turn(&mut self, bench: &mut Bench, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
         let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
         let (mut requests, mut hungry) = (0, false);
-        while !hungry
-            && requests < limits::TURN_REQUESTS_MAX
-            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
-        {
+        while requests < limits::TURN_REQUESTS_MAX && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX {
             if let Some((record, progress)) = self.again.take() {
                 let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
                 if executed.effect == Effect::Again {
@@ -160,7 +157,7 @@ impl Member {
             let size = size.map(|word| record::record_size(word, limits::REQUEST_SIZE_MAX)).transpose();
             let Some(record) = size.map_err(|_| End::Record)?.and_then(|size| rest.get(..size)) else {
                 hungry = true;
-                continue;
+                break;
             };
             requests += 1;
             let executed = bench.execute_record(record, &mut self.outgoing, 0)?;
