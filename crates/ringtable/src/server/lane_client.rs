@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::outgoing::Outgoing;
 use super::statistics::{End, send_now};
-use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
+use super::worker::{Bench, Turn};
 use crate::command::Effect;
 use crate::command::record;
 use crate::limits;
@@ -37,9 +38,8 @@ pub(super) struct LaneClient {
     unfinished: Option<Unfinished>,
     /// A request that takes several turns, and how far it has come.
     again: Option<(Vec<u8>, u64)>,
-    /// Whole reply records that did not fit the ring yet, from `sent` on.
-    outgoing: Vec<u8>,
-    sent: usize,
+    /// Reply records that did not fit the ring yet.
+    outgoing: Outgoing,
     closing: bool,
 }
 
@@ -71,8 +71,7 @@ impl LaneClient {
             responses: Producer::default(),
             unfinished: None,
             again: None,
-            outgoing: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
             closing: false,
         })
     }
@@ -113,7 +112,7 @@ impl LaneClient {
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
             && bytes < limits::TURN_BYTES_MAX
-            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
+            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
             if let Some((record, progress)) = self.again.take() {
@@ -200,7 +199,7 @@ impl LaneClient {
     /// Executes the request in `bench.record`, or goes on with it.
     fn execute(&mut self, bench: &mut Bench, progress: u64) -> Result<(), End> {
         let record = std::mem::take(&mut bench.record);
-        let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
+        let executed = bench.execute_record(&record, self.outgoing.buffer(), progress)?;
         self.closing |= executed.effect == Effect::Close;
         if executed.effect == Effect::Again {
             self.again = Some((record, executed.progress));
@@ -212,22 +211,15 @@ impl LaneClient {
 
     /// Moves replies into the ring as far as there is room. Returns whether there were any that went.
     fn send_replies(&mut self) -> Result<bool, End> {
-        let left = self.outgoing.len() - self.sent;
-        if left == 0 {
+        let next = self.outgoing.next();
+        if next.is_empty() {
             return Ok(false);
         }
         let ring = Lane::new(self.mapping.words()).responses();
-        let room = self.responses.room(ring, left).map_err(|_| End::Position)?;
-        let piece = room.min(left);
-        self.responses.write(ring, &self.outgoing[self.sent..self.sent + piece]);
-        self.sent += piece;
-        if self.sent == self.outgoing.len() {
-            self.sent = 0;
-            self.outgoing.clear();
-            if self.outgoing.capacity() > BUFFER_KEPT_MAX {
-                self.outgoing = Vec::new();
-            }
-        }
+        let room = self.responses.room(ring, next.len()).map_err(|_| End::Position)?;
+        let piece = room.min(next.len());
+        self.responses.write(ring, &next[..piece]);
+        self.outgoing.advance(piece);
         Ok(piece > 0)
     }
 
@@ -243,7 +235,6 @@ impl LaneClient {
         let mut bytes = 0;
         while bytes < limits::LANE_RING_SIZE {
             self.outgoing.clear();
-            self.sent = 0;
             if let Some((record, progress)) = self.again.take() {
                 bench.record = record;
                 if self.execute(bench, progress).is_err() {

@@ -4,6 +4,7 @@
 //! - [`worker`]: one thread, one event loop,
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`outgoing`]: replies that wait for room on their way to it,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`watch_client`]: a connection that is told of changes,
 //! - [`statistics`]: what is counted,
@@ -30,6 +31,7 @@ mod exchange;
 mod lane_client;
 mod listener;
 mod member;
+mod outgoing;
 mod socket_client;
 mod statistics;
 mod topology;

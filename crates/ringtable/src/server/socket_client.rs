@@ -4,6 +4,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::Topology;
+use super::outgoing::Outgoing;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
 use crate::command::arguments::Arguments;
@@ -33,8 +34,7 @@ pub(super) struct SocketClient {
     request_size: usize,
     /// How far the request has come that the parser has completed and that takes several turns.
     progress: Option<u64>,
-    outgoing: Vec<u8>,
-    sent: usize,
+    outgoing: Outgoing,
     protocol: Protocol,
     closing: bool,
     reason: End,
@@ -57,8 +57,7 @@ impl SocketClient {
             hungry: true,
             request_size: 0,
             progress: None,
-            outgoing: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
             protocol: Protocol::Resp2,
             closing: false,
             reason: End::Quit,
@@ -82,7 +81,7 @@ impl SocketClient {
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
             && bytes < limits::TURN_BYTES_MAX
-            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
+            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
             if let Some(progress) = self.progress.take() {
@@ -153,7 +152,7 @@ impl SocketClient {
     }
 
     fn writer(&mut self) -> RespWriter<'_> {
-        RespWriter::new(&mut self.outgoing, self.protocol)
+        RespWriter::new(self.outgoing.buffer(), self.protocol)
     }
 
     /// Executes the request that the parser has just completed.
@@ -163,7 +162,7 @@ impl SocketClient {
             return Effect::None;
         };
         let bytes = &self.incoming[self.parsed..];
-        let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
+        let mut writer = RespWriter::new(self.outgoing.buffer(), self.protocol);
         let effect = match command::find(&bytes[name.clone()]) {
             Some(number) => {
                 let command =
@@ -234,16 +233,9 @@ impl SocketClient {
             return Ok(false);
         }
         let Some(socket) = &self.socket else { return Ok(false) };
-        match rustix::net::send(socket, &self.outgoing[self.sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match rustix::net::send(socket, self.outgoing.next(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(size) => {
-                self.sent += size;
-                if self.sent == self.outgoing.len() {
-                    self.sent = 0;
-                    self.outgoing.clear();
-                    if self.outgoing.capacity() > BUFFER_KEPT_MAX {
-                        self.outgoing = Vec::new();
-                    }
-                }
+                self.outgoing.advance(size);
                 Ok(size > 0)
             }
             Err(rustix::io::Errno::AGAIN) => {
