@@ -63,7 +63,12 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
         }
         index += 1;
     }
-    match context.writer.put(arguments.get(0), arguments.get(1), expiry, guard, wall_ms)? {
+    let key = arguments.get(0);
+    let outcome = match context.streamed.take() {
+        Some(value) => context.writer.put_draft(key, value?, expiry, guard, wall_ms)?,
+        None => context.writer.put(key, arguments.get(1), expiry, guard, wall_ms)?,
+    };
+    match outcome {
         Outcome::Done { .. } => context.reply.ok(),
         Outcome::Refused => context.reply.nil(),
     }

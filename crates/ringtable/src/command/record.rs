@@ -85,6 +85,39 @@ pub fn decode_request<'a>(record: &'a [u8], ranges: &'a mut Vec<Range<usize>>) -
     Ok(Command { spec, arguments: Arguments::new(record, ranges) })
 }
 
+/// The number of `SET`, whose value may flow past the rest of its record.
+const SET: u16 = 1;
+/// Most arguments of such a `SET`: more than it has options.
+const SET_ARGUMENTS_MAX: usize = 16;
+
+/// Bytes of the head (word 0 and lengths) of a record that begins with `word`, if that may be a `SET` with a large
+/// value.
+#[inline]
+pub fn large_set(word: u64) -> Option<usize> {
+    let (size, number, count) = ((word & 0xffff_ffff) as usize, (word >> 32) as u16, (word >> 48) as usize);
+    let may_be = size >= limits::LARGE_VALUE_SIZE && number == SET && (2..=SET_ARGUMENTS_MAX).contains(&count);
+    may_be.then_some(HEADER_SIZE + (4 * count).next_multiple_of(8))
+}
+
+/// The sizes of key and value of a record with this head, for which [`large_set`] holds, if the value is large indeed
+/// and lies within the record.
+pub fn large_set_sizes(head: &[u8]) -> Option<(usize, usize)> {
+    let [size, _, key, value, ..] = *head.as_chunks::<4>().0 else { return None };
+    let [size, key, value] = [size, key, value].map(|bytes| u32::from_ne_bytes(bytes) as usize);
+    let filled_up = head.len() + key.next_multiple_of(8) + value.next_multiple_of(8);
+    (key <= limits::KEY_SIZE_MAX && value >= limits::LARGE_VALUE_SIZE && filled_up <= size).then_some((key, value))
+}
+
+/// Makes the record of a `SET` one with an empty value, since the value is not in it. Returns its size.
+pub fn cut_value(record: &mut [u8]) -> usize {
+    let [size, _, _, value, ..] = record.as_chunks_mut::<4>().0 else { return record.len() };
+    let cut = (u32::from_ne_bytes(*value) as usize).next_multiple_of(8);
+    let left = u32::from_ne_bytes(*size) as usize - cut;
+    *size = (left as u32).to_ne_bytes();
+    *value = [0; 4];
+    left
+}
+
 /// A request ready to be written: its head, and where its arguments are.
 pub struct RequestHead<'a> {
     small: [u8; SMALL_HEAD],
@@ -354,6 +387,28 @@ mod tests {
             assert_eq!(command.spec.name, "SET");
             assert!(command.arguments.iter().eq(arguments.iter().copied()));
         }
+    }
+
+    #[test]
+    fn a_large_value_can_be_cut_out_of_its_record() {
+        assert_eq!(super::super::number("SET"), SET);
+        let value = vec![1; limits::LARGE_VALUE_SIZE + 3];
+        let whole = request(SET, &[b"key", &value, b"PX", b"5"]);
+        let head = large_set(u64::from_ne_bytes(whole[..8].try_into().unwrap())).unwrap();
+        let (key_size, value_size) = large_set_sizes(&whole[..head]).unwrap();
+        assert_eq!((key_size, value_size), (3, value.len()));
+        let mut cut = [&whole[..head + 8], &whole[head + 8 + value_size.next_multiple_of(8)..]].concat();
+        assert_eq!(cut_value(&mut cut), cut.len());
+        let mut ranges = Vec::new();
+        let command = decode_request(&cut, &mut ranges).unwrap();
+        assert!(command.arguments.iter().eq([b"key".as_slice(), b"", b"PX", b"5"]));
+        // Small ones, other commands, and values that reach beyond the record are left alone.
+        for other in [request(SET, &[b"key", b"value"]), request(0, &[&value]), request(SET, &[&value])] {
+            assert_eq!(large_set(u64::from_ne_bytes(other[..8].try_into().unwrap())), None);
+        }
+        let mut lie = whole[..head].to_vec();
+        lie[12..16].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert_eq!(large_set_sizes(&lie), None);
     }
 
     #[test]

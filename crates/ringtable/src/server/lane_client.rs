@@ -5,14 +5,15 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::inflow::Inflow;
 use super::outgoing::Outgoing;
 use super::statistics::{End, send_now};
 use super::worker::{Bench, Turn};
-use crate::command::Effect;
 use crate::command::record;
+use crate::command::{Effect, Streamed};
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
-use crate::ring::spsc::{Consumer, Producer};
+use crate::ring::spsc::{Consumer, PositionError, Producer};
 use crate::ring::wait::State;
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
@@ -20,10 +21,92 @@ use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, as_uninit};
 
-/// A request whose bytes have not all arrived.
+/// A request whose bytes have not all arrived, or one with a large value.
 struct Unfinished {
+    /// Bytes of its record, but those of a value that flows past it.
     size: usize,
+    /// What has come of it.
     bytes: Vec<u8>,
+    stage: Stage,
+}
+
+/// How far an unfinished request has come.
+enum Stage {
+    /// It may be a `SET` with a large value; so many bytes tell.
+    Head(usize),
+    /// It is one: behind so many bytes the value begins, and these are the sizes of key and value.
+    Key { end: usize, key_size: usize, value_size: usize },
+    /// The value flows past.
+    Value(Inflow),
+    /// The rest comes, for a value that has come if there is one.
+    Rest(Option<Streamed>),
+    /// All of it is gathered. If there should be no room for that, the value that begins at `begin` can be let go.
+    Gathered { begin: usize, size: usize },
+}
+
+impl Unfinished {
+    /// The place for up to `size` more bytes of what is gathered. Memory grows with what has arrived, never with what is
+    /// announced, and all clients' together stay bounded: `None` if there was no room, so that the value is let go.
+    fn make_room(&mut self, size: usize, shared: &Shared) -> Result<Option<&mut [u8]>, End> {
+        let end = match self.stage {
+            Stage::Head(end) | Stage::Key { end, .. } => end,
+            _ => self.size,
+        };
+        let start = self.bytes.len();
+        let size = size.min(end - start);
+        let all = shared.statistics.unfinished.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
+        if all > shared.unfinished_max() || self.bytes.try_reserve(size).is_err() {
+            self.count_gone(size, shared);
+            return self.let_go(shared).map(|()| None);
+        }
+        self.bytes.resize(start + size, 0);
+        Ok(Some(&mut self.bytes[start..]))
+    }
+
+    fn count_gone(&self, size: usize, shared: &Shared) {
+        shared.statistics.unfinished.fetch_sub(size as u64, Ordering::Relaxed);
+    }
+
+    /// Lets the value go that was gathered so far. An error if that is not what is being gathered.
+    fn let_go(&mut self, shared: &Shared) -> Result<(), End> {
+        let Stage::Gathered { begin, size } = self.stage else { return Err(End::Memory) };
+        let came = (self.bytes.len() - begin).min(size.next_multiple_of(8));
+        self.count_gone(came, shared);
+        self.bytes.drain(begin..begin + came);
+        self.bytes.shrink_to_fit();
+        self.size = record::cut_value(&mut self.bytes);
+        self.stage = Stage::Value(Inflow::nowhere(size, size.saturating_sub(came)));
+        Ok(())
+    }
+
+    /// Goes on to the next stage if what this one waits for is here. Returns whether all is.
+    fn advance(&mut self, bench: &mut Bench) -> bool {
+        loop {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Rest(None)) {
+                Stage::Head(end) if self.bytes.len() == end => match record::large_set_sizes(&self.bytes) {
+                    Some((key_size, value_size)) => {
+                        Stage::Key { end: end + key_size.next_multiple_of(8), key_size, value_size }
+                    }
+                    None => Stage::Rest(None),
+                },
+                Stage::Key { end, key_size, value_size } if self.bytes.len() == end => {
+                    match Inflow::begin(bench, key_size, value_size) {
+                        Some(inflow) => {
+                            self.size = record::cut_value(&mut self.bytes);
+                            Stage::Value(inflow)
+                        }
+                        None => Stage::Gathered { begin: end, size: value_size },
+                    }
+                }
+                Stage::Value(inflow) if inflow.missing() == 0 => Stage::Rest(Some(inflow.finish())),
+                stage => {
+                    let is_last = matches!(stage, Stage::Rest(_) | Stage::Gathered { .. });
+                    self.stage = stage;
+                    return is_last && self.bytes.len() == self.size;
+                }
+            }
+        }
+    }
 }
 
 pub(super) struct LaneClient {
@@ -120,7 +203,7 @@ impl LaneClient {
                 bench.record = record;
                 self.execute(bench, progress)?;
             } else {
-                let (taken, complete) = self.take_request(bench)?;
+                let (taken, complete) = self.take_request(bench, limits::TURN_BYTES_MAX - bytes)?;
                 if taken == 0 {
                     break;
                 }
@@ -156,9 +239,9 @@ impl LaneClient {
         asleep
     }
 
-    /// Copies (a part of) the next request into private memory. Returns the bytes taken, and whether `bench.record` now
-    /// holds a complete request.
-    fn take_request(&mut self, bench: &mut Bench) -> Result<(usize, bool), End> {
+    /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken, and
+    /// whether `bench.record` now holds a complete request. If it takes only a part, it takes at most `share` bytes.
+    fn take_request(&mut self, bench: &mut Bench, share: usize) -> Result<(usize, bool), End> {
         let ring = Lane::new(self.mapping.words()).requests();
         let available = self.requests.available(ring, 8).map_err(|_| End::Position)?;
         if available == 0 {
@@ -169,29 +252,32 @@ impl LaneClient {
             None => {
                 let word = self.requests.peek(ring);
                 let size = record::record_size(word, limits::REQUEST_SIZE_MAX).map_err(|_| End::Record)?;
+                let large = record::large_set(word);
+                let is_there =
+                    |requests: &mut Consumer| Ok(size <= available || requests.available(ring, size)? >= size);
                 // The common case: all of it is there.
-                if size <= available || self.requests.available(ring, size).map_err(|_| End::Position)? >= size {
+                if large.is_none() && is_there(&mut self.requests).map_err(|_: PositionError| End::Position)? {
                     bench.record.resize(size, 0);
                     self.requests.read(ring, as_uninit(&mut bench.record));
                     return Ok((size, true));
                 }
-                self.unfinished.insert(Unfinished { size, bytes: Vec::new() })
+                let stage = large.map_or(Stage::Rest(None), Stage::Head);
+                self.unfinished.insert(Unfinished { size, bytes: Vec::new(), stage })
             }
         };
-        // Memory grows with what has arrived, never with what is announced, and all clients' together stay bounded.
-        let begin = unfinished.bytes.len();
-        let piece = available.min(unfinished.size - begin).min(limits::TURN_BYTES_MAX);
-        let all = bench.shared.statistics.unfinished.fetch_add(piece as u64, Ordering::Relaxed) + piece as u64;
-        if all > bench.shared.unfinished_max() || unfinished.bytes.try_reserve(piece).is_err() {
-            bench.shared.statistics.unfinished.fetch_sub(piece as u64, Ordering::Relaxed);
-            return Err(End::Memory);
+        let mut piece = available.min(share);
+        if let Stage::Value(inflow) = &mut unfinished.stage {
+            piece = piece.min(inflow.missing().next_multiple_of(8));
+            inflow.take_words(&mut self.requests, ring, piece);
+        } else if let Some(place) = unfinished.make_room(piece, &bench.shared)? {
+            piece = place.len();
+            self.requests.read(ring, as_uninit(place));
         }
-        unfinished.bytes.resize(begin + piece, 0);
-        self.requests.read(ring, as_uninit(&mut unfinished.bytes[begin..]));
-        let complete = unfinished.bytes.len() == unfinished.size;
+        let complete = unfinished.advance(bench);
         if complete && let Some(finished) = self.unfinished.take() {
-            bench.shared.statistics.unfinished.fetch_sub(finished.size as u64, Ordering::Relaxed);
+            finished.count_gone(finished.bytes.len(), &bench.shared);
             bench.record = finished.bytes;
+            bench.streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
         }
         Ok((piece, complete))
     }
@@ -242,7 +328,7 @@ impl LaneClient {
                 }
                 continue;
             }
-            match self.take_request(bench) {
+            match self.take_request(bench, limits::TURN_BYTES_MAX) {
                 Ok((taken, complete)) if taken > 0 => {
                     bytes += taken;
                     if complete && self.execute(bench, 0).is_err() {
@@ -257,7 +343,7 @@ impl LaneClient {
     /// Forgets a request that will never be complete.
     pub fn drop_unfinished(&mut self, shared: &Shared) {
         if let Some(unfinished) = self.unfinished.take() {
-            shared.statistics.unfinished.fetch_sub(unfinished.bytes.len() as u64, Ordering::Relaxed);
+            unfinished.count_gone(unfinished.bytes.len(), shared);
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`worker`]: one thread, one event loop,
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`inflow`]: the large value of a request while it arrives,
 //! - [`outgoing`]: replies that wait for room on their way to it,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`watch_client`]: a connection that is told of changes,
@@ -28,6 +29,7 @@
 //! kernel without time-outs. All signals are blocked in them: the embedding program handles those.
 
 mod exchange;
+mod inflow;
 mod lane_client;
 mod listener;
 mod member;
@@ -199,6 +201,12 @@ impl Shared {
     /// the largest request, is of no use.
     fn unfinished_max(&self) -> u64 {
         self.max_memory.max(2 * limits::REQUEST_SIZE_MAX as u64)
+    }
+
+    /// Whether a request that needs so many bytes in the table may be gathered although there is no room for it yet.
+    fn may_gather(&self, size: usize) -> bool {
+        let all = self.statistics.unfinished.load(Ordering::Relaxed) + size as u64;
+        size as u64 <= self.max_memory && all <= self.unfinished_max()
     }
 
     /// Makes all threads end.

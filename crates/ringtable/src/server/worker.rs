@@ -35,7 +35,7 @@ use super::watch_client::WatchClient;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
-use crate::command::{self, Command, Context, Effect};
+use crate::command::{self, Command, Context, Effect, Streamed};
 use crate::ring::wait::{Pauses, State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::{Doorbell, timespec};
@@ -134,6 +134,8 @@ pub(super) struct Bench {
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
     ranges: Vec<Range<usize>>,
+    /// The value of the request in hand, if it was not gathered with it.
+    pub streamed: Option<Streamed>,
     /// Writes done in this turn.
     writes: u64,
     requests: u64,
@@ -164,6 +166,7 @@ impl Bench {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
+            streamed: self.streamed.take(),
             reply,
             host: &*self.shared,
             protocol,
@@ -191,6 +194,7 @@ impl Bench {
             executed
         });
         self.ranges = ranges;
+        self.streamed = None;
         executed
     }
 
@@ -326,6 +330,7 @@ impl Worker {
                 pairs: Pairs::default(),
                 record: Vec::new(),
                 ranges: Vec::new(),
+                streamed: None,
                 writes: 0,
                 requests: 0,
                 turn_started_ns: 0,
