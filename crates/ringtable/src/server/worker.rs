@@ -722,8 +722,10 @@ impl Worker {
             }
         } else {
             shared.statistics.count_end(end);
-            if let Connection::Watch(watch) = &client.connection {
-                watch.say_goodbye(end);
+            match client.connection {
+                Connection::Socket(mut socket) => socket.drop_unfinished(&shared),
+                Connection::Watch(watch) => watch.say_goodbye(end),
+                _ => {}
             }
         }
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
