@@ -39,8 +39,12 @@ pub const DRAFTS_SHARE: u64 = 4;
 
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
-/// Pin slots of a client.
-pub const PINS_MAX: usize = 64;
+/// Pin slots of a client: the most views that a process has at a time, of one connection.
+pub const PINS_MAX: usize = if cfg!(loom) { 1 } else { 64 };
+/// Entries that are gathered before all pins are looked at for them.
+pub const RETIRED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
+/// Bytes of such entries above which the pins are looked at anyway.
+pub const RETIRED_SIZE_MAX: usize = 256 << 10;
 
 /// Bytes of a slot of the classic topologies' rings, unless told otherwise.
 pub const RING_SLOT_SIZE_DEFAULT: usize = 256;

@@ -7,6 +7,7 @@
 //! - [`heap`]: memory for entries: size classes, pages, extents,
 //! - [`pairs`]: copies of many entries, in one buffer,
 //! - [`events`]: the ring that tells watchers of changes,
+//! - [`reclaim`]: memory of entries that are unlinked, and who keeps it from being used again,
 //! - [`reader`]: lookups by anyone who can map the segment,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
@@ -27,6 +28,7 @@ pub mod heap;
 pub mod layout;
 pub mod pairs;
 pub mod reader;
+pub mod reclaim;
 pub mod writer;
 
 #[cfg(all(test, loom))]
@@ -43,4 +45,5 @@ pub use entry::Expiry;
 pub use layout::{AttachError, Options};
 pub use pairs::{Pair, Pairs, Want};
 pub use reader::{Lookup, Reader, Sink};
+pub use reclaim::Held;
 pub use writer::{Guard, Outcome, Table, WriteError, Writer};

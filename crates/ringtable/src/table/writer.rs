@@ -3,7 +3,7 @@
 //! # Design
 //!
 //! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right
-//! one, swings one slot, unlocks, and only then frees the old entry. Everything conditional is one primitive,
+//! one, swings one slot, unlocks, and only then retires the old entry. Everything conditional is one primitive,
 //! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments and changes of
 //! expiry read without a lock and put with `Guard::Version`; somebody always wins, so that is lock-free.
 //!
@@ -29,6 +29,7 @@ use super::layout::{
 };
 use super::pairs::{Pairs, Want};
 use super::reader::{self, Lookup, Sink};
+use super::reclaim::{Held, Reclaimer};
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in, prefetch};
 
@@ -90,6 +91,8 @@ pub struct Table<M> {
     pub(super) heap: Heap,
     /// Bytes that drafts have reserved.
     pub(super) drafts: AtomicU64,
+    /// Where entries go that were unlinked.
+    pub(super) reclaimer: Reclaimer,
     /// Whether a worker is splitting a bucket.
     splitting: AtomicBool,
     events: Broadcast,
@@ -133,6 +136,7 @@ impl<M: Memory> Table<M> {
             constants,
             heap,
             drafts: AtomicU64::new(0),
+            reclaimer: Reclaimer::default(),
             splitting: AtomicBool::new(false),
             events: Broadcast::new(),
         })
@@ -253,7 +257,7 @@ impl<M: Memory> Table<M> {
 
     /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
     fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot) -> bool {
-        let Some(start) = self.heap.allocate(self.words(), cache, BUCKET_WORDS) else { return false };
+        let Some(start) = self.allocate(cache, BUCKET_WORDS) else { return false };
         let link = Slot::link(start);
         let overflow = self.overflow(link);
         overflow.clear_slots();
@@ -395,7 +399,7 @@ impl<M: Memory> Writer<M> {
         *published |= table.publish(Kind::Set, key, version, shape.value_size);
         bucket.unlock();
         if let Some((start, words)) = old {
-            table.heap.free(table.words(), cache, start, words);
+            table.retire(cache, start, words);
         } else {
             table.add_entries(1);
             self.grow();
@@ -430,7 +434,7 @@ impl<M: Memory> Writer<M> {
         let kind = if live { Kind::Delete } else { Kind::Expire };
         *published |= table.publish(kind, key, guard.version + 1, 0);
         guard.unlock();
-        table.heap.free(table.words(), cache, start, entry.shape.words());
+        table.retire(cache, start, entry.shape.words());
         if let Some(overflow) = unlinked {
             table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
         }
@@ -459,13 +463,12 @@ impl<M: Memory> Writer<M> {
             guard.bucket.clear_slots();
             guard.unlock();
             for slot in slots {
-                let words = if slot.is_link() {
-                    BUCKET_WORDS
+                if slot.is_link() {
+                    table.heap.free(table.words(), cache, slot.at(), BUCKET_WORDS);
                 } else {
                     deleted += 1;
-                    table.entry(slot).shape.words()
-                };
-                table.heap.free(table.words(), cache, slot.at(), words);
+                    table.retire(cache, slot.at(), table.entry(slot).shape.words());
+                }
             }
         }
         table.add_entries(-deleted);
@@ -488,7 +491,7 @@ impl<M: Memory> Writer<M> {
     /// [`WriteError::OutOfMemory`] if there is no room for the ring, which the first watcher needs.
     pub fn watch(&mut self) -> Result<Start, WriteError> {
         let table = Arc::clone(&self.table);
-        let allocate = |words| table.heap.allocate(table.words(), &mut self.cache, words);
+        let allocate = |words| table.allocate(&mut self.cache, words);
         table.events.watch(table.words(), allocate).map_err(WriteError::OutOfMemory)
     }
 
@@ -550,6 +553,25 @@ impl<M: Memory> Writer<M> {
             .map(|slot| self.table.entry(slot))
     }
 
+    /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
+    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<Held<M>> {
+        let hash = self.table.constants.hash(key);
+        let guard = self.table.lock(hash);
+        let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
+        let held = live.map(|(bucket, index, _)| {
+            let start = bucket.slot(index).at();
+            self.table.reclaimer.hold(start);
+            Held { table: Arc::clone(&self.table), start }
+        });
+        guard.unlock_unchanged();
+        held
+    }
+
+    /// Takes back what was deleted and is read by nobody any more. Returns how many bytes that is.
+    pub fn rescan(&mut self) -> u64 {
+        self.table.rescan(&mut self.cache)
+    }
+
     /// Gives the free memory this writer holds back to all.
     pub fn release(&mut self) {
         self.table.heap.drain(self.table.words(), &mut self.cache);
@@ -573,7 +595,7 @@ impl<M: Memory> Writer<M> {
 
     /// Allocates memory for an entry.
     pub(super) fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
-        let start = self.table.heap.allocate(self.table.words(), &mut self.cache, shape.words());
+        let start = self.table.allocate(&mut self.cache, shape.words());
         start.ok_or(WriteError::OutOfMemory(shape.words() * 8))
     }
 
