@@ -16,10 +16,12 @@
 
 use std::ops::Range;
 
-use super::reply::{Reply, ReplyWriter};
+use super::reply::{Destination, Reply, ReplyWriter};
 use super::{COMMANDS, Command, arguments::Arguments};
 use crate::limits;
 use crate::ring::spsc::{Producer, Ring};
+use crate::shm::segment::Mapping;
+use crate::table::Held;
 
 /// Bytes of the word that every record begins with.
 pub const HEADER_SIZE: usize = 8;
@@ -200,48 +202,60 @@ mod kind {
 }
 
 /// Writes one reply as a record to the end of a buffer that holds whole records.
-pub struct RecordWriter<'a> {
-    out: &'a mut Vec<u8>,
+pub struct RecordWriter<'a, D = Vec<u8>> {
+    out: &'a mut D,
     start: usize,
+    /// Bytes of the record that are not in the buffer.
+    held: usize,
     nested: bool,
 }
 
-impl<'a> RecordWriter<'a> {
+impl<'a, D: Destination> RecordWriter<'a, D> {
     /// A writer of one reply. Call [`Self::finish`] when it is complete.
     #[inline]
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        let start = out.len();
-        Self { out, start, nested: false }
+    pub fn new(out: &'a mut D) -> Self {
+        let start = out.bytes().len();
+        Self { out, start, held: 0, nested: false }
     }
 
     /// Puts the size of an array or map into its first word. Returns the size of the record.
     #[inline]
     pub fn finish(self) -> usize {
-        let size = self.out.len() - self.start;
+        let out = self.out.bytes();
+        let size = out.len() - self.start + self.held;
         if self.nested {
-            self.out[self.start..self.start + 4].copy_from_slice(&(size as u32).to_ne_bytes());
+            out[self.start..self.start + 4].copy_from_slice(&(size as u32).to_ne_bytes());
         }
         size
     }
 
+    /// Begins a reply of so many bytes. Returns how many it takes to fill it up.
+    #[inline]
+    fn begin(&mut self, kind: u8, size: usize) -> usize {
+        let whole = HEADER_SIZE + size.next_multiple_of(8);
+        let filling = whole - HEADER_SIZE - size;
+        let word = whole as u64 | u64::from(kind) << 32 | (filling as u64) << 40;
+        self.out.bytes().extend_from_slice(&word.to_ne_bytes());
+        filling
+    }
+
     #[inline]
     fn put(&mut self, kind: u8, bytes: &[u8]) {
-        let size = HEADER_SIZE + bytes.len().next_multiple_of(8);
-        let filling = size - HEADER_SIZE - bytes.len();
-        let word = size as u64 | u64::from(kind) << 32 | (filling as u64) << 40;
-        self.out.extend_from_slice(&word.to_ne_bytes());
-        self.out.extend_from_slice(bytes);
-        self.out.extend_from_slice(&[0; 8][..filling]);
+        let filling = self.begin(kind, bytes.len());
+        let out = self.out.bytes();
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(&[0; 8][..filling]);
     }
 
     fn open(&mut self, kind: u8, count: usize) {
         self.nested = true;
-        self.out.extend_from_slice(&(u64::from(kind) << 32).to_ne_bytes());
-        self.out.extend_from_slice(&(count as u64).to_ne_bytes());
+        let out = self.out.bytes();
+        out.extend_from_slice(&(u64::from(kind) << 32).to_ne_bytes());
+        out.extend_from_slice(&(count as u64).to_ne_bytes());
     }
 }
 
-impl ReplyWriter for RecordWriter<'_> {
+impl<D: Destination> ReplyWriter for RecordWriter<'_, D> {
     #[inline]
     fn ok(&mut self) {
         self.put(kind::OK, &[]);
@@ -269,6 +283,17 @@ impl ReplyWriter for RecordWriter<'_> {
 
     fn bulk(&mut self, bytes: &[u8]) {
         self.put(kind::BULK, bytes);
+    }
+
+    /// The value's whole words are held, so that pieces of whole words go out; what is behind them is copied.
+    fn value(&mut self, held: Held<Mapping>) {
+        let size = held.bytes().len();
+        let (whole, rest) = (size / 8 * 8, size % 8);
+        let mut last = [0; 8];
+        last[..rest].copy_from_slice(&held.bytes()[whole..]);
+        let filling = self.begin(kind::BULK, size);
+        self.held += self.out.hold(held, whole);
+        self.out.bytes().extend_from_slice(&last[..rest + filling]);
     }
 
     fn array(&mut self, count: usize) {

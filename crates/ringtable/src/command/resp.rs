@@ -56,8 +56,10 @@
 
 use std::ops::Range;
 
-use super::reply::{Reply, ReplyWriter};
+use super::reply::{Destination, Reply, ReplyWriter};
 use crate::limits::{KEY_SIZE_MAX, REPLY_DEPTH_MAX};
+use crate::shm::segment::Mapping;
+use crate::table::Held;
 
 /// The longest header: a type byte, a sign, 19 digits, CR and LF.
 pub const HEADER_SIZE_MAX: usize = 1 + 1 + 19 + 2;
@@ -560,37 +562,38 @@ pub enum Protocol {
 
 /// Writes replies to the end of a buffer.
 #[derive(Debug)]
-pub struct RespWriter<'a> {
-    out: &'a mut Vec<u8>,
+pub struct RespWriter<'a, D = Vec<u8>> {
+    out: &'a mut D,
     protocol: Protocol,
 }
 
-impl<'a> RespWriter<'a> {
+impl<'a, D: Destination> RespWriter<'a, D> {
     /// A writer that appends to `out` in the given version.
-    pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
+    pub fn new(out: &'a mut D, protocol: Protocol) -> Self {
         Self { out, protocol }
     }
 
     /// Writes a line of text. It must not contain a line end, or the client would take what follows
     /// it for a reply of its own.
     fn line(&mut self, kind: u8, text: &str) {
-        self.out.reserve(text.len() + 3);
-        self.out.push(kind);
-        self.out.extend(text.bytes().map(|byte| match byte {
+        let out = self.out.bytes();
+        out.reserve(text.len() + 3);
+        out.push(kind);
+        out.extend(text.bytes().map(|byte| match byte {
             b'\r' | b'\n' => b' ',
             byte => byte,
         }));
-        self.out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n");
     }
 }
 
-impl ReplyWriter for RespWriter<'_> {
+impl<D: Destination> ReplyWriter for RespWriter<'_, D> {
     fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
     }
 
     fn ok(&mut self) {
-        self.out.extend_from_slice(b"+OK\r\n");
+        self.out.bytes().extend_from_slice(b"+OK\r\n");
     }
 
     fn status(&mut self, text: &str) {
@@ -606,23 +609,23 @@ impl ReplyWriter for RespWriter<'_> {
     }
 
     fn nil(&mut self) {
-        self.out.extend_from_slice(match self.protocol {
+        self.out.bytes().extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
             Protocol::Resp3 => b"_\r\n",
         });
     }
 
     fn integer(&mut self, value: i64) {
-        self.out.push(b':');
+        self.out.bytes().push(b':');
         if value < 0 {
-            self.out.push(b'-');
+            self.out.bytes().push(b'-');
         }
-        push_decimal(self.out, value.unsigned_abs());
-        self.out.extend_from_slice(b"\r\n");
+        push_decimal(self.out.bytes(), value.unsigned_abs());
+        self.out.bytes().extend_from_slice(b"\r\n");
     }
 
     fn boolean(&mut self, value: bool) {
-        self.out.extend_from_slice(match (self.protocol, value) {
+        self.out.bytes().extend_from_slice(match (self.protocol, value) {
             (Protocol::Resp2, false) => b":0\r\n",
             (Protocol::Resp2, true) => b":1\r\n",
             (Protocol::Resp3, false) => b"#f\r\n",
@@ -631,17 +634,24 @@ impl ReplyWriter for RespWriter<'_> {
     }
 
     fn bulk(&mut self, bytes: &[u8]) {
-        push_bulk(self.out, bytes);
+        push_bulk(self.out.bytes(), bytes);
+    }
+
+    fn value(&mut self, held: Held<Mapping>) {
+        let size = held.bytes().len();
+        push_header(self.out.bytes(), b'$', size);
+        self.out.hold(held, size);
+        self.out.bytes().extend_from_slice(b"\r\n");
     }
 
     fn array(&mut self, count: usize) {
-        push_header(self.out, b'*', count);
+        push_header(self.out.bytes(), b'*', count);
     }
 
     fn map(&mut self, pairs: usize) {
         match self.protocol {
-            Protocol::Resp2 => push_header(self.out, b'*', 2 * pairs),
-            Protocol::Resp3 => push_header(self.out, b'%', pairs),
+            Protocol::Resp2 => push_header(self.out.bytes(), b'*', 2 * pairs),
+            Protocol::Resp3 => push_header(self.out.bytes(), b'%', pairs),
         }
     }
 

@@ -191,7 +191,9 @@ impl LaneClient {
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
-        let mut worked = self.send_replies()?;
+        // What may go out in this turn.
+        let mut share = limits::TURN_BYTES_MAX;
+        let mut worked = self.send_replies(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
             && bytes < limits::TURN_BYTES_MAX
@@ -219,7 +221,7 @@ impl LaneClient {
             }
         }
         if worked {
-            self.send_replies()?;
+            self.send_replies(&mut share)?;
             let lane = Lane::new(self.mapping.words());
             self.responses.publish(lane.responses());
             self.requests.release(lane.requests());
@@ -285,7 +287,7 @@ impl LaneClient {
     /// Executes the request in `bench.record`, or goes on with it.
     fn execute(&mut self, bench: &mut Bench, progress: u64) -> Result<(), End> {
         let record = std::mem::take(&mut bench.record);
-        let executed = bench.execute_record(&record, self.outgoing.buffer(), progress)?;
+        let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
         self.closing |= executed.effect == Effect::Close;
         if executed.effect == Effect::Again {
             self.again = Some((record, executed.progress));
@@ -295,18 +297,23 @@ impl LaneClient {
         Ok(())
     }
 
-    /// Moves replies into the ring as far as there is room. Returns whether there were any that went.
-    fn send_replies(&mut self) -> Result<bool, End> {
-        let next = self.outgoing.next();
-        if next.is_empty() {
-            return Ok(false);
-        }
+    /// Moves replies into the ring as far as there is room, and at most `share` bytes. Returns whether any went.
+    fn send_replies(&mut self, share: &mut usize) -> Result<bool, End> {
+        let before = *share;
         let ring = Lane::new(self.mapping.words()).responses();
-        let room = self.responses.room(ring, next.len()).map_err(|_| End::Position)?;
-        let piece = room.min(next.len());
-        self.responses.write(ring, &next[..piece]);
-        self.outgoing.advance(piece);
-        Ok(piece > 0)
+        // Pieces are whole words, see `RecordWriter`.
+        while *share > 0 && !self.outgoing.is_empty() {
+            let next = self.outgoing.next();
+            let wanted = next.len().min(*share);
+            let piece = self.responses.room(ring, wanted).map_err(|_| End::Position)?.min(wanted);
+            if piece == 0 {
+                break;
+            }
+            self.responses.write(ring, &next[..piece]);
+            self.outgoing.advance(piece);
+            *share -= piece;
+        }
+        Ok(*share < before)
     }
 
     /// Whether the client lives.

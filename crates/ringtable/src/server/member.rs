@@ -144,7 +144,7 @@ impl Member {
         let (mut requests, mut hungry) = (0, false);
         while requests < limits::TURN_REQUESTS_MAX && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
             if let Some((record, progress)) = self.again.take() {
-                let executed = bench.execute_record(&record, self.outgoing.buffer(), progress)?;
+                let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
                 if executed.effect == Effect::Again {
                     self.again = Some((record, executed.progress));
                     break;
@@ -159,7 +159,7 @@ impl Member {
                 break;
             };
             requests += 1;
-            let executed = bench.execute_record(record, self.outgoing.buffer(), 0)?;
+            let executed = bench.execute_record(record, &mut self.outgoing, 0)?;
             if executed.effect == Effect::Again {
                 self.again = Some((record.to_vec(), executed.progress));
             }

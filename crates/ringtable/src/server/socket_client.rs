@@ -1,7 +1,9 @@
 //! A client that speaks RESP over its socket, as any Redis client does: a unix socket, or a TCP connection.
 
+use std::io::IoSlice;
+
 use rustix::event::epoll::EventFlags;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use super::inflow::Inflow;
 use super::outgoing::Outgoing;
@@ -18,6 +20,9 @@ use crate::sync::Ordering;
 
 /// Most bytes received by one system call.
 const RECEIVE_SIZE: usize = 64 << 10;
+
+/// Most pieces of replies sent by one system call.
+const PIECES_MAX: usize = 8;
 
 pub(super) struct SocketClient {
     socket: Option<Descriptor>,
@@ -89,7 +94,9 @@ impl SocketClient {
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
-        let mut worked = self.send()?;
+        // What may go out in this turn.
+        let mut share = limits::TURN_BYTES_MAX;
+        let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
             && bytes < limits::TURN_BYTES_MAX
@@ -147,7 +154,7 @@ impl SocketClient {
                 }
             }
         }
-        worked |= self.send()?;
+        worked |= self.send(&mut share)?;
         if self.closing && self.outgoing.is_empty() {
             return Err(self.reason);
         }
@@ -169,8 +176,8 @@ impl SocketClient {
         }
     }
 
-    fn writer(&mut self) -> RespWriter<'_> {
-        RespWriter::new(self.outgoing.buffer(), self.protocol)
+    fn writer(&mut self) -> RespWriter<'_, Outgoing> {
+        RespWriter::new(&mut self.outgoing, self.protocol)
     }
 
     /// Executes the request that the parser has just completed.
@@ -180,7 +187,7 @@ impl SocketClient {
             return Effect::None;
         };
         let bytes = &self.incoming[self.parsed..];
-        let mut writer = RespWriter::new(self.outgoing.buffer(), self.protocol);
+        let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
         let effect = match command::find(&bytes[name.clone()]) {
             Some(number) => {
                 bench.streamed = self.streamed.take();
@@ -283,15 +290,30 @@ impl SocketClient {
         let _ = self.count(0, shared);
     }
 
-    /// Sends replies as far as the socket takes them. Returns whether any went.
-    fn send(&mut self) -> Result<bool, End> {
-        if self.outgoing.is_empty() || !self.writable {
+    /// Sends replies as far as the socket takes them, and at most `share` bytes. Returns whether any went.
+    fn send(&mut self, share: &mut usize) -> Result<bool, End> {
+        if self.outgoing.is_empty() || !self.writable || *share == 0 {
             return Ok(false);
         }
         let Some(socket) = &self.socket else { return Ok(false) };
-        match rustix::net::send(socket, self.outgoing.next(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = if self.outgoing.is_in_pieces() {
+            let mut left = *share;
+            let pieces = self.outgoing.pieces().map_while(|piece| {
+                let size = piece.len().min(left);
+                left -= size;
+                (size > 0).then(|| IoSlice::new(&piece[..size]))
+            });
+            let pieces: Vec<_> = pieces.take(PIECES_MAX).collect();
+            rustix::net::sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags)
+        } else {
+            let next = self.outgoing.next();
+            rustix::net::send(socket, &next[..next.len().min(*share)], flags)
+        };
+        match sent {
             Ok(size) => {
                 self.outgoing.advance(size);
+                *share -= size;
                 Ok(size > 0)
             }
             Err(rustix::io::Errno::AGAIN) => {

@@ -29,6 +29,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::Shared;
 use super::exchange::Station;
 use super::lane_client::{LaneClient, check_silent};
+use super::outgoing::Outgoing;
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
 use super::watch_client::WatchClient;
@@ -178,7 +179,7 @@ impl Bench {
     }
 
     /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one.
-    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Vec<u8>, progress: u64) -> Result<Executed, End> {
+    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, progress: u64) -> Result<Executed, End> {
         let mut ranges = std::mem::take(&mut self.ranges);
         let executed = record::decode_request(record, &mut ranges).map_err(|_| End::Record).map(|command| {
             let mut writer = RecordWriter::new(outgoing);
