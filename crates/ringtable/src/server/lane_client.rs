@@ -45,8 +45,8 @@ enum Stage {
 }
 
 impl Unfinished {
-    /// The place for up to `size` more bytes of what is gathered. Memory grows with what has arrived, never with what is
-    /// announced, and all clients' together stay bounded: `None` if there was no room, so that the value is let go.
+    /// The place for up to `size` more bytes of what is gathered. Memory grows with what has arrived, never with what
+    /// is announced, and all clients' together stay bounded: `None` if there was no room, so that the value is let go.
     fn make_room(&mut self, size: usize, shared: &Shared) -> Result<Option<&mut [u8]>, End> {
         let end = match self.stage {
             Stage::Head(end) | Stage::Key { end, .. } => end,
@@ -241,8 +241,8 @@ impl LaneClient {
         asleep
     }
 
-    /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken, and
-    /// whether `bench.record` now holds a complete request. If it takes only a part, it takes at most `share` bytes.
+    /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken,
+    /// and whether `bench.record` now holds a complete request. A part has at most `share` bytes.
     fn take_request(&mut self, bench: &mut Bench, share: usize) -> Result<(usize, bool), End> {
         let ring = Lane::new(self.mapping.words()).requests();
         let available = self.requests.available(ring, 8).map_err(|_| End::Position)?;
