@@ -222,6 +222,9 @@ impl LaneClient {
         }
         if worked {
             self.send_replies(&mut share)?;
+            if self.outgoing.has_let_go() {
+                bench.writer.rescan();
+            }
             let lane = Lane::new(self.mapping.words());
             self.responses.publish(lane.responses());
             self.requests.release(lane.requests());

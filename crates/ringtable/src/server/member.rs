@@ -171,6 +171,9 @@ impl Member {
             }
         }
         turn.sent |= self.send(sender, ring);
+        if self.outgoing.has_let_go() {
+            bench.writer.rescan();
+        }
         turn.blocked = !self.outgoing.is_empty() || self.early.len() >= EARLY_MAX;
         self.unfinished = !hungry;
         turn.more = !hungry || !self.early.is_empty();

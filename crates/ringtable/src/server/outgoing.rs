@@ -17,6 +17,8 @@ pub(super) struct Outgoing {
     values: VecDeque<Value>,
     /// Bytes of theirs that have not gone.
     held: usize,
+    /// Whether a value has gone since this was last asked.
+    let_go: bool,
 }
 
 /// A value between what stands before and after byte `at`.
@@ -112,8 +114,15 @@ impl Outgoing {
                 return;
             }
             self.values.pop_front();
+            self.let_go = true;
         }
         self.sent += size;
+    }
+
+    /// Whether the entry of a value is needed no more, so that there may be memory to take back. Says so once.
+    #[inline]
+    pub fn has_let_go(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
     }
 
     /// Drops all of it.
@@ -169,7 +178,6 @@ mod tests {
                 gone.extend_from_slice(&next[..size]);
                 outgoing.advance(size);
             }
-            outgoing.advance(0);
             assert!(outgoing.is_empty() && gone == expected);
             assert_eq!(writer.table().reclaimer().holds(), 0);
         }

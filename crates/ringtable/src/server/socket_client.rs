@@ -155,6 +155,9 @@ impl SocketClient {
             }
         }
         worked |= self.send(&mut share)?;
+        if self.outgoing.has_let_go() {
+            bench.writer.rescan();
+        }
         if self.closing && self.outgoing.is_empty() {
             return Err(self.reason);
         }

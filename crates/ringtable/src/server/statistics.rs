@@ -159,6 +159,7 @@ impl Host for Shared {
             ("max_memory", self.max_memory),
             ("memory_resident", self.segment.resident().unwrap_or(0)),
             ("memory_free", self.table.free_bytes()),
+            ("memory_drafts", self.table.draft_bytes()),
             ("memory_unfinished_requests", load(&statistics.unfinished)),
             ("workers", self.workers.len() as u64),
             ("cpus", self.cpus as u64),

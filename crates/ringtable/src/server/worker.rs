@@ -729,6 +729,8 @@ impl Worker {
                 _ => {}
             }
         }
+        // Replies that have not gone held their values.
+        self.bench.writer.rescan();
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);
         shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);

@@ -209,7 +209,7 @@ mod tests {
         draft.fill(&vec![1; size]);
         assert_eq!(writer.put_draft(b"key", draft, None, Guard::Present, || 0), Ok(Outcome::Refused));
         assert_eq!(writer.table().free_bytes(), free);
-        assert_eq!(writer.table().drafts.load(Ordering::Relaxed), 0);
+        assert_eq!(writer.table().draft_bytes(), 0);
         let size = limits::VALUE_SIZE_MAX + 1;
         assert_eq!(writer.draft(3, size).unwrap_err(), WriteError::ValueTooLarge(size));
     }
