@@ -279,6 +279,10 @@ class RawConnection:
                 return {self.reply(): self.reply() for _ in range(int(rest))}
         raise AssertionError(f"no reply begins with {line!r}")
 
+    def read(self, size: int) -> bytes:
+        """Read so many bytes of replies as they come."""
+        return self._lines.read(size)
+
     def is_closed(self) -> bool:
         """Read on, and return whether the server has closed the connection; waits for it."""
         try:
