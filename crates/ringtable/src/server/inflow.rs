@@ -2,9 +2,8 @@
 //!
 //! A value of `limits::LARGE_VALUE_SIZE` or more is not gathered with the rest of its request: it flows into the entry
 //! that it is going to be (`table::draft`), a piece a turn. What is left of the request is executed once all has come.
-//! Where there is no room for the entry, the request is gathered as a whole, as long as all clients' requests do not
-//! take too much, since there may be room when it has come. Failing that the value flows nowhere, for the sake of what
-//! lies behind it, and the request is refused.
+//! Where there is no room for the entry, the request is gathered as a whole, since there may be room when it has come.
+//! What cannot be gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
 
 use super::worker::Bench;
 use crate::command::Streamed;
@@ -33,11 +32,6 @@ impl Inflow {
             Err(WriteError::OutOfMemory(needed)) if bench.shared.may_gather(needed) => None,
             Err(reason) => Some(Self::Nowhere { reason, missing: size }),
         }
-    }
-
-    /// Lets a value flow nowhere of which so much is still to come.
-    pub fn nowhere(size: usize, missing: usize) -> Self {
-        Self::Nowhere { reason: WriteError::OutOfMemory(size), missing }
     }
 
     /// Bytes that are still to come.

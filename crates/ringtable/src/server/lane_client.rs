@@ -40,43 +40,30 @@ enum Stage {
     Value(Inflow),
     /// The rest comes, for a value that has come if there is one.
     Rest(Option<Streamed>),
-    /// All of it is gathered. If there should be no room for that, the value that begins at `begin` can be let go.
-    Gathered { begin: usize, size: usize },
 }
 
 impl Unfinished {
     /// The place for up to `size` more bytes of what is gathered. Memory grows with what has arrived, never with what
-    /// is announced, and all clients' together stay bounded: `None` if there was no room, so that the value is let go.
-    fn make_room(&mut self, size: usize, shared: &Shared) -> Result<Option<&mut [u8]>, End> {
+    /// is announced, and all clients' together stay bounded.
+    fn make_room(&mut self, size: usize, shared: &Shared) -> Result<&mut [u8], End> {
         let end = match self.stage {
             Stage::Head(end) | Stage::Key { end, .. } => end,
-            _ => self.size,
+            Stage::Value(_) | Stage::Rest(_) => self.size,
         };
         let start = self.bytes.len();
         let size = size.min(end - start);
         let all = shared.statistics.unfinished.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
         if all > shared.unfinished_max() || self.bytes.try_reserve(size).is_err() {
-            self.count_gone(size, shared);
-            return self.let_go(shared).map(|()| None);
+            shared.statistics.unfinished.fetch_sub(size as u64, Ordering::Relaxed);
+            return Err(End::Memory);
         }
         self.bytes.resize(start + size, 0);
-        Ok(Some(&mut self.bytes[start..]))
+        Ok(&mut self.bytes[start..])
     }
 
-    fn count_gone(&self, size: usize, shared: &Shared) {
-        shared.statistics.unfinished.fetch_sub(size as u64, Ordering::Relaxed);
-    }
-
-    /// Lets the value go that was gathered so far. An error if that is not what is being gathered.
-    fn let_go(&mut self, shared: &Shared) -> Result<(), End> {
-        let Stage::Gathered { begin, size } = self.stage else { return Err(End::Memory) };
-        let came = (self.bytes.len() - begin).min(size.next_multiple_of(8));
-        self.count_gone(came, shared);
-        self.bytes.drain(begin..begin + came);
-        self.bytes.shrink_to_fit();
-        self.size = record::cut_value(&mut self.bytes);
-        self.stage = Stage::Value(Inflow::nowhere(size, size.saturating_sub(came)));
-        Ok(())
+    /// Counts what was gathered no more.
+    fn forget_size(&self, shared: &Shared) {
+        shared.statistics.unfinished.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
     }
 
     /// Goes on to the next stage if what this one waits for is here. Returns whether all is.
@@ -95,12 +82,12 @@ impl Unfinished {
                             self.size = record::cut_value(&mut self.bytes);
                             Stage::Value(inflow)
                         }
-                        None => Stage::Gathered { begin: end, size: value_size },
+                        None => Stage::Rest(None),
                     }
                 }
                 Stage::Value(inflow) if inflow.missing() == 0 => Stage::Rest(Some(inflow.finish())),
                 stage => {
-                    let is_last = matches!(stage, Stage::Rest(_) | Stage::Gathered { .. });
+                    let is_last = matches!(stage, Stage::Rest(_));
                     self.stage = stage;
                     return is_last && self.bytes.len() == self.size;
                 }
@@ -274,13 +261,14 @@ impl LaneClient {
         if let Stage::Value(inflow) = &mut unfinished.stage {
             piece = piece.min(inflow.missing().next_multiple_of(8));
             inflow.take_words(&mut self.requests, ring, piece);
-        } else if let Some(place) = unfinished.make_room(piece, &bench.shared)? {
+        } else {
+            let place = unfinished.make_room(piece, &bench.shared)?;
             piece = place.len();
             self.requests.read(ring, as_uninit(place));
         }
         let complete = unfinished.advance(bench);
         if complete && let Some(finished) = self.unfinished.take() {
-            finished.count_gone(finished.bytes.len(), &bench.shared);
+            finished.forget_size(&bench.shared);
             bench.record = finished.bytes;
             bench.streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
         }
@@ -353,7 +341,7 @@ impl LaneClient {
     /// Forgets a request that will never be complete.
     pub fn drop_unfinished(&mut self, shared: &Shared) {
         if let Some(unfinished) = self.unfinished.take() {
-            unfinished.count_gone(unfinished.bytes.len(), shared);
+            unfinished.forget_size(shared);
         }
     }
 
