@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::inflow::Inflow;
 use super::outgoing::Outgoing;
+use super::pins::{Lingering, PinBoard};
 use super::statistics::{End, send_now};
 use super::worker::{Bench, Turn};
 use crate::command::record;
@@ -20,6 +22,7 @@ use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, as_uninit};
+use crate::table::reclaim::BoardId;
 
 /// A request whose bytes have not all arrived, or one with a large value.
 struct Unfinished {
@@ -97,7 +100,9 @@ impl Unfinished {
 }
 
 pub(super) struct LaneClient {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
+    /// Once the pins in the lane count.
+    pub board: Option<BoardId>,
     socket: Descriptor,
     /// Rung by the client; watched by the worker, never read or written here.
     request_bell: Doorbell,
@@ -133,7 +138,8 @@ impl LaneClient {
         }
         let (mapping, request_bell, response_bell) = made?;
         Ok(Self {
-            mapping,
+            mapping: Arc::new(mapping),
+            board: None,
             socket,
             request_bell,
             response_bell,
@@ -280,6 +286,11 @@ impl LaneClient {
         let record = std::mem::take(&mut bench.record);
         let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
         self.closing |= executed.effect == Effect::Close;
+        if executed.effect == Effect::Pins && self.board.is_none() {
+            // The reply is published after this.
+            let board = PinBoard(Arc::clone(&self.mapping));
+            self.board = Some(bench.shared.table.reclaimer().register(Box::new(board)));
+        }
         if executed.effect == Effect::Again {
             self.again = Some((record, executed.progress));
         } else {
@@ -343,6 +354,11 @@ impl LaneClient {
         if let Some(unfinished) = self.unfinished.take() {
             unfinished.forget_size(shared);
         }
+    }
+
+    /// What is left of a client whose connection we have ended, if its pins count.
+    pub fn linger(self) -> Option<Lingering> {
+        self.board.map(|board| Lingering::new(self.socket, board))
     }
 
     /// Tells the client on its socket why the connection ends.

@@ -142,11 +142,11 @@ mod tests {
     use crate::shm::segment::Segment;
     use crate::sync::Arc;
     use crate::table::writer::Table;
-    use crate::table::{Guard, Options, Writer};
+    use crate::table::{Eviction, Guard, Options, Writer};
 
     fn writer() -> Writer<Mapping> {
         let segment = Segment::create("ringtable-test", 8 << 20).unwrap();
-        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0 };
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
         Writer::new(Arc::new(Table::create(segment.map_writable().unwrap(), &options).unwrap()))
     }
 

@@ -11,6 +11,7 @@ use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
 use super::{Shared, Topology};
 use crate::command::arguments::Arguments;
+use crate::command::connection::NO_PINS;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
 use crate::command::{self, COMMANDS, Command, Effect, Streamed};
@@ -215,6 +216,7 @@ impl SocketClient {
             Effect::Close => self.closing = true,
             // Its bytes are needed again.
             Effect::Again => return effect,
+            Effect::Pins => writer.error(NO_PINS),
             Effect::None | Effect::Lane | Effect::Rings | Effect::Watch => {}
         }
         self.parsed += self.request_size;

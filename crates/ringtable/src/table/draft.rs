@@ -147,11 +147,11 @@ impl<M: Memory> Writer<M> {
 mod tests {
     use super::*;
     use crate::table::reader::Buffer;
-    use crate::table::{Lookup, Options};
+    use crate::table::{Eviction, Lookup, Options};
 
     fn writer(megabytes: usize) -> Writer<Box<[AtomicU64]>> {
         let memory = crate::sync::heap_words(megabytes << 17);
-        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0 };
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
         Writer::new(Arc::new(Table::create(memory, &options).unwrap()))
     }
 

@@ -133,6 +133,13 @@ impl<'a> EntryRef<'a> {
         &self.words[self.shape.key_at()..][..self.shape.key_size.div_ceil(8)]
     }
 
+    /// A copy of the key.
+    pub fn key(self) -> Vec<u8> {
+        let mut key = vec![0; self.shape.key_size];
+        crate::sync::copy_out(self.key_words(), crate::sync::as_uninit(&mut key));
+        key
+    }
+
     /// The value, filled up to whole words.
     #[inline]
     pub fn value_words(self) -> &'a [AtomicU64] {

@@ -47,17 +47,78 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use super::bucket::BucketRef;
 use super::heap::Cache;
+use super::layout::{H_BUCKETS, address, bucket_start, load_buckets};
+use super::reader::{self, Found};
 use super::writer::Table;
-#[cfg(not(loom))]
-use super::{entry::Expiry, reader::Found};
 use crate::limits;
-use crate::sync::{Arc, AtomicU64, Memory, Mutex, Ordering, fence, lock};
+use crate::sync::{Arc, AtomicU64, Memory, Mutex, Ordering, fence, lock, spin_loop};
 
 /// Words that a client pins entries with.
 pub trait Board: Send + Sync {
     /// All of them; 0 pins nothing.
     fn pins(&self) -> &[AtomicU64];
+}
+
+/// What an attempt to pin an entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// The value lies in these words of the segment, and stays there until [`unpin`].
+    Hit(Found, Range<usize>),
+    /// There is no such key, or its time has passed.
+    Miss,
+    /// Writers got in the way too often: try again later.
+    Contended,
+}
+
+/// Pins the entry of a key: the client's half of the protocol. `pin` is empty, and on a registered board; it is empty
+/// again unless the answer is [`Pinned::Hit`].
+pub fn pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: impl Fn() -> u64) -> Pinned {
+    for _ in 0..limits::READ_RETRIES_MAX {
+        match try_pin(words, pin, hash, key, &now_ms) {
+            Some(hit @ Pinned::Hit(..)) => return hit,
+            Some(other) => {
+                unpin(pin);
+                return other;
+            }
+            None => spin_loop(),
+        }
+    }
+    unpin(pin);
+    Pinned::Contended
+}
+
+/// One attempt; `None` if a change got in between.
+fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: &impl Fn() -> u64) -> Option<Pinned> {
+    let buckets = load_buckets(words)?;
+    let home = BucketRef::at(words, bucket_start(address(hash, buckets)))?;
+    let version = home.begin_read()?;
+    let found = reader::find(words, home, hash, key)?.filter(|(_, entry)| !entry.has_expired(now_ms));
+    let answer = found.map_or(Pinned::Miss, |(slot, entry)| {
+        // Ordered by the fence. Release besides: as in `unpin`, for what the pin named before. Who sees this store need
+        // not have seen that one.
+        pin.store(slot.at(), Ordering::Release);
+        let value = slot.at() as usize + entry.shape.value_at();
+        let size = entry.shape.value_size;
+        let found = Found { version: entry.version(), expiry: entry.expiry(), size, visited: slot.is_visited() };
+        Pinned::Hit(found, value..value + size.div_ceil(8))
+    });
+    // SeqCst: [C] of the module header, pairs with [S] in `Reclaimer::retire`.
+    fence(Ordering::SeqCst);
+    // As for a reader that copies: the entry was the key's, and its sizes real, if the version holds; and if the bucket
+    // is still the key's, a miss is a miss.
+    let still = |count: u64| count == buckets || count != 0 && address(hash, count) == address(hash, buckets);
+    // Relaxed: as in the lookup.
+    (home.end_read(version) && still(words[H_BUCKETS].load(Ordering::Relaxed))).then_some(answer)
+}
+
+/// Lets go of a pinned entry, which is not looked at any more.
+///
+/// Release: pairs with the Acquire in `State::pinned_words`, so that the memory is used again after our last look.
+#[inline]
+pub fn unpin(pin: &AtomicU64) {
+    pin.store(0, Ordering::Release);
 }
 
 /// Names a board that was registered.
@@ -124,8 +185,8 @@ impl Reclaimer {
         let mut state = lock(&self.state);
         if let Some(index) = state.boards.iter().position(|(registered, _)| *registered == id) {
             state.boards.swap_remove(index);
-            // Relaxed: seen late, it costs a look at the boards.
-            self.keepers.fetch_sub(1, Ordering::Relaxed);
+            // Release: as in `let_go`.
+            self.keepers.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -144,8 +205,8 @@ impl Reclaimer {
             if *count == 0 {
                 state.holds.remove(&start);
             }
-            // Relaxed: as in `unregister`.
-            self.keepers.fetch_sub(HOLD, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `retire`, for who sees that nobody is left and asks no further.
+            self.keepers.fetch_sub(HOLD, Ordering::Release);
         }
     }
 
@@ -155,12 +216,20 @@ impl Reclaimer {
     pub(super) fn retire(&self, start: u64, words: usize, mut free: impl FnMut(u64, usize)) {
         // SeqCst: [S] of the module header, pairs with [C] in `pin`.
         fence(Ordering::SeqCst);
-        // Relaxed: ordered by the fence.
-        if self.keepers.load(Ordering::Relaxed) == 0 {
+        // Acquire: pairs with the Release in `let_go`, so that memory is used again after the holder's last look at it.
+        if self.keepers.load(Ordering::Acquire) == 0 {
             free(start, words);
         } else {
             self.retire_slowly(Retired { start, words }, free);
         }
+    }
+
+    /// Whether there are neither boards nor holds, so that all that was unlinked before is free.
+    fn is_nobody_there(&self) -> bool {
+        // SeqCst: as in `retire`.
+        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the fence.
+        self.keepers.load(Ordering::Relaxed) == 0
     }
 
     #[cold]
@@ -206,8 +275,7 @@ impl Reclaimer {
         let reaches = |entry: &Retired| entry.start < range.end && range.start < entry.start + entry.words as u64;
         state.limbo.iter().any(reaches)
             || state.holds.range(range.clone()).next().is_some()
-            // Acquire: as in `State::scan`.
-            || state.pins().any(|pin| range.contains(&pin.load(Ordering::Acquire)))
+            || state.pinned_words().any(|start| range.contains(&start))
     }
 
     /// Entries that wait in the limbo.
@@ -235,16 +303,19 @@ impl Reclaimer {
 }
 
 impl State {
-    fn pins(&self) -> impl Iterator<Item = &AtomicU64> {
-        self.boards.iter().flat_map(|(_, board)| board.pins())
+    /// What is pinned.
+    ///
+    /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last look.
+    fn pinned_words(&self) -> impl Iterator<Item = u64> {
+        let pins = self.boards.iter().flat_map(|(_, board)| board.pins());
+        pins.map(|pin| pin.load(Ordering::Acquire)).filter(|&start| start != 0)
     }
 
     /// Frees what nobody keeps. Returns how many bytes that is.
     fn scan(&mut self, mut free: impl FnMut(u64, usize)) -> u64 {
         let mut pinned = std::mem::take(&mut self.pinned);
         pinned.clear();
-        // Acquire: pairs with the Release in `unpin`, so that memory is used again after the client's last look.
-        pinned.extend(self.pins().map(|pin| pin.load(Ordering::Acquire)).filter(|&start| start != 0));
+        pinned.extend(self.pinned_words());
         pinned.sort_unstable();
         let before = self.words;
         self.limbo.retain(|entry| {
@@ -272,6 +343,22 @@ impl<M: Memory> Table<M> {
     /// Takes back what was retired and is read by nobody any more. Returns how many bytes that is.
     pub fn rescan(&self, cache: &mut Cache) -> u64 {
         self.reclaimer.rescan(|start, words| self.heap.free(self.words(), cache, start, words))
+    }
+
+    /// As [`Self::retire`], for what was moved: its memory does not go by way of a writer's free slots, from which the
+    /// next move would take it.
+    pub(super) fn retire_moved(&self, start: u64) {
+        let free = |start, _| self.heap.free_all(self.words(), std::iter::once(start));
+        self.reclaimer.retire(start, self.heap.slot_words(start), free);
+    }
+
+    /// As [`Self::retire`], for many entries and overflow buckets.
+    pub(super) fn retire_all(&self, starts: Vec<u64>) {
+        if self.reclaimer.is_nobody_there() {
+            self.heap.free_all(self.words(), starts.into_iter());
+        } else {
+            starts.into_iter().for_each(|start| self.retire_moved(start));
+        }
     }
 
     /// Memory for `words` words, as the word it begins at; `None` if there is none, not even in the limbo.
@@ -304,8 +391,8 @@ impl<M: Memory> Held<M> {
     /// What belongs to the value.
     pub fn found(&self) -> Found {
         let entry = self.entry();
-        let expiry: Option<Expiry> = entry.expiry();
-        Found { version: entry.version(), expiry, size: entry.shape.value_size }
+        let (version, expiry) = (entry.version(), entry.expiry());
+        Found { version, expiry, size: entry.shape.value_size, visited: true }
     }
 
     /// The value.
@@ -342,7 +429,7 @@ mod tests {
     }
 
     fn writer() -> Writer<Words> {
-        let options = Options { buckets: 16, seed: 7, workers: 1, spin_ns: 0 };
+        let options = Options { buckets: 16, seed: 7, workers: 1, spin_ns: 0, eviction: super::super::Eviction::Never };
         Writer::new(Arc::new(Table::create(heap_words(64 << 13), &options).unwrap()))
     }
 
