@@ -330,6 +330,20 @@ def test_a_record_that_lies_leaves_nothing_behind(server: Server, observer: Tabl
     assert figure(observer, "clients_ended_record") > 0
 
 
+def test_a_value_that_does_not_end_where_it_should_ends_the_connection(server: Server, observer: Table) -> None:
+    request = resp(b"SET", b"key", value_of(300_000))
+    for damaged in (request[:-2] + b"xx", request.replace(b"*3", b"*4") + b"xx"):
+        with server.raw() as connection:
+            connection.send(damaged)
+            refusal = str(connection.reply())
+            assert refusal.startswith("ERR Protocol error: expected ")
+            # Places are counted as the client counts them.
+            assert f"at byte {len(request) - 2 if damaged.startswith(b'*3') else len(request)} of" in refusal
+            assert connection.is_closed()
+    wait_until(lambda: figure(observer, "memory_drafts") == 0, "the values are forgotten")
+    assert "key" not in observer
+
+
 def _wait_until_taken(lane: RawLane) -> None:
     """Wait until the server has answered a record, or ended its connection."""
     wait_until(lambda: lane.load(RawLane.RESPONSE_TAIL) or _has_ended(lane), "the record was taken")
@@ -421,6 +435,25 @@ def test_readers_of_a_value_that_changes_see_whole_ones(server: Server, transpor
         finally:
             done.set()
             changing.join()
+
+
+@pytest.mark.parametrize("topology", ["shared", "sharded"])
+def test_large_values_over_rings(ringtable_dir: Path, topology: str) -> None:
+    values = {f"key {size}".encode(): value_of(size, size) for size in (LARGE - 1, LARGE, LARGE + 1, 3 * MIB + 5)}
+    with (
+        ServerProcess("--workers", "2", "--max-memory", str(MAX_MEMORY), "--topology", topology),
+        Table(transport="rings", reads="server", timeout=DEADLINE_S) as table,
+        Table(transport="socket", timeout=DEADLINE_S) as other,
+    ):
+        table.set_many(values)
+        assert table.get_many(values) == other.get_many(values) == list(values.values())
+        free = figure(other, "memory_free")
+        assert table.pipeline().get(*list(values)[-1:]).delete(*values).get("key").execute() == [
+            values[list(values)[-1]],
+            len(values),
+            None,
+        ]
+        wait_until(lambda: figure(other, "memory_free") > free + 3 * MIB, "nobody holds the largest value")
 
 
 # Cut at random
