@@ -40,6 +40,8 @@ mod outgoing;
 mod pins;
 mod socket_client;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod topology;
 pub mod wake;
 mod watch_client;
