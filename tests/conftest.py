@@ -27,6 +27,7 @@
     Limits
     test_bad_input.py       malformed and hostile requests
     test_memory.py          a full table; what an entry costs
+    test_big.py             large values: no copy in the server, and nobody disturbed
     test_idle.py            an idle server uses no CPU
 
     The house

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ringtable import ServerGone, Table
 from ringtable._ringtable import lane_request, rings_request, socket_path
 
 # Generous: it is reached only when something is broken.
@@ -109,6 +111,27 @@ def freeze(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
     wait_until(lambda: all(state_of(thread) == "T" for thread in threads), f"the threads of process {pid} stand")
+
+
+def time_to_notice_death(server: ServerProcess, table: Table) -> float:
+    """How long a call that is blocked takes to raise `ServerGone` once its server is killed, in seconds."""
+    raised: list[float] = []
+
+    def block() -> None:
+        with suppress(ServerGone):
+            table["key"] = b"value"
+            raise AssertionError("a frozen server has answered")
+        raised.append(time.monotonic())
+
+    # A stopped server answers nothing, so that the call is blocked for sure.
+    server.freeze()
+    blocked = threading.Thread(target=block)
+    blocked.start()
+    wait_until(lambda: blocked.native_id and state_of(blocked.native_id) == "S", "the call is blocked")
+    killed = time.monotonic()
+    server.kill()
+    blocked.join(DEADLINE_S)
+    return raised[0] - killed
 
 
 def state_of(task: int) -> str:
@@ -255,6 +278,10 @@ class RawConnection:
             case b"%":
                 return {self.reply(): self.reply() for _ in range(int(rest))}
         raise AssertionError(f"no reply begins with {line!r}")
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes of replies as they come."""
+        return self._lines.read(size)
 
     def is_closed(self) -> bool:
         """Read on, and return whether the server has closed the connection; waits for it."""

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import ringtable
 from load import Work, work_for_ever
 from load import load as clients_at_work
 from ringtable import Table
-from support import DEADLINE_S, Child, Flag, ServerProcess, freeze, state_of, wait_until
+from support import Child, Flag, ServerProcess, freeze, state_of, time_to_notice_death, wait_until
 
 KILLS_WHILE_JOINING = 50
 # The promise, for a machine whose every core is busy.
@@ -205,22 +204,7 @@ def test_the_servers_death_is_noticed_at_once(
 @options
 def test_a_blocked_call_notices_the_servers_death(server_process: ServerProcess, options: dict[str, Any]) -> None:
     with Table(**options) as table:
-        raised: list[float] = []
-
-        def block() -> None:
-            with pytest.raises(ringtable.ServerGone):
-                table["key"] = b"value"
-            raised.append(time.monotonic())
-
-        # A stopped server answers nothing, so that the call is blocked for sure.
-        server_process.freeze()
-        blocked = threading.Thread(target=block)
-        blocked.start()
-        wait_until(lambda: _is_asleep(blocked), "the call is blocked")
-        killed = time.monotonic()
-        server_process.kill()
-        blocked.join(DEADLINE_S)
-        assert raised[0] - killed < CALL_S_MAX
+        assert time_to_notice_death(server_process, table) < CALL_S_MAX
 
 
 @options
@@ -302,8 +286,3 @@ def _raises_server_gone(call: Callable[[], object]) -> bool:
     except ringtable.ServerGone:
         return True
     return False
-
-
-def _is_asleep(thread: threading.Thread) -> bool:
-    assert thread.native_id is not None
-    return state_of(thread.native_id) == "S"

@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,7 +14,7 @@ import redis
 import ringtable
 from ringtable import Server, Table
 from ringtable._ringtable import lane_request
-from support import DEADLINE_S, Child, Flag, RawConnection, ServerProcess, state_of, wait_until
+from support import DEADLINE_S, Child, Flag, RawConnection, ServerProcess, state_of, time_to_notice_death, wait_until
 
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
@@ -233,21 +232,7 @@ def test_a_server_that_stops_in_order_tells_its_clients(distant: ServerProcess) 
 
 def test_a_blocked_call_notices_the_servers_death(distant: ServerProcess) -> None:
     with Table(tcp_of(distant)) as table:
-        raised: list[float] = []
-
-        def block() -> None:
-            with pytest.raises(ringtable.ServerGone):
-                table["key"] = b"value"
-            raised.append(time.monotonic())
-
-        distant.freeze()
-        blocked = threading.Thread(target=block)
-        blocked.start()
-        wait_until(lambda: state_of(blocked.native_id or 0) == "S", "the call is blocked")
-        killed = time.monotonic()
-        distant.kill()
-        blocked.join(DEADLINE_S)
-        assert raised[0] - killed < CALL_S_MAX
+        assert time_to_notice_death(distant, table) < CALL_S_MAX
 
 
 def test_a_client_that_is_killed_is_gone(distant: ServerProcess) -> None:

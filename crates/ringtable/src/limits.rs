@@ -65,7 +65,7 @@ pub const RING_SIZE_MAX: usize = 256 << 20;
 /// Most clients that share a pair of rings.
 pub const RING_MEMBERS_MAX: usize = 1_024;
 /// How long consumers wait for a slot that is claimed and not published, before they step over it, in nanoseconds:
-/// publishing takes less than one of the thousand microseconds for whom nothing interrupts.
+/// who is not interrupted publishes within a microsecond, and this is a few hundred times as long.
 pub const CLAIM_PATIENCE_NS: u64 = 200_000;
 /// How long a client may keep all others from getting replies, unless told otherwise, in milliseconds.
 pub const LAGGARD_TIMEOUT_MS_DEFAULT: u64 = 2_000;

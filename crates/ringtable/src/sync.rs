@@ -171,6 +171,24 @@ pub fn copy_in(bytes: &[u8], words: &[AtomicU64]) {
     }
 }
 
+/// Copies whole words from one shared memory to another, relaxed for the reasons of [`copy_out`] and [`copy_in`].
+///
+/// # Panics
+/// If there are not as many of either.
+#[inline]
+pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
+    assert!(from.len() == to.len(), "{} words into {}", from.len(), to.len());
+    #[allow(unsafe_code)]
+    // SAFETY: both have that size, and may be written to through shared references, as atomics. No caller's overlap:
+    // one is a ring, the other is not. For who else accesses them, see `copy_out`.
+    let moved = unsafe { string_move(from.as_ptr().cast(), to.as_ptr().cast::<u8>().cast_mut(), 8 * from.len()) };
+    if !moved {
+        for (from, to) in from.iter().zip(to) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
 /// Whether `words` hold exactly `bytes`, the last word filled up with zeroes. Relaxed for the reason of [`copy_out`].
 ///
 /// # Panics

@@ -149,10 +149,7 @@ impl LaneLink {
         }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
-        for piece in head.pieces() {
-            bytes.extend_from_slice(piece);
-            bytes.resize(bytes.len().next_multiple_of(8), 0);
-        }
+        head.append_to(&mut bytes);
         self.unsent = Some(Piecemeal { bytes, size: 0 });
         self.send_unsent()?;
         Ok(true)

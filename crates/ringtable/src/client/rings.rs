@@ -155,10 +155,7 @@ impl RingsLink {
         }
         let head = RecordHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
         self.outgoing.try_reserve(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
-        for piece in head.pieces() {
-            self.outgoing.extend_from_slice(piece);
-            self.outgoing.resize(self.outgoing.len().next_multiple_of(8), 0);
-        }
+        head.append_to(&mut self.outgoing);
         self.owed += 1;
         Ok(true)
     }

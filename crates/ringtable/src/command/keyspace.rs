@@ -3,19 +3,27 @@
 //! Anything that reads and then writes (`INCRBY`, `EXPIRE`) is a compare-and-set loop on the entry's version: an
 //! attempt fails only if somebody else's write succeeded in between.
 
+use std::mem::MaybeUninit;
+
 use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::{Context, Effect, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::{Found, Presence};
-use crate::table::{Expiry, Guard, Lookup, Outcome, Want};
+use crate::shm::segment::Mapping;
+use crate::table::reader::{Buffer, Found, Presence};
+use crate::table::{Expiry, Guard, Lookup, Outcome, Sink, Want, Writer};
 
 /// Looks a key up into the scratch buffer; removes it if its time has passed.
 fn find(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Found>, Refusal> {
-    match context.writer.get(key, wall_ms, context.scratch) {
+    find_into(context.writer, key, context.scratch)
+}
+
+/// The same into any sink.
+fn find_into(writer: &mut Writer<Mapping>, key: &[u8], sink: &mut impl Sink) -> Result<Option<Found>, Refusal> {
+    match writer.get(key, wall_ms, sink) {
         Lookup::Hit(found) => Ok(Some(found)),
         Lookup::Expired => {
-            context.writer.delete_expired(key, wall_ms);
+            writer.delete_expired(key, wall_ms);
             Ok(None)
         }
         Lookup::NoRoom(size) => Err(Refusal(format!("OOM the server has no memory for a copy of {size} bytes"))),
@@ -31,9 +39,23 @@ fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Expiry>> {
     }
 }
 
+/// A buffer for values that are not large.
+struct SmallOnly<'a>(&'a mut Buffer);
+
+impl Sink for SmallOnly<'_> {
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        if size >= limits::LARGE_VALUE_SIZE { Some(&mut []) } else { self.0.begin(size) }
+    }
+}
+
 /// `GET key`
 pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    match find(context, arguments.get(0))? {
+    let key = arguments.get(0);
+    match find_into(context.writer, key, &mut SmallOnly(context.scratch))? {
+        Some(found) if found.size >= limits::LARGE_VALUE_SIZE => match context.writer.hold(key, wall_ms) {
+            Some(held) => context.reply.value(held),
+            None => context.reply.nil(), // it has gone meanwhile
+        },
         Some(_) => context.reply.bulk(context.scratch.bytes()),
         None => context.reply.nil(),
     }
@@ -63,7 +85,12 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
         }
         index += 1;
     }
-    match context.writer.put(arguments.get(0), arguments.get(1), expiry, guard, wall_ms)? {
+    let key = arguments.get(0);
+    let outcome = match context.streamed.take() {
+        Some(value) => context.writer.put_draft(key, value?, expiry, guard, wall_ms)?,
+        None => context.writer.put(key, arguments.get(1), expiry, guard, wall_ms)?,
+    };
+    match outcome {
         Outcome::Done { .. } => context.reply.ok(),
         Outcome::Refused => context.reply.nil(),
     }

@@ -23,7 +23,7 @@ use reply::ReplyWriter;
 
 use crate::shm::segment::Mapping;
 use crate::table::reader::Buffer;
-use crate::table::{Pairs, WriteError, Writer};
+use crate::table::{Draft, Pairs, WriteError, Writer};
 
 /// One thing that can be asked.
 pub struct Spec {
@@ -140,6 +140,10 @@ pub trait Host {
     fn figures(&self) -> Vec<(String, i64)>;
 }
 
+/// A value that was not gathered with its request: it has arrived in its entry, or there was no room for that. In the
+/// arguments an empty one stands for it.
+pub type Streamed = Result<Draft<Mapping>, WriteError>;
+
 /// What a command works with.
 pub struct Context<'a> {
     /// The table.
@@ -148,6 +152,8 @@ pub struct Context<'a> {
     pub scratch: &'a mut Buffer,
     /// The same for many entries.
     pub pairs: &'a mut Pairs,
+    /// The value of a `SET`, if it is not among the arguments.
+    pub streamed: Option<Streamed>,
     /// Where the answer goes.
     pub reply: &'a mut dyn ReplyWriter,
     /// The server around the table.

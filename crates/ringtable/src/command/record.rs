@@ -16,10 +16,12 @@
 
 use std::ops::Range;
 
-use super::reply::{Reply, ReplyWriter};
+use super::reply::{Destination, Reply, ReplyWriter};
 use super::{COMMANDS, Command, arguments::Arguments};
 use crate::limits;
 use crate::ring::spsc::{Producer, Ring};
+use crate::shm::segment::Mapping;
+use crate::table::Held;
 
 /// Bytes of the word that every record begins with.
 pub const HEADER_SIZE: usize = 8;
@@ -85,6 +87,39 @@ pub fn decode_request<'a>(record: &'a [u8], ranges: &'a mut Vec<Range<usize>>) -
     Ok(Command { spec, arguments: Arguments::new(record, ranges) })
 }
 
+/// The number of `SET`, whose value may flow past the rest of its record.
+const SET: u16 = 1;
+/// Most arguments of such a `SET`: more than it has options.
+const SET_ARGUMENTS_MAX: usize = 16;
+
+/// Bytes of the head (word 0 and lengths) of a record that begins with `word`, if that may be a `SET` with a large
+/// value.
+#[inline]
+pub fn large_set(word: u64) -> Option<usize> {
+    let (size, number, count) = ((word & 0xffff_ffff) as usize, (word >> 32) as u16, (word >> 48) as usize);
+    let may_be = size >= limits::LARGE_VALUE_SIZE && number == SET && (2..=SET_ARGUMENTS_MAX).contains(&count);
+    may_be.then_some(HEADER_SIZE + (4 * count).next_multiple_of(8))
+}
+
+/// The sizes of key and value of a record with this head, for which [`large_set`] holds, if the value is large indeed
+/// and lies within the record.
+pub fn large_set_sizes(head: &[u8]) -> Option<(usize, usize)> {
+    let [size, _, key, value, ..] = *head.as_chunks::<4>().0 else { return None };
+    let [size, key, value] = [size, key, value].map(|bytes| u32::from_ne_bytes(bytes) as usize);
+    let filled_up = head.len() + key.next_multiple_of(8) + value.next_multiple_of(8);
+    (key <= limits::KEY_SIZE_MAX && value >= limits::LARGE_VALUE_SIZE && filled_up <= size).then_some((key, value))
+}
+
+/// Makes the record of a `SET` one with an empty value, since the value is not in it. Returns its size.
+pub fn cut_value(record: &mut [u8]) -> usize {
+    let [size, _, _, value, ..] = record.as_chunks_mut::<4>().0 else { return record.len() };
+    let cut = (u32::from_ne_bytes(*value) as usize).next_multiple_of(8);
+    let left = u32::from_ne_bytes(*size) as usize - cut;
+    *size = (left as u32).to_ne_bytes();
+    *value = [0; 4];
+    left
+}
+
 /// A request ready to be written: its head, and where its arguments are.
 pub struct RequestHead<'a> {
     small: [u8; SMALL_HEAD],
@@ -130,9 +165,17 @@ impl<'a> RequestHead<'a> {
 
     /// The pieces of the record, each to be filled up to whole words.
     #[inline]
-    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let head = if self.large.is_empty() { &self.small[..self.used] } else { &self.large[..] };
         std::iter::once(head).chain(self.arguments.iter().copied())
+    }
+
+    /// Appends the whole record to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        for piece in self.pieces() {
+            out.extend_from_slice(piece);
+            out.resize(out.len().next_multiple_of(8), 0);
+        }
     }
 
     /// Writes the whole record; there must be room.
@@ -159,48 +202,60 @@ mod kind {
 }
 
 /// Writes one reply as a record to the end of a buffer that holds whole records.
-pub struct RecordWriter<'a> {
-    out: &'a mut Vec<u8>,
+pub struct RecordWriter<'a, D = Vec<u8>> {
+    out: &'a mut D,
     start: usize,
+    /// Bytes of the record that are not in the buffer.
+    held: usize,
     nested: bool,
 }
 
-impl<'a> RecordWriter<'a> {
+impl<'a, D: Destination> RecordWriter<'a, D> {
     /// A writer of one reply. Call [`Self::finish`] when it is complete.
     #[inline]
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
-        let start = out.len();
-        Self { out, start, nested: false }
+    pub fn new(out: &'a mut D) -> Self {
+        let start = out.bytes().len();
+        Self { out, start, held: 0, nested: false }
     }
 
     /// Puts the size of an array or map into its first word. Returns the size of the record.
     #[inline]
     pub fn finish(self) -> usize {
-        let size = self.out.len() - self.start;
+        let out = self.out.bytes();
+        let size = out.len() - self.start + self.held;
         if self.nested {
-            self.out[self.start..self.start + 4].copy_from_slice(&(size as u32).to_ne_bytes());
+            out[self.start..self.start + 4].copy_from_slice(&(size as u32).to_ne_bytes());
         }
         size
     }
 
+    /// Begins a reply of so many bytes. Returns how many it takes to fill it up.
+    #[inline]
+    fn begin(&mut self, kind: u8, size: usize) -> usize {
+        let whole = HEADER_SIZE + size.next_multiple_of(8);
+        let filling = whole - HEADER_SIZE - size;
+        let word = whole as u64 | u64::from(kind) << 32 | (filling as u64) << 40;
+        self.out.bytes().extend_from_slice(&word.to_ne_bytes());
+        filling
+    }
+
     #[inline]
     fn put(&mut self, kind: u8, bytes: &[u8]) {
-        let size = HEADER_SIZE + bytes.len().next_multiple_of(8);
-        let filling = size - HEADER_SIZE - bytes.len();
-        let word = size as u64 | u64::from(kind) << 32 | (filling as u64) << 40;
-        self.out.extend_from_slice(&word.to_ne_bytes());
-        self.out.extend_from_slice(bytes);
-        self.out.extend_from_slice(&[0; 8][..filling]);
+        let filling = self.begin(kind, bytes.len());
+        let out = self.out.bytes();
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(&[0; 8][..filling]);
     }
 
     fn open(&mut self, kind: u8, count: usize) {
         self.nested = true;
-        self.out.extend_from_slice(&(u64::from(kind) << 32).to_ne_bytes());
-        self.out.extend_from_slice(&(count as u64).to_ne_bytes());
+        let out = self.out.bytes();
+        out.extend_from_slice(&(u64::from(kind) << 32).to_ne_bytes());
+        out.extend_from_slice(&(count as u64).to_ne_bytes());
     }
 }
 
-impl ReplyWriter for RecordWriter<'_> {
+impl<D: Destination> ReplyWriter for RecordWriter<'_, D> {
     #[inline]
     fn ok(&mut self) {
         self.put(kind::OK, &[]);
@@ -228,6 +283,17 @@ impl ReplyWriter for RecordWriter<'_> {
 
     fn bulk(&mut self, bytes: &[u8]) {
         self.put(kind::BULK, bytes);
+    }
+
+    /// The value's whole words are held, so that pieces of whole words go out; what is behind them is copied.
+    fn value(&mut self, held: Held<Mapping>) {
+        let size = held.bytes().len();
+        let (whole, rest) = (size / 8 * 8, size % 8);
+        let mut last = [0; 8];
+        last[..rest].copy_from_slice(&held.bytes()[whole..]);
+        let filling = self.begin(kind::BULK, size);
+        self.held += self.out.hold(held, whole);
+        self.out.bytes().extend_from_slice(&last[..rest + filling]);
     }
 
     fn array(&mut self, count: usize) {
@@ -331,10 +397,7 @@ mod tests {
     fn request(number: u16, arguments: &[&[u8]]) -> Vec<u8> {
         let head = RequestHead::new(number, arguments).unwrap();
         let mut record = Vec::new();
-        for piece in head.pieces() {
-            record.extend_from_slice(piece);
-            record.resize(record.len().next_multiple_of(8), 0);
-        }
+        head.append_to(&mut record);
         assert_eq!(record.len(), head.size());
         record
     }
@@ -349,6 +412,28 @@ mod tests {
             assert_eq!(command.spec.name, "SET");
             assert!(command.arguments.iter().eq(arguments.iter().copied()));
         }
+    }
+
+    #[test]
+    fn a_large_value_can_be_cut_out_of_its_record() {
+        assert_eq!(super::super::number("SET"), SET);
+        let value = vec![1; limits::LARGE_VALUE_SIZE + 3];
+        let whole = request(SET, &[b"key", &value, b"PX", b"5"]);
+        let head = large_set(u64::from_ne_bytes(whole[..8].try_into().unwrap())).unwrap();
+        let (key_size, value_size) = large_set_sizes(&whole[..head]).unwrap();
+        assert_eq!((key_size, value_size), (3, value.len()));
+        let mut cut = [&whole[..head + 8], &whole[head + 8 + value_size.next_multiple_of(8)..]].concat();
+        assert_eq!(cut_value(&mut cut), cut.len());
+        let mut ranges = Vec::new();
+        let command = decode_request(&cut, &mut ranges).unwrap();
+        assert!(command.arguments.iter().eq([b"key".as_slice(), b"", b"PX", b"5"]));
+        // Small ones, other commands, and values that reach beyond the record are left alone.
+        for other in [request(SET, &[b"key", b"value"]), request(0, &[&value]), request(SET, &[&value])] {
+            assert_eq!(large_set(u64::from_ne_bytes(other[..8].try_into().unwrap())), None);
+        }
+        let mut lie = whole[..head].to_vec();
+        lie[12..16].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert_eq!(large_set_sizes(&lie), None);
     }
 
     #[test]

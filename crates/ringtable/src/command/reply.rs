@@ -6,6 +6,27 @@
 use std::borrow::Cow;
 
 use super::resp::Protocol;
+use crate::shm::segment::Mapping;
+use crate::table::Held;
+
+/// Where a codec writes replies to: bytes, and large values between them.
+pub trait Destination {
+    /// The bytes; what is written goes to their end.
+    fn bytes(&mut self) -> &mut Vec<u8>;
+
+    /// Puts the first `size` bytes of a value to the end. Returns how many of them are not among [`Self::bytes`].
+    fn hold(&mut self, held: Held<Mapping>, size: usize) -> usize {
+        self.bytes().extend_from_slice(&held.bytes()[..size]);
+        0
+    }
+}
+
+impl Destination for Vec<u8> {
+    #[inline]
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        self
+    }
+}
 
 /// What a command needs to answer, whatever the transport.
 ///
@@ -38,6 +59,11 @@ pub trait ReplyWriter {
 
     /// A string of arbitrary bytes.
     fn bulk(&mut self, bytes: &[u8]);
+
+    /// A string of bytes that is sent out of its entry, where it stays until it has gone.
+    fn value(&mut self, held: Held<Mapping>) {
+        self.bulk(held.bytes());
+    }
 
     /// Announces an array: `count` values follow.
     fn array(&mut self, count: usize);

@@ -56,8 +56,10 @@
 
 use std::ops::Range;
 
-use super::reply::{Reply, ReplyWriter};
-use crate::limits::REPLY_DEPTH_MAX;
+use super::reply::{Destination, Reply, ReplyWriter};
+use crate::limits::{KEY_SIZE_MAX, REPLY_DEPTH_MAX};
+use crate::shm::segment::Mapping;
+use crate::table::Held;
 
 /// The longest header: a type byte, a sign, 19 digits, CR and LF.
 pub const HEADER_SIZE_MAX: usize = 1 + 1 + 19 + 2;
@@ -236,6 +238,8 @@ pub struct RequestLimits {
     pub argument_size_max: usize,
     /// The longest inline request in bytes, without its line end.
     pub inline_size_max: usize,
+    /// The smallest value of a `SET` that is offered as [`Parsed::LargeValue`].
+    pub large_value_size: usize,
 }
 
 /// What [`RequestParser::parse`] found.
@@ -246,6 +250,20 @@ pub enum Parsed {
         /// At least this many bytes are still missing; 1 if unknown. It is the peer's claim: use it
         /// to choose how much to read at once, not how much to allocate.
         missing: usize,
+    },
+    /// A `SET` whose large value has not been looked at yet. Said once; the caller has the choice:
+    ///
+    /// - to parse again, and to get the request when all of it is there,
+    /// - or to take the value's `size` bytes out of the input at `start` as they arrive, to call
+    ///   [`RequestParser::leave_out`] once all of them are out, and to get the request with an empty
+    ///   value.
+    LargeValue {
+        /// The size of the key.
+        key_size: usize,
+        /// Where the value begins.
+        start: usize,
+        /// Its size.
+        size: usize,
     },
     /// A request is complete. Without arguments (an empty line, `*0`, `*-1`) there is nothing to
     /// execute or answer.
@@ -267,6 +285,8 @@ pub struct RequestParser {
     position: usize,
     /// Arguments read so far; complete, and shown to the caller, only in state `Start`.
     arguments: Vec<Range<usize>>,
+    /// Bytes of the request that the caller has taken out of the input.
+    left_out: usize,
 }
 
 #[derive(Debug)]
@@ -277,8 +297,9 @@ enum RequestState {
     Inline,
     /// At the `$` of an argument; `remaining` counts it and those after it.
     ArgumentHeader { remaining: usize },
-    /// In the bytes of an argument or its CR LF.
-    ArgumentBody { remaining: usize, size: usize },
+    /// In the bytes of an argument or its CR LF; `offered` if these are known to the caller as a large
+    /// value.
+    ArgumentBody { remaining: usize, size: usize, offered: bool },
     /// Closed for ever.
     Failed(ProtocolError),
 }
@@ -286,7 +307,7 @@ enum RequestState {
 impl RequestParser {
     /// A parser for the requests of one connection.
     pub fn new(limits: RequestLimits) -> Self {
-        Self { limits, state: RequestState::Start, position: 0, arguments: Vec::new() }
+        Self { limits, state: RequestState::Start, position: 0, arguments: Vec::new(), left_out: 0 }
     }
 
     /// Looks for one request at the start of `input`.
@@ -306,7 +327,11 @@ impl RequestParser {
             input.len(),
             self.position
         );
-        let parsed = self.advance(input);
+        let closed = matches!(self.state, RequestState::Failed(_));
+        let mut parsed = self.advance(input);
+        if !closed {
+            parsed = parsed.map_err(|error| self.place(error));
+        }
         if let Err(error) = &parsed {
             self.arguments.clear();
             self.state = RequestState::Failed(error.clone());
@@ -322,12 +347,32 @@ impl RequestParser {
         }
     }
 
+    /// Goes on behind a large value, all of which was taken out of the input.
+    pub fn leave_out(&mut self) {
+        if let RequestState::ArgumentBody { size, offered: true, .. } = &mut self.state {
+            self.left_out = std::mem::take(size);
+        }
+    }
+
+    /// An error's place, as the peer counts, who knows of nothing that was taken out.
+    fn place(&self, error: ProtocolError) -> ProtocolError {
+        match error {
+            ProtocolError::ExpectedBulk { found, position } => {
+                ProtocolError::ExpectedBulk { found, position: position + self.left_out }
+            }
+            ProtocolError::MissingCrlf { found, position } => {
+                ProtocolError::MissingCrlf { found, position: position + self.left_out }
+            }
+            error => error,
+        }
+    }
+
     fn advance(&mut self, input: &[u8]) -> Result<Parsed, ProtocolError> {
         const UNKNOWN: Parsed = Parsed::Incomplete { missing: 1 };
         loop {
             match self.state {
                 RequestState::Start => {
-                    self.position = 0;
+                    (self.position, self.left_out) = (0, 0);
                     self.arguments.clear();
                     self.arguments.shrink_to(ARGUMENTS_RETAINED);
                     match input.first() {
@@ -366,9 +411,13 @@ impl RequestParser {
                     };
                     let size = self.check_size(size)?;
                     self.position = next;
-                    self.state = RequestState::ArgumentBody { remaining, size };
+                    let offered = size >= self.limits.large_value_size && self.is_value_of_set(input);
+                    self.state = RequestState::ArgumentBody { remaining, size, offered };
+                    if offered {
+                        return Ok(Parsed::LargeValue { key_size: self.arguments[1].len(), start: next, size });
+                    }
                 }
-                RequestState::ArgumentBody { remaining, size } => {
+                RequestState::ArgumentBody { remaining, size, .. } => {
                     // Saturated, it is an end that no input reaches.
                     let end = self.position.saturating_add(size);
                     let Some(next) = read_crlf(input, end)? else {
@@ -385,6 +434,14 @@ impl RequestParser {
                 }
                 RequestState::Failed(ref error) => return Err(error.clone()),
             }
+        }
+    }
+
+    /// Whether the argument that comes next is the value of a `SET`, and the key is one that may be.
+    fn is_value_of_set(&self, input: &[u8]) -> bool {
+        match &self.arguments[..] {
+            [name, key] => input[name.clone()].eq_ignore_ascii_case(b"SET") && key.len() <= KEY_SIZE_MAX,
+            _ => false,
         }
     }
 
@@ -505,37 +562,38 @@ pub enum Protocol {
 
 /// Writes replies to the end of a buffer.
 #[derive(Debug)]
-pub struct RespWriter<'a> {
-    out: &'a mut Vec<u8>,
+pub struct RespWriter<'a, D = Vec<u8>> {
+    out: &'a mut D,
     protocol: Protocol,
 }
 
-impl<'a> RespWriter<'a> {
+impl<'a, D: Destination> RespWriter<'a, D> {
     /// A writer that appends to `out` in the given version.
-    pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
+    pub fn new(out: &'a mut D, protocol: Protocol) -> Self {
         Self { out, protocol }
     }
 
     /// Writes a line of text. It must not contain a line end, or the client would take what follows
     /// it for a reply of its own.
     fn line(&mut self, kind: u8, text: &str) {
-        self.out.reserve(text.len() + 3);
-        self.out.push(kind);
-        self.out.extend(text.bytes().map(|byte| match byte {
+        let out = self.out.bytes();
+        out.reserve(text.len() + 3);
+        out.push(kind);
+        out.extend(text.bytes().map(|byte| match byte {
             b'\r' | b'\n' => b' ',
             byte => byte,
         }));
-        self.out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n");
     }
 }
 
-impl ReplyWriter for RespWriter<'_> {
+impl<D: Destination> ReplyWriter for RespWriter<'_, D> {
     fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
     }
 
     fn ok(&mut self) {
-        self.out.extend_from_slice(b"+OK\r\n");
+        self.out.bytes().extend_from_slice(b"+OK\r\n");
     }
 
     fn status(&mut self, text: &str) {
@@ -551,23 +609,23 @@ impl ReplyWriter for RespWriter<'_> {
     }
 
     fn nil(&mut self) {
-        self.out.extend_from_slice(match self.protocol {
+        self.out.bytes().extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
             Protocol::Resp3 => b"_\r\n",
         });
     }
 
     fn integer(&mut self, value: i64) {
-        self.out.push(b':');
+        self.out.bytes().push(b':');
         if value < 0 {
-            self.out.push(b'-');
+            self.out.bytes().push(b'-');
         }
-        push_decimal(self.out, value.unsigned_abs());
-        self.out.extend_from_slice(b"\r\n");
+        push_decimal(self.out.bytes(), value.unsigned_abs());
+        self.out.bytes().extend_from_slice(b"\r\n");
     }
 
     fn boolean(&mut self, value: bool) {
-        self.out.extend_from_slice(match (self.protocol, value) {
+        self.out.bytes().extend_from_slice(match (self.protocol, value) {
             (Protocol::Resp2, false) => b":0\r\n",
             (Protocol::Resp2, true) => b":1\r\n",
             (Protocol::Resp3, false) => b"#f\r\n",
@@ -576,17 +634,24 @@ impl ReplyWriter for RespWriter<'_> {
     }
 
     fn bulk(&mut self, bytes: &[u8]) {
-        push_bulk(self.out, bytes);
+        push_bulk(self.out.bytes(), bytes);
+    }
+
+    fn value(&mut self, held: Held<Mapping>) {
+        let size = held.bytes().len();
+        push_header(self.out.bytes(), b'$', size);
+        self.out.hold(held, size);
+        self.out.bytes().extend_from_slice(b"\r\n");
     }
 
     fn array(&mut self, count: usize) {
-        push_header(self.out, b'*', count);
+        push_header(self.out.bytes(), b'*', count);
     }
 
     fn map(&mut self, pairs: usize) {
         match self.protocol {
-            Protocol::Resp2 => push_header(self.out, b'*', 2 * pairs),
-            Protocol::Resp3 => push_header(self.out, b'%', pairs),
+            Protocol::Resp2 => push_header(self.out.bytes(), b'*', 2 * pairs),
+            Protocol::Resp3 => push_header(self.out.bytes(), b'%', pairs),
         }
     }
 
@@ -1024,7 +1089,7 @@ mod tests {
     use super::*;
 
     const REQUEST_LIMITS: RequestLimits =
-        RequestLimits { arguments_max: 4, argument_size_max: 20, inline_size_max: 32 };
+        RequestLimits { arguments_max: 4, argument_size_max: 20, inline_size_max: 32, large_value_size: usize::MAX };
 
     const REPLY_LIMITS: ReplyLimits = ReplyLimits { elements_max: 10, bulk_size_max: 20, line_size_max: 24 };
 
@@ -1042,18 +1107,37 @@ mod tests {
 
     type Request = Vec<Vec<u8>>;
 
-    /// Plays the server: `pieces` arrive one after the other.
+    /// Plays the server: `pieces` arrive one after the other, and large values are taken out as they do.
     fn read_requests<'a>(limits: RequestLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome<Request> {
         let mut parser = RequestParser::new(limits);
         let mut buffer = Vec::new();
         let mut messages = Vec::new();
+        // What was taken out of the request in hand, and where more of it comes from.
+        let (mut value, mut source): (Option<Vec<u8>>, Option<Range<usize>>) = (None, None);
         for piece in pieces {
             buffer.extend_from_slice(piece);
             loop {
+                if let (Some(value), Some(range)) = (&mut value, &mut source) {
+                    let here = range.start..range.end.min(buffer.len());
+                    range.end -= here.len();
+                    value.extend(buffer.drain(here));
+                    if range.start < range.end {
+                        break;
+                    }
+                    parser.leave_out();
+                    source = None;
+                }
                 match parser.parse(&buffer) {
+                    Ok(Parsed::LargeValue { start, size, .. }) => {
+                        (value, source) = (Some(Vec::new()), Some(start..start + size));
+                    }
                     Ok(Parsed::Complete { size }) => {
                         let arguments = parser.arguments().iter();
-                        messages.push(arguments.map(|range| buffer[range.clone()].to_vec()).collect());
+                        let mut message: Request = arguments.map(|range| buffer[range.clone()].to_vec()).collect();
+                        if let Some(value) = value.take() {
+                            assert!(std::mem::replace(&mut message[2], value).is_empty());
+                        }
+                        messages.push(message);
                         assert!(parser.arguments().iter().all(|range| range.end <= size));
                         buffer.drain(..size);
                     }
@@ -1071,7 +1155,7 @@ mod tests {
                 }
             }
         }
-        Outcome { messages, end: Ok(buffer.len()) }
+        Outcome { messages, end: Ok(buffer.len() + value.map_or(0, |value| value.len())) }
     }
 
     /// Plays the client: `pieces` arrive one after the other.
@@ -1202,7 +1286,8 @@ mod tests {
     fn bytes_once_seen_are_not_looked_at_again() {
         const SIZE: usize = 1 << 20;
         const PIECE_SIZE: usize = 1 << 10;
-        let limits = RequestLimits { arguments_max: 3, argument_size_max: SIZE, inline_size_max: SIZE };
+        let limits =
+            RequestLimits { arguments_max: 3, argument_size_max: SIZE, inline_size_max: SIZE, ..REQUEST_LIMITS };
         let mut stream = Vec::new();
         write_request(&mut stream, &[b"SET", b"key", &vec![b'v'; SIZE]]);
         let mut parser = RequestParser::new(limits);
@@ -1268,6 +1353,7 @@ mod tests {
             arguments_max: usize::MAX,
             argument_size_max: usize::MAX,
             inline_size_max: usize::MAX,
+            large_value_size: usize::MAX,
         });
         let claim = b"*9223372036854775807\r\n$9223372036854775807\r\nx";
         let missing = i64::MAX as usize + 2 - 1;
@@ -1665,20 +1751,25 @@ mod tests {
     #[test]
     fn random_requests_come_back_as_written() {
         let mut random = random();
-        let limits = RequestLimits { arguments_max: 8, argument_size_max: 300, inline_size_max: 0 };
+        let limits = RequestLimits { arguments_max: 8, argument_size_max: 300, inline_size_max: 0, ..REQUEST_LIMITS };
         for round in 0..2_000 {
             let mut stream = Vec::new();
             let mut messages = Vec::new();
             for _ in 0..random.usize(1..5) {
                 let count = random.usize(1..=8);
-                let message: Request = (0..count).map(|_| random_bytes(&mut random, 300)).collect();
+                let mut message: Request = (0..count).map(|_| random_bytes(&mut random, 300)).collect();
+                if random.bool() {
+                    message[0] = b"sEt".to_vec();
+                }
                 let arguments: Vec<&[u8]> = message.iter().map(Vec::as_slice).collect();
                 write_request(&mut stream, &arguments);
                 messages.push(message);
             }
             let expected = Outcome { messages, end: Ok(0) };
             let pieces = random_pieces(&mut random, &stream);
-            assert_eq!(read_requests(limits, pieces), expected, "round {round}");
+            assert_eq!(read_requests(limits, pieces.iter().copied()), expected, "round {round}");
+            let limits = RequestLimits { large_value_size: random.usize(..100), ..limits };
+            assert_eq!(read_requests(limits, pieces), expected, "round {round}: large values taken out");
         }
     }
 
@@ -1710,6 +1801,9 @@ mod tests {
             let whole = read_requests(REQUEST_LIMITS, [&stream[..]]);
             let in_pieces = read_requests(REQUEST_LIMITS, pieces.iter().copied());
             assert_eq!(whole, in_pieces, "round {round}: {shown}");
+            let with_large = RequestLimits { large_value_size: 1, ..REQUEST_LIMITS };
+            let taken_out = read_requests(with_large, pieces.iter().copied());
+            assert_eq!(whole, taken_out, "round {round}: {shown}, the value taken out");
             refused += usize::from(whole.end.is_err());
 
             let whole = read_replies(REPLY_LIMITS, [&stream[..]]);

@@ -24,7 +24,7 @@
 //! Source: L. Lamport, "Proving the correctness of multiprocess programs", 1977; cached positions as in J. Giacomoni
 //! et al., "FastForward for efficient pipeline parallelism", PPoPP 2008, and in Agrona's one-to-one ring.
 
-use crate::sync::{AtomicU64, Ordering, copy_in, copy_out};
+use crate::sync::{AtomicU64, Ordering, copy_in, copy_out, copy_words};
 
 /// The three parts of a ring in shared memory.
 #[derive(Clone, Copy)]
@@ -181,6 +181,19 @@ impl Consumer {
         self.head += size as u64;
     }
 
+    /// Copies the next words to `out`, which is shared memory too, and goes on by that.
+    ///
+    /// # Panics
+    /// If fewer are available.
+    pub fn read_words(&mut self, ring: Ring<'_>, out: &[AtomicU64]) {
+        let size = 8 * out.len();
+        assert!(size as u64 <= self.tail_seen - self.head, "read beyond what is available");
+        let (first, second) = ring.pieces(self.head, size);
+        copy_words(first, &out[..first.len()]);
+        copy_words(second, &out[first.len()..]);
+        self.head += size as u64;
+    }
+
     /// Goes on by `size` bytes (whole words) without looking at them.
     ///
     /// # Panics
@@ -263,7 +276,13 @@ mod tests {
             assert_eq!(consumer.available(memory.ring(), 24), Ok(24));
             assert_eq!(consumer.peek(memory.ring()), u64::from_ne_bytes(bytes[..8].try_into().unwrap()));
             let mut out = [0; 24];
-            consumer.read(memory.ring(), as_uninit(&mut out));
+            if round % 2 == 0 {
+                consumer.read(memory.ring(), as_uninit(&mut out));
+            } else {
+                let words = heap_words(3);
+                consumer.read_words(memory.ring(), &words);
+                copy_out(&words, as_uninit(&mut out));
+            }
             assert_eq!(out[..], bytes);
             consumer.release(memory.ring());
         }

@@ -60,6 +60,27 @@ struct Lag {
     since_ns: u64,
 }
 
+/// How often a worker has begun and ended a round. On lines of its own: each is written to by one worker, in every
+/// round.
+#[derive(Default)]
+#[repr(align(128))]
+struct Round(AtomicU64);
+
+impl Round {
+    /// Begins or ends a round.
+    ///
+    /// Release: pairs with the Acquire in `load`: what this worker did before with what it had in hand has happened.
+    /// Acquire: what it does next is not done before it said so.
+    fn turn(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How far the worker is. Acquire: pairs with the Release in `turn`.
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// What all workers of an exchange share.
 pub(super) struct Exchange {
     mapping: Mapping,
@@ -77,7 +98,7 @@ pub(super) struct Exchange {
     laggard_timeout_ns: u64,
     /// For each worker, odd while it has pieces in hand: a worker that was seen at an even number, or at another one
     /// than before, has none left of those that it had then.
-    rounds: Box<[AtomicU64]>,
+    rounds: Box<[Round]>,
     /// Pieces that belonged to nobody, or to nobody who is served.
     pub dropped: AtomicU64,
     /// How often a slot was stepped over because its owner stood still.
@@ -105,7 +126,7 @@ impl Exchange {
             free: Mutex::new((0..geometry.members as u16).rev().collect()),
             lags: Mutex::new(vec![Lag::default(); geometry.members]),
             laggard_timeout_ns,
-            rounds: (0..workers.count).map(|_| AtomicU64::new(0)).collect(),
+            rounds: (0..workers.count).map(|_| Round::default()).collect(),
             dropped: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
             recovered: AtomicU64::new(0),
@@ -162,10 +183,7 @@ impl Exchange {
             let segment = self.segment.descriptor();
             let passed = [shared.table_read_only.as_fd(), segment.as_fd(), self.bell.as_fd(), listener.as_fd()];
             let message = format!("+RINGS {number} {generation}\r\n");
-            if descriptors::send(&**socket, message.as_bytes(), &passed)? != message.len() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(())
+            descriptors::send_all(&**socket, message.as_bytes(), &passed)
         })();
         if let Err(error) = joined {
             // It was never told its number: nothing of it can be in the rings.
@@ -239,135 +257,21 @@ struct Departed {
     rounds: Option<Vec<u64>>,
 }
 
-/// A worker's place at an exchange.
-pub(super) struct Station {
-    pub exchange: Arc<Exchange>,
-    /// The worker's number among those of the exchange.
-    index: usize,
+/// What a worker has to do besides taking pieces. Apart from the rest of its station, so that members are served while
+/// the exchange is borrowed: the count of its `Arc` is a line that all workers would write to.
+#[derive(Default)]
+struct Agenda {
     /// Members that this worker has to come back to.
     pending: Vec<u16>,
     /// Whether replies wait for room.
     blocked: bool,
     /// Members that were sent something and may have to be rung.
     served: Vec<u16>,
-    departed: Vec<Departed>,
-    /// A claimed slot that keeps us waiting, and since when.
-    claimed: Option<(u64, u64)>,
-    piece: Vec<u8>,
 }
 
-impl Station {
-    pub fn new(exchange: Arc<Exchange>, worker: usize) -> Self {
-        let index = worker - exchange.workers.first;
-        Self {
-            exchange,
-            index,
-            pending: Vec::new(),
-            blocked: false,
-            served: Vec::new(),
-            departed: Vec::new(),
-            claimed: None,
-            piece: Vec::new(),
-        }
-    }
-
-    /// Does what there is to do, up to a worker's share. Returns whether there was anything; `active` counts members
-    /// that had not been active in `window` before.
-    pub fn serve(&mut self, bench: &mut Bench, now_ns: u64, window: u64, active: &mut u64) -> bool {
-        let exchange = Arc::clone(&self.exchange);
-        // Relaxed: read in `bury` to see whether time has passed, behind locks that order what matters.
-        exchange.rounds[self.index].fetch_add(1, Ordering::AcqRel);
-        let mut worked = self.go_on(bench, now_ns);
-        let queue = exchange.view().queue();
-        let mut taken = 0;
-        while !self.blocked && taken < limits::TURN_REQUESTS_MAX {
-            match exchange.consumer.take(queue) {
-                Next::Taken(piece) => {
-                    taken += 1;
-                    self.deliver(piece, bench, now_ns, window, active);
-                }
-                Next::Claimed { position } => {
-                    self.wait_for_claimer(position, now_ns);
-                    break;
-                }
-                Next::Empty => break,
-            }
-        }
-        worked |= taken > 0;
-        exchange.rounds[self.index].fetch_add(1, Ordering::AcqRel);
-        if taken == limits::TURN_REQUESTS_MAX {
-            self.wake_another(bench);
-        }
-        if self.blocked {
-            exchange.look_for_laggards(&bench.shared, now_ns);
-        }
-        self.ring_served(bench);
-        if !self.departed.is_empty() {
-            self.bury(bench);
-        }
-        worked
-    }
-
-    /// Gives members that were left in the middle of something another turn.
-    fn go_on(&mut self, bench: &mut Bench, now_ns: u64) -> bool {
-        let mut pending = std::mem::take(&mut self.pending);
-        if self.blocked && !pending.is_empty() {
-            // Who goes first gets the room, and one with large replies takes all of it.
-            pending.rotate_left(1);
-        }
-        self.blocked = false;
-        let mut worked = false;
-        let exchange = Arc::clone(&self.exchange);
-        for number in pending {
-            if let Some(member) = &mut lock(&exchange.seats[usize::from(number)]).member {
-                worked |= self.turn(member, bench, now_ns);
-            }
-        }
-        worked
-    }
-
-    /// Copies a piece out of its slot, and hands it to who has sent it.
-    fn deliver(&mut self, taken: Taken, bench: &mut Bench, now_ns: u64, window: u64, active: &mut u64) {
-        let exchange = Arc::clone(&self.exchange);
-        let queue = exchange.view().queue();
-        let body = exchange.consumer.body(queue, &taken);
-        // Relaxed: ordered by the Acquire in `take`.
-        let head = RequestHead::unpack(body[0].load(Ordering::Relaxed));
-        let sensible = (1..=exchange.geometry.piece_size()).contains(&head.size);
-        if sensible {
-            self.piece.resize(head.size, 0);
-            copy_out(&body[1..], as_uninit(&mut self.piece));
-        }
-        let number = taken.owner;
-        exchange.consumer.release(queue, taken);
-        let mut seat = exchange.seats.get(usize::from(number)).map(lock);
-        let member = seat.as_mut().and_then(|seat| seat.member.as_mut());
-        // A head that is nonsense may well name another generation.
-        let expected = |member: &&mut Member| member.is_served() && (member.generation == head.generation || !sensible);
-        let Some(member) = member.filter(expected) else {
-            exchange.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        if member.window != window {
-            member.window = window;
-            *active += 1;
-        }
-        let accepted = match sensible {
-            true => member.accept(head, &self.piece, now_ns),
-            false => Err(End::Slot),
-        };
-        match accepted {
-            Ok(()) => drop(self.turn(member, bench, now_ns)),
-            Err(end) => {
-                exchange.dropped.fetch_add(1, Ordering::Relaxed);
-                exchange.retire(member, end, &bench.shared);
-            }
-        }
-    }
-
+impl Agenda {
     /// One turn of a member. Returns whether it got anywhere.
-    fn turn(&mut self, member: &mut Member, bench: &mut Bench, now_ns: u64) -> bool {
-        let exchange = &self.exchange;
+    fn turn(&mut self, exchange: &Exchange, member: &mut Member, bench: &mut Bench, now_ns: u64) -> bool {
         if !member.is_served() {
             return false;
         }
@@ -397,6 +301,116 @@ impl Station {
             }
         }
         turn.sent
+    }
+}
+
+/// A worker's place at an exchange.
+pub(super) struct Station {
+    pub exchange: Arc<Exchange>,
+    /// The worker's number among those of the exchange.
+    index: usize,
+    agenda: Agenda,
+    departed: Vec<Departed>,
+    /// A claimed slot that keeps us waiting, and since when.
+    claimed: Option<(u64, u64)>,
+    piece: Vec<u8>,
+}
+
+impl Station {
+    pub fn new(exchange: Arc<Exchange>, worker: usize) -> Self {
+        let index = worker - exchange.workers.first;
+        Self { exchange, index, agenda: Agenda::default(), departed: Vec::new(), claimed: None, piece: Vec::new() }
+    }
+
+    /// Does what there is to do, up to a worker's share. Returns whether there was anything; `active` counts members
+    /// that had not been active in `window` before.
+    pub fn serve(&mut self, bench: &mut Bench, now_ns: u64, window: u64, active: &mut u64) -> bool {
+        self.exchange.rounds[self.index].turn();
+        let mut worked = self.go_on(bench, now_ns);
+        let mut taken = 0;
+        while !self.agenda.blocked && taken < limits::TURN_REQUESTS_MAX {
+            match self.exchange.consumer.take(self.exchange.view().queue()) {
+                Next::Taken(piece) => {
+                    taken += 1;
+                    self.deliver(piece, bench, now_ns, window, active);
+                }
+                Next::Claimed { position } => {
+                    self.wait_for_claimer(position, now_ns);
+                    break;
+                }
+                Next::Empty => break,
+            }
+        }
+        worked |= taken > 0;
+        self.exchange.rounds[self.index].turn();
+        if taken == limits::TURN_REQUESTS_MAX {
+            self.wake_another(bench);
+        }
+        if self.agenda.blocked {
+            self.exchange.look_for_laggards(&bench.shared, now_ns);
+        }
+        self.ring_served(bench);
+        if !self.departed.is_empty() {
+            self.bury(bench);
+        }
+        worked
+    }
+
+    /// Gives members that were left in the middle of something another turn.
+    fn go_on(&mut self, bench: &mut Bench, now_ns: u64) -> bool {
+        let Self { exchange, agenda, .. } = self;
+        let mut pending = std::mem::take(&mut agenda.pending);
+        if agenda.blocked && !pending.is_empty() {
+            // Who goes first gets the room, and one with large replies takes all of it.
+            pending.rotate_left(1);
+        }
+        agenda.blocked = false;
+        let mut worked = false;
+        for number in pending {
+            if let Some(member) = &mut lock(&exchange.seats[usize::from(number)]).member {
+                worked |= agenda.turn(exchange, member, bench, now_ns);
+            }
+        }
+        worked
+    }
+
+    /// Copies a piece out of its slot, and hands it to who has sent it.
+    fn deliver(&mut self, taken: Taken, bench: &mut Bench, now_ns: u64, window: u64, active: &mut u64) {
+        let Self { exchange, agenda, piece, .. } = self;
+        let queue = exchange.view().queue();
+        let body = exchange.consumer.body(queue, &taken);
+        // Relaxed: ordered by the Acquire in `take`.
+        let head = RequestHead::unpack(body[0].load(Ordering::Relaxed));
+        let sensible = (1..=exchange.geometry.piece_size()).contains(&head.size);
+        if sensible {
+            piece.resize(head.size, 0);
+            copy_out(&body[1..], as_uninit(piece));
+        }
+        let number = taken.owner;
+        exchange.consumer.release(queue, taken);
+        let mut seat = exchange.seats.get(usize::from(number)).map(lock);
+        let member = seat.as_mut().and_then(|seat| seat.member.as_mut());
+        // A head that is nonsense may well name another generation.
+        let expected = |member: &&mut Member| member.is_served() && (member.generation == head.generation || !sensible);
+        let Some(member) = member.filter(expected) else {
+            exchange.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if member.window != window {
+            member.window = window;
+            *active += 1;
+        }
+        let accepted = match sensible {
+            true => member.accept(head, piece, now_ns),
+            false => Err(End::Slot),
+        };
+        match accepted {
+            Ok(()) => drop(agenda.turn(exchange, member, bench, now_ns)),
+            Err(end) => {
+                exchange.dropped.fetch_add(1, Ordering::Relaxed);
+                exchange.retire(member, end, &bench.shared);
+            }
+        }
     }
 
     /// Steps over a slot that is claimed and not published once its owner has had its time.
@@ -431,9 +445,10 @@ impl Station {
 
     /// Wakes members that were sent something and sleep.
     fn ring_served(&mut self, bench: &Bench) {
-        self.served.sort_unstable();
-        self.served.dedup();
-        for number in self.served.drain(..) {
+        let served = &mut self.agenda.served;
+        served.sort_unstable();
+        served.dedup();
+        for number in served.drain(..) {
             if lane::must_ring(self.exchange.view().client_state(number)) {
                 self.exchange.ring(number);
                 bench.statistics().rings.fetch_add(1, Ordering::Relaxed);
@@ -455,9 +470,9 @@ impl Station {
 
     /// Gives the numbers of members that are gone to others, once nothing of them is left anywhere.
     fn bury(&mut self, bench: &Bench) {
-        let exchange = Arc::clone(&self.exchange);
-        let rounds = || exchange.rounds.iter().map(|round| round.load(Ordering::Acquire)).collect::<Vec<_>>();
-        self.departed.retain_mut(|departed| {
+        let Self { exchange, departed, .. } = self;
+        let rounds = || exchange.rounds.iter().map(Round::load).collect::<Vec<_>>();
+        departed.retain_mut(|departed| {
             // Compared as a difference: the tail is a hint that others may have scribbled on.
             if departed.tail.wrapping_sub(exchange.consumer.head()).wrapping_sub(1) < exchange.geometry.slots as u64 {
                 return true;
@@ -484,7 +499,7 @@ impl Station {
     /// Whether there is something to take, or, if nothing may be taken for lack of room, room. A hint.
     #[inline]
     pub fn has_news(&self) -> bool {
-        if self.blocked {
+        if self.agenda.blocked {
             return self.exchange.sender.has_room(self.exchange.view().responses());
         }
         self.exchange.consumer.has_news(self.exchange.view().queue())
@@ -504,8 +519,8 @@ impl Station {
     pub fn announce_sleep(&self) -> bool {
         self.exchange.view().announce_sleep();
         let exchange = &self.exchange;
-        // Acquire: pairs with the Release in `serve`: the slots that a worker had in hand were released before.
-        let is_copying = || exchange.rounds.iter().any(|round| !round.load(Ordering::Acquire).is_multiple_of(2));
+        // A worker at an even number has released the slots that it had in hand.
+        let is_copying = || exchange.rounds.iter().any(|round| !round.load().is_multiple_of(2));
         !self.has_news() && !exchange.consumer.repair(exchange.view().queue(), is_copying)
     }
 
@@ -516,7 +531,7 @@ impl Station {
 
     /// Whether something has to be looked after even if nobody rings.
     pub fn is_restless(&self) -> bool {
-        !self.pending.is_empty()
+        !self.agenda.pending.is_empty()
             || !self.departed.is_empty()
             || self.exchange.consumer.waits_for_claimer(self.exchange.view().queue())
     }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::inflow::Inflow;
+use super::outgoing::Outgoing;
 use super::pins::{Lingering, PinBoard};
 use super::statistics::{End, send_now};
-use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
-use crate::command::Effect;
+use super::worker::{Bench, Turn};
 use crate::command::record;
+use crate::command::{Effect, Streamed};
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
-use crate::ring::spsc::{Consumer, Producer};
+use crate::ring::spsc::{Consumer, PositionError, Producer};
 use crate::ring::wait::State;
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
@@ -23,10 +25,79 @@ use crate::sync::{Memory, as_uninit};
 use crate::table::hints::HintBoardId;
 use crate::table::reclaim::BoardId;
 
-/// A request whose bytes have not all arrived.
+/// A request whose bytes have not all arrived, or one with a large value.
 struct Unfinished {
+    /// Bytes of its record, but those of a value that flows past it.
     size: usize,
+    /// What has come of it.
     bytes: Vec<u8>,
+    stage: Stage,
+}
+
+/// How far an unfinished request has come.
+enum Stage {
+    /// It may be a `SET` with a large value; so many bytes tell.
+    Head(usize),
+    /// It is one: behind so many bytes the value begins, and these are the sizes of key and value.
+    Key { end: usize, key_size: usize, value_size: usize },
+    /// The value flows past.
+    Value(Inflow),
+    /// The rest comes, for a value that has come if there is one.
+    Rest(Option<Streamed>),
+}
+
+impl Unfinished {
+    /// The place for up to `size` more bytes of what is gathered. Memory grows with what has arrived, never with what
+    /// is announced, and all clients' together stay bounded.
+    fn make_room(&mut self, size: usize, shared: &Shared) -> Result<&mut [u8], End> {
+        let end = match self.stage {
+            Stage::Head(end) | Stage::Key { end, .. } => end,
+            Stage::Value(_) | Stage::Rest(_) => self.size,
+        };
+        let start = self.bytes.len();
+        let size = size.min(end - start);
+        let all = shared.statistics.unfinished.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
+        if all > shared.unfinished_max() || self.bytes.try_reserve(size).is_err() {
+            shared.statistics.unfinished.fetch_sub(size as u64, Ordering::Relaxed);
+            return Err(End::Memory);
+        }
+        self.bytes.resize(start + size, 0);
+        Ok(&mut self.bytes[start..])
+    }
+
+    /// Counts what was gathered no more.
+    fn forget_size(&self, shared: &Shared) {
+        shared.statistics.unfinished.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Goes on to the next stage if what this one waits for is here. Returns whether all is.
+    fn advance(&mut self, bench: &mut Bench) -> bool {
+        loop {
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Rest(None)) {
+                Stage::Head(end) if self.bytes.len() == end => match record::large_set_sizes(&self.bytes) {
+                    Some((key_size, value_size)) => {
+                        Stage::Key { end: end + key_size.next_multiple_of(8), key_size, value_size }
+                    }
+                    None => Stage::Rest(None),
+                },
+                Stage::Key { end, key_size, value_size } if self.bytes.len() == end => {
+                    match Inflow::begin(bench, key_size, value_size) {
+                        Some(inflow) => {
+                            self.size = record::cut_value(&mut self.bytes);
+                            Stage::Value(inflow)
+                        }
+                        None => Stage::Rest(None),
+                    }
+                }
+                Stage::Value(inflow) if inflow.missing() == 0 => Stage::Rest(Some(inflow.finish())),
+                stage => {
+                    let is_last = matches!(stage, Stage::Rest(_));
+                    self.stage = stage;
+                    return is_last && self.bytes.len() == self.size;
+                }
+            }
+        }
+    }
 }
 
 pub(super) struct LaneClient {
@@ -45,9 +116,8 @@ pub(super) struct LaneClient {
     unfinished: Option<Unfinished>,
     /// A request that takes several turns, and how far it has come.
     again: Option<(Vec<u8>, u64)>,
-    /// Whole reply records that did not fit the ring yet, from `sent` on.
-    outgoing: Vec<u8>,
-    sent: usize,
+    /// Reply records that did not fit the ring yet.
+    outgoing: Outgoing,
     closing: bool,
 }
 
@@ -61,19 +131,9 @@ impl LaneClient {
             Lane::new(mapping.words()).create(worker);
             let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
             let listener = Listener::new(&response_bell)?;
-            let passed = [
-                shared.table_read_only.as_fd(),
-                segment.descriptor().as_fd().try_clone_to_owned()?.as_fd(),
-                request_bell.as_fd(),
-                listener.as_fd(),
-            ]
-            .map(|fd| fd.try_clone_to_owned());
-            let passed = passed.into_iter().collect::<io::Result<Vec<_>>>()?;
-            let passed: Vec<_> = passed.iter().map(|fd| fd.as_fd()).collect();
-            let message = b"+LANE\r\n";
-            if descriptors::send(&socket, message, &passed)? != message.len() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
+            let lane = segment.descriptor();
+            let passed = [shared.table_read_only.as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
+            descriptors::send_all(&socket, b"+LANE\r\n", &passed)?;
             Ok((mapping, request_bell, response_bell))
         })();
         if let Err(error) = &made {
@@ -93,8 +153,7 @@ impl LaneClient {
             responses: Producer::default(),
             unfinished: None,
             again: None,
-            outgoing: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
             closing: false,
         })
     }
@@ -131,11 +190,13 @@ impl LaneClient {
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
-        let mut worked = self.send_replies()?;
+        // What may go out in this turn.
+        let mut share = limits::TURN_BYTES_MAX;
+        let mut worked = self.send_replies(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
             && bytes < limits::TURN_BYTES_MAX
-            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
+            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
             if let Some((record, progress)) = self.again.take() {
@@ -143,7 +204,7 @@ impl LaneClient {
                 bench.record = record;
                 self.execute(bench, progress)?;
             } else {
-                let (taken, complete) = self.take_request(bench)?;
+                let (taken, complete) = self.take_request(bench, limits::TURN_BYTES_MAX - bytes)?;
                 if taken == 0 {
                     break;
                 }
@@ -159,7 +220,10 @@ impl LaneClient {
             }
         }
         if worked {
-            self.send_replies()?;
+            self.send_replies(&mut share)?;
+            if self.outgoing.has_let_go() {
+                bench.writer.rescan();
+            }
             let lane = Lane::new(self.mapping.words());
             self.responses.publish(lane.responses());
             self.requests.release(lane.requests());
@@ -179,9 +243,9 @@ impl LaneClient {
         asleep
     }
 
-    /// Copies (a part of) the next request into private memory. Returns the bytes taken, and whether `bench.record` now
-    /// holds a complete request.
-    fn take_request(&mut self, bench: &mut Bench) -> Result<(usize, bool), End> {
+    /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken,
+    /// and whether `bench.record` now holds a complete request. A part has at most `share` bytes.
+    fn take_request(&mut self, bench: &mut Bench, share: usize) -> Result<(usize, bool), End> {
         let ring = Lane::new(self.mapping.words()).requests();
         let available = self.requests.available(ring, 8).map_err(|_| End::Position)?;
         if available == 0 {
@@ -192,29 +256,33 @@ impl LaneClient {
             None => {
                 let word = self.requests.peek(ring);
                 let size = record::record_size(word, limits::REQUEST_SIZE_MAX).map_err(|_| End::Record)?;
+                let large = record::large_set(word);
+                let is_there =
+                    |requests: &mut Consumer| Ok(size <= available || requests.available(ring, size)? >= size);
                 // The common case: all of it is there.
-                if size <= available || self.requests.available(ring, size).map_err(|_| End::Position)? >= size {
+                if large.is_none() && is_there(&mut self.requests).map_err(|_: PositionError| End::Position)? {
                     bench.record.resize(size, 0);
                     self.requests.read(ring, as_uninit(&mut bench.record));
                     return Ok((size, true));
                 }
-                self.unfinished.insert(Unfinished { size, bytes: Vec::new() })
+                let stage = large.map_or(Stage::Rest(None), Stage::Head);
+                self.unfinished.insert(Unfinished { size, bytes: Vec::new(), stage })
             }
         };
-        // Memory grows with what has arrived, never with what is announced, and all clients' together stay bounded.
-        let begin = unfinished.bytes.len();
-        let piece = available.min(unfinished.size - begin).min(limits::TURN_BYTES_MAX);
-        let all = bench.shared.statistics.unfinished.fetch_add(piece as u64, Ordering::Relaxed) + piece as u64;
-        if all > bench.shared.unfinished_max() || unfinished.bytes.try_reserve(piece).is_err() {
-            bench.shared.statistics.unfinished.fetch_sub(piece as u64, Ordering::Relaxed);
-            return Err(End::Memory);
+        let mut piece = available.min(share);
+        if let Stage::Value(inflow) = &mut unfinished.stage {
+            piece = piece.min(inflow.missing().next_multiple_of(8));
+            inflow.take_words(&mut self.requests, ring, piece);
+        } else {
+            let place = unfinished.make_room(piece, &bench.shared)?;
+            piece = place.len();
+            self.requests.read(ring, as_uninit(place));
         }
-        unfinished.bytes.resize(begin + piece, 0);
-        self.requests.read(ring, as_uninit(&mut unfinished.bytes[begin..]));
-        let complete = unfinished.bytes.len() == unfinished.size;
+        let complete = unfinished.advance(bench);
         if complete && let Some(finished) = self.unfinished.take() {
-            bench.shared.statistics.unfinished.fetch_sub(finished.size as u64, Ordering::Relaxed);
+            finished.forget_size(&bench.shared);
             bench.record = finished.bytes;
+            bench.streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
         }
         Ok((piece, complete))
     }
@@ -237,25 +305,23 @@ impl LaneClient {
         Ok(())
     }
 
-    /// Moves replies into the ring as far as there is room. Returns whether there were any that went.
-    fn send_replies(&mut self) -> Result<bool, End> {
-        let left = self.outgoing.len() - self.sent;
-        if left == 0 {
-            return Ok(false);
-        }
+    /// Moves replies into the ring as far as there is room, and at most `share` bytes. Returns whether any went.
+    fn send_replies(&mut self, share: &mut usize) -> Result<bool, End> {
+        let before = *share;
         let ring = Lane::new(self.mapping.words()).responses();
-        let room = self.responses.room(ring, left).map_err(|_| End::Position)?;
-        let piece = room.min(left);
-        self.responses.write(ring, &self.outgoing[self.sent..self.sent + piece]);
-        self.sent += piece;
-        if self.sent == self.outgoing.len() {
-            self.sent = 0;
-            self.outgoing.clear();
-            if self.outgoing.capacity() > BUFFER_KEPT_MAX {
-                self.outgoing = Vec::new();
+        // Pieces are whole words, see `RecordWriter`.
+        while *share > 0 && !self.outgoing.is_empty() {
+            let next = self.outgoing.next();
+            let wanted = next.len().min(*share);
+            let piece = self.responses.room(ring, wanted).map_err(|_| End::Position)?.min(wanted);
+            if piece == 0 {
+                break;
             }
+            self.responses.write(ring, &next[..piece]);
+            self.outgoing.advance(piece);
+            *share -= piece;
         }
-        Ok(piece > 0)
+        Ok(*share < before)
     }
 
     /// Whether the client lives.
@@ -270,7 +336,6 @@ impl LaneClient {
         let mut bytes = 0;
         while bytes < limits::LANE_RING_SIZE {
             self.outgoing.clear();
-            self.sent = 0;
             if let Some((record, progress)) = self.again.take() {
                 bench.record = record;
                 if self.execute(bench, progress).is_err() {
@@ -278,7 +343,7 @@ impl LaneClient {
                 }
                 continue;
             }
-            match self.take_request(bench) {
+            match self.take_request(bench, limits::TURN_BYTES_MAX) {
                 Ok((taken, complete)) if taken > 0 => {
                     bytes += taken;
                     if complete && self.execute(bench, 0).is_err() {
@@ -296,7 +361,7 @@ impl LaneClient {
             hints.unregister(id);
         }
         if let Some(unfinished) = self.unfinished.take() {
-            shared.statistics.unfinished.fetch_sub(unfinished.bytes.len() as u64, Ordering::Relaxed);
+            unfinished.forget_size(shared);
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Shared;
+use super::outgoing::Outgoing;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench};
 use crate::command::Effect;
@@ -58,9 +59,8 @@ pub(super) struct Member {
     again: Option<(Vec<u8>, u64)>,
     /// Whether the last turn has ended before all that was complete was executed.
     unfinished: bool,
-    /// Reply records that were not sent yet, from `sent` on.
-    outgoing: Vec<u8>,
-    sent: usize,
+    /// Reply records that were not sent yet.
+    outgoing: Outgoing,
     /// Bytes of it that count as unfinished requests.
     counted: usize,
     /// Why it gets nothing any more; it is gone only when its socket is closed.
@@ -84,8 +84,7 @@ impl Member {
             parsed: 0,
             again: None,
             unfinished: false,
-            outgoing: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
             counted: 0,
             ended: None,
             gone: false,
@@ -143,10 +142,7 @@ impl Member {
     pub fn turn(&mut self, bench: &mut Bench, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
         let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
         let (mut requests, mut hungry) = (0, false);
-        while !hungry
-            && requests < limits::TURN_REQUESTS_MAX
-            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
-        {
+        while requests < limits::TURN_REQUESTS_MAX && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
             if let Some((record, progress)) = self.again.take() {
                 let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
                 if executed.effect == Effect::Again {
@@ -160,7 +156,7 @@ impl Member {
             let size = size.map(|word| record::record_size(word, limits::REQUEST_SIZE_MAX)).transpose();
             let Some(record) = size.map_err(|_| End::Record)?.and_then(|size| rest.get(..size)) else {
                 hungry = true;
-                continue;
+                break;
             };
             requests += 1;
             let executed = bench.execute_record(record, &mut self.outgoing, 0)?;
@@ -175,6 +171,9 @@ impl Member {
             }
         }
         turn.sent |= self.send(sender, ring);
+        if self.outgoing.has_let_go() {
+            bench.writer.rescan();
+        }
         turn.blocked = !self.outgoing.is_empty() || self.early.len() >= EARLY_MAX;
         self.unfinished = !hungry;
         turn.more = !hungry || !self.early.is_empty();
@@ -213,12 +212,12 @@ impl Member {
     /// Cuts replies into pieces and sends them as far as there is room. Returns whether any went.
     fn send(&mut self, sender: &Sender, ring: Broadcast<'_>) -> bool {
         if self.gone {
-            self.sent = self.outgoing.len();
+            self.outgoing.clear();
         }
-        let before = self.sent;
-        while self.sent < self.outgoing.len() {
+        let mut went = false;
+        while !self.outgoing.is_empty() {
             let Some(place) = sender.try_claim(ring) else { break };
-            let rest = &self.outgoing[self.sent..];
+            let rest = self.outgoing.next();
             let mut size = 0;
             sender.publish(ring, place, |body| {
                 size = rest.len().min(8 * (body.len() - 1));
@@ -227,15 +226,8 @@ impl Member {
                 body[0].store(head.pack(), Ordering::Relaxed);
                 copy_in(&rest[..size], &body[1..]);
             });
-            self.sent += size;
-        }
-        let went = self.sent > before && !self.gone;
-        if self.sent == self.outgoing.len() {
-            self.sent = 0;
-            self.outgoing.clear();
-            if self.outgoing.capacity() > BUFFER_KEPT_MAX {
-                self.outgoing = Vec::new();
-            }
+            self.outgoing.advance(size);
+            went = true;
         }
         went
     }
@@ -267,7 +259,7 @@ impl Member {
         self.count(0, shared);
         self.early.clear();
         (self.incoming, self.parsed) = (Vec::new(), 0);
-        (self.outgoing, self.sent) = (Vec::new(), 0);
+        self.outgoing = Outgoing::default();
         self.again = None;
         self.unfinished = false;
     }

@@ -4,6 +4,8 @@
 //! - [`worker`]: one thread, one event loop,
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`inflow`]: the large value of a request while it arrives,
+//! - [`outgoing`]: replies that wait for room on their way to it,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`pins`]: clients that keep entries in place for their views,
 //! - [`watch_client`]: a connection that is told of changes,
@@ -31,12 +33,16 @@
 
 mod exchange;
 mod housekeeping;
+mod inflow;
 mod lane_client;
 mod listener;
 mod member;
+mod outgoing;
 mod pins;
 mod socket_client;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod topology;
 pub mod wake;
 mod watch_client;
@@ -207,6 +213,12 @@ impl Shared {
     /// the largest request, is of no use.
     fn unfinished_max(&self) -> u64 {
         self.max_memory.max(2 * limits::REQUEST_SIZE_MAX as u64)
+    }
+
+    /// Whether a request that needs so many bytes in the table may be gathered although there is no room for it yet.
+    fn may_gather(&self, size: usize) -> bool {
+        let all = self.statistics.unfinished.load(Ordering::Relaxed) + size as u64;
+        size as u64 <= self.max_memory && all <= self.unfinished_max()
     }
 
     /// Makes all threads end.

@@ -1,21 +1,29 @@
 //! A client that speaks RESP over its socket, as any Redis client does: a unix socket, or a TCP connection.
 
-use rustix::event::epoll::EventFlags;
-use rustix::net::{RecvFlags, SendFlags};
+use std::io::IoSlice;
 
-use super::Topology;
+use rustix::event::epoll::EventFlags;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+
+use super::inflow::Inflow;
+use super::outgoing::Outgoing;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
+use super::{Shared, Topology};
 use crate::command::arguments::Arguments;
 use crate::command::connection::NO_PINS;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
-use crate::command::{self, COMMANDS, Command, Effect};
+use crate::command::{self, COMMANDS, Command, Effect, Streamed};
 use crate::limits;
 use crate::shm::fork::Descriptor;
+use crate::sync::Ordering;
 
 /// Most bytes received by one system call.
 const RECEIVE_SIZE: usize = 64 << 10;
+
+/// Most pieces of replies sent by one system call.
+const PIECES_MAX: usize = 8;
 
 pub(super) struct SocketClient {
     socket: Option<Descriptor>,
@@ -28,14 +36,19 @@ pub(super) struct SocketClient {
     /// Requests as they arrive, from `parsed` on.
     incoming: Vec<u8>,
     parsed: usize,
+    /// Bytes of it that count as unfinished requests: all, if they are many.
+    counted: usize,
     /// Whether the parser has seen all that has arrived and wants more.
     hungry: bool,
     /// Bytes of the request that the parser has completed last.
     request_size: usize,
+    /// A large value that flows past the rest of its request, and where it would stand in it.
+    inflow: Option<(Inflow, usize)>,
+    /// The same once all of it has come.
+    streamed: Option<Streamed>,
     /// How far the request has come that the parser has completed and that takes several turns.
     progress: Option<u64>,
-    outgoing: Vec<u8>,
-    sent: usize,
+    outgoing: Outgoing,
     protocol: Protocol,
     closing: bool,
     reason: End,
@@ -52,14 +65,17 @@ impl SocketClient {
                 arguments_max: limits::ARGUMENTS_MAX,
                 argument_size_max: limits::VALUE_SIZE_MAX,
                 inline_size_max: limits::INLINE_SIZE_MAX,
+                large_value_size: limits::LARGE_VALUE_SIZE,
             }),
             incoming: Vec::new(),
             parsed: 0,
+            counted: 0,
             hungry: true,
             request_size: 0,
+            inflow: None,
+            streamed: None,
             progress: None,
-            outgoing: Vec::new(),
-            sent: 0,
+            outgoing: Outgoing::default(),
             protocol: Protocol::Resp2,
             closing: false,
             reason: End::Quit,
@@ -79,11 +95,13 @@ impl SocketClient {
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
-        let mut worked = self.send()?;
+        // What may go out in this turn.
+        let mut share = limits::TURN_BYTES_MAX;
+        let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
             && bytes < limits::TURN_BYTES_MAX
-            && self.outgoing.len() - self.sent < limits::REPLY_BACKLOG_MAX
+            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
             if let Some(progress) = self.progress.take() {
@@ -95,12 +113,15 @@ impl SocketClient {
                 continue;
             }
             if self.hungry {
-                let received = self.receive()?;
+                let received = self.receive(&bench.shared)?;
                 if received == 0 {
                     break;
                 }
                 worked = true;
                 bytes += received;
+            }
+            if !self.let_value_flow() {
+                continue;
             }
             match self.parser.parse(&self.incoming[self.parsed..]) {
                 Ok(Parsed::Incomplete { .. }) => {
@@ -108,6 +129,9 @@ impl SocketClient {
                     if requests > 0 {
                         break; // replies first: the next receive is for the next turn
                     }
+                }
+                Ok(Parsed::LargeValue { key_size, start, size }) => {
+                    self.inflow = Inflow::begin(bench, key_size, size).map(|inflow| (inflow, start));
                 }
                 Ok(Parsed::Complete { size }) => {
                     worked = true;
@@ -131,7 +155,10 @@ impl SocketClient {
                 }
             }
         }
-        worked |= self.send()?;
+        worked |= self.send(&mut share)?;
+        if self.outgoing.has_let_go() {
+            bench.writer.rescan();
+        }
         if self.closing && self.outgoing.is_empty() {
             return Err(self.reason);
         }
@@ -153,7 +180,7 @@ impl SocketClient {
         }
     }
 
-    fn writer(&mut self) -> RespWriter<'_> {
+    fn writer(&mut self) -> RespWriter<'_, Outgoing> {
         RespWriter::new(&mut self.outgoing, self.protocol)
     }
 
@@ -167,6 +194,7 @@ impl SocketClient {
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
         let effect = match command::find(&bytes[name.clone()]) {
             Some(number) => {
+                bench.streamed = self.streamed.take();
                 let command =
                     Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
                 let executed = bench.execute(command, &mut writer, self.protocol, progress);
@@ -195,11 +223,28 @@ impl SocketClient {
         effect
     }
 
+    /// Takes what has come of a large value out of the request. Returns whether there is anything for the parser.
+    fn let_value_flow(&mut self) -> bool {
+        let Some((inflow, start)) = &mut self.inflow else { return true };
+        let start = self.parsed + *start;
+        let end = self.incoming.len().min(start + inflow.missing());
+        inflow.take(&self.incoming[start..end]);
+        self.incoming.drain(start..end);
+        let complete = inflow.missing() == 0;
+        if complete {
+            self.parser.leave_out();
+            self.streamed = self.inflow.take().map(|(inflow, _)| inflow.finish());
+        }
+        self.hungry = !complete;
+        complete
+    }
+
     /// Receives more. Returns how many bytes came.
-    fn receive(&mut self) -> Result<usize, End> {
+    fn receive(&mut self, shared: &Shared) -> Result<usize, End> {
         if !self.readable {
             return Ok(0);
         }
+        self.count(self.incoming.len() - self.parsed, shared)?;
         let Some(socket) = &self.socket else { return Ok(0) };
         // What has been parsed makes room for what comes.
         self.incoming.drain(..self.parsed);
@@ -230,22 +275,50 @@ impl SocketClient {
         }
     }
 
-    /// Sends replies as far as the socket takes them. Returns whether any went.
-    fn send(&mut self) -> Result<bool, End> {
-        if self.outgoing.is_empty() || !self.writable {
+    /// Keeps account of large requests that are gathered; all clients' together stay bounded.
+    fn count(&mut self, held: usize, shared: &Shared) -> Result<(), End> {
+        let held = if held > BUFFER_KEPT_MAX { held } else { 0 };
+        if held == self.counted {
+            return Ok(());
+        }
+        // Relaxed: a figure, and a limit that need not be exact.
+        let unfinished = &shared.statistics.unfinished;
+        let before = unfinished.fetch_add((held as u64).wrapping_sub(self.counted as u64), Ordering::Relaxed);
+        let more = held.saturating_sub(self.counted) as u64;
+        self.counted = held;
+        if more > 0 && before + more > shared.unfinished_max() { Err(End::Memory) } else { Ok(()) }
+    }
+
+    /// Forgets a request that will never be complete.
+    pub fn drop_unfinished(&mut self, shared: &Shared) {
+        self.inflow = None;
+        let _ = self.count(0, shared);
+    }
+
+    /// Sends replies as far as the socket takes them, and at most `share` bytes. Returns whether any went.
+    fn send(&mut self, share: &mut usize) -> Result<bool, End> {
+        if self.outgoing.is_empty() || !self.writable || *share == 0 {
             return Ok(false);
         }
         let Some(socket) = &self.socket else { return Ok(false) };
-        match rustix::net::send(socket, &self.outgoing[self.sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = if self.outgoing.is_in_pieces() {
+            let mut left = *share;
+            let pieces = self.outgoing.pieces().map_while(|piece| {
+                let size = piece.len().min(left);
+                left -= size;
+                (size > 0).then(|| IoSlice::new(&piece[..size]))
+            });
+            let pieces: Vec<_> = pieces.take(PIECES_MAX).collect();
+            rustix::net::sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags)
+        } else {
+            let next = self.outgoing.next();
+            rustix::net::send(socket, &next[..next.len().min(*share)], flags)
+        };
+        match sent {
             Ok(size) => {
-                self.sent += size;
-                if self.sent == self.outgoing.len() {
-                    self.sent = 0;
-                    self.outgoing.clear();
-                    if self.outgoing.capacity() > BUFFER_KEPT_MAX {
-                        self.outgoing = Vec::new();
-                    }
-                }
+                self.outgoing.advance(size);
+                *share -= size;
                 Ok(size > 0)
             }
             Err(rustix::io::Errno::AGAIN) => {

@@ -167,6 +167,7 @@ impl Host for Shared {
             ("max_memory", self.max_memory),
             ("memory_resident", resident),
             ("memory_free", self.table.free_bytes()),
+            ("memory_drafts", self.table.draft_bytes()),
             ("memory_allocated", usage.allocated),
             ("memory_buckets", buckets * 64),
             ("memory_wasted", resident.saturating_sub(usage.allocated + buckets * 64)),

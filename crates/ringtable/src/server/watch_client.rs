@@ -81,9 +81,7 @@ impl WatchClient {
         let message = format!("+WATCH {} {}\r\n", start.position, start.sequence);
         let segment = segment.descriptor();
         let passed = [shared.table_read_only.as_fd(), segment.as_fd(), listener.as_fd()];
-        if descriptors::send(&client.socket, message.as_bytes(), &passed)? != message.len() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+        descriptors::send_all(&client.socket, message.as_bytes(), &passed)?;
         Ok(client)
     }
 

@@ -31,6 +31,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::exchange::Station;
 use super::housekeeping;
 use super::lane_client::{LaneClient, check_silent};
+use super::outgoing::Outgoing;
 use super::pins::{self, Lingering};
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
@@ -40,7 +41,7 @@ use crate::command::connection::NO_PINS;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
-use crate::command::{self, Command, Context, Effect};
+use crate::command::{self, Command, Context, Effect, Streamed};
 use crate::ring::wait::{Pauses, State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::{Doorbell, timespec};
@@ -140,6 +141,8 @@ pub(super) struct Bench {
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
     ranges: Vec<Range<usize>>,
+    /// The value of the request in hand, if it was not gathered with it.
+    pub streamed: Option<Streamed>,
     /// Writes done in this turn.
     writes: u64,
     requests: u64,
@@ -170,6 +173,7 @@ impl Bench {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
+            streamed: self.streamed.take(),
             reply,
             host: &*self.shared,
             protocol,
@@ -181,7 +185,7 @@ impl Bench {
     }
 
     /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one.
-    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Vec<u8>, progress: u64) -> Result<Executed, End> {
+    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, progress: u64) -> Result<Executed, End> {
         let mut ranges = std::mem::take(&mut self.ranges);
         let executed = record::decode_request(record, &mut ranges).map_err(|_| End::Record).map(|command| {
             let mut writer = RecordWriter::new(outgoing);
@@ -199,6 +203,7 @@ impl Bench {
             executed
         });
         self.ranges = ranges;
+        self.streamed = None;
         executed
     }
 
@@ -338,6 +343,7 @@ impl Worker {
                 pairs: Pairs::default(),
                 record: Vec::new(),
                 ranges: Vec::new(),
+                streamed: None,
                 writes: 0,
                 requests: 0,
                 turn_started_ns: 0,
@@ -761,10 +767,14 @@ impl Worker {
             }
         } else {
             shared.statistics.count_end(end);
-            if let Connection::Watch(watch) = &client.connection {
-                watch.say_goodbye(end);
+            match client.connection {
+                Connection::Socket(mut socket) => socket.drop_unfinished(&shared),
+                Connection::Watch(watch) => watch.say_goodbye(end),
+                _ => {}
             }
         }
+        // Replies that have not gone held their values.
+        self.bench.writer.rescan();
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);
         shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);

@@ -27,6 +27,14 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
     Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?)
 }
 
+/// The same for a message that has to go as a whole.
+///
+/// # Errors
+/// `WouldBlock` if the socket's buffer has no room for all of it; any error of the socket.
+pub fn send_all(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if send(socket, message, descriptors)? == message.len() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+}
+
 /// Receives bytes, and adds descriptors that came with them to `descriptors` (close-on-exec).
 ///
 /// Returns the number of bytes, 0 at the end of the stream. Waits unless the socket is non-blocking.

@@ -237,6 +237,12 @@ impl<M: Memory> Table<M> {
         self.eviction
     }
 
+    /// Bytes reserved for values that are still arriving.
+    pub fn draft_bytes(&self) -> u64 {
+        // Relaxed: a figure for people.
+        self.drafts.load(Ordering::Relaxed)
+    }
+
     /// Who watches, and what they are told.
     pub fn events(&self) -> &Broadcast {
         &self.events

@@ -1,0 +1,185 @@
+//! Replies that wait for room on their way to a client.
+
+use std::collections::VecDeque;
+
+use super::worker::BUFFER_KEPT_MAX;
+use crate::command::reply::Destination;
+use crate::shm::segment::Mapping;
+use crate::table::Held;
+
+/// Replies in the order in which they go out: bytes, and between them large values, which stay in their entries.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    /// What was written, of which everything before `sent` has gone.
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Values that have not gone, the first one perhaps in part.
+    values: VecDeque<Value>,
+    /// Bytes of theirs that have not gone.
+    held: usize,
+    /// Whether a value has gone since this was last asked.
+    let_go: bool,
+}
+
+/// A value between what stands before and after byte `at`.
+struct Value {
+    at: usize,
+    held: Held<Mapping>,
+    sent: usize,
+    size: usize,
+}
+
+impl Value {
+    fn rest(&self) -> &[u8] {
+        &self.held.bytes()[self.sent..self.size]
+    }
+}
+
+impl Destination for Outgoing {
+    #[inline]
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    fn hold(&mut self, held: Held<Mapping>, size: usize) -> usize {
+        self.held += size;
+        self.values.push_back(Value { at: self.bytes.len(), held, sent: 0, size });
+        size
+    }
+}
+
+impl Outgoing {
+    /// Bytes that have not gone.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent + self.held
+    }
+
+    /// Whether all of it has gone.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether what goes next is more than one piece.
+    pub fn is_in_pieces(&self) -> bool {
+        !self.values.is_empty()
+    }
+
+    /// What goes next, as far as it lies in one piece. Empty if there is nothing.
+    #[inline]
+    pub fn next(&self) -> &[u8] {
+        match self.values.front() {
+            None => &self.bytes[self.sent..],
+            Some(value) if self.sent < value.at => &self.bytes[self.sent..value.at],
+            Some(value) => value.rest(),
+        }
+    }
+
+    /// All pieces of what goes next, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut at = self.sent;
+        let values = self.values.iter().flat_map(move |value| {
+            let before = &self.bytes[at..value.at];
+            at = value.at;
+            [before, value.rest()]
+        });
+        let behind = self.values.back().map_or(self.sent, |value| value.at);
+        values.chain([&self.bytes[behind..]]).filter(|piece| !piece.is_empty())
+    }
+
+    /// Takes note that so many bytes, of one piece or several, have gone.
+    #[inline]
+    pub fn advance(&mut self, size: usize) {
+        if self.values.is_empty() {
+            self.sent += size;
+        } else {
+            self.advance_in_pieces(size);
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    fn advance_in_pieces(&mut self, mut size: usize) {
+        while let Some(value) = self.values.front_mut() {
+            let before = size.min(value.at - self.sent);
+            self.sent += before;
+            size -= before;
+            let of_value = size.min(value.size - value.sent);
+            value.sent += of_value;
+            self.held -= of_value;
+            size -= of_value;
+            if self.sent < value.at || value.sent < value.size {
+                return;
+            }
+            self.values.pop_front();
+            self.let_go = true;
+        }
+        self.sent += size;
+    }
+
+    /// Whether the entry of a value is needed no more, so that there may be memory to take back. Says so once.
+    #[inline]
+    pub fn has_let_go(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
+    }
+
+    /// Drops all of it.
+    pub fn clear(&mut self) {
+        (self.sent, self.held) = (0, 0);
+        self.values.clear();
+        self.bytes.clear();
+        if self.bytes.capacity() > BUFFER_KEPT_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::segment::Segment;
+    use crate::sync::Arc;
+    use crate::table::writer::Table;
+    use crate::table::{Eviction, Guard, Options, Writer};
+
+    fn writer() -> Writer<Mapping> {
+        let segment = Segment::create("ringtable-test", 8 << 20).unwrap();
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        Writer::new(Arc::new(Table::create(segment.map_writable().unwrap(), &options).unwrap()))
+    }
+
+    #[test]
+    fn bytes_and_values_go_out_in_order_however_they_are_cut() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut writer = writer();
+        for _ in 0..200 {
+            let (mut outgoing, mut expected, mut gone) = (Outgoing::default(), Vec::new(), Vec::new());
+            for _ in 0..random.usize(1..6) {
+                let bytes: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
+                expected.extend_from_slice(&bytes);
+                if random.bool() {
+                    writer.put(b"key", &bytes, None, Guard::Always, || 0).unwrap();
+                    let size = random.usize(0..=bytes.len());
+                    outgoing.hold(writer.hold(b"key", || 0).unwrap(), size);
+                    outgoing.bytes().extend_from_slice(&bytes[size..]);
+                } else {
+                    outgoing.bytes().extend_from_slice(&bytes);
+                }
+            }
+            while gone.len() < expected.len() {
+                assert_eq!(outgoing.len(), expected.len() - gone.len());
+                assert_eq!(outgoing.pieces().collect::<Vec<_>>().concat(), expected[gone.len()..]);
+                let next = if random.bool() { outgoing.next() } else { &expected[gone.len()..] };
+                let size = random.usize(0..=next.len());
+                gone.extend_from_slice(&next[..size]);
+                outgoing.advance(size);
+            }
+            assert!(outgoing.is_empty() && gone == expected);
+            assert_eq!(writer.table().reclaimer().holds(), 0);
+        }
+    }
+}

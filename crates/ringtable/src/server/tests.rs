@@ -1,0 +1,204 @@
+//! Requests with large values, cut at random places, over a lane and over a socket: their replies are, byte for byte,
+//! those of the same requests executed one by one and as a whole.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::{Options, Server};
+use crate::command::arguments::Arguments;
+use crate::command::record::{RecordWriter, RequestHead};
+use crate::command::reply::ReplyWriter;
+use crate::command::resp::{self, Protocol, RespWriter};
+use crate::command::{self, COMMANDS, Command, Context, Effect, Host};
+use crate::ring::lane::{LANE_VERSION, Lane};
+use crate::ring::spsc::{Consumer, Producer};
+use crate::shm::descriptors;
+use crate::shm::doorbell::Doorbell;
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::{Arc, Memory, as_uninit};
+use crate::table::reader::Buffer;
+use crate::table::writer::Table;
+use crate::table::{self, Eviction, Pairs, Writer};
+
+/// Reached only when something is broken.
+const DEADLINE: Duration = Duration::from_secs(30);
+const MEMORY: u64 = 64 << 20;
+type Request = Vec<Vec<u8>>;
+
+/// Executes requests one by one and as a whole: what those that flow in pieces are compared with.
+struct Reference {
+    writer: Writer<Mapping>,
+    scratch: Buffer,
+    pairs: Pairs,
+}
+
+/// There is no server around the reference.
+struct Nobody;
+
+impl Host for Nobody {
+    fn figures(&self) -> Vec<(String, i64)> {
+        Vec::new()
+    }
+
+    fn give_memory_back(&self) -> bool {
+        false
+    }
+}
+
+impl Reference {
+    fn new() -> Self {
+        let segment = Segment::create("ringtable-test", MEMORY as usize).unwrap();
+        let options = table::Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let table = Table::create(segment.map_writable().unwrap(), &options).unwrap();
+        Self { writer: Writer::new(Arc::new(table)), scratch: Buffer::default(), pairs: Pairs::default() }
+    }
+
+    fn execute(&mut self, request: &Request, reply: &mut dyn ReplyWriter, protocol: Protocol) {
+        let bytes = request.concat();
+        let mut at = 0;
+        let ranges: Vec<_> = request
+            .iter()
+            .map(|argument| {
+                at += argument.len();
+                at - argument.len()..at
+            })
+            .collect();
+        let number = command::find(&request[0]).unwrap();
+        let arguments = Arguments::new(&bytes, &ranges[1..]);
+        let mut context = Context {
+            writer: &mut self.writer,
+            scratch: &mut self.scratch,
+            pairs: &mut self.pairs,
+            streamed: None,
+            reply,
+            host: &Nobody,
+            protocol,
+            progress: 0,
+            effect: Effect::None,
+        };
+        command::execute(&mut context, Command { spec: &COMMANDS[usize::from(number)], arguments });
+    }
+}
+
+fn random_requests(random: &mut fastrand::Rng) -> Vec<Request> {
+    let options: [&[&[u8]]; 9] =
+        [&[], &[], &[], &[b"NX"], &[b"XX", b"EX", b"100"], &[b"PX", b"0"], &[b"PX"], &[b"?"], &[b"NX", b"XX"]];
+    let sizes = [0, 1, 100, 65_535, 65_536, 65_537, 65_543, 131_000, 131_072, 200_001, 300_000];
+    (0..40)
+        .map(|_| {
+            let key = vec![b'k'; [0, 1, 8, 300][random.usize(..4)]];
+            match random.u8(..4) {
+                0 => vec![b"GET".to_vec(), key],
+                1 if random.bool() => vec![b"DEL".to_vec(), key],
+                _ => {
+                    let first = random.u8(..);
+                    let size = sizes[random.usize(..sizes.len())];
+                    let value = (0..size).map(|index| first.wrapping_add((index % 251) as u8)).collect();
+                    let options = options[random.usize(..options.len())].iter().map(|option| option.to_vec());
+                    [b"SET".to_vec(), key, value].into_iter().chain(options).collect()
+                }
+            }
+        })
+        .collect()
+}
+
+/// The size of the next piece that goes.
+fn random_size(random: &mut fastrand::Rng) -> usize {
+    let max = [8, 64, 3_000, 70_000][random.usize(..4)];
+    random.usize(1..=max)
+}
+
+fn start(name: &str) -> (Server, UnixStream) {
+    let path = std::env::temp_dir().join(format!("ringtable-{name}-{}.sock", std::process::id()));
+    let address = path.to_str().unwrap().to_owned();
+    let options = Options { address, workers: 1, max_memory: MEMORY, spin_ns: Some(0), ..Options::default() };
+    let server = Server::start(&options).unwrap();
+    let socket = UnixStream::connect(&path).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    (server, socket)
+}
+
+#[test]
+fn over_a_socket_requests_cut_at_random_come_to_the_same_as_whole_ones() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut reference = Reference::new();
+    let (_server, mut socket) = start("cut-socket");
+    let mut sender = socket.try_clone().unwrap();
+    for _ in 0..20 {
+        let (mut stream, mut expected) = (Vec::new(), Vec::new());
+        for request in random_requests(&mut random) {
+            let arguments: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
+            resp::write_request(&mut stream, &arguments);
+            let mut writer = RespWriter::new(&mut expected, Protocol::Resp2);
+            reference.execute(&request, &mut writer, Protocol::Resp2);
+        }
+        let mut replies = vec![0; expected.len()];
+        std::thread::scope(|scope| {
+            let (mut random, stream, sender) = (random.fork(), &stream, &mut sender);
+            scope.spawn(move || {
+                let mut rest = &stream[..];
+                while !rest.is_empty() {
+                    let (piece, left) = rest.split_at(random_size(&mut random).min(rest.len()));
+                    sender.write_all(piece).unwrap();
+                    rest = left;
+                }
+            });
+            socket.read_exact(&mut replies).unwrap();
+        });
+        assert!(replies == expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn over_a_lane_requests_cut_at_random_come_to_the_same_as_whole_ones() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut reference = Reference::new();
+    let (_server, mut socket) = start("cut-lane");
+    let mut request = Vec::new();
+    let versions = [LANE_VERSION.to_string(), format!("{:016x}", *command::FINGERPRINT)];
+    resp::write_request(&mut request, &[b"RING.LANE", versions[0].as_bytes(), versions[1].as_bytes()]);
+    socket.write_all(&request).unwrap();
+    let (mut status, mut passed) = ([0; 64], Vec::new());
+    assert_eq!(descriptors::receive(socket.as_fd(), &mut status, &mut passed).unwrap(), 7);
+    let bell = Doorbell::from_foreign(passed.remove(2));
+    let mapping = Segment::from_foreign(passed.remove(1)).unwrap().map_writable().unwrap();
+    let lane = Lane::new(mapping.words());
+    let (mut requests, mut responses) = (Producer::default(), Consumer::default());
+    for _ in 0..20 {
+        let (mut stream, mut expected, mut replies) = (Vec::new(), Vec::new(), Vec::new());
+        for request in random_requests(&mut random) {
+            let arguments: Vec<&[u8]> = request[1..].iter().map(Vec::as_slice).collect();
+            let number = command::find(&request[0]).unwrap();
+            RequestHead::new(number, &arguments).unwrap().append_to(&mut stream);
+            let mut writer = RecordWriter::new(&mut expected);
+            reference.execute(&request, &mut writer, Protocol::Resp3);
+            writer.finish();
+        }
+        let mut rest = &stream[..];
+        let begin = Instant::now();
+        while replies.len() < expected.len() {
+            assert!(begin.elapsed() < DEADLINE, "seed {seed}: {} bytes of replies have come", replies.len());
+            let room = requests.room(lane.requests(), rest.len()).unwrap();
+            let size = random_size(&mut random).next_multiple_of(8).min(room).min(rest.len());
+            requests.write(lane.requests(), &rest[..size]);
+            rest = &rest[size..];
+            if requests.publish(lane.requests()) {
+                bell.ring();
+            }
+            let ready = responses.available(lane.responses(), 1 << 20).unwrap();
+            let taken = replies.len()..replies.len() + ready.min(random_size(&mut random).next_multiple_of(8));
+            replies.resize(taken.end, 0);
+            responses.read(lane.responses(), as_uninit(&mut replies[taken]));
+            if responses.release(lane.responses()) {
+                bell.ring();
+            }
+        }
+        assert!(rest.is_empty() && replies == expected, "seed {seed}");
+    }
+}
