@@ -4,6 +4,7 @@
 //! attempt fails only if somebody else's write succeeded in between.
 
 use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::set_options::SetOptions;
 use super::{Context, Effect, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -40,38 +41,17 @@ pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
     Ok(())
 }
 
-/// `SET key value [NX | XX] [EX seconds | PX milliseconds]`
+/// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds]`
 pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let (mut guard, mut expiry, mut index) = (Guard::Always, None, 2);
-    let syntax = || Refusal::err("syntax error");
-    while index < arguments.len() {
-        let option = arguments.get(index);
-        match option {
-            _ if option.eq_ignore_ascii_case(b"NX") && guard == Guard::Always => guard = Guard::Absent,
-            _ if option.eq_ignore_ascii_case(b"XX") && guard == Guard::Always => guard = Guard::Present,
-            [e, b'X' | b'x'] if matches!(e, b'E' | b'e' | b'P' | b'p') && expiry.is_none() => {
-                index += 1;
-                if index == arguments.len() {
-                    return Err(syntax());
-                }
-                let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
-                let after = arguments.integer(index)?;
-                let at = (after > 0).then(|| expiry_in(after, unit_ms)).flatten();
-                expiry = Some(at.ok_or_else(|| Refusal::err("invalid expire time in 'set' command"))?);
-            }
-            _ => return Err(syntax()),
-        }
-        index += 1;
-    }
-    match context.writer.put(arguments.get(0), arguments.get(1), expiry, guard, wall_ms)? {
-        Outcome::Done { .. } => context.reply.ok(),
-        Outcome::Refused => context.reply.nil(),
-    }
+    let options = SetOptions::parse(arguments, 2)?;
+    let (key, value) = (arguments.get(0), arguments.get(1));
+    let outcome = context.writer.put(key, value, options.expiry, options.guard, wall_ms)?;
+    options.answer(outcome, context.reply);
     Ok(())
 }
 
 /// The expiry in `after` units of `unit_ms` from now; `None` if that is out of range. Never before 1970.
-fn expiry_in(after: i64, unit_ms: i64) -> Option<Expiry> {
+pub(super) fn expiry_in(after: i64, unit_ms: i64) -> Option<Expiry> {
     let at = after.checked_mul(unit_ms)?.checked_add(i64::try_from(wall_ms()).ok()?)?;
     Some(Expiry(at.max(0) as u64))
 }

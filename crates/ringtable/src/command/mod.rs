@@ -2,7 +2,7 @@
 //!
 //! - [`COMMANDS`]: the table of all commands, one line each,
 //! - [`keyspace`], [`connection`], [`inspection`]: what the commands do, one function each,
-//! - [`arguments`]: their arguments and how to read them,
+//! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`reply`]: how they answer,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
 //! - [`record`]: requests and replies as they flow through a lane.
@@ -17,6 +17,7 @@ pub mod keyspace;
 pub mod record;
 pub mod reply;
 pub mod resp;
+pub mod set_options;
 
 use arguments::Arguments;
 use reply::ReplyWriter;
