@@ -6,6 +6,7 @@
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`watch_client`]: a connection that is told of changes,
+//! - [`leases`]: who may compute the value of a key,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -28,6 +29,7 @@
 
 mod exchange;
 mod lane_client;
+mod leases;
 mod listener;
 mod member;
 mod socket_client;
@@ -180,6 +182,7 @@ struct Shared {
     statistics: Statistics,
     /// Whom to wake when there are events.
     watchers: watch_client::Registry,
+    leases: leases::Leases,
     workers: Vec<worker::Mailbox>,
     topology: Topology,
     exchanges: Vec<Arc<Exchange>>,
@@ -262,6 +265,7 @@ impl Server {
             table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
             watchers: watch_client::Registry::default(),
+            leases: leases::Leases::default(),
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,
             exchanges: doing("making the rings", options.topology.exchanges(options))?,

@@ -8,7 +8,7 @@ use rustix::net::SendFlags;
 
 use super::Shared;
 use super::exchange::Exchange;
-use crate::command::Host;
+use crate::command::{Host, LeaseName, Refusal};
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 
@@ -136,6 +136,14 @@ impl Statistics {
 }
 
 impl Host for Shared {
+    fn lease(&self, connection: u64, key: &[u8], ticket: u64) -> Result<Option<u64>, Refusal> {
+        self.leases.grant(connection, key, ticket)
+    }
+
+    fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool {
+        self.leases.give_back(connection, key, name)
+    }
+
     fn figures(&self) -> Vec<(String, i64)> {
         fn load(counter: &AtomicU64) -> u64 {
             counter.load(Ordering::Relaxed)
@@ -168,6 +176,8 @@ impl Host for Shared {
             ("lanes", load(&statistics.lanes)),
             ("watchers", self.table.events().watchers() as u64),
             ("events", self.table.events().count()),
+            ("leases", self.leases.count() as u64),
+            ("leases_granted", self.leases.granted()),
             ("clients_accepted", load(&statistics.clients_accepted)),
             ("clients_refused", load(&statistics.clients_refused)),
             ("accept_failures", load(&statistics.accept_failures)),
