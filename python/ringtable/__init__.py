@@ -7,6 +7,7 @@ Everything raised is an `Error`.
 from ringtable._errors import (
     Closed,
     CommandError,
+    Conflict,
     Error,
     Expelled,
     InvalidOption,
@@ -33,6 +34,7 @@ __all__ = [
     "VALUE_SIZE_MAX",
     "Closed",
     "CommandError",
+    "Conflict",
     "Error",
     "Event",
     "Expelled",

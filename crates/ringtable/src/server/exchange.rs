@@ -136,7 +136,8 @@ impl Exchange {
         self.geometry.members - lock(&self.free).len()
     }
 
-    /// Makes the client at the other end of `socket`, whose connection has that number, a member, and tells it so. Returns its number.
+    /// Makes the client at the other end of `socket`, whose connection has that number, a member, and tells it so.
+    /// Returns its number as a member.
     pub fn join(&self, socket: &Arc<Descriptor>, connection: u64, shared: &Shared) -> io::Result<u16> {
         let Some(number) = lock(&self.free).pop() else {
             let all = self.geometry.members;
