@@ -233,28 +233,37 @@ impl Client {
     /// [`Error::Awaited`] if neither comes in time; those of [`Self::lease`].
     pub fn get_or_lease(&self, key: &[u8], stale_ms: u64, mut patience: Patience<'_>) -> Result<Turn, Error> {
         patience.start();
+        let mut refused = false;
+        self.poll(key, stale_ms, patience, &mut refused).map_err(|error| match error {
+            // What the time went for is the value, not the last request on the way to it.
+            Error::Timeout(timeout) if refused => Error::Awaited(timeout),
+            other => other,
+        })
+    }
+
+    /// Looks and asks until there is something; `refused` tells whether somebody else had the lease.
+    fn poll(&self, key: &[u8], stale_ms: u64, patience: Patience<'_>, refused: &mut bool) -> Result<Turn, Error> {
         let mut pause = limits::LEASE_POLL_MIN;
         loop {
-            let looked = self.look(key, stale_ms, patience)?;
-            let stale = match looked {
+            let stale = match self.look(key, stale_ms, patience)? {
                 Some((value, true)) => return Ok(Turn::Value(value)),
                 Some((value, false)) => Some(value),
                 None => None,
             };
             // At once; and then not before it is likely that something has changed.
-            let asks = pause == limits::LEASE_POLL_MIN || pause >= limits::LEASE_ASK_MIN;
-            if asks && let Some(token) = self.lease(key, patience)? {
-                return self.look_again(key, token, stale_ms, patience);
+            if !*refused || pause >= limits::LEASE_ASK_MIN {
+                if let Some(token) = self.lease(key, patience)? {
+                    return self.look_again(key, token, stale_ms, patience);
+                }
+                *refused = true;
             }
             if let Some(value) = stale {
                 return Ok(Turn::Value(value));
             }
-            let slice = patience.slice().map_err(|error| match error {
-                Error::Timeout(timeout) => Error::Awaited(timeout),
-                other => other,
-            })?;
-            std::thread::sleep(pause.min(slice));
+            std::thread::sleep(pause.min(patience.slice()?));
             patience.check_interrupted()?;
+            // Before anything is asked for that there is no time left to wait for.
+            patience.slice()?;
             pause = (2 * pause).min(limits::LEASE_POLL_MAX);
         }
     }
