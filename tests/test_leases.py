@@ -282,6 +282,19 @@ def test_a_value_that_cannot_be_written(table: Table) -> None:
     assert table.get_or_set("key", lambda: b"again") == large
 
 
+def test_an_error_of_a_posted_write_does_not_keep_the_lease(way: Way, table: Table) -> None:
+    with way.connect() as own:
+
+        def make() -> bytes:
+            own.set("large", bytes(80 << 20), writes="posted")
+            return b"made"
+
+        # It surfaces at a later request: that of writing the value, or that of giving the lease back.
+        with pytest.raises(ringtable.OutOfMemory):
+            own.get_or_set("key", make)
+        wait_until(lambda: leases(table) == 0, "the lease was given back")
+
+
 def test_threads_of_one_table_compute_once(table: Table) -> None:
     count = 8
     barrier, calls, results = threading.Barrier(count), [], []

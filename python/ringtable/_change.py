@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 _RETRIES_MAX = 1_000_000
 # Tries that follow at once: somebody else has succeeded, and may be done.
 _EAGER_TRIES = 3
+# Not the module's own generator: a caller who has seeded that one wants its numbers for itself.
+_RANDOM = random.SystemRandom()
 _PAUSE_S_FIRST = 50e-6
 _PAUSE_S_MAX = 5e-3
+# Slow functions need longer pauses: in units of what the last try took.
+_PAUSE_TRIES_MAX = 8
 
 
 def change(
@@ -37,10 +41,13 @@ def change(
         Conflict: Others changed the key in all of the tries.
     """
     check_range("retries", retries, 0, _RETRIES_MAX, "tries")
+    started = 0.0
     for tries in range(retries + 1):
-        if tries > _EAGER_TRIES:
+        if tries >= _EAGER_TRIES:
             # Those who lose again and again wait for a random while, each time longer, so that each has its turn.
-            time.sleep(random.random() * min(_PAUSE_S_FIRST * 2 ** min(tries, 10), _PAUSE_S_MAX))
+            longest = max(_PAUSE_S_MAX, _PAUSE_TRIES_MAX * (time.monotonic() - started))
+            time.sleep(_RANDOM.random() * min(_PAUSE_S_FIRST * 2 ** min(tries, 20), longest))
+        started = time.monotonic()
         found = table.get_with_version(key)
         value, version = found or (None, 0)
         made = fn(value)

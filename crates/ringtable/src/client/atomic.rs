@@ -190,7 +190,9 @@ impl Client {
         match self.request(NUMBERS.lease, &[key, ticket.as_bytes()], patience) {
             Ok(reply) => Ok(Some(integer(reply)? as u64).filter(|&token| token > 0)),
             Err(error) => {
-                self.insist(&error, &[key, b"TICKET", ticket.as_bytes()]);
+                if matches!(error, Error::Timeout(_) | Error::Interrupted) {
+                    self.insist(&[key, b"TICKET", ticket.as_bytes()]);
+                }
                 Err(error)
             }
         }
@@ -206,18 +208,16 @@ impl Client {
         match self.request(NUMBERS.unlease, &[key, token.as_bytes()], patience) {
             Ok(reply) => Ok(integer(reply)? == 1),
             Err(error) => {
-                self.insist(&error, &[key, token.as_bytes()]);
+                // It may not even have been sent: the error of a posted write surfaces before.
+                self.insist(&[key, token.as_bytes()]);
                 Err(error)
             }
         }
     }
 
-    /// After a call that was given up: sends word that its lease is not wanted, which is executed after all that was
-    /// sent before. On a connection that has no room even for that, only its end gives the lease back.
-    fn insist(&self, error: &Error, unlease: &[&[u8]]) {
-        if !matches!(error, Error::Timeout(_) | Error::Interrupted) {
-            return;
-        }
+    /// After a call that did not come to its end: sends word that its lease is not wanted, which is executed after all
+    /// that was sent before. On a connection that has no room even for that, only its end gives the lease back.
+    fn insist(&self, unlease: &[&[u8]]) {
         let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
         let Ok(connection) = self.connection(patience) else { return };
         let _ = connection.locked(patience, |link, patience| {
