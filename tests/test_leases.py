@@ -1,12 +1,14 @@
 """Values that one process computes while the others wait: leases, and what becomes of them when their holders end."""
 
+import itertools
 import os
+import random
 import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +20,7 @@ from ringtable._ringtable import socket_path
 from support import DEADLINE_S, WAYS, Child, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
 
 PROCESSES = 16
+KILLS = 40
 LEASES_MAX = 16_384
 
 
@@ -176,6 +179,34 @@ def test_leases_end_with_a_kill(way: Way, table: Table) -> None:
         wait_until_free(table)
 
 
+def own_sockets() -> set[int]:
+    """The descriptors of this process that are sockets."""
+    found: set[int] = set()
+    for path in Path("/proc/self/fd").iterdir():
+        # The directory's own descriptor was listed, too, and is closed by now.
+        with suppress(FileNotFoundError):
+            if os.readlink(path).startswith("socket:"):
+                found.add(int(path.name))
+    return found
+
+
+def test_leases_end_when_the_server_ends_the_connection(way: Way, table: Table) -> None:
+    def misbehave() -> None:
+        before = own_sockets()
+        with way.connect() as own:
+            assert lease(own) > 0
+            # Nonsense in any case; over shared memory the socket is but a sign of life, and stays open on this side.
+            os.write(min(own_sockets() - before), b"*nonsense\r\n")
+            held.set()
+            go.wait()
+
+    with Flag() as held, Flag() as go, Child(misbehave) as child:
+        held.wait()
+        wait_until_free(table)
+        go.set()
+        child.result()
+
+
 def test_leases_of_a_redis_client_end_with_its_connection(ringtable_dir: Path) -> None:
     with way_to_a_table("lane") as way, way.connect() as table:
         with RawConnection(socket_path("default")) as raw:
@@ -241,6 +272,36 @@ def test_another_one_computes_when_the_first_is_killed(way: Way, table: Table) -
         assert second != first
         assert [child.result() for child in children] == [value_of(second)] * (PROCESSES - 1)
         assert calls.none_left()
+
+
+def churn(way: Way, begun: Flag) -> None:
+    """Want values again and again, and drop some, until killed."""
+    with way.connect() as table:
+        begun.set()
+        for step in itertools.count():
+            key = f"key {step % 5}"
+            assert table.get_or_set(key, lambda key=key: key.encode()) == key.encode()  # type: ignore[misc]
+            table.delete(key)
+
+
+def test_no_lease_outlives_those_who_are_killed_at_any_moment(way: Way, table: Table, seed: int) -> None:
+    generator = random.Random(seed)
+    with ExitStack() as stack:
+        churning: list[Child] = []
+        for _ in range(KILLS):
+            begun = stack.enter_context(Flag())
+            churning.append(stack.enter_context(Child(churn, way, begun)))
+            begun.wait()
+            if len(churning) == 4:
+                # Not to wait for anything: this is the random moment of its end.
+                time.sleep(generator.random() / 100)
+                churning.pop(generator.randrange(4)).kill()
+        for child in churning:
+            child.kill()
+    wait_until(lambda: leases(table) == 0, "no lease is left")
+    table.clear()
+    for key in ("key 0", "key 1", "key 2", "key 3", "key 4"):
+        assert table.get_or_set(key, lambda: b"made") == b"made"
 
 
 def test_an_exception_is_its_caller_s_and_the_next_one_computes(way: Way, table: Table) -> None:
