@@ -5,6 +5,7 @@ Everything raised is an `Error`.
 """
 
 from ringtable._errors import (
+    BufferTooSmall,
     Closed,
     CommandError,
     Conflict,
@@ -20,11 +21,12 @@ from ringtable._errors import (
     TableNotFound,
     Timeout,
     TooManyClients,
+    TooManyViews,
     ValueTooLarge,
     VersionMismatch,
 )
 from ringtable._pipeline import Pipeline
-from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, __version__
+from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, View, __version__
 from ringtable._server import Server
 from ringtable._table import Table, connect
 from ringtable._watch import Event, Lagged, Watch
@@ -32,6 +34,7 @@ from ringtable._watch import Event, Lagged, Watch
 __all__ = [
     "KEY_SIZE_MAX",
     "VALUE_SIZE_MAX",
+    "BufferTooSmall",
     "Closed",
     "CommandError",
     "Conflict",
@@ -52,8 +55,10 @@ __all__ = [
     "TableNotFound",
     "Timeout",
     "TooManyClients",
+    "TooManyViews",
     "ValueTooLarge",
     "VersionMismatch",
+    "View",
     "Watch",
     "__version__",
     "connect",

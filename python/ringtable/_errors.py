@@ -13,6 +13,8 @@
     ├── Closed           (ValueError)       the table was closed by this process
     ├── KeyTooLong       (ValueError)       the key is longer than a key may be
     ├── ValueTooLarge    (ValueError)       the value is larger than a value may be
+    ├── BufferTooSmall   (ValueError)       the value has more bytes than the buffer that it was to be copied into
+    ├── TooManyViews     (BufferError)      the table has as many views as it may have
     ├── OutOfMemory      (MemoryError)      the write does not fit into the table's memory; nothing was changed
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
@@ -70,7 +72,7 @@ class Timeout(Error, TimeoutError):
 class Closed(Error, ValueError):
     """The table was used after `close`, or another thread closed it during the call, which may have been executed.
 
-    In a forked child also for the parent's watch, which is not the child's.
+    In a forked child also for the parent's watches and views, which are not the child's.
     """
 
 
@@ -80,6 +82,14 @@ class KeyTooLong(Error, ValueError):
 
 class ValueTooLarge(Error, ValueError):
     """The value has more bytes than a value may have (`VALUE_SIZE_MAX`)."""
+
+
+class BufferTooSmall(Error, ValueError):
+    """The value has more bytes than the buffer that `get_into` was to copy it into."""
+
+
+class TooManyViews(Error, BufferError):
+    """The table has 64 views in place, and can have no more: close some, or take copies (`copy_ok`)."""
 
 
 class OutOfMemory(Error, MemoryError):

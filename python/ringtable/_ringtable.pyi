@@ -4,11 +4,23 @@ Everything public is re-exported, with its documentation, by the package `ringta
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
 from typing import Self, TypeVar, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
-from ringtable._types import Argument, Items, Key, Reads, Reply, RequestedTransport, Topology, Transport, Writes
+from ringtable._types import (
+    Argument,
+    Eviction,
+    Items,
+    Key,
+    Reads,
+    Reply,
+    RequestedTransport,
+    Topology,
+    Transport,
+    Writes,
+)
 
 _D = TypeVar("_D")
 
@@ -22,6 +34,7 @@ __all__ = [
     "Profiler",
     "ServerCore",
     "TableCore",
+    "View",
     "WatchCore",
     "__version__",
     "classic_client",
@@ -74,6 +87,8 @@ class TableCore:
     def get(self, key: Key, /, default: None = None) -> bytes | None: ...
     @overload
     def get(self, key: Key, /, default: bytes | _D) -> bytes | _D: ...
+    def get_into(self, key: Key, buffer: Buffer, /) -> int: ...
+    def view(self, key: Key, /, *, copy_ok: bool = False) -> View: ...
     def set(
         self,
         key: Key,
@@ -123,6 +138,28 @@ class TableCore:
     def call_many(self, commands: Sequence[Sequence[Argument]], /) -> list[Reply | Exception]: ...
 
 @final
+class View:
+    """A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def is_copy(self) -> bool: ...
+    @property
+    def version(self) -> int | None: ...
+    def close(self) -> None: ...
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None, /
+    ) -> None: ...
+
+@final
 class ServerCore:
     """A running server: worker threads inside this process that never take the interpreter lock."""
 
@@ -137,6 +174,7 @@ class ServerCore:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        eviction: Eviction = "noeviction",
         topology: Topology = "lanes",
         ring_slots: int = ...,
         slot_size: int = ...,

@@ -10,7 +10,7 @@ from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._types import Stats, Topology
+    from ringtable._types import Eviction, Stats, Topology
 
 # What the engine's options can hold at all; its own limits are narrower, and it names them.
 _COUNT_MAX = 1 << 32
@@ -34,6 +34,8 @@ class Server:
         buckets: int = 10_000,
         workers: int | None = None,
         max_memory: str | int = "1GiB",
+        cache: bool = False,
+        eviction: Eviction | None = None,
         max_clients: int | None = None,
         spin_us: float | None = None,
         strict_seal: bool = False,
@@ -51,6 +53,10 @@ class Server:
             workers: How many threads execute requests; `None` for one per CPU that this process may use.
             max_memory: The most memory that the table may take, in bytes or as text such as "512MiB". Pages are taken
                 as they are needed.
+            cache: The table is a cache: unless `eviction` says otherwise, entries are evicted when it is full.
+            eviction: What happens to a write when the table is full. "noeviction": it raises `OutOfMemory`.
+                "allkeys-sieve": entries go that were not used lately, by the SIEVE algorithm. "volatile-ttl": of the
+                entries with a `ttl`, those go that expire soonest, of a sample; without such, it raises.
             max_clients: How many clients may be connected at once; `None` for the engine's limit.
             spin_us: The most microseconds that a worker looks for the next request before it sleeps; `None` for what a
                 wake-up costs on this machine, which is measured at the start.
@@ -85,6 +91,7 @@ class Server:
             buckets=buckets,
             workers=workers,
             max_memory=memory,
+            eviction=eviction or ("allkeys-sieve" if cache else "noeviction"),
             max_clients=max_clients,
             spin_us=spin_us,
             strict_seal=strict_seal,

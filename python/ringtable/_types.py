@@ -21,6 +21,7 @@ Reads = Literal["direct", "server"]
 Writes = Literal["acknowledged", "posted"]
 Transport = Literal["lane", "rings", "socket"]
 RequestedTransport = Literal["auto", "lane", "rings", "socket"]
+Eviction = Literal["noeviction", "allkeys-sieve", "volatile-ttl"]
 Topology = Literal["lanes", "shared", "sharded"]
 
 Argument = Key | int | float | Buffer

@@ -4,9 +4,10 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyKeyboardInterrupt, PyTypeError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 use ringtable::client::{Error, Patience};
 use ringtable::command::reply::Reply;
 use ringtable::table::reader::Sink;
@@ -29,6 +30,64 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string())
 }
 
+/// A buffer of an object, which is C-contiguous: its elements may be of any type, and count as their bytes.
+pub struct Exported(Box<ffi::Py_buffer>);
+
+#[allow(unsafe_code)]
+// SAFETY: the memory stays where it is until the buffer is released, whichever thread uses it. The thread that has made
+// it waits while another one does, and releases it.
+unsafe impl Send for Exported {}
+
+impl Exported {
+    /// Asks for the buffer, and for one to write to if `writable`.
+    fn new(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<Self> {
+        let mut buffer = Box::new(ffi::Py_buffer::new());
+        let flags = ffi::PyBUF_C_CONTIGUOUS | if writable { ffi::PyBUF_WRITABLE } else { 0 };
+        #[allow(unsafe_code)]
+        // SAFETY: the interpreter is attached, as `object` shows, and the buffer is ours to fill.
+        let status = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *buffer, flags) };
+        if status == 0 { Ok(Self(buffer)) } else { Err(PyErr::fetch(object.py())) }
+    }
+
+    /// A buffer for a value that is to be copied into it.
+    pub fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::new(object, true).map_err(|error| {
+            if has_buffer(object) {
+                PyBufferError::new_err(format!(
+                    "values are copied into writable C-contiguous buffers, and this {} is none: {error}",
+                    type_name(object)
+                ))
+            } else {
+                let message = format!("values are copied into writable buffers, not {}", type_name(object));
+                PyTypeError::new_err(message)
+            }
+        })
+    }
+
+    /// Where its bytes begin, and how many there are.
+    pub fn parts(&self) -> (*mut u8, usize) {
+        (self.0.buf.cast(), self.0.len as usize)
+    }
+}
+
+impl Drop for Exported {
+    fn drop(&mut self) {
+        #[allow(unsafe_code)]
+        // SAFETY: the buffer was filled, and is released once. It is dropped by code that holds the interpreter.
+        unsafe {
+            ffi::PyBuffer_Release(&raw mut *self.0);
+        }
+    }
+}
+
+fn has_buffer(object: &Bound<'_, PyAny>) -> bool {
+    #[allow(unsafe_code)]
+    // SAFETY: any object may be asked.
+    unsafe {
+        ffi::PyObject_CheckBuffer(object.as_ptr()) == 1
+    }
+}
+
 /// Something with the buffer protocol as `bytes`: itself, or a copy, since what is mutable must not change while the
 /// interpreter runs other threads.
 #[inline]
@@ -36,16 +95,27 @@ pub fn value<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(bytes.clone());
     }
-    let py = value.py();
-    if let Ok(array) = value.cast::<PyByteArray>() {
-        return Ok(PyBytes::new(py, &array.to_vec()));
-    }
     if value.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err("values are bytes-like, not str: encode it first"));
     }
-    let view = PyMemoryView::from(value)
-        .map_err(|_| PyTypeError::new_err(format!("values are bytes-like, not {}", type_name(value))))?;
-    Ok(view.call_method0("tobytes")?.cast_into::<PyBytes>()?)
+    if !has_buffer(value) {
+        return Err(PyTypeError::new_err(format!("values are bytes-like, not {}", type_name(value))));
+    }
+    let buffer = Exported::new(value, false).map_err(|error| {
+        let advice = "make a contiguous copy first (`numpy.ascontiguousarray`, `bytes`)";
+        let name = type_name(value);
+        PyBufferError::new_err(format!("values are C-contiguous buffers, and this {name} is none: {advice}: {error}"))
+    })?;
+    let (start, size) = buffer.parts();
+    let size_signed = size as ffi::Py_ssize_t;
+    #[allow(unsafe_code)]
+    // SAFETY: the buffer holds `size` bytes from `start` on. C code copies them, to which it does not matter that others
+    // may write there; the result is a new reference, or null with an exception set.
+    let bytes = unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(start.cast_const().cast(), size_signed);
+        Bound::from_owned_ptr_or_err(value.py(), object)?.cast_into_unchecked::<PyBytes>()
+    };
+    Ok(bytes)
 }
 
 /// A word of a raw command: text, bytes, a number, or a buffer.
@@ -234,6 +304,45 @@ impl Sink for LargeSink {
         }
         #[allow(unsafe_code)]
         // SAFETY: see `BytesSink::begin`; the caller keeps the object alive beside the sink.
+        unsafe {
+            Some(std::slice::from_raw_parts_mut(self.start.cast(), size))
+        }
+    }
+}
+
+/// A value on its way into a buffer of somebody else's.
+pub struct IntoSink {
+    start: *mut u8,
+    /// Most bytes that are taken.
+    size_max: usize,
+    /// Bytes of the value.
+    pub size: usize,
+}
+
+#[allow(unsafe_code)]
+// SAFETY: the caller keeps the buffer, and waits while another thread fills it.
+unsafe impl Send for IntoSink {}
+
+impl IntoSink {
+    /// Takes values of up to `size_max` bytes, if they fit the buffer, which has to live as long as the sink is used.
+    pub fn new(buffer: &Exported, size_max: usize) -> Self {
+        let (start, room) = buffer.parts();
+        Self { start, size_max: room.min(size_max), size: 0 }
+    }
+}
+
+impl Sink for IntoSink {
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        self.size = size;
+        if size > self.size_max {
+            return None;
+        }
+        if size == 0 {
+            return Some(&mut []); // a buffer without bytes may begin nowhere
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: the buffer is writable and has at least so many bytes. Who else writes to it meanwhile spoils what it
+        // holds, as with any buffer that one shares.
         unsafe {
             Some(std::slice::from_raw_parts_mut(self.start.cast(), size))
         }

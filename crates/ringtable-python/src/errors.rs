@@ -34,7 +34,8 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::KeyTooLong(_) => "KeyTooLong",
         Error::ValueTooLarge(_) => "ValueTooLarge",
         Error::NoRoom(_) => "OutOfMemory",
-        Error::Closed | Error::WatchClosed => "Closed",
+        Error::TooManyViews => "TooManyViews",
+        Error::Closed | Error::WatchClosed | Error::ViewInherited => "Closed",
         Error::Refused(message) => return refusal(py, message),
         _ => "Error",
     };

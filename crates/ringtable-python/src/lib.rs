@@ -9,6 +9,7 @@ mod histogram;
 mod profile;
 mod server;
 mod table;
+mod view;
 mod watch;
 
 use pyo3::prelude::*;
@@ -26,6 +27,8 @@ mod _ringtable {
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
     use super::table::{TableCore, classic_client, lane_request, rings_request};
+    #[pymodule_export]
+    use super::view::ViewCore;
     #[pymodule_export]
     use super::watch::{WatchCore, watch_request};
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use ringtable::table::Eviction;
 use ringtable::{limits, server};
 
 use crate::{convert, errors};
@@ -18,7 +19,7 @@ impl ServerCore {
     #[new]
     #[pyo3(signature = (
         name="default", *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
-        max_clients=None, spin_us=None, strict_seal=false, tcp=None, topology="lanes",
+        eviction="noeviction", max_clients=None, spin_us=None, strict_seal=false, tcp=None, topology="lanes",
         ring_slots=limits::RING_SLOTS_DEFAULT, slot_size=limits::RING_SLOT_SIZE_DEFAULT,
         laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0
     ))]
@@ -29,6 +30,7 @@ impl ServerCore {
         buckets: u64,
         workers: Option<usize>,
         max_memory: u64,
+        eviction: &str,
         max_clients: Option<usize>,
         spin_us: Option<f64>,
         strict_seal: bool,
@@ -53,6 +55,10 @@ impl ServerCore {
             let names = server::Topology::ALL.map(server::Topology::name).join(", ");
             errors::family(py, "InvalidOption", format!("--topology is '{topology}'; allowed are {names}"))
         })?;
+        let eviction = Eviction::named(eviction).ok_or_else(|| {
+            let names = Eviction::ALL.map(Eviction::name).join(", ");
+            errors::family(py, "InvalidOption", format!("--eviction is '{eviction}'; allowed are {names}"))
+        })?;
         let seconds = limits::LAGGARD_TIMEOUT_MS_MIN as f64 / 1_000.0..=limits::LAGGARD_TIMEOUT_MS_MAX as f64 / 1_000.0;
         if !seconds.contains(&laggard_timeout) {
             let (least, most) = (seconds.start(), seconds.end());
@@ -66,6 +72,7 @@ impl ServerCore {
             buckets,
             workers: workers.unwrap_or(defaults.workers),
             max_memory,
+            eviction,
             clients_max: max_clients.unwrap_or(defaults.clients_max),
             topology,
             ring_slots,

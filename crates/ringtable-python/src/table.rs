@@ -11,8 +11,9 @@ use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, cl
 use ringtable::limits;
 use ringtable::table::Pairs;
 
-use crate::convert::{self, BytesSink, LargeSink, waiting};
+use crate::convert::{self, BytesSink, Exported, IntoSink, LargeSink, waiting};
 use crate::errors;
+use crate::view::ViewCore;
 
 fn reads(py: Python<'_>, name: &str) -> PyResult<Reads> {
     match name {
@@ -293,12 +294,64 @@ impl TableCore {
         Ok(self.find(key)?.map(Bound::into_any).or(default))
     }
 
+    /// Copy the value of `key` into a writable, C-contiguous buffer; return how many bytes it has.
+    ///
+    /// The rest of a longer buffer is left as it is. After an error the buffer may hold anything.
+    ///
+    /// Raises `KeyError` if there is no such key, `BufferTooSmall` if the value has more bytes than the buffer.
+    #[pyo3(signature = (key, buffer, /))]
+    fn get_into(&self, py: Python<'_>, key: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+        use ringtable::client::Error;
+        let bytes = convert::key(key)?;
+        let buffer = Exported::writable(buffer)?;
+        let too_small = |size: usize| {
+            let room = buffer.parts().1;
+            let message = format!("the value has {size} bytes, the buffer {room}: get_into needs room for all of it");
+            errors::family(py, "BufferTooSmall", message)
+        };
+        let mut sink = IntoSink::new(&buffer, BytesSink::SIZE_MAX);
+        let found = match self.client.try_get(bytes, &mut sink) {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(Error::NoRoom(_)) => {
+                sink = IntoSink::new(&buffer, usize::MAX);
+                let found = self.wait(py, |client, patience| match client.get(bytes, &mut sink, patience) {
+                    Err(Error::NoRoom(size)) => Ok(Err(size)),
+                    other => other.map(Ok),
+                })?;
+                found.map_err(too_small)?
+            }
+            Err(error) => return Err(errors::client(py, error)),
+        };
+        if found { Ok(sink.size) } else { Err(missing(key)) }
+    }
+
+    /// Return a view of the value of `key`: the value itself, in place, as a read-only buffer. See `View`.
+    ///
+    /// What the view shows stays as it is until the view is closed, whatever is written, deleted or evicted meanwhile.
+    /// Making one takes the same time whatever the size of the value. With `reads="server"` it is in place, too. A table
+    /// that is connected over a socket, or over the rings of a classic topology, returns a copy instead.
+    ///
+    /// A table may have 64 views in place at a time; with `copy_ok` there may be more, which are copies then.
+    ///
+    /// Raises `KeyError` if there is no such key, `TooManyViews`.
+    #[pyo3(signature = (key, /, *, copy_ok=false))]
+    fn view(&self, py: Python<'_>, key: &Bound<'_, PyAny>, copy_ok: bool) -> PyResult<ViewCore> {
+        let bytes = convert::key(key)?;
+        let view = match self.client.try_view(bytes) {
+            Ok(Some(view)) => view,
+            Ok(None) => self.wait(py, |client, patience| client.view(bytes, copy_ok, patience))?,
+            Err(error) => return Err(errors::client(py, error)),
+        };
+        view.map(ViewCore::new).ok_or_else(|| missing(key))
+    }
+
     /// Write `key`; return whether it was done.
     ///
-    /// `value` is anything with the buffer protocol, up to 512 MiB. `ttl` is in seconds: afterwards the key is
-    /// absent. With `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it still
-    /// has this version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it is on
-    /// its way, and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted table.
+    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl` is
+    /// in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present, with
+    /// `if_version` only if it still has this version (0: if absent). `writes` overrides the table's own: a posted write
+    /// returns `True` once it is on its way, and its error surfaces at the next call. With `if_version` it is
+    /// acknowledged also on a posted table.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
     #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None))]

@@ -34,10 +34,19 @@ pub const EVENT_RING_SIZE_MAX: usize = 16 << 20;
 /// Events that a watcher takes at once.
 pub const EVENT_BATCH_MAX: usize = 1_024;
 
+/// Values of at least so many bytes flow straight into their entry, and out of it, in turns.
+pub const LARGE_VALUE_SIZE: usize = 64 << 10;
+/// Values that are still arriving reserve at most one part of so many of the table segment, all together.
+pub const DRAFTS_SHARE: u64 = 4;
+
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
-/// Pin slots of a client.
-pub const PINS_MAX: usize = 64;
+/// Pin slots of a client: the most views that a process has at a time, of one connection.
+pub const PINS_MAX: usize = if cfg!(loom) { 1 } else { 64 };
+/// Entries that are gathered before all pins are looked at for them.
+pub const RETIRED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
+/// Bytes of such entries above which the pins are looked at anyway.
+pub const RETIRED_SIZE_MAX: usize = 256 << 10;
 
 /// Most leases of a server at a time.
 pub const LEASES_MAX: usize = 16 << 10;

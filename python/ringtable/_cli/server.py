@@ -15,6 +15,8 @@ def server(
     workers: Annotated[int | None, Parameter(alias="-n")] = None,
     name: str = "default",
     max_memory: str = "1GiB",
+    cache: bool = False,
+    eviction: Literal["noeviction", "allkeys-sieve", "volatile-ttl"] | None = None,
     max_clients: int | None = None,
     spin_us: float | None = None,
     strict_seal: bool = False,
@@ -31,6 +33,9 @@ def server(
         workers: Worker threads; one per CPU unless given.
         name: The name that clients connect to.
         max_memory: The most memory that the table may take: 1GiB, 512MiB, or a number of bytes.
+        cache: The table is a cache: unless --eviction says otherwise, entries are evicted when it is full.
+        eviction: What happens to a write when the table is full: it is refused, which is the default; or it takes the
+            place of entries that were not used lately, which is --cache; or of those that expire soonest.
         max_clients: The most clients that may be connected at once.
         spin_us: The most microseconds that a worker looks for work before it sleeps; measured unless given.
         strict_seal: Let no process, whatever its rights, get a writable view of the table. Memory is given back only at
@@ -51,6 +56,8 @@ def server(
             buckets=buckets,
             workers=workers,
             max_memory=size,
+            cache=cache,
+            eviction=eviction,
             max_clients=max_clients,
             spin_us=spin_us,
             strict_seal=strict_seal,

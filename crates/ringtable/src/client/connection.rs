@@ -9,6 +9,7 @@ use super::lane::LaneLink;
 use super::link::{Channel, Link};
 use super::rings::{RingsLink, Seat};
 use super::socket::{SocketLink, connect, last_words, peek_words};
+use super::view::Keeper;
 use super::{Error, Options, Patience, Transport};
 use crate::address::Location;
 use crate::command::reply::Reply;
@@ -123,14 +124,19 @@ impl Sharing {
     }
 }
 
+/// The table, as clients read it.
+pub(super) type TableReader = Reader<Arc<Mapping>>;
+
 pub(super) struct Connection {
     /// The table, if memory is shared.
-    pub reader: Option<Reader<Mapping>>,
+    pub reader: Option<TableReader>,
+    /// What views need, if there is a lane.
+    pub keeper: Option<Arc<Keeper>>,
     pub transport: Transport,
     link: Gate<Option<Link>>,
     pub sharing: Arc<Sharing>,
     /// A second descriptor of the socket, to look whether the server lives.
-    life: Descriptor,
+    life: Arc<Descriptor>,
     life_checked_ms: AtomicU64,
     gone: AtomicBool,
     closed: AtomicBool,
@@ -146,7 +152,7 @@ impl Connection {
         patience.start();
         let socket = connect(location, &mut patience)?;
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
-        let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
+        let life = Arc::new(Descriptor::from(system("duplicating the socket", duplicate.map_err(Into::into))?));
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
         let reader_and_channel = if options.transport == Transport::Socket || !is_local {
@@ -177,8 +183,16 @@ impl Connection {
                 (None, Channel::Socket(plain))
             }
         };
+        let keeper = match (&channel, &reader) {
+            (Channel::Lane(lane), Some(reader)) => {
+                let table = Arc::clone(reader.memory());
+                Some(Arc::new(Keeper::new(table, lane.mapping(), Arc::clone(&life))))
+            }
+            _ => None,
+        };
         Ok(Self {
             reader,
+            keeper,
             transport: match &channel {
                 Channel::Lane(_) => Transport::Lane,
                 Channel::Rings(_) => Transport::Rings,
@@ -224,18 +238,27 @@ impl Connection {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Closes a parent's connection, in a forked child: that is, nothing but the handle.
+    pub fn disown(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     pub fn close(&self, patience: Patience<'_>) {
         self.closed.store(true, Ordering::Relaxed);
         // Ends the waits of other threads, and only that: the server may take us for dead when none of them can write
         // to what we share any more, and not before.
-        let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Read);
+        let _ = rustix::net::shutdown(&*self.life, rustix::net::Shutdown::Read);
         let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())
         });
+        // Views need socket and table for as long as there are any.
+        if let Some(keeper) = &self.keeper {
+            return keeper.close(dropped.is_ok());
+        }
         // The socket closes with the link, and our second descriptor of it, for which `shutdown` has to stand in.
         if dropped.is_ok() {
-            let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
+            let _ = rustix::net::shutdown(&*self.life, rustix::net::Shutdown::Both);
         }
         // Other threads may be reading; they find nothing, ask the link, and learn that it is closed.
         if let Some(reader) = &self.reader {
@@ -245,7 +268,7 @@ impl Connection {
 
     /// Makes sure that the server lived a moment ago, before a read that does not ask it.
     #[inline]
-    pub fn check_alive(&self, reader: &Reader<Mapping>) -> Result<(), Error> {
+    pub fn check_alive(&self, reader: &TableReader) -> Result<(), Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
@@ -261,7 +284,7 @@ impl Connection {
 
     /// The socket of a lane is silent as long as the server lives.
     #[cold]
-    fn look_at_socket(&self, reader: &Reader<Mapping>) -> Result<(), Error> {
+    fn look_at_socket(&self, reader: &TableReader) -> Result<(), Error> {
         let error = match peek_words(&self.life) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if !reader.is_closed() => {
                 if !self.gone.load(Ordering::Relaxed) {
@@ -300,13 +323,13 @@ fn join(
     status: &str,
     passed: Vec<OwnedFd>,
     sharing: &Arc<Sharing>,
-) -> Result<(Reader<Mapping>, Channel), Error> {
+) -> Result<(TableReader, Channel), Error> {
     let count = passed.len();
     let [table, memory, request_bell, listener]: [OwnedFd; 4] =
         passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
     let table = system("taking the table segment", Segment::from_foreign(table))?;
     let table = system("mapping the table segment", table.map_read_only())?;
-    let reader = Reader::attach(table).map_err(|error| Error::Version(error.to_string()))?;
+    let reader = Reader::attach(Arc::new(table)).map_err(|error| Error::Version(error.to_string()))?;
     let channel = if status == "LANE" {
         let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, Arc::clone(sharing))?;
         Channel::Lane(Box::new(lane))

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::{Sharing, system};
+use super::connection::{Sharing, TableReader, system};
 use super::waiting::{Awaited, Waiting};
 use super::{Error, Patience};
 use crate::command::record::{self, RequestHead};
@@ -16,7 +16,6 @@ use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit};
-use crate::table::Reader;
 
 /// A request or reply that is larger than what fits the ring at once, on its way.
 struct Piecemeal {
@@ -25,7 +24,7 @@ struct Piecemeal {
 }
 
 pub(super) struct LaneLink {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     waiting: Waiting,
     sharing: Arc<Sharing>,
     requests: Producer,
@@ -76,7 +75,7 @@ impl LaneLink {
         lane: OwnedFd,
         request_bell: OwnedFd,
         listener: OwnedFd,
-        reader: &Reader<Mapping>,
+        reader: &TableReader,
         sharing: Arc<Sharing>,
     ) -> Result<Self, Error> {
         let workers = reader.constants().workers;
@@ -94,7 +93,7 @@ impl LaneLink {
         let bell = Doorbell::from_foreign(request_bell);
         Ok(Self {
             waiting: Waiting::new(socket, bell, listener, reader, worker..worker + 1),
-            mapping,
+            mapping: Arc::new(mapping),
             sharing,
             requests: Producer::default(),
             responses: Consumer::default(),
@@ -103,6 +102,11 @@ impl LaneLink {
             incoming: None,
             record: Vec::new(),
         })
+    }
+
+    /// The lane's memory.
+    pub fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.mapping)
     }
 
     /// Writes a request if there is room for all of it.

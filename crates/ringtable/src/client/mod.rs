@@ -7,6 +7,7 @@
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
 //! - [`atomic`]: changing what others change too, by version, within bounds, by lease,
 //! - [`watch`]: the table's changes, over a connection of its own,
+//! - [`view`]: values in place, which stay there as long as they are looked at,
 //! - [`classic`]: the classic client's loop.
 //!
 //! # Invariants
@@ -29,6 +30,7 @@ mod lane;
 mod link;
 mod rings;
 mod socket;
+mod view;
 mod waiting;
 pub mod watch;
 
@@ -40,11 +42,11 @@ use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::shm::segment::Mapping;
-use crate::table::reader::{Buffer, Reader, Sink};
+use crate::table::reader::{Buffer, Sink};
 use crate::table::{Lookup, Pairs, Want};
-use connection::{Connection, ForkCell};
+use connection::{Connection, ForkCell, TableReader};
 use link::Link;
+pub use view::View;
 
 /// Where reads go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +148,19 @@ pub enum Error {
     /// There is no memory for a value of so many bytes here.
     #[error("no memory for a value of {0} bytes in this process")]
     NoRoom(usize),
+    /// There are as many views as there may be.
+    #[error(
+        "this table has {max} views in this process, which is the most that one connection may have: close some, take \
+         copies (copy_ok=True), or open the table once more",
+        max = limits::PINS_MAX
+    )]
+    TooManyViews,
+    /// The view is that of the parent process.
+    #[error(
+        "this view belongs to the process that this one was forked from: buffers that were made there can be read here, \
+         new ones need a view of this process"
+    )]
+    ViewInherited,
     /// The client was closed.
     #[error("this table was closed: connect again")]
     Closed,
@@ -236,6 +251,7 @@ struct Numbers {
     flushall: u16,
     scan: u16,
     ring_bucket: u16,
+    ring_pins: u16,
 }
 
 static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbers {
@@ -249,6 +265,7 @@ static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbe
     flushall: command::number("FLUSHALL"),
     scan: command::number("SCAN"),
     ring_bucket: command::number("RING.BUCKET"),
+    ring_pins: command::number("RING.PINS"),
 });
 
 /// A connection to a server, for any number of threads.
@@ -291,7 +308,8 @@ impl Client {
 
     /// Closes the connection. Posted writes that are in the lane are executed all the same.
     pub fn close(&self, patience: Patience<'_>) {
-        self.connection.peek().close(patience);
+        let connection = self.connection.peek();
+        if self.connection.is_ours() { connection.close(patience) } else { connection.disown() }
     }
 
     /// The connection of this process: made anew in a forked child.
@@ -308,27 +326,34 @@ impl Client {
     /// The reader, if reads are direct, the server lives, and no posted write of ours to a key with that hash is on
     /// its way.
     #[inline]
-    fn direct(&self, keys: Keys<'_>, patience: Patience<'_>) -> Result<Option<&Reader<Mapping>>, Error> {
+    fn direct(&self, keys: Keys<'_>, patience: Patience<'_>) -> Result<Option<&TableReader>, Error> {
         let connection = self.connection(patience)?;
         let Some(reader) = connection.reader.as_ref().filter(|_| self.options.reads == Reads::Direct) else {
             return Ok(None);
         };
         connection.check_alive(reader)?;
-        if connection.posted() > 0 {
-            connection.locked(patience, |link, patience| {
-                let hash = match keys {
-                    Keys::One(key) => Some(reader.hash(key)),
-                    Keys::Many => None,
-                };
-                link.settle(hash, patience)
-            })?;
-        }
+        self.settle(connection, keys, patience)?;
         Ok(Some(reader))
+    }
+
+    /// Waits until no posted write of ours to these keys is on its way.
+    #[inline]
+    fn settle(&self, connection: &Connection, keys: Keys<'_>, patience: Patience<'_>) -> Result<(), Error> {
+        if connection.posted() == 0 {
+            return Ok(());
+        }
+        connection.locked(patience, |link, patience| {
+            let hash = match (keys, &connection.reader) {
+                (Keys::One(key), Some(reader)) => Some(reader.hash(key)),
+                _ => None,
+            };
+            link.settle(hash, patience)
+        })
     }
 
     /// The reader, if a read can be done now, without waiting for anybody.
     #[inline]
-    fn try_direct(&self) -> Result<Option<&Reader<Mapping>>, Error> {
+    fn try_direct(&self) -> Result<Option<&TableReader>, Error> {
         let connection = self.connection.peek();
         if self.options.reads != Reads::Direct || !self.connection.is_ours() || connection.posted() > 0 {
             return Ok(None);
@@ -377,17 +402,22 @@ impl Client {
     /// # Errors
     /// As [`Self::get`].
     pub fn get_owned(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.find_owned(key, patience)?.map(|(value, _)| value))
+    }
+
+    /// The same with the value's version, if it was read in place.
+    fn find_owned(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<(Vec<u8>, Option<u64>)>, Error> {
         check_key(key)?;
         let mut value = Buffer::default();
         if let Some(reader) = self.direct(Keys::One(key), patience)? {
             match reader.get(key, wall_ms, &mut value) {
-                Lookup::Hit(_) => return Ok(Some(value.take())),
+                Lookup::Hit(found) => return Ok(Some((value.take(), Some(found.version)))),
                 Lookup::Miss | Lookup::Expired => return Ok(None),
                 Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
                 Lookup::Contended => {}
             }
         }
-        self.ask_for(key, patience)
+        Ok(self.ask_for(key, patience)?.map(|value| (value, None)))
     }
 
     /// Takes back what [`Self::get_owned`] gave, to be used for the next large value.
@@ -752,7 +782,7 @@ impl Client {
 
 /// Looks up many keys in place, with their cache misses overlapping.
 fn overlapped<S: Sink>(
-    reader: &Reader<Mapping>,
+    reader: &TableReader,
     keys: &[&[u8]],
     sink: &mut S,
     contended: impl Fn(&[u8], &mut S) -> Result<bool, Error>,

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::system;
+use super::connection::{TableReader, system};
 use super::waiting::{Awaited, Waiting};
 use super::{Error, Patience};
 use crate::command::record::{self, RequestHead as RecordHead};
@@ -25,7 +25,6 @@ use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit, copy_in, copy_out};
-use crate::table::Reader;
 
 /// Request bytes gathered, above which a request waits for room.
 const GATHERED_MAX: usize = 64 << 10;
@@ -109,7 +108,7 @@ impl RingsLink {
         rings: OwnedFd,
         request_bell: OwnedFd,
         bell_listener: OwnedFd,
-        reader: &Reader<Mapping>,
+        reader: &TableReader,
     ) -> Result<Self, Error> {
         let segment = system("taking the rings", Segment::from_foreign(rings))?;
         let mapping = system("mapping the rings", segment.map_writable())?;

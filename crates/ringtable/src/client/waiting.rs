@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::connection::TableReader;
 use super::socket::last_words;
 use super::{Error, Patience};
 use crate::ring::lane;
@@ -12,9 +13,7 @@ use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
-use crate::shm::segment::Mapping;
 use crate::sync::{AtomicU64, spin_loop};
-use crate::table::Reader;
 use crate::table::layout::{H_WORKER_STATES, STRIDE};
 
 /// Looks for news between two looks at clock and server.
@@ -80,7 +79,7 @@ impl Waiting {
         socket: Descriptor,
         request_bell: Doorbell,
         listener: Listener,
-        reader: &Reader<Mapping>,
+        reader: &TableReader,
         workers: std::ops::Range<usize>,
     ) -> Self {
         let state = |worker| WorkerState(&raw const reader.words()[H_WORKER_STATES + worker * STRIDE]);

@@ -88,6 +88,16 @@ fn check_versions(what: &str, version: u64, arguments: Arguments<'_>) -> Result<
     Ok(())
 }
 
+/// What `RING.PINS` answers elsewhere.
+pub const NO_PINS: &str = "ERR pins are words in a lane, and this connection has none: ask for one with RING.LANE";
+
+/// `RING.PINS`: from now on the table's entries that the pins in the client's lane name stay where they are. May be
+/// asked again. See [`crate::table::reclaim`].
+pub(super) fn ring_pins(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
+    context.effect = Effect::Pins;
+    Ok(())
+}
+
 /// `RING.WATCH layout-version commands-fingerprint`: upgrades a unix socket to a watch of the table's changes. The
 /// server answers itself, since the answer carries descriptors.
 pub(super) fn ring_watch(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {

@@ -225,12 +225,25 @@ pub(super) fn dbsize(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), 
 /// Buckets that `FLUSHALL` clears in one turn: about half a millisecond, for which the worker's other clients wait.
 const CLEARED_PER_TURN: u64 = 1_000;
 
-/// `FLUSHALL [SYNC | ASYNC]`: in several turns, so that other clients go on.
+/// `FLUSHALL [SYNC | ASYNC]`: in several turns, so that other clients go on. The memory is the system's again when it
+/// answers.
 pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     if !arguments.iter().all(|mode| mode.eq_ignore_ascii_case(b"SYNC") || mode.eq_ignore_ascii_case(b"ASYNC")) {
         return Err(Refusal::err("syntax error"));
     }
-    match context.writer.clear_some(context.progress, CLEARED_PER_TURN) {
+    /// Progress once all entries are gone: buckets are given up, then memory is given back.
+    const SHRINKING: u64 = limits::BUCKETS_MAX + 1;
+    const GIVING_BACK: u64 = SHRINKING + 1;
+    let next = match context.progress {
+        GIVING_BACK => context.host.give_memory_back().then_some(GIVING_BACK),
+        SHRINKING => {
+            let more = context.writer.table().shrink_some(CLEARED_PER_TURN);
+            context.writer.release();
+            Some(if more { SHRINKING } else { GIVING_BACK })
+        }
+        bucket => Some(context.writer.clear_some(bucket, CLEARED_PER_TURN).unwrap_or(SHRINKING)),
+    };
+    match next {
         Some(next) => {
             context.progress = next;
             context.effect = Effect::Again;

@@ -83,6 +83,7 @@ pub static COMMANDS: &[Spec] = &[
     spec("RING.INCR",   2..=8,      true,  atomic::ring_incr),
     spec("RING.LEASE",  1..=2,      false, atomic::ring_lease),
     spec("RING.UNLEASE", 2..=3,     false, atomic::ring_unlease),
+    spec("RING.PINS",   0..=0,      false, connection::ring_pins),
 ];
 
 /// A number that changes whenever the numbering of commands does (FNV-1a over their names).
@@ -131,6 +132,8 @@ pub enum Effect {
     Rings,
     /// Answer with a watch; the command has written no reply.
     Watch,
+    /// Let the pins in the client's lane count before the reply is sent; the command has written no reply.
+    Pins,
     /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply.
     Again,
 }
@@ -146,6 +149,9 @@ pub enum LeaseName {
 
 /// What the server around the table adds.
 pub trait Host {
+    /// Gives some of the memory that nobody uses back to the system. Returns whether there may be more.
+    fn give_memory_back(&self) -> bool;
+
     /// All figures by name, in the order to show them.
     fn figures(&self) -> Vec<(String, i64)>;
 
@@ -205,8 +211,8 @@ impl From<WriteError> for Refusal {
     }
 }
 
-/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`], [`Effect::Rings`], [`Effect::Watch`]
-/// and [`Effect::Again`]).
+/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`], [`Effect::Rings`], [`Effect::Watch`],
+/// [`Effect::Pins`] and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     let outcome = if spec.arity.contains(&arguments.len()) {

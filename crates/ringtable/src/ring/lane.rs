@@ -147,6 +147,12 @@ impl<'a> Lane<'a> {
         &self.0[CLIENT_STATE]
     }
 
+    /// What the client pins entries of the table with: see the reclaiming of the table's memory.
+    #[inline]
+    pub fn pins(self) -> &'a [AtomicU64] {
+        &self.0[PINS..PINS + limits::PINS_MAX]
+    }
+
     /// Not 0 while the server does not look at this lane unless its doorbell rings.
     #[inline]
     pub fn server_waiting(self) -> &'a AtomicU64 {
@@ -207,5 +213,13 @@ mod tests {
         assert_eq!(lane.responses().data.len(), RING_WORDS);
         assert!(std::ptr::eq(&lane.requests().data[RING_WORDS - 1], &words[DATA + RING_WORDS - 1]));
         assert!(std::ptr::eq(&lane.responses().data[0], &words[DATA + RING_WORDS]));
+    }
+
+    #[test]
+    fn the_pins_lie_where_nothing_else_does() {
+        let words = heap_words(LANE_WORDS);
+        let pins = Lane::new(&words).pins();
+        assert_eq!(pins.len(), limits::PINS_MAX);
+        assert!(std::ptr::eq(&pins[0], &words[128]) && std::ptr::eq(&pins[63], &words[191]));
     }
 }

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::pins::{Lingering, PinBoard};
 use super::statistics::{End, send_now};
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
 use crate::command::Effect;
@@ -18,6 +20,7 @@ use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, as_uninit};
+use crate::table::reclaim::BoardId;
 
 /// A request whose bytes have not all arrived.
 struct Unfinished {
@@ -26,7 +29,9 @@ struct Unfinished {
 }
 
 pub(super) struct LaneClient {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
+    /// Once the pins in the lane count.
+    pub board: Option<BoardId>,
     socket: Descriptor,
     /// Rung by the client; watched by the worker, never read or written here.
     request_bell: Doorbell,
@@ -73,7 +78,8 @@ impl LaneClient {
         }
         let (mapping, request_bell, response_bell) = made?;
         Ok(Self {
-            mapping,
+            mapping: Arc::new(mapping),
+            board: None,
             socket,
             request_bell,
             response_bell,
@@ -212,6 +218,11 @@ impl LaneClient {
         let record = std::mem::take(&mut bench.record);
         let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
         self.closing |= executed.effect == Effect::Close;
+        if executed.effect == Effect::Pins && self.board.is_none() {
+            // The reply is published after this.
+            let board = PinBoard(Arc::clone(&self.mapping));
+            self.board = Some(bench.shared.table.reclaimer().register(Box::new(board)));
+        }
         if executed.effect == Effect::Again {
             self.again = Some((record, executed.progress));
         } else {
@@ -278,6 +289,11 @@ impl LaneClient {
         if let Some(unfinished) = self.unfinished.take() {
             shared.statistics.unfinished.fetch_sub(unfinished.bytes.len() as u64, Ordering::Relaxed);
         }
+    }
+
+    /// What is left of a client whose connection we have ended, if its pins count.
+    pub fn linger(self) -> Option<Lingering> {
+        self.board.map(|board| Lingering::new(self.socket, board))
     }
 
     /// Tells the client on its socket why the connection ends.

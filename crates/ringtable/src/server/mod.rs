@@ -5,8 +5,10 @@
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
+//! - [`pins`]: clients that keep entries in place for their views,
 //! - [`watch_client`]: a connection that is told of changes,
 //! - [`leases`]: who may compute the value of a key,
+//! - [`housekeeping`]: what has to be done though nobody asks for it,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -25,13 +27,15 @@
 //! `workers` threads serve clients; one more accepts connections and gives each to the worker that has the fewest,
 //! among at most as many workers as there are processors: more of them would serve nobody faster. A client stays with
 //! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the
-//! kernel without time-outs. All signals are blocked in them: the embedding program handles those.
+//! kernel without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the embedding program handles those.
 
 mod exchange;
+mod housekeeping;
 mod lane_client;
 mod leases;
 mod listener;
 mod member;
+mod pins;
 mod socket_client;
 mod statistics;
 mod topology;
@@ -54,8 +58,9 @@ use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
-use crate::table::{self, Table, WriteError};
+use crate::table::{self, Eviction, Table, WriteError};
 use exchange::Exchange;
+use housekeeping::Housekeeping;
 use listener::Listener;
 use statistics::Statistics;
 pub use topology::Topology;
@@ -73,6 +78,8 @@ pub struct Options {
     pub workers: usize,
     /// Size of the table segment in bytes.
     pub max_memory: u64,
+    /// What happens when it is full.
+    pub eviction: Eviction,
     /// Most clients at a time.
     pub clients_max: usize,
     /// Which queues lie between clients and workers.
@@ -97,6 +104,7 @@ impl Default for Options {
             buckets: limits::BUCKETS_DEFAULT,
             workers: usable_cpus().min(limits::WORKERS_MAX),
             max_memory: limits::MAX_MEMORY_DEFAULT,
+            eviction: Eviction::default(),
             clients_max: limits::CLIENTS_MAX_DEFAULT,
             topology: Topology::default(),
             ring_slots: limits::RING_SLOTS_DEFAULT,
@@ -180,6 +188,7 @@ struct Shared {
     /// The table as clients get it.
     table_read_only: Descriptor,
     statistics: Statistics,
+    housekeeping: Housekeeping,
     /// Whom to wake when there are events.
     watchers: watch_client::Registry,
     leases: leases::Leases,
@@ -252,7 +261,13 @@ impl Server {
             None => doing("measuring what a wake-up costs", wake::measure_ns())?,
         };
         let seed = random_seed();
-        let table = table::Options { buckets: options.buckets, seed, workers: options.workers, spin_ns };
+        let table = table::Options {
+            buckets: options.buckets,
+            seed,
+            workers: options.workers,
+            spin_ns,
+            eviction: options.eviction,
+        };
         let table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
             buckets: options.buckets,
             needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },
@@ -264,6 +279,7 @@ impl Server {
             segment,
             table_read_only: table_read_only.into(),
             statistics: Statistics::new(options.workers),
+            housekeeping: Housekeeping::default(),
             watchers: watch_client::Registry::default(),
             leases: leases::Leases::default(),
             workers: doing("making doorbells", mailboxes)?,

@@ -7,6 +7,7 @@ use super::Topology;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
 use crate::command::arguments::Arguments;
+use crate::command::connection::NO_PINS;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
 use crate::command::{self, COMMANDS, Command, Effect};
@@ -187,6 +188,7 @@ impl SocketClient {
             Effect::Close => self.closing = true,
             // Its bytes are needed again.
             Effect::Again => return effect,
+            Effect::Pins => writer.error(NO_PINS),
             Effect::None | Effect::Lane | Effect::Rings | Effect::Watch => {}
         }
         self.parsed += self.request_size;

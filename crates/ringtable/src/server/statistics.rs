@@ -8,6 +8,7 @@ use rustix::net::SendFlags;
 
 use super::Shared;
 use super::exchange::Exchange;
+use super::housekeeping::GIVEN_BACK_AT_ONCE;
 use crate::command::{Host, LeaseName, Refusal};
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
@@ -144,6 +145,10 @@ impl Host for Shared {
         self.leases.give_back(connection, key, name)
     }
 
+    fn give_memory_back(&self) -> bool {
+        self.give_back(GIVEN_BACK_AT_ONCE) > 0 || self.give_back_buckets(GIVEN_BACK_AT_ONCE)
+    }
+
     fn figures(&self) -> Vec<(String, i64)> {
         fn load(counter: &AtomicU64) -> u64 {
             counter.load(Ordering::Relaxed)
@@ -161,12 +166,27 @@ impl Host for Shared {
             }
         }
         let clients: usize = self.workers.iter().map(|worker| worker.clients()).sum();
+        let (tally, usage, buckets) = (self.table.tally(), self.table.heap().usage(), self.table.buckets());
+        let resident = self.segment.resident().unwrap_or(0);
         let mut figures = vec![
             ("entries", self.table.entries()),
             ("buckets", self.table.buckets()),
             ("max_memory", self.max_memory),
-            ("memory_resident", self.segment.resident().unwrap_or(0)),
+            ("memory_resident", resident),
             ("memory_free", self.table.free_bytes()),
+            ("memory_allocated", usage.allocated),
+            ("memory_buckets", buckets * 64),
+            ("memory_wasted", resident.saturating_sub(usage.allocated + buckets * 64)),
+            ("eviction_policy", self.table.eviction() as u64),
+            ("entries_expiring", load(&tally.expiring)),
+            ("expired_keys", load(&tally.expired)),
+            ("evicted_keys", load(&tally.evicted)),
+            ("entries_moved", load(&tally.moved)),
+            ("memory_given_back", load(&self.housekeeping.given_back)),
+            ("memory_limbo", self.table.reclaimer().limbo_bytes()),
+            ("limbo_entries", self.table.reclaimer().limbo_entries()),
+            ("boards", self.table.reclaimer().boards()),
+            ("holds", self.table.reclaimer().holds()),
             ("memory_unfinished_requests", load(&statistics.unfinished)),
             ("workers", self.workers.len() as u64),
             ("cpus", self.cpus as u64),

@@ -14,6 +14,8 @@
 //! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first
 //! of them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
 //!
+//! While freed memory waits in the limbo, a worker that sleeps looks at it from time to time: see `pins`.
+//!
 //! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as
 //! its share goes.
 
@@ -26,12 +28,15 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::Shared;
 use super::exchange::Station;
+use super::housekeeping;
 use super::lane_client::{LaneClient, check_silent};
+use super::pins::{self, Lingering};
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
 use super::watch_client::WatchClient;
+use super::{Shared, Topology};
+use crate::command::connection::NO_PINS;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
@@ -44,6 +49,7 @@ use crate::shm::segment::Mapping;
 use crate::sync::{Memory, lock, spin_loop};
 use crate::table::layout::{H_WORKER_STATES, STRIDE};
 use crate::table::reader::Buffer;
+use crate::table::reclaim::BoardId;
 use crate::table::{Pairs, Writer};
 
 /// Rounds without a request after which a lane is watched by its doorbell only.
@@ -188,6 +194,8 @@ impl Bench {
                     writer.error("ERR this connection has a lane, or has joined the rings, already");
                 }
                 Effect::Watch => writer.error("ERR a watch is a connection of its own: ask for it on a new one"),
+                Effect::Pins if self.shared.topology == Topology::Lanes => writer.ok(),
+                Effect::Pins => writer.error(NO_PINS),
                 _ => {}
             }
             writer.finish();
@@ -229,6 +237,8 @@ enum Connection {
     /// A member of the exchange: its number, and the sign of its life.
     Member(u16, Arc<Descriptor>),
     Watch(Box<WatchClient>),
+    /// Served no more; its views keep entries in place.
+    Lingering(Lingering),
 }
 
 struct Client {
@@ -308,6 +318,8 @@ pub(super) struct Worker {
     window_started_ns: u64,
     active_in_window: u64,
     active: u64,
+    /// When the limbo was last looked at.
+    limbo_looked_ns: u64,
 }
 
 impl Worker {
@@ -351,6 +363,7 @@ impl Worker {
             window_started_ns: 0,
             active_in_window: 0,
             active: 0,
+            limbo_looked_ns: 0,
         })
     }
 
@@ -361,6 +374,7 @@ impl Worker {
         while !self.bench.shared.stopping.load(Ordering::Acquire) {
             let now = monotonic_ns();
             self.observe(now);
+            self.look_after(now);
             if self.serve_hot() | self.serve_station(now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
@@ -378,6 +392,16 @@ impl Worker {
             self.end(place, End::Stopped);
         }
         self.bench.writer.release();
+    }
+
+    /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
+    fn look_after(&mut self, now: u64) -> Option<Duration> {
+        let Self { bench, limbo_looked_ns, .. } = self;
+        let naps = [
+            housekeeping::tend(&bench.shared, &mut bench.writer, now),
+            pins::tend_limbo(&mut bench.writer, limbo_looked_ns),
+        ];
+        naps.into_iter().flatten().min()
     }
 
     /// Keeps up to date what we say of ourselves.
@@ -481,6 +505,7 @@ impl Worker {
             Connection::Socket(socket) => socket.turn(&mut self.bench),
             Connection::Member(_, socket) => check_silent(socket).map(|()| Turn::Idle),
             Connection::Watch(_) => Ok(Turn::Idle), // it asks nothing
+            Connection::Lingering(lingering) => lingering.check().map(|()| Turn::Idle),
         };
         self.bench.end_turn();
         match turn {
@@ -593,10 +618,10 @@ impl Worker {
             }
         }
         self.ring_served();
-        let mut limit = None;
+        let mut limit = self.look_after(monotonic_ns());
         if let Some(station) = &self.station {
             worked |= !station.announce_sleep();
-            limit = station.is_restless().then_some(NAP);
+            limit = if station.is_restless() { Some(NAP) } else { limit };
         }
         if !worked {
             // For others, who may need it more while we sleep.
@@ -629,6 +654,7 @@ impl Worker {
                         Some(Connection::Lane(lane)) => lane.check_socket(),
                         Some(Connection::Member(_, socket)) => check_silent(socket),
                         Some(Connection::Watch(watch)) => watch.check_socket(),
+                        Some(Connection::Lingering(lingering)) => lingering.check(),
                         None => Ok(()),
                     };
                     if let Err(end) = alive {
@@ -696,6 +722,12 @@ impl Worker {
         }
     }
 
+    /// Lets the pins of a client that is gone count no more.
+    fn drop_pins(&mut self, board: BoardId) {
+        self.bench.shared.table.reclaimer().unregister(board);
+        self.bench.writer.rescan();
+    }
+
     /// Ends a connection.
     fn end(&mut self, place: usize, end: End) {
         let Some(client) = self.places[place].client.take() else { return };
@@ -714,6 +746,18 @@ impl Worker {
             // Counted before it is told: who has heard of its end finds it in the figures.
             shared.statistics.count_end(end);
             lane.say_goodbye(end);
+            match (end, lane.board) {
+                (End::Gone | End::Stopped, Some(board)) => self.drop_pins(board),
+                (_, Some(_)) => {
+                    // Its views live on, until its own end of the socket is closed.
+                    let connection = lane.linger().map(Connection::Lingering);
+                    self.places[place].client = connection.map(|connection| Client { connection, ..client });
+                    return;
+                }
+                (_, None) => {}
+            }
+        } else if let Connection::Lingering(lingering) = &client.connection {
+            self.drop_pins(lingering.board);
         } else if let (Connection::Member(number, _), Some(station)) = (&client.connection, &mut self.station) {
             if end == End::Gone {
                 station.depart(*number, &shared);

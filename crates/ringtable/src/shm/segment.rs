@@ -5,7 +5,7 @@
 //! descriptor that is passed: [`Segment::read_only`] opens a second one that can neither be mapped for writing nor be
 //! written to, and the file's mode (0400) keeps other users from opening it again with more rights.
 //!
-//! A mapping is not inherited by forked children: see [`super::fork`].
+//! A mapping is not inherited by forked children, unless it is said to be: see [`super::fork`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -79,6 +79,15 @@ impl Segment {
         Ok(rustix::fs::fstat(&self.fd)?.st_blocks as u64 * 512)
     }
 
+    /// Gives the memory behind a range of bytes back to the kernel: it reads as zeroes from then on.
+    ///
+    /// # Errors
+    /// Not with a strict seal.
+    pub fn punch(&self, offset: u64, size: u64) -> io::Result<()> {
+        use rustix::fs::FallocateFlags;
+        Ok(rustix::fs::fallocate(&self.fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, size)?)
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> usize {
         self.size
@@ -122,7 +131,7 @@ impl Mapping {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };
         #[allow(unsafe_code)]
-        // SAFETY: the range is the mapping just made. A forked child has no use for it (see the module header).
+        // SAFETY: the range is the mapping just made. A forked child has no use for it, as long as nobody has said so.
         unsafe {
             let _ = rustix::mm::madvise(start, size, Advice::LinuxDontFork);
         }
@@ -132,13 +141,24 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// Lets children that are forked from now on keep the mapping, for what may point into it.
+    ///
+    /// It stays theirs until they end: `drop` and [`Self::let_go`] do nothing there.
+    pub fn inherit(&self) -> io::Result<()> {
+        #[allow(unsafe_code)]
+        // SAFETY: the range is ours; the advice changes nothing for this process.
+        unsafe {
+            Ok(rustix::mm::madvise(self.start.as_ptr().cast(), self.size, Advice::LinuxDoFork)?)
+        }
+    }
+
     /// Lets go of the shared memory while others may still be reading it: from now on all words are zero.
     ///
     /// The range stays mapped (to nothing) until the mapping is dropped, so that no reader faults; every reader of a
     /// segment checks what it finds, and finds nothing in zeroes.
     pub fn let_go(&self) -> io::Result<()> {
         if self.generation != fork::generation() {
-            return Ok(()); // not inherited
+            return Ok(()); // not inherited, or in use by what the parent left behind
         }
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
         #[allow(unsafe_code)]
@@ -157,7 +177,7 @@ impl Memory for Mapping {
         #[allow(unsafe_code)]
         // SAFETY: the mapping is page-aligned, `size` bytes long, readable, sealed against shrinking, and lives as long
         // as `self`. Other processes change it at any time, hence atomics. Handles of a parent process, whose mapping
-        // a forked child does not have, are recognised by their generation before they get here.
+        // a forked child may not have, are recognised by their generation before they get here.
         unsafe {
             std::slice::from_raw_parts(self.start.as_ptr(), self.size / 8)
         }
@@ -167,7 +187,7 @@ impl Memory for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.generation != fork::generation() {
-            return; // not inherited: the address range may be somebody else's by now
+            return; // not inherited (then the range may be somebody else's by now), or in use: see `inherit`
         }
         #[allow(unsafe_code)]
         // SAFETY: the range is ours, and no reference to it outlives `self`.
@@ -211,6 +231,21 @@ mod tests {
         let fd = segment.read_only().unwrap();
         assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
         assert!(Mapping::new(&fd, 4096, ProtFlags::READ | ProtFlags::WRITE).is_err());
+    }
+
+    #[test]
+    fn memory_is_given_back_unless_the_seal_is_strict() {
+        let segment = Segment::create("ringtable-test", 1 << 20).unwrap();
+        let mapping = segment.map_writable().unwrap();
+        segment.seal(false).unwrap();
+        mapping.words().iter().for_each(|word| word.store(1, Ordering::Relaxed));
+        assert_eq!(segment.resident().unwrap(), 1 << 20);
+        segment.punch(64 << 10, 512 << 10).unwrap();
+        assert_eq!(segment.resident().unwrap(), 512 << 10);
+        assert_eq!(mapping.words()[8 << 10].load(Ordering::Relaxed), 0);
+        let strict = Segment::create("ringtable-test", 1 << 20).unwrap();
+        strict.seal(true).unwrap();
+        assert!(strict.punch(0, 4_096).is_err());
     }
 
     #[test]

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! word 0     version: even when stable, odd while a worker changes the chain (it is the write lock)
-//! word 1…7   slots: tag 16 bits | word of the entry 48 bits; 0 = empty
+//! word 1…7   slots: tag 16 bits | visited 1 | seen 1 | expiry code 5 | word of the entry 41; 0 = empty
 //! ```
+//!
+//! *Visited* and *seen* belong to eviction ([`super::sieve`]), the expiry code to the sweep ([`super::sweep`]); readers
+//! pass over them. *Visited* may be set without the lock, by a compare-and-set of the whole slot: the memory of a home
+//! bucket never becomes anything else, and a mark that is lost is no harm.
 //!
 //! The last slot may hold a link instead of an entry: its tag is [`LINK_TAG`], which no hash has. An overflow bucket
 //! has the same shape; its word 0 is not used, since the home bucket's version covers the whole chain.
@@ -27,6 +31,15 @@ pub const SLOTS: usize = BUCKET_WORDS - 1;
 pub const LINK_TAG: u64 = 0xffff;
 /// An empty slot: word 0 lies in the header, so no entry begins there.
 pub const EMPTY: Slot = Slot(0);
+
+/// Bits of a slot that tell where the entry begins: 16 TiB.
+const AT_BITS: u32 = 41;
+const AT_MASK: u64 = (1 << AT_BITS) - 1;
+const EXPIRY_MASK: u64 = 0x1f << AT_BITS;
+const SEEN: u64 = 1 << 46;
+const VISITED: u64 = 1 << 47;
+
+const _: () = assert!(crate::limits::MAX_MEMORY_MAX / 8 <= 1 << AT_BITS, "every word of a segment can be pointed at");
 
 /// A slot: nothing, an entry, or (the last one) a link to an overflow bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +67,49 @@ impl Slot {
     /// The word at which the entry or overflow bucket begins.
     #[inline]
     pub fn at(self) -> u64 {
-        self.0 & 0xffff_ffff_ffff
+        self.0 & AT_MASK
+    }
+
+    /// The same slot for an entry at word `at`, with the marks of the sieve.
+    #[inline]
+    pub fn moved_to(self, at: u64) -> Self {
+        Self(self.0 & !AT_MASK | at)
+    }
+
+    /// Whether the entry was used since the hand of the sieve came by.
+    #[inline]
+    pub fn is_visited(self) -> bool {
+        self.0 & VISITED != 0
+    }
+
+    /// The same slot, visited or not.
+    #[inline]
+    pub fn with_visited(self, visited: bool) -> Self {
+        Self(self.0 & !VISITED | if visited { VISITED } else { 0 })
+    }
+
+    /// In which of two kinds of rounds the hand of the sieve has seen the entry last.
+    #[inline]
+    pub fn seen(self) -> bool {
+        self.0 & SEEN != 0
+    }
+
+    /// The same slot, seen in such a round.
+    #[inline]
+    pub fn with_seen(self, seen: bool) -> Self {
+        Self(self.0 & !SEEN | if seen { SEEN } else { 0 })
+    }
+
+    /// When the entry expires, as the sweep has it: 0 for never.
+    #[inline]
+    pub fn expiry_code(self) -> u64 {
+        (self.0 & EXPIRY_MASK) >> AT_BITS
+    }
+
+    /// The same slot with an expiry code, less than 32.
+    #[inline]
+    pub fn with_expiry_code(self, code: u64) -> Self {
+        Self(self.0 & !EXPIRY_MASK | code << AT_BITS)
     }
 
     /// Whether it holds an entry.
@@ -136,6 +191,15 @@ impl<'a> BucketRef<'a> {
         self.0[0].load(Ordering::Relaxed) == version
     }
 
+    /// Marks a slot of this home bucket as visited, if it still holds `slot`, without taking the lock.
+    ///
+    /// Relaxed: a mark guards nothing, and the slot's entry stays as it was published.
+    #[inline]
+    pub fn mark_visited(self, index: usize, slot: Slot) {
+        let marked = slot.with_visited(true);
+        let _ = self.0[1 + index].compare_exchange(slot.0, marked.0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Takes the write lock, waiting for another worker to finish if need be (it does so in well under a microsecond
     /// unless it loses its processor, hence the yield).
     pub fn lock(self) -> BucketGuard<'a> {
@@ -157,15 +221,26 @@ impl<'a> BucketRef<'a> {
         }
     }
 
-    /// Makes a bucket in memory that no reader looks at yet, empty and locked, with the version of its split partner:
-    /// versions go on counting upwards for keys that move here.
+    /// Forgets what this memory held before it became a bucket: now it is one that is not locked.
+    ///
+    /// Relaxed: the bucket count that makes it reachable is published with Release after this.
+    pub fn unlock_fresh(self) {
+        self.0[0].store(0, Ordering::Relaxed);
+    }
+
+    /// Makes a bucket that no key maps to yet, empty and locked, with the version of its split partner: versions go on
+    /// counting upwards for keys that move here.
+    ///
+    /// It is locked as any other: who looked for a key when the table was larger may still hold it for a moment.
     ///
     /// Relaxed: the bucket count that makes it reachable is published with Release after this.
     pub fn new_locked(self, version: u64) -> BucketGuard<'a> {
         debug_assert!(version & 1 == 0);
+        let mut guard = self.lock();
         self.clear_slots();
         self.0[0].store(version + 1, Ordering::Relaxed);
-        BucketGuard { bucket: self, version }
+        guard.version = version;
+        guard
     }
 }
 
@@ -193,6 +268,26 @@ impl BucketGuard<'_> {
     /// Release: pairs with the Acquire in `lock`, as in [`Self::unlock`].
     pub fn unlock_unchanged(self) {
         self.bucket.0[0].store(self.version, Ordering::Release);
+        std::mem::forget(self);
+    }
+}
+
+impl BucketGuard<'_> {
+    /// Whether it is still locked by us. It may not be if it was given up by a table that shrank, before we locked it.
+    ///
+    /// Relaxed: who locks has looked at the bucket count with Acquire, so that what came before that count is visible.
+    pub fn is_ours(&self) -> bool {
+        self.bucket.0[0].load(Ordering::Relaxed) == self.version + 1
+    }
+
+    /// Lets go of a bucket that turned out to be the wrong one. It may be one that a shrunken table has given up, whose
+    /// memory may become zeroes at any time, and after that a new bucket that somebody else holds.
+    ///
+    /// Release: as in [`Self::unlock_unchanged`]. By compare-and-set: our version never comes again, so if another one
+    /// is there, the lock is not ours any more.
+    pub fn abandon(self) {
+        let held = self.version + 1;
+        let _ = self.bucket.0[0].compare_exchange(held, self.version, Ordering::Release, Ordering::Relaxed);
         std::mem::forget(self);
     }
 }
@@ -229,6 +324,23 @@ mod tests {
         assert!(Slot::link(16).is_link() && !Slot::link(16).is_entry());
         assert!(!EMPTY.is_entry() && !EMPTY.is_link());
         assert_eq!(Slot::entry(0x1234 << 48, 99).at(), 99);
+    }
+
+    #[test]
+    fn marks_leave_the_rest_of_a_slot_alone() {
+        let plain = Slot::entry(0xfffe << 48, (1 << AT_BITS) - 1);
+        let marked = plain.with_visited(true).with_seen(true).with_expiry_code(31);
+        assert_eq!((marked.tag(), marked.at(), marked.expiry_code()), (plain.tag(), plain.at(), 31));
+        assert!(marked.is_visited() && marked.seen() && marked.is_entry());
+        assert_eq!(marked.with_visited(false).with_seen(false).with_expiry_code(0), plain);
+        assert_eq!(marked.moved_to(7).with_visited(false).with_seen(false).with_expiry_code(0).at(), 7);
+        let words = heap_words(BUCKET_WORDS);
+        let bucket = BucketRef::at(&words, 0).unwrap();
+        bucket.set_slot(2, plain);
+        bucket.mark_visited(2, marked);
+        assert_eq!(bucket.slot(2), plain, "another slot was meant");
+        bucket.mark_visited(2, plain);
+        assert_eq!(bucket.slot(2), plain.with_visited(true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //! word 0   value length u32 | key length u16 | flags u16
 //! word 1   version: the bucket's version at the write, never the same twice for a key
-//! word 2   expiry, wall-clock ms since 1970            (only with FLAG_EXPIRY)
+//! word 2   expiry, wall-clock ms since 1970, or 2^64 - 1 for none   (only with FLAG_EXPIRY)
 //! …        key, filled up with zeroes to whole words
 //! …        value, filled up likewise; values of 4 KiB and more begin at a multiple of 64 bytes
 //! ```
@@ -27,6 +27,9 @@ const ALIGNED_WORDS: usize = 8;
 pub struct Expiry(pub u64);
 
 impl Expiry {
+    /// In an entry that has the word for an expiry: it has none.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// Whether the entry is gone at `now_ms`.
     #[inline]
     pub fn has_passed(self, now_ms: u64) -> bool {
@@ -112,7 +115,10 @@ impl<'a> EntryRef<'a> {
     /// The entry's expiry, if it has one.
     #[inline]
     pub fn expiry(self) -> Option<Expiry> {
-        self.shape.expires.then(|| Expiry(self.words[HEADER_WORDS].load(Ordering::Relaxed)))
+        if !self.shape.expires {
+            return None;
+        }
+        Some(Expiry(self.words[HEADER_WORDS].load(Ordering::Relaxed))).filter(|&expiry| expiry != Expiry::NEVER)
     }
 
     /// Whether its time has passed. `now_ms` is asked only if it has one.
@@ -125,6 +131,13 @@ impl<'a> EntryRef<'a> {
     #[inline]
     pub fn key_words(self) -> &'a [AtomicU64] {
         &self.words[self.shape.key_at()..][..self.shape.key_size.div_ceil(8)]
+    }
+
+    /// A copy of the key.
+    pub fn key(self) -> Vec<u8> {
+        let mut key = vec![0; self.shape.key_size];
+        crate::sync::copy_out(self.key_words(), crate::sync::as_uninit(&mut key));
+        key
     }
 
     /// The value, filled up to whole words.

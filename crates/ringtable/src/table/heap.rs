@@ -11,6 +11,13 @@
 //! Size classes go in steps of 8 bytes up to 256 bytes and in steps of 12.5 % up to 256 KiB: the finer steps at the
 //! small end are what keeps an entry of 16 + 100 bytes within its 40 bytes of overhead.
 //!
+//! Where memory is free but in the wrong places (in slabs of another class, or not in a row), pages are cleared: the
+//! heap closes a slab or a run of pages ([`Heap::close_sparse_slab`], [`Heap::close_run`]), the writer moves what lives
+//! there, and the heap takes the pages as free. That also keeps a change of value sizes from starving.
+//!
+//! Free pages that had memory behind them are *dirty*. The server gives dirty pages back to the kernel that nobody has
+//! needed for a while ([`Heap::dirty_low`], [`Heap::take_dirty`]).
+//!
 //! # Invariants
 //!
 //! - A page belongs to the bucket array, to one slab, to one extent, or to one free run.
@@ -22,13 +29,13 @@
 //! # Not promised
 //!
 //! Memory that all workers together hold in their caches (at most 64 KiB per class and worker) is not lent to others,
-//! so a table may be found full that much too early. Pages are not moved: a long-lived entry on a low page can keep
+//! so a table may be found full that much too early. An entry that is read in place for long, on a low page, can keep
 //! the bucket array from growing, which makes chains longer and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::layout::PAGE_WORDS;
-use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 
 /// Largest slot of a size class, in words; anything above is an extent of whole pages.
 const CLASS_WORDS_MAX: usize = 4 * PAGE_WORDS;
@@ -45,6 +52,8 @@ pub const CLASSES: usize = FINE_CLASSES
 pub const BATCH: usize = if cfg!(loom) { 1 } else { 32 };
 /// Most bytes that go to a cache at once, if that is fewer slots.
 const BATCH_WORDS: usize = 32 << 7;
+/// Free bytes in slots that are no reason yet to empty slabs.
+const SPARSE_MIN: u64 = 8 << 20;
 /// Most pages of a slab.
 const SLAB_PAGES_MAX: usize = 16;
 
@@ -97,20 +106,46 @@ pub struct Cache {
     slots: Vec<Vec<u64>>,
     /// Slots of all classes together.
     count: usize,
+    /// How often the heap had asked for them when we last looked.
+    recalls: u64,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { slots: vec![Vec::new(); CLASSES], count: 0 }
+        Self { slots: vec![Vec::new(); CLASSES], count: 0, recalls: 0 }
     }
 }
 
-/// What is known of a page. For a slab, all is kept with its first page.
+/// What a page is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    #[default]
+    Free,
+    /// Slots of one size class.
+    Slab,
+    /// Like a slab, but all that lives in it is about to be unlinked: it hands out no slot any more, keeps no list of
+    /// free ones, and goes as a whole when the last one has come back.
+    Condemned,
+    /// One entry.
+    Extent,
+    /// Something that stays where it is: buckets, the ring of events.
+    Fixed,
+}
+
+/// What is known of a page. For a slab or an extent, all but `kind`, `dirty` and `first` is kept with its first page.
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
-    /// First page of the slab this page belongs to.
-    slab: u32,
+    kind: Kind,
+    /// Whether the kernel may have given memory for it.
+    dirty: bool,
     class: u8,
+    /// Whether a slab hands out no slots for the time being, since it is being cleared.
+    closed: bool,
+    /// First page of the slab or extent this page belongs to.
+    first: u32,
+    /// Pages of the slab or extent.
+    length: u32,
     /// Slots not handed out.
     free: u32,
     /// Slots handed out at least once: those above were never touched.
@@ -121,19 +156,67 @@ struct Page {
     listed: u32,
 }
 
+/// How much of a size class there is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Census {
+    slots: u64,
+    free: u64,
+}
+
 #[derive(Debug)]
 struct Inner {
     /// Free runs of pages: first page to number of pages; no two touch.
     free_runs: BTreeMap<u32, u32>,
     free_pages: u32,
+    /// Free pages that nobody gets, since memory elsewhere is used in their stead.
+    reserved: u32,
+    /// Free pages that the kernel may have given memory for, and the fewest of them since [`Heap::dirty_low`] was asked.
+    dirty_free: u32,
+    dirty_low: u32,
+    extent_pages: u64,
     pages: Vec<Page>,
     /// By class: slabs that have free slots.
     partial: Vec<Vec<u32>>,
+    census: Vec<Census>,
+    /// Where the search for pages to clear, and for those to give back, goes on.
+    clear_rover: u32,
+    dirty_rover: u32,
+    /// Where the search for the emptiest slab of a class goes on.
+    sparse_rover: usize,
+}
+
+/// Bytes of the heap by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// In slots and extents that were handed out, those included that workers hold back for their next entries.
+    pub allocated: u64,
+    /// In free slots of slabs.
+    pub free_slots: u64,
+    /// In pages that belong to nobody.
+    pub free_pages: u64,
 }
 
 /// The heap of one segment.
 #[derive(Debug)]
-pub struct Heap(Mutex<Inner>);
+pub struct Heap {
+    inner: Mutex<Inner>,
+    /// Whether there may be free pages with memory behind them, or many free slots.
+    slack: AtomicBool,
+    /// Goes up when workers are to give back the free slots that they hold.
+    recalls: AtomicU64,
+}
+
+/// Pages that are being cleared: what lives there is to be moved or removed, then [`Heap::finish_clearing`].
+#[derive(Debug)]
+#[must_use]
+pub struct Clearing {
+    /// Free pages that were set aside, as first page and number.
+    free: Vec<(u32, u32)>,
+    /// Slabs that were closed.
+    slabs: Vec<u32>,
+    /// The words at which something may live: slots of the slabs, and extents.
+    pub starts: Vec<u64>,
+}
 
 impl Heap {
     /// A heap over `words` words, all pages from `first_page` on being free.
@@ -144,12 +227,23 @@ impl Heap {
         if free > 0 {
             free_runs.insert(first_page as u32, free);
         }
-        Self(Mutex::new(Inner {
+        let fixed = |page: usize| Page { kind: Kind::Fixed, first: page as u32, length: 1, ..Page::default() };
+        let pages = (0..count).map(|page| if page < first_page { fixed(page) } else { Page::default() }).collect();
+        let inner = Inner {
             free_runs,
             free_pages: free,
-            pages: vec![Page::default(); count],
+            reserved: 0,
+            dirty_free: 0,
+            dirty_low: 0,
+            extent_pages: 0,
+            pages,
             partial: vec![Vec::new(); CLASSES],
-        }))
+            census: vec![Census::default(); CLASSES],
+            clear_rover: 0,
+            dirty_rover: 0,
+            sparse_rover: 0,
+        };
+        Self { inner: Mutex::new(inner), slack: AtomicBool::new(false), recalls: AtomicU64::new(0) }
     }
 
     /// Memory for `words` words, as the word it begins at; `None` if there is none.
@@ -161,7 +255,7 @@ impl Heap {
             None => {
                 // What we hold back ourselves may be what is missing.
                 self.drain(segment, cache);
-                lock(&self.0).release_empty_slabs();
+                lock(&self.inner).release_empty_slabs();
                 self.try_allocate(segment, cache, words)?
             }
         };
@@ -172,13 +266,19 @@ impl Heap {
 
     fn try_allocate(&self, segment: &[AtomicU64], cache: &mut Cache, words: usize) -> Option<u64> {
         if words > CLASS_WORDS_MAX {
-            let first = lock(&self.0).take_run(words.div_ceil(PAGE_WORDS) as u32)?;
+            let first = lock(&self.inner).take_run(words.div_ceil(PAGE_WORDS) as u32, Kind::Extent)?;
             return Some(u64::from(first) * PAGE_WORDS as u64);
+        }
+        // Relaxed: a request that is heard a little later is heard all the same.
+        let recalls = self.recalls.load(Ordering::Relaxed);
+        if cache.recalls != recalls {
+            cache.recalls = recalls;
+            self.drain(segment, cache);
         }
         let class = class_of(words);
         let slots = &mut cache.slots[class];
         if slots.is_empty() {
-            lock(&self.0).take_slots(segment, class, batch(class), slots);
+            lock(&self.inner).take_slots(segment, class, batch(class), slots);
             cache.count += slots.len();
         }
         let start = slots.pop()?;
@@ -189,9 +289,8 @@ impl Heap {
     /// Takes back memory that [`Self::allocate`] gave for `words` words and that no slot points at any more.
     pub fn free(&self, segment: &[AtomicU64], cache: &mut Cache, start: u64, words: usize) {
         if words > CLASS_WORDS_MAX {
-            let first = (start / PAGE_WORDS as u64) as u32;
-            lock(&self.0).give_run(first, words.div_ceil(PAGE_WORDS) as u32);
-            return;
+            lock(&self.inner).give_run((start / PAGE_WORDS as u64) as u32);
+            return self.note_slack();
         }
         let class = class_of(words);
         let slots = &mut cache.slots[class];
@@ -200,7 +299,8 @@ impl Heap {
         if slots.len() >= 2 * batch(class) {
             // The oldest go back: what was freed last is the likeliest to be in the processor's cache.
             cache.count -= batch(class);
-            lock(&self.0).give_slots(segment, class, slots.drain(..batch(class)));
+            lock(&self.inner).give_slots(segment, class, slots.drain(..batch(class)));
+            self.note_slack();
         }
     }
 
@@ -209,35 +309,343 @@ impl Heap {
         if cache.count == 0 {
             return;
         }
-        let mut inner = lock(&self.0);
+        let mut inner = lock(&self.inner);
         for (class, slots) in cache.slots.iter_mut().enumerate() {
             inner.give_slots(segment, class, slots.drain(..));
         }
         cache.count = 0;
+        self.note_slack();
+    }
+
+    /// Makes every worker give back the free slots it holds, at its next allocation.
+    pub fn recall(&self) {
+        // Relaxed: see `try_allocate`.
+        self.recalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives up the empty slabs that were kept for the next to come.
+    pub fn release(&self) {
+        lock(&self.inner).release_empty_slabs();
+        self.note_slack();
+    }
+
+    /// Whole pages for `words` words of something that never moves and is never given back.
+    pub fn allocate_fixed(&self, words: usize) -> Option<u64> {
+        let first = lock(&self.inner).take_run(words.div_ceil(PAGE_WORDS) as u32, Kind::Fixed)?;
+        // Release: as in `allocate`.
+        fence(Ordering::Release);
+        Some(u64::from(first) * PAGE_WORDS as u64)
     }
 
     /// Takes exactly page `page` for the bucket array, if it is free.
     pub fn take_page(&self, page: usize) -> bool {
-        lock(&self.0).take_exactly(page as u32)
+        let mut inner = lock(&self.inner);
+        inner.free_unreserved() > 0 && inner.take_exactly(page as u32)
+    }
+
+    /// Sets a free page aside in exchange for as much memory outside of the segment. `false` if there is none.
+    pub fn reserve_page(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        let is_free = inner.free_unreserved() > 0;
+        inner.reserved += u32::from(is_free);
+        is_free
+    }
+
+    /// Ends what [`Self::reserve_page`] began, for `pages` pages.
+    pub fn unreserve_pages(&self, pages: usize) {
+        lock(&self.inner).reserved -= pages as u32;
+    }
+
+    /// What there is.
+    pub fn usage(&self) -> Usage {
+        let inner = lock(&self.inner);
+        let bytes = |words: u64| words * 8;
+        let page_bytes = |pages: u64| bytes(pages * PAGE_WORDS as u64);
+        let slots = |of: fn(&Census) -> u64| -> u64 {
+            inner.census.iter().enumerate().map(|(class, census)| of(census) * class_words(class) as u64).sum()
+        };
+        let free_slots = slots(|census| census.free);
+        Usage {
+            allocated: bytes(slots(|census| census.slots) - free_slots) + page_bytes(inner.extent_pages),
+            free_slots: bytes(free_slots),
+            free_pages: page_bytes(u64::from(inner.free_unreserved())),
+        }
     }
 
     /// Pages that belong to nobody.
-    pub fn free_pages(&self) -> u64 {
-        u64::from(lock(&self.0).free_pages)
+    pub fn free_pages(&self) -> usize {
+        lock(&self.inner).free_unreserved() as usize
+    }
+
+    /// Pages that an entry of `words` words asks for when no slot is free: those of a slab, or of an extent.
+    pub fn run_pages(words: usize) -> usize {
+        if words > CLASS_WORDS_MAX { words.div_ceil(PAGE_WORDS) } else { slab_pages(class_of(words)) }
+    }
+
+    /// Whether a slot or a run of pages for `words` words is there, or could be: what a search for room begins with.
+    pub fn can_ever_hold(&self, words: usize) -> bool {
+        let (mut longest, mut here) = (0, 0);
+        for page in &lock(&self.inner).pages {
+            here = if page.kind == Kind::Fixed { 0 } else { here + 1 };
+            longest = longest.max(here);
+        }
+        Self::run_pages(words) <= longest
+    }
+}
+
+/// Giving memory back to the kernel, and making room where memory is free but lies in the wrong places.
+impl Heap {
+    /// The fewest free pages with memory behind them that there were since the last call: nobody has missed these.
+    pub fn dirty_low(&self) -> usize {
+        let mut inner = lock(&self.inner);
+        let low = inner.dirty_low;
+        inner.dirty_low = inner.dirty_free;
+        low as usize
+    }
+
+    fn note_slack(&self) {
+        // Relaxed, here and below: a hint. Looked at first, so that the line stays shared.
+        if !self.slack.load(Ordering::Relaxed) {
+            self.slack.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether so many slots are free that some slabs should be emptied into others.
+    pub fn is_sparse(&self) -> bool {
+        let usage = self.usage();
+        usage.free_slots > usage.allocated / 4 + SPARSE_MIN
+    }
+
+    /// Finds out whether there is still something that might be given back: see [`Self::has_slack`]. Sparse slabs count
+    /// unless emptying them has just failed.
+    pub fn settle(&self, slabs_too: bool) {
+        self.slack.store(false, Ordering::Relaxed);
+        if lock(&self.inner).dirty_free > 0 || slabs_too && self.is_sparse() {
+            self.note_slack();
+        }
+    }
+
+    /// Whether memory that is free might be given back to the kernel, now or soon. A hint.
+    #[inline]
+    pub fn has_slack(&self) -> bool {
+        // Relaxed: a hint.
+        self.slack.load(Ordering::Relaxed)
+    }
+
+    /// Sets a run of such pages aside, of at most `count`, so that nobody gets them while they are given back to the
+    /// kernel: first page and number. Then [`Self::return_clean`].
+    pub fn take_dirty(&self, count: usize) -> Option<(usize, usize)> {
+        let mut inner = lock(&self.inner);
+        if inner.dirty_free == 0 {
+            return None;
+        }
+        let is_dirty = |inner: &Inner, page: u32| {
+            inner.pages.get(page as usize).is_some_and(|page| page.kind == Kind::Free && page.dirty)
+        };
+        let total = inner.pages.len() as u32;
+        let begin = inner.dirty_rover;
+        let first = (begin..total).chain(0..begin.min(total)).find(|&page| is_dirty(&inner, page))?;
+        let mut end = first;
+        while end - first < count as u32 && is_dirty(&inner, end) {
+            inner.take_exactly(end);
+            end += 1;
+        }
+        inner.dirty_rover = end;
+        Some((first as usize, (end - first) as usize))
+    }
+
+    /// Takes back pages that have no memory behind them any more (or still have, if the kernel `refused`).
+    pub fn return_clean(&self, first: usize, count: usize, refused: bool) {
+        let mut inner = lock(&self.inner);
+        for page in first..first + count {
+            inner.give_pages(page as u32, 1, refused);
+        }
+        self.note_slack();
+    }
+
+    /// Closes the emptiest known slab of a class whose other slabs have room for what lives in it; `None` if no class
+    /// has so many free slots.
+    pub fn close_sparse_slab(&self) -> Option<Clearing> {
+        /// How many slabs of a class are compared.
+        const COMPARED_MAX: usize = 64;
+        let mut inner = lock(&self.inner);
+        let has_room = |class: usize| {
+            let Census { free, .. } = inner.census[class];
+            // One empty slab may be kept for the next to come; it frees nothing to close that one.
+            free >= u64::from(slab_slots(class)) && inner.partial[class].len() > 1
+        };
+        let share = |class: usize| {
+            let Census { slots, free } = inner.census[class];
+            free * 1_000 / slots.max(1)
+        };
+        let class = (0..CLASSES).filter(|&class| has_room(class)).max_by_key(|&class| share(class))?;
+        // Not always the same ones: where full slabs have gathered, there are no empty ones.
+        inner.sparse_rover = inner.sparse_rover.wrapping_add(COMPARED_MAX);
+        let listed = &inner.partial[class];
+        let compared = (0..listed.len().min(COMPARED_MAX)).map(|nth| listed[(inner.sparse_rover + nth) % listed.len()]);
+        let slab = compared.max_by_key(|&slab| inner.pages[slab as usize].free)?;
+        let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
+        inner.close(slab, &mut clearing);
+        Some(clearing)
+    }
+
+    /// Closes the slab or extent that a page belongs to; `None` if it cannot be cleared.
+    pub fn close_page(&self, page: usize) -> Option<Clearing> {
+        let mut inner = lock(&self.inner);
+        let Page { kind, first, closed, .. } = *inner.pages.get(page)?;
+        let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
+        match kind {
+            Kind::Slab if !closed => inner.close(first, &mut clearing),
+            Kind::Extent => clearing.starts.push(u64::from(first) * PAGE_WORDS as u64),
+            _ => return None,
+        }
+        Some(clearing)
+    }
+
+    /// Closes adjacent pages, `count` of them or somewhat more, with as little living in them as can be found.
+    pub fn close_run(&self, count: usize) -> Option<Clearing> {
+        /// Slabs, extents and free runs that are looked at, besides those of the run itself.
+        const LOOKED_AT_MAX: usize = 4_096;
+        let mut inner = lock(&self.inner);
+        let total = inner.pages.len() as u32;
+        // The objects in the window: first page, pages, words that live there.
+        let mut window: VecDeque<(u32, u32, u64)> = VecDeque::new();
+        let (mut pages, mut cost) = (0, 0);
+        let mut best: Option<(u64, u32, u32)> = None;
+        let mut at = if inner.clear_rover < total { inner.clear_rover } else { 0 };
+        for _ in 0..LOOKED_AT_MAX + count {
+            if at >= total {
+                break;
+            }
+            let (length, living) = inner.object(at);
+            let Some(living) = living else {
+                window.clear();
+                (pages, cost) = (0, 0);
+                at += length;
+                continue;
+            };
+            window.push_back((at, length, living));
+            (pages, cost) = (pages + length, cost + living);
+            at += length;
+            while let Some(&(_, length, living)) = window.front()
+                && (pages - length) as usize >= count
+            {
+                window.pop_front();
+                (pages, cost) = (pages - length, cost - living);
+            }
+            if pages as usize >= count && best.is_none_or(|(least, ..)| cost < least) {
+                best = window.front().map(|&(first, ..)| (cost, first, pages));
+            }
+        }
+        inner.clear_rover = if at >= total { 0 } else { at };
+        let (_, first, pages) = best?;
+        let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
+        let mut at = first;
+        while at < first + pages {
+            let (length, _) = inner.object(at);
+            match inner.pages[at as usize].kind {
+                Kind::Free => {
+                    let end = (at + length).min(first + pages);
+                    for page in at..end {
+                        inner.take_exactly(page);
+                    }
+                    clearing.free.push((at, end - at));
+                }
+                Kind::Slab => inner.close(at, &mut clearing),
+                Kind::Extent => clearing.starts.push(u64::from(at) * PAGE_WORDS as u64),
+                Kind::Condemned | Kind::Fixed => {}
+            }
+            at += length;
+        }
+        Some(clearing)
+    }
+
+    /// Gives free what has become free of pages that were being cleared, and opens the rest again.
+    pub fn finish_clearing(&self, clearing: &Clearing) {
+        let mut inner = lock(&self.inner);
+        for page in clearing.free.iter().flat_map(|&(first, count)| first..first + count) {
+            let dirty = inner.pages[page as usize].dirty;
+            inner.give_pages(page, 1, dirty);
+        }
+        for &slab in &clearing.slabs {
+            let Page { kind, class, closed, free, .. } = inner.pages[slab as usize];
+            if kind != Kind::Slab || !closed {
+                continue; // condemned meanwhile, and perhaps gone
+            }
+            inner.pages[slab as usize].closed = false;
+            if free == slab_slots(usize::from(class)) {
+                inner.give_run(slab);
+            } else if free > 0 {
+                inner.list(usize::from(class), slab);
+            }
+        }
+        self.note_slack();
+    }
+
+    /// Condemns all slabs there are: they hand out no slot any more, and go when the last one has come back.
+    pub fn condemn_all(&self) {
+        let mut inner = lock(&self.inner);
+        for slab in 0..inner.pages.len() as u32 {
+            let Page { kind, first, class, .. } = inner.pages[slab as usize];
+            if kind == Kind::Slab && first == slab {
+                if inner.pages[slab as usize].listed != 0 {
+                    inner.unlist(usize::from(class), slab);
+                }
+                let page = &mut inner.pages[slab as usize];
+                page.kind = Kind::Condemned;
+                if page.free == slab_slots(usize::from(class)) {
+                    inner.give_run(slab);
+                }
+            }
+        }
+        drop(inner);
+        self.note_slack();
+        self.recall();
+    }
+
+    /// Takes back many slots and extents at once, by the words they begin at, without touching their memory where that
+    /// can be avoided.
+    pub fn free_all(&self, segment: &[AtomicU64], starts: impl Iterator<Item = u64>) {
+        let mut inner = lock(&self.inner);
+        for start in starts {
+            let first = inner.pages[start as usize / PAGE_WORDS].first;
+            let page = inner.pages[first as usize];
+            match page.kind {
+                Kind::Extent => inner.give_run(first),
+                _ => inner.give_slots(segment, usize::from(page.class), std::iter::once(start)),
+            }
+        }
+        self.note_slack();
+    }
+
+    /// Words of the slot or extent that begins at word `start`.
+    pub fn slot_words(&self, start: u64) -> usize {
+        let inner = lock(&self.inner);
+        let page = inner.pages[inner.pages[start as usize / PAGE_WORDS].first as usize];
+        if page.kind == Kind::Extent { page.length as usize * PAGE_WORDS } else { class_words(usize::from(page.class)) }
     }
 }
 
 impl Inner {
+    /// Free pages that may be used. (Those that are set aside for a moment may be among the reserved ones.)
+    fn free_unreserved(&self) -> u32 {
+        self.free_pages.saturating_sub(self.reserved)
+    }
+
     /// Takes `count` adjacent pages from the highest free run that has them.
-    fn take_run(&mut self, count: u32) -> Option<u32> {
+    fn take_run(&mut self, count: u32, kind: Kind) -> Option<u32> {
+        if self.free_unreserved() < count {
+            return None;
+        }
         let (&first, &length) = self.free_runs.iter().rev().find(|&(_, &length)| length >= count)?;
         if length == count {
             self.free_runs.remove(&first);
         } else {
             self.free_runs.insert(first, length - count);
         }
-        self.free_pages -= count;
-        Some(first + length - count)
+        let first = first + length - count;
+        self.occupy(first, count, kind);
+        Some(first)
     }
 
     fn take_exactly(&mut self, page: u32) -> bool {
@@ -252,12 +660,47 @@ impl Inner {
         if page + 1 < first + length {
             self.free_runs.insert(page + 1, first + length - page - 1);
         }
-        self.free_pages -= 1;
+        self.occupy(page, 1, Kind::Fixed);
         true
     }
 
-    fn give_run(&mut self, mut first: u32, mut count: u32) {
+    /// Takes note of what free pages, out of their run already, are used for now.
+    fn occupy(&mut self, first: u32, count: u32, kind: Kind) {
+        self.free_pages -= count;
+        for page in first..first + count {
+            let dirty = self.pages[page as usize].dirty;
+            self.dirty_free -= u32::from(dirty);
+            // Kept: it says what the page was, should it come back untouched.
+            self.pages[page as usize] = Page { kind, first, length: count, dirty, ..Page::default() };
+        }
+        self.dirty_low = self.dirty_low.min(self.dirty_free);
+        if kind == Kind::Extent {
+            self.extent_pages += u64::from(count);
+        }
+    }
+
+    /// Frees a whole slab or extent.
+    fn give_run(&mut self, first: u32) {
+        let Page { kind, class, length, .. } = self.pages[first as usize];
+        match kind {
+            Kind::Extent => self.extent_pages -= u64::from(length),
+            Kind::Slab | Kind::Condemned => {
+                let census = &mut self.census[usize::from(class)];
+                let slots = u64::from(slab_slots(usize::from(class)));
+                (census.slots, census.free) = (census.slots - slots, census.free - slots);
+            }
+            Kind::Free | Kind::Fixed => debug_assert!(false, "neither slab nor extent"),
+        }
+        self.give_pages(first, length, true);
+    }
+
+    /// Makes pages free; `dirty` if there may be memory behind them.
+    fn give_pages(&mut self, mut first: u32, mut count: u32, dirty: bool) {
         self.free_pages += count;
+        self.dirty_free += if dirty { count } else { 0 };
+        for page in first..first + count {
+            self.pages[page as usize] = Page { dirty, ..Page::default() };
+        }
         if let Some((&before, &length)) = self.free_runs.range(..first).next_back()
             && before + length == first
         {
@@ -271,16 +714,51 @@ impl Inner {
         self.free_runs.insert(first, count);
     }
 
+    /// The slab, extent or free run that begins at a page: its pages, and how many words live there; `None` if it has to
+    /// stay.
+    fn object(&self, first: u32) -> (u32, Option<u64>) {
+        let page = &self.pages[first as usize];
+        let rest = page.first + page.length - first.min(page.first + page.length);
+        match page.kind {
+            Kind::Free => {
+                let run = self.free_runs.range(..=first).next_back();
+                (run.map_or(1, |(&start, &length)| start + length - first), Some(0))
+            }
+            Kind::Slab if !page.closed && page.first == first => {
+                let class = usize::from(page.class);
+                (rest, Some(u64::from(slab_slots(class) - page.free) * class_words(class) as u64))
+            }
+            Kind::Extent if page.first == first => (rest, Some(u64::from(page.length) * PAGE_WORDS as u64)),
+            // What the search happens to begin in the middle of is passed over.
+            Kind::Slab | Kind::Extent | Kind::Condemned | Kind::Fixed => (rest.max(1), None),
+        }
+    }
+
+    /// Closes a slab, and takes note of what may live in it.
+    fn close(&mut self, slab: u32, clearing: &mut Clearing) {
+        let page = self.pages[slab as usize];
+        let class = usize::from(page.class);
+        if page.listed != 0 {
+            self.unlist(class, slab);
+        }
+        self.pages[slab as usize].closed = true;
+        clearing.slabs.push(slab);
+        clearing.starts.extend((0..page.used_once).map(|slot| slot_start(slab, class, slot) as u64));
+    }
+
     /// Moves up to `count` free slots of a class into `out`.
     fn take_slots(&mut self, segment: &[AtomicU64], class: usize, count: usize, out: &mut Vec<u64>) {
         while out.len() < count {
             let Some(&slab) = self.partial[class].last() else {
-                let Some(slab) = self.take_run(slab_pages(class) as u32) else { return };
-                for page in slab..slab + slab_pages(class) as u32 {
-                    self.pages[page as usize].slab = slab;
+                // A slab less than full is no reason to take pages for another one.
+                if !out.is_empty() {
+                    return;
                 }
-                let free = slab_slots(class);
-                self.pages[slab as usize] = Page { slab, class: class as u8, free, ..Page::default() };
+                let Some(slab) = self.take_run(slab_pages(class) as u32, Kind::Slab) else { return };
+                let slots = slab_slots(class);
+                (self.pages[slab as usize].class, self.pages[slab as usize].free) = (class as u8, slots);
+                let census = &mut self.census[class];
+                (census.slots, census.free) = (census.slots + u64::from(slots), census.free + u64::from(slots));
                 self.list(class, slab);
                 continue;
             };
@@ -295,6 +773,7 @@ impl Inner {
                 page.used_once - 1
             };
             page.free -= 1;
+            self.census[class].free -= 1;
             if page.free == 0 {
                 self.unlist(class, slab);
             }
@@ -306,21 +785,32 @@ impl Inner {
         // Release: as at the end of `Heap::allocate`, here for the links of the free list.
         fence(Ordering::Release);
         for start in starts {
-            let slab = self.pages[start as usize / PAGE_WORDS].slab;
+            let slab = self.pages[start as usize / PAGE_WORDS].first;
             let slot = (start as usize - slab as usize * PAGE_WORDS) / class_words(class);
             let page = &mut self.pages[slab as usize];
             debug_assert_eq!(usize::from(page.class), class);
-            // Relaxed: read by a holder of our lock; a reader that still copies the old entry is warned by the fence.
-            segment[start as usize].store(u64::from(page.first_free), Ordering::Relaxed);
-            page.first_free = slot as u32 + 1;
+            if page.kind == Kind::Slab {
+                // Relaxed: read by a holder of our lock; a reader that still copies the old entry is warned by the
+                // fence.
+                segment[start as usize].store(u64::from(page.first_free), Ordering::Relaxed);
+                page.first_free = slot as u32 + 1;
+            }
             page.free += 1;
-            let (free, listed) = (page.free, page.listed != 0);
-            if !listed {
+            self.census[class].free += 1;
+            let page = *page;
+            let is_empty = page.free == slab_slots(class);
+            if page.kind == Kind::Condemned {
+                if is_empty {
+                    self.give_run(slab);
+                }
+            } else if page.closed {
+                // Whoever clears it looks at it when done.
+            } else if page.listed == 0 {
                 self.list(class, slab);
-            } else if free == slab_slots(class) && self.partial[class].len() > 1 {
+            } else if is_empty && self.partial[class].len() > 1 {
                 // One empty slab is kept, lest a single entry that comes and goes take and give pages all the time.
                 self.unlist(class, slab);
-                self.give_run(slab, slab_pages(class) as u32);
+                self.give_run(slab);
             }
         }
     }
@@ -332,7 +822,7 @@ impl Inner {
             while let Some(place) = self.partial[class].iter().position(|&slab| empty(self, slab)) {
                 let slab = self.partial[class][place];
                 self.unlist(class, slab);
-                self.give_run(slab, slab_pages(class) as u32);
+                self.give_run(slab);
             }
         }
     }
@@ -370,6 +860,7 @@ mod tests {
         heap.free(&segment, &mut cache, start, 17);
         heap.drain(&segment, &mut cache);
         assert_eq!(heap.free_pages(), 6, "one empty slab is kept");
+        assert_eq!(heap.usage().allocated, 0);
     }
 
     #[test]
@@ -424,15 +915,15 @@ mod tests {
         for cache in &mut caches {
             heap.drain(&segment, cache);
         }
-        let inner = lock(&heap.0);
-        let kept: u32 = inner
-            .partial
-            .iter()
-            .flatten()
-            .map(|&slab| slab_pages(usize::from(inner.pages[slab as usize].class)) as u32)
-            .sum();
-        assert_eq!(inner.free_pages + kept, 61);
-        assert_eq!(inner.free_runs.values().sum::<u32>(), inner.free_pages);
+        assert_eq!(heap.usage().allocated, 0);
+        heap.release();
+        let inner = lock(&heap.inner);
+        assert_eq!(
+            (inner.free_pages, inner.dirty_free),
+            (61, inner.pages.iter().filter(|page| page.dirty).count() as u32)
+        );
+        assert_eq!(inner.free_runs.len(), 1);
+        assert!(inner.census.iter().all(|census| census.slots == 0 && census.free == 0));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! A reader attaches only if magic, version and [`FINGERPRINT`] agree. The fingerprint is computed from the constants
 //! below, so that a change of layout cannot be forgotten to be announced.
 
+use super::evict::Eviction;
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use crate::limits;
@@ -27,7 +28,7 @@ pub const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word of every segment: "ringtabl" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringtabl");
 /// Version of the layout and of the rules in this module's header.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 /// Which hash function: rapidhash v3, whose output is the same in all builds.
 pub const HASH_RAPID_V3: u64 = 3;
 
@@ -114,6 +115,8 @@ pub struct Options {
     pub workers: usize,
     /// Nanoseconds for which clients may spin.
     pub spin_ns: u64,
+    /// What happens when memory is short.
+    pub eviction: Eviction,
 }
 
 /// Why a segment is not believed to be a table.
@@ -265,7 +268,7 @@ mod tests {
     fn a_header_is_believed_only_if_everything_fits() {
         let memory = crate::sync::heap_words(4 * PAGE_WORDS);
         assert!(matches!(Constants::attach(&memory), Err(AttachError::NotATable(0))));
-        Constants::create(&memory, &Options { buckets: 3, seed: 1, workers: 2, spin_ns: 0 });
+        Constants::create(&memory, &Options { buckets: 3, seed: 1, workers: 2, spin_ns: 0, eviction: Eviction::Never });
         assert_eq!(Constants::attach(&memory).unwrap().workers, 2);
         for (index, value) in [(H_VERSION, 1), (H_FINGERPRINT, 0), (H_WORDS, 1), (H_HASH, 9), (H_WORKERS, 0)] {
             let right = memory[index].swap(value, Ordering::Relaxed);

@@ -72,7 +72,7 @@ impl Stage {
     /// An empty table of `buckets` buckets.
     fn new(buckets: u64) -> Self {
         let words: Words = Arc::new(heap_words(PAGES * PAGE_WORDS));
-        let options = Options { buckets, seed: SEED, workers: 1, spin_ns: 0 };
+        let options = Options { buckets, seed: SEED, workers: 1, spin_ns: 0, eviction: Eviction::Never };
         let table = Table::create(Arc::clone(&words), &options).expect("the buckets fit");
         let reader = Reader::attach(words).expect("it is a table");
         Self { writer: Writer::new(Arc::new(table)), reader, wanted: [0; 8], other: [0; 8], version: None }

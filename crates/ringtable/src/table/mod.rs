@@ -3,9 +3,14 @@
 //! - [`layout`]: where everything lies, and the checks before a stranger's segment is believed,
 //! - [`bucket`]: slots, versions and the chain of a bucket,
 //! - [`entry`]: key, value and expiry in one immutable piece of memory,
+//! - [`draft`]: entries whose value is still arriving,
+//! - [`growth`]: more buckets, and fewer,
+//! - [`sieve`], [`evict`]: who goes when memory is short, and how room is made,
+//! - [`sweep`]: removing what has expired,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
 //! - [`pairs`]: copies of many entries, in one buffer,
 //! - [`events`]: the ring that tells watchers of changes,
+//! - [`reclaim`]: memory of entries that are unlinked, and who keeps it from being used again,
 //! - [`reader`]: lookups by anyone who can map the segment,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
@@ -19,12 +24,18 @@
 //! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
 
 pub mod bucket;
+pub mod draft;
 pub mod entry;
 pub mod events;
+pub mod evict;
+pub mod growth;
 pub mod heap;
 pub mod layout;
 pub mod pairs;
 pub mod reader;
+pub mod reclaim;
+pub mod sieve;
+pub mod sweep;
 pub mod writer;
 
 #[cfg(all(test, loom))]
@@ -32,12 +43,17 @@ mod loom_bucket;
 #[cfg(all(test, loom))]
 mod loom_events;
 #[cfg(all(test, loom))]
+mod loom_pin;
+#[cfg(all(test, loom))]
 mod loom_table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use draft::Draft;
 pub use entry::Expiry;
+pub use evict::Eviction;
 pub use layout::{AttachError, Options};
 pub use pairs::{Pair, Pairs, Want};
 pub use reader::{Lookup, Reader, Sink};
+pub use reclaim::Held;
 pub use writer::{Guard, Outcome, Table, WriteError, Writer};

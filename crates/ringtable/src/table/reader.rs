@@ -18,7 +18,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::bucket::{BucketRef, SLOTS};
+use super::bucket::{BucketRef, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry};
 use super::layout::{self, AttachError, Constants, H_CLOSED, H_ENTRIES, address, bucket_start, load_buckets};
 use super::pairs::{Pairs, Want};
@@ -92,6 +92,8 @@ pub struct Found {
     pub expiry: Option<Expiry>,
     /// Bytes of the value.
     pub size: usize,
+    /// Whether the sieve knows already that it was used lately.
+    pub visited: bool,
 }
 
 /// Other workers or a damaged segment kept a bucket from being read.
@@ -275,6 +277,32 @@ fn attempt(
     now_ms: &impl Fn() -> u64,
     sink: &mut impl Sink,
 ) -> Option<Lookup> {
+    let Some((slot, entry)) = find(words, home, hash, key)? else { return Some(Lookup::Miss) };
+    let (found_version, expiry) = (entry.version(), entry.expiry());
+    if entry.has_expired(now_ms) {
+        return Some(Lookup::Expired);
+    }
+    let size = entry.shape.value_size;
+    // Before room is made for a value: was its size real? Else a torn one might ask for half a gigabyte.
+    if !home.end_read(version) {
+        return None;
+    }
+    let Some(room) = sink.begin(size) else { return Some(Lookup::NoRoom(size)) };
+    if !room.is_empty() {
+        copy_out(entry.value_words(), room);
+    }
+    Some(Lookup::Hit(Found { version: found_version, expiry, size, visited: slot.is_visited() }))
+}
+
+/// The entry of a key in a chain, and the slot that points at it; outer `None` if what was seen cannot be.
+#[inline]
+#[allow(clippy::type_complexity)]
+pub(super) fn find<'a>(
+    words: &'a [AtomicU64],
+    home: BucketRef<'_>,
+    hash: u64,
+    key: &[u8],
+) -> Option<Option<(Slot, EntryRef<'a>)>> {
     let wanted = super::bucket::tag(hash);
     let mut bucket = home;
     for _ in 0..limits::CHAIN_HOPS_MAX {
@@ -290,24 +318,11 @@ fn attempt(
             if !entry.has_key(key) {
                 continue;
             }
-            let (found_version, expiry) = (entry.version(), entry.expiry());
-            if entry.has_expired(now_ms) {
-                return Some(Lookup::Expired);
-            }
-            let size = entry.shape.value_size;
-            // Before room is made for a value: was its size real? Else a torn one might ask for half a gigabyte.
-            if !home.end_read(version) {
-                return None;
-            }
-            let Some(room) = sink.begin(size) else { return Some(Lookup::NoRoom(size)) };
-            if !room.is_empty() {
-                copy_out(entry.value_words(), room);
-            }
-            return Some(Lookup::Hit(Found { version: found_version, expiry, size }));
+            return Some(Some((slot, entry)));
         }
         let last = bucket.slot(SLOTS - 1);
         if !last.is_link() {
-            return Some(Lookup::Miss);
+            return Some(None);
         }
         bucket = BucketRef::at(words, last.at() as usize)?;
     }
@@ -379,8 +394,9 @@ pub(super) fn scan(
 ) -> Result<u64, Contended> {
     let now = load_buckets(words).ok_or(Contended)?;
     let (at_begin, index) = if cursor == 0 { (now, 0) } else { (cursor >> 32, cursor & 0xffff_ffff) };
-    if at_begin == 0 || at_begin > now || index >= at_begin {
-        return Ok(0); // no cursor of ours: the walk is over
+    // Not a cursor of ours, or the table has given up all buckets from here on, which were empty: the walk is over.
+    if at_begin == 0 || at_begin > limits::BUCKETS_MAX || index >= at_begin.min(now) {
+        return Ok(0);
     }
     let before = out.len();
     let mut sibling = index;

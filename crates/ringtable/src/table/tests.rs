@@ -12,7 +12,7 @@ type Words = Arc<Box<[AtomicU64]>>;
 /// A table of `pages` pages of 64 KiB, and a reader of it.
 fn table(pages: usize, buckets: u64) -> (Writer<Words>, Reader<Words>) {
     let words: Words = Arc::new(heap_words(pages * layout::PAGE_WORDS));
-    let options = Options { buckets, seed: 42, workers: 1, spin_ns: 0 };
+    let options = Options { buckets, seed: 42, workers: 1, spin_ns: 0, eviction: Eviction::Never };
     let table = Arc::new(Table::create(Arc::clone(&words), &options).unwrap());
     (Writer::new(table), Reader::attach(words).unwrap())
 }
@@ -216,7 +216,7 @@ fn a_scan_during_growth_reports_every_old_key_exactly_once() {
 fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
     const KEYS: u32 = 300;
     let words: Words = Arc::new(heap_words(128 * layout::PAGE_WORDS));
-    let options = Options { buckets: 1, seed: 7, workers: 2, spin_ns: 0 };
+    let options = Options { buckets: 1, seed: 7, workers: 2, spin_ns: 0, eviction: Eviction::Never };
     let table = Arc::new(Table::create(Arc::clone(&words), &options).unwrap());
     let (stop, hits) = (AtomicBool::new(false), Counter::new(0));
     // A value is its key, then copies of one byte: a mixture of two values shows.
@@ -273,7 +273,7 @@ fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
 fn a_reader_survives_a_segment_of_garbage() {
     let mut random = seeded();
     let words: Words = Arc::new(heap_words(4 * layout::PAGE_WORDS));
-    let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0 };
+    let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
     let mut writer = Writer::new(Arc::new(Table::create(Arc::clone(&words), &options).unwrap()));
     for n in 0..500_u32 {
         writer.put(&n.to_le_bytes(), b"value", None, Guard::Always, no_time).unwrap();

@@ -1,19 +1,14 @@
-//! Changes to the table by the server's worker threads, and its growth.
+//! Changes to the table by the server's worker threads.
 //!
 //! # Design
 //!
 //! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right
-//! one, swings one slot, unlocks, and only then frees the old entry. Everything conditional is one primitive,
+//! one, swings one slot, unlocks, and only then retires the old entry. Everything conditional is one primitive,
 //! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments and changes of
 //! expiry read without a lock and put with `Guard::Version`; somebody always wins, so that is lock-free.
 //!
-//! Growth is linear hashing, a bucket at a time: after an insert that makes the table too full, the worker locks the
-//! bucket to split and its new sibling, moves entries, publishes the new count, and unlocks both. No pause, no second
-//! table. Only one worker splits at a time; the others go on.
-//!
 //! # Invariants
 //!
-//! - At most two buckets are locked by a worker, the second one being new and unknown to all others: no deadlock.
 //! - A refused write (guard, memory) leaves everything as it was.
 //! - Watchers are told of a change while its bucket is still locked: see [`super::events`].
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, and is exact when all
@@ -22,15 +17,22 @@
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
 use super::events::{Broadcast, Event, Kind, Start};
+use super::evict::Eviction;
 use super::heap::{Cache, Heap};
 use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
-    PAGE_WORDS, address, bucket_start, split_source,
+    PAGE_WORDS, address, bucket_start,
 };
 use super::pairs::{Pairs, Want};
 use super::reader::{self, Lookup, Sink};
+use super::reclaim::{Held, Reclaimer};
+use super::sieve::{Id, Sieve};
+use super::sweep::{self, Sweep};
 use crate::limits;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, copy_in, prefetch};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Mutex, Ordering, copy_in, prefetch};
+
+/// Entries of which a writer tells the sieve at once.
+const ARRIVALS_GATHERED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// When a [`Writer::put`] is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,30 +76,76 @@ pub enum WriteError {
     OutOfMemory(usize),
 }
 
+/// Whether a key and a value are small enough.
+pub(super) fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
+    if key > limits::KEY_SIZE_MAX {
+        return Err(WriteError::KeyTooLong(key));
+    }
+    if value > limits::VALUE_SIZE_MAX { Err(WriteError::ValueTooLarge(value)) } else { Ok(()) }
+}
+
 /// The table as the server has it: the segment, and what is private to the server.
 #[derive(Debug)]
 pub struct Table<M> {
     memory: M,
     constants: Constants,
-    heap: Heap,
-    /// Whether a worker is splitting a bucket.
-    splitting: AtomicBool,
+    pub(super) heap: Heap,
+    /// Where entries go that were unlinked.
+    pub(super) reclaimer: Reclaimer,
+    /// Bytes that drafts have reserved.
+    pub(super) drafts: AtomicU64,
+    /// Whether a worker is splitting a bucket, or joining two.
+    pub(super) splitting: AtomicBool,
+    /// Buckets that there were at the beginning, fewer than which there never are.
+    pub(super) buckets_min: u64,
+    /// The end of the pages that the bucket array has taken, and of those that may have memory behind them.
+    pub(super) bucket_pages: AtomicU64,
+    /// See [`Self::bucket_pages`].
+    pub(super) bucket_pages_dirty: AtomicU64,
     events: Broadcast,
+    pub(super) eviction: Eviction,
+    pub(super) sieve: Sieve,
+    pub(super) sweep: Mutex<Sweep>,
+    pub(super) tally: Tally,
+}
+
+/// What is counted of a table. All relaxed: figures for people, and for the decision whether there is something to do.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Entries that have an expiry.
+    pub expiring: AtomicU64,
+    /// Entries that were removed since their time had passed.
+    pub expired: AtomicU64,
+    /// Entries that were removed to make room.
+    pub evicted: AtomicU64,
+    /// Entries that were moved to make room in a row.
+    pub moved: AtomicU64,
+}
+
+/// Memory that an entry has left behind, to be freed once its bucket is unlocked.
+#[must_use]
+pub(super) struct Left {
+    start: u64,
+    words: usize,
+    /// An overflow bucket that has become empty.
+    overflow: Option<u64>,
 }
 
 /// What a worker thread needs to change the table.
 #[derive(Debug)]
 pub struct Writer<M: Memory> {
-    table: Arc<Table<M>>,
-    cache: Cache,
+    pub(super) table: Arc<Table<M>>,
+    pub(super) cache: Cache,
     /// Whether this writer has published events since it was last asked.
-    published: bool,
+    pub(super) published: bool,
+    /// Entries that the sieve has not been told of yet.
+    pub(super) arrivals: Vec<Id>,
 }
 
 /// Where a key is, or could go, in the chain of a locked bucket.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     /// The entry with the key, and the bucket and slot that point at it.
-    entry: Option<(BucketRef<'a>, usize, EntryRef<'a>)>,
+    pub(super) entry: Option<(BucketRef<'a>, usize, EntryRef<'a>)>,
     /// The first empty slot.
     hole: Option<(BucketRef<'a>, usize)>,
     /// The last bucket of the chain.
@@ -118,10 +166,29 @@ impl<M: Memory> Table<M> {
         }
         let constants = Constants::create(&memory, options);
         let heap = Heap::new(words, first_page);
-        Ok(Self { memory, constants, heap, splitting: AtomicBool::new(false), events: Broadcast::new() })
+        let sieve = Sieve::default();
+        if options.eviction == Eviction::AllkeysSieve {
+            sieve.provide(&heap);
+        }
+        Ok(Self {
+            memory,
+            constants,
+            heap,
+            reclaimer: Reclaimer::default(),
+            drafts: AtomicU64::new(0),
+            splitting: AtomicBool::new(false),
+            buckets_min: options.buckets,
+            bucket_pages: AtomicU64::new(first_page as u64),
+            bucket_pages_dirty: AtomicU64::new(first_page as u64),
+            events: Broadcast::new(),
+            eviction: options.eviction,
+            sieve,
+            sweep: Mutex::new(Sweep::default()),
+            tally: Tally::default(),
+        })
     }
 
-    fn words(&self) -> &[AtomicU64] {
+    pub(super) fn words(&self) -> &[AtomicU64] {
         self.memory.words()
     }
 
@@ -149,7 +216,22 @@ impl<M: Memory> Table<M> {
 
     /// Bytes that belong to nobody, in whole pages.
     pub fn free_bytes(&self) -> u64 {
-        self.heap.free_pages() * PAGE_WORDS as u64 * 8
+        (self.heap.free_pages() * PAGE_WORDS * 8) as u64
+    }
+
+    /// What became of the memory for entries.
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    /// What is counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What happens when memory is short.
+    pub fn eviction(&self) -> Eviction {
+        self.eviction
     }
 
     /// Who watches, and what they are told.
@@ -164,29 +246,42 @@ impl<M: Memory> Table<M> {
     }
 
     /// Locks the bucket a hash maps to.
-    fn lock(&self, hash: u64) -> BucketGuard<'_> {
+    pub(super) fn lock(&self, hash: u64) -> BucketGuard<'_> {
         loop {
             // Relaxed: `lock` acquires; the mapping is looked at again under the lock, and a bucket whose keys may
             // move is locked by the one who moves them, before the count changes.
             let index = address(hash, self.words()[H_BUCKETS].load(Ordering::Relaxed));
             let guard = self.bucket(index).lock();
-            if address(hash, self.words()[H_BUCKETS].load(Ordering::Relaxed)) == index {
+            // Acquire: pairs with the Release of a new count in `super::growth`. If the bucket was given up and made
+            // anew while we had it, we see that the lock is not ours any more.
+            if address(hash, self.words()[H_BUCKETS].load(Ordering::Acquire)) == index && guard.is_ours() {
                 return guard;
             }
-            guard.unlock_unchanged();
+            guard.abandon();
         }
     }
 
-    fn bucket(&self, index: u64) -> BucketRef<'_> {
+    /// Locks bucket `index`; `None` if there is no such bucket any more.
+    pub(super) fn lock_at(&self, index: u64) -> Option<BucketGuard<'_>> {
+        let guard = self.bucket(index).lock();
+        // Acquire: as in `lock`.
+        if index < self.words()[H_BUCKETS].load(Ordering::Acquire) && guard.is_ours() {
+            return Some(guard);
+        }
+        guard.abandon();
+        None
+    }
+
+    pub(super) fn bucket(&self, index: u64) -> BucketRef<'_> {
         BucketRef::at(self.words(), bucket_start(index)).expect("the bucket count never exceeds the segment")
     }
 
-    fn entry(&self, slot: Slot) -> EntryRef<'_> {
+    pub(super) fn entry(&self, slot: Slot) -> EntryRef<'_> {
         EntryRef::at(self.words(), slot.at()).expect("slots point at entries that a writer made")
     }
 
     /// Looks for a key in a locked chain.
-    fn find<'a>(&'a self, guard: &BucketGuard<'a>, hash: u64, key: &[u8]) -> Place<'a> {
+    pub(super) fn find<'a>(&'a self, guard: &BucketGuard<'a>, hash: u64, key: &[u8]) -> Place<'a> {
         let mut place = Place { entry: None, hole: None, last: guard.bucket };
         for bucket in self.chain(guard) {
             place.last = bucket;
@@ -207,18 +302,18 @@ impl<M: Memory> Table<M> {
     }
 
     /// The buckets of a locked chain.
-    fn chain<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = BucketRef<'a>> {
+    pub(super) fn chain<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = BucketRef<'a>> {
         std::iter::successors(Some(guard.bucket), |bucket| {
             let last = bucket.slot(SLOTS - 1);
             last.is_link().then(|| self.overflow(last))
         })
     }
 
-    fn overflow(&self, link: Slot) -> BucketRef<'_> {
+    pub(super) fn overflow(&self, link: Slot) -> BucketRef<'_> {
         BucketRef::at(self.words(), link.at() as usize).expect("links point at buckets that a writer made")
     }
 
-    fn add_entries(&self, change: i64) {
+    pub(super) fn add_entries(&self, change: i64) {
         // Relaxed: see `entries`.
         self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
     }
@@ -236,7 +331,7 @@ impl<M: Memory> Table<M> {
 
     /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
     fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot) -> bool {
-        let Some(start) = self.heap.allocate(self.words(), cache, BUCKET_WORDS) else { return false };
+        let Some(start) = self.allocate(cache, BUCKET_WORDS) else { return false };
         let link = Slot::link(start);
         let overflow = self.overflow(link);
         overflow.clear_slots();
@@ -247,7 +342,7 @@ impl<M: Memory> Table<M> {
     }
 
     /// Takes an overflow bucket that has become empty out of its chain; returns its word, to be freed after unlocking.
-    fn unlink_if_empty(&self, guard: &BucketGuard<'_>, bucket: BucketRef<'_>) -> Option<u64> {
+    pub(super) fn unlink_if_empty(&self, guard: &BucketGuard<'_>, bucket: BucketRef<'_>) -> Option<u64> {
         if (0..SLOTS).any(|index| bucket.slot(index).is_entry()) {
             return None;
         }
@@ -261,12 +356,49 @@ impl<M: Memory> Table<M> {
         }
         None // the home bucket itself: it stays
     }
+
+    /// Takes an entry out of a locked chain, tells the watchers, counts. Then unlock, and [`Writer::free`].
+    pub(super) fn take_out(
+        &self,
+        guard: &BucketGuard<'_>,
+        (bucket, index): (BucketRef<'_>, usize),
+        kind: Kind,
+        published: &mut bool,
+    ) -> Left {
+        let slot = bucket.slot(index);
+        let entry = self.entry(slot);
+        bucket.set_slot(index, EMPTY);
+        if self.events.watchers() > 0 {
+            *published |= self.publish(kind, &entry.key(), guard.version + 1, 0);
+        }
+        let count = match kind {
+            Kind::Expire => Some(&self.tally.expired),
+            Kind::Evict => Some(&self.tally.evicted),
+            _ => None,
+        };
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.count_expiring(slot.expiry_code(), 0);
+        let left = Left { start: slot.at(), words: entry.shape.words(), overflow: None };
+        Left { overflow: self.unlink_if_empty(guard, bucket), ..left }
+    }
+
+    /// Takes note that an entry with one expiry code was replaced by one with another; 0 is none.
+    pub(super) fn count_expiring(&self, before: u64, after: u64) {
+        let expiring = &self.tally.expiring;
+        match (before != 0, after != 0) {
+            (false, true) => drop(expiring.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(expiring.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+    }
 }
 
 impl<M: Memory> Writer<M> {
     /// A writer for one thread.
     pub fn new(table: Arc<Table<M>>) -> Self {
-        Self { table, cache: Cache::default(), published: false }
+        Self { table, cache: Cache::default(), published: false, arrivals: Vec::new() }
     }
 
     /// The table it writes.
@@ -278,13 +410,19 @@ impl<M: Memory> Writer<M> {
     pub fn get(&mut self, key: &[u8], now_ms: impl Fn() -> u64, sink: &mut impl Sink) -> Lookup {
         let hash = self.table.constants.hash(key);
         let answer = reader::lookup(self.table.words(), hash, key, &now_ms, sink);
+        if let Lookup::Hit(found) = answer
+            && !found.visited
+            && self.table.eviction == Eviction::AllkeysSieve
+        {
+            self.table.touch(hash);
+        }
         if answer != Lookup::Contended {
             return answer;
         }
         let guard = self.table.lock(hash);
         let answer = match self.table.find(&guard, hash, key).entry {
             None => Lookup::Miss,
-            Some((_, _, entry)) => match entry.expiry() {
+            Some((bucket, index, entry)) => match entry.expiry() {
                 Some(expiry) if expiry.has_passed(now_ms()) => Lookup::Expired,
                 expiry => {
                     let size = entry.shape.value_size;
@@ -294,7 +432,9 @@ impl<M: Memory> Writer<M> {
                             if !room.is_empty() {
                                 crate::sync::copy_out(entry.value_words(), room);
                             }
-                            Lookup::Hit(reader::Found { version: entry.version(), expiry, size })
+                            let slot = bucket.slot(index);
+                            bucket.set_slot(index, slot.with_visited(true));
+                            Lookup::Hit(reader::Found { version: entry.version(), expiry, size, visited: true })
                         }
                     }
                 }
@@ -316,18 +456,26 @@ impl<M: Memory> Writer<M> {
         guard: Guard,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
-        if key.len() > limits::KEY_SIZE_MAX {
-            return Err(WriteError::KeyTooLong(key.len()));
-        }
-        if value.len() > limits::VALUE_SIZE_MAX {
-            return Err(WriteError::ValueTooLarge(value.len()));
-        }
+        check_sizes(key.len(), value.len())?;
         let hash = self.table.constants.hash(key);
         // The bucket's line comes while the entry is made: it is the one cache miss of a small write.
         prefetch(&self.table.words()[bucket_start(address(hash, self.table.buckets()))]);
         let (start, shape) = self.prepare(key, value, expiry)?;
+        self.publish_entry(hash, key, (start, shape), guard, now_ms)
+    }
+
+    /// The second half of [`Self::put`]: makes the entry at `start`, of which all but the version is written, the
+    /// key's, or frees it.
+    pub(super) fn publish_entry(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        (start, shape): (u64, Shape),
+        guard: Guard,
+        now_ms: impl Fn() -> u64,
+    ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
-        let Self { table, cache, published } = self;
+        let Self { table, cache, published, arrivals } = self;
         let bucket = table.lock(hash);
         let place = table.find(&bucket, hash, key);
         let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
@@ -346,33 +494,48 @@ impl<M: Memory> Writer<M> {
         let version = bucket.version + 1;
         // Relaxed: published with the slot.
         table.words()[start as usize + 1].store(version, Ordering::Relaxed);
-        let slot = Slot::entry(hash, start);
+        let code = sweep::code(table.entry(Slot::entry(hash, start)).expiry());
+        let slot = Slot::entry(hash, start).with_expiry_code(code);
         let old = match (place.entry, place.hole) {
             (Some((home, index, entry)), _) => {
-                let old = home.slot(index).at();
-                home.set_slot(index, slot);
+                let old = home.slot(index);
+                // The key keeps its place in the sieve's queue; writing it again is a use of it.
+                home.set_slot(index, slot.with_seen(old.seen()).with_visited(live.is_some()));
                 Some((old, entry.shape.words()))
             }
-            (None, Some((home, index))) => {
-                home.set_slot(index, slot);
-                None
-            }
-            (None, None) => {
-                if !table.append(cache, place.last, slot) {
+            (None, hole) => {
+                let slot = slot.with_seen(!table.sieve.seen_mark());
+                if let Some((home, index)) = hole {
+                    home.set_slot(index, slot);
+                } else if !table.append(cache, place.last, slot) {
                     bucket.unlock_unchanged();
-                    table.heap.free(table.words(), cache, start, shape.words());
-                    return Err(WriteError::OutOfMemory(shape.words() * 8));
+                    // Room for an overflow bucket goes to our own free slots, where the next attempt finds it.
+                    let room = self.make_room(BUCKET_WORDS);
+                    let Self { table, cache, .. } = self;
+                    let Some(room) = room else {
+                        table.heap.free(table.words(), cache, start, shape.words());
+                        return Err(WriteError::OutOfMemory(shape.words() * 8));
+                    };
+                    table.heap.free(table.words(), cache, room, BUCKET_WORDS);
+                    return self.publish_entry(hash, key, (start, shape), guard, now_ms);
                 }
                 None
             }
         };
         let inserted = live.is_none();
-        *published |= table.publish(Kind::Set, key, version, value.len());
+        *published |= table.publish(Kind::Set, key, version, shape.value_size);
         bucket.unlock();
-        if let Some((start, words)) = old {
-            table.heap.free(table.words(), cache, start, words);
+        table.count_expiring(old.map_or(0, |(old, _)| old.expiry_code()), code);
+        if let Some((old, words)) = old {
+            table.retire(cache, old.at(), words);
         } else {
             table.add_entries(1);
+            if table.eviction == Eviction::AllkeysSieve {
+                arrivals.push(Id::new(hash));
+                if arrivals.len() >= ARRIVALS_GATHERED_MAX {
+                    self.tell_arrivals();
+                }
+            }
             self.grow();
         }
         Ok(Outcome::Done { version, inserted })
@@ -395,7 +558,7 @@ impl<M: Memory> Writer<M> {
     }
 
     fn remove(&mut self, key: &[u8], which: impl Fn(EntryRef<'_>) -> bool, now_ms: impl Fn() -> u64) -> bool {
-        let Self { table, cache, published } = self;
+        let Self { table, published, .. } = self;
         let hash = table.constants.hash(key);
         let guard = table.lock(hash);
         let Some((bucket, index, entry)) = table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| which(entry))
@@ -404,50 +567,57 @@ impl<M: Memory> Writer<M> {
             return false;
         };
         let live = !entry.has_expired(&now_ms);
-        let start = bucket.slot(index).at();
-        bucket.set_slot(index, EMPTY);
-        let unlinked = table.unlink_if_empty(&guard, bucket);
         let kind = if live { Kind::Delete } else { Kind::Expire };
-        *published |= table.publish(kind, key, guard.version + 1, 0);
+        let left = table.take_out(&guard, (bucket, index), kind, published);
         guard.unlock();
-        table.heap.free(table.words(), cache, start, entry.shape.words());
-        if let Some(overflow) = unlinked {
+        self.free(left);
+        live
+    }
+
+    /// Frees what an entry has left behind that was taken out of its chain, which is unlocked.
+    pub(super) fn free(&mut self, left: Left) {
+        let Self { table, cache, .. } = self;
+        table.retire(cache, left.start, left.words);
+        if let Some(overflow) = left.overflow {
             table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
         }
         table.add_entries(-1);
-        live
     }
 
     /// Deletes all entries of up to `count` buckets from bucket `first` on; returns the bucket to go on with, `None` at
     /// the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
+    ///
+    /// The entries themselves are not touched: whole slabs come back at once (unless somebody reads in place).
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
-        let Self { table, cache, .. } = self;
-        let mut deleted = 0;
+        if first == 0 {
+            self.release();
+            self.table.heap.condemn_all();
+            self.table.sieve.clear(&self.table.heap);
+        }
+        let table = &self.table;
+        let (mut deleted, mut expiring) = (0, 0);
+        let mut left: Vec<u64> = Vec::new();
         // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
         let end = (first + count).min(table.buckets());
         for index in first..end {
-            let guard = table.bucket(index).lock();
-            let slots: Vec<Slot> = table
-                .chain(&guard)
-                .flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)))
-                .filter(|slot| *slot != EMPTY)
-                .collect();
-            if slots.is_empty() {
+            let Some(guard) = table.lock_at(index) else { break };
+            let before = left.len();
+            for bucket in table.chain(&guard) {
+                for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|&slot| slot != EMPTY) {
+                    left.push(slot.at());
+                    deleted += i64::from(slot.is_entry());
+                    expiring += u64::from(slot.is_entry() && slot.expiry_code() != 0);
+                }
+            }
+            if left.len() == before {
                 guard.unlock_unchanged();
                 continue;
             }
             guard.bucket.clear_slots();
             guard.unlock();
-            for slot in slots {
-                let words = if slot.is_link() {
-                    BUCKET_WORDS
-                } else {
-                    deleted += 1;
-                    table.entry(slot).shape.words()
-                };
-                table.heap.free(table.words(), cache, slot.at(), words);
-            }
         }
+        table.retire_all(left);
+        table.tally.expiring.fetch_sub(expiring, Ordering::Relaxed);
         table.add_entries(-deleted);
         if end < table.buckets() {
             return Some(end);
@@ -468,7 +638,7 @@ impl<M: Memory> Writer<M> {
     /// [`WriteError::OutOfMemory`] if there is no room for the ring, which the first watcher needs.
     pub fn watch(&mut self) -> Result<Start, WriteError> {
         let table = Arc::clone(&self.table);
-        let allocate = |words| table.heap.allocate(table.words(), &mut self.cache, words);
+        let allocate = |words| table.heap.allocate_fixed(words);
         table.events.watch(table.words(), allocate).map_err(WriteError::OutOfMemory)
     }
 
@@ -493,9 +663,10 @@ impl<M: Memory> Writer<M> {
     /// One step of a walk over the table: see [`reader::scan`].
     pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
         let read = |index, into: &mut Pairs| {
-            let guard = self.table.bucket(index).lock();
-            self.copy_chain(&guard, want, &now_ms, into);
-            guard.unlock_unchanged();
+            if let Some(guard) = self.table.lock_at(index) {
+                self.copy_chain(&guard, want, &now_ms, into);
+                guard.unlock_unchanged();
+            }
             Ok(())
         };
         // The bucket count of our own table is never out of range, so this cannot fail; 0 ends the walk.
@@ -508,7 +679,7 @@ impl<M: Memory> Writer<M> {
         if index >= self.table.buckets() {
             return false;
         }
-        let guard = self.table.bucket(index).lock();
+        let Some(guard) = self.table.lock_at(index) else { return false };
         self.copy_chain(&guard, want, &|| 0, out);
         guard.unlock_unchanged();
         true
@@ -530,18 +701,36 @@ impl<M: Memory> Writer<M> {
             .map(|slot| self.table.entry(slot))
     }
 
+    /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
+    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<Held<M>> {
+        let hash = self.table.constants.hash(key);
+        let guard = self.table.lock(hash);
+        let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
+        let held = live.map(|(bucket, index, _)| {
+            let start = bucket.slot(index).at();
+            self.table.reclaimer.hold(start);
+            Held { table: Arc::clone(&self.table), start }
+        });
+        guard.unlock_unchanged();
+        held
+    }
+
+    /// Takes back what was deleted and is read by nobody any more. Returns how many bytes that is.
+    pub fn rescan(&mut self) -> u64 {
+        self.table.rescan(&mut self.cache)
+    }
+
     /// Gives the free memory this writer holds back to all.
     pub fn release(&mut self) {
+        self.tell_arrivals();
         self.table.heap.drain(self.table.words(), &mut self.cache);
     }
 
     /// Allocates and fills an entry; all but its version.
     fn prepare(&mut self, key: &[u8], value: &[u8], expiry: Option<Expiry>) -> Result<(u64, Shape), WriteError> {
         let shape = Shape { key_size: key.len(), value_size: value.len(), expires: expiry.is_some() };
-        let words = self.table.words();
-        let start = self.table.heap.allocate(words, &mut self.cache, shape.words());
-        let start = start.ok_or(WriteError::OutOfMemory(shape.words() * 8))?;
-        let entry = &words[start as usize..start as usize + shape.words()];
+        let start = self.reserve(shape)?;
+        let entry = &self.table.words()[start as usize..start as usize + shape.words()];
         // Relaxed: nobody can reach the entry before a slot points at it (Release in `set_slot`).
         entry[0].store(shape.pack(), Ordering::Relaxed);
         if let Some(Expiry(at_ms)) = expiry {
@@ -553,106 +742,9 @@ impl<M: Memory> Writer<M> {
         Ok((start, shape))
     }
 
-    /// Adds buckets while the table is too full. Cheap if it is not, or if another worker is at it.
-    fn grow(&mut self) {
-        // At most a few at once: growth is spread over inserts, a bucket each would do.
-        for _ in 0..2 {
-            let table = &self.table;
-            if table.entries() <= table.buckets() * limits::BUCKET_LOAD {
-                return;
-            }
-            // Acquire: pairs with the Release below, so that we see the count as the last splitter left it.
-            if table.splitting.swap(true, Ordering::Acquire) {
-                return;
-            }
-            let grown = self.split_one();
-            // Release: pairs with the Acquire above.
-            self.table.splitting.store(false, Ordering::Release);
-            if !grown {
-                return;
-            }
-        }
-    }
-
-    /// Splits the next bucket. `false` if there is no room for a new one.
-    fn split_one(&mut self) -> bool {
-        let table = Arc::clone(&self.table);
-        // Relaxed: only the holder of `splitting` changes the count.
-        let count = table.words()[H_BUCKETS].load(Ordering::Relaxed);
-        let page = bucket_start(count) / PAGE_WORDS;
-        if count >= limits::BUCKETS_MAX {
-            return false;
-        }
-        if bucket_start(count).is_multiple_of(PAGE_WORDS) && !table.heap.take_page(page) {
-            return false;
-        }
-        let source = table.bucket(split_source(count)).lock();
-        // The new bucket's memory may have been a slab's: it is emptied before anybody can find it.
-        let target = table.bucket(count).new_locked(source.version);
-
-        let chain: Vec<BucketRef<'_>> = table.chain(&source).collect();
-        let mut overflow: Vec<u64> = Vec::new();
-        let (mut stay, mut go) = (Vec::new(), Vec::new());
-        for slot in chain.iter().flat_map(|bucket| (0..SLOTS).map(|index| bucket.slot(index))) {
-            if slot.is_link() {
-                overflow.push(slot.at());
-            } else if slot != EMPTY {
-                let hash = self.hash_of(table.entry(slot));
-                if address(hash, count + 1) == count { go.push(slot) } else { stay.push(slot) }
-            }
-        }
-        if go.is_empty() {
-            // Nothing moves: readers of the source need not even try again.
-            table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
-            target.unlock();
-            source.unlock_unchanged();
-            return true;
-        }
-        // Both chains together need no more overflow buckets than the one had: n entries need (n - 7) / 6 of them,
-        // rounded up, and that of a sum is at least the sum of those.
-        self.rebuild(source.bucket, &stay, &mut overflow);
-        self.rebuild(target.bucket, &go, &mut overflow);
-        // Release: pairs with the Acquire in `layout::load_buckets`. Before unlocking: who finds the source unlocked
-        // and a key gone finds the new count too.
-        table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
-        target.unlock();
-        source.unlock();
-        for start in overflow {
-            table.heap.free(table.words(), &mut self.cache, start, BUCKET_WORDS);
-        }
-        true
-    }
-
-    /// The hash of an entry's key.
-    fn hash_of(&self, entry: EntryRef<'_>) -> u64 {
-        let size = entry.shape.key_size;
-        let mut inline = [0; 64];
-        if let Some(key) = inline.get_mut(..size) {
-            crate::sync::copy_out(entry.key_words(), crate::sync::as_uninit(key));
-            return self.table.constants.hash(key);
-        }
-        let mut key = vec![0; size];
-        crate::sync::copy_out(entry.key_words(), crate::sync::as_uninit(&mut key));
-        self.table.constants.hash(&key)
-    }
-
-    /// Lays `slots` out anew in a chain, taking overflow buckets from `spare`.
-    fn rebuild(&self, home: BucketRef<'_>, slots: &[Slot], spare: &mut Vec<u64>) {
-        let mut bucket = home;
-        let mut rest = slots;
-        loop {
-            bucket.clear_slots();
-            let here = if rest.len() > SLOTS { SLOTS - 1 } else { rest.len() };
-            for (index, slot) in rest[..here].iter().enumerate() {
-                bucket.set_slot(index, *slot);
-            }
-            rest = &rest[here..];
-            if rest.is_empty() {
-                return;
-            }
-            let link = Slot::link(spare.pop().expect("a split needs no more overflow buckets than there were"));
-            bucket.set_slot(SLOTS - 1, link);
-            bucket = self.table.overflow(link);
-        }
+    /// Allocates memory for an entry.
+    pub(super) fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
+        let start = self.table.allocate(&mut self.cache, shape.words());
+        start.or_else(|| self.make_room(shape.words())).ok_or(WriteError::OutOfMemory(shape.words() * 8))
     }
 }

@@ -1,0 +1,157 @@
+//! `View`: a value in place, with the buffer protocol.
+
+use std::ffi::c_int;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyType};
+use ringtable::client::View;
+
+use crate::errors;
+
+/// A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy.
+///
+/// Make one with `Table.view`. Whatever takes a buffer takes a view: `memoryview(view)`, `numpy.frombuffer(view)`,
+/// `file.write(view)`. What becomes of the key meanwhile changes nothing: the server uses the memory again when the view
+/// is closed. So close it, or use it in a `with` statement; a view that nothing refers to is closed, too.
+///
+/// A forked child may read buffers that were made before the fork, as long as the parent keeps its view. It cannot make
+/// new ones, and closing the view there closes nothing of the parent's.
+#[pyclass(frozen, name = "View", module = "ringtable")]
+pub struct ViewCore {
+    state: Mutex<State>,
+    size: usize,
+    version: Option<u64>,
+    is_copy: bool,
+}
+
+struct State {
+    /// Until it is closed.
+    view: Option<View>,
+    /// Buffers that were not released.
+    exports: usize,
+}
+
+impl ViewCore {
+    pub fn new(view: View) -> Self {
+        let (size, version, is_copy) = (view.size(), view.version(), view.is_copy());
+        Self { state: Mutex::new(State { view: Some(view), exports: 0 }), size, version, is_copy }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bytes of a view that is open.
+fn bytes<'a>(py: Python<'_>, state: &'a State) -> PyResult<&'a [u8]> {
+    match &state.view {
+        Some(view) => view.bytes().map_err(|error| errors::client(py, error)),
+        None => Err(errors::family(py, "Closed", "this view was closed: make a new one")),
+    }
+}
+
+#[pymethods]
+impl ViewCore {
+    /// Let go of the value; may be called again.
+    ///
+    /// Raises `BufferError` while there are buffers of it: release those first.
+    fn close(&self) -> PyResult<()> {
+        let mut state = self.lock();
+        if state.exports > 0 {
+            let message = format!("{} buffers of this view were not released: release them first", state.exports);
+            return Err(PyBufferError::new_err(message));
+        }
+        state.view = None;
+        Ok(())
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.lock().view.is_none()
+    }
+
+    /// How many bytes the value has.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.size
+    }
+
+    /// Whether it is a private copy: where there is no lane, or `copy_ok` was given.
+    #[getter]
+    fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
+    /// The version of the value, never the same twice for a key; `None` for a copy that came over a socket.
+    #[getter]
+    fn version(&self) -> Option<u64> {
+        self.version
+    }
+
+    fn __len__(&self) -> usize {
+        self.size
+    }
+
+    fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let state = self.lock();
+        Ok(PyBytes::new(py, bytes(py, &state)?))
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (kind, _error, _traceback, /))]
+    fn __exit__(
+        &self,
+        kind: Option<Bound<'_, PyType>>,
+        _error: Option<Bound<'_, PyAny>>,
+        _traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        match self.close() {
+            // What went wrong first is what matters; it may hold the buffers itself.
+            Err(_) if kind.is_some() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        let place = if self.closed() {
+            "closed"
+        } else if self.is_copy {
+            "a copy"
+        } else {
+            "in place"
+        };
+        format!("<ringtable.View of {} bytes, {place}>", self.size)
+    }
+
+    #[allow(unsafe_code)]
+    // SAFETY: called by the interpreter, with a buffer to fill.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, buffer: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let view = slf.get();
+        let mut state = view.lock();
+        let bytes = bytes(slf.py(), &state)?;
+        // SAFETY: the bytes stay where they are until the buffer is released: it counts as an export, with which the
+        // view cannot be closed, and holds a reference to the view. Read-only: a buffer to write to is refused.
+        let filled = unsafe {
+            let start = bytes.as_ptr().cast_mut().cast();
+            ffi::PyBuffer_FillInfo(buffer, slf.as_ptr(), start, bytes.len() as ffi::Py_ssize_t, 1, flags)
+        };
+        if filled != 0 {
+            return Err(PyErr::fetch(slf.py()));
+        }
+        state.exports += 1;
+        Ok(())
+    }
+
+    #[allow(unsafe_code)]
+    // SAFETY: called by the interpreter, once for each buffer that was filled.
+    unsafe fn __releasebuffer__(&self, _buffer: *mut ffi::Py_buffer) {
+        self.lock().exports -= 1;
+    }
+}

@@ -1,0 +1,205 @@
+//! Adding buckets as the table fills up, and taking them away from an empty end.
+//!
+//! # Design
+//!
+//! Growth is linear hashing, a bucket at a time: after an insert that makes the table too full, the worker locks the
+//! bucket to split and its new sibling, moves entries, publishes the new count, and unlocks both. No pause, no second
+//! table. Only one worker splits at a time; the others go on.
+//!
+//! A table that was emptied gives up its last bucket as long as that is empty, likewise one at a time. So nothing ever
+//! moves to a lower bucket, and a walk over all keys need not know of it.
+//!
+//! # Invariants
+//!
+//! - At most two buckets are locked by a worker, the source before its sibling, which is the last one: no deadlock.
+//! - Pages of the bucket array never become anything else, so that whoever looked for a key in a bucket that was given
+//!   up in the meantime finds a bucket there, be it an empty one.
+//! - Versions go on counting: a bucket that is given up leaves the higher one to its source, from which it gets its
+//!   version should it be made anew.
+
+use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
+use super::entry::EntryRef;
+use super::evict::Eviction;
+use super::layout::{BUCKET_WORDS, H_BUCKETS, PAGE_BUCKETS, PAGE_WORDS, address, bucket_start, split_source};
+use super::writer::{Table, Writer};
+use crate::limits;
+use crate::sync::{Arc, Memory, Ordering};
+
+impl<M: Memory> Table<M> {
+    /// Keeps others from changing the number of buckets while `change` runs; `None` if another worker is at it.
+    fn alone<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+        // Acquire: pairs with the Release below, so that we see the count as the last one left it.
+        if self.splitting.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let done = change();
+        // Release: pairs with the Acquire above.
+        self.splitting.store(false, Ordering::Release);
+        Some(done)
+    }
+
+    /// Gives up the last bucket, if it is empty. `false` if it is not, or no more can be given up.
+    fn give_up_one(&self) -> bool {
+        // Relaxed: only the holder of `splitting` changes the count.
+        let count = self.words()[H_BUCKETS].load(Ordering::Relaxed);
+        if count <= self.buckets_min {
+            return false;
+        }
+        let mut source = self.bucket(split_source(count - 1)).lock();
+        let last = self.bucket(count - 1).lock();
+        let is_empty = (0..SLOTS).all(|index| last.bucket.slot(index) == EMPTY);
+        if is_empty {
+            source.version = source.version.max(last.version);
+            // Release: as in `split_one`.
+            self.words()[H_BUCKETS].store(count - 1, Ordering::Release);
+            last.unlock();
+            source.unlock();
+        } else {
+            last.unlock_unchanged();
+            source.unlock_unchanged();
+        }
+        is_empty
+    }
+
+    /// Gives up to `count` empty buckets at the end up. Returns whether there may be more.
+    pub fn shrink_some(&self, count: u64) -> bool {
+        self.alone(|| (0..count).all(|_| self.give_up_one())).unwrap_or(false)
+    }
+
+    /// Calls `give_back` with a run of at most `count` pages that the bucket array does not use any more, the first and
+    /// how many, if there are any. Returns whether there may be more. The table does not grow meanwhile.
+    pub fn give_back_bucket_pages(&self, count: u64, give_back: impl FnOnce(usize, usize)) -> bool {
+        self.alone(|| {
+            let buckets = self.words()[H_BUCKETS].load(Ordering::Relaxed);
+            let used = bucket_start(buckets).div_ceil(PAGE_WORDS) as u64;
+            // Relaxed: changed only by the holder of `splitting`.
+            let dirty = self.bucket_pages_dirty.load(Ordering::Relaxed);
+            let first = used.max(dirty.saturating_sub(count));
+            if first >= dirty {
+                return false;
+            }
+            give_back(first as usize, (dirty - first) as usize);
+            self.bucket_pages_dirty.store(first, Ordering::Relaxed);
+            first > used
+        })
+        .unwrap_or(false)
+    }
+}
+
+impl<M: Memory> Writer<M> {
+    /// Adds buckets while the table is too full. Cheap if it is not, or if another worker is at it.
+    pub(super) fn grow(&mut self) {
+        // At most a few at once: growth is spread over inserts, a bucket each would do.
+        for _ in 0..2 {
+            if self.table.entries() <= self.table.buckets() * limits::BUCKET_LOAD {
+                return;
+            }
+            let table = Arc::clone(&self.table);
+            if table.alone(|| self.split_one()) != Some(true) {
+                return;
+            }
+        }
+    }
+
+    /// Splits the next bucket. `false` if there is no room for a new one.
+    fn split_one(&mut self) -> bool {
+        let table = Arc::clone(&self.table);
+        // Relaxed: only the holder of `splitting` changes the count.
+        let count = table.words()[H_BUCKETS].load(Ordering::Relaxed);
+        let page = bucket_start(count) / PAGE_WORDS;
+        if count >= limits::BUCKETS_MAX {
+            return false;
+        }
+        // Relaxed, here and below: changed only by the holder of `splitting`.
+        if page as u64 >= table.bucket_pages.load(Ordering::Relaxed) {
+            if !self.take_bucket_page(page) {
+                return false;
+            }
+            // The memory may have been a slab's: no bucket of the page is locked, whatever it held.
+            for bucket in count..count + PAGE_BUCKETS as u64 {
+                table.bucket(bucket).unlock_fresh();
+            }
+            table.bucket_pages.store(page as u64 + 1, Ordering::Relaxed);
+        }
+        table.bucket_pages_dirty.fetch_max(page as u64 + 1, Ordering::Relaxed);
+        let source = table.bucket(split_source(count)).lock();
+        let target = table.bucket(count).new_locked(source.version);
+
+        let chain: Vec<BucketRef<'_>> = table.chain(&source).collect();
+        let mut overflow: Vec<u64> = Vec::new();
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
+        for slot in chain.iter().flat_map(|bucket| (0..SLOTS).map(|index| bucket.slot(index))) {
+            if slot.is_link() {
+                overflow.push(slot.at());
+            } else if slot != EMPTY {
+                let hash = self.hash_of(table.entry(slot));
+                if address(hash, count + 1) == count { go.push(slot) } else { stay.push(slot) }
+            }
+        }
+        if go.is_empty() {
+            // Nothing moves: readers of the source need not even try again.
+            table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
+            target.unlock();
+            source.unlock_unchanged();
+            return true;
+        }
+        // Both chains together need no more overflow buckets than the one had: n entries need (n - 7) / 6 of them,
+        // rounded up, and that of a sum is at least the sum of those.
+        self.rebuild(source.bucket, &stay, &mut overflow);
+        self.rebuild(target.bucket, &go, &mut overflow);
+        // Release: pairs with the Acquire in `layout::load_buckets`. Before unlocking: who finds the source unlocked
+        // and a key gone finds the new count too.
+        table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
+        target.unlock();
+        source.unlock();
+        for start in overflow {
+            table.heap.free(table.words(), &mut self.cache, start, BUCKET_WORDS);
+        }
+        true
+    }
+
+    /// Takes a page for the bucket array, and moves what lives there out of the way.
+    fn take_bucket_page(&mut self, page: usize) -> bool {
+        let table = Arc::clone(&self.table);
+        if table.heap.take_page(page) {
+            return true;
+        }
+        self.release();
+        let Some(clearing) = table.heap.close_page(page) else { return false };
+        self.clear(&clearing, table.eviction == Eviction::AllkeysSieve);
+        table.heap.take_page(page)
+    }
+
+    /// The hash of an entry's key.
+    pub(super) fn hash_of(&self, entry: EntryRef<'_>) -> u64 {
+        let size = entry.shape.key_size;
+        let mut inline = [0; 64];
+        if let Some(key) = inline.get_mut(..size) {
+            crate::sync::copy_out(entry.key_words(), crate::sync::as_uninit(key));
+            return self.table.constants().hash(key);
+        }
+        let mut key = vec![0; size];
+        crate::sync::copy_out(entry.key_words(), crate::sync::as_uninit(&mut key));
+        self.table.constants().hash(&key)
+    }
+
+    /// Lays `slots` out anew in a chain, taking overflow buckets from `spare`.
+    fn rebuild(&self, home: BucketRef<'_>, slots: &[Slot], spare: &mut Vec<u64>) {
+        let mut bucket = home;
+        let mut rest = slots;
+        loop {
+            bucket.clear_slots();
+            let here = if rest.len() > SLOTS { SLOTS - 1 } else { rest.len() };
+            for (index, slot) in rest[..here].iter().enumerate() {
+                bucket.set_slot(index, *slot);
+            }
+            rest = &rest[here..];
+            if rest.is_empty() {
+                return;
+            }
+            let link = Slot::link(spare.pop().expect("a split needs no more overflow buckets than there were"));
+            bucket.set_slot(SLOTS - 1, link);
+            bucket = self.table.overflow(link);
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! Memory of entries that no slot points at any more, while somebody may still be reading it.
+//!
+//! # Design
+//!
+//! A reader that copies needs nothing of this: it finds out afterwards that its copy is void. Two kinds of readers do
+//! not copy, and keep the memory of an entry from being used again:
+//!
+//! - **Pins** are those of clients, for views: words in a client's own memory (a [`Board`]), each of which names an
+//!   entry by the word it begins at. They are hazard pointers across processes.
+//! - **Holds** are the server's own, for replies that are read out of an entry for longer than a turn.
+//!
+//! Whatever a writer has unlinked goes through [`Table::retire`]. With neither boards nor holds it is free at once.
+//! Else it goes to the *limbo*, a list, from which [`Table::rescan`] frees what nobody pins or holds. Looking at all
+//! boards for each entry would be dear, so entries are gathered, a few of them, and looked up together.
+//!
+//! # The pin protocol
+//!
+//! ```text
+//! client                                   server
+//! find the entry, under version v          unlink the entry, version to v + 2 (unlock)
+//! store its first word into the pin        fence(SeqCst)           [S]
+//! fence(SeqCst)            [C]             load the number of boards; look at the pins
+//! version is still v -> pinned             not pinned -> free
+//! else clear the pin, and try again
+//! ```
+//!
+//! The fences are totally ordered: if C comes first, the server sees the pin; if S does, the client sees that the
+//! version has changed. The client lets go by clearing the pin with Release, and the server looks at pins with Acquire:
+//! so whoever uses the memory again does so after the client's last look at it.
+//!
+//! - One fence for each entry is enough, however late its pins are looked at: what is ordered behind S stays so. And a
+//!   client cannot begin to pin an entry that was unlinked before S.
+//! - A client asks for its board to be registered before it pins anything. The answer comes before its fence C, so the
+//!   order of the fences covers the number of boards, too.
+//! - A hold is taken under the lock of the entry's bucket. Who unlinks the entry locks the bucket later, and sees it.
+//!
+//! # Invariants
+//!
+//! - Pins are foreign input (I4): they are loaded once and compared, and nothing else is done with them.
+//! - A client holds back at most as many entries as it has pins, and a client that is gone none.
+//!
+//! # Not promised
+//!
+//! Nobody tells us when a pin is cleared. So somebody has to look from time to time while the limbo is not empty.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use super::bucket::BucketRef;
+use super::heap::Cache;
+use super::layout::{H_BUCKETS, address, bucket_start, load_buckets};
+use super::reader::{self, Found};
+use super::writer::Table;
+use crate::limits;
+use crate::sync::{Arc, AtomicU64, Memory, Mutex, Ordering, fence, lock, spin_loop};
+
+/// Words that a client pins entries with.
+pub trait Board: Send + Sync {
+    /// All of them; 0 pins nothing.
+    fn pins(&self) -> &[AtomicU64];
+}
+
+/// What an attempt to pin an entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// The value lies in these words of the segment, and stays there until [`unpin`].
+    Hit(Found, Range<usize>),
+    /// There is no such key, or its time has passed.
+    Miss,
+    /// Writers got in the way too often: try again later.
+    Contended,
+}
+
+/// Pins the entry of a key: the client's half of the protocol. `pin` is empty, and on a registered board; it is empty
+/// again unless the answer is [`Pinned::Hit`].
+pub fn pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: impl Fn() -> u64) -> Pinned {
+    for _ in 0..limits::READ_RETRIES_MAX {
+        match try_pin(words, pin, hash, key, &now_ms) {
+            Some(hit @ Pinned::Hit(..)) => return hit,
+            Some(other) => {
+                unpin(pin);
+                return other;
+            }
+            None => spin_loop(),
+        }
+    }
+    unpin(pin);
+    Pinned::Contended
+}
+
+/// One attempt; `None` if a change got in between.
+fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: &impl Fn() -> u64) -> Option<Pinned> {
+    let buckets = load_buckets(words)?;
+    let home = BucketRef::at(words, bucket_start(address(hash, buckets)))?;
+    let version = home.begin_read()?;
+    let found = reader::find(words, home, hash, key)?.filter(|(_, entry)| !entry.has_expired(now_ms));
+    let answer = found.map_or(Pinned::Miss, |(slot, entry)| {
+        // Ordered by the fence. Release besides: as in `unpin`, for what the pin named before. Who sees this store need
+        // not have seen that one.
+        pin.store(slot.at(), Ordering::Release);
+        let value = slot.at() as usize + entry.shape.value_at();
+        let size = entry.shape.value_size;
+        let found = Found { version: entry.version(), expiry: entry.expiry(), size, visited: slot.is_visited() };
+        Pinned::Hit(found, value..value + size.div_ceil(8))
+    });
+    // SeqCst: [C] of the module header, pairs with [S] in `Reclaimer::retire`.
+    fence(Ordering::SeqCst);
+    // As for a reader that copies: the entry was the key's, and its sizes real, if the version holds; and if the bucket
+    // is still the key's, a miss is a miss.
+    let still = |count: u64| count == buckets || count != 0 && address(hash, count) == address(hash, buckets);
+    // Relaxed: as in the lookup.
+    (home.end_read(version) && still(words[H_BUCKETS].load(Ordering::Relaxed))).then_some(answer)
+}
+
+/// Lets go of a pinned entry, which is not looked at any more.
+///
+/// Release: pairs with the Acquire in `State::pinned_words`, so that the memory is used again after our last look.
+#[inline]
+pub fn unpin(pin: &AtomicU64) {
+    pin.store(0, Ordering::Release);
+}
+
+/// Names a board that was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoardId(u64);
+
+/// An entry that no slot points at.
+#[derive(Clone, Copy, Debug)]
+struct Retired {
+    start: u64,
+    words: usize,
+}
+
+/// What a hold counts in the word that counts boards, too.
+const HOLD: u64 = 1 << 32;
+
+/// Who keeps memory, and which memory waits for them.
+#[derive(Debug, Default)]
+pub struct Reclaimer {
+    /// Number of boards, and of holds in the upper half: with neither there is nothing to do.
+    keepers: AtomicU64,
+    /// Entries in the limbo: so that who finds none needs no lock.
+    waiting: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    boards: Vec<(BoardId, Box<dyn Board>)>,
+    next_board: u64,
+    /// How often an entry is held, by its first word.
+    holds: BTreeMap<u64, u64>,
+    limbo: Vec<Retired>,
+    /// Words of all entries in the limbo.
+    words: usize,
+    /// How many entries have come since the boards were last looked at, and their words.
+    gathered: usize,
+    gathered_words: usize,
+    /// A place for what is pinned, kept from scan to scan.
+    pinned: Vec<u64>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { boards, holds, limbo, .. } = self;
+        write!(formatter, "{} boards, {} holds, {} entries in limbo", boards.len(), holds.len(), limbo.len())
+    }
+}
+
+impl Reclaimer {
+    /// Lets the pins of a board count.
+    pub fn register(&self, board: Box<dyn Board>) -> BoardId {
+        let mut state = lock(&self.state);
+        let id = BoardId(state.next_board);
+        state.next_board += 1;
+        state.boards.push((id, board));
+        // Relaxed: whoever has to see it is behind a fence that comes after our answer, see the module header.
+        self.keepers.fetch_add(1, Ordering::Relaxed);
+        id
+    }
+
+    /// Lets the pins of a board count no more. What they kept is freed by the next scan.
+    pub fn unregister(&self, id: BoardId) {
+        let mut state = lock(&self.state);
+        if let Some(index) = state.boards.iter().position(|(registered, _)| *registered == id) {
+            state.boards.swap_remove(index);
+            // Release: as in `let_go`.
+            self.keepers.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Keeps the memory of the entry that begins at word `start`. Only for the holder of its bucket's lock.
+    pub(super) fn hold(&self, start: u64) {
+        *lock(&self.state).holds.entry(start).or_default() += 1;
+        // Relaxed: who unlinks the entry acquires the bucket's lock after us.
+        self.keepers.fetch_add(HOLD, Ordering::Relaxed);
+    }
+
+    /// Undoes [`Self::hold`]. What it kept is freed by the next scan.
+    fn let_go(&self, start: u64) {
+        let mut state = lock(&self.state);
+        if let Some(count) = state.holds.get_mut(&start) {
+            *count -= 1;
+            if *count == 0 {
+                state.holds.remove(&start);
+            }
+            // Release: pairs with the Acquire in `retire`, for who sees that nobody is left and asks no further.
+            self.keepers.fetch_sub(HOLD, Ordering::Release);
+        }
+    }
+
+    /// Takes an entry that was unlinked from a bucket that is unlocked by now. `free` is called for each entry that
+    /// nobody keeps.
+    #[inline]
+    pub(super) fn retire(&self, start: u64, words: usize, mut free: impl FnMut(u64, usize)) {
+        // SeqCst: [S] of the module header, pairs with [C] in `pin`.
+        fence(Ordering::SeqCst);
+        // Acquire: pairs with the Release in `let_go`, so that memory is used again after the holder's last look at it.
+        if self.keepers.load(Ordering::Acquire) == 0 {
+            free(start, words);
+        } else {
+            self.retire_slowly(Retired { start, words }, free);
+        }
+    }
+
+    /// Whether there are neither boards nor holds, so that all that was unlinked before is free.
+    fn is_nobody_there(&self) -> bool {
+        // SeqCst: as in `retire`.
+        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the fence.
+        self.keepers.load(Ordering::Relaxed) == 0
+    }
+
+    #[cold]
+    fn retire_slowly(&self, entry: Retired, mut free: impl FnMut(u64, usize)) {
+        let mut state = lock(&self.state);
+        if state.boards.is_empty() && !state.holds.contains_key(&entry.start) {
+            drop(state);
+            return free(entry.start, entry.words);
+        }
+        state.limbo.push(entry);
+        state.words += entry.words;
+        state.gathered += 1;
+        state.gathered_words += entry.words;
+        if state.gathered >= limits::RETIRED_MAX || state.gathered_words * 8 >= limits::RETIRED_SIZE_MAX {
+            state.scan(free);
+        }
+        self.note(&state);
+    }
+
+    /// Calls `free` for each entry in the limbo that nobody pins or holds any more. Returns how many bytes they have.
+    pub(super) fn rescan(&self, free: impl FnMut(u64, usize)) -> u64 {
+        // Relaxed: who has put an entry there looks again itself, sooner or later.
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let mut state = lock(&self.state);
+        let freed = state.scan(free);
+        self.note(&state);
+        freed
+    }
+
+    fn note(&self, state: &State) {
+        // Relaxed: written by holders of the lock, and a hint to all others.
+        self.waiting.store(state.limbo.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether anything in this range of words of the segment is pinned, held, or in the limbo.
+    ///
+    /// For memory that no slot points into any more, by one who has passed a fence(SeqCst) since. A pin or a hold is
+    /// known by the first word of its entry alone; an entry that merely reaches into the range is in the limbo.
+    pub fn is_held(&self, range: Range<u64>) -> bool {
+        let state = lock(&self.state);
+        let reaches = |entry: &Retired| entry.start < range.end && range.start < entry.start + entry.words as u64;
+        state.limbo.iter().any(reaches)
+            || state.holds.range(range.clone()).next().is_some()
+            || state.pinned_words().any(|start| range.contains(&start))
+    }
+
+    /// Entries that wait in the limbo.
+    #[inline]
+    pub fn limbo_entries(&self) -> u64 {
+        // Relaxed: see `note`.
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the entries that wait in the limbo.
+    pub fn limbo_bytes(&self) -> u64 {
+        lock(&self.state).words as u64 * 8
+    }
+
+    /// Clients that may pin.
+    pub fn boards(&self) -> u64 {
+        // Relaxed: a figure for people, here and below.
+        self.keepers.load(Ordering::Relaxed) % HOLD
+    }
+
+    /// Holds that were not let go of.
+    pub fn holds(&self) -> u64 {
+        self.keepers.load(Ordering::Relaxed) / HOLD
+    }
+}
+
+impl State {
+    /// What is pinned.
+    ///
+    /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last look.
+    fn pinned_words(&self) -> impl Iterator<Item = u64> {
+        let pins = self.boards.iter().flat_map(|(_, board)| board.pins());
+        pins.map(|pin| pin.load(Ordering::Acquire)).filter(|&start| start != 0)
+    }
+
+    /// Frees what nobody keeps. Returns how many bytes that is.
+    fn scan(&mut self, mut free: impl FnMut(u64, usize)) -> u64 {
+        let mut pinned = std::mem::take(&mut self.pinned);
+        pinned.clear();
+        pinned.extend(self.pinned_words());
+        pinned.sort_unstable();
+        let before = self.words;
+        self.limbo.retain(|entry| {
+            let kept = self.holds.contains_key(&entry.start) || pinned.binary_search(&entry.start).is_ok();
+            if !kept {
+                self.words -= entry.words;
+                free(entry.start, entry.words);
+            }
+            kept
+        });
+        (self.pinned, self.gathered, self.gathered_words) = (pinned, 0, 0);
+        (before - self.words) as u64 * 8
+    }
+}
+
+impl<M: Memory> Table<M> {
+    /// Takes back the memory of an entry that was unlinked: at once, or when nobody reads it any more.
+    ///
+    /// The entry's bucket has been unlocked.
+    #[inline]
+    pub fn retire(&self, cache: &mut Cache, start: u64, words: usize) {
+        self.reclaimer.retire(start, words, |start, words| self.heap.free(self.words(), cache, start, words));
+    }
+
+    /// Takes back what was retired and is read by nobody any more. Returns how many bytes that is.
+    pub fn rescan(&self, cache: &mut Cache) -> u64 {
+        self.reclaimer.rescan(|start, words| self.heap.free(self.words(), cache, start, words))
+    }
+
+    /// As [`Self::retire`], for what was moved: its memory does not go by way of a writer's free slots, from which the
+    /// next move would take it.
+    pub(super) fn retire_moved(&self, start: u64) {
+        let free = |start, _| self.heap.free_all(self.words(), std::iter::once(start));
+        self.reclaimer.retire(start, self.heap.slot_words(start), free);
+    }
+
+    /// As [`Self::retire`], for many entries and overflow buckets.
+    pub(super) fn retire_all(&self, starts: Vec<u64>) {
+        if self.reclaimer.is_nobody_there() {
+            self.heap.free_all(self.words(), starts.into_iter());
+        } else {
+            starts.into_iter().for_each(|start| self.retire_moved(start));
+        }
+    }
+
+    /// Memory for `words` words, as the word it begins at; `None` if there is none, not even in the limbo.
+    pub(super) fn allocate(&self, cache: &mut Cache, words: usize) -> Option<u64> {
+        match self.heap.allocate(self.words(), cache, words) {
+            None if self.rescan(cache) > 0 => self.heap.allocate(self.words(), cache, words),
+            start => start,
+        }
+    }
+
+    /// Who keeps memory from being used again.
+    pub fn reclaimer(&self) -> &Reclaimer {
+        &self.reclaimer
+    }
+}
+
+/// An entry that stays where it is until this is dropped, whatever becomes of its key. See [`super::Writer::hold`].
+#[derive(Debug)]
+pub struct Held<M: Memory> {
+    pub(super) table: Arc<Table<M>>,
+    pub(super) start: u64,
+}
+
+#[cfg(not(loom))]
+impl<M: Memory> Held<M> {
+    fn entry(&self) -> super::entry::EntryRef<'_> {
+        super::entry::EntryRef::at(self.table.words(), self.start).expect("what is held is an entry that a writer made")
+    }
+
+    /// What belongs to the value.
+    pub fn found(&self) -> Found {
+        let entry = self.entry();
+        let (version, expiry) = (entry.version(), entry.expiry());
+        Found { version, expiry, size: entry.shape.value_size, visited: true }
+    }
+
+    /// The value.
+    pub fn bytes(&self) -> &[u8] {
+        let entry = self.entry();
+        let words = &entry.value_words()[..entry.shape.value_size.div_ceil(8)];
+        #[allow(unsafe_code)]
+        // SAFETY: the words hold as many bytes, which nobody changes as long as the entry is held: it was complete when
+        // its bucket was locked to hold it (I3), and its memory is not used again before `self` is dropped.
+        unsafe {
+            std::slice::from_raw_parts(words.as_ptr().cast(), entry.shape.value_size)
+        }
+    }
+}
+
+impl<M: Memory> Drop for Held<M> {
+    fn drop(&mut self) {
+        self.table.reclaimer.let_go(self.start);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::{Guard, Lookup, Options, Outcome, WriteError, Writer, reader::Buffer};
+    use super::*;
+    use crate::sync::heap_words;
+
+    type Words = Box<[AtomicU64]>;
+
+    impl Board for Arc<Words> {
+        fn pins(&self) -> &[AtomicU64] {
+            self
+        }
+    }
+
+    fn writer() -> Writer<Words> {
+        let options = Options { buckets: 16, seed: 7, workers: 1, spin_ns: 0, eviction: super::super::Eviction::Never };
+        Writer::new(Arc::new(Table::create(heap_words(64 << 13), &options).unwrap()))
+    }
+
+    fn put(writer: &mut Writer<Words>, key: &[u8], value: &[u8]) {
+        assert!(matches!(writer.put(key, value, None, Guard::Always, || 0), Ok(Outcome::Done { .. })));
+    }
+
+    /// A reclaimer with one board, its pins, and what it has freed.
+    fn reclaimer() -> (Reclaimer, Arc<Words>, BoardId) {
+        let (reclaimer, pins) = (Reclaimer::default(), Arc::new(heap_words(limits::PINS_MAX)));
+        let id = reclaimer.register(Box::new(Arc::clone(&pins)));
+        (reclaimer, pins, id)
+    }
+
+    #[test]
+    fn with_nobody_around_memory_is_free_at_once() {
+        let mut freed = Vec::new();
+        Reclaimer::default().retire(64, 3, |start, words| freed.push((start, words)));
+        assert_eq!(freed, [(64, 3)]);
+    }
+
+    #[test]
+    fn what_is_pinned_waits_and_the_rest_is_freed_in_batches() {
+        let (reclaimer, pins, _) = reclaimer();
+        pins[63].store(5_000, Ordering::Relaxed);
+        let mut freed = Vec::new();
+        for index in 0..limits::RETIRED_MAX as u64 {
+            assert!(freed.is_empty(), "the boards are not looked at for each entry");
+            reclaimer.retire(5_000 - index * 10, 10, |start, _| freed.push(start));
+        }
+        assert_eq!(freed.len(), limits::RETIRED_MAX - 1);
+        assert!(!freed.contains(&5_000));
+        assert_eq!((reclaimer.limbo_entries(), reclaimer.limbo_bytes()), (1, 80));
+        pins[63].store(0, Ordering::Relaxed);
+        assert_eq!(reclaimer.rescan(|start, _| freed.push(start)), 80);
+        assert!(freed.contains(&5_000));
+        assert_eq!((reclaimer.limbo_entries(), reclaimer.limbo_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_large_entry_is_looked_up_at_once() {
+        let (reclaimer, _, _) = reclaimer();
+        let mut freed = 0;
+        reclaimer.retire(1, limits::RETIRED_SIZE_MAX / 8, |_, words| freed += words);
+        assert_eq!(freed, limits::RETIRED_SIZE_MAX / 8);
+    }
+
+    #[test]
+    fn the_pins_of_one_who_is_gone_count_no_more() {
+        let (reclaimer, pins, id) = reclaimer();
+        pins[0].store(64, Ordering::Relaxed);
+        reclaimer.retire(64, 1, |_, _| {});
+        assert_eq!(reclaimer.rescan(|_, _| panic!("it is pinned")), 0);
+        reclaimer.unregister(id);
+        reclaimer.unregister(id);
+        assert_eq!(reclaimer.boards(), 0);
+        assert_eq!(reclaimer.rescan(|_, _| {}), 8);
+    }
+
+    #[test]
+    fn nonsense_in_pins_is_compared_and_nothing_else() {
+        let (reclaimer, pins, _) = reclaimer();
+        for (index, pin) in pins.iter().enumerate() {
+            pin.store(u64::MAX - index as u64 % 3, Ordering::Relaxed);
+        }
+        reclaimer.retire(64, 1, |_, _| {});
+        assert!(reclaimer.is_held(0..100), "it was not looked up yet");
+        assert_eq!(reclaimer.rescan(|_, _| {}), 8);
+        assert!(!reclaimer.is_held(0..100));
+    }
+
+    #[test]
+    fn a_range_is_held_by_pins_holds_and_the_limbo() {
+        let (reclaimer, pins, _) = reclaimer();
+        assert!(!reclaimer.is_held(1..1 << 40));
+        pins[1].store(100, Ordering::Relaxed);
+        assert!(reclaimer.is_held(100..101) && !reclaimer.is_held(0..100) && !reclaimer.is_held(101..200));
+        reclaimer.retire(100, 50, |_, _| {});
+        assert!(reclaimer.is_held(149..150) && !reclaimer.is_held(150..200));
+        reclaimer.hold(300);
+        assert!(reclaimer.is_held(300..301));
+        reclaimer.let_go(300);
+        assert!(!reclaimer.is_held(300..301));
+    }
+
+    #[test]
+    fn a_held_value_outlives_its_key() {
+        let mut writer = writer();
+        put(&mut writer, b"key", b"first");
+        let held = writer.hold(b"key", || 0).unwrap();
+        let again = writer.hold(b"key", || 0).unwrap();
+        assert_eq!(writer.table().reclaimer().holds(), 2);
+        put(&mut writer, b"key", b"second");
+        for index in 0..100_u64 {
+            put(&mut writer, &index.to_ne_bytes(), b"other");
+        }
+        drop(again);
+        writer.rescan();
+        assert_eq!(held.bytes(), b"first");
+        assert_eq!(held.found().size, 5);
+        assert!(writer.hold(b"absent", || 0).is_none());
+        drop(held);
+        assert_eq!(writer.table().reclaimer().limbo_entries(), 1);
+        assert!(writer.rescan() > 0);
+        assert_eq!(writer.table().reclaimer().limbo_entries(), 0);
+    }
+
+    #[test]
+    fn a_full_table_takes_back_what_nobody_holds_any_more() {
+        let mut writer = writer();
+        let large = vec![1_u8; 2 << 20];
+        put(&mut writer, b"key", &large);
+        let held = writer.hold(b"key", || 0).unwrap();
+        assert!(writer.delete(b"key", || 0));
+        let refused = writer.put(b"other", &large, None, Guard::Always, || 0);
+        assert!(matches!(refused, Err(WriteError::OutOfMemory(_))), "4 MiB hold it once: {refused:?}");
+        assert!(held.bytes() == large);
+        drop(held);
+        put(&mut writer, b"other", &large);
+        assert!(matches!(writer.get(b"other", || 0, &mut Buffer::default()), Lookup::Hit(_)));
+    }
+}
