@@ -347,10 +347,10 @@ impl TableCore {
 
     /// Write `key`; return whether it was done.
     ///
-    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl` is
-    /// in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present, with
-    /// `if_version` only if it still has this version (0: if absent). `writes` overrides the table's own: a posted write
-    /// returns `True` once it is on its way, and its error surfaces at the next call. With `if_version` it is
+    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl`
+    /// is in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present,
+    /// with `if_version` only if it still has this version (0: if absent). `writes` overrides the table's own: a posted
+    /// write returns `True` once it is on its way, and its error surfaces at the next call. With `if_version` it is
     /// acknowledged also on a posted table.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
