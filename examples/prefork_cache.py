@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,26 +24,9 @@ WORKERS = 4
 REQUESTS = 200
 PAGES = 10
 PAGE_TTL_S = 60.0
-# How long one worker may take for a page before another one tries.
-MAKING_S_MAX = 5.0
+# For how long afterwards a page is still good enough for those who would have to wait for a new one.
+PAGE_STALE_S = 10.0
 RENDER_S = 0.05
-
-
-def cached(table: ringtable.Table, key: str, make: Callable[[], bytes]) -> bytes:
-    """The value of the key; where there is none, one worker makes it and the others wait."""
-    while (value := table.get(key)) is None:
-        # `add` writes only if the key is absent, in one step, so that one of all workers gets True. It has a time to
-        # live, lest everybody wait for a worker that died.
-        if not table.add(f"making {key}", b"", ttl=MAKING_S_MAX):
-            time.sleep(0.005)
-            continue
-        # Another one may have finished between our look and our turn.
-        value = table.get(key)
-        if value is None:
-            value = make()
-            table.set(key, value, ttl=PAGE_TTL_S)
-        table.delete(f"making {key}")
-    return value
 
 
 def serve(listener: HTTPServer, table: ringtable.Table) -> None:
@@ -51,7 +34,8 @@ def serve(listener: HTTPServer, table: ringtable.Table) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            page = cached(table, self.path, self.render)
+            # One worker renders what is missing, the others wait for it; should it die, the next one renders.
+            page = table.get_or_set(self.path, self.render, PAGE_TTL_S, stale=PAGE_STALE_S)
             self.send_response(200)
             self.send_header("Content-Length", str(len(page)))
             self.end_headers()

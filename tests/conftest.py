@@ -6,6 +6,8 @@
     The package
     test_package.py         what the package exports, errors as values, the stub against the built module
     test_conformance.py     what every call does, the same over a lane, a socket and TCP
+    test_atomic.py          versions, updates by a function, increments within bounds
+    test_leases.py          values that one process computes while the others wait
     test_model.py           random calls, compared with a dict
     test_redis.py           redis-py on the unix socket
     test_tcp.py             the TCP port

@@ -14,15 +14,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from ringtable import ServerGone, Table
+from ringtable import Server, ServerGone, Table
 from ringtable._ringtable import lane_request, rings_request, socket_path
+
+if TYPE_CHECKING:
+    from ringtable._types import Topology
 
 # Generous: it is reached only when something is broken.
 DEADLINE_S = 30.0
@@ -529,3 +533,33 @@ def memfds(pid: int, name: str) -> list[str]:
         if f"memfd:{name}" in target:
             found.append(str(path))
     return found
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to a table, for as many handles as a test wants."""
+
+    address: str
+    options: dict[str, Any]
+
+    def connect(self, **options: Any) -> Table:
+        return Table(self.address, **self.options, **options)
+
+
+# The kinds of connections that a server tells apart.
+WAYS: dict[str, tuple[Topology, dict[str, Any]]] = {
+    "lane": ("lanes", {"transport": "lane"}),
+    "shared rings": ("shared", {"transport": "rings"}),
+    "sharded rings": ("sharded", {"transport": "rings"}),
+    "socket": ("lanes", {"transport": "socket"}),
+    "tcp": ("lanes", {}),
+}
+
+
+@contextmanager
+def way_to_a_table(name: str) -> Iterator[Way]:
+    """A server inside this process, and one of `WAYS` to it."""
+    topology, options = WAYS[name]
+    tcp = "127.0.0.1:0" if name == "tcp" else None
+    with Server(workers=2, max_memory="64MiB", topology=topology, tcp=tcp) as server:
+        yield Way(server.tcp or "default", options)

@@ -1,6 +1,10 @@
 """The command line."""
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +13,7 @@ from pathlib import Path
 import pytest
 import ringtable
 from ringtable import Server
+from ringtable._cli.stats import grouped, humane
 from support import DEADLINE_S, ServerProcess, run_cli, wait_until
 
 JSON_KEYS = ["seed", "seconds", "user_s", "system_s", "operations", "operations_per_s"]
@@ -247,7 +252,69 @@ def test_stats(server: Server) -> None:
     with ringtable.connect() as table:
         table["key"] = b"value"
     assert json.loads(run_cli("stats", "--json").stdout)["entries"] == 1
-    assert "entries" in run_cli("stats").stdout
+    lines = run_cli("stats").stdout.splitlines()
+    assert ["entries", "1"] in [line.split() for line in lines]
+    assert all(re.fullmatch(r"[a-z_0-9]+ +[0-9]+", line) for line in lines)
+    assert "choose one" in refused("stats", "--json", "--plain")
+
+
+def test_stats_in_a_terminal(server: Server) -> None:
+    with ringtable.connect() as table:
+        table.update({f"key {index}": b"value" for index in range(1_234)})
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        environment = {**os.environ, "TERM": "dumb", "COLUMNS": "80"}
+        process = subprocess.Popen([sys.executable, "-m", "ringtable", "stats"], stdout=theirs, env=environment)
+        os.close(theirs)
+        shown = b""
+        # A terminal whose other end is closed is an error to read from, not an end of file.
+        with contextlib.suppress(OSError):
+            while chunk := screen.read(4_096):
+                shown += chunk
+        assert process.wait(DEADLINE_S) == 0
+    lines = [line.split(maxsplit=1) for line in shown.decode().splitlines()]
+    assert ["entries", "1,234"] in lines
+    assert ["max_memory", "256.0 MiB"] in lines
+    assert ["Table"] in lines
+    assert ["Memory"] in lines
+    with ringtable.connect() as table:
+        assert {line[0] for line in lines if line} >= table.stats().keys()
+
+
+def test_figures_are_grouped_and_none_is_lost(server: Server) -> None:
+    with ringtable.connect() as table:
+        figures = table.stats()
+    assert "Others" not in grouped(figures)
+    # Those that a later server may have.
+    figures |= {"entries_expiring": 5, "evicted_keys": 0, "memory_wasted": 1, "limbo_bytes": 0, "unheard_of": 7}
+    groups = grouped(figures)
+    assert groups["Others"] == ["unheard_of"]
+    assert {"entries_expiring", "evicted_keys"} <= set(groups["Table"])
+    assert {"memory_wasted", "limbo_bytes"} <= set(groups["Memory"])
+    assert sorted(name for names in groups.values() for name in names) == sorted(figures)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("requests", 1_234_567, "1,234,567"),
+        ("memory_free", 0, "0 bytes"),
+        ("memory_free", 1_023, "1023 bytes"),
+        ("memory_free", 1_536, "1.5 KiB"),
+        ("memory_free", (1 << 20) - 1, "1.0 MiB"),
+        ("max_memory", 1 << 30, "1.0 GiB"),
+        ("limbo_bytes", 5 << 40, "5.0 TiB"),
+        ("memory_wasted", -(3 << 20), "-3.0 MiB"),
+        ("spin_ns", 999, "999 ns"),
+        ("insert_ns_p99", 12_345, "12.3 µs"),
+        ("insert_ns_max", 2_500_000_000, "2.5 s"),
+        ("ring_slots", 2_048, "2,048"),
+        ("eviction_policy", 1, "allkeys-sieve"),
+        ("eviction_policy", 9, "9"),
+    ],
+)
+def test_figures_for_people(name: str, value: int, text: str) -> None:
+    assert humane(name, value) == text
 
 
 @pytest.mark.parametrize(

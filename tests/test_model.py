@@ -51,6 +51,31 @@ class TableAndDict(RuleBasedStateMachine):
         if allowed:
             self.model[key] = value
 
+    @rule(table=st.integers(0, 1), key=keys, value=values, newest=st.booleans())
+    def set_if_version(self, table: int, key: bytes, value: bytes, newest: bool) -> None:
+        found = self.tables[1 - table].get_with_version(key)
+        assert (found and found[0]) == self.model.get(key)
+        version = found[1] if found else 0
+        if newest:
+            assert self.tables[table].set(key, value, if_version=version)
+            self.model[key] = value
+        else:
+            assert not self.tables[table].set(key, value, if_version=version + 1)
+
+    @rule(table=st.integers(0, 1), key=keys, suffix=st.none() | st.binary(max_size=8))
+    def update(self, table: int, key: bytes, suffix: bytes | None) -> None:
+        made = self.tables[table].update(key, lambda old: None if suffix is None else (old or b"") + suffix)
+        if suffix is None:
+            assert made is None
+            self.model.pop(key, None)
+        else:
+            self.model[key] = self.model.get(key, b"") + suffix
+            assert made == self.model[key]
+
+    @rule(table=st.integers(0, 1), key=keys, value=values)
+    def get_or_set(self, table: int, key: bytes, value: bytes) -> None:
+        assert self.tables[table].get_or_set(key, lambda: value) == self.model.setdefault(key, value)
+
     @rule(table=st.integers(0, 1), key=keys)
     def delete(self, table: int, key: bytes) -> None:
         assert self.tables[table].delete(key) == (self.model.pop(key, None) is not None)

@@ -8,13 +8,15 @@
     ├── TooManyClients   (ConnectionError)  the server has no room for another client
     ├── VersionMismatch                     client and server were built from different layouts
     ├── ProtocolError                       the other side broke the protocol; the connection is closed
-    ├── Timeout          (TimeoutError)     no answer in time, and the request may still be executed; or no event
+    ├── Timeout          (TimeoutError)     no answer in time, and the request may still be executed; or no event; or
+    │                                       nobody has computed the value
     ├── Closed           (ValueError)       the table was closed by this process
     ├── KeyTooLong       (ValueError)       the key is longer than a key may be
     ├── ValueTooLarge    (ValueError)       the value is larger than a value may be
     ├── BufferTooSmall   (ValueError)       the value has more bytes than the buffer that it was to be copied into
     ├── TooManyViews     (BufferError)      the table has as many views as it may have
     ├── OutOfMemory      (MemoryError)      the write does not fit into the table's memory; nothing was changed
+    ├── Conflict                            others changed the key in each of the tries to update it
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
     ├── CommandError                        the server refused the command for another reason
     └── InvalidOption    (ValueError)       an option is out of its range
@@ -61,7 +63,10 @@ class ProtocolError(Error):
 
 
 class Timeout(Error, TimeoutError):
-    """The server did not answer in time, and may still execute the request. Or a watch had no event."""
+    """The server did not answer in time, and may still execute the request. Or a watch had no event.
+
+    Or, from `Table.get_or_set`, the process that computes the value did not write it in time.
+    """
 
 
 class Closed(Error, ValueError):
@@ -89,6 +94,10 @@ class TooManyViews(Error, BufferError):
 
 class OutOfMemory(Error, MemoryError):
     """The write does not fit into the server's `max_memory`. All that was in the table is still there."""
+
+
+class Conflict(Error):
+    """Others changed the key between the read and the write of each try to update it; nothing was changed."""
 
 
 class NotAnInteger(Error, ValueError):

@@ -45,7 +45,20 @@ class Pipeline:
         self._commands.append(("GET", key))
         return self
 
-    def set(self, key: Key, value: Buffer, *, ttl: float | None = None, nx: bool = False, xx: bool = False) -> Self:
+    def get_with_version(self, key: Key) -> Self:
+        """Record a read; its result is the value and its version, or `None` where there is none."""
+        return self._record(_versioned, "RING.GETV", key)
+
+    def set(
+        self,
+        key: Key,
+        value: Buffer,
+        *,
+        ttl: float | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        if_version: int | None = None,
+    ) -> Self:
         """Record a write; its result is whether the value was written.
 
         Args:
@@ -54,6 +67,7 @@ class Pipeline:
             ttl: Seconds after which the entry is gone; `None` for never.
             nx: Write only if the key is absent.
             xx: Write only if the key is present.
+            if_version: Write only if the key still has this version; 0 for one that is absent.
         """
         options: list[str | int] = []
         if ttl is not None:
@@ -62,6 +76,8 @@ class Pipeline:
             options.append("NX")
         if xx:
             options.append("XX")
+        if if_version is not None:
+            options += ("IFVERSION", if_version)
         return self._record(_is_ok, "SET", key, value, *options)
 
     def delete(self, *keys: Key) -> Self:
@@ -73,9 +89,35 @@ class Pipeline:
         """Record a question; its result is whether the key is present."""
         return self._record(bool, "EXISTS", key)
 
-    def incr(self, key: Key, by: int = 1) -> Self:
-        """Record an increment of an integer, 0 where the key is absent; its result is the sum."""
-        self._commands.append(("INCRBY", key, by))
+    def incr(
+        self,
+        key: Key,
+        by: int = 1,
+        *,
+        ttl_if_new: float | None = None,
+        minimum: int | None = None,
+        maximum: int | None = None,
+    ) -> Self:
+        """Record an increment of an integer, 0 where the key is absent; its result is the sum.
+
+        Args:
+            key: The key, at most 65,535 bytes.
+            by: What to add.
+            ttl_if_new: Seconds after which the entry is gone, if the key was absent.
+            minimum: The least sum; below it nothing changes, and the result is `None`.
+            maximum: The largest sum, likewise.
+        """
+        options: list[str | int] = []
+        if ttl_if_new is not None:
+            options += ("PX", _milliseconds(ttl_if_new))
+        if minimum is not None:
+            options += ("MIN", minimum)
+        if maximum is not None:
+            options += ("MAX", maximum)
+        if options:
+            self._commands.append(("RING.INCR", key, by, *options))
+        else:
+            self._commands.append(("INCRBY", key, by))
         return self
 
     def expire(self, key: Key, ttl: float) -> Self:
@@ -132,6 +174,10 @@ class Pipeline:
 
 def _is_ok(reply: Reply) -> bool:
     return reply is not None
+
+
+def _versioned(reply: list[Any] | None) -> tuple[bytes, int] | None:
+    return None if reply is None else (reply[0], reply[1])
 
 
 def _pairs(reply: list[bytes]) -> list[tuple[bytes, bytes]]:

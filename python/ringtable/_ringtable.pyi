@@ -3,7 +3,7 @@
 Everything public is re-exported, with its documentation, by the package `ringtable`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, final, overload
 
@@ -97,13 +97,36 @@ class TableCore:
         ttl: float | None = None,
         nx: bool = False,
         xx: bool = False,
+        if_version: int | None = None,
         writes: Writes | None = None,
     ) -> bool: ...
     def delete(self, *keys: Key, writes: Writes | None = None) -> int: ...
     def get_many(self, keys: Iterable[Key], /) -> list[bytes | None]: ...
     def set_many(self, items: Items, /, *, ttl: float | None = None) -> None: ...
     def delete_many(self, keys: Iterable[Key], /) -> int: ...
-    def incr(self, key: Key, by: int = 1) -> int: ...
+    @overload
+    def incr(self, key: Key, by: int = 1, *, ttl_if_new: float | None = None) -> int: ...
+    @overload
+    def incr(
+        self,
+        key: Key,
+        by: int = 1,
+        *,
+        ttl_if_new: float | None = None,
+        minimum: int | None = None,
+        maximum: int | None = None,
+    ) -> int | None: ...
+    def get_with_version(self, key: Key) -> tuple[bytes, int] | None: ...
+    def delete_if_version(self, key: Key, version: int) -> bool: ...
+    def get_or_set(
+        self,
+        key: Key,
+        make: Callable[[], Buffer],
+        ttl: float | None = None,
+        *,
+        stale: float = 0.0,
+        timeout: float | None = None,
+    ) -> bytes: ...
     def expire(self, key: Key, ttl: float) -> bool: ...
     def ttl(self, key: Key) -> float | None: ...
     def read_bucket(self, key: Key) -> list[tuple[bytes, bytes]]: ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
+from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import TableCore
@@ -14,7 +15,7 @@ from ringtable._watch import Watch
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ringtable._types import Items, Key, Reads, RequestedTransport, Stats, Writes
+    from ringtable._types import Items, Key, Reads, RequestedTransport, Stats, SupportsKeysAndGetItem, Writes
 
 _Default = TypeVar("_Default")
 
@@ -133,13 +134,42 @@ class Table(TableCore, MutableMapping["Key", bytes]):
                 return key, value
         raise KeyError("the table is empty")
 
-    def update(self, other: Any = (), /, **values: Buffer) -> None:
-        """Write many entries, given as a mapping, as pairs, or as keywords, in few round trips."""
+    @overload
+    def update(
+        self, key: Key, fn: Callable[[bytes | None], Buffer], /, *, retries: int = 100, ttl: float | None = None
+    ) -> bytes: ...
+    @overload
+    def update(
+        self, key: Key, fn: Callable[[bytes | None], Buffer | None], /, *, retries: int = 100, ttl: float | None = None
+    ) -> bytes | None: ...
+    @overload
+    def update(self, other: Items | SupportsKeysAndGetItem = (), /, **values: Buffer) -> None: ...
+    def update(self, other: Any = (), fn: Any = _MISSING, /, **values: Any) -> bytes | None:
+        """Change the value of a key by a function, as one step; or write many entries.
+
+        `update(key, fn)` writes what `fn` makes of the value, and returns it. The function gets `None` where there is
+        none; where it returns `None`, the key is deleted. It is called anew with the new value whenever somebody else
+        has changed the key meanwhile, so it should do nothing but compute.
+
+        `update(mapping)`, `update(pairs)` and `update(name=value)` write many entries in few round trips, as `dict`'s.
+
+        Args:
+            other: The key; or the entries.
+            fn: Makes the new value of the old one. All that follows is for this form alone.
+            retries: How often to try again. The process that is refused has always lost to one that was not.
+            ttl: Seconds after which the new entry is gone; `None` for never, whatever the old one had.
+
+        Raises:
+            Conflict: Others changed the key in all of the tries.
+        """
+        if fn is not _MISSING:
+            return change(self, other, fn, **values)
         if not isinstance(other, Mapping) and hasattr(other, "keys"):
             other = {key: other[key] for key in other.keys()}  # noqa: SIM118 (this is what `dict.update` asks for)
         self.set_many(cast("Items", other))
         if values:
             self.set_many(values.items())
+        return None
 
     def pipeline(self) -> Pipeline:
         """Return a recorder that sends many commands in one round trip."""

@@ -1,13 +1,21 @@
 """The types in signatures. Only type checkers read this file: nothing imports it when the program runs."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from typing_extensions import Buffer
 
 Key = str | bytes
 Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | Iterable[tuple[Key, Buffer]]
 """What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""
+
+
+class SupportsKeysAndGetItem(Protocol):
+    """What `dict.update` takes for a mapping, too."""
+
+    def keys(self) -> Iterable[Key]: ...
+    def __getitem__(self, key: Any, /) -> Buffer: ...
+
 
 Reads = Literal["direct", "server"]
 Writes = Literal["acknowledged", "posted"]

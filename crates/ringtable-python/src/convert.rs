@@ -152,16 +152,36 @@ impl<'py> Word<'py> {
     }
 }
 
+/// Longest time to live, a century or so: whatever clock is added to it, nothing overflows.
+const TTL_MAX_S: f64 = 4e9;
+
 /// A time to live in seconds, as milliseconds.
 pub fn ttl_ms(py: Python<'_>, ttl: Option<f64>) -> PyResult<Option<u64>> {
-    /// A century or so: whatever clock is added to it, nothing overflows.
-    const TTL_MAX_S: f64 = 4e9;
     let Some(ttl) = ttl else { return Ok(None) };
     if !(ttl > 0.0 && ttl <= TTL_MAX_S) {
         let message = format!("ttl is {ttl}; allowed are seconds above 0 and up to {TTL_MAX_S:.0}");
         return Err(errors::family(py, "InvalidOption", message));
     }
     Ok(Some(((ttl * 1_000.0) as u64).max(1)))
+}
+
+/// The time to live of a value that may be used for `stale` seconds longer while it is made anew: what the table is
+/// told, and how much of that is the stale part, in milliseconds.
+pub fn ttl_and_stale_ms(py: Python<'_>, ttl: Option<f64>, stale: f64) -> PyResult<(Option<u64>, u64)> {
+    if stale == 0.0 {
+        return Ok((ttl_ms(py, ttl)?, 0));
+    }
+    let Some(ttl) = ttl else {
+        let message = format!("stale is {stale}, and without ttl nothing becomes stale: give a ttl in seconds");
+        return Err(errors::family(py, "InvalidOption", message));
+    };
+    // Checked one by one, so that the message is about what was given.
+    ttl_ms(py, Some(ttl))?;
+    let stale_ms = ttl_ms(py, Some(stale)).map_err(|_| {
+        let message = format!("stale is {stale}; allowed are seconds from 0 up to {TTL_MAX_S:.0}");
+        errors::family(py, "InvalidOption", message)
+    })?;
+    Ok((ttl_ms(py, Some(ttl + stale))?, stale_ms.unwrap_or(0)))
 }
 
 /// A time-out in seconds; `None` is none.

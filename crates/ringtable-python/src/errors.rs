@@ -27,7 +27,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::NotFound { .. } => "TableNotFound",
         Error::Gone(_) => "ServerGone",
         Error::Expelled(_) => "Expelled",
-        Error::Timeout(_) => "Timeout",
+        Error::Timeout(_) | Error::Awaited(_) => "Timeout",
         Error::TooManyClients(_) => "TooManyClients",
         Error::Version(_) => "VersionMismatch",
         Error::Protocol(_) => "ProtocolError",

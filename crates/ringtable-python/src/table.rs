@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyKeyError, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use ringtable::client::atomic::{self, Bounds, Turn};
 use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
 use ringtable::limits;
 use ringtable::table::Pairs;
@@ -121,6 +122,46 @@ impl TableCore {
                 Err(now) => size = now,
             }
         }
+    }
+
+    /// A value that has `stale_ms` left at least, in place if that is possible without waiting; else `None`, or as
+    /// [`Self::find`] if it does not matter how much is left.
+    fn find_fresh<'py>(&self, key: &Bound<'py, PyAny>, stale_ms: u64) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        if stale_ms == 0 {
+            return self.find(key);
+        }
+        let mut sink = BytesSink::new(key.py());
+        match self.client.try_find(convert::key(key)?, &mut sink) {
+            Ok(Some(Some(found))) if atomic::is_fresh(&found, stale_ms) => Ok(sink.take()),
+            Ok(_) | Err(ringtable::client::Error::NoRoom(_)) => Ok(None),
+            Err(error) => Err(errors::client(key.py(), error)),
+        }
+    }
+
+    /// A write of a key that still has a version.
+    fn set_if_version(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        ttl: Option<f64>,
+        conditional: bool,
+        version: u64,
+        writes: Option<&str>,
+    ) -> PyResult<bool> {
+        let py = key.py();
+        if conditional {
+            return Err(errors::family(py, "InvalidOption", "if_version excludes nx and xx: choose one"));
+        }
+        if let Some(name) = writes
+            && self.writes(py, Some(name))? == Writes::Posted
+        {
+            let message = "if_version with writes='posted': nobody would hear whether it was done";
+            return Err(errors::family(py, "InvalidOption", message));
+        }
+        let (key, value, ttl_ms) = (convert::key(key)?, convert::value(value)?, convert::ttl_ms(py, ttl)?);
+        let value = value.as_bytes();
+        let done = self.wait(py, |client, patience| client.set_if_version(key, value, ttl_ms, version, patience))?;
+        Ok(done.is_some())
     }
 
     fn writes(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Writes> {
@@ -306,13 +347,14 @@ impl TableCore {
 
     /// Write `key`; return whether it was done.
     ///
-    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl` is
-    /// in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present.
-    /// `writes` overrides the table's own: a posted write returns `True` once it is on its way, and its error surfaces
-    /// at the next call.
+    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl`
+    /// is in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present,
+    /// with `if_version` only if it still has this version (0: if absent). `writes` overrides the table's own: a posted
+    /// write returns `True` once it is on its way, and its error surfaces at the next call. With `if_version` it is
+    /// acknowledged also on a posted table.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
-    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, writes=None))]
+    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None))]
     #[allow(clippy::too_many_arguments)]
     fn set(
         &self,
@@ -322,8 +364,12 @@ impl TableCore {
         ttl: Option<f64>,
         nx: bool,
         xx: bool,
+        if_version: Option<u64>,
         writes: Option<&str>,
     ) -> PyResult<bool> {
+        if let Some(version) = if_version {
+            return self.set_if_version(key, value, ttl, nx || xx, version, writes);
+        }
         let condition = match (nx, xx) {
             (false, false) => Condition::Always,
             (true, false) => Condition::Absent,
@@ -411,11 +457,96 @@ impl TableCore {
 
     /// Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
     ///
-    /// Atomic: of several processes that increment, each gets a sum of its own. Raises `NotAnInteger`.
-    #[pyo3(signature = (key, by=1))]
-    fn incr(&self, py: Python<'_>, key: &Bound<'_, PyAny>, by: i64) -> PyResult<i64> {
+    /// Atomic: of several processes that increment, each gets a sum of its own. With `minimum` or `maximum`, a sum that
+    /// would lie beyond changes nothing, and `None` is returned. `ttl_if_new` is in seconds, for a key that was absent;
+    /// one that was there keeps its time. Raises `NotAnInteger`.
+    #[pyo3(signature = (key, by=1, *, ttl_if_new=None, minimum=None, maximum=None))]
+    fn incr(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        by: i64,
+        ttl_if_new: Option<f64>,
+        minimum: Option<i64>,
+        maximum: Option<i64>,
+    ) -> PyResult<Option<i64>> {
         let key = convert::key(key)?;
-        self.wait(py, |client, patience| client.increment(key, by, patience))
+        let bounds = Bounds { ttl_ms_if_new: convert::ttl_ms(py, ttl_if_new)?, least: minimum, most: maximum };
+        if let (Some(minimum), Some(maximum)) = (minimum, maximum)
+            && minimum > maximum
+        {
+            let message = format!("minimum is {minimum} and maximum is {maximum}: no sum lies between them");
+            return Err(errors::family(py, "InvalidOption", message));
+        }
+        self.wait(py, |client, patience| match bounds {
+            Bounds { ttl_ms_if_new: None, least: None, most: None } => client.increment(key, by, patience).map(Some),
+            bounds => client.increment_within(key, by, &bounds, patience),
+        })
+    }
+
+    /// Return the value of `key` and its version, or `None` if there is none.
+    ///
+    /// Every write gives a key a version that it never had before. Read in place where `get` is.
+    fn get_with_version<'py>(&self, key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyBytes>, u64)>> {
+        let py = key.py();
+        let key = convert::key(key)?;
+        let mut sink = BytesSink::new(py);
+        match self.client.try_find(key, &mut sink) {
+            Ok(Some(found)) => return Ok(found.and_then(|found| Some((sink.take()?, found.version)))),
+            // A value that is too large to copy while holding the interpreter.
+            Ok(None) | Err(ringtable::client::Error::NoRoom(_)) => {}
+            Err(error) => return Err(errors::client(py, error)),
+        }
+        let found = self.wait(py, |client, patience| client.get_with_version(key, patience))?;
+        Ok(found.map(|(value, version)| (PyBytes::new(py, &value), version)))
+    }
+
+    /// Delete `key` if it still has this version; return whether it had.
+    fn delete_if_version(&self, py: Python<'_>, key: &Bound<'_, PyAny>, version: u64) -> PyResult<bool> {
+        let key = convert::key(key)?;
+        self.wait(py, |client, patience| client.delete_if_version(key, version, patience))
+    }
+
+    /// Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
+    ///
+    /// All others, in whichever process, wait until it is written. If `make` raises, its caller gets the exception, and
+    /// the next one computes; so it does at once if the computing process dies. `ttl` is in seconds, as for `set`. With
+    /// `stale` the value is kept for that many seconds longer: in these, one caller computes it anew while the others
+    /// get the old one without waiting. `timeout`, the table's own unless given, is for waiting for others: `Timeout`.
+    ///
+    /// `make` must not ask for the same key in this way: it would wait for itself.
+    #[pyo3(signature = (key, make, ttl=None, *, stale=0.0, timeout=None))]
+    fn get_or_set<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        make: &Bound<'py, PyAny>,
+        ttl: Option<f64>,
+        stale: f64,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let py = key.py();
+        let (ttl_ms, stale_ms) = convert::ttl_and_stale_ms(py, ttl, stale)?;
+        let timeout = convert::timeout(py, timeout)?.or(self.timeout);
+        if let Some(value) = self.find_fresh(key, stale_ms)? {
+            return Ok(value);
+        }
+        let bytes = convert::key(key)?;
+        let token = match waiting(py, timeout, |patience| self.client.get_or_lease(bytes, stale_ms, patience))? {
+            Turn::Value(value) => return Ok(PyBytes::new(py, &value)),
+            Turn::Lease(token) => token,
+        };
+        // No line of Python runs between here and the end but those of `make`: no signal handler can lose the lease.
+        let made = make.call0().and_then(|made| {
+            let made = convert::value(&made)?;
+            let value = made.as_bytes();
+            self.wait(py, |client, patience| {
+                client.set(bytes, value, ttl_ms, Condition::Always, Writes::Acknowledged, patience)
+            })?;
+            Ok(made)
+        });
+        let given_back = self.wait(py, |client, patience| client.unlease(bytes, token, patience));
+        let made = made?;
+        given_back.map(|_| made)
     }
 
     /// Let `key` be absent after `ttl` seconds; return whether there is such a key.

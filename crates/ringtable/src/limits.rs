@@ -1,5 +1,7 @@
 //! Every fixed limit and default, in one place. What may be chosen is checked against these once, at start-up.
 
+use std::time::Duration;
+
 /// Longest key, in bytes.
 pub const KEY_SIZE_MAX: usize = 65_535;
 /// Longest value, in bytes (512 MiB, as Redis).
@@ -48,6 +50,11 @@ pub const RETIRED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 /// Bytes of such entries above which the pins are looked at anyway.
 pub const RETIRED_SIZE_MAX: usize = 256 << 10;
 
+/// Most leases of a server at a time.
+pub const LEASES_MAX: usize = 16 << 10;
+/// Most bytes that their keys may have together.
+pub const LEASE_KEYS_SIZE_MAX: usize = 16 << 20;
+
 /// Bytes of a slot of the classic topologies' rings, unless told otherwise.
 pub const RING_SLOT_SIZE_DEFAULT: usize = 256;
 /// Smallest slot, in bytes: its head, and room for a piece worth sending.
@@ -92,6 +99,13 @@ pub const INLINE_SIZE_MAX: usize = 64 << 10;
 pub const DUMP_SIZE_MAX: usize = 256 << 10;
 /// Entries nested in one reply at most this deep.
 pub const REPLY_DEPTH_MAX: usize = 8;
+
+/// Shortest pause between two looks at a key whose value somebody else computes.
+pub const LEASE_POLL_MIN: Duration = Duration::from_micros(200);
+/// Longest such pause.
+pub const LEASE_POLL_MAX: Duration = Duration::from_millis(10);
+/// Pause from which on each look asks for the lease, too: its holder may have died.
+pub const LEASE_ASK_MIN: Duration = Duration::from_millis(1);
 
 /// Largest buffer that a client keeps for the next large reply, in bytes.
 pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;

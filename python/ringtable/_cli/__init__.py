@@ -2,7 +2,8 @@
 
 server.py   server, serve
 client.py   client (the classic client, and the printing of the table)
-quick.py    get, set, del, stats
+quick.py    get, set, del
+stats.py    stats
 demo.py     demo
 bench.py    bench
 profile.py  profile
@@ -14,8 +15,9 @@ import sys
 from cyclopts import App, Parameter
 
 from ringtable._cli.client import client
-from ringtable._cli.quick import delete, get, set_, stats
+from ringtable._cli.quick import delete, get, set_
 from ringtable._cli.server import server
+from ringtable._cli.stats import stats
 from ringtable._errors import Error
 from ringtable._ringtable import __version__
 

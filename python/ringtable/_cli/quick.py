@@ -1,6 +1,5 @@
-"""`ringtable get`, `set`, `del` and `stats`: a quick look at a table."""
+"""`ringtable get`, `set` and `del`: a quick look at a table."""
 
-import json as json_
 import sys
 
 from ringtable._errors import Error
@@ -56,20 +55,3 @@ def delete(key: str, /, *keys: str, name: str = "default") -> None:
     """
     with connect(name) as table:
         print(table.delete(key, *keys))
-
-
-def stats(*, name: str = "default", json: bool = False) -> None:
-    """Print the server's counters.
-
-    Args:
-        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
-        json: Print them as one line of JSON.
-    """
-    with connect(name) as table:
-        counters = table.stats()
-    if json:
-        print(json_.dumps(counters))
-        return
-    width = max(len(counter) for counter in counters)
-    for counter, value in counters.items():
-        print(f"{counter:{width}}  {value:,}" if isinstance(value, int) else f"{counter:{width}}  {value}")

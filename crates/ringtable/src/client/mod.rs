@@ -5,6 +5,7 @@
 //! - [`link`]: requests out, replies in, in order, over any transport: [`lane`], [`rings`] or [`socket`],
 //! - [`waiting`]: how long to spin for an answer in shared memory, and when to sleep,
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
+//! - [`atomic`]: changing what others change too, by version, within bounds, by lease,
 //! - [`watch`]: the table's changes, over a connection of its own,
 //! - [`view`]: values in place, which stay there as long as they are looked at,
 //! - [`classic`]: the classic client's loop.
@@ -21,6 +22,7 @@
 //! An acknowledged write is visible to every process when the call returns. A posted write is visible to the client
 //! that made it (a read of its key waits for it), and to others soon; its errors surface at the client's next call.
 
+pub mod atomic;
 pub mod classic;
 mod connection;
 mod gate;
@@ -116,6 +118,12 @@ pub enum Error {
     /// The call took longer than it was given.
     #[error("no answer within {} s; a write may still be done", .0.as_secs_f64())]
     Timeout(Duration),
+    /// Somebody else has had the lease of the key for longer.
+    #[error(
+        "the key was not written within {} s: another client has its lease, and computes its value still, or hangs",
+        .0.as_secs_f64()
+    )]
+    Awaited(Duration),
     /// The caller's interruption check said so.
     #[error("interrupted; a write may still be done")]
     Interrupted,

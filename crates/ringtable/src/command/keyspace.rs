@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::set_options::SetOptions;
 use super::{Context, Effect, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -14,7 +15,7 @@ use crate::table::reader::{Buffer, Found, Presence};
 use crate::table::{Expiry, Guard, Lookup, Outcome, Sink, Want, Writer};
 
 /// Looks a key up into the scratch buffer; removes it if its time has passed.
-fn find(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Found>, Refusal> {
+pub(super) fn find(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Found>, Refusal> {
     find_into(context.writer, key, context.scratch)
 }
 
@@ -62,43 +63,20 @@ pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
     Ok(())
 }
 
-/// `SET key value [NX | XX] [EX seconds | PX milliseconds]`
+/// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds]`
 pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let (mut guard, mut expiry, mut index) = (Guard::Always, None, 2);
-    let syntax = || Refusal::err("syntax error");
-    while index < arguments.len() {
-        let option = arguments.get(index);
-        match option {
-            _ if option.eq_ignore_ascii_case(b"NX") && guard == Guard::Always => guard = Guard::Absent,
-            _ if option.eq_ignore_ascii_case(b"XX") && guard == Guard::Always => guard = Guard::Present,
-            [e, b'X' | b'x'] if matches!(e, b'E' | b'e' | b'P' | b'p') && expiry.is_none() => {
-                index += 1;
-                if index == arguments.len() {
-                    return Err(syntax());
-                }
-                let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
-                let after = arguments.integer(index)?;
-                let at = (after > 0).then(|| expiry_in(after, unit_ms)).flatten();
-                expiry = Some(at.ok_or_else(|| Refusal::err("invalid expire time in 'set' command"))?);
-            }
-            _ => return Err(syntax()),
-        }
-        index += 1;
-    }
+    let options = SetOptions::parse(arguments, 2)?;
     let key = arguments.get(0);
     let outcome = match context.streamed.take() {
-        Some(value) => context.writer.put_draft(key, value?, expiry, guard, wall_ms)?,
-        None => context.writer.put(key, arguments.get(1), expiry, guard, wall_ms)?,
+        Some(value) => context.writer.put_draft(key, value?, options.expiry, options.guard, wall_ms)?,
+        None => context.writer.put(key, arguments.get(1), options.expiry, options.guard, wall_ms)?,
     };
-    match outcome {
-        Outcome::Done { .. } => context.reply.ok(),
-        Outcome::Refused => context.reply.nil(),
-    }
+    options.answer(outcome, context.reply);
     Ok(())
 }
 
 /// The expiry in `after` units of `unit_ms` from now; `None` if that is out of range. Never before 1970.
-fn expiry_in(after: i64, unit_ms: i64) -> Option<Expiry> {
+pub(super) fn expiry_in(after: i64, unit_ms: i64) -> Option<Expiry> {
     let at = after.checked_mul(unit_ms)?.checked_add(i64::try_from(wall_ms()).ok()?)?;
     Some(Expiry(at.max(0) as u64))
 }
@@ -119,35 +97,64 @@ pub(super) fn exists(context: &mut Context<'_>, arguments: Arguments<'_>) -> Res
 
 /// `INCRBY key increment`
 pub(super) fn incrby(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    add(context, arguments.get(0), arguments.integer(1)?)
+    add(context, arguments.get(0), arguments.integer(1)?, &Bounds::NONE)
 }
 
 /// `INCR key`
 pub(super) fn incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    add(context, arguments.get(0), 1)
+    add(context, arguments.get(0), 1, &Bounds::NONE)
 }
 
 /// `DECR key`
 pub(super) fn decr(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    add(context, arguments.get(0), -1)
+    add(context, arguments.get(0), -1, &Bounds::NONE)
 }
 
 /// `DECRBY key decrement`
 pub(super) fn decrby(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let by = arguments.integer(1)?.checked_neg().ok_or_else(|| Refusal::err("decrement would overflow"))?;
-    add(context, arguments.get(0), by)
+    add(context, arguments.get(0), by, &Bounds::NONE)
 }
 
-fn add(context: &mut Context<'_>, key: &[u8], by: i64) -> Result<(), Refusal> {
+/// What a sum has to keep within, and what a new key gets.
+pub(super) struct Bounds {
+    /// The expiry of a key that is new.
+    pub expiry_if_new: Option<Expiry>,
+    /// The least sum, if there is one.
+    pub least: Option<i64>,
+    /// The largest sum, if there is one.
+    pub most: Option<i64>,
+}
+
+impl Bounds {
+    /// Those of 64-bit integers alone.
+    const NONE: Self = Self { expiry_if_new: None, least: None, most: None };
+
+    /// The sum, if it lies within.
+    fn sum(&self, old: i64, by: i64) -> Result<Option<i64>, Refusal> {
+        // No sum of two 64-bit integers overflows this.
+        let sum = i128::from(old) + i128::from(by);
+        if self.least.is_some_and(|least| sum < least.into()) || self.most.is_some_and(|most| sum > most.into()) {
+            return Ok(None);
+        }
+        i64::try_from(sum).map(Some).map_err(|_| Refusal::err("increment or decrement would overflow"))
+    }
+}
+
+/// Adds to the integer that a key holds, 0 if there is none. The answer is the sum, or nil if it were out of bounds.
+pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bounds) -> Result<(), Refusal> {
     loop {
         let (old, guard, expiry) = match find(context, key)? {
             Some(found) => {
                 let old = parse_integer(context.scratch.bytes()).ok_or_else(not_an_integer)?;
                 (old, Guard::Version(found.version), found.expiry)
             }
-            None => (0, Guard::Absent, None),
+            None => (0, Guard::Absent, bounds.expiry_if_new),
         };
-        let sum = old.checked_add(by).ok_or_else(|| Refusal::err("increment or decrement would overflow"))?;
+        let Some(sum) = bounds.sum(old, by)? else {
+            context.reply.nil();
+            return Ok(());
+        };
         let mut digits = [0; 20];
         let outcome = context.writer.put(key, decimal(sum, &mut digits), expiry, guard, wall_ms)?;
         if let Outcome::Done { .. } = outcome {
@@ -318,6 +325,18 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_keep_within_their_bounds() {
+        let bounds = Bounds { expiry_if_new: None, least: Some(-1), most: Some(1) };
+        for (old, by, sum) in [(0, 1, Some(1)), (1, 1, None), (-1, -1, None), (5, -4, Some(1)), (i64::MAX, 1, None)] {
+            assert_eq!(bounds.sum(old, by), Ok(sum));
+        }
+        assert_eq!(Bounds::NONE.sum(i64::MAX, -1), Ok(Some(i64::MAX - 1)));
+        assert!(Bounds::NONE.sum(i64::MAX, 1).is_err() && Bounds::NONE.sum(i64::MIN, -1).is_err());
+        let floor = Bounds { least: Some(0), ..Bounds::NONE };
+        assert!(floor.sum(i64::MAX, 1).is_err(), "it has no upper bound but that of integers");
+    }
 
     #[test]
     fn decimals_are_written_as_they_are_read() {

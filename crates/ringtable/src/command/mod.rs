@@ -1,8 +1,8 @@
 //! What can be asked: commands, their two codecs, and their execution on a table.
 //!
 //! - [`COMMANDS`]: the table of all commands, one line each,
-//! - [`keyspace`], [`connection`], [`inspection`]: what the commands do, one function each,
-//! - [`arguments`]: their arguments and how to read them,
+//! - [`keyspace`], [`atomic`], [`connection`], [`inspection`]: what the commands do, one function each,
+//! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`reply`]: how they answer,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
 //! - [`record`]: requests and replies as they flow through a lane.
@@ -11,12 +11,14 @@
 //! and add its line to [`COMMANDS`]: everything else (arity checks, both transports, the pipeline) follows from that.
 
 pub mod arguments;
+pub mod atomic;
 pub mod connection;
 pub mod inspection;
 pub mod keyspace;
 pub mod record;
 pub mod reply;
 pub mod resp;
+pub mod set_options;
 
 use arguments::Arguments;
 use reply::ReplyWriter;
@@ -76,6 +78,11 @@ pub static COMMANDS: &[Spec] = &[
     spec("RING.DUMP",   0..=1,      false, inspection::ring_dump),
     spec("RING.STATS",  0..=0,      false, inspection::ring_stats),
     spec("RING.WATCH",  2..=2,      false, connection::ring_watch),
+    spec("RING.GETV",   1..=1,      false, atomic::ring_getv),
+    spec("RING.DELV",   2..=2,      true,  atomic::ring_delv),
+    spec("RING.INCR",   2..=8,      true,  atomic::ring_incr),
+    spec("RING.LEASE",  1..=2,      false, atomic::ring_lease),
+    spec("RING.UNLEASE", 2..=3,     false, atomic::ring_unlease),
     spec("RING.PINS",   0..=0,      false, connection::ring_pins),
 ];
 
@@ -131,13 +138,31 @@ pub enum Effect {
     Again,
 }
 
-/// Figures that the server adds to the table's own.
+/// What names a lease to who gives it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseName {
+    /// The token that it was granted with.
+    Token(u64),
+    /// The ticket that it was asked for with.
+    Ticket(u64),
+}
+
+/// What the server around the table adds.
 pub trait Host {
     /// Gives some of the memory that nobody uses back to the system. Returns whether there may be more.
     fn give_memory_back(&self) -> bool;
 
     /// All figures by name, in the order to show them.
     fn figures(&self) -> Vec<(String, i64)>;
+
+    /// Grants a connection the lease of a key. Returns its token, above 0; `None` if somebody has it.
+    ///
+    /// # Errors
+    /// If there are too many.
+    fn lease(&self, connection: u64, key: &[u8], ticket: u64) -> Result<Option<u64>, Refusal>;
+
+    /// Ends a lease of a connection. Returns whether it had it.
+    fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool;
 }
 
 /// A value that was not gathered with its request: it has arrived in its entry, or there was no room for that. In the
@@ -158,6 +183,8 @@ pub struct Context<'a> {
     pub reply: &'a mut dyn ReplyWriter,
     /// The server around the table.
     pub host: &'a dyn Host,
+    /// The number of the connection, which no other one has or had: what belongs to it ends with it.
+    pub connection: u64,
     /// The version of RESP that the connection speaks; a lane counts as 3.
     pub protocol: resp::Protocol,
     /// How far a command that takes several turns has come; 0 at its begin.

@@ -157,8 +157,9 @@ impl Exchange {
         self.geometry.members - lock(&self.free).len()
     }
 
-    /// Makes the client at the other end of `socket` a member, and tells it so. Returns its number.
-    pub fn join(&self, socket: &Arc<Descriptor>, shared: &Shared) -> io::Result<u16> {
+    /// Makes the client at the other end of `socket`, whose connection has that number, a member, and tells it so.
+    /// Returns its number as a member.
+    pub fn join(&self, socket: &Arc<Descriptor>, connection: u64, shared: &Shared) -> io::Result<u16> {
         let Some(number) = lock(&self.free).pop() else {
             let all = self.geometry.members;
             send_now(
@@ -174,7 +175,7 @@ impl Exchange {
                 let mut seat = lock(&self.seats[usize::from(number)]);
                 seat.generation = seat.generation.wrapping_add(1);
                 let generation = seat.generation;
-                seat.member = Some(Member::new(number, generation, Arc::clone(socket), bell));
+                seat.member = Some(Member::new(number, generation, connection, Arc::clone(socket), bell));
                 generation
             };
             self.sender.admit(self.view().responses(), number);
@@ -275,6 +276,7 @@ impl Agenda {
         if !member.is_served() {
             return false;
         }
+        bench.connection = member.connection;
         let outcome = member.turn(bench, &exchange.sender, exchange.view().responses());
         bench.end_turn();
         let turn = match outcome {

@@ -41,6 +41,8 @@ pub(super) struct Turn {
 pub(super) struct Member {
     pub number: u16,
     pub generation: u16,
+    /// The number of its connection.
+    pub connection: u64,
     /// The sign of its life; the worker that watches it has it too.
     pub socket: Arc<Descriptor>,
     /// Rung by us; the client has it only inside an epoll instance.
@@ -70,10 +72,11 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(number: u16, generation: u16, socket: Arc<Descriptor>, bell: Doorbell) -> Self {
+    pub fn new(number: u16, generation: u16, connection: u64, socket: Arc<Descriptor>, bell: Doorbell) -> Self {
         Self {
             number,
             generation,
+            connection,
             socket,
             bell,
             window: 0,
@@ -254,8 +257,9 @@ impl Member {
         }
     }
 
-    /// Drops what it has asked and would be answered.
+    /// Drops what it has asked and would be answered, and ends its leases: it asks for nothing more.
     pub fn forget(&mut self, shared: &Shared) {
+        shared.leases.end(self.connection);
         self.count(0, shared);
         self.early.clear();
         (self.incoming, self.parsed) = (Vec::new(), 0);

@@ -9,6 +9,7 @@
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`pins`]: clients that keep entries in place for their views,
 //! - [`watch_client`]: a connection that is told of changes,
+//! - [`leases`]: who may compute the value of a key,
 //! - [`housekeeping`]: what has to be done though nobody asks for it,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
@@ -35,6 +36,7 @@ mod exchange;
 mod housekeeping;
 mod inflow;
 mod lane_client;
+mod leases;
 mod listener;
 mod member;
 mod outgoing;
@@ -196,6 +198,7 @@ struct Shared {
     housekeeping: Housekeeping,
     /// Whom to wake when there are events.
     watchers: watch_client::Registry,
+    leases: leases::Leases,
     workers: Vec<worker::Mailbox>,
     topology: Topology,
     exchanges: Vec<Arc<Exchange>>,
@@ -291,6 +294,7 @@ impl Server {
             statistics: Statistics::new(options.workers),
             housekeeping: Housekeeping::default(),
             watchers: watch_client::Registry::default(),
+            leases: leases::Leases::default(),
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,
             exchanges: doing("making the rings", options.topology.exchanges(options))?,

@@ -9,7 +9,7 @@ use rustix::net::SendFlags;
 use super::Shared;
 use super::exchange::Exchange;
 use super::housekeeping::GIVEN_BACK_AT_ONCE;
-use crate::command::Host;
+use crate::command::{Host, LeaseName, Refusal};
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 use crate::table::hints::Hints;
@@ -138,6 +138,14 @@ impl Statistics {
 }
 
 impl Host for Shared {
+    fn lease(&self, connection: u64, key: &[u8], ticket: u64) -> Result<Option<u64>, Refusal> {
+        self.leases.grant(connection, key, ticket)
+    }
+
+    fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool {
+        self.leases.give_back(connection, key, name)
+    }
+
     fn give_memory_back(&self) -> bool {
         self.give_back(GIVEN_BACK_AT_ONCE) > 0 || self.give_back_buckets(GIVEN_BACK_AT_ONCE)
     }
@@ -191,6 +199,8 @@ impl Host for Shared {
             ("lanes", load(&statistics.lanes)),
             ("watchers", self.table.events().watchers() as u64),
             ("events", self.table.events().count()),
+            ("leases", self.leases.count() as u64),
+            ("leases_granted", self.leases.granted()),
             ("clients_accepted", load(&statistics.clients_accepted)),
             ("clients_refused", load(&statistics.clients_refused)),
             ("accept_failures", load(&statistics.accept_failures)),

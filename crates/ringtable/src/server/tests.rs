@@ -11,7 +11,7 @@ use crate::command::arguments::Arguments;
 use crate::command::record::{RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, Protocol, RespWriter};
-use crate::command::{self, COMMANDS, Command, Context, Effect, Host};
+use crate::command::{self, COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal};
 use crate::ring::lane::{LANE_VERSION, Lane};
 use crate::ring::spsc::{Consumer, Producer};
 use crate::shm::descriptors;
@@ -45,6 +45,14 @@ impl Host for Nobody {
     fn give_memory_back(&self) -> bool {
         false
     }
+
+    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
+        false
+    }
 }
 
 impl Reference {
@@ -72,6 +80,7 @@ impl Reference {
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
             streamed: None,
+            connection: 0,
             reply,
             host: &Nobody,
             protocol,

@@ -136,6 +136,8 @@ pub(super) struct Bench {
     pub index: usize,
     pub shared: Arc<Shared>,
     pub writer: Writer<Mapping>,
+    /// The number of the connection whose turn it is.
+    pub connection: u64,
     scratch: Buffer,
     pairs: Pairs,
     /// A private copy of the request in hand.
@@ -176,6 +178,7 @@ impl Bench {
             streamed: self.streamed.take(),
             reply,
             host: &*self.shared,
+            connection: self.connection,
             protocol,
             progress,
             effect: Effect::None,
@@ -245,6 +248,8 @@ enum Connection {
 
 struct Client {
     connection: Connection,
+    /// The number of the connection, which stays when it is upgraded.
+    number: u64,
     hot: bool,
     idle_rounds: u32,
     /// The window in which it was last active.
@@ -338,6 +343,7 @@ impl Worker {
             bench: Bench {
                 index,
                 writer: Writer::new(Arc::clone(&shared.table)),
+                connection: 0,
                 shared,
                 scratch: Buffer::default(),
                 pairs: Pairs::default(),
@@ -499,6 +505,7 @@ impl Worker {
     /// One turn of one client, which may be its last. Returns whether there was anything to do.
     fn turn(&mut self, place: usize) -> bool {
         let Some(client) = self.places[place].client.as_mut() else { return false };
+        self.bench.connection = client.number;
         let turn = match &mut client.connection {
             Connection::Lane(lane) => lane.turn(&mut self.bench),
             Connection::Socket(socket) => socket.turn(&mut self.bench),
@@ -683,7 +690,8 @@ impl Worker {
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
             let connection = Connection::Socket(Box::new(SocketClient::new(socket, is_local)));
-            self.places[place].client = Some(Client { connection, hot: false, idle_rounds: 0, window: 0 });
+            let number = self.bench.shared.leases.new_connection();
+            self.places[place].client = Some(Client { connection, number, hot: false, idle_rounds: 0, window: 0 });
             if watched.is_err() {
                 self.end(place, End::Memory);
             }
@@ -699,7 +707,7 @@ impl Worker {
         let upgraded = match (&self.station, to) {
             (Some(station), Effect::Rings) => {
                 let socket = Arc::new(descriptor);
-                let joined = station.exchange.join(&socket, &self.bench.shared);
+                let joined = station.exchange.join(&socket, client.number, &self.bench.shared);
                 joined.map(|number| client.connection = Connection::Member(number, socket))
             }
             (_, Effect::Watch) => {
@@ -729,15 +737,17 @@ impl Worker {
     /// Ends a connection.
     fn end(&mut self, place: usize, end: End) {
         let Some(client) = self.places[place].client.take() else { return };
-        let shared = Arc::clone(&self.bench.shared);
+        let (shared, number) = (Arc::clone(&self.bench.shared), client.number);
         if let Connection::Lane(mut lane) = client.connection {
             // The client holds a copy of the doorbell, so closing ours would not end our watching it.
             let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
             if end == End::Gone {
+                self.bench.connection = number;
                 lane.execute_rest(&mut self.bench);
                 self.bench.end_turn();
             }
             lane.drop_unfinished(&shared);
+            shared.leases.end(number);
             shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
             // Counted before it is told: who has heard of its end finds it in the figures.
             shared.statistics.count_end(end);
@@ -766,6 +776,7 @@ impl Worker {
                 }
             }
         } else {
+            shared.leases.end(number);
             shared.statistics.count_end(end);
             match client.connection {
                 Connection::Socket(mut socket) => socket.drop_unfinished(&shared),

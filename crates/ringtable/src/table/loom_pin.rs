@@ -25,7 +25,7 @@ use super::heap::Cache;
 use super::layout::PAGE_WORDS;
 use super::reader::Reader;
 use super::reclaim::{Board, Pinned, pin, unpin};
-use super::{Guard, Options, Outcome, Table, Writer};
+use super::{Eviction, Guard, Options, Outcome, Table, Writer};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, as_uninit, copy_out, heap_words, model};
 
 type Words = Arc<Box<[AtomicU64]>>;
@@ -72,7 +72,7 @@ fn put(writer: &mut Writer<Words>, value: &[u8]) {
 /// A table that has the key, and a reader of it.
 fn table() -> (Writer<Words>, Reader<Words>) {
     let words: Words = Arc::new(heap_words(PAGES * PAGE_WORDS));
-    let options = Options { buckets: 2, seed: 42, workers: 1, spin_ns: 0 };
+    let options = Options { buckets: 2, seed: 42, workers: 1, spin_ns: 0, eviction: Eviction::Never };
     let mut writer = Writer::new(Arc::new(Table::create(Arc::clone(&words), &options).expect("the buckets fit")));
     put(&mut writer, OLD);
     (writer, Reader::attach(words).expect("it is a table"))

@@ -555,6 +555,11 @@ impl<M: Memory> Writer<M> {
         self.remove(key, |_| true, now_ms)
     }
 
+    /// Deletes a key if it still has this version. Returns whether it had, and its time had not passed.
+    pub fn delete_version(&mut self, key: &[u8], version: u64, now_ms: impl Fn() -> u64) -> bool {
+        self.remove(key, |entry| entry.version() == version, now_ms)
+    }
+
     /// Deletes a key if its time has passed.
     pub fn delete_expired(&mut self, key: &[u8], now_ms: impl Fn() -> u64) {
         let now = now_ms();

@@ -1,0 +1,88 @@
+//! Commands for processes that change the same key: by version, within bounds, by lease.
+
+use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::keyspace::{self, Bounds};
+use super::set_options::{time_to_live, version};
+use super::{Context, LeaseName, Refusal};
+use crate::limits;
+use crate::shm::clock::wall_ms;
+
+/// `RING.GETV key`: the value and its version.
+pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    match keyspace::find(context, arguments.get(0))? {
+        Some(found) => {
+            context.reply.array(2);
+            context.reply.bulk(context.scratch.bytes());
+            context.reply.integer(found.version as i64);
+        }
+        None => context.reply.nil(),
+    }
+    Ok(())
+}
+
+/// `RING.DELV key version`: deletes a key that still has this version.
+pub(super) fn ring_delv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let version = version(arguments.get(1))?;
+    let deleted = context.writer.delete_version(arguments.get(0), version, wall_ms);
+    context.reply.integer(i64::from(deleted));
+    Ok(())
+}
+
+/// `RING.INCR key increment [PX milliseconds] [MIN least] [MAX most]`: the sum, or nil if it were out of bounds. The
+/// time to live is for a key that is new.
+pub(super) fn ring_incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let by = arguments.integer(1)?;
+    let mut bounds = Bounds { expiry_if_new: None, least: None, most: None };
+    for index in (2..arguments.len()).step_by(2) {
+        let option = arguments.get(index);
+        if index + 1 == arguments.len() {
+            return Err(Refusal::err("syntax error"));
+        }
+        let number = arguments.integer(index + 1)?;
+        match option {
+            _ if option.eq_ignore_ascii_case(b"PX") && bounds.expiry_if_new.is_none() => {
+                bounds.expiry_if_new = Some(time_to_live(number, 1, "ring.incr")?);
+            }
+            _ if option.eq_ignore_ascii_case(b"MIN") && bounds.least.is_none() => bounds.least = Some(number),
+            _ if option.eq_ignore_ascii_case(b"MAX") && bounds.most.is_none() => bounds.most = Some(number),
+            _ => return Err(Refusal::err("syntax error")),
+        }
+    }
+    if let (Some(least), Some(most)) = (bounds.least, bounds.most)
+        && least > most
+    {
+        return Err(Refusal::err(format_args!("MIN is {least} and MAX is {most}: no sum is within")));
+    }
+    keyspace::add(context, arguments.get(0), by, &bounds)
+}
+
+/// `RING.LEASE key [ticket]`: the token of a lease, or 0 if somebody has it. The ticket, a number above 0, is how the
+/// client can give it back that has not waited for the token.
+pub(super) fn ring_lease(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let key = arguments.get(0);
+    if key.len() > limits::KEY_SIZE_MAX {
+        return Err(crate::table::WriteError::KeyTooLong(key.len()).into());
+    }
+    let ticket = if arguments.len() > 1 { positive(arguments.get(1))? } else { 0 };
+    let token = context.host.lease(context.connection, key, ticket)?;
+    context.reply.integer(token.unwrap_or(0) as i64);
+    Ok(())
+}
+
+/// `RING.UNLEASE key token`, `RING.UNLEASE key TICKET ticket`: 1 if this connection had that lease, which ends here.
+pub(super) fn ring_unlease(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let name = match arguments.len() {
+        2 => LeaseName::Token(positive(arguments.get(1))?),
+        _ if arguments.get(1).eq_ignore_ascii_case(b"TICKET") => LeaseName::Ticket(positive(arguments.get(2))?),
+        _ => return Err(Refusal::err("syntax error")),
+    };
+    let had = context.host.unlease(context.connection, arguments.get(0), name);
+    context.reply.integer(i64::from(had));
+    Ok(())
+}
+
+/// A number that names a lease.
+fn positive(digits: &[u8]) -> Result<u64, Refusal> {
+    let number = parse_integer(digits).and_then(|number| u64::try_from(number).ok());
+    number.filter(|&number| number > 0).ok_or_else(not_an_integer)
+}

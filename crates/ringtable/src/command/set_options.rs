@@ -1,0 +1,117 @@
+//! The options of `SET`, and its reply: one place for them, however the value comes.
+
+use super::Refusal;
+use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::keyspace::expiry_in;
+use super::reply::ReplyWriter;
+use crate::table::{Expiry, Guard, Outcome};
+
+/// What `SET` is told besides key and value: `[NX | XX | IFVERSION version] [EX seconds | PX milliseconds]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetOptions {
+    /// When it is done.
+    pub guard: Guard,
+    /// When the entry will be gone, counted from the moment of parsing.
+    pub expiry: Option<Expiry>,
+    /// Whether the reply is the new version in place of `OK`.
+    pub wants_version: bool,
+}
+
+impl SetOptions {
+    /// Reads the options, which are the arguments from number `first` on.
+    ///
+    /// # Errors
+    /// In Redis' words, if they are none, or contradict each other.
+    pub fn parse(arguments: Arguments<'_>, first: usize) -> Result<Self, Refusal> {
+        let (mut options, mut index) = (Self { guard: Guard::Always, expiry: None, wants_version: false }, first);
+        let syntax = || Refusal::err("syntax error");
+        // The number behind an option.
+        let number = |index: usize| if index < arguments.len() { Ok(arguments.get(index)) } else { Err(syntax()) };
+        while index < arguments.len() {
+            let option = arguments.get(index);
+            let unguarded = options.guard == Guard::Always;
+            match option {
+                _ if option.eq_ignore_ascii_case(b"NX") && unguarded => options.guard = Guard::Absent,
+                _ if option.eq_ignore_ascii_case(b"XX") && unguarded => options.guard = Guard::Present,
+                _ if option.eq_ignore_ascii_case(b"IFVERSION") && unguarded => {
+                    index += 1;
+                    options.guard = match version(number(index)?)? {
+                        0 => Guard::Absent,
+                        version => Guard::Version(version),
+                    };
+                    options.wants_version = true;
+                }
+                [e, b'X' | b'x'] if matches!(e, b'E' | b'e' | b'P' | b'p') && options.expiry.is_none() => {
+                    index += 1;
+                    let after = parse_integer(number(index)?).ok_or_else(not_an_integer)?;
+                    let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
+                    options.expiry = Some(time_to_live(after, unit_ms, "set")?);
+                }
+                _ => return Err(syntax()),
+            }
+            index += 1;
+        }
+        Ok(options)
+    }
+
+    /// Says what became of it.
+    pub fn answer(&self, outcome: Outcome, reply: &mut dyn ReplyWriter) {
+        match outcome {
+            Outcome::Done { version, .. } if self.wants_version => reply.integer(version as i64),
+            Outcome::Done { .. } => reply.ok(),
+            Outcome::Refused => reply.nil(),
+        }
+    }
+}
+
+/// The version of an entry, as a client gives it back.
+pub(super) fn version(digits: &[u8]) -> Result<u64, Refusal> {
+    parse_integer(digits).and_then(|version| u64::try_from(version).ok()).ok_or_else(not_an_integer)
+}
+
+/// The expiry of something that is to live for `after` units of `unit_ms`, which has to be some time.
+pub(super) fn time_to_live(after: i64, unit_ms: i64, command: &str) -> Result<Expiry, Refusal> {
+    let at = (after > 0).then(|| expiry_in(after, unit_ms)).flatten();
+    at.ok_or_else(|| Refusal::err(format_args!("invalid expire time in '{command}' command")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<SetOptions, Refusal> {
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        for word in words {
+            let begin = bytes.len();
+            bytes.extend_from_slice(word.as_bytes());
+            ranges.push(begin..bytes.len());
+        }
+        SetOptions::parse(Arguments::new(&bytes, &ranges), 2)
+    }
+
+    #[test]
+    fn guards_exclude_each_other() {
+        for (words, guard, wants_version) in [
+            (&["k", "v"][..], Guard::Always, false),
+            (&["k", "v", "nx"], Guard::Absent, false),
+            (&["k", "v", "XX"], Guard::Present, false),
+            (&["k", "v", "IfVersion", "0"], Guard::Absent, true),
+            (&["k", "v", "IFVERSION", "7"], Guard::Version(7), true),
+        ] {
+            assert_eq!(parse(words), Ok(SetOptions { guard, expiry: None, wants_version }), "{words:?}");
+        }
+        for options in ["NX XX", "NX NX", "IFVERSION 1 NX", "XX IFVERSION 1", "IFVERSION", "IFVERSION -1", "EX", "NO"] {
+            let words: Vec<&str> = ["k", "v"].into_iter().chain(options.split(' ')).collect();
+            assert!(parse(&words).is_err(), "{options}");
+        }
+    }
+
+    #[test]
+    fn times_to_live_are_some_time() {
+        assert!(parse(&["k", "v", "PX", "1", "XX"]).is_ok_and(|options| options.expiry.is_some()));
+        for options in ["EX 0", "PX -1", "EX 9223372036854775807", "PX 1 EX 1", "PX one"] {
+            let words: Vec<&str> = ["k", "v"].into_iter().chain(options.split(' ')).collect();
+            assert!(parse(&words).is_err(), "{options}");
+        }
+    }
+}

@@ -1,0 +1,550 @@
+"""Values that one process computes while the others wait: leases, and what becomes of them when their holders end."""
+
+import itertools
+import os
+import random
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import ringtable
+from ringtable import Table
+from ringtable._ringtable import socket_path
+from support import DEADLINE_S, WAYS, Child, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
+
+PROCESSES = 16
+KILLS = 40
+LEASES_MAX = 16_384
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
+    with way_to_a_table(request.param) as way:
+        yield way
+
+
+@pytest.fixture
+def table(way: Way) -> Iterator[Table]:
+    with way.connect() as table:
+        yield table
+
+
+class Calls:
+    """Who computes: a pipe that each process writes its number to when it begins."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+
+    def begin(self, number: int) -> None:
+        os.write(self._write_end, bytes([number]))
+
+    def next(self) -> int:
+        assert select.select([self._read_end], [], [], DEADLINE_S)[0], "nobody computes"
+        return os.read(self._read_end, 1)[0]
+
+    def none_left(self) -> bool:
+        return not select.select([self._read_end], [], [], 0)[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
+def lease(table: Table, key: str = "key") -> int:
+    return int(str(table.call("RING.LEASE", key)))
+
+
+def leases(table: Table) -> int:
+    return int(table.stats()["leases"])
+
+
+def wait_until_free(table: Table, key: str = "key") -> None:
+    """Wait until nobody has the lease of a key, and give it back."""
+    token = 0
+
+    def granted() -> int:
+        nonlocal token
+        token = lease(table, key)
+        return token
+
+    wait_until(granted, "the lease is free")
+    assert table.call("RING.UNLEASE", key, token) == 1
+
+
+def compute(way: Way, number: int, calls: Calls, go: Flag, result: Callable[[int], bytes]) -> bytes:
+    """A process that wants the value, and that waits for `go` if it is the one that computes it."""
+
+    def make() -> bytes:
+        calls.begin(number)
+        go.wait()
+        return result(number)
+
+    with way.connect() as table:
+        table.incr("waiting")
+        return table.get_or_set("key", make)
+
+
+def value_of(number: int) -> bytes:
+    return b"made by %d" % number
+
+
+def test_smoke(table: Table) -> None:
+    assert table.get_or_set("key", lambda: b"made") == b"made"
+    assert table["key"] == b"made"
+    assert table.get_or_set("key", lambda: b"again") == b"made"
+    assert leases(table) == 0
+    assert table.stats()["leases_granted"] == 1
+
+
+# Leases themselves
+
+
+def test_a_lease_is_one_connection_s(way: Way, table: Table) -> None:
+    with way.connect() as other:
+        token = lease(table)
+        assert token > 0
+        assert lease(table) == 0
+        assert lease(other) == 0
+        assert lease(other, "other key") > token
+        assert other.call("RING.UNLEASE", "key", token) == 0
+        assert table.call("RING.UNLEASE", "key", token + 1) == 0
+        assert table.call("RING.UNLEASE", "other key", token) == 0
+        assert table.call("RING.UNLEASE", "key", token) == 1
+        assert table.call("RING.UNLEASE", "key", token) == 0
+        assert lease(other) > token
+
+
+def test_a_lease_can_be_named_by_its_ticket(table: Table) -> None:
+    assert int(str(table.call("RING.LEASE", "key", 7))) > 0
+    assert table.call("RING.UNLEASE", "key", "TICKET", 6) == 0
+    assert table.call("RING.UNLEASE", "key", "TICKET", 7) == 1
+    for command in ("RING.LEASE key 0", "RING.UNLEASE key 0", "RING.UNLEASE key TICKET -1"):
+        with pytest.raises(ringtable.NotAnInteger):
+            table.call(*command.split())
+    with pytest.raises(ringtable.CommandError, match="syntax"):
+        table.call("RING.UNLEASE", "key", "NAME", 1)
+    with pytest.raises(ringtable.KeyTooLong):
+        table.call("RING.LEASE", b"k" * (ringtable.KEY_SIZE_MAX + 1))
+
+
+def test_a_lease_guards_nothing(way: Way, table: Table) -> None:
+    assert lease(table) > 0
+    with way.connect() as other:
+        other["key"] = b"1"
+        assert other.get_or_set("key", lambda: b"made") == b"1"
+        other.clear()
+    assert lease(table) == 0
+
+
+def test_leases_end_with_closing(way: Way, table: Table) -> None:
+    with way.connect() as other:
+        assert lease(other) > 0
+        assert lease(other, "other key") > 0
+        assert leases(table) == 2
+    wait_until(lambda: leases(table) == 0, "the leases of a closed table have ended")
+    assert lease(table) > 0
+
+
+def test_leases_end_with_quit(way: Way, table: Table) -> None:
+    with way.connect() as other:
+        assert lease(other) > 0
+        other.call("QUIT")
+        wait_until_free(table)
+        assert leases(table) == 0
+
+
+def test_leases_end_with_a_kill(way: Way, table: Table) -> None:
+    def hold() -> None:
+        with way.connect() as own:
+            assert lease(own) > 0
+            held.set()
+            signal.pause()
+
+    with Flag() as held, Child(hold) as child:
+        held.wait()
+        assert lease(table) == 0
+        child.kill()
+        wait_until_free(table)
+
+
+def own_sockets() -> set[int]:
+    """The descriptors of this process that are sockets."""
+    found: set[int] = set()
+    for path in Path("/proc/self/fd").iterdir():
+        # The directory's own descriptor was listed, too, and is closed by now.
+        with suppress(FileNotFoundError):
+            if os.readlink(path).startswith("socket:"):
+                found.add(int(path.name))
+    return found
+
+
+def test_leases_end_when_the_server_ends_the_connection(way: Way, table: Table) -> None:
+    def misbehave() -> None:
+        before = own_sockets()
+        with way.connect() as own:
+            assert lease(own) > 0
+            # Nonsense in any case; over shared memory the socket is but a sign of life, and stays open on this side.
+            os.write(min(own_sockets() - before), b"*nonsense\r\n")
+            held.set()
+            go.wait()
+
+    with Flag() as held, Flag() as go, Child(misbehave) as child:
+        held.wait()
+        wait_until_free(table)
+        go.set()
+        child.result()
+
+
+def test_leases_of_a_redis_client_end_with_its_connection(ringtable_dir: Path) -> None:
+    with way_to_a_table("lane") as way, way.connect() as table:
+        with RawConnection(socket_path("default")) as raw:
+            assert raw.command(b"RING.LEASE", b"key") > 0
+            assert lease(table) == 0
+        wait_until_free(table)
+
+
+def test_a_child_does_not_give_back_what_its_parent_has(way: Way, table: Table) -> None:
+    token = lease(table)
+    with Child(lambda: table.call("RING.UNLEASE", "key", token)) as child:
+        assert child.result() == 0
+    assert lease(table) == 0
+    assert table.call("RING.UNLEASE", "key", token) == 1
+
+
+def test_the_limit_of_leases(way: Way, table: Table) -> None:
+    with way.connect() as other:
+        pipeline = other.pipeline()
+        for index in range(LEASES_MAX):
+            pipeline.call("RING.LEASE", b"%d" % index)
+        assert all(pipeline.execute())
+        with pytest.raises(ringtable.CommandError, match=r"LEASES .*16384"):
+            lease(table)
+        with pytest.raises(ringtable.CommandError, match="LEASES"):
+            table.get_or_set("key", lambda: b"made")
+        table["key"] = b"1"
+        assert table.get_or_set("key", lambda: b"made") == b"1"
+        del table["key"]
+    wait_until(lambda: leases(table) == 0, "the leases have ended")
+    assert table.get_or_set("key", lambda: b"made") == b"made"
+
+
+# Computing once
+
+
+def test_a_value_is_computed_once(way: Way, table: Table) -> None:
+    with Calls() as calls, Flag() as go, ExitStack() as stack:
+        children = [
+            stack.enter_context(Child(compute, way, number, calls, go, value_of)) for number in range(PROCESSES)
+        ]
+        number = calls.next()
+        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+        go.set()
+        assert [child.result() for child in children] == [value_of(number)] * PROCESSES
+        assert calls.none_left()
+    wait_until(lambda: leases(table) == 0, "the lease was given back")
+
+
+def test_another_one_computes_when_the_first_is_killed(way: Way, table: Table) -> None:
+    with Calls() as calls, Flag() as go, ExitStack() as stack:
+        children = [
+            stack.enter_context(Child(compute, way, number, calls, go, value_of)) for number in range(PROCESSES)
+        ]
+        first = calls.next()
+        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+        os.kill(children[first].pid, signal.SIGKILL)
+        killed_at = time.perf_counter()
+        second = calls.next()
+        print(f"another process began {(time.perf_counter() - killed_at) * 1e3:.1f} ms after the kill")
+        children.pop(first).kill()
+        go.set()
+        assert second != first
+        assert [child.result() for child in children] == [value_of(second)] * (PROCESSES - 1)
+        assert calls.none_left()
+
+
+def churn(way: Way, begun: Flag) -> None:
+    """Want values again and again, and drop some, until killed."""
+    with way.connect() as table:
+        begun.set()
+        for step in itertools.count():
+            key = f"key {step % 5}"
+            assert table.get_or_set(key, lambda key=key: key.encode()) == key.encode()  # type: ignore[misc]
+            table.delete(key)
+
+
+def test_no_lease_outlives_those_who_are_killed_at_any_moment(way: Way, table: Table, seed: int) -> None:
+    generator = random.Random(seed)
+    with ExitStack() as stack:
+        churning: list[Child] = []
+        for _ in range(KILLS):
+            begun = stack.enter_context(Flag())
+            churning.append(stack.enter_context(Child(churn, way, begun)))
+            begun.wait()
+            if len(churning) == 4:
+                # Not to wait for anything: this is the random moment of its end.
+                time.sleep(generator.random() / 100)
+                churning.pop(generator.randrange(4)).kill()
+        for child in churning:
+            child.kill()
+    wait_until(lambda: leases(table) == 0, "no lease is left")
+    table.clear()
+    for key in ("key 0", "key 1", "key 2", "key 3", "key 4"):
+        assert table.get_or_set(key, lambda: b"made") == b"made"
+
+
+def test_an_exception_is_its_caller_s_and_the_next_one_computes(way: Way, table: Table) -> None:
+    def fail(number: int) -> bytes:
+        raise ValueError(f"of {number}")
+
+    def run(number: int, calls: Calls, go: Flag, result: Callable[[int], bytes]) -> str | bytes:
+        try:
+            return compute(way, number, calls, go, result)
+        except ValueError as error:
+            return str(error)
+
+    with Calls() as calls, Flag() as go, Child(run, 0, calls, go, fail) as failing:
+        assert calls.next() == 0
+        with Child(run, 1, calls, go, value_of) as waiting:
+            wait_until(lambda: table.get("waiting") == b"2", "both processes want the value")
+            go.set()
+            assert failing.result() == "of 0"
+            assert calls.next() == 1
+            assert waiting.result() == value_of(1)
+    assert leases(table) == 0
+
+
+def test_what_is_no_value_is_not_written(table: Table) -> None:
+    for nonsense in (5, "text", None):
+        with pytest.raises(TypeError):
+            table.get_or_set("key", lambda made=nonsense: made)  # type: ignore[misc]
+    assert leases(table) == 0
+    assert "key" not in table
+    assert table.get_or_set("key", lambda: bytearray(b"made")) == b"made"
+
+
+def test_a_value_that_cannot_be_written(table: Table) -> None:
+    with pytest.raises(ringtable.OutOfMemory):
+        table.get_or_set("key", lambda: bytes(80 << 20))
+    assert leases(table) == 0
+    large = b"v" * (4 << 20)
+    assert table.get_or_set("key", lambda: large) == large
+    assert table.get_or_set("key", lambda: b"again") == large
+
+
+def test_an_error_of_a_posted_write_does_not_keep_the_lease(way: Way, table: Table) -> None:
+    with way.connect() as own:
+
+        def make() -> bytes:
+            own.set("large", bytes(80 << 20), writes="posted")
+            return b"made"
+
+        # It surfaces at a later request: that of writing the value, or that of giving the lease back.
+        with pytest.raises(ringtable.OutOfMemory):
+            own.get_or_set("key", make)
+        wait_until(lambda: leases(table) == 0, "the lease was given back")
+
+
+def test_threads_of_one_table_compute_once(table: Table) -> None:
+    count = 8
+    barrier, calls, results = threading.Barrier(count), [], []
+
+    def make() -> bytes:
+        calls.append(threading.get_ident())
+        wait_until(lambda: table.incr("looked") > 20, "others had time to look")
+        return b"made"
+
+    def work() -> None:
+        barrier.wait(DEADLINE_S)
+        results.append(table.get_or_set("key", make))
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert results == [b"made"] * count
+    assert len(calls) == 1
+    assert leases(table) == 0
+
+
+def test_who_posts_its_writes_has_written_when_it_gives_the_lease_back(way: Way, table: Table) -> None:
+    with way.connect(writes="posted") as posting:
+        assert posting.get_or_set("key", lambda: b"made") == b"made"
+        assert table["key"] == b"made"
+
+
+# Waiting
+
+
+def test_waiting_ends_with_a_timeout(way: Way, table: Table) -> None:
+    token = lease(table)
+    with way.connect(timeout=0.05) as other:
+        with pytest.raises(ringtable.Timeout, match=r"0\.05 s.*lease"):
+            other.get_or_set("key", lambda: b"made")
+        with pytest.raises(ringtable.Timeout, match=r"0\.02 s.*lease"):
+            other.get_or_set("key", lambda: b"made", timeout=0.02)
+        assert table.call("RING.UNLEASE", "key", token) == 1
+        assert other.get_or_set("key", lambda: b"made") == b"made"
+
+
+def test_waiting_ends_when_anybody_writes_the_value(way: Way, table: Table) -> None:
+    def wait() -> bytes:
+        with way.connect() as own:
+            own.incr("waiting")
+            return own.get_or_set("key", lambda: b"made")
+
+    assert lease(table) > 0
+    with Child(wait) as child:
+        wait_until(lambda: "waiting" in table, "the child wants the value")
+        table["key"] = b"written"
+        assert child.result() == b"written"
+
+
+def test_waiting_ends_with_ctrl_c(way: Way, table: Table) -> None:
+    def wait() -> str:
+        with way.connect() as own:
+            try:
+                own.incr("waiting")
+                own.get_or_set("key", lambda: b"made")
+            except KeyboardInterrupt:
+                own["after"] = b"works"
+                return "interrupted"
+        return "not interrupted"
+
+    token = lease(table)
+    with Child(wait) as child:
+        wait_until(lambda: "waiting" in table, "the child wants the value")
+        os.kill(child.pid, signal.SIGINT)
+        assert child.result() == "interrupted"
+    assert table["after"] == b"works"
+    assert table.call("RING.UNLEASE", "key", token) == 1
+    wait_until_free(table)
+
+
+def test_ctrl_c_while_computing_gives_the_lease_back(way: Way, table: Table) -> None:
+    def interrupted() -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+        return b"made"
+
+    def run() -> str:
+        with way.connect() as own:
+            try:
+                own.get_or_set("key", interrupted)
+            except KeyboardInterrupt:
+                return f"{leases(own)} leases"
+        return "not interrupted"
+
+    with Child(run) as child:
+        assert child.result() == "0 leases"
+    assert "key" not in table
+
+
+def test_a_lease_that_comes_too_late_is_given_back(ringtable_dir: Path) -> None:
+    with ServerProcess() as server, ringtable.connect(timeout=0.1) as table:
+        server.freeze()
+        # The request is on its way, and will be granted when nobody waits for it any more.
+        with pytest.raises(ringtable.Timeout):
+            table.get_or_set("key", lambda: b"made")
+        server.signal(signal.SIGCONT)
+        with ringtable.connect() as other:
+            wait_until(lambda: other.stats()["leases_granted"] == 1, "the server has granted the lease")
+            wait_until_free(other)
+            assert other.get_or_set("key", lambda: b"made") == b"made"
+
+
+def test_waiting_ends_with_the_server(ringtable_dir: Path) -> None:
+    def wait() -> str:
+        with ringtable.connect() as own:
+            own.incr("waiting")
+            try:
+                own.get_or_set("key", lambda: b"made")
+            except ringtable.ServerGone:
+                return "gone"
+        return "there"
+
+    with ServerProcess() as server, ringtable.connect() as table:
+        assert lease(table) > 0
+        with Child(wait) as child:
+            wait_until(lambda: "waiting" in table, "the child wants the value")
+            server.kill()
+            assert child.result() == "gone"
+
+
+# Stale values
+
+
+def test_a_stale_value_is_used_while_one_process_computes(way: Way, table: Table) -> None:
+    ttl, stale = 0.05, 1_000.0
+
+    def refresh(go: Flag, calls: Calls) -> bytes:
+        def make() -> bytes:
+            calls.begin(0)
+            go.wait()
+            return b"new"
+
+        with way.connect() as own:
+            return own.get_or_set("key", make, ttl, stale=stale)
+
+    assert table.get_or_set("key", lambda: b"old", ttl, stale=stale) == b"old"
+    assert table.get_or_set("key", lambda: b"too early", 1.0, stale=0.001) == b"old"
+    wait_until(lambda: (table.ttl("key") or 0) < stale, "the value is stale")
+    with Flag() as go, Calls() as calls, Child(refresh, go, calls) as child:
+        calls.next()
+        for _ in range(100):
+            assert table.get_or_set("key", lambda: b"not computed", ttl, stale=stale) == b"old"
+        go.set()
+        assert child.result() == b"new"
+    assert table["key"] == b"new"
+    assert table.get_or_set("key", lambda: b"too early", 1.0, stale=0.001) == b"new"
+
+
+def test_a_failure_leaves_the_stale_value(table: Table) -> None:
+    def fail() -> bytes:
+        raise ValueError("on purpose")
+
+    table.set("key", b"old", ttl=5)
+    with pytest.raises(ValueError, match="on purpose"):
+        table.get_or_set("key", fail, 1, stale=10)
+    assert table["key"] == b"old"
+    assert leases(table) == 0
+    assert table.get_or_set("key", lambda: b"new", 1, stale=10) == b"new"
+
+
+def test_what_never_expires_is_never_stale(table: Table) -> None:
+    table["key"] = b"old"
+    assert table.get_or_set("key", lambda: b"new", 1, stale=10) == b"old"
+
+
+def test_times_of_values_that_become_stale(table: Table) -> None:
+    table.get_or_set("key", lambda: b"made", 10, stale=90)
+    assert 99 < (table.ttl("key") or 0) <= 100
+    table.get_or_set("plain", lambda: b"made", 10)
+    assert 9 < (table.ttl("plain") or 0) <= 10
+    table.get_or_set("lasting", lambda: b"made")
+    assert table.ttl("lasting") is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stale": 1.0}, {"ttl": 1, "stale": -1.0}, {"ttl": 1, "stale": float("nan")}, {"ttl": 0}, {"timeout": -1}],
+)
+def test_impossible_times(options: dict[str, Any]) -> None:
+    with (
+        way_to_a_table("lane") as way,
+        way.connect() as table,
+        pytest.raises(ringtable.InvalidOption, match=next(reversed(options))),
+    ):
+        table.get_or_set("key", lambda: b"made", **options)
