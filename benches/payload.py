@@ -20,7 +20,7 @@ from ringtable._bench.wording import size as size_text
 
 from benches.figures import Figures
 from benches.goals import Goal
-from benches.payload_rivals import EVERY_RIVAL, OPERATIONS, PayloadSession, starter
+from benches.movers import EVERY_RIVAL, OPERATIONS, PayloadSession, starter
 from benches.sections import ABSENT, Section, number
 from benches.standalone import Run, Script
 

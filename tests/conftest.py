@@ -26,6 +26,8 @@
     Limits
     test_bad_input.py       malformed and hostile requests
     test_memory.py          a full table; what an entry costs
+    test_memory_returns.py  memory goes back to the system after FLUSHALL and deletes
+    test_churn.py           a cache at its limit, for as long as you like
     test_idle.py            an idle server uses no CPU
 
     The house
