@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import ringtable
+from _pytest.mark import ParameterSet
 from support import DEADLINE_S, Child, Flag, ServerProcess, wait_until
 
 CLIENTS = 2
@@ -19,6 +20,9 @@ LEFT_MAX = 64 << 20
 
 RETURNED_S_MAX = 10.0
 """Generous: it is to take less than a second."""
+
+RETURNED_HALF_S_MAX = 300.0
+"""More generous still: what is left has to be moved together first."""
 
 NOISE_SIZE = 1 << 20
 NOISE = random.Random(1).randbytes(2 * NOISE_SIZE)
@@ -40,12 +44,20 @@ class Content:
 
 
 FAST = 256 << 20
-CONTENTS = [
-    pytest.param(Content(FAST, 64 << 10), id="256 MiB of 64 KiB"),
-    pytest.param(Content(FAST, 100), id="256 MiB of 100 B"),
-    pytest.param(Content(2 << 30, 64 << 10), id="2 GiB of 64 KiB", marks=pytest.mark.slow),
-    pytest.param(Content(2 << 30, 100), id="2 GiB of 100 B", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-]
+SLOW = 2 << 30
+SLOW_S_MAX = 900
+
+
+def contents(fast_size: int) -> list[ParameterSet]:
+    """Large and small values, some of them in a form that takes more than ten seconds."""
+    slow = [pytest.mark.slow, pytest.mark.timeout(SLOW_S_MAX)]
+    return [
+        pytest.param(
+            Content(total, value), id=f"{total >> 20} MiB of {value} bytes", marks=slow if total == SLOW else []
+        )
+        for total in (fast_size, SLOW)
+        for value in (64 << 10, 100)
+    ]
 
 
 @dataclass
@@ -114,7 +126,7 @@ def test_smoke(ringtable_dir: object) -> None:
         wait_until(lambda: resident(table, server) < LEFT_MAX, "memory has gone back")
 
 
-@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("content", contents(FAST))
 def test_a_cleared_table_gives_its_memory_back(ringtable_dir: object, content: Content) -> None:
     with filled(content) as server, ExitStack() as stack:
         reading, cleared, finish = (stack.enter_context(Flag()) for _ in range(3))
@@ -142,11 +154,11 @@ def test_a_cleared_table_gives_its_memory_back(ringtable_dir: object, content: C
         f" longest wait {longest_s:.3f} s"
     )
     assert longest_s < DEADLINE_S
-    if content.total_size > FAST:
+    if content.total_size == SLOW:
         assert returned_s < RETURNED_S_MAX
 
 
-@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("content", contents(FAST // 4))
 def test_deleted_entries_give_their_memory_back(ringtable_dir: object, content: Content, seed: int) -> None:
     with filled(content) as server, ringtable.connect() as table:
         before = resident(table, server)
@@ -159,7 +171,9 @@ def test_deleted_entries_give_their_memory_back(ringtable_dir: object, content: 
             burst = deleted[first : first + 10_000]
             assert table.delete_many(map(key_of, burst)) == len(burst)
         deleted_s = time.monotonic() - start
-        wait_until(lambda: resident(table, server) < before / 2, "half of the memory has gone back")
+        wait_until(
+            lambda: resident(table, server) < before / 2, "half of the memory has gone back", RETURNED_HALF_S_MAX
+        )
         returned_s = time.monotonic() - start - deleted_s
         print(
             f"deleted in {deleted_s:.3f} s, half of the memory returned {returned_s:.3f} s later,"
