@@ -1,7 +1,7 @@
 """Who moves large values, and how: the rivals, plain copies, and shared memory done by hand.
 
-A session has two more statements than others: `view`, which looks at a value where it is, and `get_into`, which copies
-it into `target`, a buffer of the caller's. Both are empty for whom they do not exist.
+A session has more statements than others, empty for whom they do not exist: `get_into` copies a value into `target`, a
+buffer of the caller's; `view` opens a value where it is, and closes it; `memory` has a `memoryview` of it meanwhile.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,16 @@ from ringtable._bench.session import Session
 
 from benches import rivals
 
-OPERATIONS = ("get", "get_into", "view", "set")
+OPERATIONS = ("get", "get_into", "view", "memory", "set")
 
 
 @dataclass(frozen=True)
 class PayloadSession(Session):
     view: str = ""
-    """Looks at the value of `key` in place, and lets it go again."""
+    """Opens the value of `key` in place, and lets it go again."""
+
+    memory: str = ""
+    """The same with a `memoryview` of it, which most views are from the start."""
 
     get_into: str = ""
     """Copies the value of `key` into `target`."""
@@ -45,7 +48,9 @@ class Memcpy(peers.Memcpy):
     @staticmethod
     def connect(address: tuple[str, list[bytes], int]) -> PayloadSession:
         return with_more(
-            peers.Memcpy.connect(address), view="with view[places[key]]: pass", get_into="target[:] = view[places[key]]"
+            peers.Memcpy.connect(address),
+            memory="with view[places[key]]: pass",
+            get_into="target[:] = view[places[key]]",
         )
 
 
@@ -56,11 +61,16 @@ class Ringtable(rivals.Ringtable):
     @staticmethod
     def connect(address: Any) -> PayloadSession:
         session = rivals.Ringtable.connect(address)
-        return with_more(session, view="with table.view(key): pass", get_into="table.get_into(key, target)")
+        return with_more(
+            session,
+            view="with table.view(key): pass",
+            memory="with table.view(key) as seen, memoryview(seen): pass",
+            get_into="table.get_into(key, target)",
+        )
 
 
 class Lmdb(rivals.Lmdb):
-    """LMDB. Its views are those of a read transaction with `buffers=True`."""
+    """LMDB. Its memory is that of a read transaction with `buffers=True`."""
 
     def __init__(self, folder: Path, keys: Sequence[bytes], size: int) -> None:
         super().__init__(folder)
@@ -69,7 +79,7 @@ class Lmdb(rivals.Lmdb):
     def connect(address: str) -> PayloadSession:
         return with_more(
             rivals.Lmdb.connect(address),
-            view="begin(buffers=True).get(key)",
+            memory="begin(buffers=True).get(key)",
             get_into="target[:] = begin(buffers=True).get(key)",
         )
 
@@ -111,7 +121,7 @@ class SharedMemory(Memcpy):
             set="view[places[key]] = value",
             get_many="values = [bytes(view[places[key]]) for key in keys]",
             set_many="for key, value in items.items(): view[places[key]] = value",
-            view="with view[places[key]]: pass",
+            memory="with view[places[key]]: pass",
             get_into="target[:] = view[places[key]]",
             close=segment.close,
         )
@@ -133,7 +143,7 @@ class LockedSharedMemory(SharedMemory):
             session,
             names={"lock": CONTEXT.Lock()},
             **{operation: f"with lock: {getattr(session, operation)}" for operation in ("get", "get_into", "set")},
-            view="with lock, view[places[key]]: pass",
+            memory="with lock, view[places[key]]: pass",
         )
 
 
