@@ -15,10 +15,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom loom-weakened lint fmt bench bench-rivals lock clean
+.PHONY: help install demo test test-all loom loom-weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload lock clean
 
 help: ## List the tasks.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/built ## Make the virtual environment and build ringtable into it.
 
@@ -59,6 +59,17 @@ bench: install ## Measure the classic topology and its successors: two minutes, 
 
 bench-rivals: install .venv/bench ## Measure against LMDB, Valkey, a Manager's dict and a plain dict.
 	$(BIN)/python -m benches.compare
+
+bench-cache: bench-hits bench-overhead bench-payload ## Measure hit ratios, what entries cost, and large values.
+
+bench-hits: install .venv/bench ## Hit ratios beside reference caches and Valkey.
+	$(BIN)/python -m benches.hit_ratio
+
+bench-overhead: install .venv/bench ## Bytes that an entry costs beyond its key and value.
+	$(BIN)/python -m benches.overhead
+
+bench-payload: install .venv/bench ## Large values, beside plain copies.
+	$(BIN)/python -m benches.payload
 
 lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 	$(BIN)/python -m venv --clear .venv/lock

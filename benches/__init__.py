@@ -1,16 +1,27 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-| module      | what it holds                                                                     |
-|-------------|-----------------------------------------------------------------------------------|
-| `compare`   | the entry: arguments, the temporary folder                                        |
-| `report`    | the same tables for the terminal and as Markdown; every value as JSON             |
-| `goals`     | what ringtable promises, each goal judged from the figures of this very run       |
-| `scenarios` | what is measured, one function a scenario                                         |
-| `figures`   | the measured values, by scenario, rival and metric                                |
-| `crew`      | client processes that stand by and make the same call together                    |
-| `workload`  | the timed loops and all else that runs inside a client                            |
-| `rivals`    | one adapter a rival, behind one small protocol                                    |
-| `probe`     | what the kernel says of a process or file: resident memory                        |
+Three scripts of their own measure one thing each: `hit_ratio`, `overhead` and `payload`.
+
+| module       | what it holds                                                               |
+|--------------|-----------------------------------------------------------------------------|
+| `compare`    | the entry: arguments, the temporary folder                                  |
+| `report`     | all there is to say of one run of `compare`                                 |
+| `hit_ratio`  | a script: hit ratios of caches of the same size                             |
+| `overhead`   | a script: what an entry costs beyond its key and value                      |
+| `payload`    | a script: large values, beside plain copies                                 |
+| `standalone` | what these scripts have in common: arguments, a time limit, the report      |
+| `sections`   | tables of text: the same for the terminal and as Markdown                   |
+| `goals`      | what ringtable promises, each goal judged from the figures of this very run |
+| `scenarios`  | what is measured, one function a scenario                                   |
+| `figures`    | the measured values, by scenario, rival and metric                          |
+| `crew`       | client processes that stand by and make the same call together              |
+| `replay`     | plays a trace: get, and after a miss set; also in reference caches          |
+| `traces`     | what caches are asked for: Zipf's law, with scans and without               |
+| `workload`   | the timed loops and all else that runs inside a client                      |
+| `movers`     | who moves large values, and how                                             |
+| `memcached`  | memcached, if it is on the PATH                                             |
+| `rivals`     | one adapter a rival, behind one small protocol                              |
+| `probe`      | what the kernel says of a process or file: resident memory                  |
 
 A module uses only those below it. What `ringtable bench` needs, too, is in `ringtable._bench`.
 

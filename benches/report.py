@@ -1,11 +1,10 @@
 """The results: the same tables for the terminal and as Markdown, and everything as JSON."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
-from rich.table import Table
 from ringtable._bench import machine
 from ringtable._bench.loops import KEY_COUNT, SEED
 
@@ -13,9 +12,8 @@ from benches.figures import CLIENT_CPU_NS, SERVER_CPU_NS, WALL_NS, Figures
 from benches.goals import GOALS, Verdict
 from benches.rivals import RIVALS
 from benches.scenarios import LOOPS, Settings
+from benches.sections import Section, goals_json, goals_section, number
 
-ABSENT = "-"
-MARKS = {True: "✓", False: "✗", None: "not measured"}
 REFERENCE = "lmdb"
 """The rival that others are compared with."""
 
@@ -24,16 +22,6 @@ CLASSIC_NOTE = "Wall time of the loop in Rust, median; those in the background d
 MEMORY_NOTE = "Resident bytes an entry beyond key and value, {:,} entries of 16 + 100 bytes."
 IDLE_NOTE = "User and system time of the server, measured for {:g} s."
 GROWTH_NOTE = "From 16 buckets; 4 clients insert while 4 read back; insert times are the server's own."
-
-
-@dataclass(frozen=True)
-class Section:
-    """A titled table, a note below the title. The first column is text, the others are numbers."""
-
-    title: str
-    note: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ class Report:
 
     def sections(self) -> list[Section]:
         sections = (
-            self.goals_section(),
+            goals_section(self.verdicts()),
             self.loops_section(),
             self.speed_section(),
             self.cpu_section(),
@@ -65,18 +53,6 @@ class Report:
             self.other_section("growth", "Growth", GROWTH_NOTE),
         )
         return [section for section in sections if section.rows]
-
-    def goals_section(self) -> Section:
-        rows = [
-            (
-                verdict.goal.text,
-                f"{verdict.goal.sign} {verdict.goal.limit:g} {verdict.goal.unit}",
-                f"{number(verdict.value)} {verdict.goal.unit}" if verdict.value is not None else ABSENT,
-                MARKS[verdict.met],
-            )
-            for verdict in self.verdicts()
-        ]
-        return Section("Goals", "Judged from this run.", ("Goal", "Limit", "Measured", "Met"), rows)
 
     def loops_section(self) -> Section:
         note = "Wall time an operation, ns; in a burst, a key. Median of the rounds, of all clients together."
@@ -120,13 +96,7 @@ class Report:
 
     def print(self, console: Console) -> None:
         for section in self.sections():
-            table = Table(*section.columns, title=section.title, title_justify="left")
-            for column in table.columns[1:]:
-                column.justify = "right"
-            for row in section.rows:
-                table.add_row(*row)
-            console.print(table)
-            console.print(f"{section.note}\n", style="dim", highlight=False)
+            section.print(console)
         for note in self.notes:
             console.print(f"Note: {note}", style="yellow", markup=False)
 
@@ -136,10 +106,7 @@ class Report:
         lines += [f"- note: {note}" for note in self.notes]
         lines.append(f"- {KEY_COUNT:,} keys preloaded, seed {SEED}, interleaved rounds")
         for section in self.sections():
-            lines += ["", f"### {section.title}", "", section.note, ""]
-            lines.append(markdown_row(section.columns))
-            lines.append(markdown_row(["---", *["---:"] * (len(section.columns) - 1)]))
-            lines += map(markdown_row, section.rows)
+            lines += section.markdown()
         return "\n".join(lines) + "\n"
 
     def json(self) -> str:
@@ -152,15 +119,7 @@ class Report:
                 "notes": list(self.notes),
                 "seed": SEED,
                 "settings": asdict(self.settings),
-                "goals": [
-                    {
-                        "goal": verdict.goal.text,
-                        "limit": f"{verdict.goal.sign} {verdict.goal.limit:g} {verdict.goal.unit}",
-                        "value": verdict.value,
-                        "met": verdict.met,
-                    }
-                    for verdict in self.verdicts()
-                ],
+                "goals": goals_json(self.verdicts()),
                 "figures": [
                     {"scenario": scenario, "rival": rival, "metric": metric, "rounds": rounds}
                     for (scenario, rival, metric), rounds in values
@@ -169,16 +128,3 @@ class Report:
             indent=1,
             ensure_ascii=False,
         )
-
-
-def number(value: float | None) -> str:
-    """Three digits that matter, thousands set apart."""
-    if value is None:
-        return ABSENT
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def markdown_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

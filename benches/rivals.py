@@ -15,7 +15,7 @@ from ringtable._bench import peers
 from ringtable._bench.peers import lmdb_environment
 from ringtable._bench.session import Session
 from ringtable._bench.subject import Subject
-from ringtable._bench.ways import BUCKETS, RingtableServer, Way
+from ringtable._bench.ways import BUCKETS, MEMORY_MAX, RingtableServer, Way
 
 from benches import probe
 
@@ -46,8 +46,17 @@ class Ringtable(RingtableServer, Rival):
     name = "ringtable"
     scenarios = LOOP_SCENARIOS | {"classic", "memory", "idle", "growth"}
 
-    def __init__(self, folder: Path, *, buckets: int = BUCKETS, workers: int | None = None) -> None:
-        super().__init__(folder, Way(type(self).name, "reads in place", reads="direct"), workers, buckets)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        buckets: int = BUCKETS,
+        workers: int | None = None,
+        max_memory: str = MEMORY_MAX,
+        eviction: str | None = None,
+    ) -> None:
+        way = Way(type(self).name, "reads in place", reads="direct")
+        super().__init__(folder, way, workers, buckets, max_memory, eviction)
 
     def memory_bytes(self, client_pid: int) -> int:
         [pid] = self.pids

