@@ -213,14 +213,14 @@ impl<M: Memory> Writer<M> {
 
     /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does.
     ///
-    /// What is there may be anything: the rest of an entry that is gone, or one that is being written. It is believed
-    /// only if a bucket points at it.
+    /// What is there may be anything: the rest of an entry that is gone, one that is being written, or an overflow bucket
+    /// that looks like an entry. It is believed only if a slot of the right kind points at it.
     fn relocate(&mut self, start: u64, may_evict: bool) {
         let table = Arc::clone(&self.table);
         let words = table.words();
         if let Some(entry) = EntryRef::at(words, start)
             && let (hash, version) = (self.hash_of(entry), entry.version())
-            && table.is_pointed_at(hash, start)
+            && table.is_pointed_at(hash, start, Slot::is_entry)
         {
             let size = entry.shape.words();
             let copy = table.heap.allocate(words, &mut self.cache, size);
@@ -231,7 +231,12 @@ impl<M: Memory> Writer<M> {
                 }
             }
             let guard = table.lock(hash);
-            let pointer = table.pointer(&guard, start).filter(|_| entry.version() == version);
+            // The same entry as before we copied it: whatever it was that we first saw there.
+            let is_same = |slot: Slot| {
+                let now = slot.is_entry().then(|| table.entry(slot));
+                now.is_some_and(|now| now.shape == entry.shape && now.version() == version)
+            };
+            let pointer = table.pointer(&guard, start).filter(|&(_, _, slot)| is_same(slot));
             let Some((bucket, index, slot)) = pointer else {
                 guard.unlock_unchanged();
                 if let Some(copy) = copy {
@@ -268,7 +273,7 @@ impl<M: Memory> Writer<M> {
         else {
             return;
         };
-        if !table.is_pointed_at(hash, start) {
+        if !table.is_pointed_at(hash, start, Slot::is_link) {
             return;
         }
         let Some(copy) = table.heap.allocate(words, &mut self.cache, BUCKET_WORDS) else { return };
@@ -439,7 +444,8 @@ impl<M: Memory> Writer<M> {
         }
         let Some((_, index, start, version)) = soonest else { return false };
         if let Some(guard) = table.lock_at(index) {
-            let found = table.pointer(&guard, start).filter(|(_, _, slot)| table.entry(*slot).version() == version);
+            let is_same = |slot: Slot| slot.is_entry() && table.entry(slot).version() == version;
+            let found = table.pointer(&guard, start).filter(|&(_, _, slot)| is_same(slot));
             if let Some((bucket, index, _)) = found {
                 let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
                 guard.unlock();
@@ -453,10 +459,10 @@ impl<M: Memory> Writer<M> {
 }
 
 impl<M: Memory> Table<M> {
-    /// Whether a slot in the chain of `hash` points at word `start`.
-    fn is_pointed_at(&self, hash: u64, start: u64) -> bool {
+    /// Whether a slot of that kind in the chain of `hash` points at word `start`.
+    fn is_pointed_at(&self, hash: u64, start: u64, kind: fn(Slot) -> bool) -> bool {
         let guard = self.lock(hash);
-        let pointed = self.pointer(&guard, start).is_some();
+        let pointed = self.pointer(&guard, start).is_some_and(|(_, _, slot)| kind(slot));
         guard.unlock_unchanged();
         pointed
     }
@@ -545,6 +551,71 @@ mod tests {
         let alive = (0..count).filter(|n| has(&mut writer, &format!("key {n}"))).collect::<Vec<_>>();
         let mean = alive.iter().sum::<u64>() / alive.len() as u64;
         assert!(mean > count / 2, "the later ones stay: mean {mean} of {count}");
+    }
+
+    /// Two workers that fill a small table over and over, with long chains: what is moved is as it was, and whole.
+    ///
+    /// An overflow bucket whose memory looked like an entry of the same chain was once moved as one, with fewer words
+    /// than a bucket has, so that a free list was overwritten.
+    #[test]
+    fn what_is_moved_by_several_workers_stays_whole() {
+        use std::sync::Arc as Shared;
+        let seed =
+            std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
+        println!("RINGTABLE_TEST_SEED={seed}");
+        let options = Options { buckets: 2, seed: 1, workers: 2, spin_ns: 0, eviction: Eviction::AllkeysSieve };
+        let table = Shared::new(Table::create(heap_words(48 * PAGE_WORDS), &options).unwrap());
+        let value_of = |key: u64, size: usize| vec![(key % 251) as u8; size];
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let (table, mut random) = (Shared::clone(&table), fastrand::Rng::with_seed(seed ^ worker));
+                scope.spawn(move || {
+                    let mut writer = Writer::new(table);
+                    let mut buffer = crate::table::reader::Buffer::default();
+                    for step in 0..150_000 {
+                        let key = random.u64(..60_000);
+                        // Small ones for a while, then larger ones, so that memory changes hands.
+                        let size = 1 << random.usize(0..if step / 20_000 % 2 == 0 { 6 } else { 14 });
+                        match random.u8(..8) {
+                            0..5 => {
+                                let value = value_of(key, random.usize(..=size));
+                                let done = writer.put(&key.to_le_bytes(), &value, None, Guard::Always, || 1_000);
+                                assert!(done.is_ok(), "{done:?}");
+                            }
+                            5..7 => {
+                                if let Lookup::Hit(_) = writer.get(&key.to_le_bytes(), || 1_000, &mut buffer) {
+                                    let value = buffer.bytes();
+                                    assert!(value.iter().all(|&byte| u64::from(byte) == key % 251), "key {key}");
+                                }
+                            }
+                            _ => drop(writer.delete(&key.to_le_bytes(), || 1_000)),
+                        }
+                    }
+                    writer.release();
+                });
+            }
+        });
+        assert!(table.tally.moved.load(Ordering::Relaxed) > 1_000);
+        // All entries are found by their keys, and there are as many as are counted.
+        let mut writer = Writer::new(Shared::clone(&table));
+        let (mut cursor, mut found) = (0, 0);
+        loop {
+            let mut pairs = crate::table::Pairs::default();
+            cursor = writer.scan(cursor, crate::table::Want::Values, || 1_000, &mut pairs);
+            found += pairs.len() as u64;
+            for pair in pairs.iter() {
+                assert!(matches!(writer.get(pair.key, || 1_000, &mut crate::table::reader::Presence), Lookup::Hit(_)));
+            }
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(found, table.entries());
+        while let Some(next) = writer.clear_some(0, u64::MAX >> 1) {
+            assert!(next > 0);
+        }
+        writer.release();
+        assert_eq!((table.entries(), table.heap.usage().allocated), (0, 0));
     }
 
     #[test]
