@@ -28,7 +28,7 @@ use super::heap::{Clearing, Heap};
 use super::layout::{BUCKET_WORDS, address};
 use super::sieve::Id;
 use super::writer::{Table, Writer};
-use crate::sync::{Arc, Memory, Ordering};
+use crate::sync::{Arc, Memory, Ordering, yield_now};
 
 /// What happens when memory is short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +73,8 @@ const TIDIED_PER_ARRIVAL: usize = 4;
 const STALE_MIN: u64 = if cfg!(loom) { 2 } else { 16_384 };
 /// Entries of which the one that expires soonest is evicted.
 const SAMPLE_SIZE: usize = 16;
+/// How often a worker that finds nothing to evict gives way to those that have taken it.
+const WAITED_MAX: usize = if cfg!(loom) { 0 } else { 1_000 };
 /// Clearings without success after which the heap asks all workers for the slots they hold, and which come to an end.
 const VAIN_MAX: usize = 8;
 
@@ -130,7 +132,7 @@ impl<M: Memory> Writer<M> {
         }
         let pages = Heap::run_pages(words);
         let may_evict = table.eviction == Eviction::AllkeysSieve;
-        let (mut vain, mut evicted) = (0, 0);
+        let (mut vain, mut evicted, mut waited) = (0, 0, 0);
         loop {
             // The slots that we hold back may be what a slab lacks to be empty.
             table.heap.drain(table.words(), &mut self.cache);
@@ -157,7 +159,15 @@ impl<M: Memory> Writer<M> {
             } else {
                 let now = self.evict(EVICTED_AT_ONCE);
                 if now == 0 {
-                    return self.make_room_at_last(words, may_evict);
+                    if let Some(start) = self.make_room_at_last(words, may_evict) {
+                        return Some(start);
+                    }
+                    // What there is to evict may be in the hands of other workers, which are making room themselves.
+                    waited += 1;
+                    if !may_evict || table.entries() == 0 || waited > WAITED_MAX {
+                        return None;
+                    }
+                    yield_now();
                 }
                 evicted += now;
                 vain = vain.saturating_sub(usize::from(evicted.is_multiple_of(64)));
@@ -553,18 +563,44 @@ mod tests {
         assert!(mean > count / 2, "the later ones stay: mean {mean} of {count}");
     }
 
-    /// Two workers that fill a small table over and over, with long chains: what is moved is as it was, and whole.
-    ///
     /// An overflow bucket whose memory looked like an entry of the same chain was once moved as one, with fewer words
-    /// than a bucket has, so that a free list was overwritten.
+    /// than a bucket has, so that a free list was overwritten: its first word is not used, and holds what was there.
+    #[test]
+    fn an_overflow_bucket_that_looks_like_an_entry_is_moved_as_what_it_is() {
+        let mut writer = writer(16, Eviction::Never);
+        writer.table.splitting.store(true, Ordering::Relaxed); // the chains are to be long
+        let keys: Vec<String> = (0..1_000).map(|n| format!("key {n}")).collect();
+        keys.iter().for_each(|key| put(&mut writer, key, 10).unwrap());
+        let table = Arc::clone(&writer.table);
+        let links: Vec<u64> = (0..table.buckets())
+            .filter_map(|index| {
+                let link = table.bucket(index).slot(SLOTS - 1);
+                link.is_link().then(|| link.at())
+            })
+            .collect();
+        assert!(links.len() > 32);
+        let nameless = crate::table::entry::Shape { key_size: 0, value_size: 3, expires: false };
+        for start in links {
+            table.words()[start as usize].store(nameless.pack(), Ordering::Relaxed);
+            writer.relocate(start, false);
+            let gone = (0..table.buckets()).all(|index| table.bucket(index).slot(SLOTS - 1).at() != start);
+            assert!(gone, "it was moved");
+        }
+        assert!(keys.iter().all(|key| has(&mut writer, key)));
+        assert_eq!(table.tally.moved.load(Ordering::Relaxed), 0, "no entry was");
+    }
+
+    /// Two workers that fill a small table over and over, with long chains: what is moved is as it was, and whole.
     #[test]
     fn what_is_moved_by_several_workers_stays_whole() {
         use std::sync::Arc as Shared;
         let seed =
             std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
         println!("RINGTABLE_TEST_SEED={seed}");
-        let options = Options { buckets: 2, seed: 1, workers: 2, spin_ns: 0, eviction: Eviction::AllkeysSieve };
+        let options = Options { buckets: 64, seed: 1, workers: 2, spin_ns: 0, eviction: Eviction::AllkeysSieve };
         let table = Shared::new(Table::create(heap_words(48 * PAGE_WORDS), &options).unwrap());
+        // It does not grow: all chains are long.
+        table.splitting.store(true, Ordering::Relaxed);
         let value_of = |key: u64, size: usize| vec![(key % 251) as u8; size];
         std::thread::scope(|scope| {
             for worker in 0..2 {
@@ -572,10 +608,10 @@ mod tests {
                 scope.spawn(move || {
                     let mut writer = Writer::new(table);
                     let mut buffer = crate::table::reader::Buffer::default();
-                    for step in 0..150_000 {
+                    for step in 0..100_000 {
                         let key = random.u64(..60_000);
                         // Small ones for a while, then larger ones, so that memory changes hands.
-                        let size = 1 << random.usize(0..if step / 20_000 % 2 == 0 { 6 } else { 14 });
+                        let size = 1 << random.usize(0..if step / 5_000 % 2 == 0 { 6 } else { 14 });
                         match random.u8(..8) {
                             0..5 => {
                                 let value = value_of(key, random.usize(..=size));
@@ -595,7 +631,6 @@ mod tests {
                 });
             }
         });
-        assert!(table.tally.moved.load(Ordering::Relaxed) > 1_000);
         // All entries are found by their keys, and there are as many as are counted.
         let mut writer = Writer::new(Shared::clone(&table));
         let (mut cursor, mut found) = (0, 0);
