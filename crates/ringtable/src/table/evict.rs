@@ -2,8 +2,8 @@
 //!
 //! # Design
 //!
-//! An allocation that finds nothing calls [`Writer::make_room`], which goes on until there is room or nothing is left to
-//! do, by whatever of these is cheapest now:
+//! An allocation that finds nothing calls [`Writer::make_room`], which goes on until there is room or nothing is left
+//! to do, by whatever of these is cheapest now:
 //!
 //! 1. **Clear a slab.** A size class whose free slots would fill a slab has them spread over many: what lives in its
 //!    emptiest slab moves to the others, and the slab's pages are free for any class.
@@ -13,8 +13,8 @@
 //! So a table that was full of small values can become one of large values, and back, and entries leave in the order
 //! that the policy says, whatever their size. What finds no other place when a run is cleared is evicted out of order.
 //!
-//! A move is a write like any other: copy, lock, check that the slot still points at the original, swing it, unlock. The
-//! copy keeps the entry's version: to who compares versions, nothing has happened.
+//! A move is a write like any other: copy, lock, check that the slot still points at the original, swing it, unlock.
+//! The copy keeps the entry's version: to who compares versions, nothing has happened.
 //!
 //! # Invariants
 //!
@@ -223,8 +223,8 @@ impl<M: Memory> Writer<M> {
 
     /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does.
     ///
-    /// What is there may be anything: the rest of an entry that is gone, one that is being written, or an overflow bucket
-    /// that looks like an entry. It is believed only if a slot of the right kind points at it.
+    /// What is there may be anything: the rest of an entry that is gone, one that is being written, or an overflow
+    /// bucket that looks like an entry. It is believed only if a slot of the right kind points at it.
     fn relocate(&mut self, start: u64, may_evict: bool) {
         let table = Arc::clone(&self.table);
         let words = table.words();
@@ -236,7 +236,8 @@ impl<M: Memory> Writer<M> {
             let copy = table.heap.allocate(words, &mut self.cache, size);
             if let Some(copy) = copy {
                 for (from, to) in words[start as usize..][..size].iter().zip(&words[copy as usize..][..size]) {
-                    // Relaxed: published with the slot. If the original changes under us, it is not pointed at any more.
+                    // Relaxed: published with the slot. If the original changes under us, it is not pointed at any
+                    // more.
                     to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
                 }
             }

@@ -170,7 +170,8 @@ struct Inner {
     free_pages: u32,
     /// Free pages that nobody gets, since memory elsewhere is used in their stead.
     reserved: u32,
-    /// Free pages that the kernel may have given memory for, and the fewest of them since [`Heap::dirty_low`] was asked.
+    /// Free pages that the kernel may have given memory for, and the fewest of them since [`Heap::dirty_low`] was
+    /// asked.
     dirty_free: u32,
     dirty_low: u32,
     extent_pages: u64,
@@ -714,8 +715,8 @@ impl Inner {
         self.free_runs.insert(first, count);
     }
 
-    /// The slab, extent or free run that begins at a page: its pages, and how many words live there; `None` if it has to
-    /// stay.
+    /// The slab, extent or free run that begins at a page: its pages, and how many words live there; `None` if it has
+    /// to stay.
     fn object(&self, first: u32) -> (u32, Option<u64>) {
         let page = &self.pages[first as usize];
         let rest = page.first + page.length - first.min(page.first + page.length);

@@ -2,14 +2,15 @@
 //!
 //! # Design
 //!
-//! SIEVE keeps all entries in the order of their arrival. A hand goes from the oldest to the newest and begins anew when
-//! it gets there: an entry that was used since it came by last (*visited*) loses its mark and stays where it is; one
-//! that was not is evicted. Unlike in a clock, new entries do not take the place of evicted ones but arrive at the far
-//! end, so that the hand soon meets those that nobody asks for a second time.
+//! SIEVE keeps all entries in the order of their arrival. A hand goes from the oldest to the newest and begins anew
+//! when it gets there: an entry that was used since it came by last (*visited*) loses its mark and stays where it is;
+//! one that was not is evicted. Unlike in a clock, new entries do not take the place of evicted ones but arrive at the
+//! far end, so that the hand soon meets those that nobody asks for a second time.
 //!
-//! A linked list would cost 16 bytes an entry. Here the queue holds 5 bytes for each, and they are not a place in memory
-//! but 40 bits of the key's hash ([`Id`]): enough to find the entry's bucket at any size of the table, and the entry in
-//! it. So an overwritten, moved or deleted entry needs no change in the queue. Two plain queues make up the order:
+//! A linked list would cost 16 bytes an entry. Here the queue holds 5 bytes for each, and they are not a place in
+//! memory but 40 bits of the key's hash ([`Id`]): enough to find the entry's bucket at any size of the table, and the
+//! entry in it. So an overwritten, moved or deleted entry needs no change in the queue. Two plain queues make up the
+//! order:
 //!
 //! ```text
 //!   oldest                      hand                       newest
@@ -18,9 +19,9 @@
 //! ```
 //!
 //! The hand takes ids from the front of `ahead`; those of survivors join `passed` at its end. When `ahead` is empty,
-//! `passed` becomes `ahead`, and a new round begins. The marks are in the slots of the buckets: *visited*, and *seen*, a
-//! bit whose meaning turns around with every round and which tells a second id of the same entry (it was deleted, and
-//! written again) from the first.
+//! `passed` becomes `ahead`, and a new round begins. The marks are in the slots of the buckets: *visited*, and *seen*,
+//! a bit whose meaning turns around with every round and which tells a second id of the same entry (it was deleted,
+//! and written again) from the first.
 //!
 //! # Invariants
 //!

@@ -2,15 +2,15 @@
 //!
 //! # Design
 //!
-//! To readers an entry is gone the moment its time has passed, and a worker that comes across it removes it. What nobody
-//! comes across is found by a sweep: a walk over the bucket array in small steps, from the first bucket to the last, and
-//! again. Each slot carries a code of its entry's expiry ([`code`]), so that the walk reads the bucket array alone, front
-//! to back, as fast as memory gives it (a million entries have 13 MB of buckets), and looks at an entry only if the code
-//! says that it may be due.
+//! To readers an entry is gone the moment its time has passed, and a worker that comes across it removes it. What
+//! nobody comes across is found by a sweep: a walk over the bucket array in small steps, from the first bucket to the
+//! last, and again. Each slot carries a code of its entry's expiry ([`code`]), so that the walk reads the bucket array
+//! alone, front to back, as fast as memory gives it (a million entries have 13 MB of buckets), and looks at an entry
+//! only if the code says that it may be due.
 //!
-//! A timing wheel would find them without looking at others, but needs memory for each entry with an expiry, upkeep with
-//! every write of such, and a rule for ids of entries that were written again; a random sample (Redis') needs a second
-//! index of the entries that expire, and leaves a share of the dead. This walk needs five bits that were free.
+//! A timing wheel would find them without looking at others, but needs memory for each entry with an expiry, upkeep
+//! with every write of such, and a rule for ids of entries that were written again; a random sample (Redis') needs a
+//! second index of the entries that expire, and leaves a share of the dead. This walk needs five bits that were free.
 //!
 //! The code is the time in units of [`UNIT_MS`], modulo 31. It is ambiguous: of the entries that expire much later, one
 //! in 31 is looked at in vain for each unit of time that a round takes.
