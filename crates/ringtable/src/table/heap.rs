@@ -68,31 +68,63 @@ fn class_of(words: usize) -> usize {
     FINE_CLASSES + (octave - FINE_WORDS_MAX.ilog2() as usize) * STEPS + steps - 1
 }
 
-/// Words of a slot of a class.
-fn class_words(class: usize) -> usize {
-    if class < FINE_CLASSES {
-        return class + FINE_WORDS_MIN;
-    }
-    let (octave, step) = ((class - FINE_CLASSES) / STEPS, (class - FINE_CLASSES) % STEPS);
-    let base = FINE_WORDS_MAX << octave;
-    base + (step + 1) * base / STEPS
+/// What a size class looks like.
+#[derive(Clone, Copy)]
+struct Class {
+    /// Words of a slot.
+    words: usize,
+    /// Pages of a slab: the fewest whose unused tail is at most a sixteenth.
+    pages: usize,
+    /// Slots of a slab.
+    slots: u32,
 }
 
-/// Pages of a slab: the fewest whose unused tail is at most a sixteenth.
-fn slab_pages(class: usize) -> usize {
-    let words = class_words(class);
-    let tail = |pages: usize| (pages * PAGE_WORDS) % words;
-    let enough = |pages: usize| pages * PAGE_WORDS >= words;
-    let mut pages = 1;
-    while pages < SLAB_PAGES_MAX && !(enough(pages) && tail(pages) * 16 <= pages * PAGE_WORDS) {
-        pages += 1;
+impl Class {
+    const fn new(class: usize) -> Self {
+        let words = if class < FINE_CLASSES {
+            class + FINE_WORDS_MIN
+        } else {
+            let (octave, step) = ((class - FINE_CLASSES) / STEPS, (class - FINE_CLASSES) % STEPS);
+            let base = FINE_WORDS_MAX << octave;
+            base + (step + 1) * base / STEPS
+        };
+        let mut pages = 1;
+        while pages < SLAB_PAGES_MAX
+            && (pages * PAGE_WORDS < words || (pages * PAGE_WORDS) % words * 16 > pages * PAGE_WORDS)
+        {
+            pages += 1;
+        }
+        Self { words, pages, slots: (pages * PAGE_WORDS / words) as u32 }
     }
-    pages
+}
+
+/// All classes, worked out when this is compiled: freeing a slot should not need a division or a search.
+static CLASS: [Class; CLASSES] = {
+    let mut classes = [Class::new(0); CLASSES];
+    let mut class = 1;
+    while class < CLASSES {
+        classes[class] = Class::new(class);
+        class += 1;
+    }
+    classes
+};
+
+/// Words of a slot of a class.
+#[inline]
+fn class_words(class: usize) -> usize {
+    CLASS[class].words
+}
+
+/// Pages of a slab.
+#[inline]
+fn slab_pages(class: usize) -> usize {
+    CLASS[class].pages
 }
 
 /// Slots of a slab.
+#[inline]
 fn slab_slots(class: usize) -> u32 {
-    (slab_pages(class) * PAGE_WORDS / class_words(class)) as u32
+    CLASS[class].slots
 }
 
 /// How many slots a cache takes or gives at once.
@@ -787,10 +819,10 @@ impl Inner {
         fence(Ordering::Release);
         for start in starts {
             let slab = self.pages[start as usize / PAGE_WORDS].first;
-            let slot = (start as usize - slab as usize * PAGE_WORDS) / class_words(class);
             let page = &mut self.pages[slab as usize];
             debug_assert_eq!(usize::from(page.class), class);
             if page.kind == Kind::Slab {
+                let slot = (start as usize - slab as usize * PAGE_WORDS) / class_words(class);
                 // Relaxed: read by a holder of our lock; a reader that still copies the old entry is warned by the
                 // fence.
                 segment[start as usize].store(u64::from(page.first_free), Ordering::Relaxed);
