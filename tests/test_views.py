@@ -532,7 +532,10 @@ def test_set_takes_numpy_arrays_of_any_type(server: Server) -> None:
 # Storm
 
 
-STORM_KEYS = 100
+STORM_KEYS = {"noeviction": 100, "allkeys-sieve": 600}
+"""How many keys there are. As a cache the table has room for some of them."""
+
+STORM_MEMORY = {"noeviction": "256MiB", "allkeys-sieve": "8MiB"}
 STORM_HOLDERS = 8
 STORM_WRITERS = 4
 
@@ -549,14 +552,14 @@ def is_whole(view: View) -> bool:
         return zlib.crc32(buffer[4:]) == int.from_bytes(buffer[:4], "little")
 
 
-def storm_holder(number: int, views: int, finish: Flag, holding: Flag) -> tuple[int, int]:
+def storm_holder(number: int, keys: int, views: int, finish: Flag, holding: Flag) -> tuple[int, int]:
     """Make so many views (without end, if 0), keep each for a while; return how many, and how many were overwritten."""
     generator = random.Random(number)
     held: deque[tuple[bytes, View]] = deque()
     made = outlived = 0
     with Table(writes="posted" if number % 2 else "acknowledged") as table:
         while (made < views or views == 0) and not (made % 100 == 0 and finish.is_set()):
-            key = b"key %d" % generator.randrange(STORM_KEYS)
+            key = b"key %d" % generator.randrange(keys)
             try:
                 view = table.view(key)
             except KeyError:
@@ -581,7 +584,7 @@ def storm_holder(number: int, views: int, finish: Flag, holding: Flag) -> tuple[
     return made, outlived
 
 
-def storm_writer(number: int, finish: Flag) -> int:
+def storm_writer(number: int, keys: int, finish: Flag) -> int:
     """Overwrite and delete; return how often."""
     generator = random.Random(1_000 + number)
     values = [storm_value(generator) for _ in range(50)]
@@ -589,7 +592,7 @@ def storm_writer(number: int, finish: Flag) -> int:
     with Table() as table:
         while not finish.is_set():
             for _ in range(20):
-                key = b"key %d" % generator.randrange(STORM_KEYS)
+                key = b"key %d" % generator.randrange(keys)
                 if generator.random() < 0.1:
                     table.delete(key)
                 else:
@@ -605,33 +608,39 @@ def storm_writer(number: int, finish: Flag) -> int:
 @pytest.mark.parametrize(
     ("views", "kills"), [(1_500, 3), pytest.param(125_000, 40, marks=pytest.mark.slow)], ids=["short", "long"]
 )
-@pytest.mark.parametrize("arguments", [()], ids=["no eviction"])
+@pytest.mark.parametrize("eviction", ["noeviction", "allkeys-sieve"])
 @pytest.mark.timeout(1_200)
-def test_a_storm(ringtable_dir: Path, seed: int, views: int, kills: int, arguments: tuple[str, ...]) -> None:
+def test_a_storm(ringtable_dir: Path, seed: int, views: int, kills: int, eviction: str) -> None:
     generator = random.Random(seed)
+    keys, memory = STORM_KEYS[eviction], STORM_MEMORY[eviction]
     with (
-        ServerProcess("--workers", "2", "--max-memory", "256MiB", *arguments),
+        ServerProcess("--workers", "2", "--max-memory", memory, "--eviction", eviction),
         ringtable.connect(reads="server") as table,
         ExitStack() as stack,
     ):
         finish, never = stack.enter_context(Flag()), stack.enter_context(Flag())
-        writers = [stack.enter_context(Child(storm_writer, number, finish)) for number in range(STORM_WRITERS)]
-        wait_until(lambda: len(table) > STORM_KEYS // 2, "there is something to view")
+        writers = [stack.enter_context(Child(storm_writer, number, keys, finish)) for number in range(STORM_WRITERS)]
+        wait_until(lambda: len(table) > 50, "there is something to view")
         ignored = stack.enter_context(Flag())
         holders = [
-            stack.enter_context(Child(storm_holder, generator.randrange(1 << 30), views, never, ignored))
+            stack.enter_context(Child(storm_holder, generator.randrange(1 << 30), keys, views, never, ignored))
             for _ in range(STORM_HOLDERS)
         ]
         for _ in range(kills):
             with Flag() as holding:
-                victim = stack.enter_context(Child(storm_holder, generator.randrange(1 << 30), 0, never, holding))
+                victim = stack.enter_context(Child(storm_holder, generator.randrange(1 << 30), keys, 0, never, holding))
                 holding.wait()
                 victim.kill()
         done = [holder.result(1_000) for holder in holders]
         finish.set()
         writes = sum(writer.result() for writer in writers)
         made, outlived = (sum(counts) for counts in zip(*done, strict=True))
-        print(f"{made} views, {outlived} of them outlived their keys' values, {writes} writes, {kills} holders killed")
+        evicted = int(table.stats()["evicted_keys"])
+        print(
+            f"{made} views, {outlived} of them outlived their keys' values, {writes} writes, {evicted} keys evicted,"
+            f" {kills} holders killed"
+        )
+        assert (evicted > 0) == (eviction != "noeviction")
         assert made == views * STORM_HOLDERS
         assert outlived > 0
         wait_until(lambda: table.stats()["boards"] == 0, "all holders are gone")
