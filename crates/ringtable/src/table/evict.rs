@@ -61,7 +61,7 @@ impl Eviction {
     }
 }
 
-/// Entries evicted between two looks whether there is room now.
+/// Entries evicted between two looks whether slabs or pages can be cleared now.
 const EVICTED_AT_ONCE: usize = 16;
 /// Entries that the hand passes at most before one is evicted though it was used: about a millisecond.
 const PASSED_MAX: usize = 4_096;
@@ -157,7 +157,14 @@ impl<M: Memory> Writer<M> {
                     table.heap.recall();
                 }
             } else {
-                let now = self.evict(EVICTED_AT_ONCE);
+                let mut now = 0;
+                while now < EVICTED_AT_ONCE && self.evict(1) == 1 {
+                    now += 1;
+                    // Most often the first one leaves a slot of the right size.
+                    if let Some(start) = table.heap.allocate_at_hand(table.words(), &mut self.cache, words) {
+                        return Some(start);
+                    }
+                }
                 if now == 0 {
                     if let Some(start) = self.make_room_at_last(words, may_evict) {
                         return Some(start);

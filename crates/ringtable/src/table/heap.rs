@@ -297,6 +297,14 @@ impl Heap {
         Some(start)
     }
 
+    /// The same, without going to any lengths for it.
+    pub fn allocate_at_hand(&self, segment: &[AtomicU64], cache: &mut Cache, words: usize) -> Option<u64> {
+        let start = self.try_allocate(segment, cache, words)?;
+        // Release: as in `allocate`.
+        fence(Ordering::Release);
+        Some(start)
+    }
+
     fn try_allocate(&self, segment: &[AtomicU64], cache: &mut Cache, words: usize) -> Option<u64> {
         if words > CLASS_WORDS_MAX {
             let first = lock(&self.inner).take_run(words.div_ceil(PAGE_WORDS) as u32, Kind::Extent)?;
