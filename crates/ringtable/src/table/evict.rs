@@ -375,6 +375,8 @@ impl<M: Memory> Writer<M> {
         }
         let told = self.arrivals.len();
         let table = Arc::clone(&self.table);
+        // Also while the table fills up and nothing is evicted: readers keep a few hundred hints, no more.
+        table.take_hints();
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for _ in 0..VAIN_MAX {
             if table.sieve.provide(&table.heap) {

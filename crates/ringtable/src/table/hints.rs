@@ -4,12 +4,13 @@
 //!
 //! A reader cannot mark an entry as visited (I2). But it sees in the slot whether the entry is marked already, and if
 //! not, writes the key's hash into a small ring in memory of its own (a [`HintBoard`]; clients have one in their lane).
-//! The worker that is about to evict something looks at all boards first, and marks those entries. An entry needs one
-//! hint for each round of the hand, so a hot one costs its readers nothing, and every use counts, not a sample.
+//! The worker that is about to evict something, or that has written a few dozen new keys, looks at all boards first,
+//! and marks those entries. An entry needs one hint for each round of the hand, so a hot one costs its readers
+//! nothing, and every use counts, not a sample.
 //!
 //! # Not promised
 //!
-//! The ring is lossy: a reader that leaves more than [`limits::HINTS_MAX`] hints between two evictions overwrites the
+//! The ring is lossy: a reader that leaves more than [`limits::HINTS_MAX`] hints before somebody looks overwrites the
 //! oldest. Threads that share a board may overwrite each other's.
 //!
 //! # Invariants
