@@ -29,6 +29,7 @@
     Limits
     test_bad_input.py       malformed and hostile requests
     test_memory.py          a full table; what an entry costs
+    test_cache.py           a full table that evicts; what expires though nobody asks
     test_big.py             large values: no copy in the server, and nobody disturbed
     test_memory_returns.py  memory goes back to the system after FLUSHALL and deletes
     test_churn.py           a cache at its limit, for as long as you like

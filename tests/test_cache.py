@@ -1,0 +1,131 @@
+"""A full table: what is evicted, what is not, and what expires though nobody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import ringtable
+from ringtable import Server, Table
+from support import wait_until
+
+if TYPE_CHECKING:
+    from ringtable._types import Eviction, Topology
+
+MEMORY = 8 << 20
+VALUE = bytes(1_000)
+MORE_THAN_FIT = 3 * MEMORY // len(VALUE)
+
+
+@contextmanager
+def full(eviction: Eviction | None = None, topology: Topology = "lanes") -> Iterator[Table]:
+    """A small cache with more written than there is room for."""
+    with Server(max_memory=MEMORY, cache=True, eviction=eviction, topology=topology), ringtable.connect() as table:
+        table.set_many((f"key {number}", VALUE) for number in range(MORE_THAN_FIT))
+        yield table
+
+
+def test_smoke(ringtable_dir: object) -> None:
+    with full() as table:
+        stats = table.stats()
+        assert stats["evicted_keys"] == MORE_THAN_FIT - len(table)
+        assert 0.7 * MEMORY < len(table) * len(VALUE) < int(stats["memory_resident"]) <= MEMORY
+        assert f"key {MORE_THAN_FIT - 1}" in table
+
+
+@pytest.mark.parametrize("reads", ["direct", "server"])
+def test_what_is_read_stays(ringtable_dir: object, reads: str) -> None:
+    with Server(max_memory=MEMORY, cache=True), Table(reads="direct" if reads == "direct" else "server") as table:
+        table["hot"] = b"read all the time"
+        table["cold"] = b"never"
+        for number in range(MORE_THAN_FIT):
+            table[f"key {number}"] = VALUE
+            assert table["hot"] == b"read all the time"
+        assert "cold" not in table
+        assert (int(table.stats()["hints"]) > 0) == (reads == "direct")
+
+
+def test_a_view_counts_as_use(ringtable_dir: object) -> None:
+    with Server(max_memory=MEMORY, cache=True), ringtable.connect() as table:
+        table["hot"] = b"seen in place"
+        for number in range(MORE_THAN_FIT):
+            table[f"key {number}"] = VALUE
+            table.view("hot").close()
+
+
+@pytest.mark.parametrize("topology", ["shared", "sharded"])
+def test_the_classic_topologies_evict_too(ringtable_dir: object, topology: Topology) -> None:
+    with full(topology=topology) as table:
+        assert int(table.stats()["evicted_keys"]) > 0
+
+
+def test_values_of_one_size_make_room_for_those_of_any_other(ringtable_dir: object) -> None:
+    with Server(max_memory="32MiB", cache=True), ringtable.connect() as table:
+        for round_, size in enumerate([100, 1 << 20, 5_000, 20 << 20, 1, 100_000]):
+            for number in range((48 << 20) // (size + 300)):
+                table.set(f"{round_} {number}", bytes(size), writes="posted")
+            table.flush()
+            assert int(table.stats()["memory_resident"]) <= 32 << 20
+        assert int(table.stats()["entries_moved"]) > 0
+
+
+def test_a_table_that_is_no_cache_refuses_and_keeps_all(ringtable_dir: object) -> None:
+    with Server(max_memory=MEMORY), ringtable.connect() as table:
+        keys = [f"key {number}" for number in range(MORE_THAN_FIT)]
+        with pytest.raises(ringtable.OutOfMemory):
+            table.set_many((key, VALUE) for key in keys)
+        keys = keys[: len(table)]
+        assert all(value == VALUE for value in table.get_many(keys))
+        # Every second one goes: then there is room for a large value, though no page is empty.
+        table.delete_many(keys[::2])
+        table["large"] = bytes(2 << 20)
+        assert all(value == VALUE for value in table.get_many(keys[1::2]))
+        assert table.stats()["evicted_keys"] == 0
+
+
+def test_volatile_ttl_evicts_what_expires_soonest_and_nothing_else(ringtable_dir: object) -> None:
+    with Server(max_memory=MEMORY, eviction="volatile-ttl"), ringtable.connect() as table:
+        table["stays"] = b"for ever"
+        count = MORE_THAN_FIT
+        for number in range(count):
+            table.set(f"key {number}", VALUE, ttl=1_000 + number)
+        assert table["stays"] == b"for ever"
+        left = [int(key.split()[1]) for key in table if key != b"stays"]
+        assert sum(left) / len(left) > count / 2
+        table.clear()
+        with pytest.raises(ringtable.OutOfMemory):
+            table.set_many((f"key {number}", VALUE) for number in range(count))
+
+
+def test_expired_entries_are_swept_away(ringtable_dir: object) -> None:
+    with Server(), ringtable.connect() as table:
+        table["stays"] = b"for ever"
+        table.set("later", b"in an hour", ttl=3_600)
+        table.set_many(((f"key {number}", VALUE) for number in range(20_000)), ttl=0.01)
+        wait_until(lambda: len(table) == 2, "nobody asks for them, and they go all the same")
+        stats = table.stats()
+        assert (stats["expired_keys"], stats["entries_expiring"]) == (20_000, 1)
+        wait_until(lambda: int(table.stats()["memory_resident"]) < 4 << 20, "and their memory")
+        assert (table["stays"], table["later"]) == (b"for ever", b"in an hour")
+
+
+def test_watchers_are_told(ringtable_dir: object) -> None:
+    with Server(max_memory=MEMORY, cache=True), ringtable.connect() as table, table.watch("key", timeout=30) as watch:
+        table.set("key with a ttl", b"value", ttl=0.01)
+        kinds = [next(watch).kind for _ in range(2)]
+        assert kinds == ["set", "expire"]
+        kinds.clear()
+        for number in range(MORE_THAN_FIT):
+            table[f"key {number}"] = VALUE
+            while (event := next(watch)).kind != "set":
+                kinds.append(event.kind)
+            assert event.key == b"key %d" % number
+        assert set(kinds) == {"evict"}
+        assert len(kinds) == table.stats()["evicted_keys"]
+
+
+def test_an_unknown_policy_is_refused(ringtable_dir: object) -> None:
+    with pytest.raises(ringtable.InvalidOption, match="--eviction is 'random'; allowed are noeviction, allkeys-sieve"):
+        Server(eviction="random")  # type: ignore[arg-type]
