@@ -180,7 +180,7 @@ pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     assert!(from.len() == to.len(), "{} words into {}", from.len(), to.len());
     #[allow(unsafe_code)]
     // SAFETY: both have that size, and may be written to through shared references, as atomics. No caller's overlap:
-    // one is a ring, the other is not. For who else accesses them, see `copy_out`.
+    // a ring is no entry, and two allocations are apart. For who else accesses them, see `copy_out`.
     let moved = unsafe { string_move(from.as_ptr().cast(), to.as_ptr().cast::<u8>().cast_mut(), 8 * from.len()) };
     if !moved {
         for (from, to) in from.iter().zip(to) {

@@ -13,12 +13,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Client, Error, Keys, Patience, check_key, check_value, integer, unexpected};
+use super::{Client, Error, Patience, check_key, check_value, integer, unexpected};
 use crate::command::{self, reply::Reply};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::{Buffer, Found, Sink};
-use crate::table::{Expiry, Lookup};
+use crate::table::Expiry;
+use crate::table::reader::{Buffer, Found};
 
 /// The numbers of the commands that methods here use.
 struct Numbers {
@@ -70,29 +70,6 @@ pub enum Turn {
 }
 
 impl Client {
-    /// Looks up a key without waiting, with what belongs to its value; outer `None` if that is not possible.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    #[inline]
-    pub fn try_find(&self, key: &[u8], sink: &mut impl Sink) -> Result<Option<Option<Found>>, Error> {
-        check_key(key)?;
-        let Some(reader) = self.try_direct()? else { return Ok(None) };
-        in_place(reader.get(key, wall_ms, sink))
-    }
-
-    /// Looks up a key in place; outer `None` if the server has to be asked.
-    fn find_in_place(
-        &self,
-        key: &[u8],
-        value: &mut Buffer,
-        patience: Patience<'_>,
-    ) -> Result<Option<Option<Found>>, Error> {
-        check_key(key)?;
-        let Some(reader) = self.direct(Keys::One(key), patience)? else { return Ok(None) };
-        in_place(reader.get(key, wall_ms, value))
-    }
-
     /// The value of a key, and its version.
     ///
     /// # Errors
@@ -308,16 +285,6 @@ impl Client {
             Reply::Bulk(value) => Ok(Some((value, fresh))),
             other => Err(unexpected(other)),
         }
-    }
-}
-
-/// What a lookup in place says; outer `None` if the server has to be asked.
-fn in_place(lookup: Lookup) -> Result<Option<Option<Found>>, Error> {
-    match lookup {
-        Lookup::Hit(found) => Ok(Some(Some(found))),
-        Lookup::Miss | Lookup::Expired => Ok(Some(None)),
-        Lookup::NoRoom(size) => Err(Error::NoRoom(size)),
-        Lookup::Contended => Ok(None),
     }
 }
 

@@ -42,7 +42,7 @@ use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::{Buffer, Sink};
+use crate::table::reader::{Buffer, Found, Sink};
 use crate::table::{Lookup, Pairs, Want};
 use connection::{Connection, ForkCell, TableReader};
 use link::Link;
@@ -369,14 +369,31 @@ impl Client {
     /// As [`Self::get`].
     #[inline]
     pub fn try_get(&self, key: &[u8], sink: &mut impl Sink) -> Result<Option<bool>, Error> {
+        Ok(self.try_find(key, sink)?.map(|found| found.is_some()))
+    }
+
+    /// The same with what belongs to the value; outer `None` if that is not possible.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    #[inline]
+    pub fn try_find(&self, key: &[u8], sink: &mut impl Sink) -> Result<Option<Option<Found>>, Error> {
         check_key(key)?;
         let Some(reader) = self.try_direct()? else { return Ok(None) };
-        match reader.get(key, wall_ms, sink) {
-            Lookup::Hit(_) => Ok(Some(true)),
-            Lookup::Miss | Lookup::Expired => Ok(Some(false)),
-            Lookup::NoRoom(size) => Err(Error::NoRoom(size)),
-            Lookup::Contended => Ok(None),
-        }
+        in_place(reader.get(key, wall_ms, sink))
+    }
+
+    /// Looks up a key in place; outer `None` if the server has to be asked.
+    #[inline]
+    fn find_in_place(
+        &self,
+        key: &[u8],
+        sink: &mut impl Sink,
+        patience: Patience<'_>,
+    ) -> Result<Option<Option<Found>>, Error> {
+        check_key(key)?;
+        let Some(reader) = self.direct(Keys::One(key), patience)? else { return Ok(None) };
+        in_place(reader.get(key, wall_ms, sink))
     }
 
     /// Looks up a key; its value goes to `sink`. Returns whether there is such a key.
@@ -385,16 +402,10 @@ impl Client {
     /// Those of the connection; [`Error::NoRoom`].
     #[inline]
     pub fn get(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
-        check_key(key)?;
-        if let Some(reader) = self.direct(Keys::One(key), patience)? {
-            match reader.get(key, wall_ms, sink) {
-                Lookup::Hit(_) => return Ok(true),
-                Lookup::Miss | Lookup::Expired => return Ok(false),
-                Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
-                Lookup::Contended => {}
-            }
+        match self.find_in_place(key, sink, patience)? {
+            Some(found) => Ok(found.is_some()),
+            None => self.get_from_server(key, sink, patience),
         }
-        self.get_from_server(key, sink, patience)
     }
 
     /// The same for a value of a size that nobody knows yet, as bytes of its own.
@@ -407,15 +418,9 @@ impl Client {
 
     /// The same with the value's version, if it was read in place.
     fn find_owned(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Versioned>, Error> {
-        check_key(key)?;
         let mut value = Buffer::default();
-        if let Some(reader) = self.direct(Keys::One(key), patience)? {
-            match reader.get(key, wall_ms, &mut value) {
-                Lookup::Hit(found) => return Ok(Some((value.take(), Some(found.version)))),
-                Lookup::Miss | Lookup::Expired => return Ok(None),
-                Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
-                Lookup::Contended => {}
-            }
+        if let Some(found) = self.find_in_place(key, &mut value, patience)? {
+            return Ok(found.map(|found| (value.take(), Some(found.version))));
         }
         Ok(self.ask_for(key, patience)?.map(|value| (value, None)))
     }
@@ -777,6 +782,17 @@ impl Client {
             hash = reader.hash(arguments[0]);
         }
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
+    }
+}
+
+/// What a lookup in place says; outer `None` if the server has to be asked.
+#[inline]
+fn in_place(lookup: Lookup) -> Result<Option<Option<Found>>, Error> {
+    match lookup {
+        Lookup::Hit(found) => Ok(Some(Some(found))),
+        Lookup::Miss | Lookup::Expired => Ok(Some(None)),
+        Lookup::NoRoom(size) => Err(Error::NoRoom(size)),
+        Lookup::Contended => Ok(None),
     }
 }
 

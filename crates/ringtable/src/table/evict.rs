@@ -28,7 +28,7 @@ use super::heap::{Clearing, Heap};
 use super::layout::{BUCKET_WORDS, address};
 use super::sieve::Id;
 use super::writer::{Table, Writer};
-use crate::sync::{Arc, Memory, Ordering, yield_now};
+use crate::sync::{Arc, Memory, Ordering, copy_words, yield_now};
 
 /// What happens when memory is short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -242,11 +242,8 @@ impl<M: Memory> Writer<M> {
             let size = entry.shape.words();
             let copy = table.heap.allocate(words, &mut self.cache, size);
             if let Some(copy) = copy {
-                for (from, to) in words[start as usize..][..size].iter().zip(&words[copy as usize..][..size]) {
-                    // Relaxed: published with the slot. If the original changes under us, it is not pointed at any
-                    // more.
-                    to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-                }
+                // Published with the slot. If the original changes under us, it is not pointed at any more.
+                copy_words(&words[start as usize..][..size], &words[copy as usize..][..size]);
             }
             let guard = table.lock(hash);
             // The same entry as before we copied it: whatever it was that we first saw there.

@@ -240,7 +240,7 @@ pub struct Heap {
 }
 
 /// Pages that are being cleared: what lives there is to be moved or removed, then [`Heap::finish_clearing`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use]
 pub struct Clearing {
     /// Free pages that were set aside, as first page and number.
@@ -525,7 +525,7 @@ impl Heap {
         let listed = &inner.partial[class];
         let compared = (0..listed.len().min(COMPARED_MAX)).map(|nth| listed[(inner.sparse_rover + nth) % listed.len()]);
         let slab = compared.max_by_key(|&slab| inner.pages[slab as usize].free)?;
-        let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
+        let mut clearing = Clearing::default();
         inner.close(slab, &mut clearing);
         Some(clearing)
     }
@@ -534,7 +534,7 @@ impl Heap {
     pub fn close_page(&self, page: usize) -> Option<Clearing> {
         let mut inner = lock(&self.inner);
         let Page { kind, first, closed, .. } = *inner.pages.get(page)?;
-        let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
+        let mut clearing = Clearing::default();
         match kind {
             Kind::Slab if !closed => inner.close(first, &mut clearing),
             Kind::Extent => clearing.starts.push(u64::from(first) * PAGE_WORDS as u64),
@@ -580,7 +580,7 @@ impl Heap {
         }
         inner.clear_rover = if at >= total { 0 } else { at };
         let (_, first, pages) = best?;
-        let mut clearing = Clearing { free: Vec::new(), slabs: Vec::new(), starts: Vec::new() };
+        let mut clearing = Clearing::default();
         let mut at = first;
         while at < first + pages {
             let (length, _) = inner.object(at);

@@ -104,7 +104,7 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
         let found = Found { version: entry.version(), expiry: entry.expiry(), size, visited: slot.is_visited() };
         Pinned::Hit(found, value..value + size.div_ceil(8))
     });
-    // SeqCst: [C] of the module header, pairs with [S] in `Reclaimer::retire`.
+    // SeqCst: [C] of the module header, pairs with [S] in `Reclaimer::is_nobody_there`.
     fence(Ordering::SeqCst);
     // As for a reader that copies: the entry was the key's, and its sizes real, if the version holds; and if the bucket
     // is still the key's, a miss is a miss.
@@ -205,7 +205,7 @@ impl Reclaimer {
             if *count == 0 {
                 state.holds.remove(&start);
             }
-            // Release: pairs with the Acquire in `retire`, for who sees that nobody is left and asks no further.
+            // Release: pairs with the Acquire in `is_nobody_there`, for who sees that nobody is left and asks no further.
             self.keepers.fetch_sub(HOLD, Ordering::Release);
         }
     }
@@ -214,10 +214,7 @@ impl Reclaimer {
     /// nobody keeps.
     #[inline]
     pub(super) fn retire(&self, start: u64, words: usize, mut free: impl FnMut(u64, usize)) {
-        // SeqCst: [S] of the module header, pairs with [C] in `pin`.
-        fence(Ordering::SeqCst);
-        // Acquire: pairs with the Release in `let_go`, so that memory is used again after the holder's last look at it.
-        if self.keepers.load(Ordering::Acquire) == 0 {
+        if self.is_nobody_there() {
             free(start, words);
         } else {
             self.retire_slowly(Retired { start, words }, free);
@@ -225,11 +222,12 @@ impl Reclaimer {
     }
 
     /// Whether there are neither boards nor holds, so that all that was unlinked before is free.
+    #[inline]
     fn is_nobody_there(&self) -> bool {
-        // SeqCst: as in `retire`.
+        // SeqCst: [S] of the module header, pairs with [C] in `pin`.
         fence(Ordering::SeqCst);
-        // Relaxed: ordered by the fence.
-        self.keepers.load(Ordering::Relaxed) == 0
+        // Acquire: pairs with the Release in `let_go`, so that memory is used again after the holder's last look at it.
+        self.keepers.load(Ordering::Acquire) == 0
     }
 
     #[cold]
