@@ -69,7 +69,9 @@ impl<T> ForkCell<T> {
     #[cold]
     fn renew(&self, make: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
         let old = self.0.load(Ordering::Acquire);
+        failpoint!("fork.inherited");
         let new = Self::stamp(make()?);
+        failpoint!("fork.connected");
         // Release: what `stamp` wrote is seen by whoever loads the pointer. The old value stays where it is: other
         // code of the parent's may hold references into it.
         if self.0.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
@@ -151,6 +153,7 @@ impl Connection {
         }
         patience.start();
         let socket = connect(location, &mut patience)?;
+        failpoint!("connect.socket");
         let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
         let life = Arc::new(Descriptor::from(system("duplicating the socket", duplicate.map_err(Into::into))?));
         let mut plain = SocketLink::new(socket);
@@ -175,7 +178,9 @@ impl Connection {
         };
         let (reader, channel) = match reader_and_channel {
             Some((status, passed)) => {
+                failpoint!("connect.received");
                 let (reader, channel) = join(plain.into_socket(), &status, passed, &sharing)?;
+                failpoint!("connect.joined");
                 (Some(reader), channel)
             }
             None => {
@@ -248,10 +253,12 @@ impl Connection {
         // Ends the waits of other threads, and only that: the server may take us for dead when none of them can write
         // to what we share any more, and not before.
         let _ = rustix::net::shutdown(&*self.life, rustix::net::Shutdown::Read);
+        failpoint!("close.begun");
         let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())
         });
+        failpoint!("close.dropped");
         // Views need socket and table for as long as there are any.
         if let Some(keeper) = &self.keeper {
             return keeper.close(dropped.is_ok());
