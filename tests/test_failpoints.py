@@ -11,8 +11,9 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -266,6 +267,8 @@ def live(case: Case, point: str, action: str, inherited: Table) -> str:
             table["after"] = VALUE
             assert table["after"] == VALUE
         return "expelled"
+    except (ringtable.ServerGone, ringtable.TableNotFound):
+        return "gone"
     return "done"
 
 
@@ -472,7 +475,7 @@ class Account:
     """When it heard that the server is gone, by the clock that all processes share."""
 
 
-def call(name: bytes, options: dict[str, Any], forgets: bool, finish: Flag) -> Account:
+def call(name: bytes, options: dict[str, Any], forgets: bool, at_work: Flag, finish: Flag) -> Account:
     """Calls of all kinds, on keys of one's own, with every answer checked."""
     account = Account()
     try:
@@ -480,9 +483,24 @@ def call(name: bytes, options: dict[str, Any], forgets: bool, finish: Flag) -> A
             while not finish.is_set():
                 with suppress(ringtable.Timeout):
                     call_once(name, table, forgets, account)
+                    at_work.set()
     except ringtable.ServerGone:
         account.gone_at = time.monotonic()
     return account
+
+
+@contextmanager
+def callers_at_work(site: Site, ways: list[dict[str, Any]], finish: Flag) -> Iterator[list[Child]]:
+    """Callers that have made each of their calls once."""
+    with ExitStack() as stack:
+        flags = [stack.enter_context(Flag()) for _ in ways]
+        callers = [
+            stack.enter_context(Child(call, b"caller %d" % number, options, site.forgets, flags[number], finish))
+            for number, options in enumerate(ways)
+        ]
+        for flag in flags:
+            flag.wait()
+        yield callers
 
 
 def call_once(name: bytes, table: Table, forgets: bool, account: Account) -> None:
@@ -543,10 +561,7 @@ def test_a_server_killed_at(point: str) -> None:
         table["held"] = HELD
         view = stack.enter_context(table.view("held"))
         table["held"] = b"not held"
-        callers = [
-            stack.enter_context(Child(call, b"caller %d" % number, options, site.forgets, finish))
-            for number, options in enumerate(ways(site.topology))
-        ]
+        callers = stack.enter_context(callers_at_work(site, ways(site.topology), finish))
         lease = table.call("RING.LEASE", "never computed", "1")
         assert isinstance(lease, int) and lease > 0
         waiters = [
@@ -580,11 +595,13 @@ def test_a_server_stopped_at(point: str) -> None:
         before = figures(server, table)
         table["held"] = HELD
         with ExitStack() as others:
-            finish = others.enter_context(Flag())
-            callers = [
-                others.enter_context(Child(call, b"caller %d" % number, options, site.forgets, finish))
-                for number, options in enumerate([*ways(site.topology), {"timeout": 0.1}])
-            ]
+            finish, unlucky_at_work, watching, told = (others.enter_context(Flag()) for _ in range(4))
+            # The last one gives up, again and again.
+            callers = others.enter_context(callers_at_work(site, [*ways(site.topology), {"timeout": 0.1}], finish))
+            unlucky = others.enter_context(Child(call, b"unlucky", {}, True, unlucky_at_work, finish))
+            witness = others.enter_context(Child(witness_changes, watching, told))
+            unlucky_at_work.wait()
+            watching.wait()
             impatient = [
                 others.enter_context(Table(timeout=0.1, reads="server", **options))
                 for options in ({}, {"transport": "socket"})
@@ -592,22 +609,150 @@ def test_a_server_stopped_at(point: str) -> None:
             server.arm(point, "stop")
             site.provoke(others)
             assert server.process.fate() == "stop"
-            for client in impatient:
+            unlucky.kill()
+            for number, client in enumerate(impatient):
                 start = time.monotonic()
                 with pytest.raises(ringtable.Timeout):
-                    client["key"] = b"value"
+                    client[b"%d" % number] = b"given up"
                 assert 0.1 <= time.monotonic() - start < CALL_S_MAX
             server.process.go_on()
-            for client in impatient:
-                client["key"] = b"another value"
-                assert client["key"] == b"another value"
+            for number, client in enumerate(impatient):
+                wait_until(partial(has_answered, client, b"%d" % number, site.forgets), "it is answered again")
             goal = int(table.stats()["requests"]) + 200
             wait_until(lambda: int(table.stats()["requests"]) >= goal, "all goes on")
             finish.set()
             accounts = [caller.result() for caller in callers]
+            # More than once: it may be overtaken by what others write.
+            wait_until(lambda: table.set("the end", b"") and told.is_set(), "the witness comes to the end")
+            witness.result()
         assert all(account.gone_at is None for account in accounts)
         if not site.forgets:
             for number, account in enumerate(accounts):
-                count = int(table.get(b"caller %d count" % number, b"0"))
+                count = int(table[b"caller %d count" % number])
                 assert account.counted <= count <= account.counted + account.uncertain
+        wait_until_all_is_free(server, table, before)
+
+
+def has_answered(client: Table, key: bytes, forgets: bool) -> bool:
+    """Whether a write ends in time. What the client has given up may still be done, but before what it asks now."""
+    with suppress(ringtable.Timeout):
+        client[key] = b"value"
+        found = client.get(key)
+        assert found == b"value" or forgets and found is None
+        return True
+    return False
+
+
+def witness_changes(watching: Flag, told: Flag) -> None:
+    """Watch until the end: of each key, what is told later has a higher version."""
+    versions: dict[bytes, int] = {}
+    with Table() as table, table.watch() as changes:
+        watching.set()
+        for change in changes:
+            if isinstance(change, ringtable.Event) and change.kind != "flush":
+                assert versions.get(change.key, -1) < change.version, f"{change} after {versions[change.key]}"
+                versions[change.key] = change.version
+                if change.key == b"the end":
+                    return told.set()
+
+
+@pytest.mark.parametrize("point", sorted(STARTING))
+def test_a_server_that_starts_is_killed_at(point: str) -> None:
+    with server_of("lanes", armed=(point, "kill")) as server:
+        assert server.process.fate() == "kill"
+        with pytest.raises(ringtable.TableNotFound):
+            ringtable.connect()
+        with server_of("lanes"), ringtable.connect() as table:
+            table["key"] = b"value"
+
+
+@pytest.mark.parametrize("point", sorted(STARTING))
+def test_a_server_that_starts_is_stopped_at(point: str) -> None:
+    with server_of("lanes", armed=(point, "stop")) as server:
+        assert server.process.fate() == "stop"
+        with pytest.raises((ringtable.TableNotFound, ringtable.Timeout)):
+            ringtable.connect(timeout=0.2)
+        with pytest.raises(ringtable.ServerExists):
+            Server()
+        server.process.go_on()
+        wait_until(is_there, "the server has started")
+        with ringtable.connect() as table:
+            table["key"] = b"value"
+
+
+def is_there() -> bool:
+    with suppress(ringtable.TableNotFound), ringtable.connect():
+        return True
+    return False
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("point", sorted(STOPPING))
+def test_a_server_that_ends_at(point: str, action: str) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of("lanes"))
+        table = stack.enter_context(ringtable.connect())
+        table["held"] = HELD
+        view = stack.enter_context(table.view("held"))
+        finish = stack.enter_context(Flag())
+        callers = stack.enter_context(callers_at_work(Site(), ways("lanes"), finish))
+        server.arm(point, action)
+        server.begin_to_stop()
+        assert server.process.fate() == action
+        with pytest.raises(ringtable.TableNotFound):
+            ringtable.connect()
+        if action == "stop":
+            server.process.go_on()
+            server.process.result()
+        ended_at = time.monotonic()
+        for caller in callers:
+            gone_at = caller.result().gone_at
+            assert gone_at is not None
+            assert gone_at - ended_at < CALL_S_MAX
+        assert bytes(view) == HELD
+        with server_of("lanes"), ringtable.connect() as again:
+            again["key"] = b"value"
+
+
+# Both
+
+
+@pytest.mark.parametrize(
+    ("point", "topology"), [(point, case.topologies[0]) for point, case in CLIENT.items() if case.first is None]
+)
+def test_a_client_whose_server_dies_while_it_stands_at(point: str, topology: str) -> None:
+    case = CLIENT[point]
+    with server_of(topology) as server, ringtable.connect() as table:
+        for slow in case.slow:
+            server.arm(slow, "sleep")
+        with Checker(table, LAGGARD_S + CALL_S_MAX, outlives=False), Victim(live, case, point, "stop", table) as victim:
+            assert victim.fate() == "stop"
+            server.process.kill()
+            victim.go_on()
+            start = time.monotonic()
+            # It may have had all the answers that it needs, or read on in place for a moment.
+            assert victim.result() in ("gone", "done")
+            assert time.monotonic() - start < CALL_S_MAX
+    with server_of(topology), ringtable.connect() as table:
+        table["key"] = b"value"
+
+
+@pytest.mark.parametrize("topology", ["lanes", *RINGS])
+def test_giving_way_at_every_step_changes_nothing(topology: str) -> None:
+    def work(number: int) -> None:
+        for point in POINTS:
+            arm(point, "yield")
+        with Flag() as finish, Flag() as at_work, Child(call, b"caller %d" % number, {}, False, at_work, finish) as c:
+            at_work.wait()
+            time.sleep(1)
+            finish.set()
+            assert c.result().counted > 0
+
+    with server_of(topology) as server, ringtable.connect() as table, ExitStack() as stack:
+        before = figures(server, table)
+        table["held"] = HELD
+        for point in POINTS:
+            server.arm(point, "yield")
+        for worker in [stack.enter_context(Child(work, number)) for number in range(4)]:
+            worker.result()
         wait_until_all_is_free(server, table, before)
