@@ -83,9 +83,12 @@ class FailingServer:
         return self.process.pid
 
     def arm(self, point: str, action: str, nth: int = 1) -> None:
-        """Let the server do that when it passes a point for the `nth` time from now on."""
+        """Let the server do that when it passes a point for the `nth` time from now on.
+
+        It may have happened when this returns, or be about to.
+        """
         self._orders.send(f"{point} {action} {nth}".encode())
-        assert self._orders.recv(64) == b"armed"
+        assert self._orders.recv(64) == b"arming"
 
     def begin_to_stop(self) -> None:
         """Tell the server to stop in good order."""
@@ -123,8 +126,8 @@ def _serve(options: dict[str, Any], armed: tuple[str, str] | None, orders: socke
         orders.send(b"ready")
         while (order := orders.recv(256).decode()) not in ("stop", ""):
             point, action, nth = order.split()
+            orders.send(b"arming")
             arm(point, action, int(nth))
-            orders.send(b"armed")
         server.stop()
 
 
