@@ -6,12 +6,13 @@
 #   scripts/failpoints.sh -k lane          what follows is pytest's
 #
 # The build has a folder of its own, target-failpoints, and is no part of the package that `make install` builds. It
-# needs the virtual environment that `make install` makes. FAILPOINTS_TARGET_DIR names another folder.
+# needs the virtual environment that `make install` makes, or one on the PATH. FAILPOINTS_TARGET_DIR names another folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=${FAILPOINTS_TARGET_DIR:-$PWD/target-failpoints}
 python=$PWD/.venv/bin/python
+[ -x "$python" ] || python=$(command -v python)
 package=$target/python/ringtable
 mkdir -p "$package"
 

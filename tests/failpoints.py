@@ -154,7 +154,7 @@ def wait_until_all_is_free(server: FailingServer, table: Table, before: dict[str
 
     deadline = time.monotonic() + DEADLINE_S
     while kept():
-        assert time.monotonic() < deadline, f"not freed (what there was, what there is): {kept()}"
+        assert time.monotonic() < deadline, f"forbidden: not freed (what there was, what there is): {kept()}"
         time.sleep(0.005)
 
 
@@ -190,7 +190,7 @@ class Checker:
             if not self._outlives:
                 return
             longest_s = self._child.result()
-        assert longest_s < self._longest_s, f"a call of the checker took {longest_s:.3f} s"
+        assert longest_s < self._longest_s, f"forbidden: a call of the checker took {longest_s:.3f} s"
 
 
 def _check(finish: Flag) -> float:
@@ -215,11 +215,11 @@ def _check(finish: Flag) -> float:
                     start = time.monotonic()
                     found = call(*arguments)
                     longest_s = max(longest_s, time.monotonic() - start)
-                    assert found == expected, f"{call} {arguments} returned {found!r}, not {expected!r}"
+                    assert found == expected, f"forbidden: {call} returned {found!r:.100}, not {expected!r:.100}"
             table.incr("checker rounds")
     return longest_s
 
 
-def is_whole(value: bytes | memoryview) -> bool:
-    """Whether this is one of the values that `SHARED` ever had."""
-    return bytes(value) == bytes(value[:1]) * SHARED_SIZE
+def check_whole(value: bytes) -> None:
+    """Make sure that this is one of the values that `SHARED` ever had."""
+    assert value == value[:1] * SHARED_SIZE, f"forbidden: a torn value: {value[:50]!r} to {value[-50:]!r}"
