@@ -99,11 +99,7 @@ def check(steps: Sequence[Step], *, vanishes: bool = False) -> Failure | None:
     compared = {step.compared for step in steps if step.need == Need.EQUAL and step.returned != FOREVER}
     adds = any(step.effect == Effect.ADD for step in steps)
     everything = [index for index, step in enumerate(steps) if step.effect or step.returned != FOREVER]
-    seen = [
-        index
-        for index in everything
-        if adds or steps[index].returned != FOREVER or steps[index].value in compared
-    ]
+    seen = [index for index in everything if adds or steps[index].returned != FOREVER or steps[index].value in compared]
     if _run(steps, seen, ABSENT, vanishes) is None:
         return None
     failed = _run(steps, everything, ABSENT, vanishes)
@@ -111,7 +107,7 @@ def check(steps: Sequence[Step], *, vanishes: bool = False) -> Failure | None:
 
 
 def _settled(steps: Sequence[Step]) -> list[Step]:
-    """The same steps, where values that nobody asks for are all alike, and unanswered ones that were seen have ended."""
+    """The same steps, but values that nobody asks for are all alike, and unanswered steps that were seen have ended."""
     steps = list(steps)
     if any(step.effect == Effect.ADD for step in steps):
         return steps

@@ -12,6 +12,9 @@ from proof.linearizability import ABSENT, FOREVER, Effect, Failure, Need, Step, 
 BROKEN = -1
 """The result of a read that gave bytes which nobody has written so: torn, or another key's."""
 
+REFUSED = -2
+"""The result of a write that the table had no room for: it has changed nothing."""
+
 
 class Kind(IntEnum):
     """What was called."""
@@ -24,6 +27,8 @@ class Kind(IntEnum):
     DELETE = 6
     DELETE_IF_VERSION = 7
     INCR = 8
+    DELETE_POSTED = 9
+    """It does not tell whether the key was there."""
 
 
 class Operation(NamedTuple):
@@ -62,6 +67,7 @@ def judge(operations: Sequence[Operation], *, vanishes: bool = False) -> Wrong |
     Raises:
         Undecided: There are too many possible orders.
     """
+    operations = [operation for operation in operations if operation.result != REFUSED]
     values: dict[int, Operation] = {}
     versions: dict[int, Operation] = {}
     for operation in operations:
@@ -104,6 +110,8 @@ def _step(operation: Operation, expected: int) -> Step:
             return Step(called, returned, Need.EQUAL, expected, Effect.WRITE, value)
         case Kind.DELETE if done:
             return Step(called, returned, Need.OTHER, ABSENT, Effect.WRITE, ABSENT)
+        case Kind.DELETE_POSTED:
+            return Step(called, returned, Need.NOTHING, ABSENT, Effect.WRITE, ABSENT)
         case Kind.SET_XX | Kind.DELETE:
             return Step(called, returned, Need.EQUAL, ABSENT)
         case Kind.DELETE_IF_VERSION if done:
@@ -148,7 +156,7 @@ def _text(operation: Operation) -> str:
     _, kind, _, returned, value, version, result = operation
     if kind == Kind.GET:
         call = "get()"
-    elif kind in (Kind.DELETE, Kind.DELETE_IF_VERSION):
+    elif kind in (Kind.DELETE, Kind.DELETE_IF_VERSION, Kind.DELETE_POSTED):
         call = f"{kind.name.lower()}({version or ''})"
     else:
         call = f"{kind.name.lower()}({value}{f', {version}' if kind == Kind.SET_IF_VERSION else ''})"
@@ -158,4 +166,3 @@ def _text(operation: Operation) -> str:
         answer = "absent" if result == ABSENT else "broken" if result == BROKEN else f"{result}"
         return f"{call} -> {answer}{f', version {version}' if version else ''}"
     return f"{call} -> {result if kind == Kind.INCR else bool(result)}"
-

@@ -1,13 +1,22 @@
-"""Whether one order of operations explains all that processes have seen: the checker, and what it finds in ringtable."""
+"""One order of operations explains what all processes have seen: the check of that, and what it says of ringtable."""
 
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ringtable import Table
+from support import Child, Flag
+
+from proof import histories, values
+from proof.histories import PLACES, Place, Search
+from proof.journal import Journal
 from proof.linearizability import ABSENT, FOREVER
 from proof.operations import BROKEN, Kind, Operation, judge, lines
 
@@ -246,7 +255,7 @@ def test_a_cache_may_forget_but_not_remember() -> None:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Operation]:
+def few_operations(draw: st.DrawFn) -> list[Operation]:
     """A few operations of any kinds, with any times and answers: mostly wrong ones, often nearly right."""
     operations: list[Operation] = []
     for number in range(draw(st.integers(1, 6))):
@@ -262,7 +271,7 @@ def histories(draw: st.DrawFn) -> list[Operation]:
     return operations
 
 
-@given(histories(), st.booleans())
+@given(few_operations(), st.booleans())
 @settings(max_examples=1_000)
 def test_the_same_as_by_trying_all_orders(operations: list[Operation], vanishes: bool) -> None:
     operations = operations[:4] if vanishes else operations
@@ -317,6 +326,8 @@ def fits(order: Sequence[Operation], holes: Sequence[bool]) -> bool:
                 state = operation.value if answer else before
             case Kind.DELETE:
                 answer, state = before is not None, None
+            case Kind.DELETE_POSTED:
+                answer, state = operation.result, None
             case Kind.DELETE_IF_VERSION:
                 answer = (before or 0) == operation.version
                 state = None if answer else before
@@ -325,3 +336,115 @@ def fits(order: Sequence[Operation], holes: Sequence[bool]) -> bool:
         if operation.returned != KILLED and answer != (operation.result if operation.kind != Kind.SET else 1):
             return False
     return True
+
+
+# Values and the journal
+
+
+@pytest.mark.parametrize("size", [8, 9, 100, 5_000, values.SIZE_MAX])
+def test_a_value_tells_whether_it_is_whole(size: int) -> None:
+    value, other = values.make(1, 7, size), values.make(1, 8, size)
+    assert len(value) == size
+    assert values.number_of(1, value) == 7
+    assert values.number_of(2, value) == BROKEN
+    assert values.number_of(1, value[:-1]) == BROKEN
+    assert values.number_of(1, value + b"x") == BROKEN
+    for torn in (value[: size // 2] + other[size // 2 :], value[:4] + other[4:]):
+        assert values.number_of(1, torn) == BROKEN
+
+
+def test_the_journal_outlives_a_killed_process() -> None:
+    def work(journal: Journal, halfway: Flag) -> None:
+        part = journal.part(1)
+        place = part.call(Kind.SET, 3, 7)
+        part.answer(place, True)
+        place = part.call(Kind.GET, 3)
+        part.answer(place, 7, version=70)
+        part.call(Kind.DELETE, 4)
+        halfway.set()
+        Flag().wait()
+
+    with Journal(2, 10) as journal, Flag() as halfway, Child(work, journal, halfway) as child:
+        halfway.wait()
+        child.kill()
+        assert (journal.calls(0), journal.calls(1)) == (0, 3)
+        keys, operations = zip(*journal.operations(1), strict=True)
+        assert keys == (3, 3, 4)
+        first, second, last = operations
+        assert (first.kind, first.value, first.result) == (Kind.SET, 7, 1)
+        assert (second.kind, second.version, second.result) == (Kind.GET, 70, 7)
+        assert first.called <= first.returned <= second.called <= second.returned <= last.called
+        assert (last.kind, last.returned) == (Kind.DELETE, KILLED)
+
+
+# What processes see of a table
+
+
+def search(place: Place, folder: Path, seed: int, *, count: int, operations: int) -> Search:
+    """Record and check some histories; returns what was found."""
+    search = Search(seed, folder)
+    search.run([place], count, operations, kills=2.0, deadline=float("inf"))
+    return search
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+def test_recorded_histories(place: Place, tmp_path: Path, seed: int) -> None:
+    found = search(place, tmp_path, seed, count=3, operations=2_000).figures[place.name]
+    assert found.wrong == 0, "".join(path.read_text() for path in tmp_path.iterdir())
+    assert found.operations >= 3 * 2_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+def test_more_recorded_histories(place: Place, tmp_path: Path, seed: int) -> None:
+    found = search(place, tmp_path, seed, count=20, operations=10_000).figures[place.name]
+    assert found.wrong == 0, "".join(path.read_text() for path in tmp_path.iterdir())
+    assert found.kills > 0
+
+
+class Forgetful(Table):
+    """A table that keeps what it has read, and now and then answers with that."""
+
+    def get(self, key: Any, /, default: Any = None) -> Any:
+        kept = self.__dict__.setdefault("kept", {})
+        if key not in kept or random.random() < 0.99:
+            kept[key] = super().get(key, default)
+        return kept[key]
+
+
+class Hasty(Table):
+    """A table that adds in two steps."""
+
+    def incr(self, key: Any, by: int = 1, **options: Any) -> int:
+        total = int(super().get(key) or b"0") + by
+        self[key] = b"%d" % total
+        return total
+
+
+class Careless(Table):
+    """A table that does not look at the version."""
+
+    def set(self, key: Any, value: Any, *, if_version: int | None = None, **options: Any) -> bool:
+        return super().set(key, value, **options)
+
+
+class Twofold(Table):
+    """A table that deletes what was there after the question whether it was."""
+
+    def delete(self, *keys: Any, **options: Any) -> int:
+        there = sum(key in self for key in keys)
+        super().delete(*keys, **options)
+        return there
+
+
+@pytest.mark.parametrize("wrong", [Forgetful, Hasty, Careless, Twofold], ids=lambda kind: kind.__name__)
+def test_tables_that_are_wrong_are_found_out(
+    wrong: type[Table], tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "Table", wrong)
+    (lanes, *_) = PLACES
+    found = search(lanes, tmp_path, seed, count=1, operations=5_000)
+    assert found.figures[lanes.name].wrong > 0
+    report = next(tmp_path.iterdir()).read_text()
+    assert "forbidden: " in report
+    print(report)
