@@ -215,8 +215,8 @@ def check(recorded: Recorded) -> Found:
     by_key: list[list[Operation]] = [[] for _ in recorded.keys]
     count = unanswered = 0
     for process in range(len(recorded.ways)):
-        for key, operation in recorded.journal.operations(process):
-            by_key[key].append(operation)
+        for index, operation in recorded.journal.operations(process):
+            by_key[index].append(operation)
             count += 1
             unanswered += operation.returned == FOREVER
     reports: list[list[str]] = []
