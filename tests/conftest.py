@@ -25,6 +25,7 @@
     test_rings.py           clients that share rings: what one of them cannot do to the others
     test_sealing.py         what a client cannot do to the table
     test_growth.py          growth under writers and readers
+    test_linearizability.py one order of operations explains what all processes have seen
 
     Limits
     test_bad_input.py       malformed and hostile requests
