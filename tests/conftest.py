@@ -22,9 +22,11 @@
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
+    test_reconnect.py       tables that connect anew when their server has gone
     test_rings.py           clients that share rings: what one of them cannot do to the others
     test_sealing.py         what a client cannot do to the table
     test_growth.py          growth under writers and readers
+    test_linearizability.py one order of operations explains what all processes have seen
 
     Limits
     test_bad_input.py       malformed and hostile requests

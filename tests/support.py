@@ -167,6 +167,10 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
         self._reap()
 
+    def has_ended(self) -> bool:
+        """Whether the child has ended, or is about to; without waiting."""
+        return self._reaped or bool(select.select([self._read_end], [], [], 0)[0])
+
     def result(self, timeout: float = DEADLINE_S) -> Any:
         """Wait until the child has ended, and return what its function returned.
 
@@ -247,6 +251,78 @@ class Flag:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Successors:
+    """Servers named "default", one after the other: forked children, each of which is killed before the next starts.
+
+    A forked server is up in some milliseconds; `ServerProcess` takes as long as an interpreter needs to start.
+    """
+
+    def __init__(self, *, tcp: bool = False, **options: Any) -> None:
+        self._options: dict[str, Any] = {"workers": 2, "max_memory": "64MiB", **options}
+        self._child: Child | None = None
+        self.address = "default"
+        if tcp:
+            # The same port for all of them, since clients look for the next one where the last one was.
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self._options["tcp"] = f"127.0.0.1:{probe.getsockname()[1]}"
+            self.address = f"tcp://{self._options['tcp']}"
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    def start(self, **options: Any) -> None:
+        """Start a server with the options of all, or these instead; it is ready when this returns."""
+        assert self._child is None
+        with Flag() as ready:
+            child = self._child = Child(_serve, {**self._options, **options}, ready)
+            wait_until(lambda: ready.is_set() or child.has_ended(), "the server is ready")
+            if not ready.is_set():
+                child.result()
+
+    def kill(self) -> None:
+        """End the server at once, and wait until it has ended; the kernel has closed its sockets then."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def stop(self) -> None:
+        """End the server in order."""
+        if self._child is not None:
+            os.kill(self.pid, signal.SIGTERM)
+            self._child.result()
+            self._child = None
+
+    def replace(self, **options: Any) -> None:
+        """Kill the server, and start the next one."""
+        self.kill()
+        self.start(**options)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._child is None:
+            # A killed server cannot remove its socket; another one can.
+            self.start()
+        # A stopped process hears no other signal.
+        os.kill(self.pid, signal.SIGCONT)
+        self.stop()
+
+
+def _serve(options: dict[str, Any], ready: Flag) -> None:
+    """Run a server until SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), Server(**options) as server:
+        ready.set()
+        server.wait()
 
 
 class RawConnection:

@@ -24,7 +24,12 @@ _MISSING: Any = object()
 
 
 def connect(
-    name: str = "default", *, timeout: float | None = None, reads: Reads = "direct", writes: Writes = "acknowledged"
+    name: str = "default",
+    *,
+    timeout: float | None = None,
+    reads: Reads = "direct",
+    writes: Writes = "acknowledged",
+    reconnect: bool = False,
 ) -> Table:
     """Connect to a running server and return its table.
 
@@ -36,6 +41,10 @@ def connect(
             value changes again and again under the reader. "server" sends every read to the server.
         writes: "acknowledged" returns from `set` and `delete` when every process sees the change. "posted" returns once
             the request is on its way: this table still reads its own writes, errors come with a later call or `flush`.
+        reconnect: What becomes of the table when its server dies or stops, or sends it away. The call that learns of it
+            raises `ServerGone` in any case, since its request may have been executed. If this is true, the next call
+            connects anew: to the server that there is then, whose table is empty at first; or it raises `ServerGone`
+            again, at once, as long as there is none. Else all calls raise `ServerGone` from then on.
 
     Raises:
         TableNotFound: No server of that name answers.
@@ -43,7 +52,7 @@ def connect(
         VersionMismatch: The server was built from another version of the table's layout.
         Timeout: The server did not answer in time.
     """
-    return Table(name, timeout=timeout, reads=reads, writes=writes)
+    return Table(name, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect)
 
 
 class Table(TableCore, MutableMapping["Key", bytes]):
@@ -54,7 +63,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     reads `key` finds `value` or something newer.
 
     Threads may share a table; their calls take turns on its one connection. A table may be used in a forked child,
-    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process.
+    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process. With
+    `reconnect` it opens another connection when its server has gone, see `connect`.
 
     Every method that needs the server may raise `ServerGone`, `Timeout` or `Closed`; writes may also raise
     `KeyTooLong`, `ValueTooLarge` or `OutOfMemory`.
@@ -214,7 +224,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the address and the options: the other process opens a connection of its own."""
-        return _reopen, (type(self), self.address, self.timeout, self.reads, self.writes, self.requested_transport)
+        options = (self.timeout, self.reads, self.writes, self.requested_transport, self.reconnect)
+        return _reopen, (type(self), self.address, *options)
 
     # A table is equal to itself alone: comparing entries, as other mappings do, would fetch two whole tables.
     __eq__ = object.__eq__
@@ -262,5 +273,6 @@ def _reopen(
     reads: Reads,
     writes: Writes,
     transport: RequestedTransport,
+    reconnect: bool,
 ) -> Table:
-    return kind(address, timeout=timeout, reads=reads, writes=writes, transport=transport)
+    return kind(address, timeout=timeout, reads=reads, writes=writes, transport=transport, reconnect=reconnect)

@@ -71,6 +71,7 @@ pub struct TableCore {
     reads: Reads,
     writes: Writes,
     transport: Transport,
+    reconnect: bool,
 }
 
 impl TableCore {
@@ -187,7 +188,9 @@ impl TableCore {
 #[pymethods]
 impl TableCore {
     #[new]
-    #[pyo3(signature = (address="default", *, timeout=None, reads="direct", writes="acknowledged", transport="auto"))]
+    #[pyo3(signature = (
+        address="default", *, timeout=None, reads="direct", writes="acknowledged", transport="auto", reconnect=false
+    ))]
     fn new(
         py: Python<'_>,
         address: &str,
@@ -195,12 +198,13 @@ impl TableCore {
         reads: &str,
         writes: &str,
         transport: &str,
+        reconnect: bool,
     ) -> PyResult<Self> {
         let (reads, writes) = (self::reads(py, reads)?, self::writes(py, writes)?);
         let (transport, timeout) = (self::transport(py, transport)?, convert::timeout(py, timeout)?);
-        let options = Options { reads, transport };
+        let options = Options { reads, transport, reconnect };
         let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
-        Ok(Self { client, address: address.to_owned(), timeout, reads, writes, transport })
+        Ok(Self { client, address: address.to_owned(), timeout, reads, writes, transport, reconnect })
     }
 
     /// The address it was connected with.
@@ -243,6 +247,12 @@ impl TableCore {
     #[getter]
     fn requested_transport(&self) -> &'static str {
         transport_name(self.transport)
+    }
+
+    /// Whether it connects anew when its server has gone.
+    #[getter]
+    fn reconnect(&self) -> bool {
+        self.reconnect
     }
 
     /// Whether `close` was called.
@@ -684,7 +694,8 @@ pub fn classic_client<'py>(
         let message = format!("INNER is {inner}; allowed are 0 to {INNER_MAX} keys");
         return Err(errors::family(py, "InvalidOption", message));
     }
-    let options = Options { reads: self::reads(py, reads)?, transport: self::transport(py, transport)? };
+    let options =
+        Options { reads: self::reads(py, reads)?, transport: self::transport(py, transport)?, reconnect: false };
     let timeout = convert::timeout(py, timeout)?;
     let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
     let usage = |field: &str| -> PyResult<f64> {

@@ -49,6 +49,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("pin.cleared", "it is not any more, and the pin is not free for others"),
     ("fork.inherited", "a forked child finds the connection of its parent"),
     ("fork.connected", "it has its own, and has not kept it yet"),
+    ("reconnect.retired", "the connection to a dead server is let go of, and there is no other"),
+    ("reconnect.connected", "there is another one, which was not kept yet"),
     ("lease.got", "a lease was granted, and nothing computed"),
     ("lease.returning", "the value is written, and the lease not given back"),
     ("lease.returned", "both are done, and nobody was told"),

@@ -1,14 +1,14 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::gate::Gate;
 use super::lane::{LaneHints, LaneLink};
 use super::link::{Channel, Link};
 use super::rings::{RingsLink, Seat};
-use super::socket::{SocketLink, connect, last_words, peek_words};
+use super::socket::{SocketLink, connect, gone, last_words, peek_words};
 use super::view::Keeper;
 use super::{Error, Options, Patience, Transport};
 use crate::address::Location;
@@ -19,85 +19,6 @@ use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
 use crate::table::Reader;
-
-/// A value of which a forked child makes its own: the parent's is left alone there, and never freed.
-pub(super) struct ForkCell<T>(AtomicPtr<Stamped<T>>);
-
-struct Stamped<T> {
-    generation: u64,
-    value: T,
-}
-
-impl<T> ForkCell<T> {
-    pub fn new(value: T) -> Self {
-        Self(AtomicPtr::new(Self::stamp(value)))
-    }
-
-    fn stamp(value: T) -> *mut Stamped<T> {
-        Box::into_raw(Box::new(Stamped { generation: fork::generation(), value }))
-    }
-
-    #[inline]
-    fn stamped(&self) -> &Stamped<T> {
-        #[allow(unsafe_code)]
-        // SAFETY: the pointer always is one of `stamp`, and what it points to is freed only in `drop`, when nobody
-        // borrows the cell. Acquire: pairs with the Release in `get`, for a value made by another thread.
-        unsafe {
-            &*self.0.load(Ordering::Acquire)
-        }
-    }
-
-    /// The value, or the parent's if this is a child that has not made its own.
-    #[inline]
-    pub fn peek(&self) -> &T {
-        &self.stamped().value
-    }
-
-    /// Whether the value was made in this process.
-    #[inline]
-    pub fn is_ours(&self) -> bool {
-        self.stamped().generation == fork::generation()
-    }
-
-    /// The value of this process, made by `make` if need be.
-    #[inline]
-    pub fn get(&self, make: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
-        let stamped = self.stamped();
-        if stamped.generation == fork::generation() { Ok(&stamped.value) } else { self.renew(make) }
-    }
-
-    #[cold]
-    fn renew(&self, make: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
-        let old = self.0.load(Ordering::Acquire);
-        failpoint!("fork.inherited");
-        let new = Self::stamp(make()?);
-        failpoint!("fork.connected");
-        // Release: what `stamp` wrote is seen by whoever loads the pointer. The old value stays where it is: other
-        // code of the parent's may hold references into it.
-        if self.0.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
-            #[allow(unsafe_code)]
-            // SAFETY: another thread was faster; ours was never shared.
-            unsafe {
-                drop(Box::from_raw(new));
-            }
-        }
-        Ok(&self.stamped().value)
-    }
-}
-
-impl<T> Drop for ForkCell<T> {
-    fn drop(&mut self) {
-        let pointer = *self.0.get_mut();
-        #[allow(unsafe_code)]
-        // SAFETY: nobody else has the cell. A parent's value in a child is left alone: its locks may be held by
-        // threads that do not exist here.
-        unsafe {
-            if (*pointer).generation == fork::generation() {
-                drop(Box::from_raw(pointer));
-            }
-        }
-    }
-}
 
 /// What several threads share of a connection besides the link.
 #[derive(Default)]
@@ -118,10 +39,49 @@ impl Sharing {
         Some(buffer)
     }
 
+    /// Keeps no buffer any more.
+    fn forget_buffer(&self) {
+        *lock(&self.spare) = Vec::new();
+    }
+
     /// Keeps a buffer for later, unless it is too large to keep.
     pub fn give_buffer(&self, buffer: Vec<u8>) {
         if buffer.capacity() <= limits::SPARE_BUFFER_SIZE_MAX {
             *lock(&self.spare) = buffer;
+        }
+    }
+}
+
+/// A second descriptor of the socket: to look whether the server lives, and to end what waits for it.
+pub(super) struct Life(Mutex<Option<Descriptor>>);
+
+impl Life {
+    fn new(socket: &Descriptor) -> Result<Self, Error> {
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(socket, 0);
+        let descriptor = Descriptor::from(system("duplicating the socket", duplicate.map_err(Into::into))?);
+        Ok(Self(Mutex::new(Some(descriptor))))
+    }
+
+    /// Why the server has ended the connection; `None` if it says nothing, as it does while it lives.
+    fn last_words(&self) -> Option<Error> {
+        let Some(socket) = &*lock(&self.0) else { return Some(gone()) };
+        match peek_words(socket) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            _ => Some(last_words(socket)),
+        }
+    }
+
+    /// Ends the waits of all threads, and only that.
+    fn end_waits(&self) {
+        if let Some(socket) = &*lock(&self.0) {
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+        }
+    }
+
+    /// Closes the socket, whoever else has a descriptor of it. May be called again.
+    pub fn hang_up(&self) {
+        if let Some(socket) = lock(&self.0).take() {
+            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
         }
     }
 }
@@ -137,12 +97,20 @@ pub(super) struct Connection {
     pub transport: Transport,
     link: Gate<Option<Link>>,
     pub sharing: Arc<Sharing>,
-    /// A second descriptor of the socket, to look whether the server lives.
-    life: Arc<Descriptor>,
+    life: Arc<Life>,
     life_checked_ms: AtomicU64,
     gone: AtomicBool,
     closed: AtomicBool,
+    /// The process that it was made in.
+    generation: u64,
+    /// The same, as long as calls may use it; see [`super::cell`].
+    stamp: AtomicU64,
+    /// Whether another one is to take its place when it has died.
+    is_replaceable: bool,
 }
+
+/// A stamp that is that of no process.
+const SPOILT: u64 = u64::MAX;
 
 impl Connection {
     /// Connects, and asks for a lane if the options want one.
@@ -154,8 +122,7 @@ impl Connection {
         patience.start();
         let socket = connect(location, &mut patience)?;
         failpoint!("connect.socket");
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
-        let life = Arc::new(Descriptor::from(system("duplicating the socket", duplicate.map_err(Into::into))?));
+        let life = Arc::new(Life::new(&socket)?);
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
         let reader_and_channel = if options.transport == Transport::Socket || !is_local {
@@ -209,7 +176,21 @@ impl Connection {
             life_checked_ms: AtomicU64::new(coarse_ms()),
             gone: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            generation: fork::generation(),
+            stamp: AtomicU64::new(fork::generation()),
+            is_replaceable: options.reconnect,
         })
+    }
+
+    /// Whether it was made in this process.
+    pub fn is_ours(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
+    /// Whether it is for calls of this process, as far as is known. Relaxed: who is late learns it from the connection.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        self.stamp.load(Ordering::Relaxed) == fork::generation()
     }
 
     /// Uses the link, after waiting for its turn.
@@ -221,16 +202,43 @@ impl Connection {
     ) -> Result<R, Error> {
         let result = self.link.enter(patience, |link, patience| match link {
             Some(link) => work(link, patience),
-            None => Err(Error::Closed),
+            None => Err(self.ended()),
         });
         if let Err(Error::Gone(_) | Error::Expelled(_)) = &result {
             if self.is_closed() {
                 return Err(Error::Closed); // by another thread, while we waited
             }
-            // Relaxed: a flag that guards nothing; direct reads look at it.
-            self.gone.store(true, Ordering::Relaxed);
+            self.end();
         }
         result
+    }
+
+    /// One request and its reply.
+    #[inline]
+    pub fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
+        let reply = self.locked(patience, |link, patience| {
+            link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
+            link.receive(patience)
+        })?;
+        match reply {
+            Reply::Error(message) => Err(super::refusal(message)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Why there is nothing here to use any more.
+    pub fn ended(&self) -> Error {
+        if self.is_closed() { Error::Closed } else { Error::Gone("its connection has ended".to_owned()) }
+    }
+
+    /// Notes that the server has ended the connection: the call that has learned it fails, and the next one makes
+    /// another connection, if that is wanted.
+    fn end(&self) {
+        // Relaxed: flags that guard nothing; direct reads look at the one, all calls at the other.
+        self.gone.store(true, Ordering::Relaxed);
+        if self.is_replaceable {
+            self.stamp.store(SPOILT, Ordering::Relaxed);
+        }
     }
 
     /// How many posted writes are on their way. Relaxed: a thread sees its own posts, which is what is promised.
@@ -243,34 +251,40 @@ impl Connection {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Closes a parent's connection, in a forked child: that is, nothing but the handle.
-    pub fn disown(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-    }
-
     pub fn close(&self, patience: Patience<'_>) {
         self.closed.store(true, Ordering::Relaxed);
-        // Ends the waits of other threads, and only that: the server may take us for dead when none of them can write
-        // to what we share any more, and not before.
-        let _ = rustix::net::shutdown(&*self.life, rustix::net::Shutdown::Read);
+        // Without its turn, the rest is done when the handle is dropped.
+        let _ = self.retire(patience);
+    }
+
+    /// Lets go of all that is large or shared, but for what views need. Calls that are open in other threads end.
+    ///
+    /// # Errors
+    /// Whatever ends the patience, while another thread still uses the link; then the socket stays open.
+    pub fn retire(&self, patience: Patience<'_>) -> Result<(), Error> {
+        // Not the whole socket: the server may take us for dead when no thread can write to what we share any more, and
+        // not before.
+        self.life.end_waits();
         failpoint!("close.begun");
         let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())
         });
         failpoint!("close.dropped");
+        self.sharing.forget_buffer();
         // Views need socket and table for as long as there are any.
         if let Some(keeper) = &self.keeper {
-            return keeper.close(dropped.is_ok());
+            keeper.close(dropped.is_ok());
+            return dropped;
         }
-        // The socket closes with the link, and our second descriptor of it, for which `shutdown` has to stand in.
         if dropped.is_ok() {
-            let _ = rustix::net::shutdown(&*self.life, rustix::net::Shutdown::Both);
+            self.life.hang_up();
         }
-        // Other threads may be reading; they find nothing, ask the link, and learn that it is closed.
+        // Other threads may be reading; they find nothing, ask the link, and learn that it is gone.
         if let Some(reader) = &self.reader {
             let _ = reader.memory().let_go();
         }
+        dropped
     }
 
     /// Makes sure that the server lived a moment ago, before a read that does not ask it.
@@ -292,16 +306,13 @@ impl Connection {
     /// The socket of a lane is silent as long as the server lives.
     #[cold]
     fn look_at_socket(&self, reader: &TableReader) -> Result<(), Error> {
-        let error = match peek_words(&self.life) {
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if !reader.is_closed() => {
-                if !self.gone.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                Error::Gone("its connection has ended".to_owned())
-            }
-            _ => last_words(&self.life),
+        let error = match self.life.last_words() {
+            Some(error) => error,
+            None if reader.is_closed() => gone(),
+            None if self.gone.load(Ordering::Relaxed) => self.ended(),
+            None => return Ok(()),
         };
-        self.gone.store(true, Ordering::Relaxed);
+        self.end();
         Err(error)
     }
 }

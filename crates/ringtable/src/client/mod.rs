@@ -2,6 +2,7 @@
 //!
 //! - [`Client`]: what can be asked, as methods; threads may share one,
 //! - [`connection`]: one connection: the reader, the link, and whether the server lives,
+//! - [`cell`]: the connection of the moment: renewed in a forked child, and after the server's death if wanted,
 //! - [`link`]: requests out, replies in, in order, over any transport: [`lane`], [`rings`] or [`socket`],
 //! - [`waiting`]: how long to spin for an answer in shared memory, and when to sleep,
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
@@ -16,6 +17,7 @@
 //! - Both rings may be full and nothing deadlocks: who waits for room takes replies in the meantime.
 //! - A call that was given up leaves the link in order: replies still owed to it are dropped when they come.
 //! - In a forked child a client makes a connection of its own at its first use.
+//! - What a call has sent is never sent again over another connection, and its answer comes over one.
 //!
 //! # Consistency
 //!
@@ -23,6 +25,7 @@
 //! that made it (a read of its key waits for it), and to others soon; its errors surface at the client's next call.
 
 pub mod atomic;
+mod cell;
 pub mod classic;
 mod connection;
 mod gate;
@@ -44,7 +47,8 @@ use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::reader::{Buffer, Found, Sink};
 use crate::table::{Lookup, Pairs, Want};
-use connection::{Connection, ForkCell, TableReader};
+use cell::Cell;
+use connection::{Connection, TableReader};
 use link::Link;
 pub use view::View;
 
@@ -89,6 +93,9 @@ pub struct Options {
     pub reads: Reads,
     /// How to talk to the server.
     pub transport: Transport,
+    /// Whether the calls that follow one that has ended with [`Error::Gone`] or [`Error::Expelled`] connect anew, to
+    /// whichever server listens there then. Else they end in the same way.
+    pub reconnect: bool,
 }
 
 /// Why a call did not succeed.
@@ -272,7 +279,7 @@ static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbe
 pub struct Client {
     location: Location,
     options: Options,
-    connection: ForkCell<Connection>,
+    connection: Cell,
 }
 
 impl Client {
@@ -283,7 +290,7 @@ impl Client {
     pub fn connect(address: &str, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
         let location = address::location(address)?;
         let connection = Connection::open(&location, options, patience)?;
-        Ok(Self { location, options: options.clone(), connection: ForkCell::new(connection) })
+        Ok(Self { location, options: options.clone(), connection: Cell::new(connection) })
     }
 
     /// Where the server listens.
@@ -303,23 +310,27 @@ impl Client {
 
     /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
-        self.connection.peek().is_closed()
+        self.connection.is_closed()
     }
 
     /// Closes the connection. Posted writes that are in the lane are executed all the same.
     pub fn close(&self, patience: Patience<'_>) {
-        let connection = self.connection.peek();
-        if self.connection.is_ours() { connection.close(patience) } else { connection.disown() }
+        self.connection.close(patience);
     }
 
-    /// The connection of this process: made anew in a forked child.
+    /// The connection of this process: made anew in a forked child, and after the server's death if wanted.
     #[inline]
     fn connection(&self, patience: Patience<'_>) -> Result<&Connection, Error> {
-        self.connection.get(|| {
-            if self.connection.peek().is_closed() {
-                return Err(Error::Closed);
+        self.connection.get(patience, |patience| self.connect_again(patience))
+    }
+
+    fn connect_again(&self, patience: Patience<'_>) -> Result<Connection, Error> {
+        Connection::open(&self.location, &self.options, patience).map_err(|error| match error {
+            // It was there, and may be there again.
+            Error::NotFound { location, error } if self.options.reconnect => {
+                Error::Gone(format!("there is none at {location} now ({error}), and the next call looks again"))
             }
-            Connection::open(&self.location, &self.options, patience)
+            error => error,
         })
     }
 
@@ -327,7 +338,17 @@ impl Client {
     /// its way.
     #[inline]
     fn direct(&self, keys: Keys<'_>, patience: Patience<'_>) -> Result<Option<&TableReader>, Error> {
-        let connection = self.connection(patience)?;
+        self.direct_on(self.connection(patience)?, keys, patience)
+    }
+
+    /// The same over this connection.
+    #[inline]
+    fn direct_on<'a>(
+        &self,
+        connection: &'a Connection,
+        keys: Keys<'_>,
+        patience: Patience<'_>,
+    ) -> Result<Option<&'a TableReader>, Error> {
         let Some(reader) = connection.reader.as_ref().filter(|_| self.options.reads == Reads::Direct) else {
             return Ok(None);
         };
@@ -355,7 +376,7 @@ impl Client {
     #[inline]
     fn try_direct(&self) -> Result<Option<&TableReader>, Error> {
         let connection = self.connection.peek();
-        if self.options.reads != Reads::Direct || !self.connection.is_ours() || connection.posted() > 0 {
+        if self.options.reads != Reads::Direct || !connection.is_current() || connection.posted() > 0 {
             return Ok(None);
         }
         let Some(reader) = &connection.reader else { return Ok(None) };
@@ -404,7 +425,7 @@ impl Client {
     pub fn get(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
         match self.find_in_place(key, sink, patience)? {
             Some(found) => Ok(found.is_some()),
-            None => self.get_from_server(key, sink, patience),
+            None => get_from_server(self.connection(patience)?, key, sink, patience),
         }
     }
 
@@ -433,17 +454,7 @@ impl Client {
     }
 
     fn ask_for(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Vec<u8>>, Error> {
-        match self.request(NUMBERS.get, &[key], patience)? {
-            Reply::Nil => Ok(None),
-            Reply::Bulk(value) => Ok(Some(value)),
-            other => Err(unexpected(other)),
-        }
-    }
-
-    fn get_from_server(&self, key: &[u8], sink: &mut impl Sink, patience: Patience<'_>) -> Result<bool, Error> {
-        let value = self.ask_for(key, patience)?;
-        value.as_deref().map_or(Ok(()), |value| fill(sink, value))?;
-        Ok(value.is_some())
+        ask_for(self.connection(patience)?, key, patience)
     }
 
     /// Looks up many keys without waiting; `false` if that is not possible: then use [`Self::get_many`].
@@ -478,8 +489,11 @@ impl Client {
         patience: Patience<'_>,
     ) -> Result<(), Error> {
         keys.iter().try_for_each(|key| check_key(key))?;
-        if let Some(reader) = self.direct(Keys::Many, patience)? {
-            return overlapped(reader, keys, sink, |key, sink| self.get_from_server(key, sink, patience), each);
+        // All values come from one server, also if it dies meanwhile and another one follows.
+        let connection = self.connection(patience)?;
+        if let Some(reader) = self.direct_on(connection, Keys::Many, patience)? {
+            let ask = |key: &[u8], sink: &mut S| get_from_server(connection, key, sink, patience);
+            return overlapped(reader, keys, sink, ask, each);
         }
         let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
             link.push(NUMBERS.get, &[keys[index]], patience)
@@ -740,14 +754,7 @@ impl Client {
     /// One request and its reply.
     #[inline]
     fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
-        let reply = self.connection(patience)?.locked(patience, |link, patience| {
-            link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
-            link.receive(patience)
-        })?;
-        match reply {
-            Reply::Error(message) => Err(refusal(message)),
-            reply => Ok(reply),
-        }
+        self.connection(patience)?.request(number, arguments, patience)
     }
 
     /// `count` requests, and `each` of their replies in order.
@@ -783,6 +790,25 @@ impl Client {
         }
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
     }
+}
+
+fn ask_for(connection: &Connection, key: &[u8], patience: Patience<'_>) -> Result<Option<Vec<u8>>, Error> {
+    match connection.request(NUMBERS.get, &[key], patience)? {
+        Reply::Nil => Ok(None),
+        Reply::Bulk(value) => Ok(Some(value)),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn get_from_server(
+    connection: &Connection,
+    key: &[u8],
+    sink: &mut impl Sink,
+    patience: Patience<'_>,
+) -> Result<bool, Error> {
+    let value = ask_for(connection, key, patience)?;
+    value.as_deref().map_or(Ok(()), |value| fill(sink, value))?;
+    Ok(value.is_some())
 }
 
 /// What a lookup in place says; outer `None` if the server has to be asked.

@@ -22,15 +22,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use rustix::net::Shutdown;
-
-use super::connection::Connection;
+use super::connection::{Connection, Life};
 use super::{Client, Error, Keys, NUMBERS, Patience, check_key, unexpected};
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::ring::lane::Lane;
 use crate::shm::clock::wall_ms;
-use crate::shm::fork::{self, Descriptor};
+use crate::shm::fork;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, yield_now};
 use crate::table::reclaim::{self, Pinned};
@@ -46,7 +44,7 @@ const HUNG_UP: u8 = 2;
 pub(super) struct Keeper {
     table: Arc<Mapping>,
     lane: Arc<Mapping>,
-    life: Arc<Descriptor>,
+    life: Arc<Life>,
     /// A bit for each pin: whether a view has it.
     used: AtomicU64,
     /// Whether the server was told to look at our pins.
@@ -56,7 +54,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(table: Arc<Mapping>, lane: Arc<Mapping>, life: Arc<Descriptor>) -> Self {
+    pub fn new(table: Arc<Mapping>, lane: Arc<Mapping>, life: Arc<Life>) -> Self {
         Self {
             table,
             lane,
@@ -115,13 +113,12 @@ impl Keeper {
     fn let_go_if_closed(&self) {
         let state = self.state.load(Ordering::SeqCst);
         if state == HUNG_UP {
-            // Stands in for closing: the connection has this descriptor until it is dropped.
-            let _ = rustix::net::shutdown(&*self.life, Shutdown::Both);
+            self.life.hang_up();
             // The link is gone, and without views nobody writes to the pins.
             let _ = self.lane.let_go();
         }
         if state != OPEN {
-            // Other threads may be reading; they find nothing, ask the link, and learn that it is closed.
+            // Other threads may be reading; they find nothing, ask the link, and learn that it is gone.
             let _ = self.table.let_go();
         }
     }
@@ -211,10 +208,10 @@ impl Client {
         check_key(key)?;
         let connection = self.connection.peek();
         let Some(keeper) = connection.keeper.as_ref().filter(|keeper| keeper.is_registered()) else { return Ok(None) };
-        if !self.connection.is_ours() || connection.posted() > 0 {
+        if !connection.is_current() || connection.posted() > 0 {
             return Ok(None);
         }
-        let Some(number) = keeper.take()? else { return Ok(None) };
+        let Some(number) = keeper.take().map_err(|_| connection.ended())? else { return Ok(None) };
         match attempt(connection, keeper, number, key) {
             Ok(Attempt::Contended) => Ok(None),
             Ok(Attempt::Done(view)) => Ok(Some(view)),
@@ -232,12 +229,12 @@ impl Client {
         let connection = self.connection(patience)?;
         let Some(keeper) = &connection.keeper else { return self.copy(key, patience) };
         if !keeper.is_registered() {
-            self.register(keeper, patience)?;
+            register(connection, keeper, patience)?;
         }
         self.settle(connection, Keys::One(key), patience)?;
         patience.start();
         loop {
-            let Some(number) = keeper.take()? else {
+            let Some(number) = keeper.take().map_err(|_| connection.ended())? else {
                 return if copy_ok { self.copy(key, patience) } else { Err(Error::TooManyViews) };
             };
             if let Attempt::Done(view) = attempt(connection, keeper, number, key)? {
@@ -250,25 +247,25 @@ impl Client {
         }
     }
 
-    /// Tells the server to look at our pins from now on.
-    #[cold]
-    fn register(&self, keeper: &Keeper, patience: Patience<'_>) -> Result<(), Error> {
-        match self.request(NUMBERS.ring_pins, &[], patience)? {
-            Reply::Status(_) => {}
-            other => return Err(unexpected(other)),
-        }
-        failpoint!("pin.asked");
-        // From here on a child may inherit something that is worth reading.
-        super::connection::system("sharing the table with forked children", keeper.table.inherit())?;
-        // Release: pairs with the Acquire in `is_registered`.
-        keeper.registered.store(true, Ordering::Release);
-        Ok(())
-    }
-
     fn copy(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<View>, Error> {
         let found = self.find_owned(key, patience)?;
         Ok(found.map(|(bytes, version)| View { size: bytes.len(), place: Place::Copy(bytes), version }))
     }
+}
+
+/// Tells the server to look at our pins from now on.
+#[cold]
+fn register(connection: &Connection, keeper: &Keeper, patience: Patience<'_>) -> Result<(), Error> {
+    match connection.request(NUMBERS.ring_pins, &[], patience)? {
+        Reply::Status(_) => {}
+        other => return Err(unexpected(other)),
+    }
+    failpoint!("pin.asked");
+    // From here on a child may inherit something that is worth reading.
+    super::connection::system("sharing the table with forked children", keeper.table.inherit())?;
+    // Release: pairs with the Acquire in `is_registered`.
+    keeper.registered.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// What became of an attempt to make a view.

@@ -12,7 +12,7 @@
 //! # Invariants
 //!
 //! - A key has at most one lease, and a lease one connection.
-//! - A token is given once in a server's life.
+//! - A token is given once, also among servers: a client may have reconnected since it got one.
 //! - Number and keys of all leases are bounded: [`limits::LEASES_MAX`], [`limits::LEASE_KEYS_SIZE_MAX`].
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::command::{LeaseName, Refusal};
 use crate::limits;
+use crate::shm::clock::wall_ms;
 use crate::sync::lock;
 
 #[derive(Clone, Copy)]
@@ -49,11 +50,24 @@ impl Held {
 }
 
 /// All leases of a server, and the numbers of its connections.
-#[derive(Default)]
 pub(super) struct Leases {
     held: Mutex<Held>,
+    /// What tokens begin above.
+    first_token: u64,
     granted: AtomicU64,
     connections: AtomicU64,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            held: Mutex::default(),
+            // Above all tokens of servers before, as long as each gives less than 2^18 of them in a millisecond.
+            first_token: wall_ms() << 18,
+            granted: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Leases {
@@ -79,7 +93,7 @@ impl Leases {
             )));
         }
         // Relaxed: only that it is unique matters.
-        let token = self.granted.fetch_add(1, Ordering::Relaxed) + 1;
+        let token = self.first_token + self.granted.fetch_add(1, Ordering::Relaxed) + 1;
         let key: Arc<[u8]> = key.into();
         held.keys_size = size;
         held.by_connection.insert((connection, token), Arc::clone(&key));

@@ -169,9 +169,10 @@ impl<M: Memory> Writer<M> {
                     if let Some(start) = self.make_room_at_last(words, may_evict) {
                         return Some(start);
                     }
-                    // What there is to evict may be in the hands of other workers, which are making room themselves.
+                    // What there is to evict, or what was freed by it, may be in the hands of other workers, which are
+                    // making room themselves: slots that they keep, slabs that they clear. Also if no entry is left.
                     waited += 1;
-                    if !may_evict || table.entries() == 0 || waited > WAITED_MAX {
+                    if !may_evict || waited > WAITED_MAX {
                         return None;
                     }
                     yield_now();

@@ -90,6 +90,8 @@ pub(super) fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
 pub struct Table<M> {
     memory: M,
     constants: Constants,
+    /// What the versions of entries begin above, see [`first_version`].
+    first_version: u64,
     pub(super) heap: Heap,
     /// Where entries go that were unlinked.
     pub(super) reclaimer: Reclaimer,
@@ -154,6 +156,16 @@ pub(super) struct Place<'a> {
     last: BucketRef<'a>,
 }
 
+/// An even number above all versions of tables that were made before: a client that has reconnected may still know a
+/// version of a table that is gone, and must not meet it again. A bucket would have to change 2^17 times a millisecond
+/// to get ahead of the clock; if the clock is set back, it takes a coincidence. Below 2^63 for a thousand years.
+fn first_version() -> u64 {
+    #[cfg(not(loom))]
+    return crate::shm::clock::wall_ms() << 18;
+    #[cfg(loom)]
+    return 0;
+}
+
 impl<M: Memory> Table<M> {
     /// Makes an empty table in fresh memory (all zeroes).
     ///
@@ -175,6 +187,7 @@ impl<M: Memory> Table<M> {
         Ok(Self {
             memory,
             constants,
+            first_version: first_version(),
             heap,
             reclaimer: Reclaimer::default(),
             drafts: AtomicU64::new(0),
@@ -379,7 +392,7 @@ impl<M: Memory> Table<M> {
         let entry = self.entry(slot);
         bucket.set_slot(index, EMPTY);
         if self.events.watchers() > 0 {
-            *published |= self.publish(kind, &entry.key(), guard.version + 1, 0);
+            *published |= self.publish(kind, &entry.key(), self.first_version + guard.version + 1, 0);
         }
         let count = match kind {
             Kind::Expire => Some(&self.tally.expired),
@@ -503,7 +516,7 @@ impl<M: Memory> Writer<M> {
             return Ok(Outcome::Refused);
         }
         // Unique for the key: the bucket's version goes up with every change, also across splits.
-        let version = bucket.version + 1;
+        let version = table.first_version + bucket.version + 1;
         // Relaxed: published with the slot.
         table.words()[start as usize + 1].store(version, Ordering::Relaxed);
         let code = sweep::code(table.entry(Slot::entry(hash, start)).expiry());

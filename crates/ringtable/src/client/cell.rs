@@ -1,0 +1,161 @@
+//! The connection that a client has at the moment: another one in a forked child, and after the server's death if wanted.
+//!
+//! # Design
+//!
+//! A connection has a stamp, the generation of the process that it was made in ([`fork::generation`]), and every call
+//! compares the two. One that a child has inherited does not match; of one that has died, the stamp is spoilt
+//! ([`Connection::end`]). Either way the next call makes a connection of its own, and calls of a client that is well
+//! pay nothing for that.
+//!
+//! # Invariants
+//!
+//! - What a call has borrowed stays there: a connection that was replaced is kept, without all that is large
+//!   ([`Connection::retire`]), until the client is dropped.
+//! - Of a process's threads that find their connection dead, one makes the new one, and the others wait for it.
+//! - A parent's connection is left alone in a child, and never freed: its locks may be held by threads that do not exist
+//!   there. So nobody waits there; of threads that make connections at the same time, one keeps its own.
+
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
+
+use super::connection::Connection;
+use super::gate::Gate;
+use super::{Error, Patience};
+
+pub(super) struct Cell {
+    held: AtomicPtr<Held>,
+    closed: AtomicBool,
+}
+
+struct Held {
+    connection: Connection,
+    /// Before the making of the next one.
+    succession: Gate<()>,
+    /// The one before, which calls may still use; ends with null, or with a parent's.
+    previous: *mut Self,
+}
+
+impl Cell {
+    pub fn new(connection: Connection) -> Self {
+        Self { held: AtomicPtr::new(Self::hold(connection, null_mut())), closed: AtomicBool::new(false) }
+    }
+
+    fn hold(connection: Connection, previous: *mut Held) -> *mut Held {
+        Box::into_raw(Box::new(Held { connection, succession: Gate::new(()), previous }))
+    }
+
+    #[inline]
+    fn held(&self) -> &Held {
+        #[allow(unsafe_code)]
+        // SAFETY: the pointer always is one of `hold`, and what it points to is freed only in `drop`, when nobody
+        // borrows the cell. Acquire: pairs with the Release in `replace`, for one made by another thread.
+        unsafe {
+            &*self.held.load(Ordering::Acquire)
+        }
+    }
+
+    /// The connection, or the parent's if this is a child that has not made its own, or one that has died.
+    #[inline]
+    pub fn peek(&self) -> &Connection {
+        &self.held().connection
+    }
+
+    /// The connection of this process, made by `make` if need be.
+    #[inline]
+    pub fn get(
+        &self,
+        patience: Patience<'_>,
+        make: impl FnOnce(Patience<'_>) -> Result<Connection, Error>,
+    ) -> Result<&Connection, Error> {
+        let connection = self.peek();
+        if connection.is_current() { Ok(connection) } else { self.renew(patience, make) }
+    }
+
+    #[cold]
+    fn renew(
+        &self,
+        patience: Patience<'_>,
+        make: impl FnOnce(Patience<'_>) -> Result<Connection, Error>,
+    ) -> Result<&Connection, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let held = self.held();
+        if held.connection.is_ours() {
+            held.succession.enter(patience, |(), patience| {
+                if std::ptr::eq(self.held(), held) {
+                    held.connection.retire(*patience)?;
+                    failpoint!("reconnect.retired");
+                    let new = make(*patience)?;
+                    failpoint!("reconnect.connected");
+                    self.replace(held, new);
+                }
+                Ok(())
+            })?;
+        } else {
+            failpoint!("fork.inherited");
+            let new = make(patience)?;
+            failpoint!("fork.connected");
+            self.replace(held, new);
+        }
+        let connection = self.peek();
+        // Pairs with the fence in `close`.
+        fence(Ordering::SeqCst);
+        if self.is_closed() {
+            connection.close(patience);
+            return Err(Error::Closed);
+        }
+        Ok(connection)
+    }
+
+    /// Puts a new connection in the place of an old one, unless another thread was faster.
+    fn replace(&self, old: &Held, new: Connection) {
+        let old = std::ptr::from_ref(old).cast_mut();
+        let new = Self::hold(new, old);
+        // Release: what `hold` wrote is seen by whoever loads the pointer; pairs with the Acquire in `held`. Relaxed:
+        // what another thread has put there is loaded anew.
+        if self.held.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
+            #[allow(unsafe_code)]
+            // SAFETY: ours was never shared.
+            unsafe {
+                drop(Box::from_raw(new));
+            }
+        }
+    }
+
+    /// Whether it was closed in this process.
+    pub fn is_closed(&self) -> bool {
+        // Relaxed: guards nothing; see `close` for what is made meanwhile.
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connection for good. In a forked child that has none of its own, that is nothing but the handle.
+    pub fn close(&self, patience: Patience<'_>) {
+        self.closed.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `renew`: either we see the connection that another thread makes meanwhile, or that
+        // thread sees that it is closed, and closes it.
+        fence(Ordering::SeqCst);
+        let connection = self.peek();
+        if connection.is_ours() {
+            connection.close(patience);
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let mut next = *self.held.get_mut();
+        while !next.is_null() {
+            #[allow(unsafe_code)]
+            // SAFETY: nobody else has the cell, so nobody borrows what it holds, and each is freed once. What is a
+            // parent's is left alone, with all before it.
+            let held = unsafe {
+                if !(*next).connection.is_ours() {
+                    return;
+                }
+                Box::from_raw(next)
+            };
+            next = held.previous;
+        }
+    }
+}

@@ -1,0 +1,372 @@
+"""Records what processes do to the same few keys, some of them killed meanwhile, and checks what they were answered.
+
+    python -m proof.histories --histories 1000 --operations 10000
+
+A history has its own keys: some whose values check themselves, and one that counts. A few processes, each connected in
+another way, do random operations on them, and write down calls and answers (`proof.journal`). Some are killed by
+SIGKILL at random instants and replaced. What they have seen is then judged, key by key (`proof.operations`), while the
+next history is recorded. In some histories the table grows meanwhile, in others it evicts; an entry of a cache may
+vanish at any time, so that of these only what remains is checked.
+
+A history that no order explains is written to a file, as lines to read, only the part that shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ringtable import Table
+from ringtable._cli.signals import interrupt_on_termination
+from support import Child, Flag, ServerProcess, state_of
+
+from proof.journal import Journal
+from proof.linearizability import FOREVER, Undecided
+from proof.operations import Operation, Wrong, judge, lines
+from proof.player import CALLS_AT_ONCE_MAX, NUMBER_BITS, Key, Player
+
+TIMEOUT_S = 60.0
+"""A call that takes longer hangs."""
+
+KEYS = 4
+"""The hot keys of a history; the first one counts."""
+
+CHECKS_AT_ONCE = 2
+"""Histories that are checked while the next one is recorded."""
+
+HISTORIES_PER_SERVER = 25
+
+FILLER_KEYS = 20_000
+FILLER_BATCH = 200
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a process is connected."""
+
+    name: str
+    options: dict[str, Any]
+    tcp: bool = False
+
+
+LANE = Way("lane, reads in place", {"transport": "lane"})
+LANE_SERVER = Way("lane, reads ask", {"transport": "lane", "reads": "server"})
+LANE_POSTED = Way("lane, posted writes", {"transport": "lane", "writes": "posted"})
+RINGS = Way("rings, reads in place", {"transport": "rings"})
+RINGS_SERVER = Way("rings, reads ask", {"transport": "rings", "reads": "server"})
+RINGS_POSTED = Way("rings, posted writes", {"transport": "rings", "writes": "posted"})
+SOCKET = Way("socket", {"transport": "socket"})
+TCP = Way("tcp", {"transport": "socket"}, tcp=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server, and who plays there."""
+
+    name: str
+    arguments: tuple[str, ...]
+    ways: tuple[Way, ...]
+    grows: bool = False
+    vanishes: bool = False
+
+
+LANES = (LANE, LANE, LANE_SERVER, LANE_POSTED, SOCKET, TCP)
+CLASSIC = (RINGS, RINGS, RINGS_SERVER, RINGS_POSTED, SOCKET, TCP)
+PLACES = (
+    Place("lanes", ("--topology", "lanes"), LANES),
+    Place("shared rings", ("--topology", "shared"), CLASSIC),
+    Place("sharded rings", ("--topology", "sharded"), CLASSIC),
+    Place("lanes, growing", ("--topology", "lanes", "--buckets", "1"), LANES, grows=True),
+    Place("shared rings, growing", ("--topology", "shared", "--buckets", "1"), CLASSIC, grows=True),
+    Place(
+        "lanes, evicting", ("--cache", "--max-memory", "8MiB"), (LANE, LANE, LANE_SERVER, SOCKET, TCP), vanishes=True
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there was in a history, and what was wrong with it."""
+
+    operations: int
+    unanswered: int
+    reports: list[list[str]]
+
+
+@dataclass
+class Figures:
+    """What was done at one place."""
+
+    histories: int = 0
+    operations: int = 0
+    kills: int = 0
+    unanswered: int = 0
+    wrong: int = 0
+    by_way: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A history that was recorded."""
+
+    place: Place
+    number: int
+    keys: list[Key]
+    ways: list[Way]
+    """Those of the processes, by their numbers; the last ones have read what was left at the end."""
+    kills: int
+    journal: Journal
+
+
+def play(
+    address: str, way: Way, journal: Journal, process: int, keys: Sequence[Key], seed: int, calls: int, go: Flag
+) -> None:
+    """Be one process of a history."""
+    with Table(address, timeout=TIMEOUT_S, **way.options) as table:
+        go.wait()
+        Player(table, journal.part(process), process, keys, seed).play(calls)
+
+
+def fill(seed: int, finish: Flag) -> None:
+    """Write other keys until told otherwise, so that the table grows, or evicts."""
+    generator = random.Random(seed)
+    with Table(timeout=TIMEOUT_S) as table:
+        begin = 0
+        while not finish.is_set():
+            size = generator.choice([10, 100, 1_000, 3_000])
+            table.set_many((b"filler %d" % index, bytes(size)) for index in range(begin, begin + FILLER_BATCH))
+            begin = (begin + FILLER_BATCH) % FILLER_KEYS
+            time.sleep(0.002)
+
+
+def record(place: Place, server: ServerProcess, number: int, seed: int, operations: int, kills: int) -> Recorded:
+    """Have processes play with the keys of one history, and kill so many of them."""
+    generator = random.Random(seed)
+    addresses = [server.ready_line.rpartition(", tcp: ")[2].strip() if way.tcp else "default" for way in place.ways]
+    calls = -(-operations // len(place.ways))
+    keys = [Key(b"history %d key %d" % (number, index), index == 0) for index in range(KEYS)]
+    ways = list(place.ways)
+    journal = Journal(2 * len(ways) + kills, calls + CALLS_AT_ONCE_MAX)
+    killed = 0
+    with ExitStack() as stack:
+        go = stack.enter_context(Flag())
+        finish = stack.enter_context(Flag())
+        if place.grows or place.vanishes:
+            with Table(timeout=TIMEOUT_S) as table:
+                table.clear()
+            filler = stack.enter_context(Child(fill, seed, finish))
+
+        def start(process: int, address: str, calls: int) -> Child:
+            arguments = (address, ways[process], journal, process, keys, seed << NUMBER_BITS | process, calls, go)
+            return stack.enter_context(Child(play, *arguments))
+
+        playing = {process: start(process, address, calls) for process, address in enumerate(addresses)}
+        allotted = dict.fromkeys(playing, calls)
+        go.set()
+        for _ in range(kills):
+            victim = generator.choice(list(playing))
+            await_call(journal, victim, playing[victim].pid, generator.randrange(allotted[victim]))
+            playing.pop(victim).kill()
+            left = allotted[victim] - journal.calls(victim)
+            # It may have been faster: then it was no kill, and has nobody to replace it.
+            if left > 0:
+                killed += 1
+                heir = len(ways)
+                ways.append(ways[victim])
+                allotted[heir] = left
+                playing[heir] = start(heir, addresses[place.ways.index(ways[victim])], left)
+            if not playing:
+                break
+        for child in playing.values():
+            child.result(2 * TIMEOUT_S)
+        finish.set()
+        if place.grows or place.vanishes:
+            filler.result()
+    # What was acknowledged is there, whoever asks.
+    for way, address in zip(place.ways, addresses, strict=True):
+        part = journal.part(len(ways))
+        ways.append(way)
+        with Table(address, timeout=TIMEOUT_S, **way.options) as table:
+            player = Player(table, part, len(ways) - 1, keys, seed)
+            for key in range(KEYS):
+                player.get_versioned(key)
+    return Recorded(place, number, keys, ways, killed, journal)
+
+
+def await_call(journal: Journal, process: int, pid: int, call: int) -> None:
+    """Wait until a process has made its call of that number, or has ended."""
+    while not journal.has(process, call) and state_of(pid) != "Z":
+        time.sleep(0.000_2)
+
+
+def check(recorded: Recorded) -> Found:
+    """Judge a history, key by key."""
+    by_key: list[list[Operation]] = [[] for _ in recorded.keys]
+    count = unanswered = 0
+    for process in range(len(recorded.ways)):
+        for index, operation in recorded.journal.operations(process):
+            by_key[index].append(operation)
+            count += 1
+            unanswered += operation.returned == FOREVER
+    reports: list[list[str]] = []
+    names = [way.name for way in recorded.ways]
+    for key, operations in zip(recorded.keys, by_key, strict=True):
+        title = f"History {recorded.number}, {recorded.place.name}, the key {key.name.decode()!r}"
+        try:
+            wrong: Wrong | None = judge(operations, vanishes=recorded.place.vanishes)
+        except Undecided as reason:
+            reports.append([f"{title}: undecided, {reason}"])
+            continue
+        if wrong is not None:
+            reports.append([title, *lines(wrong, names)])
+    return Found(count, unanswered, reports)
+
+
+class Search:
+    """All histories of one run, and what was found in them."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.random = random.Random(seed)
+        self.folder = folder
+        self.figures: dict[str, Figures] = {}
+        self.checks: deque[tuple[Recorded, Child]] = deque()
+
+    def run(self, places: Sequence[Place], histories: int, operations: int, kills: float, deadline: float) -> None:
+        """Record and check histories, by turns at all places."""
+        first = 0
+        per_server = min(HISTORIES_PER_SERVER, -(-histories // len(places)))
+        try:
+            while first < histories and time.monotonic() < deadline:
+                for place in places:
+                    with server_of(place) as server:
+                        for number in range(first, min(first + per_server, histories)):
+                            if time.monotonic() >= deadline:
+                                break
+                            self.one(place, server, number, operations, kills)
+                    first += per_server
+            while self.checks:
+                self.conclude()
+        finally:
+            for recorded, child in self.checks:
+                child.kill()
+                recorded.journal.close()
+
+    def one(self, place: Place, server: ServerProcess, number: int, operations: int, kills: float) -> None:
+        """Record a history, and begin to check it."""
+        # So many on average, and none in some.
+        count = self.random.randrange(int(2 * kills) + 1) if kills else 0
+        recorded = record(place, server, number, self.random.getrandbits(32), operations, count)
+        figures = self.figures.setdefault(place.name, Figures())
+        figures.histories += 1
+        figures.kills += recorded.kills
+        for process, way in enumerate(recorded.ways):
+            figures.by_way[way.name] += recorded.journal.calls(process)
+        while len(self.checks) >= CHECKS_AT_ONCE:
+            self.conclude()
+        self.checks.append((recorded, Child(check, recorded)))
+
+    def conclude(self) -> None:
+        """Wait for the oldest of the checks."""
+        recorded, child = self.checks[0]
+        found: Found = child.result(600.0)
+        self.checks.popleft()
+        recorded.journal.close()
+        figures = self.figures[recorded.place.name]
+        figures.operations += found.operations
+        figures.unanswered += found.unanswered
+        figures.wrong += len(found.reports)
+        for index, report in enumerate(found.reports):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"history-{recorded.number}-{index}.txt"
+            path.write_text("".join(f"{line}\n" for line in report))
+            print(*report[:2], f"written to {path}", sep="\n  ", flush=True)
+
+
+@contextmanager
+def server_of(place: Place) -> Iterator[ServerProcess]:
+    """A server named "default", with a folder of its own for its socket."""
+    before = os.environ.get("RINGTABLE_DIR")
+    with TemporaryDirectory(prefix="ringtable-") as folder:
+        os.environ["RINGTABLE_DIR"] = folder
+        try:
+            # A machine that is busy must not get anybody expelled.
+            arguments = ("--workers", "2", "--tcp", "localhost:0", "--laggard-timeout", "60", *place.arguments)
+            with ServerProcess(*arguments) as server:
+                yield server
+        finally:
+            if before is None:
+                del os.environ["RINGTABLE_DIR"]
+            else:
+                os.environ["RINGTABLE_DIR"] = before
+
+
+def table_of(figures: dict[str, Figures]) -> Iterator[str]:
+    """The figures as lines."""
+    yield f"{'':26}{'histories':>10}{'operations':>12}{'kills':>8}{'unanswered':>12}{'wrong':>7}"
+    for name, each in figures.items():
+        yield f"{name:26}{each.histories:10,}{each.operations:12,}{each.kills:8,}{each.unanswered:12,}{each.wrong:7,}"
+    total = total_of(figures)
+    yield f"{'all':26}{total.histories:10,}{total.operations:12,}{total.kills:8,}{total.unanswered:12,}{total.wrong:7,}"
+    yield ""
+    for name, count in sorted(total.by_way.items()):
+        yield f"{name:26}{count:22,}"
+
+
+def total_of(figures: dict[str, Figures]) -> Figures:
+    total = Figures()
+    for each in figures.values():
+        total.histories += each.histories
+        total.operations += each.operations
+        total.kills += each.kills
+        total.unanswered += each.unanswered
+        total.wrong += each.wrong
+        total.by_way += each.by_way
+    return total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m proof.histories", description=__doc__.partition("\n")[0])
+    parser.add_argument("--histories", type=int, default=120, help="how many histories (%(default)s)")
+    parser.add_argument("--operations", type=int, default=10_000, help="operations of each, at least (%(default)s)")
+    parser.add_argument("--kills", type=float, default=2.0, help="kills in a history, on average (%(default)s)")
+    parser.add_argument("--seed", type=int, default=None, help="of what is random; printed")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--place", action="append", choices=[place.name for place in PLACES], help="only there")
+    parser.add_argument("--folder", type=Path, default=Path("target/histories"), help="for what is wrong (%(default)s)")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    options = parser.parse_args(arguments)
+    seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    places = [place for place in PLACES if not options.place or place.name in options.place]
+    search = Search(seed, options.folder)
+    begin = time.monotonic()
+    try:
+        search.run(places, options.histories, options.operations, options.kills, begin + options.seconds)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    seconds = time.monotonic() - begin
+    for line in table_of(search.figures):
+        print(line)
+    total = total_of(search.figures)
+    print(f"{total.operations:,} operations in {seconds:.0f} s; {total.wrong} keys that no order explains")
+    if options.json:
+        figures = {name: asdict(each) for name, each in search.figures.items()}
+        options.json.write_text(json.dumps({"seed": seed, "seconds": seconds, **asdict(total), "places": figures}))
+    return 1 if total.wrong else 0
+
+
+if __name__ == "__main__":
+    interrupt_on_termination()
+    sys.exit(main())
