@@ -5,8 +5,8 @@
 #   scripts/failpoints.sh --build          only builds; prints the folder to put on PYTHONPATH
 #   scripts/failpoints.sh -k lane          what follows is pytest's
 #
-# The build has a folder of its own, target-failpoints, and is no part of the package that `make install` builds. It
-# needs the virtual environment that `make install` makes, or one on the PATH. FAILPOINTS_TARGET_DIR names another folder.
+# The build has a folder of its own, target-failpoints (or what FAILPOINTS_TARGET_DIR names), and is no part of the
+# package that `make install` builds. It needs the virtual environment that `make install` makes, or one on the PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +32,7 @@ from failpoints import (
     wait_until_all_is_free,
 )
 from ringtable import Server, Table
+from ringtable._ringtable import socket_path
 from support import Child, Flag, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -172,6 +174,18 @@ def use_what_is_inherited(begin: Begin, inherited: Table) -> None:
     assert inherited.call_many(PAIR) == [b"OK", COUNTED + 1]
 
 
+def lose_the_connection(begin: Begin, _: Table) -> None:
+    with Table(reconnect=True) as table:
+        for descriptor in os.listdir("/proc/self/fd"):
+            with suppress(OSError), socket.socket(fileno=os.dup(int(descriptor))) as end:
+                if end.getpeername() == socket_path("default"):
+                    end.shutdown(socket.SHUT_RDWR)
+        begin()
+        with pytest.raises(ringtable.ServerGone):
+            table.call("PING")
+        assert table.call_many(PAIR) == [b"OK", COUNTED + 1]
+
+
 def compute(begin: Begin, _: Table) -> None:
     with Table() as table:
         begin()
@@ -234,6 +248,8 @@ CLIENT = {
     "pin.cleared": nothing_open(make_views),
     "fork.inherited": Case(use_what_is_inherited, (NOTHING,), BOTH, ("lanes", "shared")),
     "fork.connected": Case(use_what_is_inherited, (NOTHING,), BOTH, ("lanes", "shared")),
+    "reconnect.retired": Case(lose_the_connection, (NOTHING,), BOTH, ("lanes", "shared")),
+    "reconnect.connected": Case(lose_the_connection, (NOTHING,), BOTH, ("lanes", "shared")),
     "lease.got": Case(compute, (NOTHING,), (VALUE, COUNTED), ("lanes", "shared")),
     "lease.returning": Case(compute, ((VALUE, COUNTED),), (VALUE, COUNTED), ("lanes", "shared")),
     "lease.returned": Case(compute, ((VALUE, COUNTED),), (VALUE, COUNTED)),
