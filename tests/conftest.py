@@ -2,6 +2,7 @@
 
     support.py              what the tests share: servers and children as processes, raw connections, deadlines
     load.py                 clients at work, as processes, for tests that kill some
+    failpoints.py           processes that die or stand still at a step of a protocol, and a client that must not notice
 
     The package
     test_package.py         what the package exports, errors as values, the stub against the built module
@@ -22,6 +23,7 @@
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
+    test_failpoints.py      the same at each step of every protocol: `make failpoints`, which makes a build for it
     test_reconnect.py       tables that connect anew when their server has gone
     test_rings.py           clients that share rings: what one of them cannot do to the others
     test_sealing.py         what a client cannot do to the table

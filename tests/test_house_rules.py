@@ -19,7 +19,8 @@ BELOW = {
     "ring": {"shm"},
     "shm": {"sync"},
     "sync": {"limits"},
-    "limits": set[str](),
+    "limits": {"failpoint"},
+    "failpoint": set[str](),
 }
 
 
@@ -69,7 +70,8 @@ BINDING_FILES = [file for file in RUST if BINDING in file.parents]
 def test_smoke() -> None:
     assert ENGINE_FILES
     assert BINDING_FILES
-    assert below("client") == {"command", "table", "ring", "shm", "sync", "limits", "address"}
+    above = {"command", "table", "ring", "shm", "sync", "limits", "address"}
+    assert below("client") == above | {"failpoint"}
     example = "use crate::{limits, table::{reader, writer}};\nlet x = crate::shm::map(); // crate::server\n"
     assert list(uses(example, "crate")) == [(1, "limits"), (1, "table"), (2, "shm")]
 
@@ -139,7 +141,7 @@ def test_the_engine_does_not_know_python() -> None:
 
 def test_the_binding_uses_what_is_on_top() -> None:
     used = {name for file in BINDING_FILES for _, name in uses(file.read_text(), "ringtable")}
-    assert used <= {"client", "server", "command", "table", "limits", "address"}
+    assert used <= {"client", "server", "command", "table", "limits", "address", "failpoint"}
 
 
 def test_what_is_model_checked_takes_its_atomics_from_sync() -> None:

@@ -5,6 +5,8 @@
 
 mod convert;
 mod errors;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod histogram;
 mod profile;
 mod server;
@@ -40,6 +42,8 @@ mod _ringtable {
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;
         module.add("MAX_MEMORY_MIN", limits::MAX_MEMORY_MIN)?;
         module.add("LAYOUT_VERSION", ringtable::table::layout::LAYOUT_VERSION)?;
+        #[cfg(feature = "failpoints")]
+        crate::failpoints::add_to(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

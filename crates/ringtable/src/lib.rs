@@ -8,7 +8,12 @@
 //! - [`client`] and [`server`]: the two ends,
 //! - [`command`]: what can be asked, its codecs, and its execution on a table,
 //! - [`table`] and [`ring`]: the data structures, over slices of atomics,
-//! - [`shm`] and [`sync`]: shared memory, and the atomics themselves.
+//! - [`shm`] and [`sync`]: shared memory, and the atomics themselves,
+//! - [`failpoint`]: the steps of all protocols, by name, for tests that let a process die there.
+
+// First: its macro is for all that follow.
+#[macro_use]
+pub mod failpoint;
 
 #[cfg(not(loom))]
 pub mod command;

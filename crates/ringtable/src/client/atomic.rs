@@ -182,8 +182,12 @@ impl Client {
     pub fn unlease(&self, key: &[u8], token: u64, patience: Patience<'_>) -> Result<bool, Error> {
         check_key(key)?;
         let token = token.to_string();
+        failpoint!("lease.returning");
         match self.request(NUMBERS.unlease, &[key, token.as_bytes()], patience) {
-            Ok(reply) => Ok(integer(reply)? == 1),
+            Ok(reply) => {
+                failpoint!("lease.returned");
+                Ok(integer(reply)? == 1)
+            }
             Err(error) => {
                 // It may not even have been sent: the error of a posted write surfaces before.
                 self.insist(&[key, token.as_bytes()]);
@@ -230,6 +234,7 @@ impl Client {
             // At once; and then not before it is likely that something has changed.
             if !*refused || pause >= limits::LEASE_ASK_MIN {
                 if let Some(token) = self.lease(key, patience)? {
+                    failpoint!("lease.got");
                     return self.look_again(key, token, stale_ms, patience);
                 }
                 *refused = true;

@@ -85,12 +85,18 @@ impl Cell {
             held.succession.enter(patience, |(), patience| {
                 if std::ptr::eq(self.held(), held) {
                     held.connection.retire(*patience)?;
-                    self.replace(held, make(*patience)?);
+                    failpoint!("reconnect.retired");
+                    let new = make(*patience)?;
+                    failpoint!("reconnect.connected");
+                    self.replace(held, new);
                 }
                 Ok(())
             })?;
         } else {
-            self.replace(held, make(patience)?);
+            failpoint!("fork.inherited");
+            let new = make(patience)?;
+            failpoint!("fork.connected");
+            self.replace(held, new);
         }
         let connection = self.peek();
         // Pairs with the fence in `close`.

@@ -121,6 +121,7 @@ impl Connection {
         }
         patience.start();
         let socket = connect(location, &mut patience)?;
+        failpoint!("connect.socket");
         let life = Arc::new(Life::new(&socket)?);
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
@@ -144,7 +145,9 @@ impl Connection {
         };
         let (reader, channel) = match reader_and_channel {
             Some((status, passed)) => {
+                failpoint!("connect.received");
                 let (reader, channel) = join(plain.into_socket(), &status, passed, &sharing)?;
+                failpoint!("connect.joined");
                 (Some(reader), channel)
             }
             None => {
@@ -262,10 +265,12 @@ impl Connection {
         // Not the whole socket: the server may take us for dead when no thread can write to what we share any more, and
         // not before.
         self.life.end_waits();
+        failpoint!("close.begun");
         let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())
         });
+        failpoint!("close.dropped");
         self.sharing.forget_buffer();
         // Views need socket and table for as long as there are any.
         if let Some(keeper) = &self.keeper {

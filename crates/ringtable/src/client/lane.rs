@@ -135,7 +135,9 @@ impl LaneLink {
         if self.wants_room {
             return Ok(false);
         }
+        failpoint!("lane.writing");
         head.write(&mut self.requests, ring);
+        failpoint!("lane.written");
         Ok(true)
     }
 
@@ -169,6 +171,9 @@ impl LaneLink {
             self.unsent = None;
         }
         self.publish();
+        if piece > 0 && !done {
+            failpoint!("lane.piece");
+        }
         Ok(done)
     }
 
@@ -176,8 +181,11 @@ impl LaneLink {
     #[inline]
     pub fn publish(&mut self) {
         let lane = Lane::new(self.mapping.words());
-        if self.requests.publish(lane.requests()) && lane::must_ring(lane.server_waiting()) {
-            self.waiting.ring();
+        if self.requests.publish(lane.requests()) {
+            failpoint!("lane.published");
+            if lane::must_ring(lane.server_waiting()) {
+                self.waiting.ring();
+            }
         }
     }
 
@@ -195,6 +203,7 @@ impl LaneLink {
         let word = self.responses.peek(ring);
         if record::is_ok(word) {
             self.responses.skip(record::HEADER_SIZE);
+            failpoint!("lane.reply");
             self.responses.release(ring);
             return Ok(Some(Reply::Status("OK".into())));
         }
@@ -207,6 +216,7 @@ impl LaneLink {
         }
         self.record.resize(size, 0);
         self.responses.read(ring, as_uninit(&mut self.record));
+        failpoint!("lane.reply");
         self.responses.release(ring);
         record::decode_reply(&self.record).map(Some).map_err(garbled)
     }
@@ -221,6 +231,9 @@ impl LaneLink {
         self.responses.read(ring, as_uninit(&mut incoming.bytes[begin..]));
         self.responses.release(ring);
         if incoming.bytes.len() < incoming.size {
+            if piece > 0 {
+                failpoint!("lane.reply_piece");
+            }
             // A server that sleeps for want of room is woken now, and not when we have waited for the rest in vain.
             if piece > 0 && lane::must_ring(Lane::new(self.mapping.words()).server_waiting()) {
                 self.waiting.ring();

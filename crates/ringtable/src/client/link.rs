@@ -238,6 +238,7 @@ impl Link {
         self.sharing.posted.fetch_add(1, Ordering::Relaxed);
         self.owed.push_back(Owed::Posted(hash));
         self.publish(patience)?;
+        failpoint!("posted.sent");
         match self.channel {
             // Who is owed a reply holds the ring back until it takes it: a posted write is an acknowledged one there.
             Channel::Rings(_) => self.settle(Some(hash), patience),

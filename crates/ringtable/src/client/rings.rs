@@ -165,6 +165,7 @@ impl RingsLink {
         self.send();
         if self.unrung {
             self.unrung = false;
+            failpoint!("rings.published");
             if self.exchange().must_ring() {
                 self.waiting.ring();
             }
@@ -185,10 +186,12 @@ impl RingsLink {
             let rest = &self.outgoing[self.sent..];
             let size = rest.len().min(self.geometry.piece_size());
             let head = RequestHead { size, generation: self.seat.generation, sequence: self.sequence };
+            failpoint!("rings.writing");
             let body = queue.body(&claim);
             // Relaxed: published by the Release in `publish`.
             body[0].store(head.pack(), Ordering::Relaxed);
             copy_in(&rest[..size], &body[1..]);
+            failpoint!("rings.written");
             // Else we have stood still for so long that the others were let by: the piece is sent again.
             if queue.publish(claim) {
                 self.sequence = self.sequence.wrapping_add(1);
@@ -236,7 +239,9 @@ impl RingsLink {
             self.piece.resize(head.size, 0);
             copy_out(&body[1..], as_uninit(&mut self.piece));
         }
+        failpoint!("rings.copied");
         self.receiver.check(ring).map_err(|_| self.lapped())?;
+        failpoint!("rings.checked");
         if ours {
             self.incoming.try_reserve(self.piece.len()).map_err(|_| Error::NoRoom(self.piece.len()))?;
             self.incoming.extend_from_slice(&self.piece);
@@ -275,6 +280,7 @@ impl RingsLink {
         };
         self.owed = self.owed.saturating_sub(1);
         if self.owed == 0 && self.receiver.is_listening() {
+            failpoint!("rings.leaving");
             let exchange = Exchange::new(self.mapping.words(), self.geometry);
             self.receiver.leave(exchange.responses());
         }

@@ -163,6 +163,7 @@ impl SocketLink {
         words.push(name);
         words.extend_from_slice(arguments);
         write_request(&mut self.outgoing, &words);
+        failpoint!("socket.gathered");
         Ok(true)
     }
 
@@ -175,11 +176,13 @@ impl SocketLink {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     self.blocked = true;
+                    failpoint!("socket.full");
                     return Ok(false);
                 }
                 Err(_) => return Err(gone()),
             }
         }
+        failpoint!("socket.sent");
         self.outgoing.clear();
         self.sent = 0;
         self.blocked = false;

@@ -192,6 +192,7 @@ impl Drop for View {
             && keeper.generation == fork::generation()
         {
             reclaim::unpin(&Lane::new(keeper.lane.words()).pins()[*pin]);
+            failpoint!("pin.cleared");
             keeper.give(*pin);
         }
     }
@@ -259,6 +260,7 @@ fn register(connection: &Connection, keeper: &Keeper, patience: Patience<'_>) ->
         Reply::Status(_) => {}
         other => return Err(unexpected(other)),
     }
+    failpoint!("pin.asked");
     // From here on a child may inherit something that is worth reading.
     super::connection::system("sharing the table with forked children", keeper.table.inherit())?;
     // Release: pairs with the Acquire in `is_registered`.

@@ -177,6 +177,7 @@ impl Waiting {
         patience.start();
         let slice = patience.slice()?.min(limit.unwrap_or(Duration::MAX));
         lane::announce_sleep(awaited.client_state(), self.published);
+        failpoint!("wait.announced");
         let outcome = if awaited.has_news() {
             Ok(())
         } else {
@@ -192,6 +193,7 @@ impl Waiting {
                 Err(error) => Err(Error::System { doing: "waiting for the server", error }),
             }
         };
+        failpoint!("wait.woken");
         lane::announce_awake(awaited.client_state(), self.published);
         outcome?;
         if awaited.has_news() { Ok(()) } else { patience.check_interrupted() }

@@ -80,6 +80,7 @@ impl Watch {
         let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
         let mut plain = SocketLink::new(socket);
         let (status, passed) = upgrade(&mut plain, &watch_request(), &mut patience)?;
+        failpoint!("watch.joined");
         let start = begin(&status).ok_or_else(|| unexpected(Reply::Status(status.into())))?;
         let ears = Ears::join(plain.into_socket(), passed, start, prefix)?;
         let listener = ears.listener.as_fd().as_raw_fd();
@@ -272,6 +273,7 @@ impl Ears {
     fn sleep(&self, patience: &mut Patience<'_>) -> Result<(), Error> {
         let slice = patience.slice()?;
         lane::announce_sleep(self.state(), 0);
+        failpoint!("watch.announced");
         let outcome = if self.has_news() { Ok(()) } else { self.listen(slice) };
         lane::announce_awake(self.state(), 0);
         outcome?;

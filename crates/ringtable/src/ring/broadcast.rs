@@ -178,6 +178,7 @@ impl Sender {
             if self.tail.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 // Relaxed: readers that begin at an older position have more to skip, and nothing else.
                 ring.tail.fetch_max(position + 1, Ordering::Relaxed);
+                failpoint!("cast.claimed");
                 return Some(Place { position });
             }
         }
@@ -225,8 +226,10 @@ impl Sender {
         slot[0].store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         write(&slot[SEQUENCE_WORDS..]);
+        failpoint!("cast.written");
         // Release: pairs with the Acquire in `Receiver::next`.
         slot[0].store(place.position + 1, Ordering::Release);
+        failpoint!("cast.published");
         // Release: pairs with the Acquire in `try_claim`.
         self.published(ring, place.position).store(place.position + 1, Ordering::Release);
     }
@@ -261,6 +264,7 @@ impl Receiver {
         let cursor = ring.cursor(self.reader);
         // Relaxed: ordered by the fence, [A] of the module header.
         cursor.store(ring.tail.load(Ordering::Relaxed), Ordering::Relaxed);
+        failpoint!("rings.listening");
         fence(Ordering::SeqCst);
         self.position = ring.tail.load(Ordering::Relaxed);
         self.announced = self.position;

@@ -191,6 +191,7 @@ impl<'a> Queue<'a> {
                 // wrote to the body happens before our writes. (The model can show neither: loom has no load that sees
                 // a later store, and orders the stores to a word as they were run.)
                 if stamp.compare_exchange(found.0, claimed.0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    failpoint!("rings.claimed");
                     self.move_tail(position);
                     return Some(Claim { position, owner });
                 }
@@ -238,6 +239,7 @@ impl<'a> Queue<'a> {
         match stamp.compare_exchange(claimed.0, published.0, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => true,
             Err(_) => {
+                failpoint!("rings.giving_back");
                 self.give_back(claim.position, claim.owner);
                 false
             }
@@ -365,6 +367,7 @@ impl Consumer {
             let moved =
                 self.head.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
             if moved && published {
+                failpoint!("queue.taken");
                 return Next::Taken(Taken { position, owner: found.owner() });
             }
             // While the head was here, the slot was passed and given back at most, and claimed two laps on: it does not

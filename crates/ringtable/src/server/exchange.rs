@@ -178,13 +178,16 @@ impl Exchange {
                 seat.member = Some(Member::new(number, generation, connection, Arc::clone(socket), bell));
                 generation
             };
+            failpoint!("join.seated");
             self.sender.admit(self.view().responses(), number);
             // Relaxed: it does not run yet.
             self.view().client_state(number).store(0, Ordering::Relaxed);
             let segment = self.segment.descriptor();
             let passed = [shared.table_read_only.as_fd(), segment.as_fd(), self.bell.as_fd(), listener.as_fd()];
             let message = format!("+RINGS {number} {generation}\r\n");
-            descriptors::send_all(&**socket, message.as_bytes(), &passed)
+            descriptors::send_all(&**socket, message.as_bytes(), &passed)?;
+            failpoint!("join.told");
+            Ok(())
         })();
         if let Err(error) = joined {
             // It was never told its number: nothing of it can be in the rings.
@@ -204,6 +207,7 @@ impl Exchange {
     /// Ends a member's connection; see [`Member::retire`].
     fn retire(&self, member: &mut Member, end: End, shared: &Shared) {
         self.sender.dismiss(member.number);
+        failpoint!("expel.dismissed");
         member.retire(end, shared);
     }
 
@@ -390,6 +394,7 @@ impl Station {
         }
         let number = taken.owner;
         exchange.consumer.release(queue, taken);
+        failpoint!("queue.released");
         let mut seat = exchange.seats.get(usize::from(number)).map(lock);
         let member = seat.as_mut().and_then(|seat| seat.member.as_mut());
         // A head that is nonsense may well name another generation.
@@ -423,6 +428,7 @@ impl Station {
                     self.claimed = None;
                     let exchange = &self.exchange;
                     if exchange.consumer.quarantine(exchange.view().queue(), position) {
+                        failpoint!("queue.quarantined");
                         exchange.quarantined.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -465,8 +471,10 @@ impl Station {
         if let Some(member) = &mut lock(&exchange.seats[usize::from(number)]).member {
             member.depart(shared);
         }
+        failpoint!("end.departed");
         let queue = exchange.view().queue();
         exchange.recovered.fetch_add(queue.recover(number) as u64, Ordering::Relaxed);
+        failpoint!("end.recovered");
         self.departed.push(Departed { number, tail: queue.tail(), rounds: None });
     }
 
@@ -493,6 +501,7 @@ impl Station {
                     member.forget(&bench.shared);
                 }
             }
+            failpoint!("end.forgotten");
             exchange.vacate(departed.number);
             false
         });

@@ -151,7 +151,9 @@ impl Shared {
         while all < pages
             && let Some((first, count)) = self.table.heap().take_dirty(pages - all)
         {
+            failpoint!("pages.taken");
             let given = self.punch(first, count);
+            failpoint!("pages.given");
             self.table.heap().return_clean(first, count, !given);
             if !given {
                 break;

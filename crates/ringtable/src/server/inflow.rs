@@ -28,7 +28,10 @@ impl Inflow {
     /// Makes room for a value of `size` bytes. `None` if its request should be gathered instead.
     pub fn begin(bench: &mut Bench, key_size: usize, size: usize) -> Option<Self> {
         match bench.writer.draft(key_size, size) {
-            Ok(draft) => Some(Self::Entry(draft)),
+            Ok(draft) => {
+                failpoint!("inflow.begun");
+                Some(Self::Entry(draft))
+            }
             Err(WriteError::OutOfMemory(needed)) if bench.shared.may_gather(needed) => None,
             Err(reason) => Some(Self::Nowhere { reason, missing: size }),
         }
@@ -46,7 +49,10 @@ impl Inflow {
     /// Takes bytes that have come, which are at most those that are missing.
     pub fn take(&mut self, bytes: &[u8]) {
         match self {
-            Self::Entry(draft) => draft.fill(bytes),
+            Self::Entry(draft) => {
+                draft.fill(bytes);
+                failpoint!("inflow.piece");
+            }
             Self::Nowhere { missing, .. } => *missing -= bytes.len(),
         }
     }
@@ -54,7 +60,10 @@ impl Inflow {
     /// Takes `size` bytes (whole words, those that fill up the last one included) out of a ring that has them.
     pub fn take_words(&mut self, consumer: &mut Consumer, ring: Ring<'_>, size: usize) {
         match self {
-            Self::Entry(draft) => draft.fill_words(size, |words| consumer.read_words(ring, words)),
+            Self::Entry(draft) => {
+                draft.fill_words(size, |words| consumer.read_words(ring, words));
+                failpoint!("inflow.piece");
+            }
             Self::Nowhere { missing, .. } => {
                 consumer.skip(size);
                 *missing = missing.saturating_sub(size);

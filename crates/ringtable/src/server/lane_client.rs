@@ -133,6 +133,7 @@ impl LaneClient {
             let listener = Listener::new(&response_bell)?;
             let lane = segment.descriptor();
             let passed = [shared.table_read_only.as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
+            failpoint!("join.made");
             descriptors::send_all(&socket, b"+LANE\r\n", &passed)?;
             Ok((mapping, request_bell, response_bell))
         })();
@@ -225,7 +226,9 @@ impl LaneClient {
                 bench.writer.rescan();
             }
             let lane = Lane::new(self.mapping.words());
+            failpoint!("reply.written");
             self.responses.publish(lane.responses());
+            failpoint!("reply.published");
             self.requests.release(lane.requests());
         }
         if self.closing && self.outgoing.is_empty() {
@@ -290,7 +293,9 @@ impl LaneClient {
     /// Executes the request in `bench.record`, or goes on with it.
     fn execute(&mut self, bench: &mut Bench, progress: u64) -> Result<(), End> {
         let record = std::mem::take(&mut bench.record);
+        failpoint!("request.copied");
         let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
+        failpoint!("request.executed");
         self.closing |= executed.effect == Effect::Close;
         if executed.effect == Effect::Pins && self.board.is_none() {
             // The reply is published after this.
@@ -320,6 +325,9 @@ impl LaneClient {
             self.responses.write(ring, &next[..piece]);
             self.outgoing.advance(piece);
             *share -= piece;
+        }
+        if *share == 0 && !self.outgoing.is_empty() {
+            failpoint!("reply.piece");
         }
         Ok(*share < before)
     }

@@ -98,6 +98,7 @@ impl Leases {
         held.keys_size = size;
         held.by_connection.insert((connection, token), Arc::clone(&key));
         held.by_key.insert(key, Lease { connection, token, ticket });
+        failpoint!("lease.granted");
         Ok(Some(token))
     }
 

@@ -45,7 +45,9 @@ impl Listener {
         let Some(lock) = doing(format!("locking {}", lock_path.display()), take_lock(&lock_path))? else {
             return Err(Error::Exists(path));
         };
+        failpoint!("start.locked");
         let socket = doing(format!("listening at {}", path.display()), bind(&path))?;
+        failpoint!("start.bound");
         let mut listener = Self { socket, tcp: None, tcp_address: None, _lock: lock, path, lock_path };
         if let Some(address) = tcp {
             // From here on the listener removes its files, should the port be somebody else's.
@@ -191,6 +193,7 @@ fn accept_one(door: &Door, shared: &Shared) {
                 // Replies are sent when they are whole: none should wait for more to come.
                 let _ = sockopt::set_tcp_nodelay(&connection, true);
             }
+            failpoint!("accept.accepted");
             admit(Arrival { socket: connection.into(), is_local: door.is_local }, shared);
         }
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}

@@ -245,6 +245,7 @@ impl Member {
         self.forget(shared);
         shared.statistics.count_end(end);
         end.say_goodbye(&self.socket);
+        failpoint!("expel.told");
         // Its reading side only: that its end is closed too, we have to see to believe.
         let _ = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Write);
     }

@@ -413,7 +413,9 @@ impl Running {
     fn stop(self) {
         // New clients must not find the door, before those inside are told.
         self.listener.remove();
+        failpoint!("stop.hidden");
         self.shared.stop();
+        failpoint!("stop.said");
         for thread in self.threads {
             // A thread that panicked has said so on standard error; the others are stopped all the same.
             let _ = thread.join();

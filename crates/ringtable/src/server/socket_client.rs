@@ -198,6 +198,7 @@ impl SocketClient {
                 let command =
                     Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
                 let executed = bench.execute(command, &mut writer, self.protocol, progress);
+                failpoint!("socket.executed");
                 self.progress = (executed.effect == Effect::Again).then_some(executed.progress);
                 executed.effect
             }

@@ -78,6 +78,7 @@ impl WatchClient {
         // From here on its drop undoes what was done.
         let client = Self { socket, shared: Arc::clone(shared), sleeper };
         lock(&shared.watchers.0).push(Arc::clone(&client.sleeper));
+        failpoint!("join.watching");
         let message = format!("+WATCH {} {}\r\n", start.position, start.sequence);
         let segment = segment.descriptor();
         let passed = [shared.table_read_only.as_fd(), segment.as_fd(), listener.as_fd()];

@@ -103,6 +103,7 @@ impl Mailbox {
     pub fn deliver(&self, arrival: Arrival) {
         self.clients.fetch_add(1, Ordering::Relaxed);
         lock(&self.arrivals).push(arrival);
+        failpoint!("accept.delivered");
         self.bell.ring();
     }
 
@@ -489,6 +490,9 @@ impl Worker {
 
     /// Wakes the clients that were served and sleep.
     fn ring_served(&mut self) {
+        if !self.served.is_empty() {
+            failpoint!("reply.released");
+        }
         for place in self.served.drain(..) {
             if let Some(Client { connection: Connection::Lane(lane), .. }) = &self.places[place].client
                 && lane.ring_if_asleep()
@@ -686,6 +690,7 @@ impl Worker {
                 self.places.push(Place::default());
                 self.places.len() - 1
             });
+            failpoint!("accept.taken");
             let serial = self.places[place].serial;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
@@ -716,6 +721,7 @@ impl Worker {
             }
             _ => LaneClient::create(descriptor, index, &self.bench.shared).and_then(|lane| {
                 self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
+                failpoint!("join.passed");
                 let source = Source::Bell { place, serial }.pack();
                 let watched = epoll::add(&self.epoll, lane.request_bell(), source, EventFlags::IN | EventFlags::ET);
                 client.connection = Connection::Lane(Box::new(lane));
@@ -742,15 +748,18 @@ impl Worker {
             // The client holds a copy of the doorbell, so closing ours would not end our watching it.
             let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
             if end == End::Gone {
+                failpoint!("end.noticed");
                 self.bench.connection = number;
                 lane.execute_rest(&mut self.bench);
                 self.bench.end_turn();
+                failpoint!("end.executed");
             }
             lane.drop_unfinished(&shared);
             shared.leases.end(number);
             shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
             // Counted before it is told: who has heard of its end finds it in the figures.
             shared.statistics.count_end(end);
+            failpoint!("end.counted");
             lane.say_goodbye(end);
             match (end, lane.board) {
                 (End::Gone | End::Stopped, Some(board)) => self.drop_pins(board),

@@ -197,6 +197,7 @@ impl Producer {
         ring.intent.store(end, Ordering::Relaxed);
         // Release: [2], pairs with the fence(Acquire) in `copy`: who sees any of the words below sees the intent, too.
         fence(Ordering::Release);
+        failpoint!("event.begun");
         if padding > 0 {
             // Relaxed, as all words of records: published with the tail.
             let head = Head { kind: PADDING, key_size: 0, words: padding };
@@ -208,10 +209,12 @@ impl Producer {
             word.store(value, Ordering::Relaxed);
         }
         copy_in(key, &record[RECORD_HEADER_WORDS..]);
+        failpoint!("event.written");
         // Release: [3], pairs with the fence in `Consumer::catch_up`: the record that it names is there.
         ring.latest.store(begin, Ordering::Release);
         // Release: [1], pairs with the fence in `Consumer::next`: the records below it are there.
         ring.tail.store(end, Ordering::Release);
+        failpoint!("event.published");
         self.next = Start { position: end, sequence: self.next.sequence + 1 };
     }
 }
@@ -331,6 +334,7 @@ fn copy(ring: Ring<'_>, position: u64, key: &mut Vec<u8>) -> Result<Option<Copie
             Copied::Record { event: Event { kind, version, size }, sequence, words: head.words as u64 }
         }
     });
+    failpoint!("watch.copied");
     // Acquire: [2], pairs with the fence(Release) in `Producer::publish`.
     fence(Ordering::Acquire);
     // Relaxed: ordered by the fence.

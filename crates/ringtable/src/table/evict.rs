@@ -222,6 +222,7 @@ impl<M: Memory> Writer<M> {
 
     /// Moves what lives in a clearing, evicts what finds no other place (if it may), and ends the clearing.
     pub(super) fn clear(&mut self, clearing: &Clearing, may_evict: bool) {
+        failpoint!("move.closed");
         for &start in &clearing.starts {
             self.relocate(start, may_evict);
         }
@@ -245,6 +246,7 @@ impl<M: Memory> Writer<M> {
             if let Some(copy) = copy {
                 // Published with the slot. If the original changes under us, it is not pointed at any more.
                 copy_words(&words[start as usize..][..size], &words[copy as usize..][..size]);
+                failpoint!("move.copied");
             }
             let guard = table.lock(hash);
             // The same entry as before we copied it: whatever it was that we first saw there.
@@ -262,7 +264,9 @@ impl<M: Memory> Writer<M> {
             };
             if let Some(copy) = copy {
                 bucket.set_slot(index, slot.moved_to(copy));
+                failpoint!("move.linked");
                 guard.unlock();
+                failpoint!("move.unlocked");
                 table.tally.moved.fetch_add(1, Ordering::Relaxed);
                 table.retire_moved(start);
             } else if may_evict {
@@ -355,6 +359,7 @@ impl<M: Memory> Writer<M> {
         let goes = evict.is_some_and(|even_if_used| even_if_used || !slot.is_visited());
         if goes {
             let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
+            failpoint!("evict.unlinked");
             guard.unlock();
             self.free(left);
         } else {

@@ -52,6 +52,7 @@ impl<M: Memory> Table<M> {
             source.version = source.version.max(last.version);
             // Release: as in `split_one`.
             self.words()[H_BUCKETS].store(count - 1, Ordering::Release);
+            failpoint!("shrink.counted");
             last.unlock();
             source.unlock();
         } else {
@@ -115,6 +116,7 @@ impl<M: Memory> Writer<M> {
             if !self.take_bucket_page(page) {
                 return false;
             }
+            failpoint!("split.page");
             // The memory may have been a slab's: no bucket of the page is locked, whatever it held.
             for bucket in count..count + PAGE_BUCKETS as u64 {
                 table.bucket(bucket).unlock_fresh();
@@ -124,6 +126,7 @@ impl<M: Memory> Writer<M> {
         table.bucket_pages_dirty.fetch_max(page as u64 + 1, Ordering::Relaxed);
         let source = table.bucket(split_source(count)).lock();
         let target = table.bucket(count).new_locked(source.version);
+        failpoint!("split.locked");
 
         let chain: Vec<BucketRef<'_>> = table.chain(&source).collect();
         let mut overflow: Vec<u64> = Vec::new();
@@ -146,12 +149,15 @@ impl<M: Memory> Writer<M> {
         // Both chains together need no more overflow buckets than the one had: n entries need (n - 7) / 6 of them,
         // rounded up, and that of a sum is at least the sum of those.
         self.rebuild(source.bucket, &stay, &mut overflow);
+        failpoint!("split.halved");
         self.rebuild(target.bucket, &go, &mut overflow);
         // Release: pairs with the Acquire in `layout::load_buckets`. Before unlocking: who finds the source unlocked
         // and a key gone finds the new count too.
         table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
+        failpoint!("split.counted");
         target.unlock();
         source.unlock();
+        failpoint!("split.unlocked");
         for start in overflow {
             table.heap.free(table.words(), &mut self.cache, start, BUCKET_WORDS);
         }

@@ -273,7 +273,9 @@ pub(super) fn lookup(
             spin_loop();
             continue;
         };
+        failpoint!("read.begun");
         let Some(answer) = attempt(words, home, version, hash, key, &now_ms, sink) else { continue };
+        failpoint!("read.copied");
         // `end_read` first: its fence also orders the look at the bucket count behind all that was read.
         // Relaxed: if the split that moved our key was over when we began, `begin_read` has made its count visible.
         if home.end_read(version) {

@@ -77,7 +77,10 @@ pub enum Pinned {
 pub fn pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: impl Fn() -> u64) -> Pinned {
     for _ in 0..limits::READ_RETRIES_MAX {
         match try_pin(words, pin, hash, key, &now_ms) {
-            Some(hit @ Pinned::Hit(..)) => return hit,
+            Some(hit @ Pinned::Hit(..)) => {
+                failpoint!("pin.checked");
+                return hit;
+            }
             Some(other) => {
                 unpin(pin);
                 return other;
@@ -104,6 +107,7 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
         let found = Found { version: entry.version(), expiry: entry.expiry(), size, visited: slot.is_visited() };
         Pinned::Hit(found, value..value + size.div_ceil(8))
     });
+    failpoint!("pin.stored");
     // SeqCst: [C] of the module header, pairs with [S] in `Reclaimer::is_nobody_there`.
     fence(Ordering::SeqCst);
     // As for a reader that copies: the entry was the key's, and its sizes real, if the version holds; and if the bucket
@@ -238,6 +242,7 @@ impl Reclaimer {
             return free(entry.start, entry.words);
         }
         state.limbo.push(entry);
+        failpoint!("retire.limbo");
         state.words += entry.words;
         state.gathered += 1;
         state.gathered_words += entry.words;
@@ -316,6 +321,7 @@ impl State {
         pinned.clear();
         pinned.extend(self.pinned_words());
         pinned.sort_unstable();
+        failpoint!("retire.looked");
         let before = self.words;
         self.limbo.retain(|entry| {
             let kept = self.holds.contains_key(&entry.start) || pinned.binary_search(&entry.start).is_ok();

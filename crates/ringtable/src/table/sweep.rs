@@ -86,6 +86,7 @@ impl<M: Memory> Writer<M> {
             if left.is_empty() {
                 guard.unlock_unchanged();
             } else {
+                failpoint!("sweep.unlinked");
                 guard.unlock();
             }
             left.into_iter().for_each(|left| self.free(left));

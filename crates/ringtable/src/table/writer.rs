@@ -360,6 +360,7 @@ impl<M: Memory> Table<M> {
         overflow.set_slot(0, last.slot(SLOTS - 1));
         overflow.set_slot(1, slot);
         last.set_slot(SLOTS - 1, link);
+        failpoint!("put.chained");
         true
     }
 
@@ -498,7 +499,9 @@ impl<M: Memory> Writer<M> {
     ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
         let Self { table, cache, published, arrivals } = self;
+        failpoint!("put.prepared");
         let bucket = table.lock(hash);
+        failpoint!("put.locked");
         let place = table.find(&bucket, hash, key);
         let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
         let allowed = match guard {
@@ -544,9 +547,11 @@ impl<M: Memory> Writer<M> {
                 None
             }
         };
+        failpoint!("put.linked");
         let inserted = live.is_none();
         *published |= table.publish(Kind::Set, key, version, shape.value_size);
         bucket.unlock();
+        failpoint!("put.unlocked");
         table.count_expiring(old.map_or(0, |(old, _)| old.expiry_code()), code);
         if let Some((old, words)) = old {
             table.retire(cache, old.at(), words);
@@ -591,7 +596,9 @@ impl<M: Memory> Writer<M> {
         let live = !entry.has_expired(&now_ms);
         let kind = if live { Kind::Delete } else { Kind::Expire };
         let left = table.take_out(&guard, (bucket, index), kind, published);
+        failpoint!("delete.unlinked");
         guard.unlock();
+        failpoint!("delete.unlocked");
         self.free(left);
         live
     }
@@ -636,7 +643,11 @@ impl<M: Memory> Writer<M> {
                 continue;
             }
             guard.bucket.clear_slots();
+            failpoint!("flush.emptied");
             guard.unlock();
+        }
+        if !left.is_empty() {
+            failpoint!("flush.unlinked");
         }
         table.retire_all(left);
         table.tally.expiring.fetch_sub(expiring, Ordering::Relaxed);

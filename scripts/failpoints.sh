@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds the package with failpoints, and runs the tests that kill and stop processes at each of them.
+#
+#   scripts/failpoints.sh                  all of them
+#   scripts/failpoints.sh --build          only builds; prints the folder to put on PYTHONPATH
+#   scripts/failpoints.sh -k lane          what follows is pytest's
+#
+# The build has a folder of its own, target-failpoints (or what FAILPOINTS_TARGET_DIR names), and is no part of the
+# package that `make install` builds. It needs the virtual environment that `make install` makes, or one on the PATH.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${FAILPOINTS_TARGET_DIR:-$PWD/target-failpoints}
+python=$PWD/.venv/bin/python
+[ -x "$python" ] || python=$(command -v python)
+package=$target/python/ringtable
+mkdir -p "$package"
+
+# As maturin does it: the module finds Python's symbols in the program that loads it.
+PYO3_PYTHON=$python PYO3_BUILD_EXTENSION_MODULE=1 cargo build --quiet --package ringtable-python --profile failpoints \
+    --features failpoints --target-dir "$target"
+suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+# The package as it lies there, with another module.
+cp -R python/ringtable/. "$package"
+rm -f "$package"/_ringtable.*.so
+cp "$target/failpoints/lib_ringtable.so" "$package/_ringtable$suffix"
+
+if [ "${1-}" = --build ]; then
+    echo "$target/python"
+    exit
+fi
+PYTHONPATH=$target/python exec "$python" -m pytest tests/test_failpoints.py "$@"
