@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom loom-weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload lock clean
+.PHONY: help install demo test test-all loom loom-weakened fuzz lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,8 +41,12 @@ loom: .cargo-found ## Check the models of rings, doorbell and table (part of tes
 loom-weakened: .cargo-found ## Show that the models notice each ordering or check that is taken away.
 	scripts/weakened.sh
 
+fuzz: .cargo-found ## Search for inputs that the engine does not survive: 20 seconds a target.
+	scripts/fuzz.sh
+
 lint: .venv/installed .cargo-found ## Check formatting, lints and types; change nothing.
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -25,6 +25,8 @@
 pub mod atomic;
 pub mod classic;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 mod lane;
 mod link;
