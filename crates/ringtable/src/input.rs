@@ -1,9 +1,9 @@
 //! A fuzzer's input, taken apart from its begin. When it is used up it goes on as zeroes, so that every input will do.
 
 /// What is left of an input.
-pub struct Bytes<'a>(&'a [u8]);
+pub struct Input<'a>(&'a [u8]);
 
-impl<'a> Bytes<'a> {
+impl<'a> Input<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

@@ -10,7 +10,7 @@ use crate::command::record::{RecordWriter, decode_reply};
 use crate::command::reply::{Reply, ReplyWriter};
 use crate::command::resp::Protocol;
 use crate::command::{self, COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal};
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::Arc;
@@ -150,7 +150,7 @@ fn key(number: u8) -> Vec<u8> {
     }
 }
 
-fn value(input: &mut Bytes<'_>) -> Vec<u8> {
+fn value(input: &mut Input<'_>) -> Vec<u8> {
     let (fill, kind) = (input.byte(), input.byte());
     match kind % 6 {
         0 => Vec::new(),
@@ -171,7 +171,7 @@ fn is_error(reply: &Reply) -> bool {
 }
 
 pub fn run(input: &[u8]) {
-    let mut input = Bytes::new(input);
+    let mut input = Input::new(input);
     let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
     let (mut subject, mut model) = (Subject::new(eviction), Model::new());
     for _ in 0..STEPS_MAX {
@@ -200,7 +200,7 @@ fn integer(value: i64) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-fn step(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>) {
+fn step(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
     let (kind, key) = (input.byte(), key(input.byte()));
     if subject.eviction == Eviction::AllkeysSieve {
         // What was there a moment ago may have gone to make room.
@@ -266,7 +266,7 @@ fn step(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>) {
     }
 }
 
-fn set(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: &[u8], found: Option<Entry>) {
+fn set(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
     let (value, options) = (value(input), input.byte());
     let mut arguments = vec![key, &value];
     let (allowed, expires) = (
@@ -303,7 +303,7 @@ fn set(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: &[u
     }
 }
 
-fn add(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: &[u8], found: Option<Entry>) {
+fn add(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
     let (kind, by, bound) = (input.byte(), input.nasty(0).cast_signed(), input.nasty(0).cast_signed());
     let old = found.as_ref().map_or(Some(0), |entry| parse_integer(&entry.value));
     let (reply, sum, bounded) = match kind % 6 {
@@ -336,7 +336,7 @@ fn add(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: &[u
     }
 }
 
-fn expire(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: &[u8], found: Option<Entry>) {
+fn expire(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
     let kind = input.byte();
     let reply = match kind % 4 {
         0 => subject.call("EXPIRE", &[key, b"0"]),
@@ -356,7 +356,7 @@ fn expire(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: 
     }
 }
 
-fn version(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key: &[u8], found: Option<Entry>) {
+fn version(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
     let reply = subject.call("RING.GETV", &[key]);
     let current = match (&reply, &found) {
         (Reply::Nil, None) => 0,
@@ -395,7 +395,7 @@ fn version(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>, key:
 }
 
 /// Any command with any arguments: it answers, and what it has made of the table is a table.
-fn anything(subject: &mut Subject, model: &mut Model, input: &mut Bytes<'_>) {
+fn anything(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
     let number = input.below(COMMANDS.len()) as u16;
     let count = input.below(6);
     let arguments: Vec<&[u8]> = (0..count)

@@ -2,7 +2,7 @@
 //! it says that it is damaged.
 
 use super::guarded::Guarded;
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::sync::{Memory, Ordering};
 use crate::table::events::{Consumer, Damaged, Event, Kind, Next, Place, Producer, Ring, Start};
 use crate::table::layout::{H_EVENTS, PAGE_WORDS};
@@ -12,7 +12,7 @@ const CAPACITY: usize = 64;
 const KEY_SIZE_MAX: usize = 100;
 
 pub fn run(input: &[u8]) {
-    let mut input = Bytes::new(input);
+    let mut input = Input::new(input);
     match input.byte() % 3 {
         0 => honest(&mut input),
         1 => damaged(&mut input),
@@ -26,7 +26,7 @@ fn ring(memory: &Guarded) -> Ring<'_> {
     Ring::new(&words[words.len() - Ring::words(CAPACITY)..])
 }
 
-fn publish(producer: &mut Producer, ring: Ring<'_>, input: &mut Bytes<'_>) -> (Event, Vec<u8>) {
+fn publish(producer: &mut Producer, ring: Ring<'_>, input: &mut Input<'_>) -> (Event, Vec<u8>) {
     let kinds = [Kind::Set, Kind::Delete, Kind::Expire, Kind::Evict, Kind::Flush];
     let size = input.below(KEY_SIZE_MAX + 1);
     let event = Event { kind: kinds[input.below(5)], version: input.word(), size: size as u64 };
@@ -35,7 +35,7 @@ fn publish(producer: &mut Producer, ring: Ring<'_>, input: &mut Bytes<'_>) -> (E
     (event, key)
 }
 
-fn honest(input: &mut Bytes<'_>) {
+fn honest(input: &mut Input<'_>) {
     let memory = Guarded::new(512);
     let ring = ring(&memory);
     let (mut producer, mut consumer) = (Producer::create(ring), Consumer::new(Start::default()));
@@ -61,7 +61,7 @@ fn honest(input: &mut Bytes<'_>) {
     }
 }
 
-fn damaged(input: &mut Bytes<'_>) {
+fn damaged(input: &mut Input<'_>) {
     let memory = Guarded::new(512);
     let (words, ring) = (memory.words(), ring(&memory));
     let first = words.len() - Ring::words(CAPACITY);
@@ -91,7 +91,7 @@ fn look(consumer: &mut Consumer, ring: Ring<'_>, key: &mut Vec<u8>) {
 }
 
 /// A header that says that the ring is anywhere.
-fn anywhere(input: &mut Bytes<'_>) {
+fn anywhere(input: &mut Input<'_>) {
     let memory = Guarded::new(PAGE_WORDS + 512);
     let words = memory.words();
     let honest = ((PAGE_WORDS + 100) as u64) << 8 | 6;

@@ -30,6 +30,7 @@ pub struct Target {
 /// All targets.
 pub static TARGETS: &[Target] = &[
     Target { name: "addresses", run: addresses::run },
+    Target { name: "client", run: crate::client::fuzzing::run },
     Target { name: "commands", run: commands::run },
     Target { name: "events", run: events::run },
     Target { name: "exchange", run: server::exchange::run },
@@ -88,5 +89,5 @@ mod tests {
         };
     }
 
-    replays!(addresses, commands, events, exchange, lane, reader, records, replies, requests, socket);
+    replays!(addresses, client, commands, events, exchange, lane, reader, records, replies, requests, socket);
 }

@@ -1,10 +1,10 @@
-//! Bytes that come in pieces of any size.
+//! Input that come in pieces of any size.
 
-use crate::input::Bytes;
+use crate::input::Input;
 
 /// Cuts `stream` as `sizes` says, and calls `feed` with all that has come after each piece, from where it has got to:
 /// it returns how many bytes it has done with, or `None` to end this. Once `sizes` is used up, the rest comes at once.
-pub fn feed(stream: &[u8], sizes: &mut Bytes<'_>, mut feed: impl FnMut(&[u8]) -> Option<usize>) {
+pub fn feed(stream: &[u8], sizes: &mut Input<'_>, mut feed: impl FnMut(&[u8]) -> Option<usize>) {
     let (mut start, mut end) = (0, 0);
     loop {
         let Some(done) = feed(&stream[start..end]) else { return };

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 use super::guarded::Guarded;
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, heap_words};
 use crate::table::bucket::{SLOTS, Slot};
@@ -53,7 +53,7 @@ fn honest() -> &'static [u64] {
 /// Something that writes to the table, now and whenever a reader looks away.
 struct Vandal<'a> {
     words: &'a [AtomicU64],
-    input: RefCell<Bytes<'a>>,
+    input: RefCell<Input<'a>>,
     hash: &'a dyn Fn(&[u8]) -> u64,
 }
 
@@ -63,8 +63,8 @@ impl Vandal<'_> {
         let hash = (self.hash)(key);
         let honest = honest();
         let home = bucket_start(address(hash, honest[layout::H_BUCKETS]));
-        let slots = honest[home + 1..home + BUCKET_WORDS].iter().map(|&word| Slot(word));
-        let entry = slots.filter(|slot| slot.is_entry() && slot.tag() == Slot::entry(hash, 0).tag()).next();
+        let mut slots = honest[home + 1..home + BUCKET_WORDS].iter().map(|&word| Slot(word));
+        let entry = slots.find(|slot| slot.is_entry() && slot.tag() == Slot::entry(hash, 0).tag());
         (home, entry.map_or(home, |slot| slot.at() as usize))
     }
 
@@ -93,7 +93,7 @@ impl Vandal<'_> {
                     2 => WORDS as u64 - 1 - u64::from(input.byte()),
                     _ => input.below(WORDS + 64) as u64,
                 };
-                if kind % 2 == 0 { Slot::link(place).0 } else { Slot::entry((self.hash)(&key), place).0 }
+                if kind.is_multiple_of(2) { Slot::link(place).0 } else { Slot::entry((self.hash)(&key), place).0 }
             }
             _ => input.nasty(word.load(Ordering::Relaxed)),
         };
@@ -130,7 +130,7 @@ fn run_in(memory: &Guarded, input: &[u8]) {
     }
     let reader = Reader::attach(WordsOf(memory)).expect("it is an honest table so far");
     let hash = |key: &[u8]| reader.hash(key);
-    let vandal = Vandal { words, input: RefCell::new(Bytes::new(input)), hash: &hash };
+    let vandal = Vandal { words, input: RefCell::new(Input::new(input)), hash: &hash };
     let (mut pairs, pins) = (Pairs::default(), heap_words(1));
     for _ in 0..STEPS_MAX {
         if vandal.input.borrow().is_empty() {

@@ -4,11 +4,11 @@ use super::replies::write;
 use crate::command::record::{
     self, HEADER_SIZE, RecordWriter, RequestHead, decode_owned, decode_reply, decode_request,
 };
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::limits;
 
 pub fn run(input: &[u8]) {
-    let mut bytes = Bytes::new(input);
+    let mut bytes = Input::new(input);
     if bytes.byte().is_multiple_of(2) { request(bytes.rest()) } else { reply(bytes.rest()) }
 }
 

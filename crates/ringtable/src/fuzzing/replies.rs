@@ -4,11 +4,11 @@
 use super::pieces::feed;
 use crate::command::reply::{Reply, ReplyWriter};
 use crate::command::resp::{Protocol, ProtocolError, ReplyLimits, ReplyParser, RespWriter};
-use crate::input::Bytes;
+use crate::input::Input;
 
 const LIMITS: ReplyLimits = ReplyLimits { elements_max: 40, bulk_size_max: 300, line_size_max: 60 };
 
-fn read(stream: &[u8], sizes: &mut Bytes<'_>) -> (Vec<Reply>, Option<ProtocolError>) {
+fn read(stream: &[u8], sizes: &mut Input<'_>) -> (Vec<Reply>, Option<ProtocolError>) {
     let mut parser = ReplyParser::new(LIMITS);
     let (mut replies, mut failed) = (Vec::new(), None);
     feed(stream, sizes, |come| match parser.parse(come) {
@@ -69,19 +69,19 @@ fn is_ours(reply: &Reply) -> bool {
 }
 
 pub fn run(input: &[u8]) {
-    let mut bytes = Bytes::new(input);
+    let mut bytes = Input::new(input);
     let count = usize::from(bytes.byte() % 32);
     let sizes = bytes.take(count);
     let stream = bytes.rest();
-    let (whole, error) = read(stream, &mut Bytes::new(&[]));
-    let (cut, cut_error) = read(stream, &mut Bytes::new(sizes));
+    let (whole, error) = read(stream, &mut Input::new(&[]));
+    let (cut, cut_error) = read(stream, &mut Input::new(sizes));
     // Not-a-number is not equal to itself, but looks the same.
     assert_eq!(format!("{cut:?}"), format!("{whole:?}"));
     assert_eq!(cut_error, error);
     for reply in whole.iter().filter(|reply| is_ours(reply)) {
         let mut written = Vec::new();
         write(reply, &mut RespWriter::new(&mut written, Protocol::Resp3));
-        let (again, error) = read(&written, &mut Bytes::new(sizes));
+        let (again, error) = read(&written, &mut Input::new(sizes));
         assert_eq!(error, None, "{}", written.escape_ascii());
         assert_eq!(again, std::slice::from_ref(reply), "{}", written.escape_ascii());
     }

@@ -2,7 +2,7 @@
 
 use super::pieces::feed;
 use crate::command::resp::{Parsed, ProtocolError, RequestLimits, RequestParser};
-use crate::input::Bytes;
+use crate::input::Input;
 
 const LIMITS: RequestLimits =
     RequestLimits { arguments_max: 12, argument_size_max: 600, inline_size_max: 100, large_value_size: 80 };
@@ -14,7 +14,7 @@ struct Read {
 }
 
 /// Reads a stream that is cut in some way. Large values are left out of the input, or not, as asked.
-fn read(stream: &[u8], sizes: &mut Bytes<'_>, leave_out: bool) -> Read {
+fn read(stream: &[u8], sizes: &mut Input<'_>, leave_out: bool) -> Read {
     let mut parser = RequestParser::new(LIMITS);
     let mut read = Read { requests: Vec::new(), error: None };
     // What the parser gets, apart from the stream if a value was left out of it, and the value.
@@ -86,11 +86,11 @@ fn read(stream: &[u8], sizes: &mut Bytes<'_>, leave_out: bool) -> Read {
 }
 
 pub fn run(input: &[u8]) {
-    let mut bytes = Bytes::new(input);
+    let mut bytes = Input::new(input);
     let count = usize::from(bytes.byte() % 32);
     let sizes = bytes.take(count);
     let stream = bytes.rest();
-    let whole = read(stream, &mut Bytes::new(&[]), false);
-    assert_eq!(read(stream, &mut Bytes::new(sizes), false), whole);
-    assert_eq!(read(stream, &mut Bytes::new(sizes), true), whole);
+    let whole = read(stream, &mut Input::new(&[]), false);
+    assert_eq!(read(stream, &mut Input::new(sizes), false), whole);
+    assert_eq!(read(stream, &mut Input::new(sizes), true), whole);
 }

@@ -7,7 +7,7 @@ use super::super::Topology;
 use super::super::exchange::Station;
 use super::{bench, check, connection, drain, hear, request};
 use crate::command::record::RequestHead as RecordHead;
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::limits;
 use crate::ring::broadcast::Receiver;
 use crate::ring::exchange::{Exchange, Geometry, ReplyHead, RequestHead};
@@ -34,7 +34,7 @@ struct Joined {
 }
 
 pub fn run(input: &[u8]) {
-    let mut input = Bytes::new(input);
+    let mut input = Input::new(input);
     let mut bench = bench(Topology::Shared, Eviction::Never);
     let mut station = Station::new(Arc::clone(&bench.shared.exchanges[0]), 0);
     let (mut members, mut now_ns, mut connections): (Vec<Joined>, u64, u64) = (Vec::new(), 1, 0);
@@ -141,7 +141,7 @@ impl Joined {
     }
 
     /// Sends a piece as an honest client does, or one with a head that lies.
-    fn send(&mut self, input: &mut Bytes<'_>) {
+    fn send(&mut self, input: &mut Input<'_>) {
         let view = Exchange::new(self.mapping.words(), self.geometry);
         if !self.receiver.is_listening() {
             self.receiver.listen(view.responses());

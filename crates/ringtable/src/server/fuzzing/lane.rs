@@ -6,7 +6,7 @@ use super::super::worker::Turn;
 use super::super::{Topology, statistics::End};
 use super::{bench, check, connection, hear, request};
 use crate::command::record::{HEADER_SIZE, RequestHead, decode_reply, record_size};
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::limits;
 use crate::ring::lane::{LANE_WORDS, Lane};
 use crate::ring::spsc::{Consumer, Producer};
@@ -21,7 +21,7 @@ const STEPS_MAX: usize = 60;
 const TURNS_MAX: usize = 10_000;
 
 pub fn run(input: &[u8]) {
-    let mut input = Bytes::new(input);
+    let mut input = Input::new(input);
     let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
     let mut bench = bench(Topology::Lanes, eviction);
     let (server, client) = connection();
@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
     let mapping = mapping.expect("a segment");
     let lane = Lane::new(mapping.words());
     let (mut requests, mut responses) = (Producer::default(), Consumer::default());
-    // Bytes of requests that wait for room, and of replies that have come.
+    // Input of requests that wait for room, and of replies that have come.
     let (mut unsent, mut replies): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
     let (mut honest, mut end) = (true, None);
     for _ in 0..STEPS_MAX {

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use super::worker::Bench;
 use super::{Options, Shared, Topology};
 use crate::command::COMMANDS;
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::shm::descriptors;
 use crate::shm::fork::Descriptor;
@@ -60,7 +60,7 @@ fn drain(client: &OwnedFd, into: &mut Vec<u8>) {
 }
 
 /// A request: a command's number and arguments. Keys are few, values may be large.
-fn request(input: &mut Bytes<'_>) -> (u16, Vec<Vec<u8>>) {
+fn request(input: &mut Input<'_>) -> (u16, Vec<Vec<u8>>) {
     let number = input.below(COMMANDS.len()) as u16;
     let count = input.below(5);
     let arguments = (0..count)

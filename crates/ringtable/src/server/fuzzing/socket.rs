@@ -9,7 +9,7 @@ use super::super::worker::Turn;
 use super::{bench, check, connection, drain, request};
 use crate::command::COMMANDS;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
-use crate::input::Bytes;
+use crate::input::Input;
 use crate::limits;
 use crate::table::Eviction;
 
@@ -17,7 +17,7 @@ const STEPS_MAX: usize = 40;
 const TURNS_MAX: usize = 10_000;
 
 pub fn run(input: &[u8]) {
-    let mut input = Bytes::new(input);
+    let mut input = Input::new(input);
     let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
     let mut bench = bench(Topology::Lanes, eviction);
     let (server, client) = connection();
