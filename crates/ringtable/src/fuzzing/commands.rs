@@ -18,7 +18,7 @@ use crate::table::layout::PAGE_WORDS;
 use crate::table::reader::Buffer;
 use crate::table::{Eviction, Options, Pairs, Table, Want, Writer};
 
-const PAGES: usize = 12;
+const PAGES: usize = 8;
 /// Commands of a run, of which a fuzzer could make any number.
 const STEPS_MAX: usize = 200;
 /// Seconds that are certainly not over.
@@ -157,7 +157,7 @@ fn value(input: &mut Input<'_>) -> Vec<u8> {
         1 => input.nasty(0).cast_signed().to_string().into_bytes(),
         2 => vec![fill; usize::from(input.byte())],
         3 => vec![fill; usize::from(input.short())],
-        4 => vec![fill; 8 * usize::from(input.short())],
+        4 => vec![fill; 4 * usize::from(input.short())],
         _ => input.take(usize::from(fill)).to_vec(),
     }
 }

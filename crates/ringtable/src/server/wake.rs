@@ -42,8 +42,8 @@ pub fn measure_ns() -> io::Result<u64> {
             std::thread::sleep(REST);
             let rung_at = monotonic_ns();
             to_sleeper.ring();
-            // Until this ring is answered: on a machine that stands still for a while, patience ends on either side, and
-            // an answer that came too late must not be taken for the next one.
+            // Until this ring is answered: on a machine that stands still for a while, patience ends on either side,
+            // and an answer that came too late must not be taken for the next one.
             for _ in 0..WAITS_MAX {
                 let _ = us.wait(PATIENCE);
                 // Acquire: pairs with the Release above.
