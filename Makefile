@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom loom-weakened failpoints lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload lock clean
+.PHONY: help install demo test test-all loom loom-weakened failpoints fuzz lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,8 +44,12 @@ loom-weakened: .cargo-found ## Show that the models notice each ordering or chec
 failpoints: .venv/installed .cargo-found ## Kill and stop processes at each step of the protocols: a build of its own, 3 minutes.
 	scripts/failpoints.sh
 
+fuzz: .cargo-found ## Search for inputs that the engine does not survive: 20 seconds a target.
+	scripts/fuzz.sh
+
 lint: .venv/installed .cargo-found ## Check formatting, lints and types; change nothing.
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo clippy --workspace --all-targets --features failpoints -- --deny warnings
 	$(BIN)/ruff check

@@ -11,6 +11,7 @@ LINE_LENGTH_MAX = 120
 
 # Which layer may use which: a layer, and the layers right below it. What is below those, it may use, too.
 BELOW = {
+    "fuzzing": {"server", "client"},
     "server": {"command", "address"},
     "client": {"command", "address"},
     "address": {"limits"},
@@ -19,8 +20,9 @@ BELOW = {
     "ring": {"shm"},
     "shm": {"sync"},
     "sync": {"limits"},
-    "limits": {"failpoint"},
+    "limits": {"failpoint", "input"},
     "failpoint": set[str](),
+    "input": set[str](),
 }
 
 
@@ -71,7 +73,7 @@ def test_smoke() -> None:
     assert ENGINE_FILES
     assert BINDING_FILES
     above = {"command", "table", "ring", "shm", "sync", "limits", "address"}
-    assert below("client") == above | {"failpoint"}
+    assert below("client") == above | {"failpoint", "input"}
     example = "use crate::{limits, table::{reader, writer}};\nlet x = crate::shm::map(); // crate::server\n"
     assert list(uses(example, "crate")) == [(1, "limits"), (1, "table"), (2, "shm")]
 

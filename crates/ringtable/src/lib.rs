@@ -17,6 +17,8 @@ pub mod failpoint;
 
 #[cfg(not(loom))]
 pub mod command;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+mod input;
 pub mod limits;
 pub mod ring;
 pub mod sync;
@@ -26,6 +28,9 @@ pub mod table;
 pub mod address;
 #[cfg(not(loom))]
 pub mod client;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(loom))]
 pub mod server;
 #[cfg(not(loom))]

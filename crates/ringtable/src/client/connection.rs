@@ -336,7 +336,7 @@ pub(super) fn upgrade(
 }
 
 /// Takes over what the server passed: table, lane or rings, the server's doorbell, ours.
-fn join(
+pub(super) fn join(
     socket: Descriptor,
     status: &str,
     passed: Vec<OwnedFd>,

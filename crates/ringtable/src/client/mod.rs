@@ -28,6 +28,8 @@ pub mod atomic;
 mod cell;
 pub mod classic;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 mod lane;
 mod link;

@@ -78,7 +78,7 @@ pub(super) fn ring_rings(context: &mut Context<'_>, arguments: Arguments<'_>) ->
 fn check_versions(what: &str, version: u64, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let ours = [version.to_string(), format!("{:016x}", *FINGERPRINT)];
     if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
-        let theirs: Vec<_> = arguments.iter().map(String::from_utf8_lossy).collect();
+        let theirs: Vec<_> = arguments.iter().map(shown).collect();
         return Err(Refusal(format!(
             "VERSION the server speaks {what} of version {} (commands {}), the client of version {} (commands {}): \
              install the same version of ringtable on both sides",
@@ -86,6 +86,11 @@ fn check_versions(what: &str, version: u64, arguments: Arguments<'_>) -> Result<
         )));
     }
     Ok(())
+}
+
+/// What a client says its version is, as far as anybody would read it: it may have said 512 MiB.
+fn shown(version: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(&version[..version.len().min(32)])
 }
 
 /// What `RING.PINS` answers elsewhere.
@@ -103,7 +108,7 @@ pub(super) fn ring_pins(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(
 pub(super) fn ring_watch(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let ours = [LAYOUT_VERSION.to_string(), format!("{:016x}", *FINGERPRINT)];
     if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
-        let theirs: Vec<_> = arguments.iter().map(String::from_utf8_lossy).collect();
+        let theirs: Vec<_> = arguments.iter().map(shown).collect();
         return Err(Refusal(format!(
             "VERSION the server's table has layout version {} (commands {}), the client's version {} (commands {}): \
              install the same version of ringtable on both sides",

@@ -24,6 +24,9 @@ pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -
     Ok(())
 }
 
+/// Most buckets that one `RING.DUMP` goes over: other clients wait meanwhile.
+const DUMPED_PER_TURN: u64 = 10_000;
+
 /// `RING.DUMP [start]`: the table from bucket `start` on, as `[next, [bucket, [key, value size, …]], …]`, buckets
 /// without entries left out; `next` is 0 at the end.
 pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
@@ -32,6 +35,7 @@ pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
     let Context { writer, pairs, reply, .. } = context;
     pairs.clear();
     let (mut buckets, mut size) = (Vec::new(), 0);
+    let end = index.saturating_add(DUMPED_PER_TURN);
     let next = loop {
         let before = pairs.len();
         if !writer.read_bucket_at(index, Want::Keys, pairs) {
@@ -43,7 +47,8 @@ pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
             buckets.push((index, found));
         }
         index += 1;
-        if size >= limits::DUMP_SIZE_MAX {
+        // Bounded in buckets too: a table that was emptied has many without entries.
+        if size >= limits::DUMP_SIZE_MAX || index >= end {
             break index;
         }
     };

@@ -219,7 +219,7 @@ impl<'a> Queue<'a> {
 
     /// Release: pairs with the Acquire in `Consumer::repair`, which concludes from the tail that the slot was taken.
     fn move_tail(self, position: u64) {
-        let _ = self.tail.compare_exchange(position, position + 1, Ordering::Release, Ordering::Relaxed);
+        let _ = self.tail.compare_exchange(position, position.wrapping_add(1), Ordering::Release, Ordering::Relaxed);
     }
 
     /// Where a claimed slot's message goes.

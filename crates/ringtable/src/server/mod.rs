@@ -33,6 +33,8 @@
 //! embedding program handles those.
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod housekeeping;
 mod inflow;
 mod lane_client;
@@ -212,6 +214,53 @@ struct Shared {
 }
 
 impl Shared {
+    /// The table and what else there is before any thread runs.
+    fn new(options: &Options) -> Result<Self, Error> {
+        let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
+        let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;
+        let mapping = doing("mapping the table segment", segment.map_writable())?;
+        doing("sealing the table segment", segment.seal(options.strict_seal))?;
+        let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
+        let cpus = usable_cpus();
+        let spin_ns = match options.spin_ns {
+            Some(spin_ns) => spin_ns,
+            None if cpus == 1 => 0,
+            None => doing("measuring what a wake-up costs", wake::measure_ns())?,
+        };
+        let seed = random_seed();
+        let table = table::Options {
+            buckets: options.buckets,
+            seed,
+            workers: options.workers,
+            spin_ns,
+            eviction: options.eviction,
+        };
+        let table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
+            buckets: options.buckets,
+            needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },
+            max_memory: options.max_memory,
+        })?;
+        let mailboxes: io::Result<_> = (0..options.workers).map(|_| worker::Mailbox::new()).collect();
+        Ok(Self {
+            table: Arc::new(table),
+            segment,
+            table_read_only: table_read_only.into(),
+            statistics: Statistics::new(options.workers),
+            housekeeping: Housekeeping::default(),
+            watchers: watch_client::Registry::default(),
+            leases: leases::Leases::default(),
+            workers: doing("making doorbells", mailboxes)?,
+            topology: options.topology,
+            exchanges: doing("making the rings", options.topology.exchanges(options))?,
+            clients_max: options.clients_max,
+            max_memory: size as u64,
+            spin_ns,
+            cpus,
+            stopping: AtomicBool::new(false),
+            stop_bell: doing("making a doorbell", Doorbell::new())?,
+        })
+    }
+
     /// Most bytes that unfinished requests of all clients together may take: more than the table has room for, or than
     /// the largest request, is of no use.
     fn unfinished_max(&self) -> u64 {
@@ -262,49 +311,7 @@ impl Server {
     pub fn start(options: &Options) -> Result<Self, Error> {
         check(options)?;
         let listener = Listener::open(&options.address, options.tcp)?;
-        let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
-        let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;
-        let mapping = doing("mapping the table segment", segment.map_writable())?;
-        doing("sealing the table segment", segment.seal(options.strict_seal))?;
-        let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
-        let cpus = usable_cpus();
-        let spin_ns = match options.spin_ns {
-            Some(spin_ns) => spin_ns,
-            None if cpus == 1 => 0,
-            None => doing("measuring what a wake-up costs", wake::measure_ns())?,
-        };
-        let seed = random_seed();
-        let table = table::Options {
-            buckets: options.buckets,
-            seed,
-            workers: options.workers,
-            spin_ns,
-            eviction: options.eviction,
-        };
-        let table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
-            buckets: options.buckets,
-            needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },
-            max_memory: options.max_memory,
-        })?;
-        let mailboxes: io::Result<_> = (0..options.workers).map(|_| worker::Mailbox::new()).collect();
-        let shared = Arc::new(Shared {
-            table: Arc::new(table),
-            segment,
-            table_read_only: table_read_only.into(),
-            statistics: Statistics::new(options.workers),
-            housekeeping: Housekeeping::default(),
-            watchers: watch_client::Registry::default(),
-            leases: leases::Leases::default(),
-            workers: doing("making doorbells", mailboxes)?,
-            topology: options.topology,
-            exchanges: doing("making the rings", options.topology.exchanges(options))?,
-            clients_max: options.clients_max,
-            max_memory: size as u64,
-            spin_ns,
-            cpus,
-            stopping: AtomicBool::new(false),
-            stop_bell: doing("making a doorbell", Doorbell::new())?,
-        });
+        let shared = Arc::new(Shared::new(options)?);
         raise_descriptor_limit();
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let mut running = Running { shared, listener, threads: Vec::new() };

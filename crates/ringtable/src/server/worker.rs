@@ -159,6 +159,24 @@ pub(super) struct Executed {
 }
 
 impl Bench {
+    /// The bench of worker `index`.
+    pub fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            index,
+            writer: Writer::new(Arc::clone(&shared.table)),
+            connection: 0,
+            shared,
+            scratch: Buffer::default(),
+            pairs: Pairs::default(),
+            record: Vec::new(),
+            ranges: Vec::new(),
+            streamed: None,
+            writes: 0,
+            requests: 0,
+            turn_started_ns: 0,
+        }
+    }
+
     /// Executes a request, or goes on with one that has come as far as `progress`. The reply goes to `reply`.
     pub fn execute(
         &mut self,
@@ -341,20 +359,7 @@ impl Worker {
         }
         Ok(Self {
             station: exchange.map(|exchange| Station::new(exchange, index)),
-            bench: Bench {
-                index,
-                writer: Writer::new(Arc::clone(&shared.table)),
-                connection: 0,
-                shared,
-                scratch: Buffer::default(),
-                pairs: Pairs::default(),
-                record: Vec::new(),
-                ranges: Vec::new(),
-                streamed: None,
-                writes: 0,
-                requests: 0,
-                turn_started_ns: 0,
-            },
+            bench: Bench::new(index, shared),
             epoll: epoll.into(),
             places: Vec::new(),
             free: Vec::new(),

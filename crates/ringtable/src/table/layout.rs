@@ -225,9 +225,10 @@ impl Constants {
 /// Source: W. Litwin, "Linear hashing: a new tool for file and table addressing", VLDB 1980.
 #[inline]
 pub fn address(hash: u64, buckets: u64) -> u64 {
-    let level = buckets.ilog2();
-    let low = hash & ((2 << level) - 1);
-    if low < buckets { low } else { hash & ((1 << level) - 1) }
+    // Any count at all will do: readers ask with one that they have not checked yet.
+    let mask = (1 << buckets.ilog2()) - 1;
+    let low = hash & (mask << 1 | 1);
+    if low < buckets { low } else { hash & mask }
 }
 
 /// The bucket that is split next when there are `buckets`; the new one gets the number `buckets`.
@@ -266,6 +267,9 @@ mod tests {
                 assert!(before < buckets && after <= buckets);
                 assert!(before == after || (before == split_source(buckets) && after == buckets));
             }
+        }
+        for buckets in [1 << 62, (1 << 63) - 1, 1 << 63, u64::MAX] {
+            assert!(address(u64::MAX, buckets) < buckets && address(u64::MAX >> 1, buckets) < buckets);
         }
     }
 

@@ -49,6 +49,8 @@ mod loom_pin;
 #[cfg(all(test, loom))]
 mod loom_table;
 #[cfg(all(test, not(loom)))]
+mod model_tests;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use draft::Draft;

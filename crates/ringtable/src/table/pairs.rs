@@ -52,6 +52,11 @@ impl Pairs {
         self.places.is_empty()
     }
 
+    /// Bytes of all that was copied.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes that this keeps allocated for them.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
@@ -93,9 +98,16 @@ impl Pairs {
         self.places.clear();
     }
 
-    /// Removes pair `index`; the last one takes its place.
-    pub(super) fn swap_remove(&mut self, index: usize) {
-        self.places.swap_remove(index);
+    /// Of the pairs from `start` on that have the same key, keeps the one that came first. Their order may change.
+    pub(super) fn keep_first(&mut self, start: usize) {
+        let mut order: Vec<usize> = (start..self.len()).collect();
+        order.sort_unstable_by_key(|&place| (self.get(place).key, place));
+        let later = order.windows(2).filter(|pair| self.get(pair[0]).key == self.get(pair[1]).key).map(|pair| pair[1]);
+        let mut twice: Vec<usize> = later.collect();
+        twice.sort_unstable();
+        for place in twice.into_iter().rev() {
+            self.places.swap_remove(place);
+        }
     }
 
     /// Adds a copy of an entry; `None` if there is no memory for it.

@@ -228,7 +228,13 @@ impl<M: Memory> Reader<M> {
     /// # Errors
     /// [`Contended`]: ask the server.
     pub fn scan(&self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> Result<u64, Contended> {
-        scan(self.words(), cursor, |index, into| read_chain(self.words(), index, want, &now_ms, into), out)
+        let (words, before) = (self.words(), out.size());
+        let read = |index, into: &mut Pairs| {
+            read_chain(words, index, want, &now_ms, into)?;
+            // As in a chain: buckets of a damaged table may all have the same entries.
+            if into.size() - before > size_of_val(words) { Err(Contended) } else { Ok(()) }
+        };
+        scan(words, cursor, read, out)
     }
 
     /// Number of entries, expired ones that were not removed yet included.
@@ -354,7 +360,7 @@ pub(super) fn find<'a>(
 /// Copies what is wanted of all entries of bucket `index` whose time has not passed; `false` if a change got in
 /// between.
 fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) -> bool {
-    let before = out.len();
+    let (before, size_before) = (out.len(), out.size());
     let mut read = || {
         let home = BucketRef::at(words, bucket_start(index))?;
         let version = home.begin_read()?;
@@ -368,6 +374,10 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn(
                 }
                 if !entry.has_expired(now_ms) {
                     out.push_entry(entry, want)?;
+                }
+                // In a damaged table an entry may be there any number of times.
+                if out.size() - size_before > size_of_val(words) {
+                    return None;
                 }
             }
             let last = bucket.slot(SLOTS - 1);
@@ -421,24 +431,21 @@ pub(super) fn scan(
         return Ok(0);
     }
     let before = out.len();
-    let mut sibling = index;
+    let (mut sibling, mut several) = (index, false);
     // The count is loaded anew after each bucket: a key that left it while we read is in one that exists by then.
     while sibling < load_buckets(words).ok_or(Contended)? {
         if address(sibling, at_begin) == index {
-            let start = out.len();
             if let Err(contended) = read(sibling, out) {
                 out.truncate(before); // the step is done again, by the server
                 return Err(contended);
             }
-            if sibling != index {
-                let is_there = |key: &[u8]| (before..start).any(|earlier| out.get(earlier).key == key);
-                let twice: Vec<usize> = (start..out.len()).filter(|&later| is_there(out.get(later).key)).collect();
-                for place in twice.into_iter().rev() {
-                    out.swap_remove(place);
-                }
-            }
+            several |= sibling != index;
         }
         sibling += 1 << at_begin.ilog2();
+    }
+    if several {
+        // What moved to a sibling after it was read was read there, too.
+        out.keep_first(before);
     }
     Ok(if index + 1 == at_begin { 0 } else { at_begin << 32 | (index + 1) })
 }

@@ -702,6 +702,11 @@ impl<M: Memory> Writer<M> {
             }
             Ok(())
         };
+        // A walk that began in fewer buckets than there ever were is nobody's: each of its steps would go over so many
+        // of them that all other clients wait.
+        if cursor != 0 && cursor >> 32 < self.table.buckets_min {
+            return 0;
+        }
         // The bucket count of our own table is never out of range, so this cannot fail; 0 ends the walk.
         reader::scan(self.table.words(), cursor, read, out).unwrap_or(0)
     }

@@ -1,0 +1,414 @@
+//! Streams of commands, executed on a table by the command table, beside a plain map: both give the same answers.
+//!
+//! The table is small, so that it is full after some large values. Times to live are far in the future, or over before
+//! they begin: what a run does must not depend on the clock.
+
+use std::collections::HashMap;
+
+use crate::command::arguments::{Arguments, parse_integer};
+use crate::command::record::{RecordWriter, decode_reply};
+use crate::command::reply::{Reply, ReplyWriter};
+use crate::command::resp::Protocol;
+use crate::command::{self, COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal};
+use crate::input::Input;
+use crate::shm::clock::wall_ms;
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::Arc;
+use crate::table::layout::PAGE_WORDS;
+use crate::table::reader::Buffer;
+use crate::table::{Eviction, Options, Pairs, Table, Want, Writer};
+
+const PAGES: usize = 8;
+/// Commands of a run, of which a fuzzer could make any number.
+const STEPS_MAX: usize = 200;
+/// Seconds that are certainly not over.
+const FAR: &[u8] = b"100000";
+
+type Model = HashMap<Vec<u8>, Entry>;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    value: Vec<u8>,
+    expires: bool,
+}
+
+/// There is no server around the table.
+struct Nobody;
+
+impl Host for Nobody {
+    fn figures(&self) -> Vec<(String, i64)> {
+        Vec::new()
+    }
+
+    fn give_memory_back(&self) -> bool {
+        false
+    }
+
+    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
+        false
+    }
+}
+
+struct Subject {
+    writer: Writer<Mapping>,
+    scratch: Buffer,
+    pairs: Pairs,
+    eviction: Eviction,
+}
+
+impl Subject {
+    fn new(eviction: Eviction) -> Self {
+        let segment = Segment::create("ringtable-fuzz", PAGES * PAGE_WORDS * 8).expect("there is memory");
+        let options = Options { buckets: 1, seed: 3, workers: 1, spin_ns: 0, eviction };
+        let table = Table::create(segment.map_writable().expect("there is memory"), &options).expect("it fits");
+        let writer = Writer::new(Arc::new(table));
+        Self { writer, scratch: Buffer::default(), pairs: Pairs::default(), eviction }
+    }
+
+    /// Executes a command; `None` if the connection were to do something instead of a reply.
+    fn execute(&mut self, number: u16, arguments: &[&[u8]]) -> Option<Reply> {
+        let (bytes, mut end) = (arguments.concat(), 0);
+        let ranges: Vec<_> = arguments
+            .iter()
+            .map(|argument| {
+                end += argument.len();
+                end - argument.len()..end
+            })
+            .collect();
+        let (mut progress, mut turns) = (0, 0);
+        loop {
+            let mut record = Vec::new();
+            let mut writer = RecordWriter::new(&mut record);
+            let mut context = Context {
+                writer: &mut self.writer,
+                scratch: &mut self.scratch,
+                pairs: &mut self.pairs,
+                streamed: None,
+                connection: 0,
+                reply: &mut writer as &mut dyn ReplyWriter,
+                host: &Nobody,
+                protocol: Protocol::Resp3,
+                progress,
+                effect: Effect::None,
+            };
+            let spec = &COMMANDS[usize::from(number)];
+            command::execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
+            let effect = context.effect;
+            progress = context.progress;
+            writer.finish();
+            turns += 1;
+            assert!(turns < 1_000, "{} does not come to an end", spec.name);
+            match effect {
+                Effect::Again => assert!(record.is_empty()),
+                Effect::Lane | Effect::Rings | Effect::Watch | Effect::Pins => {
+                    assert!(record.is_empty());
+                    return None;
+                }
+                _ => return Some(decode_reply(&record).expect("a reply is one value")),
+            }
+        }
+    }
+
+    fn call(&mut self, name: &str, arguments: &[&[u8]]) -> Reply {
+        self.execute(command::number(name), arguments).expect("it answers")
+    }
+
+    /// All that is in the table.
+    fn entries(&mut self) -> Model {
+        let (mut pairs, mut cursor) = (Pairs::default(), 0);
+        loop {
+            cursor = self.writer.scan(cursor, Want::Values, wall_ms, &mut pairs);
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut entries = Model::new();
+        for pair in pairs.iter() {
+            let expires = match self.call("PTTL", &[pair.key]) {
+                Reply::Integer(-1) => false,
+                Reply::Integer(1..) => true,
+                other => panic!("{other:?} for a key that is there"),
+            };
+            let twice = entries.insert(pair.key.to_vec(), Entry { value: pair.value.to_vec(), expires });
+            assert_eq!(twice, None, "a key that a walk comes to twice");
+        }
+        entries
+    }
+}
+
+const KEYS: u8 = 40;
+
+fn key(number: u8) -> Vec<u8> {
+    match number % KEYS {
+        0 => Vec::new(),
+        number @ 1..3 => vec![b'k'; 1_000 * usize::from(number)],
+        number => vec![b'k', number],
+    }
+}
+
+fn value(input: &mut Input<'_>) -> Vec<u8> {
+    let (fill, kind) = (input.byte(), input.byte());
+    match kind % 6 {
+        0 => Vec::new(),
+        1 => input.nasty(0).cast_signed().to_string().into_bytes(),
+        2 => vec![fill; usize::from(input.byte())],
+        3 => vec![fill; usize::from(input.short())],
+        4 => vec![fill; 4 * usize::from(input.short())],
+        _ => input.take(usize::from(fill)).to_vec(),
+    }
+}
+
+fn is_out_of_memory(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(message) if message.starts_with("OOM "))
+}
+
+fn is_error(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(message) if message.starts_with("ERR "))
+}
+
+pub fn run(input: &[u8]) {
+    let mut input = Input::new(input);
+    let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
+    let (mut subject, mut model) = (Subject::new(eviction), Model::new());
+    for _ in 0..STEPS_MAX {
+        if input.is_empty() {
+            break;
+        }
+        step(&mut subject, &mut model, &mut input);
+    }
+    settle(&mut subject, &mut model);
+    assert_eq!(subject.call("FLUSHALL", &[]), Reply::Status("OK".into()));
+    assert_eq!(subject.call("DBSIZE", &[]), Reply::Integer(0));
+    assert!(subject.entries().is_empty());
+}
+
+/// A cache may have lost some keys; nothing else may have changed.
+fn settle(subject: &mut Subject, model: &mut Model) {
+    let entries = subject.entries();
+    if subject.eviction == Eviction::AllkeysSieve {
+        model.retain(|key, _| entries.contains_key(key));
+    }
+    assert!(entries == *model, "a table of {:?} beside a map of {:?}", entries.keys(), model.keys());
+    assert_eq!(subject.call("DBSIZE", &[]), Reply::Integer(model.len() as i64));
+}
+
+fn integer(value: i64) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+fn step(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
+    let (kind, key) = (input.byte(), key(input.byte()));
+    if subject.eviction == Eviction::AllkeysSieve {
+        // What was there a moment ago may have gone to make room.
+        let there = subject.call("EXISTS", &[&key]) == Reply::Integer(1);
+        assert!(there <= model.contains_key(&key), "a key from nowhere");
+        if !there {
+            model.remove(&key);
+        }
+    }
+    let found = model.get(&key).cloned();
+    match kind % 16 {
+        0..4 => set(subject, model, input, &key, found),
+        4 => {
+            let expected = found.map_or(Reply::Nil, |entry| Reply::Bulk(entry.value));
+            assert_eq!(subject.call("GET", &[&key]), expected);
+        }
+        5 => {
+            let expected = Reply::Integer(i64::from(found.is_some()));
+            assert_eq!(subject.call("DEL", &[&key]), expected);
+            model.remove(&key);
+        }
+        6 => {
+            let other = self::key(input.byte());
+            let reply = subject.call("EXISTS", &[&key, &other]);
+            let expected = i64::from(found.is_some()) + i64::from(model.contains_key(&other));
+            if subject.eviction == Eviction::Never {
+                assert_eq!(reply, Reply::Integer(expected));
+            }
+        }
+        7 | 8 => add(subject, model, input, &key, found),
+        9 => expire(subject, model, input, &key, found),
+        10 => {
+            let expected = match found {
+                None => -2..=-2,
+                Some(Entry { expires: false, .. }) => -1..=-1,
+                Some(_) => 99_000..=100_000,
+            };
+            let Reply::Integer(left) = subject.call("TTL", &[&key]) else { panic!("no number") };
+            assert!(expected.contains(&left), "{left} seconds left, not {expected:?}");
+        }
+        11 => version(subject, model, input, &key, found),
+        12 => {
+            let Reply::Array(bucket) = subject.call("RING.BUCKET", &[&key]) else { panic!("no array") };
+            let pairs = bucket.chunks(2).map(|pair| match pair {
+                [Reply::Bulk(key), Reply::Bulk(value)] => (key, value),
+                other => panic!("{other:?} is no pair"),
+            });
+            let mut is_there = false;
+            for (found, value) in pairs {
+                assert_eq!(model.get(found).map(|entry| &entry.value), Some(value));
+                is_there |= *found == key;
+            }
+            assert_eq!(is_there, found.is_some());
+        }
+        13 => {
+            if input.byte().is_multiple_of(8) {
+                assert_eq!(subject.call("FLUSHALL", &[]), Reply::Status("OK".into()));
+                model.clear();
+            }
+        }
+        14 => settle(subject, model),
+        _ => anything(subject, model, input),
+    }
+}
+
+fn set(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
+    let (value, options) = (value(input), input.byte());
+    let mut arguments = vec![key, &value];
+    let (allowed, expires) = (
+        match options % 4 {
+            1 => found.is_none(),
+            2 => found.is_some(),
+            _ => true,
+        },
+        options & 0x10 != 0,
+    );
+    match options % 4 {
+        1 => arguments.push(b"NX"),
+        2 => arguments.push(b"xx"),
+        _ => {}
+    }
+    if expires {
+        arguments.extend([b"EX", FAR]);
+    }
+    let reply = subject.call("SET", &arguments);
+    if is_out_of_memory(&reply) {
+        // Refused, and nothing has changed.
+        let expected = found.clone().map_or(Reply::Nil, |entry| Reply::Bulk(entry.value));
+        let now = subject.call("GET", &[key]);
+        assert!(now == expected || subject.eviction == Eviction::AllkeysSieve && now == Reply::Nil);
+        return;
+    }
+    // To make room, a cache may have let go of this very key before it came to the options.
+    let lost = subject.eviction == Eviction::AllkeysSieve && found.is_some();
+    let done = reply == Reply::Status("OK".into());
+    assert!(done || reply == Reply::Nil, "{reply:?}");
+    assert!(done == allowed || lost && options % 4 != 0, "{reply:?}, though {found:?}");
+    if done {
+        model.insert(key.to_vec(), Entry { value, expires });
+    }
+}
+
+fn add(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
+    let (kind, by, bound) = (input.byte(), input.nasty(0).cast_signed(), input.nasty(0).cast_signed());
+    let old = found.as_ref().map_or(Some(0), |entry| parse_integer(&entry.value));
+    let (reply, sum, bounded) = match kind % 6 {
+        0 => (subject.call("INCR", &[key]), old.map(|old| i128::from(old) + 1), false),
+        1 => (subject.call("DECR", &[key]), old.map(|old| i128::from(old) - 1), false),
+        2 => (subject.call("INCRBY", &[key, &integer(by)]), old.map(|old| i128::from(old) + i128::from(by)), false),
+        3 => {
+            let sum = old.filter(|_| by != i64::MIN).map(|old| i128::from(old) - i128::from(by));
+            (subject.call("DECRBY", &[key, &integer(by)]), sum, false)
+        }
+        kind => {
+            let sum = old.map(|old| i128::from(old) + i128::from(by));
+            let (name, out) = if kind == 4 {
+                (&b"MIN"[..], sum.is_some_and(|sum| sum < i128::from(bound)))
+            } else {
+                (&b"MAX"[..], sum.is_some_and(|sum| sum > i128::from(bound)))
+            };
+            (subject.call("RING.INCR", &[key, &integer(by), name, &integer(bound)]), sum, out)
+        }
+    };
+    match (reply, sum.map(i64::try_from)) {
+        (reply, _) if is_out_of_memory(&reply) => {}
+        (reply, _) if bounded => assert_eq!(reply, Reply::Nil),
+        (reply, Some(Ok(sum))) => {
+            assert_eq!(reply, Reply::Integer(sum));
+            let expires = found.is_some_and(|entry| entry.expires);
+            model.insert(key.to_vec(), Entry { value: integer(sum), expires });
+        }
+        (reply, _) => assert!(is_error(&reply), "{reply:?}"),
+    }
+}
+
+fn expire(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
+    let kind = input.byte();
+    let reply = match kind % 4 {
+        0 => subject.call("EXPIRE", &[key, b"0"]),
+        1 => subject.call("PEXPIRE", &[key, b"-5"]),
+        2 => subject.call("EXPIRE", &[key, FAR]),
+        _ => subject.call("PEXPIRE", &[key, b"100000000"]),
+    };
+    if is_out_of_memory(&reply) {
+        return;
+    }
+    assert_eq!(reply, Reply::Integer(i64::from(found.is_some())));
+    let Some(entry) = found else { return };
+    if kind % 4 < 2 {
+        model.remove(key);
+    } else {
+        model.insert(key.to_vec(), Entry { expires: true, ..entry });
+    }
+}
+
+fn version(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
+    let reply = subject.call("RING.GETV", &[key]);
+    let current = match (&reply, &found) {
+        (Reply::Nil, None) => 0,
+        (Reply::Array(pair), Some(entry)) => match &pair[..] {
+            [Reply::Bulk(value), Reply::Integer(version)] if *value == entry.value => *version,
+            other => panic!("{other:?} instead of a value and its version"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let (kind, other) = (input.byte(), input.nasty(current as u64).cast_signed());
+    let given = if kind & 2 == 0 { current } else { other };
+    if kind & 1 == 0 {
+        let reply = subject.call("RING.DELV", &[key, &integer(given)]);
+        if given < 0 {
+            return assert!(is_error(&reply));
+        }
+        let deleted = found.is_some() && given == current;
+        assert_eq!(reply, Reply::Integer(i64::from(deleted)));
+        if deleted {
+            model.remove(key);
+        }
+        return;
+    }
+    let value = value(input);
+    let reply = subject.call("SET", &[key, &value, b"IFVERSION", &integer(given)]);
+    match reply {
+        reply if given < 0 => assert!(is_error(&reply)),
+        reply if is_out_of_memory(&reply) => {}
+        Reply::Integer(new) => {
+            assert!(given == current && new > current, "version {new} behind {current}, when {given} was asked for");
+            model.insert(key.to_vec(), Entry { value, expires: false });
+        }
+        // To make room for the new value, a cache may have let the old one go.
+        reply => assert!(reply == Reply::Nil && (given != current || subject.eviction == Eviction::AllkeysSieve)),
+    }
+}
+
+/// Any command with any arguments: it answers, and what it has made of the table is a table.
+fn anything(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
+    let number = input.below(COMMANDS.len()) as u16;
+    let count = input.below(6);
+    let arguments: Vec<&[u8]> = (0..count)
+        .map(|_| {
+            let size = usize::from(input.byte());
+            input.take(size)
+        })
+        .collect();
+    // A time to live that is over within the run would make it depend on the clock.
+    let spec = &COMMANDS[usize::from(number)];
+    if spec.writes && arguments.len() > 1 && spec.name != "DEL" {
+        return;
+    }
+    let _ = subject.execute(number, &arguments);
+    *model = subject.entries();
+}

@@ -1,0 +1,92 @@
+//! A worker without its thread, and clients without processes, for [`crate::fuzzing`].
+
+pub mod exchange;
+pub mod lane;
+pub mod socket;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+
+use super::worker::Bench;
+use super::{Options, Shared, Topology};
+use crate::command::COMMANDS;
+use crate::input::Input;
+use crate::shm::clock::wall_ms;
+use crate::shm::descriptors;
+use crate::shm::fork::Descriptor;
+use crate::sync::{Arc, Ordering};
+use crate::table::{Eviction, Pairs, Want};
+
+/// What one worker of a small server has.
+fn bench(topology: Topology, eviction: Eviction) -> Bench {
+    let options = Options {
+        workers: 1,
+        buckets: 4,
+        max_memory: 1 << 20,
+        eviction,
+        clients_max: 3,
+        topology,
+        ring_slots: 16,
+        slot_size: 64,
+        spin_ns: Some(0),
+        ..Options::default()
+    };
+    Bench::new(0, Arc::new(Shared::new(&options).expect("the system lets us")))
+}
+
+/// The two ends of a connection: the server's, and the client's.
+fn connection() -> (Descriptor, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let (server, client) = pair.expect("the system lets us");
+    (server.into(), client)
+}
+
+/// What the server has said to a client, and the descriptors that came with it.
+fn hear(client: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
+    let (mut words, mut passed) = (vec![0; 256], Vec::new());
+    let size = descriptors::receive(client.as_fd(), &mut words, &mut passed).expect("it has said something");
+    words.truncate(size);
+    (words, passed)
+}
+
+/// All that has come to a client.
+fn drain(client: &OwnedFd, into: &mut Vec<u8>) {
+    let mut piece = [0; 16 << 10];
+    while let Ok((_, size @ 1..)) = rustix::net::recv(client, &mut piece[..], RecvFlags::DONTWAIT) {
+        into.extend_from_slice(&piece[..size]);
+    }
+}
+
+/// A request: a command's number and arguments. Keys are few, values may be large.
+fn request(input: &mut Input<'_>) -> (u16, Vec<Vec<u8>>) {
+    let number = input.below(COMMANDS.len()) as u16;
+    let count = input.below(5);
+    let arguments = (0..count)
+        .map(|index| match (input.byte() % 6, index) {
+            (0..3, 0) => vec![b'k'; input.below(4)],
+            (3, _) => vec![b'v'; usize::from(input.short())],
+            (4, _) => vec![b'w'; input.below(150_000)],
+            _ => {
+                let size = input.below(24);
+                input.take(size).to_vec()
+            }
+        })
+        .collect();
+    (number, arguments)
+}
+
+/// What holds after whatever clients have done, once they are gone.
+fn check(bench: &mut Bench) {
+    assert_eq!(bench.shared.statistics.unfinished.load(Ordering::Relaxed), 0, "bytes of requests that nobody has");
+    assert_eq!(bench.shared.table.draft_bytes(), 0, "bytes of values that do not arrive any more");
+    let (mut pairs, mut cursor) = (Pairs::default(), 0);
+    loop {
+        cursor = bench.writer.scan(cursor, Want::Keys, wall_ms, &mut pairs);
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert!(pairs.len() as u64 <= bench.shared.table.entries());
+}

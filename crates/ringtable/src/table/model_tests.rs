@@ -1,0 +1,599 @@
+//! Random histories of a table beside a plain map, with its memory full again and again, and its clock under control.
+//!
+//! Each test prints its seed; RINGTABLE_TEST_SEED replays one. What several threads do at once cannot be replayed, but
+//! what each of them asks for can.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use super::reader::Buffer;
+use super::*;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, heap_words};
+
+type Words = Arc<Box<[AtomicU64]>>;
+
+fn random() -> fastrand::Rng {
+    let seed =
+        std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
+    println!("RINGTABLE_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// What a history is like.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    pages: usize,
+    buckets: u64,
+    keys: u32,
+    /// Bytes of a value, most of the time, and of a large one.
+    small: usize,
+    large: usize,
+    eviction: Eviction,
+}
+
+const SMALL: Shape = Shape { pages: 24, buckets: 1, keys: 3_000, small: 60, large: 3_000, eviction: Eviction::Never };
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    value: Vec<u8>,
+    expiry: Option<u64>,
+    version: u64,
+}
+
+impl Entry {
+    fn is_alive(&self, now_ms: u64) -> bool {
+        self.expiry.is_none_or(|expiry| expiry > now_ms)
+    }
+}
+
+/// A table and what should be in it.
+struct History {
+    shape: Shape,
+    random: fastrand::Rng,
+    writers: Vec<Writer<Words>>,
+    reader: Reader<Words>,
+    /// Also what has expired and was not removed, as far as is known.
+    model: HashMap<Vec<u8>, Entry>,
+    held: Vec<(Held<Words>, Vec<u8>)>,
+    now_ms: u64,
+    refused: u32,
+}
+
+impl History {
+    fn new(shape: Shape, random: fastrand::Rng) -> Self {
+        println!("{shape:?}");
+        let words: Words = Arc::new(heap_words(shape.pages * layout::PAGE_WORDS));
+        let options = Options { buckets: shape.buckets, seed: 42, workers: 2, spin_ns: 0, eviction: shape.eviction };
+        let table = Arc::new(Table::create(Arc::clone(&words), &options).unwrap());
+        Self {
+            shape,
+            random,
+            writers: vec![Writer::new(Arc::clone(&table)), Writer::new(table)],
+            reader: Reader::attach(words).unwrap(),
+            model: HashMap::new(),
+            held: Vec::new(),
+            now_ms: 1_000_000,
+            refused: 0,
+        }
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let number = self.random.u32(..self.shape.keys);
+        let mut key = format!("key{number}").into_bytes();
+        // Some are long.
+        if number.is_multiple_of(50) {
+            key.resize(700, b'k');
+        }
+        key
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let size = match self.random.u8(..32) {
+            0 => self.random.usize(..=self.shape.large),
+            1 => 0,
+            _ => self.random.usize(..=self.shape.small),
+        };
+        let first = self.random.u8(..);
+        (0..size).map(|index| first.wrapping_add((index % 253) as u8)).collect()
+    }
+
+    fn expiry(&mut self) -> Option<u64> {
+        match self.random.u8(..8) {
+            0 => Some(self.now_ms + self.random.u64(1..20)),
+            1 => Some(self.now_ms + self.random.u64(1..1 << 40)),
+            _ => None,
+        }
+    }
+
+    fn writer(&mut self) -> usize {
+        self.random.usize(..self.writers.len())
+    }
+
+    /// Whether the table may have let go of an entry that is alive.
+    fn may_be_lost(&self, entry: &Entry) -> bool {
+        match self.shape.eviction {
+            Eviction::Never => false,
+            Eviction::AllkeysSieve => true,
+            Eviction::VolatileTtl => entry.expiry.is_some(),
+        }
+    }
+
+    /// What is found of a key, which the model agrees with; what was lost is lost to the model, too.
+    fn get(&mut self, key: &[u8]) -> Option<Entry> {
+        let (now_ms, mut buffer, writer) = (self.now_ms, Buffer::default(), self.writer());
+        let lookup = if self.random.bool() {
+            self.reader.get(key, || now_ms, &mut buffer)
+        } else {
+            self.writers[writer].get(key, || now_ms, &mut buffer)
+        };
+        let found = match lookup {
+            Lookup::Hit(found) => {
+                let expiry = found.expiry.map(|Expiry(at)| at);
+                Some(Entry { value: buffer.take(), expiry, version: found.version })
+            }
+            Lookup::Miss | Lookup::Expired => None,
+            other => panic!("{other:?}, though nobody writes"),
+        };
+        let expected = self.model.get(key).filter(|entry| entry.is_alive(now_ms));
+        if found.is_none() && expected.is_some_and(|entry| self.may_be_lost(entry)) {
+            self.model.remove(key);
+            return None;
+        }
+        assert_eq!(found.as_ref(), expected, "{}", key.escape_ascii());
+        found
+    }
+
+    fn put(&mut self) {
+        let (key, value, expiry, now_ms) = (self.key(), self.value(), self.expiry(), self.now_ms);
+        let before = self.get(&key);
+        let guard = match self.random.u8(..8) {
+            0 => Guard::Absent,
+            1 => Guard::Present,
+            2 => Guard::Version(before.as_ref().map_or(7, |entry| entry.version)),
+            3 => Guard::Version(self.random.u64(..1 << 20) * 2),
+            _ => Guard::Always,
+        };
+        let allowed = match guard {
+            Guard::Always => true,
+            Guard::Absent => before.is_none(),
+            Guard::Present => before.is_some(),
+            Guard::Version(version) => before.as_ref().is_some_and(|entry| entry.version == version),
+        };
+        let writer = self.writer();
+        let outcome = if self.random.u8(..8) == 0 {
+            self.put_in_pieces(writer, &key, &value, expiry, guard)
+        } else {
+            self.writers[writer].put(&key, &value, expiry.map(Expiry), guard, || now_ms)
+        };
+        match outcome {
+            Ok(Outcome::Done { version, inserted }) => {
+                // To make room, a cache may have let go of the very key that is written.
+                let lost = before.as_ref().is_some_and(|entry| self.may_be_lost(entry));
+                assert!(allowed || lost && guard == Guard::Absent, "{guard:?} held, with {before:?}");
+                assert!(inserted == before.is_none() || lost);
+                // A bucket's versions only ever rise; a key that is gone and comes again gets a higher one, too.
+                assert!(before.is_none_or(|before| before.version < version));
+                self.model.insert(key, Entry { value, expiry, version });
+            }
+            Ok(Outcome::Refused) => {
+                let lost = before.as_ref().is_some_and(|entry| self.may_be_lost(entry));
+                assert!(!allowed || lost, "{guard:?} did not hold, with {before:?}");
+            }
+            Err(WriteError::OutOfMemory(_)) => {
+                self.refused += 1;
+                assert_eq!(self.get(&key), self.model.get(&key).filter(|entry| entry.is_alive(now_ms)).cloned());
+                if self.refused.is_multiple_of(50) {
+                    self.check_all();
+                }
+                self.make_room();
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// A value that arrives bit by bit.
+    fn put_in_pieces(
+        &mut self,
+        writer: usize,
+        key: &[u8],
+        value: &[u8],
+        expiry: Option<u64>,
+        guard: Guard,
+    ) -> Result<Outcome, WriteError> {
+        let (now_ms, writer) = (self.now_ms, &mut self.writers[writer]);
+        let mut draft = writer.draft(key.len(), value.len())?;
+        let mut rest = value;
+        while !rest.is_empty() {
+            let (piece, left) = rest.split_at(self.random.usize(1..=rest.len()));
+            draft.fill(piece);
+            rest = left;
+        }
+        writer.put_draft(key, draft, expiry.map(Expiry), guard, || now_ms)
+    }
+
+    /// As somebody would whose writes are refused.
+    fn make_room(&mut self) {
+        match self.random.u8(..4) {
+            0 => self.held.clear(),
+            1 => self.sweep(),
+            _ => {}
+        }
+        let mut keys: Vec<Vec<u8>> = self.model.keys().cloned().collect();
+        keys.sort();
+        self.random.shuffle(&mut keys);
+        for key in keys.into_iter().take(self.random.usize(..200)) {
+            self.delete(&key);
+        }
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let (before, now_ms, writer) = (self.get(key), self.now_ms, self.writer());
+        let deleted = match self.random.u8(..4) {
+            0 => {
+                let version = before.as_ref().map_or(9, |entry| entry.version) + self.random.u64(..2);
+                let deleted = self.writers[writer].delete_version(key, version, || now_ms);
+                assert_eq!(deleted, before.is_some_and(|before| before.version == version));
+                deleted
+            }
+            _ => {
+                let deleted = self.writers[writer].delete(key, || now_ms);
+                assert_eq!(deleted, before.is_some());
+                deleted
+            }
+        };
+        if deleted {
+            self.model.remove(key);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let (now_ms, writer) = (self.now_ms, self.writer());
+        while !self.writers[writer].sweep_some(100, now_ms) {}
+    }
+
+    /// Keeps a value in place for a while: it stays as it was, whatever becomes of its key.
+    fn hold(&mut self) {
+        if self.held.len() > 5 {
+            let (held, value) = self.held.swap_remove(self.random.usize(..self.held.len()));
+            assert_eq!(held.bytes(), value);
+        }
+        let (key, now_ms, writer) = (self.key(), self.now_ms, self.writer());
+        let entry = self.get(&key);
+        let held = self.writers[writer].hold(&key, || now_ms);
+        assert_eq!(held.is_some(), entry.is_some());
+        self.held.extend(held.zip(entry.map(|entry| entry.value)));
+    }
+
+    fn clear(&mut self) {
+        let writer = self.writer();
+        let mut next = Some(0);
+        while let Some(first) = next {
+            next = self.writers[writer].clear_some(first, self.random.u64(1..500));
+        }
+        self.model.clear();
+        while self.random.u8(..8) > 0 && self.writers[writer].table().shrink_some(self.random.u64(1..500)) {}
+    }
+
+    /// Everything that is alive is there, once; and nothing else.
+    fn check_all(&mut self) {
+        let now_ms = self.now_ms;
+        let (mut pairs, mut cursor) = (Pairs::default(), 0);
+        loop {
+            cursor = self.reader.scan(cursor, Want::Values, || now_ms, &mut pairs).unwrap();
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut seen = HashMap::new();
+        for pair in pairs.iter() {
+            assert_eq!(seen.insert(pair.key.to_vec(), pair.value.len()), None, "twice: {}", pair.key.escape_ascii());
+            let entry = self.model.get(pair.key).filter(|entry| entry.is_alive(now_ms));
+            assert_eq!(entry.map(|entry| &entry.value[..]), Some(pair.value), "{}", pair.key.escape_ascii());
+        }
+        let lost: Vec<Vec<u8>> = self
+            .model
+            .iter()
+            .filter(|(key, entry)| entry.is_alive(now_ms) && !seen.contains_key(*key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in lost {
+            let entry = self.model.remove(&key).unwrap();
+            assert!(self.may_be_lost(&entry), "lost: {}", key.escape_ascii());
+        }
+        assert!(self.reader.entries() >= pairs.len() as u64);
+        assert!(self.held.iter().all(|(held, value)| held.bytes() == value));
+    }
+
+    fn run(&mut self, steps: u32) {
+        for _ in 0..steps {
+            match self.random.u16(..1_000) {
+                0..500 => self.put(),
+                500..650 => {
+                    let key = self.key();
+                    self.delete(&key);
+                }
+                650..900 => {
+                    let key = self.key();
+                    self.get(&key);
+                }
+                900..920 => self.hold(),
+                920..940 => self.now_ms += self.random.u64(..10),
+                940..950 => self.sweep(),
+                950..960 => {
+                    let writer = self.writer();
+                    self.writers[writer].release();
+                    self.writers[writer].rescan();
+                    self.writers[writer].empty_a_slab();
+                }
+                960..964 => self.check_all(),
+                964 => self.clear(),
+                965 => self.now_ms += 1 << 33,
+                _ => {}
+            }
+        }
+        self.check_all();
+        // What has expired goes with the next sweeps, and then the count is exact.
+        self.held.clear();
+        self.sweep();
+        self.sweep();
+        let now_ms = self.now_ms;
+        self.model.retain(|_, entry| entry.is_alive(now_ms));
+        assert_eq!(self.reader.entries(), self.model.len() as u64);
+        self.clear();
+        self.check_all();
+        self.writers.iter_mut().for_each(|writer| writer.release());
+        self.writers[0].rescan();
+        assert_eq!(self.reader.entries(), 0);
+    }
+}
+
+#[test]
+fn smoke() {
+    let mut history = History::new(SMALL, fastrand::Rng::with_seed(1));
+    history.run(500);
+}
+
+#[test]
+fn a_table_that_grows_and_shrinks_is_a_map() {
+    History::new(Shape { pages: 64, keys: 20_000, ..SMALL }, random()).run(40_000);
+}
+
+#[test]
+fn a_table_that_is_full_again_and_again_is_a_map() {
+    let mut history = History::new(Shape { pages: 8, keys: 6_000, small: 200, large: 150_000, ..SMALL }, random());
+    history.run(30_000);
+    assert!(history.refused > 0, "it was never full");
+}
+
+#[test]
+fn a_table_without_room_for_buckets_is_a_map() {
+    // One page of buckets, and hardly any other.
+    let mut history =
+        History::new(Shape { pages: 5, buckets: 1_024, keys: 9_000, small: 20, large: 5_000, ..SMALL }, random());
+    history.run(40_000);
+    assert!(history.refused > 0, "it was never full");
+}
+
+#[test]
+fn a_cache_is_a_part_of_a_map() {
+    for eviction in [Eviction::AllkeysSieve, Eviction::VolatileTtl] {
+        let shape = Shape { pages: 8, keys: 6_000, small: 200, large: 150_000, eviction, ..SMALL };
+        let mut history = History::new(shape, random());
+        history.run(25_000);
+        let evicted = history.writers[0].table().tally().evicted.load(Ordering::Relaxed);
+        assert!(evicted > 0, "it was never full");
+    }
+}
+
+/// Keys that differ in nothing that a slot knows of, all in one chain: each is told from the others by itself alone.
+#[test]
+fn keys_of_one_bucket_and_one_tag_are_told_apart() {
+    let mut history = History::new(Shape { pages: 40, ..SMALL }, random());
+    let table = Arc::clone(history.writers[0].table());
+    table.splitting.store(true, Ordering::Relaxed); // it stays at one bucket
+    let tag = |key: &[u8]| table.constants().hash(key) >> 48;
+    let keys: Vec<Vec<u8>> =
+        (0..10_000_000_u32).map(|n| n.to_le_bytes().to_vec()).filter(|key| tag(key) == 0xffff).take(100).collect();
+    // The tag of links, which no entry has: theirs is the one below it.
+    let below = (0..10_000_000_u32).map(|n| n.to_be_bytes().to_vec()).filter(|key| tag(key) == 0xfffe).take(50);
+    let keys: Vec<Vec<u8>> = keys.into_iter().chain(below).collect();
+    assert!(keys.len() == 150, "{} keys", keys.len());
+    let mut model: HashMap<&[u8], Vec<u8>> = HashMap::new();
+    for step in 0..20_000 {
+        let key = &keys[history.random.usize(..keys.len())];
+        let (writer, value) = (step % 2, vec![step as u8; history.random.usize(..30)]);
+        if history.random.u8(..3) > 0 {
+            history.writers[writer].put(key, &value, None, Guard::Always, || 0).unwrap();
+            model.insert(key, value);
+        } else {
+            assert_eq!(history.writers[writer].delete(key, || 0), model.remove(&key[..]).is_some());
+        }
+        let key = &keys[history.random.usize(..keys.len())];
+        let mut buffer = Buffer::default();
+        let hit = matches!(history.reader.get(key, || 0, &mut buffer), Lookup::Hit(_));
+        assert_eq!(hit.then(|| buffer.take()).as_ref(), model.get(&key[..]));
+    }
+    assert_eq!(history.reader.entries(), model.len() as u64);
+}
+
+/// A damaged table may hold an entry any number of times, and say of its buckets what it likes, also in between.
+#[test]
+fn a_damaged_table_costs_a_reader_no_more_memory_than_it_has() {
+    let history = &mut History::new(Shape { pages: 12, buckets: 8, ..SMALL }, random());
+    history.writers[0].put(b"key", &[1; 20_000], None, Guard::Always, || 0).unwrap();
+    let (words, reader) = (history.reader.words(), &history.reader);
+    let home = layout::bucket_start(layout::address(reader.hash(b"key"), 8));
+    let entry = (1..8).map(|slot| words[home + slot].load(Ordering::Relaxed)).find(|&slot| slot != 0).unwrap();
+    words[home + 1..home + 7].iter().for_each(|slot| slot.store(entry, Ordering::Relaxed));
+    words[home + 7].store(super::bucket::Slot::link(home as u64).0, Ordering::Relaxed);
+    let mut pairs = Pairs::default();
+    assert!(reader.read_bucket(b"key", Want::Values, || 0, &mut pairs).is_err());
+    assert!(pairs.is_empty() && pairs.capacity() <= 4 * size_of_val(words), "{} bytes", pairs.capacity());
+    // All buckets with the same entries.
+    words[home + 7].store(0, Ordering::Relaxed);
+    words[layout::H_BUCKETS].store(1_024, Ordering::Relaxed);
+    for bucket in 0..1_024 {
+        let start = layout::bucket_start(bucket);
+        for word in 1..7 {
+            words[start + word].store(entry, Ordering::Relaxed);
+        }
+    }
+    assert!(reader.scan(1 << 32, Want::Values, || 0, &mut pairs).is_err());
+    assert!(pairs.is_empty() && pairs.capacity() <= 4 * size_of_val(words), "{} bytes", pairs.capacity());
+}
+
+/// The count of buckets is looked at once more behind everything else, and may be anything then.
+#[test]
+fn a_count_that_becomes_nonsense_under_a_reader_is_no_harm() {
+    let history = &mut History::new(SMALL, random());
+    history.writers[0].put(b"key", b"value", Some(Expiry(10)), Guard::Always, || 0).unwrap();
+    let (words, reader) = (history.reader.words(), &history.reader);
+    let honest = words[layout::H_BUCKETS].load(Ordering::Relaxed);
+    for count in [0, 1 << 62, 1 << 63, u64::MAX] {
+        words[layout::H_BUCKETS].store(honest, Ordering::Relaxed);
+        let later = || {
+            words[layout::H_BUCKETS].store(count, Ordering::Relaxed);
+            0
+        };
+        let _ = reader.get(b"key", later, &mut Buffer::default());
+    }
+}
+
+/// A walk with a cursor that no walk has come to: in its first step it would go over the whole table, and compare all
+/// keys with each other, while a worker's other clients wait.
+#[test]
+fn a_cursor_that_is_made_up_costs_no_more_than_an_honest_one() {
+    let history = &mut History::new(Shape { pages: 64, buckets: 64, ..SMALL }, random());
+    for number in 0..20_000_u32 {
+        history.writers[0].put(&number.to_le_bytes(), b"", None, Guard::Always, || 0).unwrap();
+    }
+    let mut pairs = Pairs::default();
+    assert!(history.writers[0].table().buckets() > 1_000);
+    for made_up in [1 << 32, 63 << 32, (1 << 32) + 1] {
+        assert_eq!(history.writers[0].scan(made_up, Want::Keys, || 0, &mut pairs), 0);
+        assert!(pairs.is_empty());
+    }
+    // One that began when there were as few buckets as there ever were goes on.
+    let cursor = history.writers[0].scan(64 << 32, Want::Keys, || 0, &mut pairs);
+    assert_eq!((cursor, pairs.is_empty()), ((64 << 32) + 1, false));
+}
+
+/// A value tells its key, how often the key was written, and repeats a pattern that follows from both.
+fn value_of(key: u32, count: u32, size: usize) -> Vec<u8> {
+    let mut value = [key.to_le_bytes(), count.to_le_bytes()].concat();
+    let mut pattern = fastrand::Rng::with_seed(u64::from(key) << 32 | u64::from(count));
+    value.extend(std::iter::repeat_n(pattern.u64(..).to_le_bytes(), size / 8).flatten());
+    value
+}
+
+/// How often the key was written when it got this value, which has to be one of its own.
+fn count_in(key: u32, value: &[u8]) -> u32 {
+    let count = u32::from_le_bytes(value[4..8].try_into().unwrap());
+    assert!(value == value_of(key, count, value.len() - 8), "torn, or another key's than {key}");
+    count
+}
+
+/// Readers beside writers while buckets split and are given up, memory runs out, and entries move: what they see was
+/// written for that key, and never goes back.
+fn readers_beside_writers(eviction: Eviction, pages: usize, sizes: RangeInclusive<usize>, steps: u32) {
+    const KEYS: u32 = 400;
+    let mut random = random();
+    let words: Words = Arc::new(heap_words(pages * layout::PAGE_WORDS));
+    let options = Options { buckets: 1, seed: 7, workers: 2, spin_ns: 0, eviction };
+    let table = Arc::new(Table::create(Arc::clone(&words), &options).unwrap());
+    let (stop, hits, written) = (AtomicBool::new(false), AtomicU64::new(0), heap_words(KEYS as usize));
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut random, words) = (random.fork(), Arc::clone(&words));
+                let (stop, hits, written) = (&stop, &hits, &written);
+                scope.spawn(move || {
+                    let (reader, mut buffer, mut seen) =
+                        (Reader::attach(words).unwrap(), Buffer::default(), vec![0; KEYS as usize]);
+                    let mut pairs = Pairs::default();
+                    let mut check = |key: u32, value: &[u8]| {
+                        let count = count_in(key, value);
+                        let most = written.words()[key as usize].load(Ordering::Acquire);
+                        assert!(u64::from(count) <= most, "a value that is yet to be written");
+                        assert!(count >= seen[key as usize], "key {key} goes back from {}", seen[key as usize]);
+                        seen[key as usize] = count;
+                        hits.fetch_add(1, Ordering::Relaxed);
+                    };
+                    while !stop.load(Ordering::Relaxed) {
+                        let key = random.u32(..KEYS);
+                        match reader.get(&key.to_le_bytes(), || 0, &mut buffer) {
+                            Lookup::Hit(_) => check(key, buffer.bytes()),
+                            Lookup::Miss | Lookup::Contended => {}
+                            other => panic!("{other:?}"),
+                        }
+                        pairs.clear();
+                        if random.u8(..16) == 0
+                            && reader.read_bucket(&key.to_le_bytes(), Want::Values, || 0, &mut pairs).is_ok()
+                        {
+                            for pair in pairs.iter() {
+                                let key = u32::from_le_bytes(pair.key.try_into().unwrap());
+                                if key < KEYS {
+                                    check(key, pair.value);
+                                }
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        let writers: Vec<_> = (0..2_u32)
+            .map(|thread| {
+                let (mut random, mut writer) = (random.fork(), Writer::new(Arc::clone(&table)));
+                let (written, sizes) = (&written, sizes.clone());
+                scope.spawn(move || {
+                    for step in 0..steps {
+                        // Each key has one writer, so that its values have an order.
+                        let key = random.u32(..KEYS / 2) * 2 + thread;
+                        match random.u8(..8) {
+                            0 => drop(writer.delete(&key.to_le_bytes(), || 0)),
+                            1 => {
+                                let fresh = (KEYS + random.u32(..2_000) * 2 + thread).to_le_bytes();
+                                let _ = writer.put(&fresh, &[0; 40], None, Guard::Always, || 0);
+                            }
+                            _ => {
+                                let count = written.words()[key as usize].load(Ordering::Relaxed) + 1;
+                                written.words()[key as usize].store(count, Ordering::Release);
+                                let value = value_of(key, count as u32, random.usize(sizes.clone()));
+                                // A full table refuses some.
+                                let _ = writer.put(&key.to_le_bytes(), &value, None, Guard::Always, || 0);
+                            }
+                        }
+                        if thread == 0 && step % 4_000 == 3_999 {
+                            let mut next = Some(0);
+                            while let Some(first) = next {
+                                next = writer.clear_some(first, 64);
+                            }
+                            while writer.table().shrink_some(64) {}
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        ended.into_iter().for_each(|ended| ended.unwrap());
+    });
+    assert!(hits.load(Ordering::Relaxed) > 0);
+    println!("{} hits, {} buckets", hits.load(Ordering::Relaxed), table.buckets());
+}
+
+#[test]
+fn readers_see_what_was_written_while_the_table_grows_and_shrinks() {
+    readers_beside_writers(Eviction::Never, 64, 0..=200, 40_000);
+}
+
+#[test]
+fn readers_see_what_was_written_while_memory_runs_out() {
+    readers_beside_writers(Eviction::Never, 12, 0..=5_000, 20_000);
+}
+
+#[test]
+fn readers_see_what_was_written_while_entries_are_evicted_and_moved() {
+    readers_beside_writers(Eviction::AllkeysSieve, 12, 0..=30_000, 20_000);
+}
