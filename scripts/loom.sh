@@ -18,7 +18,7 @@ export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
 # weakened versions allow (`scripts/weakened.sh`) happens with 3 at most, and 4 would take five times as long.
 export LOOM_MAX_PREEMPTIONS=3
 # The stack of a model's failure shows loom's inside.
-export RUST_BACKTRACE=0
+export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
 
 test=(cargo test --quiet --package ringtable --lib --release)
 if [ "${1:-}" = --no-run ]; then

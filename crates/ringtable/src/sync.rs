@@ -1,4 +1,7 @@
-//! The only place where atomics, fences and locks are imported: `std`'s, or loom's under `cfg(loom)`.
+//! The only place where atomics, fences and locks are imported: `std`'s, or those of a model checker.
+//!
+//! `cfg(loom)` is for any model checker: capacities shrink, and what makes system calls is left out. With `cfg(shuttle)`
+//! besides, that is shuttle, whose atomics are all sequentially consistent; else it is loom.
 //!
 //! Rings and table work on slices of [`AtomicU64`], never on a mapping, so that the same code runs over shared
 //! memory, over the heap (tests, fuzzers) and under the model checker, whose atomics cannot overlay mapped bytes.
@@ -13,22 +16,30 @@ pub use std::sync::{
     atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 pub use loom::sync::{
     Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
-/// `std`'s under loom too, which has none: what is made once has to be made before it matters who made it.
+#[cfg(shuttle)]
+pub use shuttle::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
+};
+
+/// `std`'s under model checkers too, which have none: what is made once has to be made before it matters who made it.
 pub use std::sync::OnceLock;
 
-/// Tells the processor that this is a spin-wait (and loom, that another thread has to run).
+/// Tells the processor that this is a spin-wait (and a model checker, that another thread has to run).
 #[inline]
 pub fn spin_loop() {
     #[cfg(not(loom))]
     std::hint::spin_loop();
-    #[cfg(loom)]
+    #[cfg(all(loom, not(shuttle)))]
     loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
 }
 
 /// Gives the rest of this thread's time slice to another one.
@@ -36,8 +47,10 @@ pub fn spin_loop() {
 pub fn yield_now() {
     #[cfg(not(loom))]
     std::thread::yield_now();
-    #[cfg(loom)]
+    #[cfg(all(loom, not(shuttle)))]
     loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
 }
 
 /// Locks a mutex whose holder may have panicked: what our locks guard is valid between any two statements.
@@ -232,7 +245,7 @@ pub fn prefetch(word: &AtomicU64) {
 /// What is forbidden is for the model to assert; begin those messages with "forbidden", `scripts/weakened.sh` looks for
 /// it. What is allowed is returned as an outcome, so that a test can show that it does happen: a model in which the two
 /// threads never meet forbids everything in vain.
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 pub mod model {
     use std::collections::BTreeSet;
     use std::sync::mpsc;
@@ -264,5 +277,58 @@ pub mod model {
             sender.send(outcome).expect("the receiver outlives the model");
         });
         outcomes.into_iter().collect()
+    }
+}
+
+/// Running models that are too large for all their interleavings: some of them, at random.
+///
+/// All accesses are sequentially consistent here, whatever they say: an ordering that is too weak is for loom to find.
+/// What is forbidden is for the model to assert; begin those messages with "forbidden".
+#[cfg(all(test, shuttle))]
+pub mod model {
+    use shuttle::rand::{RngCore, thread_rng};
+    use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+    use shuttle::{Config, MaxSteps, Runner};
+
+    /// Times that a thread loses the processor at most, beyond what it does by itself, in a run of the second kind.
+    const DEPTH: usize = 4;
+    /// A run that takes more steps goes round in circles.
+    const STEPS_MAX: usize = 200_000;
+
+    fn number(name: &str) -> Option<u64> {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, which is not a number")))
+    }
+
+    /// Runs `model` often, each time with another random generator of its own: half of the runs let any thread go on at
+    /// each step; in the others threads have priorities, which change a few times (probabilistic concurrency testing,
+    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule alone.
+    pub fn explore(model: impl Fn(&mut fastrand::Rng) + Copy + Send + Sync + 'static) {
+        // Replayed alone: what happens in other runs does not happen then.
+        if let Ok(schedule) = std::env::var("SHUTTLE_SCHEDULE") {
+            let mut scheduler = ReplayScheduler::new_from_encoded(schedule.trim());
+            scheduler.set_allow_incomplete();
+            return run(scheduler, model);
+        }
+        let runs =
+            number("SHUTTLE_RUNS").expect("SHUTTLE_RUNS is set: run the models with scripts/shuttle.sh") as usize;
+        let seed = number("SHUTTLE_SEED").unwrap_or_else(|| fastrand::u64(..));
+        println!("SHUTTLE_SEED={seed}");
+        run(RandomScheduler::new_from_seed(seed, runs.div_ceil(2)), model);
+        run(PctScheduler::new_from_seed(seed, DEPTH, runs / 2), model);
+    }
+
+    fn run(scheduler: impl Scheduler + 'static, model: impl Fn(&mut fastrand::Rng) + Copy + Send + Sync + 'static) {
+        let mut config = Config::new();
+        config.silence_warnings = true;
+        config.stack_size = 256 << 10;
+        config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
+        Runner::new(scheduler, config).run(move || {
+            // Part of the schedule: a replay has the same.
+            let seed = thread_rng().next_u64();
+            // What the engine itself draws at random.
+            fastrand::seed(seed);
+            model(&mut fastrand::Rng::with_seed(seed));
+        });
     }
 }

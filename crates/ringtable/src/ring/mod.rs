@@ -14,13 +14,13 @@ pub mod mpmc;
 pub mod spsc;
 pub mod wait;
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_broadcast;
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_doorbell;
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_mpmc;
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_spsc;
 #[cfg(all(test, not(loom)))]
 mod tests;

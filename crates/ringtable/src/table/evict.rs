@@ -234,7 +234,7 @@ impl<M: Memory> Writer<M> {
     ///
     /// What is there may be anything: the rest of an entry that is gone, one that is being written, or an overflow
     /// bucket that looks like an entry. It is believed only if a slot of the right kind points at it.
-    fn relocate(&mut self, start: u64, may_evict: bool) {
+    pub(super) fn relocate(&mut self, start: u64, may_evict: bool) {
         let table = Arc::clone(&self.table);
         let words = table.words();
         if let Some(entry) = EntryRef::at(words, start)

@@ -14,8 +14,9 @@
 //! - At most two buckets are locked by a worker, the source before its sibling, which is the last one: no deadlock.
 //! - Pages of the bucket array never become anything else, so that whoever looked for a key in a bucket that was given
 //!   up in the meantime finds a bucket there, be it an empty one.
-//! - Versions go on counting: a bucket that is given up leaves the higher one to its source, from which it gets its
-//!   version should it be made anew.
+//! - Versions go on counting: a bucket that is given up leaves a higher one than its own to its source, from which it
+//!   gets its version should it be made anew. So a worker that locks a bucket that is gone (its memory stays a bucket's,
+//!   or becomes zeroes) never finds its own version in a new one.
 
 use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::EntryRef;
@@ -27,7 +28,7 @@ use crate::sync::{Arc, Memory, Ordering};
 
 impl<M: Memory> Table<M> {
     /// Keeps others from changing the number of buckets while `change` runs; `None` if another worker is at it.
-    fn alone<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn alone<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
         // Acquire: pairs with the Release below, so that we see the count as the last one left it.
         if self.splitting.swap(true, Ordering::Acquire) {
             return None;
@@ -49,7 +50,9 @@ impl<M: Memory> Table<M> {
         let last = self.bucket(count - 1).lock();
         let is_empty = (0..SLOTS).all(|index| last.bucket.slot(index) == EMPTY);
         if is_empty {
-            source.version = source.version.max(last.version);
+            // More than the last bucket is left with: who locks it from now on, and is late to see that it is gone, must
+            // not take the one that is made anew for it.
+            source.version = source.version.max(last.version + 2);
             // Release: as in `split_one`.
             self.words()[H_BUCKETS].store(count - 1, Ordering::Release);
             failpoint!("shrink.counted");
@@ -103,7 +106,7 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Splits the next bucket. `false` if there is no room for a new one.
-    fn split_one(&mut self) -> bool {
+    pub(super) fn split_one(&mut self) -> bool {
         let table = Arc::clone(&self.table);
         // Relaxed: only the holder of `splitting` changes the count.
         let count = table.words()[H_BUCKETS].load(Ordering::Relaxed);

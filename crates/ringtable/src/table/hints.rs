@@ -95,7 +95,7 @@ impl Hints {
     }
 
     /// Calls `each` for every hint that has come since the last call. If another worker is at it, for none.
-    fn take(&self, mut each: impl FnMut(u64)) {
+    pub(super) fn take(&self, mut each: impl FnMut(u64)) {
         let Ok(mut state) = self.state.try_lock() else { return };
         for (_, taken, board) in &mut state.boards {
             // Acquire: pairs with the Release in `leave`.

@@ -36,20 +36,20 @@ use super::reader::Buffer;
 use super::{Eviction, Guard, Lookup, Options, Outcome, Pairs, Reader, Table, Want, Writer};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, heap_words, model};
 
-type Words = Arc<Box<[AtomicU64]>>;
-type Key = [u8; 8];
+pub(super) type Words = Arc<Box<[AtomicU64]>>;
+pub(super) type Key = [u8; 8];
 
 /// One for the header, two for buckets, and some for entries.
 const PAGES: usize = 7;
 const SEED: u64 = 42;
 /// Two words, so that they can be torn.
-const OLD: &[u8] = b"old, old, older.";
-const NEW: &[u8] = b"newer and newest";
-const FOREIGN: &[u8] = b"of another key!!";
+pub(super) const OLD: &[u8] = b"old, old, older.";
+pub(super) const NEW: &[u8] = b"newer and newest";
+pub(super) const FOREIGN: &[u8] = b"of another key!!";
 
 /// What a reader got for a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Seen {
+pub(super) enum Seen {
     Old,
     New,
     Miss,
@@ -57,20 +57,20 @@ enum Seen {
 }
 
 /// What a race begins with.
-struct Stage {
-    writer: Writer<Words>,
-    reader: Reader<Words>,
+pub(super) struct Stage {
+    pub(super) writer: Writer<Words>,
+    pub(super) reader: Reader<Words>,
     /// The key that is read while the table is changed.
-    wanted: Key,
+    pub(super) wanted: Key,
     /// A key that the change is about if it is not about the wanted one.
-    other: Key,
+    pub(super) other: Key,
     /// The version of the wanted key's value, if it has one yet.
-    version: Option<u64>,
+    pub(super) version: Option<u64>,
 }
 
 impl Stage {
     /// An empty table of `buckets` buckets.
-    fn new(buckets: u64) -> Self {
+    pub(super) fn new(buckets: u64) -> Self {
         let words: Words = Arc::new(heap_words(PAGES * PAGE_WORDS));
         let options = Options { buckets, seed: SEED, workers: 1, spin_ns: 0, eviction: Eviction::Never };
         let table = Table::create(Arc::clone(&words), &options).expect("the buckets fit");
@@ -79,20 +79,20 @@ impl Stage {
     }
 
     /// Number `number` of the keys that lie in bucket `index` when there are `buckets` of them.
-    fn key(&self, number: usize, (index, buckets): (u64, u64)) -> Key {
+    pub(super) fn key(&self, number: usize, (index, buckets): (u64, u64)) -> Key {
         let lies_there = |key: &Key| address(self.reader.hash(key), buckets) == index;
         (0_u64..).map(u64::to_ne_bytes).filter(lies_there).nth(number).expect("there are many keys")
     }
 
     /// With the wanted key in the table.
-    fn wanted(mut self, number: usize, place: (u64, u64)) -> Self {
+    pub(super) fn wanted(mut self, number: usize, place: (u64, u64)) -> Self {
         self.wanted = self.key(number, place);
         self.version = Some(put(&mut self.writer, &self.wanted, OLD));
         self
     }
 
     /// With `count` other keys in the table, the first ones of those that lie there.
-    fn others(mut self, count: usize, place: (u64, u64)) -> Self {
+    pub(super) fn others(mut self, count: usize, place: (u64, u64)) -> Self {
         for number in 0..count {
             let key = self.key(number, place);
             put(&mut self.writer, &key, FOREIGN);
@@ -101,28 +101,28 @@ impl Stage {
     }
 
     /// With a name for the other key of the race; it is not in the table, unless [`Self::others`] has put it there.
-    fn other(mut self, number: usize, place: (u64, u64)) -> Self {
+    pub(super) fn other(mut self, number: usize, place: (u64, u64)) -> Self {
         self.other = self.key(number, place);
         self
     }
 
     /// A table that is not about to grow, with the wanted key in it; the other one would lie in another bucket.
-    fn one_key() -> Self {
+    pub(super) fn one_key() -> Self {
         Self::new(4).wanted(0, (0, 4)).other(0, (1, 4))
     }
 
     /// A table that splits its only bucket when the other key comes, and then moves the wanted key to the new one.
-    fn about_to_split() -> Self {
+    pub(super) fn about_to_split() -> Self {
         Self::new(1).wanted(0, (1, 2)).other(0, (0, 2))
     }
 }
 
-fn no_time() -> u64 {
+pub(super) fn no_time() -> u64 {
     0
 }
 
 /// Writes a key; returns its version.
-fn put(writer: &mut Writer<Words>, key: &Key, value: &[u8]) -> u64 {
+pub(super) fn put(writer: &mut Writer<Words>, key: &Key, value: &[u8]) -> u64 {
     match writer.put(key, value, None, Guard::Always, no_time) {
         Ok(Outcome::Done { version, .. }) => version,
         other => panic!("the table has room and the guard always holds: {other:?}"),
@@ -130,7 +130,7 @@ fn put(writer: &mut Writer<Words>, key: &Key, value: &[u8]) -> u64 {
 }
 
 /// Looks a key up; returns the version with it if it is there.
-fn get(reader: &Reader<Words>, key: &Key) -> (Seen, Option<u64>) {
+pub(super) fn get(reader: &Reader<Words>, key: &Key) -> (Seen, Option<u64>) {
     let mut value = Buffer::default();
     match reader.get(key, no_time, &mut value) {
         Lookup::Hit(found) if value.bytes() == OLD => (Seen::Old, Some(found.version)),
@@ -145,7 +145,7 @@ fn get(reader: &Reader<Words>, key: &Key) -> (Seen, Option<u64>) {
 /// Runs `change` (returns the version of the wanted key's new value, if it gives it one) on a table made by
 /// `prepare`, while a reader looks for the wanted key. Until the change has returned the reader may see one of
 /// `allowed`, from then on only `after`.
-fn race(
+pub(super) fn race(
     prepare: fn() -> Stage,
     change: fn(&mut Writer<Words>, &Key, &Key) -> Option<u64>,
     allowed: &'static [Seen],

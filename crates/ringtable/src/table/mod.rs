@@ -40,14 +40,24 @@ pub mod sieve;
 pub mod sweep;
 pub mod writer;
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_bucket;
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_events;
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
+mod loom_growth;
+#[cfg(all(test, loom, not(shuttle)))]
+mod loom_hints;
+#[cfg(all(test, loom, not(shuttle)))]
+mod loom_move;
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_pin;
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_table;
+#[cfg(all(test, shuttle))]
+mod shuttle_heap;
+#[cfg(all(test, shuttle))]
+mod shuttle_table;
 #[cfg(all(test, not(loom)))]
 mod model_tests;
 #[cfg(all(test, not(loom)))]

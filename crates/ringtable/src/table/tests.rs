@@ -212,6 +212,30 @@ fn a_scan_during_growth_reports_every_old_key_exactly_once() {
     assert!(seen.values().all(|&count| count == 1));
 }
 
+/// A worker that locked the last bucket after it was given up, and was stopped, once took the one that was made in its
+/// place for it, if the memory had gone back to the kernel: both had the same version.
+#[test]
+fn a_bucket_that_is_made_anew_is_not_the_one_that_was_given_up() {
+    let first = layout::PAGE_BUCKETS as u64;
+    let (mut writer, _) = table(96, first); // the next bucket has a page of its own
+    let table = Arc::clone(writer.table());
+    assert_eq!(table.alone(|| writer.split_one()), Some(true));
+    table.shrink_some(1);
+    assert_eq!(table.buckets(), first);
+    let late = table.bucket(first).lock();
+    table.give_back_bucket_pages(1, |page, count| {
+        let words = &table.words()[page * layout::PAGE_WORDS..][..count * layout::PAGE_WORDS];
+        words.iter().for_each(|word| word.store(0, Relaxed));
+    });
+    let source = table.bucket(layout::split_source(first)).lock();
+    let anew = table.bucket(first).new_locked(source.version);
+    assert!(!late.is_ours(), "version {} is there twice", late.version);
+    late.abandon();
+    assert!(anew.is_ours(), "it was opened by who has not locked it");
+    anew.unlock();
+    source.unlock();
+}
+
 #[test]
 fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
     const KEYS: u32 = 300;
