@@ -54,7 +54,9 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     reads `key` finds `value` or something newer.
 
     Threads may share a table; their calls take turns on its one connection. A table may be used in a forked child,
-    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process.
+    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process. A
+    signal handler needs a table of its own: in the middle of a call of the same table its calls raise `Reentrant`, all
+    but reads in place and `close`.
 
     Every method that needs the server may raise `ServerGone`, `Timeout` or `Closed`; writes may also raise
     `KeyTooLong`, `ValueTooLarge` or `OutOfMemory`.

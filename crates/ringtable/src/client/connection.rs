@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::lane::{LaneHints, LaneLink};
@@ -151,8 +152,8 @@ impl Connection {
         }
         patience.start();
         let socket = connect(location, &mut patience)?;
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
-        let life = Arc::new(Descriptor::from(system("duplicating the socket", duplicate.map_err(Into::into))?));
+        let duplicate = Descriptor::make(|| rustix::io::fcntl_dupfd_cloexec(&socket, 0));
+        let life = Arc::new(system("duplicating the socket", duplicate.map_err(Into::into))?);
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
         let reader_and_channel = if options.transport == Transport::Socket || !is_local {
@@ -218,9 +219,16 @@ impl Connection {
             Some(link) => work(link, patience),
             None => Err(Error::Closed),
         });
+        if matches!(result, Err(Error::Closed | Error::Reentrant)) {
+            return result;
+        }
+        if self.is_closed() {
+            // By another thread, or by a signal handler in ours. What it could not wait for is done now.
+            self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
+        }
         if let Err(Error::Gone(_) | Error::Expelled(_)) = &result {
             if self.is_closed() {
-                return Err(Error::Closed); // by another thread, while we waited
+                return Err(Error::Closed);
             }
             // Relaxed: a flag that guards nothing; direct reads look at it.
             self.gone.store(true, Ordering::Relaxed);
@@ -248,6 +256,11 @@ impl Connection {
         // Ends the waits of other threads, and only that: the server may take us for dead when none of them can write
         // to what we share any more, and not before.
         let _ = rustix::net::shutdown(&*self.life, rustix::net::Shutdown::Read);
+        self.let_go(patience);
+    }
+
+    /// Drops the link, if nobody uses it and goes on to do so, and lets go of what is shared; may be called again.
+    fn let_go(&self, patience: Patience<'_>) {
         let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())

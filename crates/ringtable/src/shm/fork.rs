@@ -86,7 +86,8 @@ extern "C" fn after_fork_in_child() {
     REGISTRY.release();
 }
 
-fn install() {
+/// Sets up what happens at a fork, if nobody has.
+pub fn install() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         #[allow(unsafe_code)]
@@ -106,6 +107,16 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Makes a descriptor while no thread of this process can fork: no child ever gets it, not even one that is forked
+    /// in the middle of this. `make` must not wait for anything.
+    pub fn make<E>(make: impl FnOnce() -> Result<OwnedFd, E>) -> Result<Self, E> {
+        REGISTRY.with(|descriptors| {
+            let fd = make()?.into_raw_fd();
+            descriptors.push(fd);
+            Ok(Self { fd, generation: generation() })
+        })
+    }
+
     /// The number of the descriptor, for messages and for other processes' `/proc`.
     pub fn number(&self) -> RawFd {
         self.fd
@@ -114,9 +125,8 @@ impl Descriptor {
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Self {
-        let fd = fd.into_raw_fd();
-        REGISTRY.with(|descriptors| descriptors.push(fd));
-        Self { fd, generation: generation() }
+        let Ok(descriptor) = Self::make(|| Ok::<_, std::convert::Infallible>(fd));
+        descriptor
     }
 }
 
