@@ -6,7 +6,7 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if nothi
 |-----------|-----------------------------------------------------------------------------------|
 | `soak`    | a program: all loads at once against one server, watched for as long as you like  |
 | `loads`   | the loads of a soak, as command lines                                             |
-| `honest`  | a load: clients that check every answer                                           |
+| `clients` | a load: clients of all kinds that check every answer                              |
 | `churn`   | a load: clients that come and go, in all ways in which one can go                 |
 | `probe`   | a load: one client that measures how long calls take                              |
 | `vitals`  | what the kernel and the server say of the server while it is soaked               |

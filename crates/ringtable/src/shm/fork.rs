@@ -179,4 +179,32 @@ mod tests {
         let mut end = [0; 1];
         assert_eq!(std::io::Read::read(&mut &far, &mut end).unwrap(), 0, "the other end sees the close");
     }
+    #[test]
+    fn no_child_gets_a_descriptor_that_is_being_made() {
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = near.as_raw_fd();
+        let (making, begun) = std::sync::mpsc::channel();
+        let forking = std::thread::spawn(move || {
+            begun.recv().unwrap();
+            let mut status = -1;
+            #[allow(unsafe_code)]
+            // SAFETY: the child does nothing but to look whether it has the descriptor, and ends.
+            unsafe {
+                let pid = libc::fork();
+                if pid == 0 {
+                    libc::_exit(i32::from(libc::fcntl(number, libc::F_GETFD) != -1));
+                }
+                libc::waitpid(pid, &raw mut status, 0);
+            }
+            status
+        });
+        let made = Descriptor::make(|| {
+            making.send(()).unwrap();
+            // Time for the other thread to fork, if it could.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok::<_, std::io::Error>(near.into())
+        });
+        assert_eq!(forking.join().unwrap(), 0);
+        assert_eq!(made.unwrap().number(), number);
+    }
 }

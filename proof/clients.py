@@ -1,4 +1,4 @@
-"""Clients of all kinds that check every answer: `python -m proof.honest --help`.
+"""Clients of all kinds that check every answer: `python -m proof.clients --help`.
 
 Each has keys of its own, or shares some with its like, and knows what it has to find. None of them sleeps for long, but
 none is in a hurry either: a soak has other loads for that.
@@ -276,11 +276,11 @@ def client(begin: Callable[[ExitStack], Round], finish: Flag, failed: Flag) -> t
     return rounds, calls, longest_s
 
 
-app = cyclopts.App(name="proof.honest", help=__doc__, version_flags=[])
+app = cyclopts.App(name="proof.clients", help=__doc__, version_flags=[])
 
 
 @app.default
-def honest(
+def clients(
     address: Annotated[str, cyclopts.Parameter(name="--address")],
     *,
     seconds: float = 10.0,
