@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom loom-weakened failpoints fuzz lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload lock clean
+.PHONY: help install demo test test-all loom loom-weakened failpoints fuzz lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload soak lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ bench-overhead: install .venv/bench ## Bytes that an entry costs beyond its key 
 bench-payload: install .venv/bench ## Large values, beside plain copies.
 	$(BIN)/python -m benches.payload
 
+soak: install ## Let all loads work on one server for MINUTES=60, and judge: a page in soak.html.
+	$(BIN)/python -m proof.soak --minutes $(or $(MINUTES),60) --html soak.html
+
 lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 	$(BIN)/python -m venv --clear .venv/lock
 	@for group in dev bench; do \
@@ -92,7 +95,7 @@ lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 
 clean: ## Remove everything that the other tasks made.
 	rm -rf .venv target target-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
+	find python tests benches proof -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/ringtable/_ringtable.*.so
 
 # The stamps: each is newer than what it was made from, so a second run has nothing to do.

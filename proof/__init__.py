@@ -1,18 +1,31 @@
-"""Programs that search for what must not be: lost or torn values, answers that no order explains, calls that hang.
+"""Programs that search for what users fear most: a lost or torn value, answers that no order explains, a hang, a leak.
+
+Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it has found nothing.
 
 | module            | what it holds                                                                    |
 |-------------------|----------------------------------------------------------------------------------|
 | `histories`       | a program: records what processes do to the same keys, and checks it             |
+| `player`          | a process of a history: random operations, written down                          |
 | `operations`      | operations on one key, as they were recorded; what is wrong with them            |
 | `linearizability` | whether one order of the operations explains all answers                         |
 | `journal`         | what a process has called and was answered, in memory that outlives its SIGKILL  |
 | `values`          | values that tell who wrote them, and whether they are whole                      |
+| `soak`            | a program: all loads at once against one server, watched for as long as you like |
+| `loads`           | the loads of a soak, as command lines                                            |
+| `clients`         | a load: clients of all kinds that check every answer                             |
+| `churn`           | a load: clients that come and go, in all ways in which one can go                |
+| `probe`           | a load: one client that measures how long calls take                             |
+| `vitals`          | what the kernel and the server say of the server while it is soaked              |
+| `verdict`         | what is promised, and whether it was held                                        |
+| `curves`          | the report of a soak as a page                                                   |
 
-`python -m proof.NAME --help` explains a program. Its exit status is 0 only if it has found nothing.
+A module uses only other modules of this table, and what the tests have in `tests/support.py` and `tests/load.py`.
 """
 
 import sys
 from pathlib import Path
 
 # What the tests have for processes and deadlines serves here, too.
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+TESTS = str(Path(__file__).resolve().parent.parent / "tests")
+if TESTS not in sys.path:
+    sys.path.insert(0, TESTS)

@@ -19,7 +19,10 @@
     test_readme.py          the examples in README.md
 
     Processes
-    test_processes.py       fork, spawn, pickle, threads; readers beside writers
+    test_processes.py       threads that share a table; readers beside writers
+    test_fork.py            fork, spawn, pickle, and what is under way at the fork
+    test_interpreter.py     signal handlers, the interpreter's end, threads without its lock, subinterpreters
+    test_gunicorn.py        gunicorn, whose workers are forked from a process that has opened a table
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
@@ -38,6 +41,7 @@
     test_memory_returns.py  memory goes back to the system after FLUSHALL and deletes
     test_churn.py           a cache at its limit, for as long as you like
     test_idle.py            an idle server uses no CPU
+    test_soak.py            `python -m proof.soak`: all loads at once, and the verdict
 
     The house
     test_house_rules.py     line length, safety reasons, which layer may use which

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from html.parser import HTMLParser
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -45,6 +47,15 @@ def run_cli(*arguments: str, timeout: float = DEADLINE_S) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-m", "ringtable", *arguments], capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def run_script(script: str) -> tuple[str, str]:
+    """Run a script as a program of its own to its good end, and return what it has written to output and errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert done.returncode == 0, done
+    return done.stdout, done.stderr
 
 
 class ServerProcess:
@@ -645,3 +656,20 @@ def way_to_a_table(name: str) -> Iterator[Way]:
     tcp = "127.0.0.1:0" if name == "tcp" else None
     with Server(workers=2, max_memory="64MiB", topology=topology, tcp=tcp) as server:
         yield Way(server.tcp or "default", options)
+
+
+class HtmlBalance(HTMLParser):
+    """Fails on tags that do not match."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.add(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,13 +26,11 @@ from ringtable._bench.samples import compare, samples
 from ringtable._bench.verdict import Contest, ratios, verdict
 from ringtable._bench.ways import WAYS
 from ringtable._ringtable import Histogram
-from support import DEADLINE_S, processes_of, run_cli, wait_until
+from support import DEADLINE_S, HtmlBalance, processes_of, run_cli, wait_until
 
 BENCH_S_MAX = 110.0
 Times = dict[str, dict[str, list[float]]]
 """Scenario, way, milliseconds."""
-
-VOID_TAGS = {"meta", "br"}
 
 
 @pytest.fixture
@@ -239,26 +236,9 @@ def test_csv_has_a_row_for_each_figure() -> None:
     assert [float(row["value"]) for row in alone if row["metric"] == "wall"] == [1.0, 1.01, 1.02]
 
 
-class Balance(HTMLParser):
-    """Fails on tags that do not match."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.seen.add(tag)
-        if tag not in VOID_TAGS:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_page_is_one_well_formed_file() -> None:
     text = page.render(made_up())
-    parser = Balance()
+    parser = HtmlBalance()
     parser.feed(text)
     assert parser.open == []
     assert not parser.seen & {"script", "link", "img", "iframe"}
@@ -277,7 +257,7 @@ def test_the_page_is_one_well_formed_file() -> None:
 
 def test_the_page_without_some_parts() -> None:
     for results in (Results({}, 2, {}), Results({}, 2, {"lanes": ""}, scaling=made_up().scaling)):
-        parser = Balance()
+        parser = HtmlBalance()
         parser.feed(page.render(results))
         assert parser.open == []
 

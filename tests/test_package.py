@@ -48,6 +48,7 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
         (ringtable.TooManyClients, ConnectionError),
         (ringtable.Timeout, TimeoutError),
         (ringtable.Closed, ValueError),
+        (ringtable.Reentrant, RuntimeError),
         (ringtable.KeyTooLong, ValueError),
         (ringtable.ValueTooLarge, ValueError),
         (ringtable.OutOfMemory, MemoryError),

@@ -1,17 +1,10 @@
-"""Fork, spawn, pickle, threads: one table used from many places at once."""
+"""Threads that share a table, readers beside writers: one table used from many places at once."""
 
-import multiprocessing
-import os
-import pickle
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import pytest
@@ -42,160 +35,6 @@ def test_smoke(server_process: ServerProcess) -> None:
     Child(write).result()
     with ringtable.connect() as table:
         assert table["from"] == b"the child"
-
-
-# Fork
-
-
-@options
-def test_a_table_works_in_parent_and_child(server_process: ServerProcess, options: dict[str, Any]) -> None:
-    with Table(**options) as table:
-        table["key"] = b"parent"
-
-        def use() -> list[bytes | None]:
-            seen = table.get("key")
-            for index in range(ROUNDS):
-                table[f"child {index}"] = b"%d" % index
-            table.flush()
-            return [seen, *table.get_many(f"child {index}" for index in range(ROUNDS))]
-
-        with Child(use) as child:
-            for index in range(ROUNDS):
-                table[f"parent {index}"] = b"%d" % index
-                assert table[f"parent {index}"] == b"%d" % index
-            assert child.result() == [b"parent", *(b"%d" % index for index in range(ROUNDS))]
-        table.flush()
-        assert len(table) == 2 * ROUNDS + 1
-
-
-def test_a_child_does_not_keep_its_parents_connection_open(server_process: ServerProcess) -> None:
-    with ringtable.connect() as observer, Flag() as connected, Flag() as forked, Flag() as finish:
-        clients = int(observer.stats()["clients"])
-
-        def parent() -> None:
-            with ringtable.connect():
-                connected.set()
-                fork_and_wait()
-
-        def fork_and_wait() -> None:
-            # The grandchild never touches the table that it inherits, and stays while its parent dies.
-            if os.fork() == 0:
-                forked.set()
-                finish.wait()
-                os._exit(0)
-            finish.wait()
-
-        child = Child(parent)
-        connected.wait()
-        forked.wait()
-        wait_until(lambda: observer.stats()["clients"] == clients + 1, "only the parent is connected")
-        child.kill()
-        wait_until(lambda: observer.stats()["clients"] == clients, "the parent is counted gone, though its child lives")
-        finish.set()
-
-
-def test_a_grandchild(server_process: ServerProcess) -> None:
-    with ringtable.connect() as table:
-
-        def use() -> int:
-            table.incr("count")
-            child: int = Child(lambda: table.incr("count")).result()
-            return child + table.incr("count")
-
-        assert Child(use).result() == 2 + 3
-        assert table.incr("count") == 4
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_child_does_not_keep_its_parents_server_alive(ringtable_dir: object) -> None:
-    with Flag() as finish:
-        with Server(), ringtable.connect() as table:
-            table["key"] = b"value"
-            child = Child(finish.wait)
-            # A client of another process, which has to notice the end.
-            with Flag() as connected:
-                client = Child(_use_until_gone, connected)
-                connected.wait()
-        with pytest.raises(ringtable.TableNotFound):
-            ringtable.connect()
-        assert client.result() < 1.0
-        with Server(), ringtable.connect() as table:
-            assert len(table) == 0
-        finish.set()
-        child.result()
-
-
-def _use_until_gone(connected: Flag) -> float:
-    """Wait for the server's end, and return the longest time in seconds that a call took."""
-    slowest = 0.0
-    with ringtable.connect() as table:
-        connected.set()
-        while True:
-            start = time.monotonic()
-            try:
-                table["other"] = b"value"
-            except ringtable.ServerGone:
-                return max(slowest, time.monotonic() - start)
-            slowest = max(slowest, time.monotonic() - start)
-
-
-# multiprocessing
-
-
-def _count(table: Table, rounds: int) -> int:
-    for _ in range(rounds):
-        table.incr("count")
-    return rounds
-
-
-def test_a_killed_servers_child_does_not_keep_its_door_open(ringtable_dir: object) -> None:
-    """A listening socket that a child inherited would accept connections that nobody ever answers."""
-    script = (
-        "import os, signal, sys, ringtable\n"
-        "server = ringtable.Server()\n"
-        "child = os.fork()\n"
-        "if child:\n"
-        "    print(child, flush=True)\n"
-        "signal.pause()\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    try:
-        with ringtable.connect(timeout=5.0) as table:
-            table["key"] = b"value"
-        parent.kill()
-        parent.wait(5.0)
-        with pytest.raises(ringtable.TableNotFound):
-            ringtable.connect(timeout=5.0)
-        # The next server finds the dead one's socket, replaces it, and takes its own away when it stops.
-        with Server(), ringtable.connect(timeout=5.0) as table:
-            assert "key" not in table
-    finally:
-        parent.kill()
-        os.kill(child, signal.SIGKILL)
-        parent.wait(5.0)
-        parent.stdout.close()
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_table_can_be_sent_to_workers(server_process: ServerProcess, method: str) -> None:
-    context: BaseContext = multiprocessing.get_context(method)
-    with ringtable.connect() as table:
-        with context.Pool(PROCESSES) as pool:
-            done = pool.starmap(_count, [(table, ROUNDS)] * PROCESSES)
-            pool.close()
-            pool.join()
-        assert sum(done) == PROCESSES * ROUNDS
-        assert table["count"] == b"%d" % (PROCESSES * ROUNDS)
-
-
-def test_a_pickle_is_an_address(server_process: ServerProcess) -> None:
-    with ringtable.connect(timeout=5, reads="server", writes="posted") as table:
-        data = pickle.dumps(table)
-    with pickle.loads(data) as copy:
-        assert (copy.timeout, copy.reads, copy.writes) == (5, "server", "posted")
-        assert copy.call("PING") == b"PONG"
 
 
 # Threads

@@ -11,6 +11,7 @@
     ├── Timeout          (TimeoutError)     no answer in time, and the request may still be executed; or no event; or
     │                                       nobody has computed the value
     ├── Closed           (ValueError)       the table was closed by this process
+    ├── Reentrant        (RuntimeError)     a signal handler called the table in the middle of a call of its thread
     ├── KeyTooLong       (ValueError)       the key is longer than a key may be
     ├── ValueTooLarge    (ValueError)       the value is larger than a value may be
     ├── BufferTooSmall   (ValueError)       the value has more bytes than the buffer that it was to be copied into
@@ -73,6 +74,15 @@ class Closed(Error, ValueError):
     """The table was used after `close`, or another thread closed it during the call, which may have been executed.
 
     In a forked child also for the parent's watches and views, which are not the child's.
+    """
+
+
+class Reentrant(Error, RuntimeError):
+    """The thread is in the middle of a call of the same table or watch: a signal handler has begun another one.
+
+    It would have to wait for what it has interrupted, for ever. Nothing was sent. What needs no connection is possible
+    all the same: reads in place, and `close`, which ends the interrupted call with `Closed`. For all else give the
+    handler a table of its own.
     """
 
 

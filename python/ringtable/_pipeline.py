@@ -21,7 +21,7 @@ class Pipeline:
     The commands are executed one after the other, but not as a transaction: other clients' commands may come between
     them, and an error in one does not keep the others from being executed. Each recording method returns the pipeline,
     so that calls can be chained. As a context manager it executes at the end of the block, unless the block raised; the
-    results are in `results` then.
+    results are in `results` then. A pipeline is for one thread.
 
         with table.pipeline() as pipeline:
             for word in words:

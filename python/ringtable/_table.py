@@ -64,7 +64,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     Threads may share a table; their calls take turns on its one connection. A table may be used in a forked child,
     which opens a connection of its own, and it pickles as its address, so that it can be sent to another process. With
-    `reconnect` it opens another connection when its server has gone, see `connect`.
+    `reconnect` it opens another connection when its server has gone, see `connect`. A signal handler needs a table of
+    its own: in the middle of a call of the same table its calls raise `Reentrant`, all but reads in place and `close`.
 
     Every method that needs the server may raise `ServerGone`, `Timeout` or `Closed`; writes may also raise
     `KeyTooLong`, `ValueTooLarge` or `OutOfMemory`.

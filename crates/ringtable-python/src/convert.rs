@@ -349,8 +349,28 @@ impl Sink for IntoSink {
     }
 }
 
+/// Whether this is the thread that the interpreter runs signal handlers on; in a forked child, the one that has forked.
+fn is_main_thread() -> bool {
+    #[allow(unsafe_code)]
+    // SAFETY: both just tell a number.
+    unsafe {
+        libc::gettid() == libc::getpid()
+    }
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" {
+    // SAFETY: it looks at a word of the runtime, whatever thread calls it.
+    #[cfg_attr(not(Py_3_13), link_name = "_Py_IsFinalizing")]
+    safe fn Py_IsFinalizing() -> std::ffi::c_int;
+}
+
 /// Calls the engine without holding the interpreter. Signals are handled while it waits: an exception that a handler
 /// raises (Ctrl-C) ends the wait and is raised here.
+///
+/// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when the
+/// interpreter ends, who asks sleeps for ever, and here that would be with a lock held that the main thread may need.
+/// So it ends its wait then, and goes to sleep for ever behind it.
 pub fn waiting<R: Send>(
     py: Python<'_>,
     timeout: Option<Duration>,
@@ -358,13 +378,18 @@ pub fn waiting<R: Send>(
 ) -> PyResult<R> {
     let raised: Mutex<Option<PyErr>> = Mutex::new(None);
     let interrupted = || {
-        Python::attach(|py| match py.check_signals() {
+        if !is_main_thread() {
+            return Py_IsFinalizing() != 0;
+        }
+        let check = |py: Python<'_>| match py.check_signals() {
             Ok(()) => false,
             Err(error) => {
                 *raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
                 true
             }
-        })
+        };
+        // At its end the interpreter handles no signals, and a call that is made by then goes on without.
+        Python::try_attach(check).unwrap_or(false)
     };
     let result = py.detach(|| call(Patience::new(timeout, &interrupted)));
     result.map_err(|error| match error {

@@ -6,13 +6,19 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use ringtable::{client, server};
 
+static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+/// The module that the exceptions are in.
+///
+/// Imported together with this one: a child that is forked while another thread is at it would wait for that thread.
+pub fn module(py: Python<'_>) -> PyResult<&Py<PyModule>> {
+    MODULE.get_or_try_init(py, || py.import("ringtable._errors").map(Bound::unbind))
+}
+
 /// An exception of the family, by its name.
 pub fn family(py: Python<'_>, name: &'static str, message: impl Into<String>) -> PyErr {
-    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let class = MODULE
-        .get_or_try_init(py, || py.import("ringtable._errors").map(Bound::unbind))
-        .and_then(|module| module.bind(py).getattr(name))
-        .and_then(|class| Ok(class.cast_into::<PyType>()?));
+    let class =
+        module(py).and_then(|module| module.bind(py).getattr(name)).and_then(|class| Ok(class.cast_into::<PyType>()?));
     match class {
         Ok(class) => PyErr::from_type(class, message.into()),
         Err(error) => PyRuntimeError::new_err(format!("ringtable._errors.{name}: {error}")),
@@ -35,7 +41,8 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::ValueTooLarge(_) => "ValueTooLarge",
         Error::NoRoom(_) => "OutOfMemory",
         Error::TooManyViews => "TooManyViews",
-        Error::Closed | Error::WatchClosed | Error::ViewInherited => "Closed",
+        Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
+        Error::Reentrant => "Reentrant",
         Error::Refused(message) => return refusal(py, message),
         _ => "Error",
     };

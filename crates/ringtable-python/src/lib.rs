@@ -14,9 +14,27 @@ mod table;
 mod view;
 mod watch;
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
+/// Other interpreters of the process would share our classes and exceptions, which are objects of the first one.
+///
+/// The interpreter itself refuses only those that have a lock of their own.
+fn refuse_other_interpreters(py: Python<'_>) -> PyResult<()> {
+    #[allow(unsafe_code)]
+    // SAFETY: the thread is attached, so that there is a current interpreter.
+    let number = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    match number {
+        0 => Ok(()),
+        -1 => Err(PyErr::fetch(py)),
+        _ => Err(PyImportError::new_err("ringtable works in the main interpreter alone, and not in subinterpreters")),
+    }
+}
+
 /// The compiled half of ringtable.
+///
+/// It needs no interpreter lock: its classes are frozen, and what changes in them is atomic or behind a lock of its own.
 #[pymodule(gil_used = false)]
 mod _ringtable {
     use super::*;
@@ -37,6 +55,9 @@ mod _ringtable {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         use ringtable::limits;
+        refuse_other_interpreters(module.py())?;
+        ringtable::client::prepare();
+        errors::module(module.py())?;
         module.add("KEY_SIZE_MAX", limits::KEY_SIZE_MAX)?;
         module.add("VALUE_SIZE_MAX", limits::VALUE_SIZE_MAX)?;
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
-use ringtable::client::View;
+use ringtable::client::{Error, View};
 
 use crate::errors;
 
@@ -40,16 +40,17 @@ impl ViewCore {
         Self { state: Mutex::new(State { view: Some(view), exports: 0 }), size, version, is_copy }
     }
 
+    /// While this is held, nothing of the interpreter is called that could let another thread run: that one may wait
+    /// here, and keep the interpreter meanwhile.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The bytes of a view that is open.
-fn bytes<'a>(py: Python<'_>, state: &'a State) -> PyResult<&'a [u8]> {
-    match &state.view {
-        Some(view) => view.bytes().map_err(|error| errors::client(py, error)),
-        None => Err(errors::family(py, "Closed", "this view was closed: make a new one")),
+impl State {
+    /// The bytes of a view that is open.
+    fn bytes(&self) -> Result<&[u8], Error> {
+        self.view.as_ref().map_or(Err(Error::ViewClosed), View::bytes)
     }
 }
 
@@ -98,7 +99,12 @@ impl ViewCore {
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let state = self.lock();
-        Ok(PyBytes::new(py, bytes(py, &state)?))
+        let error = match state.bytes() {
+            Ok(bytes) => return Ok(PyBytes::new(py, bytes)),
+            Err(error) => error,
+        };
+        drop(state);
+        Err(errors::client(py, error))
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -136,17 +142,24 @@ impl ViewCore {
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, buffer: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let view = slf.get();
         let mut state = view.lock();
-        let bytes = bytes(slf.py(), &state)?;
+        let (start, size) = match state.bytes() {
+            Ok(bytes) => (bytes.as_ptr(), bytes.len()),
+            Err(error) => {
+                drop(state);
+                return Err(errors::client(slf.py(), error));
+            }
+        };
+        state.exports += 1;
+        drop(state);
         // SAFETY: the bytes stay where they are until the buffer is released: it counts as an export, with which the
         // view cannot be closed, and holds a reference to the view. Read-only: a buffer to write to is refused.
         let filled = unsafe {
-            let start = bytes.as_ptr().cast_mut().cast();
-            ffi::PyBuffer_FillInfo(buffer, slf.as_ptr(), start, bytes.len() as ffi::Py_ssize_t, 1, flags)
+            ffi::PyBuffer_FillInfo(buffer, slf.as_ptr(), start.cast_mut().cast(), size as ffi::Py_ssize_t, 1, flags)
         };
         if filled != 0 {
+            view.lock().exports -= 1;
             return Err(PyErr::fetch(slf.py()));
         }
-        state.exports += 1;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ from ringtable._bench.sections import (
     crowd_note,
     sections,
 )
-from ringtable._bench.style import STYLE, series_style
+from ringtable._bench.style import COLOURS, STYLE, series_style
 from ringtable._bench.svg import element
 from ringtable._bench.verdict import ratios, verdict
 
@@ -43,9 +43,7 @@ def render(results: Results) -> str:
             *footer(results),
         ]
     )
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"<title>ringtable bench</title><style>{STYLE}{series_style()}</style>"
-    return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return document("ringtable bench", series_style(COLOURS), body)
 
 
 def header(results: Results) -> Iterator[str]:
@@ -54,8 +52,7 @@ def header(results: Results) -> Iterator[str]:
         '<p class="lead">A hash table that processes share: the classic topology, one pair of rings for everybody,'
         " against its successors, measured side by side on one machine.</p>"
     )
-    facts = "".join(f"<li><b>{escape(name)}</b>{escape(value)}</li>" for name, value in results.machine.items())
-    yield f'<ul class="facts">{facts}</ul>'
+    yield facts(results.machine)
     if note := crowd_note(results):
         yield paragraph(note, "soft")
     entries = "".join(
@@ -194,6 +191,19 @@ def footer(results: Results) -> Iterator[str]:
 
 
 # Pieces
+
+
+def document(title: str, colours: str, body: str) -> str:
+    """A page that needs no other file."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"<title>{escape(title)}</title><style>{STYLE}{colours}</style>"
+    return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def facts(values: Mapping[str, str]) -> str:
+    """Names and values in a row."""
+    items = "".join(f"<li><b>{escape(name)}</b>{escape(value)}</li>" for name, value in values.items())
+    return f'<ul class="facts">{items}</ul>'
 
 
 def paragraph(text: str, kind: str = "") -> str:

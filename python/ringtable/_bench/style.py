@@ -1,5 +1,7 @@
 """How the page looks, on light and on dark ground."""
 
+from collections.abc import Mapping
+
 from ringtable._bench import charts
 
 COLOURS = {
@@ -67,10 +69,10 @@ th { font-weight: 500; color: var(--soft); } th:first-child, td:first-child { te
 """
 
 
-def series_style() -> str:
-    """The colours of all ways, for light and for dark ground."""
+def series_style(colours: Mapping[str, tuple[str, str]]) -> str:
+    """The colours of all series, for light and for dark ground."""
     light, dark = (
-        " ".join(f".{charts.series([name], name)} {{ --series: {pair[of]}; }}" for name, pair in COLOURS.items())
+        " ".join(f".{charts.series([name], name)} {{ --series: {pair[of]}; }}" for name, pair in colours.items())
         for of in (0, 1)
     )
     return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n"

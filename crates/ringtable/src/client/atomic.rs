@@ -43,6 +43,11 @@ static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| Numbers {
     unlease: command::number("RING.UNLEASE"),
 });
 
+/// See [`super::prepare`].
+pub(super) fn prepare() {
+    LazyLock::force(&NUMBERS);
+}
+
 /// The ticket that the next request for a lease has; unique in this process is enough.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 

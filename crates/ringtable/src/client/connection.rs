@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::gate::Gate;
 use super::lane::{LaneHints, LaneLink};
@@ -57,9 +58,8 @@ pub(super) struct Life(Mutex<Option<Descriptor>>);
 
 impl Life {
     fn new(socket: &Descriptor) -> Result<Self, Error> {
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(socket, 0);
-        let descriptor = Descriptor::from(system("duplicating the socket", duplicate.map_err(Into::into))?);
-        Ok(Self(Mutex::new(Some(descriptor))))
+        let duplicate = Descriptor::make(|| rustix::io::fcntl_dupfd_cloexec(socket, 0));
+        Ok(Self(Mutex::new(Some(system("duplicating the socket", duplicate.map_err(Into::into))?))))
     }
 
     /// Why the server has ended the connection; `None` if it says nothing, as it does while it lives.
@@ -204,9 +204,16 @@ impl Connection {
             Some(link) => work(link, patience),
             None => Err(self.ended()),
         });
+        if matches!(result, Err(Error::Closed | Error::Reentrant)) {
+            return result;
+        }
+        if self.is_closed() {
+            // By another thread, or by a signal handler in ours. What it could not wait for is done now.
+            let _ = self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
+        }
         if let Err(Error::Gone(_) | Error::Expelled(_)) = &result {
             if self.is_closed() {
-                return Err(Error::Closed); // by another thread, while we waited
+                return Err(Error::Closed);
             }
             self.end();
         }
@@ -266,6 +273,11 @@ impl Connection {
         // not before.
         self.life.end_waits();
         failpoint!("close.begun");
+        self.let_go(patience)
+    }
+
+    /// Drops the link, if nobody uses it and goes on to do so, and lets go of what is shared; may be called again.
+    fn let_go(&self, patience: Patience<'_>) -> Result<(), Error> {
         let dropped = self.link.enter(patience, |link, _| {
             *link = None;
             Ok(())

@@ -1,4 +1,7 @@
 //! A lock whose waiting can time out and be interrupted, which `std`'s mutex cannot.
+//!
+//! While a thread waits inside for the server, the program's signal handlers may run on it, and they may call the same
+//! client. They would wait for the very thread that they run on, so they are refused ([`Error::Reentrant`]).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
@@ -6,9 +9,19 @@ use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
 use super::{Error, Patience};
 use crate::sync::lock;
 
+/// A number that no other thread has while this one lives.
+#[inline]
+fn this_thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place).addr())
+}
+
 /// A value that one thread at a time may use.
 pub(super) struct Gate<T> {
     value: Mutex<T>,
+    /// The number of the thread that is inside, or 0. Relaxed throughout: a thread compares it with its own number
+    /// only, and that nobody else stores.
+    inside: AtomicUsize,
     waiting: AtomicUsize,
     queue: Mutex<()>,
     opened: Condvar,
@@ -16,7 +29,13 @@ pub(super) struct Gate<T> {
 
 impl<T> Gate<T> {
     pub fn new(value: T) -> Self {
-        Self { value: Mutex::new(value), waiting: AtomicUsize::new(0), queue: Mutex::new(()), opened: Condvar::new() }
+        Self {
+            value: Mutex::new(value),
+            inside: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::new(()),
+            opened: Condvar::new(),
+        }
     }
 
     /// Uses the value, after waiting for its turn.
@@ -28,9 +47,12 @@ impl<T> Gate<T> {
     ) -> Result<R, Error> {
         let mut guard = match self.try_lock() {
             Some(guard) => guard,
+            None if self.inside.load(Ordering::Relaxed) == this_thread() => return Err(Error::Reentrant),
             None => self.wait(&mut patience)?,
         };
+        self.inside.store(this_thread(), Ordering::Relaxed);
         let result = work(&mut guard, &mut patience);
+        self.inside.store(0, Ordering::Relaxed);
         drop(guard);
         // Relaxed: a waiter that is missed here looks again when its slice of patience is over.
         if self.waiting.load(Ordering::Relaxed) > 0 {

@@ -80,8 +80,10 @@ impl Link {
         self.begin()?;
         for index in 0..count {
             if let Err(error) = request(self, index, patience) {
-                // What was pushed is done now, not at some later call.
-                let _ = self.publish(patience);
+                // What was pushed is done now, not at some later call; but not by a child of the one who pushed it.
+                if !patience.is_inherited() {
+                    let _ = self.publish(patience);
+                }
                 return Err(error);
             }
             self.outstanding += 1;

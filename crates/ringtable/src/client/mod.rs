@@ -47,6 +47,7 @@ use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
 use crate::limits;
 use crate::shm::clock::wall_ms;
+use crate::shm::fork;
 use crate::table::reader::{Buffer, Found, Sink};
 use crate::table::{Lookup, Pairs, Want};
 use cell::Cell;
@@ -136,6 +137,15 @@ pub enum Error {
     /// The caller's interruption check said so.
     #[error("interrupted; a write may still be done")]
     Interrupted,
+    /// The thread is inside of a call already.
+    #[error(
+        "this thread is in the middle of a call of the same table or watch: what runs meanwhile, as a signal handler \
+         does, needs one of its own for this"
+    )]
+    Reentrant,
+    /// The interruption check has forked, and this is the child.
+    #[error("this call was begun by the process that this one was forked from, and is that one's alone: call again")]
+    Forked,
     /// The server is full.
     #[error("{0}: wait for others to leave, or start the server with a larger --max-clients")]
     TooManyClients(String),
@@ -164,6 +174,9 @@ pub enum Error {
         max = limits::PINS_MAX
     )]
     TooManyViews,
+    /// The view was closed.
+    #[error("this view was closed: make a new one")]
+    ViewClosed,
     /// The view is that of the parent process.
     #[error(
         "this view belongs to the process that this one was forked from: buffers that were made there can be read \
@@ -192,13 +205,14 @@ pub struct Patience<'a> {
     timeout: Option<Duration>,
     deadline: Option<Instant>,
     interrupted: &'a (dyn Fn() -> bool + Sync),
+    generation: u64,
 }
 
 impl<'a> Patience<'a> {
     /// Patience for `timeout` (for ever, if `None`); `interrupted` is asked after every signal, and at least ten times
     /// a second while waiting.
     pub fn new(timeout: Option<Duration>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self { timeout, deadline: None, interrupted }
+        Self { timeout, deadline: None, interrupted, generation: fork::generation() }
     }
 
     /// Patience without end.
@@ -229,10 +243,24 @@ impl<'a> Patience<'a> {
 
     /// Asks whether the caller was interrupted.
     ///
+    /// What asks may run a signal handler, and that may fork. In the child nothing of the call is left but its stack:
+    /// after an error of this no memory that was shared with the server may be touched, nor a descriptor.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`] if so.
+    /// [`Error::Interrupted`] if so; [`Error::Forked`] in the child of a fork.
     pub fn check_interrupted(&self) -> Result<(), Error> {
-        if (self.interrupted)() { Err(Error::Interrupted) } else { Ok(()) }
+        if (self.interrupted)() {
+            Err(Error::Interrupted)
+        } else if self.is_inherited() {
+            Err(Error::Forked)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the call was begun by the process that this one was forked from.
+    fn is_inherited(&self) -> bool {
+        self.generation != fork::generation()
     }
 }
 
@@ -276,6 +304,15 @@ static NUMBERS: std::sync::LazyLock<Numbers> = std::sync::LazyLock::new(|| Numbe
     ring_bucket: command::number("RING.BUCKET"),
     ring_pins: command::number("RING.PINS"),
 });
+
+/// Does now what the first call would do otherwise. A child that is forked while another thread is at it would wait for
+/// that thread, which it does not have.
+pub fn prepare() {
+    fork::install();
+    std::sync::LazyLock::force(&command::FINGERPRINT);
+    std::sync::LazyLock::force(&NUMBERS);
+    atomic::prepare();
+}
 
 /// A connection to a server, for any number of threads.
 pub struct Client {

@@ -38,8 +38,8 @@ pub(super) fn connect(location: &Location, patience: &mut Patience<'_>) -> Resul
 
 fn make_socket(family: AddressFamily) -> Result<Descriptor, Error> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
-    Ok(system("making a socket", socket.map_err(Into::into))?.into())
+    let socket = Descriptor::make(|| rustix::net::socket_with(family, SocketType::STREAM, flags, None));
+    system("making a socket", socket.map_err(Into::into))
 }
 
 fn connect_unix(path: &Path, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {

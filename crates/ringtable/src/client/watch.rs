@@ -76,8 +76,8 @@ impl Watch {
         }
         patience.start();
         let socket = connect(&location, &mut patience)?;
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket, 0);
-        let life: Descriptor = system("duplicating the socket", duplicate.map_err(Into::into))?.into();
+        let duplicate = Descriptor::make(|| rustix::io::fcntl_dupfd_cloexec(&socket, 0));
+        let life = system("duplicating the socket", duplicate.map_err(Into::into))?;
         let mut plain = SocketLink::new(socket);
         let (status, passed) = upgrade(&mut plain, &watch_request(), &mut patience)?;
         failpoint!("watch.joined");
@@ -147,7 +147,7 @@ impl Watch {
             ears.listen(Duration::ZERO)
         });
         if self.closed.load(Ordering::Relaxed) {
-            self.close(patience);
+            self.let_go(patience);
             return Err(Error::WatchClosed);
         }
         outcome
@@ -170,6 +170,11 @@ impl Watch {
         // Relaxed: whoever waits finds the socket closed, and looks here then.
         self.closed.store(true, Ordering::Relaxed);
         let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
+        self.let_go(patience);
+    }
+
+    /// Ends the listening, unless an event loop is at it; may be called again.
+    fn let_go(&self, patience: Patience<'_>) {
         let _ = self.ears.enter(patience, |ears, _| {
             if ears.as_ref().is_some_and(|ears| !ears.armed) {
                 *ears = None;
@@ -188,8 +193,13 @@ impl Watch {
         work: impl FnOnce(&mut Ears, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let outcome = self.enter(patience, work);
-        // Closed by another thread while we waited: what it did looks like the server's end.
-        if self.closed.load(Ordering::Relaxed) { Err(Error::WatchClosed) } else { outcome }
+        if self.is_ours() && self.closed.load(Ordering::Relaxed) {
+            // By another thread while we waited, or by a signal handler in ours, which could not wait for us to end:
+            // what it did looks like the server's end.
+            self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
+            return Err(Error::WatchClosed);
+        }
+        outcome
     }
 
     fn enter<R>(

@@ -187,14 +187,14 @@ pub(super) fn accept(doors: &[Door], shared: &Shared) {
 }
 
 fn accept_one(door: &Door, shared: &Shared) {
-    match rustix::net::accept_with(&door.socket, SocketFlags::CLOEXEC) {
+    match Descriptor::make(|| rustix::net::accept_with(&door.socket, SocketFlags::CLOEXEC)) {
         Ok(connection) => {
             if !door.is_local {
                 // Replies are sent when they are whole: none should wait for more to come.
                 let _ = sockopt::set_tcp_nodelay(&connection, true);
             }
             failpoint!("accept.accepted");
-            admit(Arrival { socket: connection.into(), is_local: door.is_local }, shared);
+            admit(Arrival { socket: connection, is_local: door.is_local }, shared);
         }
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
         Err(_) => {

@@ -86,7 +86,8 @@ extern "C" fn after_fork_in_child() {
     REGISTRY.release();
 }
 
-fn install() {
+/// Sets up what happens at a fork, if nobody has.
+pub fn install() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         #[allow(unsafe_code)]
@@ -106,6 +107,16 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Makes a descriptor while no thread of this process can fork: no child ever gets it, not even one that is forked
+    /// in the middle of this. `make` must not wait for anything.
+    pub fn make<E>(make: impl FnOnce() -> Result<OwnedFd, E>) -> Result<Self, E> {
+        REGISTRY.with(|descriptors| {
+            let fd = make()?.into_raw_fd();
+            descriptors.push(fd);
+            Ok(Self { fd, generation: generation() })
+        })
+    }
+
     /// The number of the descriptor, for messages and for other processes' `/proc`.
     pub fn number(&self) -> RawFd {
         self.fd
@@ -114,9 +125,8 @@ impl Descriptor {
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Self {
-        let fd = fd.into_raw_fd();
-        REGISTRY.with(|descriptors| descriptors.push(fd));
-        Self { fd, generation: generation() }
+        let Ok(descriptor) = Self::make(|| Ok::<_, std::convert::Infallible>(fd));
+        descriptor
     }
 }
 
@@ -168,5 +178,33 @@ mod tests {
         assert!(REGISTRY.with(|descriptors| !descriptors.contains(&number)));
         let mut end = [0; 1];
         assert_eq!(std::io::Read::read(&mut &far, &mut end).unwrap(), 0, "the other end sees the close");
+    }
+    #[test]
+    fn no_child_gets_a_descriptor_that_is_being_made() {
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = near.as_raw_fd();
+        let (making, begun) = std::sync::mpsc::channel();
+        let forking = std::thread::spawn(move || {
+            begun.recv().unwrap();
+            let mut status = -1;
+            #[allow(unsafe_code)]
+            // SAFETY: the child does nothing but to look whether it has the descriptor, and ends.
+            unsafe {
+                let pid = libc::fork();
+                if pid == 0 {
+                    libc::_exit(i32::from(libc::fcntl(number, libc::F_GETFD) != -1));
+                }
+                libc::waitpid(pid, &raw mut status, 0);
+            }
+            status
+        });
+        let made = Descriptor::make(|| {
+            making.send(()).unwrap();
+            // Time for the other thread to fork, if it could.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok::<_, std::io::Error>(near.into())
+        });
+        assert_eq!(forking.join().unwrap(), 0);
+        assert_eq!(made.unwrap().number(), number);
     }
 }

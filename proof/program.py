@@ -1,0 +1,35 @@
+"""What the programs have in common: how they begin, and how they end."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+POLL_S = 0.05
+
+
+def begin(seed: int | None) -> int:
+    """The seed of this run, which is printed."""
+    seed = random.SystemRandom().getrandbits(31) if seed is None else seed
+    print(f"seed {seed} (--seed {seed} repeats its choices)", flush=True)
+    return seed
+
+
+def sleep_unless(condition: Callable[[], object], seconds: float) -> None:
+    """Sleep so long, but not longer than until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition() and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(POLL_S, left))
+
+
+def end(figures: dict[str, Any], found: Sequence[str], file: Path | None) -> int:
+    """Print the figures and what was found, which the exit status tells, too."""
+    for name, figure in figures.items():
+        print(f"{name}: {figure}")
+    for words in found:
+        print(words if "forbidden:" in words else f"forbidden: {words}")
+    if file:
+        file.write_text(json.dumps({"figures": figures, "found": list(found)}, indent=1))
+    return 1 if found else 0
