@@ -167,6 +167,15 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
         self._reap()
 
+    def check(self) -> None:
+        """Raise what the function has raised, if it has; wait for nothing.
+
+        Raises:
+            AssertionError: The function raised.
+        """
+        if select.select([self._read_end], [], [], 0)[0]:
+            self.result()
+
     def result(self, timeout: float = DEADLINE_S) -> Any:
         """Wait until the child has ended, and return what its function returned.
 
@@ -311,15 +320,18 @@ class RawConnection:
 
 
 class RawMember:
-    """A connection to the server "default" that was upgraded to shared memory by hand, with all that a client gets."""
+    """A connection to a server that was upgraded to shared memory by hand, with all that a client gets."""
 
-    def __init__(self, request: Sequence[str]) -> None:
+    def __init__(self, request: Sequence[str], address: str = "default") -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(socket_path("default"))
+        self.socket.connect(socket_path(address))
         self.socket.sendall(resp(*(word.encode() for word in request)))
         reply, descriptors, _, _ = socket.recv_fds(self.socket, 256, 8)
-        assert len(descriptors) == 4, reply
+        if len(descriptors) != 4:
+            # A reason why not, as a client would hear it.
+            self.socket.close()
+            raise ConnectionRefusedError(reply.decode())
         self.status = reply.decode().split()
         self.table, self.segment, self.request_bell, self.listener = self.descriptors = descriptors
         self.memory = mmap.mmap(self.segment, os.fstat(self.segment).st_size)
@@ -368,8 +380,8 @@ class RawLane(RawMember):
     REQUEST_DATA = 4_096
     RING_SIZE = 128 << 10
 
-    def __init__(self) -> None:
-        super().__init__(lane_request())
+    def __init__(self, address: str = "default") -> None:
+        super().__init__(lane_request(), address)
         assert self.status == ["+LANE"]
 
     def load(self, place: int) -> int:
@@ -401,8 +413,8 @@ class RawRings(RawMember):
     CURSORS = 64
     SILENT = (1 << 64) - 1
 
-    def __init__(self) -> None:
-        super().__init__(rings_request())
+    def __init__(self, address: str = "default") -> None:
+        super().__init__(rings_request(), address)
         name, number, generation = self.status
         assert name == "+RINGS"
         self.number, self.generation = int(number), int(generation)
