@@ -21,7 +21,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
@@ -42,6 +42,7 @@ LARGE_VALUE_SIZE = 64 << 10
 # The numbers of commands: their places in `COMMANDS`, see `command/mod.rs`.
 GET, SET, DEL, EXPIRE, FLUSHALL, PING, STATS, PINS = 0, 1, 2, 8, 13, 15, 22, 29
 WRITES = frozenset({SET, DEL, 4, 5, 6, 7, EXPIRE, 9, FLUSHALL, 25, 26})
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL)
 BLOWS = 1 << 16
 HELD = 12
 """Connections that a strategy keeps open while it goes on."""
@@ -70,18 +71,19 @@ class Target:
 
     def socket(self, random: Random | None = None) -> socket.socket:
         """A connection over the unix socket; over either if a choice is to be made."""
-        over_tcp = self.tcp is not None and random is not None and random.random() < 0.5
-        connection = socket.socket(socket.AF_INET if over_tcp else socket.AF_UNIX)
+        tcp = self.tcp if random is not None and random.random() < 0.5 else None
+        connection = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
         connection.settimeout(DEADLINE_S)
         try:
-            connection.connect(self.tcp if over_tcp else self.path)
+            connection.connect(tcp or self.path)
         except OSError:
             connection.close()
             raise
         return connection
 
 
-Strategy = Callable[[Target, Random], Iterator[None]]
+Attacks = Generator[None, None, None]
+Strategy = Callable[[Target, Random], Attacks]
 
 
 def boundaries(near: int, size: int) -> list[int]:
@@ -193,7 +195,7 @@ def ask(lane: RawLane, request: bytes) -> None:
     lane.store(RawLane.RESPONSE_HEAD, lane.load(RawLane.RESPONSE_TAIL))
 
 
-def positions(target: Target, random: Random) -> Iterator[None]:
+def positions(target: Target, random: Random) -> Attacks:
     """Positions that cannot be: in front of the server, behind it, between words."""
     while True:
         with target.lane() as lane:
@@ -227,13 +229,15 @@ def positions(target: Target, random: Random) -> Iterator[None]:
         yield
 
 
-def records(target: Target, random: Random) -> Iterator[None]:
+def records(target: Target, random: Random) -> Attacks:
     """Well-formed records of which one field is not."""
     while True:
         with target.lane() as lane:
             for _ in range(16):
                 arguments = [own_key(random), random.randbytes(random.randrange(40)), b"EX", b"1"]
-                data = bytearray(record(random.choice([PING, GET, SET, DEL, EXPIRE]), *arguments[: random.randrange(5)]))
+                data = bytearray(
+                    record(random.choice([PING, GET, SET, DEL, EXPIRE]), *arguments[: random.randrange(5)])
+                )
                 match random.randrange(5):
                     case 0:
                         struct.pack_into("<I", data, 0, random.choice(boundaries(len(data), 1 << 17)) & 0xFFFFFFFF)
@@ -255,7 +259,7 @@ def records(target: Target, random: Random) -> Iterator[None]:
                     break
 
 
-def races(target: Target, random: Random) -> Iterator[None]:
+def races(target: Target, random: Random) -> Attacks:
     """Fields that change while the server reads them: what it checks has to be what it uses."""
     large = 1 << 16
     while True:
@@ -278,7 +282,8 @@ def races(target: Target, random: Random) -> Iterator[None]:
                     lane.store(start, 3 * large | SET << 32 | 2 << 48)
                     place = 8
                     words = [
-                        random.choice([8, 65_535, 65_536]) | (random.choice(boundaries(large, large)) & 0xFFFFFFFF) << 32
+                        random.choice([8, 65_535, 65_536])
+                        | (random.choice(boundaries(large, large)) & 0xFFFFFFFF) << 32
                         for _ in range(2)
                     ]
                 case _:
@@ -295,7 +300,7 @@ def races(target: Target, random: Random) -> Iterator[None]:
         yield
 
 
-def noise(target: Target, random: Random) -> Iterator[None]:
+def noise(target: Target, random: Random) -> Attacks:
     """Noise over all of a lane, or a part of it."""
     while True:
         with target.lane() as lane:
@@ -312,7 +317,7 @@ def noise(target: Target, random: Random) -> Iterator[None]:
                     break
 
 
-def pins(target: Target, random: Random) -> Iterator[None]:
+def pins(target: Target, random: Random) -> Attacks:
     """Pins of nonsense, and of entries that others use, changed all the time."""
     while True:
         with target.lane() as lane, table_of(lane) as table:
@@ -351,7 +356,7 @@ def slots_of(table: mmap.mmap, random: Random) -> list[int]:
     return found
 
 
-def hints(target: Target, random: Random) -> Iterator[None]:
+def hints(target: Target, random: Random) -> Attacks:
     """Hints of nonsense, as many and as fast as can be."""
     while True:
         with target.lane() as lane:
@@ -366,7 +371,7 @@ def hints(target: Target, random: Random) -> Iterator[None]:
             yield
 
 
-def waiting_flags(target: Target, random: Random) -> Iterator[None]:
+def waiting_flags(target: Target, random: Random) -> Attacks:
     """Lies about who sleeps, where it runs, and what kind of lane this is. Who rings is served all the same."""
     places = [0, 8, 16, 24, 640, 640, 640, 768]
     while True:
@@ -382,7 +387,7 @@ def waiting_flags(target: Target, random: Random) -> Iterator[None]:
                     yield
 
 
-def doorbell(target: Target, random: Random) -> Iterator[None]:
+def doorbell(target: Target, random: Random) -> Attacks:
     """Rings for nothing, with a counter that is full, through descriptors that were made to block."""
     while True:
         with target.lane() as lane:
@@ -420,10 +425,25 @@ TEMPLATES = (
     resp(b"INCRBY", PREFIX + b"n", b"1"),
     resp(b"SET", PREFIX, bytes(LARGE_VALUE_SIZE)),
 )
-NUMBERS = [-2, -1, 0, 1, 2, 65_535, 65_536, 65_537, VALUE_SIZE_MAX, VALUE_SIZE_MAX + 1, 1 << 31, 1 << 32, 1 << 63, 1 << 64]
+NUMBERS = [
+    -2,
+    -1,
+    0,
+    1,
+    2,
+    65_535,
+    65_536,
+    65_537,
+    VALUE_SIZE_MAX,
+    VALUE_SIZE_MAX + 1,
+    1 << 31,
+    1 << 32,
+    1 << 63,
+    1 << 64,
+]
 
 
-def malformed(target: Target, random: Random) -> Iterator[None]:
+def malformed(target: Target, random: Random) -> Attacks:
     """Requests in RESP with a wrong number, a wrong byte, no end, or far too much of something; cut anywhere."""
     while True:
         data = bytearray(b"".join(random.choices(TEMPLATES, k=random.randrange(1, 4))))
@@ -464,7 +484,7 @@ def malformed(target: Target, random: Random) -> Iterator[None]:
         yield
 
 
-def extremes(target: Target, random: Random) -> Iterator[None]:
+def extremes(target: Target, random: Random) -> Attacks:
     """Well-formed requests with arguments at the edges of what they may be; each is answered."""
     words = [b"%d" % (number % (1 << 64) - (random.random() < 0.5)) for number in boundaries(0, 1 << 20)]
     words += [b"", b"-1", b"text", b"1e9", b"-9223372036854775808", b"\x00" * 9, b"nan"]
@@ -514,7 +534,7 @@ def skip_reply(replies: Any) -> None:
             skip_reply(replies)
 
 
-def unread(target: Target, random: Random) -> Iterator[None]:
+def unread(target: Target, random: Random) -> Attacks:
     """Requests with long replies that are never read."""
     with ExitStack() as stack:
         with closing(target.socket()) as connection:
@@ -534,7 +554,7 @@ def unread(target: Target, random: Random) -> Iterator[None]:
             yield
 
 
-def drafts(target: Target, random: Random) -> Iterator[None]:
+def drafts(target: Target, random: Random) -> Attacks:
     """Large values that are announced and never come, or in part."""
     sizes = [LARGE_VALUE_SIZE - 1, LARGE_VALUE_SIZE, 1 << 20, 16 << 20, VALUE_SIZE_MAX, VALUE_SIZE_MAX + 1]
     with ExitStack() as stack:
@@ -559,7 +579,7 @@ def drafts(target: Target, random: Random) -> Iterator[None]:
             yield
 
 
-def unfinished(target: Target, random: Random) -> Iterator[None]:
+def unfinished(target: Target, random: Random) -> Attacks:
     """Requests that are gathered and never end: as much of them as the server takes.
 
     The connection that goes beyond the bound is ended, and none before it.
@@ -569,7 +589,7 @@ def unfinished(target: Target, random: Random) -> Iterator[None]:
     gathered = 0
     try:
         while True:
-            if not held or random.random() < 0.05 and len(held) < HELD:
+            if not held or (random.random() < 0.05 and len(held) < HELD):
                 connection = target.socket(random)
                 connection.sendall(b"*2\r\n$3\r\nDEL\r\n$%d\r\n" % VALUE_SIZE_MAX)
                 held.append(connection)
@@ -590,7 +610,7 @@ def unfinished(target: Target, random: Random) -> Iterator[None]:
             connection.close()
 
 
-def leases(target: Target, random: Random) -> Iterator[None]:
+def leases(target: Target, random: Random) -> Attacks:
     """All leases that there are, and keys that are as long as can be."""
     number = 0
     while True:
@@ -606,7 +626,7 @@ def leases(target: Target, random: Random) -> Iterator[None]:
                     yield
 
 
-def watches(target: Target, random: Random) -> Iterator[None]:
+def watches(target: Target, random: Random) -> Attacks:
     """Watches that are never read, and lies about their sleep."""
     with ExitStack() as stack:
         held: deque[tuple[ExitStack, mmap.mmap]] = deque()
@@ -631,7 +651,7 @@ def watches(target: Target, random: Random) -> Iterator[None]:
                 held.popleft()[0].close()
 
 
-def handshake(target: Target, random: Random) -> Iterator[None]:
+def handshake(target: Target, random: Random) -> Attacks:
     """Joining that is given up at each step, mixed up, repeated, or comes with descriptors that nobody asked for."""
     joins = [resp(*(word.encode() for word in words())) for words in (lane_request, rings_request, watch_request)]
     while True:
@@ -656,7 +676,9 @@ def handshake(target: Target, random: Random) -> Iterator[None]:
                         connection.sendall(join + random.choice([b"x", join, resp(b"PING") * 50]))
                         connection.recv(256)
                     case 4 if local:
-                        send_descriptors(connection, random.choice([join, b"PING\r\n", b"*"]), random.choice([1, 16, 250]))
+                        send_descriptors(
+                            connection, random.choice([join, b"PING\r\n", b"*"]), random.choice([1, 16, 250])
+                        )
                         connection.recv(256)
                     case 5 if local:
                         # The same behind the handshake.
@@ -684,7 +706,7 @@ def send_descriptors(connection: socket.socket, data: bytes, count: int) -> None
         socket.send_fds(connection, [data], [file.fileno()] * count)
 
 
-def crowd(target: Target, random: Random) -> Iterator[None]:
+def crowd(target: Target, random: Random) -> Attacks:
     """Connections until there are no more."""
     while True:
         with ExitStack() as stack:
@@ -700,36 +722,60 @@ def crowd(target: Target, random: Random) -> Iterator[None]:
                             break
 
 
-def sealing(target: Target, random: Random) -> Iterator[None]:
+def wills(target: Target, random: Random) -> Attacks:
+    """Lanes that are full of requests when their owner goes: all of them are executed, and nobody waits for that."""
+    key = PREFIX + b" heavy"
+    with closing(target.socket()) as connection:
+        connection.sendall(resp(b"SET", key, bytes(256 << 10)))
+        assert connection.recv(100) == b"+OK\r\n"
+    while True:
+        request, count = random.choice(
+            [(record(EXPIRE, key, b"1000"), 64), (record(PING), 10_000), (record(STATS), 64), (record(GET, key), 1_000)]
+        )
+        with target.lane() as lane:
+            lane.memory[RawLane.REQUEST_DATA : RawLane.REQUEST_DATA + count * len(request)] = request * count
+            # What is behind it is in front of it, too, if it is believed to be more.
+            lane.store(RawLane.REQUEST_TAIL, count * len(request) + random.choice([0, 0, 0, 8, 1 << 20]))
+            if random.random() < 0.3:
+                lane.ring()
+        yield
+
+
+def sealing(target: Target, random: Random) -> Attacks:
     """Attempts to write to the table, or to change the size of anything."""
     libc = ctypes.CDLL(None, use_errno=True)
     while True:
         with target.lane() as lane, table_of(lane) as table:
-            size = len(table)
-            place = random.randrange(size)
-            attempts: list[Callable[[], object]] = [
-                lambda: mmap.mmap(lane.table, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_WRITE),
-                lambda: mmap.mmap(lane.table, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
-                lambda: os.pwrite(lane.table, b"x", place),
-                lambda: os.ftruncate(lane.table, place),
-                lambda: os.ftruncate(lane.segment, place),
-                lambda: fcntl.fcntl(lane.table, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
-                lambda: fcntl.fcntl(lane.segment, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
-                lambda: os.posix_fallocate(lane.table, 0, size),
-                lambda: os.sendfile(lane.table, lane.segment, 0, 8),
-            ]
-            for attempt in attempts:
-                try:
-                    attempt()
-                except OSError as error:
-                    assert error.errno in (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL), error
-                else:
-                    raise AssertionError("the kernel lets a client write to the table, or resize something")
+            for attempt in attempts_to_write(lane, random.randrange(len(table))):
+                assert number_of_error(attempt) in REFUSALS, "the kernel lets a client write to the table, or resize it"
                 yield
             # A hole in its own lane is all that it gets.
             assert libc.fallocate(lane.segment, 3, ctypes.c_long(0), ctypes.c_long(len(lane.memory))) == 0
             lane.ring()
             yield
+
+
+def attempts_to_write(lane: RawLane, place: int) -> list[Callable[[], object]]:
+    return [
+        lambda: mmap.mmap(lane.table, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_WRITE),
+        lambda: mmap.mmap(lane.table, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
+        lambda: os.pwrite(lane.table, b"x", place),
+        lambda: os.ftruncate(lane.table, place),
+        lambda: os.ftruncate(lane.segment, place),
+        lambda: fcntl.fcntl(lane.table, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
+        lambda: fcntl.fcntl(lane.segment, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE),
+        lambda: os.posix_fallocate(lane.table, 0, place + 1),
+        lambda: os.sendfile(lane.table, lane.segment, 0, 8),
+    ]
+
+
+def number_of_error(attempt: Callable[[], object]) -> int | None:
+    """The number of the error that an attempt raises; `None` if it succeeds."""
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno
+    return None
 
 
 # Shared rings
@@ -740,7 +786,7 @@ def queue_words(rings: RawRings) -> tuple[int, int]:
     return rings.slot(0), rings.slots * rings.slot_words
 
 
-def stamps(target: Target, random: Random) -> Iterator[None]:
+def stamps(target: Target, random: Random) -> Attacks:
     """Stamps that cannot be, near the tail, in anybody's name."""
     with closing(target.rings()) as rings:
         while True:
@@ -753,7 +799,7 @@ def stamps(target: Target, random: Random) -> Iterator[None]:
             yield
 
 
-def tails(target: Target, random: Random) -> Iterator[None]:
+def tails(target: Target, random: Random) -> Attacks:
     """Tails that cannot be, and workers that seem awake."""
     with closing(target.rings()) as rings:
         while True:
@@ -761,9 +807,16 @@ def tails(target: Target, random: Random) -> Iterator[None]:
             rings.words[place] = random.choice(boundaries(rings.words[place], rings.slots))
             rings.ring()
             yield
+            if random.random() < 0.1:
+                # What a client checks when it joins; for a moment, since nobody can join meanwhile.
+                place = random.randrange(7)
+                right = rings.words[place]
+                rings.words[place] = random.choice(boundaries(right, rings.slots))
+                yield
+                rings.words[place] = right
 
 
-def cursors(target: Target, random: Random) -> Iterator[None]:
+def cursors(target: Target, random: Random) -> Attacks:
     """Cursors that hold everybody back, that go back, or that are ahead; those of others, too."""
     with closing(target.rings()) as rings:
         while True:
@@ -774,7 +827,7 @@ def cursors(target: Target, random: Random) -> Iterator[None]:
             yield
 
 
-def slots(target: Target, random: Random) -> Iterator[None]:
+def slots(target: Target, random: Random) -> Attacks:
     """Heads and pieces of nonsense, published or in the slots of others."""
     while True:
         with closing(target.rings()) as rings:
@@ -798,7 +851,7 @@ def slots(target: Target, random: Random) -> Iterator[None]:
                 yield
 
 
-def laps(target: Target, random: Random) -> Iterator[None]:
+def laps(target: Target, random: Random) -> Attacks:
     """All stamps at once, again and again, as fast as can be: so that workers never come to an end of them."""
     while True:
         with closing(target.rings()) as rings:
@@ -816,13 +869,13 @@ def laps(target: Target, random: Random) -> Iterator[None]:
             yield
 
 
-def ring_noise(target: Target, random: Random) -> Iterator[None]:
-    """Noise over all that members share."""
+def ring_noise(target: Target, random: Random) -> Attacks:
+    """Noise over all that members share, but for the constants in front: without those nobody can join any more."""
     while True:
         with closing(target.rings()) as rings:
             for _ in range(50):
                 count = random.choice([1, 8, 64])
-                start = random.randrange(0, len(rings.words) - count)
+                start = random.randrange(rings.QUEUE_TAIL, len(rings.words) - count)
                 rings.memory[8 * start : 8 * (start + count)] = random_words(random, count)
                 rings.ring()
                 yield
@@ -848,6 +901,7 @@ STRATEGIES: dict[str, Strategy] = {
     "watches": watches,
     "handshake": handshake,
     "crowd": crowd,
+    "wills": wills,
     "sealing": sealing,
 }
 """By name, all those that a client with a lane or a socket has."""

@@ -20,10 +20,10 @@ from ringtable import Table
 from support import own_ringtable_memory
 
 PREFIX = "honest"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 10.0
 """For how long a call may wait at most where none may fail."""
 
-RINGS_TIMEOUT_S = 3.0
+RINGS_TIMEOUT_S = 1.5
 """The same where a call may fail, and has to end: longer than a laggard is waited for."""
 
 SIZES = (*(40 + 23 * index for index in range(16)), 5_000, 5_001, 30_000, 100_003)

@@ -20,6 +20,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import cyclopts
 from ringtable import Table
@@ -57,7 +58,33 @@ WORLDS: dict[World, tuple[str, ...]] = {
 }
 MAX_MEMORY = 256 * MIB
 
-ATTACKS_A_MINUTE: dict[str, int] = {}
+ATTACKS_A_MINUTE: dict[str, int] = {
+    "positions": 529,
+    "records": 4_395,
+    "races": 102,
+    "noise": 884,
+    "pins": 1_567,
+    "hints": 9_044,
+    "waiting flags": 7_759,
+    "doorbell": 82_626,
+    "malformed": 3_519,
+    "extremes": 489,
+    "unread": 3_325,
+    "drafts": 2_555,
+    "unfinished": 391,
+    "leases": 56_990,
+    "watches": 186_660,
+    "handshake": 817,
+    "crowd": 6_825,
+    "wills": 1_224,
+    "sealing": 53_109,
+    "stamps": 337_114,
+    "tails": 360_144,
+    "cursors": 249_275,
+    "slots": 237_002,
+    "laps": 160,
+    "ring noise": 96_197,
+}
 """What one hostile client makes of each strategy in a minute that it shares out evenly among those of its world, alone
 with a server: `--measure` has measured it."""
 
@@ -68,10 +95,11 @@ def strategies_of(world: World) -> dict[str, Strategy]:
     return STRATEGIES
 
 
-def shares_of(world: World, attacks: int) -> dict[str, int]:
-    """So many attacks, shared out as one hostile client does in the same time."""
-    rates = {name: ATTACKS_A_MINUTE.get(name, 1_000) for name in strategies_of(world)}
-    return {name: max(1, round(attacks * rate / sum(rates.values()))) for name, rate in rates.items()}
+def shares_of(strategies: dict[str, Strategy], attacks: int | None) -> dict[str, int]:
+    """So many attacks, shared out as one hostile client does in the same time; a quarter of a minute's by default."""
+    rates = {name: ATTACKS_A_MINUTE[name] for name in strategies}
+    total = sum(rates.values())
+    return {name: max(1, round((attacks or total / 4) * rate / total)) for name, rate in rates.items()}
 
 
 class Shared:
@@ -105,7 +133,13 @@ class Shared:
 
 
 def attack(
-    target: Target, chosen: dict[str, Strategy], wanted: dict[str, int], seed: int, shared: Shared, number: int, pace: float
+    target: Target,
+    chosen: dict[str, Strategy],
+    wanted: dict[str, int],
+    seed: int,
+    shared: Shared,
+    number: int,
+    pace: float,
 ) -> dict[str, int]:
     """Attack in each hostile phase, until so many attacks were made of each strategy. Returns what went wrong, counted.
 
@@ -129,7 +163,7 @@ def attack(
         index = left[first_turn % len(left)]
         first_turn += 1
         name = names[index]
-        rate = pace * ATTACKS_A_MINUTE.get(name, 0) / 60 * len(names)
+        rate = pace * ATTACKS_A_MINUTE[name] / 60 * len(names)
         attacks = chosen[name](target, generator)
         began = time.monotonic()
         made = 0
@@ -253,39 +287,41 @@ class Running:
 
     target: Target
     pid: int
-    errors: Path | None
-    """What it has said on its standard error, if it is ours."""
 
 
 @contextmanager
-def own_server(world: World, folder: str) -> Iterator[Running]:
-    """A server as a process of its own."""
-    import subprocess
+def own_server(world: World) -> Iterator[Running]:
+    """A server as a process of its own, which must have said nothing when it ends."""
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        errors = Path(folder) / "errors"
+        try:
+            with errors.open("wb") as said, server_in(Path(folder), world, said) as running:
+                yield running
+        finally:
+            words = errors.read_text()
+            assert not words, f"forbidden: the server has said: {words}"
 
-    path, errors = Path(folder) / "hostile.sock", Path(folder) / "errors"
+
+@contextmanager
+def server_in(folder: Path, world: World, said: IO[bytes]) -> Iterator[Running]:
+    path = folder / "hostile.sock"
     arguments = ["--name", str(path), "--workers", "2", "--max-memory", str(MAX_MEMORY), "--tcp", "127.0.0.1:0"]
-    arguments += ["--max-clients", str(CLIENTS_MAX), *WORLDS[world], "--laggard-timeout", "1"]
-    with (
-        errors.open("wb") as said,
-        subprocess.Popen(
-            [sys.executable, "-m", "ringtable", "server", *arguments], stdout=subprocess.PIPE, stderr=said, text=True
-        ) as process,
-    ):
+    arguments += ["--max-clients", str(CLIENTS_MAX), *WORLDS[world], "--laggard-timeout", "0.5"]
+    command = [sys.executable, "-m", "ringtable", "server", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            assert "ready" in line, errors.read_text()
+            assert "ready" in line, f"the server does not start: {line!r}"
             host, _, port = line.rpartition("tcp://")[2].strip().rpartition(":")
-            yield Running(Target(str(path), (host, int(port))), process.pid, errors)
-            assert process.poll() is None, f"forbidden: the server has ended: {errors.read_text()}"
+            yield Running(Target(str(path), (host, int(port))), process.pid)
+            assert process.poll() is None, "forbidden: the server has ended"
         finally:
             process.terminate()
             try:
                 process.wait(DEADLINE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-    said_text = errors.read_text()
-    assert not said_text, f"forbidden: the server has said: {said_text}"
 
 
 @contextmanager
@@ -294,7 +330,7 @@ def server_at(address: str) -> Iterator[Running]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    yield Running(Target(address), pid, None)
+    yield Running(Target(address), pid)
 
 
 # A run
@@ -360,8 +396,8 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
     """
     target = Target(running.target.path, running.target.tcp, plan.unfinished_max)
     strategies = {name: strategies_of(plan.world)[name] for name in plan.wanted}
-    roles = RING_ROLES if plan.world in ("shared", "sharded") else LANE_ROLES
-    roles = [role for role in roles if target.tcp or "tcp" not in role.options][: plan.honest]
+    all_roles = RING_ROLES if plan.world in ("shared", "sharded") else LANE_ROLES
+    roles = [role for role in all_roles if target.tcp or "tcp" not in role.options][: plan.honest]
     with Table(target.path, timeout=DEADLINE_S, transport="socket") as observer, ExitStack() as stack:
         shared = Shared()
         stack.callback(shared.close)
@@ -471,7 +507,7 @@ def hostile(
     *,
     world: tuple[World, ...] = (),
     strategy: tuple[str, ...] = (),
-    attacks: int = 0,
+    attacks: int | None = None,
     seconds: float | None = None,
     attackers: int = 1,
     pace: float = 0.0,
@@ -516,15 +552,12 @@ def hostile(
                 wanted, plan_slices, honest = dict.fromkeys(chosen, 1 << 60), (0.0, 0.0, 60.0), 0
                 limit: float | None = 60.0 if seconds is None else seconds
             else:
-                total = attacks or round(sum(ATTACKS_A_MINUTE.get(each, 1_000) for each in chosen) / 4)
-                rates = {each: ATTACKS_A_MINUTE.get(each, 1_000) for each in chosen}
-                wanted = {each: max(1, round(total * one / sum(rates.values()))) for each, one in rates.items()}
+                wanted = shares_of(chosen, attacks)
                 plan_slices, honest, limit = slices, None, seconds
             plan = Plan(name, wanted, seed, limit, attackers, pace, rate, plan_slices, honest)
             try:
-                with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-                    with server_at(address) if address else own_server(name, folder) as running:
-                        run(plan, running, outcome)
+                with server_at(address) if address else own_server(name) as running:
+                    run(plan, running, outcome)
             except AssertionError as error:
                 found.append(f"{name}: {error}")
             report(outcome)
@@ -541,9 +574,7 @@ def hostile(
 def figures(outcome: Outcome) -> dict[str, Any]:
     """As JSON takes them."""
     latencies = {
-        PHASES[phase]: {
-            str(share): outcome.latencies(phase).percentile(share) for share in (50, 99, 99.9, 100)
-        }
+        PHASES[phase]: {str(share): outcome.latencies(phase).percentile(share) for share in (50, 99, 99.9, 100)}
         for phase in range(len(PHASES))
     }
     bounds = outcome.bounds
@@ -567,6 +598,11 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 
 def report(outcome: Outcome) -> None:
     """Print what came of a world."""
+    if not outcome.honest and outcome.hostile_s:
+        # As `ATTACKS_A_MINUTE` has them.
+        for name, count in outcome.attacks.items():
+            print(f'    "{name}": {round(count * 60 / outcome.hostile_s):_},')
+        return
     print(f"\n{outcome.world}: {sum(outcome.attacks.values())} attacks in {outcome.hostile_s:.1f} s of hostile slices")
     for name, count in outcome.attacks.items():
         print(f"  {name:<16}{count:>12,}")
