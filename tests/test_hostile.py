@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ringtable import Table
-from support import RawLane, ServerProcess, resp, wait_until
+from support import RawConnection, RawLane, ServerProcess, resp, wait_until
 
 from proof import hostile
 from proof.attacks import EXPIRE, LARGE_VALUE_SIZE, PREFIX, RING_STRATEGIES, STRATEGIES, VALUE_SIZE_MAX, Target, record
@@ -100,11 +100,11 @@ def test_a_large_value_that_was_looked_at_is_not_kept(running: Running) -> None:
         table["large"] = bytes(48 * MIB)
         table["small"] = b"1"
         before = hostile.private_bytes(running.pid)
-        with closing(running.target.socket()) as connection:
-            for _ in range(20):
-                connection.sendall(resp(b"INCR", b"large") + resp(b"INCR", b"small"))
-                while not connection.recv(4_096).endswith(b"\r\n:%d\r\n" % (int(table["small"]))):
-                    pass
+        with RawConnection(running.target.path) as connection:
+            for number in range(20):
+                connection.send(resp(b"INCR", b"large") + resp(b"INCR", b"small"))
+                assert isinstance(connection.reply(), Exception)
+                assert connection.reply() == number + 2
         wait_until(lambda: hostile.private_bytes(running.pid) < before + 16 * MIB, "the copy is gone")
 
 
