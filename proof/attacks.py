@@ -812,8 +812,10 @@ def tails(target: Target, random: Random) -> Attacks:
                 place = random.randrange(7)
                 right = rings.words[place]
                 rings.words[place] = random.choice(boundaries(right, rings.slots))
-                yield
-                rings.words[place] = right
+                try:
+                    yield
+                finally:
+                    rings.words[place] = right
 
 
 def cursors(target: Target, random: Random) -> Attacks:
