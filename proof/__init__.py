@@ -10,6 +10,9 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `linearizability` | whether one order of the operations explains all answers                         |
 | `journal`         | what a process has called and was answered, in memory that outlives its SIGKILL  |
 | `values`          | values that tell who wrote them, and whether they are whole                      |
+| `hostile`         | a program: a hostile client beside honest ones                                   |
+| `attacks`         | what a hostile client does, by strategies                                        |
+| `honest`          | clients that check every answer, and measure how long it took                    |
 | `soak`            | a program: all loads at once against one server, watched for as long as you like |
 | `loads`           | the loads of a soak, as command lines                                            |
 | `clients`         | a load: clients of all kinds that check every answer                             |

@@ -62,7 +62,7 @@ class Victim(Child):
         os.kill(self.pid, signal.SIGCONT)
 
     @property
-    def has_ended(self) -> bool:
+    def was_reaped(self) -> bool:
         """Whether its end was seen."""
         return self._reaped
 
@@ -108,7 +108,7 @@ class FailingServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and not self.process.has_ended:
+        if kind is None and not self.process.was_reaped:
             self.begin_to_stop()
             self.process.result()
         self.process.__exit__(kind, error, traceback)

@@ -182,6 +182,15 @@ class Child:
         """Whether the child has ended, or is about to; without waiting."""
         return self._reaped or bool(select.select([self._read_end], [], [], 0)[0])
 
+    def check(self) -> None:
+        """Raise what the function has raised, if it has; wait for nothing.
+
+        Raises:
+            AssertionError: The function raised.
+        """
+        if select.select([self._read_end], [], [], 0)[0]:
+            self.result()
+
     def result(self, timeout: float = DEADLINE_S) -> Any:
         """Wait until the child has ended, and return what its function returned.
 
@@ -398,15 +407,18 @@ class RawConnection:
 
 
 class RawMember:
-    """A connection to the server "default" that was upgraded to shared memory by hand, with all that a client gets."""
+    """A connection to a server that was upgraded to shared memory by hand, with all that a client gets."""
 
-    def __init__(self, request: Sequence[str]) -> None:
+    def __init__(self, request: Sequence[str], address: str = "default") -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(socket_path("default"))
+        self.socket.connect(socket_path(address))
         self.socket.sendall(resp(*(word.encode() for word in request)))
         reply, descriptors, _, _ = socket.recv_fds(self.socket, 256, 8)
-        assert len(descriptors) == 4, reply
+        if len(descriptors) != 4:
+            # A reason why not, as a client would hear it.
+            self.socket.close()
+            raise ConnectionRefusedError(reply.decode())
         self.status = reply.decode().split()
         self.table, self.segment, self.request_bell, self.listener = self.descriptors = descriptors
         self.memory = mmap.mmap(self.segment, os.fstat(self.segment).st_size)
@@ -455,8 +467,8 @@ class RawLane(RawMember):
     REQUEST_DATA = 4_096
     RING_SIZE = 128 << 10
 
-    def __init__(self) -> None:
-        super().__init__(lane_request())
+    def __init__(self, address: str = "default") -> None:
+        super().__init__(lane_request(), address)
         assert self.status == ["+LANE"]
 
     def load(self, place: int) -> int:
@@ -488,8 +500,8 @@ class RawRings(RawMember):
     CURSORS = 64
     SILENT = (1 << 64) - 1
 
-    def __init__(self) -> None:
-        super().__init__(rings_request())
+    def __init__(self, address: str = "default") -> None:
+        super().__init__(rings_request(), address)
         name, number, generation = self.status
         assert name == "+RINGS"
         self.number, self.generation = int(number), int(generation)

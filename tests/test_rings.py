@@ -461,6 +461,39 @@ def test_listeners_that_do_not_move_are_sent_away_together(table: Table) -> None
     assert ends(table) == {"clients_ended_laggard": 2}
 
 
+def test_a_listener_that_moves_to_and_fro_is_sent_away_too(table: Table) -> None:
+    def move() -> None:
+        while not ended.is_set():
+            rings.words[place] = start + 1
+            rings.words[place] = start
+
+    ended = threading.Event()
+    with RawRings() as rings:
+        rings.listen()
+        place = rings.CURSORS + 32 * rings.number
+        start = rings.words[place]
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            for _ in range(4 * RING_SLOTS):
+                assert table.call("PING") == b"PONG"
+            assert b"LAGGARD" in rings.last_words()
+        finally:
+            ended.set()
+            mover.join()
+    assert ends(table) == {"clients_ended_laggard": 1}
+
+
+def test_a_tail_of_the_responses_that_is_far_ahead_is_taken_back(table: Table) -> None:
+    with RawRings() as rings:
+        rings.words[rings.RESPONSE_TAIL] += 1 << 40
+        # Who begins to listen there waits for what does not come; but nobody does after it.
+        with Table(transport="rings", timeout=LAGGARD_S) as unlucky, pytest.raises(ringtable.Timeout):
+            unlucky.call("PING")
+        for _ in range(4 * RING_SLOTS):
+            assert table.call("PING") == b"PONG"
+
+
 def test_a_client_that_is_continued_learns_that_it_was_sent_away(
     server_process: ServerProcess, ringtable_dir: Path
 ) -> None:

@@ -177,10 +177,25 @@ impl Sender {
             }
             if self.tail.compare_exchange(position, position + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 // Relaxed: readers that begin at an older position have more to skip, and nothing else.
-                ring.tail.fetch_max(position + 1, Ordering::Relaxed);
+                let announced = ring.tail.fetch_max(position + 1, Ordering::Relaxed);
+                if announced > position + 1 + ring.count() {
+                    self.repair_tail(ring, announced);
+                }
                 failpoint!("cast.claimed");
                 return Some(Place { position });
             }
+        }
+    }
+
+    /// Takes back an announced tail that is ahead of all that was claimed. Only readers write such a one, and whoever
+    /// begins to listen there waits for what will not come for a long time.
+    #[cold]
+    fn repair_tail(&self, ring: Broadcast<'_>, announced: u64) {
+        // A read-modify-write sees the last one of all. Relaxed: nothing is read on the strength of it.
+        let tail = self.tail.fetch_add(0, Ordering::Relaxed);
+        if announced > tail {
+            // It fails if a fellow was faster.
+            let _ = ring.tail.compare_exchange(announced, tail, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

@@ -178,6 +178,7 @@ impl Exchange {
                 seat.member = Some(Member::new(number, generation, connection, Arc::clone(socket), bell));
                 generation
             };
+            lock(&self.lags)[usize::from(number)] = Lag::default();
             failpoint!("join.seated");
             self.sender.admit(self.view().responses(), number);
             // Relaxed: it does not run yet.
@@ -230,7 +231,8 @@ impl Exchange {
                 continue;
             }
             let lag = &mut lags[usize::from(number)];
-            if lag.cursor != cursor || lag.since_ns == 0 {
+            // Nobody who reads goes back: one that only moves to and fro gets nowhere either.
+            if cursor > lag.cursor || lag.since_ns == 0 {
                 *lag = Lag { cursor, since_ns: now_ns };
             }
             if now_ns.saturating_sub(lag.since_ns) >= self.laggard_timeout_ns {

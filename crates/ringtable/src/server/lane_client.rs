@@ -119,6 +119,8 @@ pub(super) struct LaneClient {
     /// Reply records that did not fit the ring yet.
     outgoing: Outgoing,
     closing: bool,
+    /// Whether its socket is closed: what it had published is executed, and nothing else.
+    gone: bool,
 }
 
 impl LaneClient {
@@ -156,6 +158,7 @@ impl LaneClient {
             again: None,
             outgoing: Outgoing::default(),
             closing: false,
+            gone: false,
         })
     }
 
@@ -191,12 +194,15 @@ impl LaneClient {
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
+        if self.gone {
+            return Err(End::Gone);
+        }
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send_replies(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
-            && bytes < limits::TURN_BYTES_MAX
+            && bytes + bench.copied < limits::TURN_BYTES_MAX
             && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
@@ -254,6 +260,8 @@ impl LaneClient {
         if available == 0 {
             return Ok((0, false));
         }
+        // Bytes that are taken already.
+        let mut begun = 0;
         let unfinished = match &mut self.unfinished {
             Some(unfinished) => unfinished,
             None => {
@@ -269,10 +277,15 @@ impl LaneClient {
                     return Ok((size, true));
                 }
                 let stage = large.map_or(Stage::Rest(None), Stage::Head);
-                self.unfinished.insert(Unfinished { size, bytes: Vec::new(), stage })
+                let unfinished = self.unfinished.insert(Unfinished { size, bytes: Vec::new(), stage });
+                // The word that was checked is the one that is used: in the ring there may be another one by now.
+                unfinished.make_room(record::HEADER_SIZE, &bench.shared)?.copy_from_slice(&word.to_ne_bytes());
+                self.requests.skip(record::HEADER_SIZE);
+                begun = record::HEADER_SIZE;
+                unfinished
             }
         };
-        let mut piece = available.min(share);
+        let mut piece = (available - begun).min(share);
         if let Stage::Value(inflow) = &mut unfinished.stage {
             piece = piece.min(inflow.missing().next_multiple_of(8));
             inflow.take_words(&mut self.requests, ring, piece);
@@ -287,7 +300,7 @@ impl LaneClient {
             bench.record = finished.bytes;
             bench.streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
         }
-        Ok((piece, complete))
+        Ok((begun + piece, complete))
     }
 
     /// Executes the request in `bench.record`, or goes on with it.
@@ -337,30 +350,38 @@ impl LaneClient {
         check_silent(&self.socket)
     }
 
-    /// Executes what a client that is gone had published: a posted write counts once it is in the lane.
+    /// Executes what a client that is gone had published, up to the share of a turn: a posted write counts once it is in
+    /// the lane. Returns whether there is more.
     ///
-    /// Bounded by the ring's size: a client that closes its socket and goes on writing gets no further.
-    pub fn execute_rest(&mut self, bench: &mut Bench) {
-        let mut bytes = 0;
-        while bytes < limits::LANE_RING_SIZE {
+    /// All of it has at most the ring's size: a client that closes its socket and goes on writing gets no further, since
+    /// nothing is given back to it.
+    pub fn execute_rest(&mut self, bench: &mut Bench) -> bool {
+        self.gone = true;
+        let (mut requests, mut bytes) = (0, 0);
+        while requests < limits::TURN_REQUESTS_MAX && bytes + bench.copied < limits::TURN_BYTES_MAX {
             self.outgoing.clear();
             if let Some((record, progress)) = self.again.take() {
                 bench.record = record;
                 if self.execute(bench, progress).is_err() {
-                    break;
+                    return false;
                 }
-                continue;
-            }
-            match self.take_request(bench, limits::TURN_BYTES_MAX) {
-                Ok((taken, complete)) if taken > 0 => {
-                    bytes += taken;
-                    if complete && self.execute(bench, 0).is_err() {
-                        break;
+            } else {
+                match self.take_request(bench, limits::TURN_BYTES_MAX - bytes) {
+                    Ok((taken, complete)) if taken > 0 => {
+                        bytes += taken;
+                        requests += usize::from(complete);
+                        if complete && self.execute(bench, 0).is_err() {
+                            return false;
+                        }
                     }
+                    _ => return false,
                 }
-                _ => break,
+            }
+            if self.again.is_some() {
+                break;
             }
         }
+        true
     }
 
     /// Forgets a request that will never be complete, and what else the server has of a client that is gone.

@@ -100,7 +100,7 @@ impl SocketClient {
         let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while requests < limits::TURN_REQUESTS_MAX
-            && bytes < limits::TURN_BYTES_MAX
+            && bytes + bench.copied < limits::TURN_BYTES_MAX
             && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
             && !self.closing
         {
@@ -278,7 +278,7 @@ impl SocketClient {
 
     /// Keeps account of large requests that are gathered; all clients' together stay bounded.
     fn count(&mut self, held: usize, shared: &Shared) -> Result<(), End> {
-        let held = if held > BUFFER_KEPT_MAX { held } else { 0 };
+        let held = if held > RECEIVE_SIZE { held } else { 0 };
         if held == self.counted {
             return Ok(());
         }

@@ -146,6 +146,8 @@ pub(super) struct Bench {
     ranges: Vec<Range<usize>>,
     /// The value of the request in hand, if it was not gathered with it.
     pub streamed: Option<Streamed>,
+    /// Bytes of values that were copied in this turn, whether anything of them is sent or not.
+    pub copied: usize,
     /// Writes done in this turn.
     writes: u64,
     requests: u64,
@@ -171,6 +173,7 @@ impl Bench {
             record: Vec::new(),
             ranges: Vec::new(),
             streamed: None,
+            copied: 0,
             writes: 0,
             requests: 0,
             turn_started_ns: 0,
@@ -190,6 +193,7 @@ impl Bench {
         }
         self.requests += 1;
         self.writes += u64::from(command.spec.writes);
+        self.scratch.clear();
         let mut context = Context {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
@@ -203,7 +207,9 @@ impl Bench {
             effect: Effect::None,
         };
         command::execute(&mut context, command);
-        Executed { effect: context.effect, progress: context.progress }
+        let executed = Executed { effect: context.effect, progress: context.progress };
+        self.copied += self.scratch.bytes().len();
+        executed
     }
 
     /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one.
@@ -242,8 +248,8 @@ impl Bench {
         if self.writes > 0 {
             self.statistics().record_writes(monotonic_ns() - self.turn_started_ns, self.writes);
         }
-        (self.requests, self.writes) = (0, 0);
-        if self.scratch.bytes().len() > BUFFER_KEPT_MAX {
+        (self.requests, self.writes, self.copied) = (0, 0, 0);
+        if self.scratch.capacity() > BUFFER_KEPT_MAX {
             self.scratch = Buffer::default();
         }
         if self.pairs.capacity() > BUFFER_KEPT_MAX {
@@ -750,15 +756,21 @@ impl Worker {
         let Some(client) = self.places[place].client.take() else { return };
         let (shared, number) = (Arc::clone(&self.bench.shared), client.number);
         if let Connection::Lane(mut lane) = client.connection {
-            // The client holds a copy of the doorbell, so closing ours would not end our watching it.
-            let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
             if end == End::Gone {
                 failpoint!("end.noticed");
                 self.bench.connection = number;
-                lane.execute_rest(&mut self.bench);
+                let more = lane.execute_rest(&mut self.bench);
                 self.bench.end_turn();
                 failpoint!("end.executed");
+                if more {
+                    // Others have their turns in between.
+                    self.places[place].client = Some(Client { connection: Connection::Lane(lane), ..client });
+                    self.heat(place);
+                    return;
+                }
             }
+            // The client holds a copy of the doorbell, so closing ours would not end our watching it.
+            let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
             lane.drop_unfinished(&shared);
             shared.leases.end(number);
             shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);

@@ -54,12 +54,12 @@ mod loom_move;
 mod loom_pin;
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_table;
+#[cfg(all(test, not(loom)))]
+mod model_tests;
 #[cfg(all(test, shuttle))]
 mod shuttle_heap;
 #[cfg(all(test, shuttle))]
 mod shuttle_table;
-#[cfg(all(test, not(loom)))]
-mod model_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

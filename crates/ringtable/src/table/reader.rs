@@ -48,6 +48,16 @@ impl Buffer {
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
+
+    /// Forgets the value, and keeps its memory for the next one.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Bytes that this keeps allocated.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
 }
 
 impl Sink for Buffer {

@@ -1,0 +1,640 @@
+"""A hostile client beside honest ones: `python -m proof.hostile --help`.
+
+The hostile client joins as any client does, and then attacks by all strategies in turns (`proof/attacks.py`). Beside it
+eight honest clients, over all transports, check every answer, and how long it takes (`proof/honest.py`). Meanwhile
+the server must not crash, nor say anything on its standard error, and its private memory, descriptors and threads have
+to stay within what docs/reliability.md says. Afterwards nothing of the hostile client may be left.
+
+There are four worlds, each with a server of its own: a table with lanes that is never full (`store`), one that evicts
+(`cache`), and the classic topologies (`shared`, `sharded`). In those, clients that share rings have to trust each
+other. So what is shown there is less: those that use sockets, and those that read in place, notice nothing; calls over
+the rings end, with an answer or with an error; and the server and the table are none the worse for it.
+
+Latencies are compared in slices of the same run that take turns: nobody else there (quiet), a harmless process that
+takes as much of a processor as the hostile one does (neighbour), and the hostile one.
+"""
+
+import json
+import mmap
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+import cyclopts
+from ringtable import Table
+from ringtable._cli.signals import interrupt_on_termination
+from support import DEADLINE_S, Child, wait_until
+
+from proof.attacks import RING_STRATEGIES, STRATEGIES, Strategy, Target
+from proof.honest import LANE_ROLES, LEAVE, PHASES, RING_ROLES, WAIT, Honest, Latencies, Report, Role
+
+MIB = 1 << 20
+QUIET, NEIGHBOUR, HOSTILE = range(len(PHASES))
+TURN_S = 0.25
+"""For how long the hostile client keeps to a strategy before it goes on to the next one."""
+
+SLICE_S = 1.0
+WATCHED_EVERY_S = 0.05
+CLIENTS_MAX = 64
+TIMES_MAX = 3.0
+"""How many times the 99.9th percentile of the quiet slices that of the hostile ones may be."""
+
+World = Literal["store", "cache", "shared", "sharded"]
+WORLDS: dict[World, tuple[str, ...]] = {
+    "store": ("--topology", "lanes"),
+    "cache": ("--topology", "lanes", "--cache"),
+    "shared": ("--topology", "shared"),
+    "sharded": ("--topology", "sharded"),
+}
+MAX_MEMORY = 256 * MIB
+
+ATTACKS_A_MINUTE: dict[str, int] = {
+    "positions": 529,
+    "records": 4_395,
+    "races": 102,
+    "noise": 884,
+    "pins": 1_567,
+    "hints": 9_044,
+    "waiting flags": 7_759,
+    "doorbell": 82_626,
+    "malformed": 3_519,
+    "extremes": 489,
+    "unread": 3_325,
+    "drafts": 2_555,
+    "unfinished": 391,
+    "leases": 56_990,
+    "watches": 186_660,
+    "handshake": 817,
+    "crowd": 6_825,
+    "wills": 1_224,
+    "sealing": 53_109,
+    "stamps": 337_114,
+    "tails": 360_144,
+    "cursors": 249_275,
+    "slots": 237_002,
+    "laps": 160,
+    "ring noise": 96_197,
+}
+"""What one hostile client makes of each strategy in a minute that it shares out evenly among those of its world, alone
+with a server: `--measure` has measured it."""
+
+
+def strategies_of(world: World) -> dict[str, Strategy]:
+    if world in ("shared", "sharded"):
+        return {**RING_STRATEGIES, "malformed": STRATEGIES["malformed"], "handshake": STRATEGIES["handshake"]}
+    return STRATEGIES
+
+
+def shares_of(strategies: dict[str, Strategy], attacks: int | None) -> dict[str, int]:
+    """So many attacks, shared out as one hostile client does in the same time; a quarter of a minute's by default."""
+    rates = {name: ATTACKS_A_MINUTE[name] for name in strategies}
+    total = sum(rates.values())
+    return {name: max(1, round((attacks or total / 4) * rate / total)) for name, rate in rates.items()}
+
+
+class Shared:
+    """What all processes of a run see: the phase, and how many attacks were made of each strategy."""
+
+    def __init__(self) -> None:
+        self.phase = mmap.mmap(-1, mmap.PAGESIZE)
+        self._counts = mmap.mmap(-1, mmap.PAGESIZE)
+        self.phase[0] = WAIT
+
+    def count(self, index: int) -> None:
+        struct.pack_into("<Q", self._counts, 8 * index, self.counted(index) + 1)
+
+    def counted(self, index: int) -> int:
+        return int(struct.unpack_from("<Q", self._counts, 8 * index)[0])
+
+    # Who is at it, so that a slice begins when the one before has ended.
+
+    def set_busy(self, index: int, busy: bool) -> None:
+        self.phase[64 + index] = busy
+
+    def is_busy(self) -> bool:
+        return any(self.phase[64:128])
+
+    def close(self) -> None:
+        self.phase.close()
+        self._counts.close()
+
+
+# The hostile process
+
+
+def attack(
+    target: Target,
+    chosen: dict[str, Strategy],
+    wanted: dict[str, int],
+    seed: int,
+    shared: Shared,
+    number: int,
+    pace: float,
+) -> dict[str, int]:
+    """Attack in each hostile phase, until so many attacks were made of each strategy. Returns what went wrong, counted.
+
+    `pace` is how many attacks are made at most, in terms of what one client does by itself; 0 for as many as can be.
+    """
+    generator = random.Random(seed)
+    errors: dict[str, int] = {}
+    names = list(chosen)
+    first_turn = number
+    while (phase := shared.phase[0]) != LEAVE:
+        if phase != HOSTILE:
+            shared.set_busy(number, False)
+            time.sleep(0.001)
+            continue
+        shared.set_busy(number, True)
+        left = [index for index, name in enumerate(names) if shared.counted(index) < wanted[name]]
+        if not left:
+            shared.set_busy(number, False)
+            time.sleep(0.001)
+            continue
+        index = left[first_turn % len(left)]
+        first_turn += 1
+        name = names[index]
+        rate = pace * ATTACKS_A_MINUTE[name] / 60 * len(names)
+        attacks = chosen[name](target, generator)
+        began = time.monotonic()
+        made = 0
+        try:
+            while (
+                (now := time.monotonic()) - began < TURN_S
+                and shared.phase[0] == HOSTILE
+                and shared.counted(index) < wanted[name]
+            ):
+                if rate and made > rate * (now - began):
+                    time.sleep(0.001)
+                    continue
+                try:
+                    next(attacks)
+                except (OSError, EOFError) as error:
+                    # The server has ended a connection in the middle of an attack, or has no room for another one.
+                    errors[f"{name}: {type(error).__name__}"] = errors.get(f"{name}: {type(error).__name__}", 0) + 1
+                    attacks.close()
+                    attacks = chosen[name](target, generator)
+                    time.sleep(0.0005)
+                made += 1
+                shared.count(index)
+        finally:
+            attacks.close()
+    shared.set_busy(number, False)
+    return errors
+
+
+def be_a_neighbour(shared: Shared, number: int) -> None:
+    """Take as much of a processor as the phase's page says, in its neighbour phases."""
+    while (phase := shared.phase[0]) != LEAVE:
+        if phase != NEIGHBOUR:
+            time.sleep(0.001)
+            continue
+        percent = shared.phase[128 + number]
+        until = time.monotonic() + percent / 100 * 0.002
+        while time.monotonic() < until:
+            pass
+        time.sleep((100 - percent) / 100 * 0.002)
+
+
+# The server
+
+
+@dataclass
+class Bounds:
+    """What the server may take, and what it has taken at most."""
+
+    pid: int
+    private_max: int
+    descriptors_max: int
+    threads: int
+    private_at_first: int
+    private_peak: int = 0
+    descriptors_peak: int = 0
+
+    @classmethod
+    def of(cls, pid: int) -> "Bounds":
+        private = private_bytes(pid)
+        # Requests that came in part, of all clients together; and for each client what it has of them in buffers that
+        # are not counted, its replies, and its bookkeeping.
+        unfinished = max(MAX_MEMORY, 2 * (512 * MIB + 70_000))
+        for_each = 4 * MIB
+        return cls(
+            pid=pid,
+            private_max=private + unfinished + (CLIENTS_MAX + 16) * for_each,
+            descriptors_max=descriptors_of(pid) + 5 * (CLIENTS_MAX + 16),
+            threads=threads_of(pid),
+            private_at_first=private,
+        )
+
+    def look(self) -> None:
+        """Check that all is within bounds.
+
+        Raises:
+            AssertionError: Something is not, or the server is no more.
+        """
+        try:
+            private, descriptors, threads = private_bytes(self.pid), descriptors_of(self.pid), threads_of(self.pid)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise AssertionError("forbidden: the server has ended") from error
+        self.private_peak = max(self.private_peak, private)
+        self.descriptors_peak = max(self.descriptors_peak, descriptors)
+        assert private <= self.private_max, (
+            f"forbidden: the server has {private} bytes of private memory, more than {self.private_max}"
+        )
+        assert descriptors <= self.descriptors_max, (
+            f"forbidden: the server has {descriptors} descriptors, more than {self.descriptors_max}"
+        )
+        assert threads == self.threads, f"forbidden: the server has {threads} threads, and had {self.threads}"
+
+
+def status_of(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
+def private_bytes(pid: int) -> int:
+    """Its memory, without what is shared: neither the table nor lanes and rings."""
+    return status_of(pid, "RssAnon") * 1_024
+
+
+def threads_of(pid: int) -> int:
+    return status_of(pid, "Threads")
+
+
+def descriptors_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Running:
+    """A server that is to be attacked."""
+
+    target: Target
+    pid: int
+
+
+@contextmanager
+def own_server(world: World) -> Iterator[Running]:
+    """A server as a process of its own, which must have said nothing when it ends."""
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        errors = Path(folder) / "errors"
+        try:
+            with errors.open("wb") as said, server_in(Path(folder), world, said) as running:
+                yield running
+        finally:
+            words = errors.read_text()
+            assert not words, f"forbidden: the server has said: {words}"
+
+
+@contextmanager
+def server_in(folder: Path, world: World, said: IO[bytes]) -> Iterator[Running]:
+    path = folder / "hostile.sock"
+    arguments = ["--name", str(path), "--workers", "2", "--max-memory", str(MAX_MEMORY), "--tcp", "127.0.0.1:0"]
+    arguments += ["--max-clients", str(CLIENTS_MAX), *WORLDS[world], "--laggard-timeout", "0.5"]
+    command = [sys.executable, "-m", "ringtable", "server", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "ready" in line, f"the server does not start: {line!r}"
+            host, _, port = line.rpartition("tcp://")[2].strip().rpartition(":")
+            yield Running(Target(str(path), (host, int(port))), process.pid)
+            assert process.poll() is None, "forbidden: the server has ended"
+        finally:
+            process.terminate()
+            try:
+                process.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def server_at(address: str) -> Iterator[Running]:
+    """A server that runs already."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    yield Running(Target(address), pid)
+
+
+# A run
+
+
+@dataclass
+class Outcome:
+    """What came of a run in one world."""
+
+    world: str
+    attacks: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    honest: list[Report] = field(default_factory=list)
+    hostile_s: float = 0.0
+    hostile_cpu: float = 0.0
+    server_cpu: dict[str, float] = field(default_factory=dict)
+    bounds: Bounds | None = None
+    left_behind: dict[str, int] = field(default_factory=dict)
+
+    def latencies(self, phase: int) -> Latencies:
+        """Of all honest clients that may not fail."""
+        found = Latencies()
+        for report in self.honest:
+            if not report.role.startswith("rings, asking"):
+                found.add(report.latencies[phase])
+        return found
+
+    def times(self, share: float = 99.9, phase: int = HOSTILE) -> float | None:
+        """How many times a percentile of the quiet slices another phase's is."""
+        quiet, other = self.latencies(QUIET), self.latencies(phase)
+        if not quiet.calls or not other.calls:
+            return None
+        return other.percentile(share) / quiet.percentile(share)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run."""
+
+    world: World
+    wanted: dict[str, int]
+    """Attacks by strategy."""
+
+    seed: int
+    seconds: float | None = None
+    attackers: int = 1
+    pace: float = 0.0
+    rate: float = 250.0
+    slices: tuple[float, float, float] = (SLICE_S, SLICE_S, SLICE_S)
+    """Seconds of each phase, in turns; 0 leaves one out."""
+
+    honest: int | None = None
+    """How many honest clients, if not all."""
+
+    unfinished_max: int = 2 << 30
+
+
+def run(plan: Plan, running: Running, outcome: Outcome) -> None:
+    """Attack a server, and check all the while that nobody is the worse for it.
+
+    Raises:
+        AssertionError: Somebody is.
+    """
+    target = Target(running.target.path, running.target.tcp, plan.unfinished_max)
+    strategies = {name: strategies_of(plan.world)[name] for name in plan.wanted}
+    all_roles = RING_ROLES if plan.world in ("shared", "sharded") else LANE_ROLES
+    roles = [role for role in all_roles if target.tcp or "tcp" not in role.options][: plan.honest]
+    with Table(target.path, timeout=DEADLINE_S, transport="socket") as observer, ExitStack() as stack:
+        shared = Shared()
+        stack.callback(shared.close)
+        honest = start_honest(plan, roles, target, shared, stack)
+        hostile = [
+            stack.enter_context(
+                Child(attack, target, strategies, plan.wanted, plan.seed + number, shared, number, plan.pace)
+            )
+            for number in range(plan.attackers)
+        ]
+        neighbours = [stack.enter_context(Child(be_a_neighbour, shared, number)) for number in range(plan.attackers)]
+        # All are there before anything is counted.
+        time.sleep(0.2)
+        outcome.bounds = bounds = Bounds.of(running.pid)
+        take_turns(plan, shared, [child.pid for child in hostile], outcome, bounds, [*honest, *hostile])
+        shared.phase[0] = LEAVE
+        for child in hostile:
+            for name, count in child.result().items():
+                outcome.errors[name] = outcome.errors.get(name, 0) + count
+        for child in neighbours:
+            child.result()
+        outcome.honest = [child.result() for child in honest]
+        outcome.attacks = {name: shared.counted(index) for index, name in enumerate(strategies)}
+        check_what_is_left(observer, outcome, bounds)
+
+
+def start_honest(plan: Plan, roles: list[Role], target: Target, shared: Shared, stack: ExitStack) -> list[Child]:
+    writers = [number for number, role in enumerate(roles) if role.writes and not role.may_fail]
+    host, port = target.tcp or ("", 0)
+    found = []
+    for number, role in enumerate(roles):
+        client = Honest(number, role, target.path, f"tcp://{host}:{port}", shared.phase, plan.seed)
+        found.append(stack.enter_context(Child(client.work, plan.rate, writers, plan.world == "cache")))
+    return found
+
+
+def take_turns(
+    plan: Plan, shared: Shared, hostile: list[int], outcome: Outcome, bounds: Bounds, children: list[Child]
+) -> None:
+    """Let the phases take turns until all attacks are made, or time is over."""
+    began = time.monotonic()
+
+    def is_done() -> bool:
+        return all(shared.counted(index) >= wanted for index, wanted in enumerate(plan.wanted.values()))
+
+    while not is_done() and (plan.seconds is None or time.monotonic() - began < plan.seconds):
+        # The hostile one goes first, so that the neighbour knows what to take.
+        for phase in (HOSTILE, NEIGHBOUR, QUIET):
+            length = plan.slices[phase]
+            if not length:
+                continue
+            cpu_before, server_before = sum(map(cpu_s, hostile)), cpu_s(bounds.pid)
+            slice_began = time.monotonic()
+            shared.phase[0] = phase
+            while time.monotonic() - slice_began < length and not (phase == HOSTILE and is_done()):
+                time.sleep(WATCHED_EVERY_S)
+                bounds.look()
+                for child in children:
+                    child.check()
+            took = time.monotonic() - slice_began
+            name = PHASES[phase]
+            outcome.server_cpu[name] = outcome.server_cpu.get(name, 0.0) + cpu_s(bounds.pid) - server_before
+            if phase == HOSTILE:
+                outcome.hostile_s += took
+                taken = sum(map(cpu_s, hostile)) - cpu_before
+                outcome.hostile_cpu += taken
+                percent = min(100, round(100 * outcome.hostile_cpu / outcome.hostile_s / len(hostile)))
+                for number in range(len(hostile)):
+                    shared.phase[128 + number] = percent
+            shared.phase[0] = WAIT
+            wait_until(lambda: not shared.is_busy(), "forbidden: the hostile client waits for the server")
+            # What it leaves behind is its doing, too: the server has a moment to clear it away.
+            time.sleep(0.02)
+
+
+def check_what_is_left(observer: Table, outcome: Outcome, bounds: Bounds) -> None:
+    """All that the hostile client had is given back, and the server's memory is about what it was."""
+    stats = observer.stats()
+    ends = {name: int(value) for name, value in stats.items() if name.startswith("clients_ended_") and value}
+    outcome.left_behind = ends
+    names = ("memory_unfinished_requests", "memory_drafts", "leases", "watchers", "boards", "lanes")
+
+    def left() -> dict[str, int]:
+        now = observer.stats()
+        found = {name: int(now[name]) for name in names if now[name]}
+        if int(now["clients"]) > 1:
+            found["clients"] = int(now["clients"])
+        return found
+
+    wait_until(lambda: not left(), f"forbidden: something of clients that have gone is left: {left()}", DEADLINE_S)
+    # Of what was freed the allocator keeps some, for each thread.
+    allowed = bounds.private_at_first + 192 * MIB
+    wait_until(
+        lambda: private_bytes(bounds.pid) <= allowed,
+        f"forbidden: the server keeps {private_bytes(bounds.pid)} bytes of private memory, more than {allowed}",
+    )
+
+
+# The program
+
+
+app = cyclopts.App(name="proof.hostile", help=__doc__, version_flags=[])
+
+
+@app.default
+def hostile(
+    *,
+    world: tuple[World, ...] = (),
+    strategy: tuple[str, ...] = (),
+    attacks: int | None = None,
+    seconds: float | None = None,
+    attackers: int = 1,
+    pace: float = 0.0,
+    rate: float = 250.0,
+    slices: tuple[float, float, float] = (SLICE_S, SLICE_S, SLICE_S),
+    measure: bool = False,
+    seed: int | None = None,
+    address: str | None = None,
+    json_: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
+) -> int:
+    """Attack a server beside honest clients.
+
+    Args:
+        world: store, cache, shared or sharded, instead of all; may be repeated.
+        strategy: A strategy by name, instead of all; may be repeated.
+        attacks: How many attacks in each world; a quarter of what a minute takes unless given.
+        seconds: Stop each world after so long, even if not all attacks were made.
+        attackers: Hostile processes.
+        pace: The most attacks for a hostile process, in terms of what one makes by itself; 0 for no limit.
+        rate: Calls a second of each honest client; 0 for as many as it can.
+        slices: Seconds of the quiet, the neighbour's and the hostile slices, which take turns; 0 leaves one out.
+        measure: Only measure how many attacks one hostile client makes in a minute by itself.
+        seed: Repeat the random choices of another run.
+        address: The socket of a running server, with lanes, instead of servers of its own.
+        json_: A file for the figures.
+    """
+    interrupt_on_termination()
+    seed = random.SystemRandom().getrandbits(31) if seed is None else seed
+    print(f"seed {seed} (--seed repeats its choices)", flush=True)
+    worlds = world or (("store",) if address else tuple(WORLDS))
+    outcomes: list[Outcome] = []
+    found: list[str] = []
+    try:
+        for name in worlds:
+            known = strategies_of(name)
+            chosen = {each: known[each] for each in known if not strategy or each in strategy}
+            if not chosen:
+                continue
+            outcome = Outcome(name)
+            outcomes.append(outcome)
+            if measure:
+                wanted, plan_slices, honest = dict.fromkeys(chosen, 1 << 60), (0.0, 0.0, 60.0), 0
+                limit: float | None = 60.0 if seconds is None else seconds
+            else:
+                wanted = shares_of(chosen, attacks)
+                plan_slices, honest, limit = slices, None, seconds
+            plan = Plan(name, wanted, seed, limit, attackers, pace, rate, plan_slices, honest)
+            try:
+                with server_at(address) if address else own_server(name) as running:
+                    run(plan, running, outcome)
+            except AssertionError as error:
+                found.append(f"{name}: {error}")
+            report(outcome)
+    except KeyboardInterrupt:
+        print("stopped")
+        return 130
+    for words in found:
+        print(words if "forbidden:" in words else f"forbidden: {words}")
+    if json_:
+        json_.write_text(json.dumps({"seed": seed, "found": found, "worlds": [figures(each) for each in outcomes]}))
+    return 1 if found else 0
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """As JSON takes them."""
+    latencies = {
+        PHASES[phase]: {str(share): outcome.latencies(phase).percentile(share) for share in (50, 99, 99.9, 100)}
+        for phase in range(len(PHASES))
+    }
+    bounds = outcome.bounds
+    return {
+        "world": outcome.world,
+        "attacks": outcome.attacks,
+        "hostile_s": outcome.hostile_s,
+        "hostile_cpu_s": outcome.hostile_cpu,
+        "server_cpu_s": outcome.server_cpu,
+        "errors": outcome.errors,
+        "ends": outcome.left_behind,
+        "reads": sum(each.reads for each in outcome.honest),
+        "failures": {each.role: each.failures for each in outcome.honest if each.failures},
+        "latencies_us": latencies,
+        "times_p999": outcome.times(),
+        "private_peak": bounds.private_peak if bounds else None,
+        "private_at_first": bounds.private_at_first if bounds else None,
+        "descriptors_peak": bounds.descriptors_peak if bounds else None,
+    }
+
+
+def report(outcome: Outcome) -> None:
+    """Print what came of a world."""
+    if not outcome.honest and outcome.hostile_s:
+        # As `ATTACKS_A_MINUTE` has them.
+        for name, count in outcome.attacks.items():
+            print(f'    "{name}": {round(count * 60 / outcome.hostile_s):_},')
+        return
+    print(f"\n{outcome.world}: {sum(outcome.attacks.values())} attacks in {outcome.hostile_s:.1f} s of hostile slices")
+    for name, count in outcome.attacks.items():
+        print(f"  {name:<16}{count:>12,}")
+    if outcome.errors:
+        print(f"  ended by the server meanwhile: {sum(outcome.errors.values()):,} ({outcome.errors})")
+    if outcome.left_behind:
+        print(f"  connections ended, by reason: {outcome.left_behind}")
+    if bounds := outcome.bounds:
+        print(
+            f"  private memory of the server: {bounds.private_at_first / MIB:.1f} MiB at first,"
+            f" {bounds.private_peak / MIB:.1f} MiB at most (bound {bounds.private_max / MIB:.0f});"
+            f" descriptors at most {bounds.descriptors_peak} (bound {bounds.descriptors_max})"
+        )
+    if not outcome.honest:
+        return
+    cpu = {name: round(value, 1) for name, value in outcome.server_cpu.items()}
+    print(f"  CPU seconds: hostile {outcome.hostile_cpu:.1f}, server {cpu}")
+    print(f"  honest: {sum(each.reads for each in outcome.honest):,} values checked, none wrong")
+    for each in outcome.honest:
+        if each.failures:
+            print(f"    {each.role}: ended with {each.failures}, the longest call took {each.longest_s:.2f} s")
+    print(f"  {'us':<18}" + "".join(f"{name:>12}" for name in ("calls", "p50", "p99", "p99.9", "max")))
+    for phase, name in enumerate(PHASES):
+        found = outcome.latencies(phase)
+        row = [f"{found.percentile(share):>12,.1f}" for share in (50, 99, 99.9, 100)]
+        print(f"  {name:<18}{found.calls:>12,}" + "".join(row))
+    for phase in (NEIGHBOUR, HOSTILE):
+        times = outcome.times(phase=phase)
+        if times is not None:
+            print(f"  p99.9 beside quiet, {PHASES[phase]}: {times:.2f} times")
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        raise SystemExit(app(result_action="return_value"))

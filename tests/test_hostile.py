@@ -1,0 +1,138 @@
+"""A hostile client by each of its strategies, for a moment, beside honest clients that check all that they get."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from ringtable import Table
+from support import RawConnection, RawLane, ServerProcess, resp, wait_until
+
+from proof import hostile
+from proof.attacks import EXPIRE, LARGE_VALUE_SIZE, PREFIX, RING_STRATEGIES, STRATEGIES, VALUE_SIZE_MAX, Target, record
+from proof.hostile import MIB, Outcome, Plan, Running, World, own_server, run, strategies_of
+
+# Each is at it for so long; more would find more, and `python -m proof.hostile` does.
+SECONDS = 0.4
+MANY = 1 << 40
+LANES = [("cache" if name == "hints" else "store", name) for name in STRATEGIES]
+RINGS = [("shared" if number % 2 else "sharded", name) for number, name in enumerate(RING_STRATEGIES)]
+
+
+@pytest.fixture
+def running(ringtable_dir: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """The server of a world."""
+    with own_server(getattr(request, "param", "store")) as running:
+        yield running
+
+
+def attacked(running: Running, world: World, *names: str, seed: int) -> Outcome:
+    outcome = Outcome(world)
+    plan = Plan(
+        world,
+        dict.fromkeys(names, MANY),
+        seed,
+        seconds=SECONDS,
+        slices=(0.0, 0.0, SECONDS),
+        honest=None if world in ("shared", "sharded") else 4,
+        unfinished_max=64 * MIB,
+    )
+    run(plan, running, outcome)
+    return outcome
+
+
+def test_smoke(running: Running, seed: int) -> None:
+    outcome = attacked(running, "store", *STRATEGIES, seed=seed)
+    assert sum(outcome.attacks.values()) > 0
+    assert sum(each.reads for each in outcome.honest) > 0
+
+
+@pytest.mark.parametrize(("running", "name"), LANES + RINGS, indirect=["running"])
+def test_a_strategy(running: Running, name: str, seed: int, request: pytest.FixtureRequest) -> None:
+    world: World = request.node.callspec.params["running"]
+    outcome = attacked(running, world, name, seed=seed)
+    assert outcome.attacks[name] > 0
+    assert not any("Timeout" in error for error in outcome.errors), outcome.errors
+
+
+def test_every_strategy_belongs_to_a_world() -> None:
+    for world in hostile.WORLDS:
+        for name in strategies_of(world):
+            assert hostile.ATTACKS_A_MINUTE[name] > 0
+
+
+# What was found
+
+
+def test_the_requests_of_the_dead_hold_nobody_up(ringtable_dir: Path) -> None:
+    """A client that goes may leave thousands of requests each of which takes long: others have their turns between."""
+    request = record(EXPIRE, b"heavy", b"1000")
+    count = RawLane.RING_SIZE // len(request)
+    with ServerProcess("--workers", "1", "--max-memory", "64MiB"), Table(transport="socket") as table:
+        table["heavy"] = bytes(8 * MIB)
+        with RawLane() as lane:
+            lane.memory[RawLane.REQUEST_DATA : RawLane.REQUEST_DATA + count * len(request)] = request * count
+            lane.store(RawLane.REQUEST_TAIL, count * len(request))
+        before = int(table.stats()["requests"])
+        table["light"] = b"value"
+        assert int(table.stats()["requests"]) < before + count
+        # Nor does it have to be executed for anybody to go on.
+        table.clear()
+        wait_until(lambda: table.stats()["lanes"] == 0, "all of it is executed")
+        assert int(table.stats()["requests"]) > count
+
+
+def test_small_parts_of_requests_count_too(running: Running) -> None:
+    """Many that have sent less than a MiB each have taken much together."""
+    with Table(running.target.path, transport="socket") as table, ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(closing(running.target.socket()))
+            connection.sendall(b"*2\r\n$3\r\nDEL\r\n$%d\r\n" % VALUE_SIZE_MAX + bytes(MIB // 2))
+        wait_until(lambda: int(table.stats()["memory_unfinished_requests"]) > 9 * MIB, "what has come is counted")
+    with Table(running.target.path, transport="socket") as table:
+        wait_until(lambda: table.stats()["memory_unfinished_requests"] == 0, "nothing is left of it")
+
+
+def test_a_large_value_that_was_looked_at_is_not_kept(running: Running) -> None:
+    """A worker has a copy of what it increments; a small number behind it must not hide that it is large."""
+    with Table(running.target.path, transport="socket") as table:
+        table["large"] = bytes(48 * MIB)
+        table["small"] = b"1"
+        before = hostile.private_bytes(running.pid)
+        with RawConnection(running.target.path) as connection:
+            for number in range(20):
+                connection.send(resp(b"INCR", b"large") + resp(b"INCR", b"small"))
+                assert isinstance(connection.reply(), Exception)
+                assert connection.reply() == number + 2
+        wait_until(lambda: hostile.private_bytes(running.pid) < before + 16 * MIB, "the copy is gone")
+
+
+def test_unfinished_requests_are_bounded(running: Running) -> None:
+    """Who goes beyond what all may have together is sent away, and all the others go on."""
+    bound = 2 * (VALUE_SIZE_MAX + 65_535 + 4_096)
+    piece = bytes(16 * MIB)
+    with Table(running.target.path, transport="socket", timeout=10.0) as table, ExitStack() as stack:
+        sent, ended = 0, False
+        for _ in range(4):
+            connection = stack.enter_context(closing(running.target.socket()))
+            try:
+                connection.sendall(b"*2\r\n$3\r\nDEL\r\n$%d\r\n" % VALUE_SIZE_MAX)
+                for _ in range(20):
+                    connection.sendall(piece)
+                    sent += len(piece)
+                    assert int(table.stats()["memory_unfinished_requests"]) <= bound + 2 * LARGE_VALUE_SIZE
+            except ConnectionError:
+                ended = True
+        assert ended
+        assert sent < bound + 64 * MIB
+        table["key"] = b"value"
+        assert hostile.private_bytes(running.pid) < 2 * bound
+        assert table.stats()["clients_ended_memory"] == 1
+    assert os.path.exists(running.target.path)
+
+
+def test_a_target_is_found_by_its_path(running: Running) -> None:
+    with Target(running.target.path).lane() as lane:
+        lane.ring()
+    assert PREFIX in record(EXPIRE, PREFIX, b"1")
