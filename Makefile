@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom loom-weakened failpoints fuzz lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload soak lock clean
+.PHONY: help install demo test test-all loom failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload soak lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,14 +38,17 @@ test-all: install ## The same with the slow tests.
 loom: .cargo-found ## Check the models of rings, doorbell and table (part of test).
 	scripts/loom.sh
 
-loom-weakened: .cargo-found ## Show that the models notice each ordering or check that is taken away.
-	scripts/weakened.sh
-
 failpoints: .venv/installed .cargo-found ## Kill and stop processes at each step of the protocols: a build of its own, 3 minutes.
 	scripts/failpoints.sh
 
 fuzz: .cargo-found ## Search for inputs that the engine does not survive: 20 seconds a target.
 	scripts/fuzz.sh
+
+prove: install ## All models, fuzzers, kills and hostile clients, each bounded: 15 minutes.
+	$(BIN)/python -m proof
+
+weakened: install ## Show that the detectors detect: take orderings, checks and steps away, one at a time. An hour.
+	scripts/weakened.sh
 
 lint: .venv/installed .cargo-found ## Check formatting, lints and types; change nothing.
 	cargo fmt --all --check

@@ -21,6 +21,10 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `vitals`          | what the kernel and the server say of the server while it is soaked              |
 | `verdict`         | what is promised, and whether it was held                                        |
 | `curves`          | the report of a soak as a page                                                   |
+| `program`         | what programs have in common: seeds, figures, exit status                        |
+
+`python -m proof` runs all of them, and the models, fuzzers and failpoints, each bounded: `make prove`.
+
 
 A module uses only other modules of this table, and what the tests have in `tests/support.py` and `tests/load.py`.
 """
