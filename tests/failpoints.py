@@ -39,23 +39,35 @@ def arm(point: str, action: str | None, nth: int = 1) -> None:
 class Victim(Child):
     """A child that is to die, or to stand still, at a failpoint of its own."""
 
-    def fate(self, timeout: float = DEADLINE_S) -> str:
-        """Wait until it was killed or stopped, and return which of the two.
+    _killed = False
 
-        Raises:
-            AssertionError: It came to its end instead: the point was not reached.
-        """
+    def what_became_of_it(self, timeout: float = DEADLINE_S) -> str:
+        """Wait until it was killed or stopped, or came to its end; return "kill", "stop" or "end"."""
+        if self._killed:
+            return "kill"
         ends = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
         wait_until(lambda: os.waitid(os.P_PID, self.pid, ends), f"process {self.pid} dies or stands still", timeout)
         found = os.waitid(os.P_PID, self.pid, ends)
         assert found is not None
         if found.si_code == os.CLD_EXITED:
+            return "end"
+        assert found.si_status in (signal.SIGKILL, signal.SIGSTOP), found
+        if found.si_code != os.CLD_KILLED:
+            return "stop"
+        self._killed = True
+        self._reap()
+        return "kill"
+
+    def fate(self) -> str:
+        """Wait until it was killed or stopped at its point, and return which of the two.
+
+        Raises:
+            AssertionError: It came to its end instead: the point was not reached.
+        """
+        found = self.what_became_of_it()
+        if found == "end":
             raise AssertionError(f"it came to its end, with {self.result()!r}: the failpoint was not reached")
-        assert found.si_status in (signal.SIGKILL, signal.SIGSTOP)
-        if found.si_code == os.CLD_KILLED:
-            self._reap()
-            return "kill"
-        return "stop"
+        return found
 
     def go_on(self) -> None:
         """Let it go on that was stopped."""
@@ -152,7 +164,7 @@ def wait_until_all_is_free(server: FailingServer, table: Table, before: dict[str
         now = figures(server, table)
         return {name: (count, now[name]) for name, count in before.items() if now[name] != count}
 
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + DEADLINE_S / 2
     while kept():
         assert time.monotonic() < deadline, f"forbidden: not freed (what there was, what there is): {kept()}"
         time.sleep(0.005)
