@@ -46,7 +46,9 @@ class Victim(Child):
         if self._killed:
             return "kill"
         ends = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        wait_until(lambda: os.waitid(os.P_PID, self.pid, ends), f"process {self.pid} dies or stands still", timeout)
+        wait_until(
+            lambda: os.waitid(os.P_PID, self.pid, ends), f"forbidden: process {self.pid} goes on for ever", timeout
+        )
         found = os.waitid(os.P_PID, self.pid, ends)
         assert found is not None
         if found.si_code == os.CLD_EXITED:
@@ -211,7 +213,8 @@ def _check(finish: Flag) -> float:
     with Table() as table, Table(transport="socket") as plain, Table(reads="server") as asking:
         while not finish.is_set():
             rounds += 1
-            shared = bytes([rounds % 256]) * SHARED_SIZE
+            # The second one gets the memory that a value of the first one leaves behind, and the other way round.
+            shared, other = bytes([rounds % 256]) * SHARED_SIZE, os.urandom(SHARED_SIZE)
             for name, client in (b"table", table), (b"plain", plain), (b"asking", asking):
                 key, value = b"checker " + name, b"%d " % rounds * 20
                 calls: list[tuple[Callable[..., object], tuple[Any, ...], object]] = [
@@ -222,6 +225,8 @@ def _check(finish: Flag) -> float:
                     (client.delete, (key,), 1),
                     (client.set, (SHARED, shared), True),
                     (client.get, (SHARED,), shared),
+                    (client.set, (key + b" other", other), True),
+                    (client.get, (key + b" other",), other),
                 ]
                 for call, arguments, expected in calls:
                     start = time.monotonic()

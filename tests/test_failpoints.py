@@ -242,6 +242,7 @@ CLIENT = {
     "socket.sent": Case(pair(transport="socket"), EITHER, BOTH, ("lanes", "shared")),
     "socket.full": Case(write_large(transport="socket"), (NOTHING,), (LARGE, COUNTED), ("lanes", "shared")),
     "read.begun": nothing_open(read_in_place),
+    "read.found": nothing_open(read_in_place),
     "read.copied": nothing_open(read_in_place),
     "pin.asked": nothing_open(make_views),
     "pin.stored": nothing_open(make_views),
@@ -316,6 +317,7 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
                 checker.keeps_on(3 if end == "stop" else 20)
                 if end in ("stop", "stop for long"):
                     victim.go_on()
+                    assert victim.what_became_of_it() == "end"
                     outcome = victim.result()
             checker.keeps_on(5)
         wait_until_all_is_free(server, table, before)

@@ -42,6 +42,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("socket.sent", "it is sent"),
     ("socket.full", "a part of it is sent, and the socket is full"),
     ("read.begun", "a version was read, and nothing of the bucket"),
+    ("read.found", "an entry was found and its sizes checked, and its value is not copied"),
     ("read.copied", "a value was copied, and not checked to be whole"),
     ("pin.asked", "the server looks at our pins from now on, which we have not noted"),
     ("pin.stored", "an entry is named by a pin, and was not looked at again"),
