@@ -75,9 +75,8 @@ class Victim(Child):
         """Let it go on that was stopped."""
         os.kill(self.pid, signal.SIGCONT)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether its end was seen."""
+    def was_reaped(self) -> bool:
+        """Whether its end was waited for."""
         return self._reaped
 
 
@@ -122,7 +121,7 @@ class FailingServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and not self.process.has_ended:
+        if kind is None and not self.process.was_reaped():
             self.begin_to_stop()
             self.process.result()
         self.process.__exit__(kind, error, traceback)
