@@ -39,31 +39,44 @@ def arm(point: str, action: str | None, nth: int = 1) -> None:
 class Victim(Child):
     """A child that is to die, or to stand still, at a failpoint of its own."""
 
-    def fate(self, timeout: float = DEADLINE_S) -> str:
-        """Wait until it was killed or stopped, and return which of the two.
+    _killed = False
+
+    def what_became_of_it(self, timeout: float = DEADLINE_S) -> str:
+        """Wait until it was killed or stopped, or came to its end; return "kill", "stop" or "end"."""
+        if self._killed:
+            return "kill"
+        ends = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        wait_until(
+            lambda: os.waitid(os.P_PID, self.pid, ends), f"forbidden: process {self.pid} goes on for ever", timeout
+        )
+        found = os.waitid(os.P_PID, self.pid, ends)
+        assert found is not None
+        if found.si_code == os.CLD_EXITED:
+            return "end"
+        assert found.si_status in (signal.SIGKILL, signal.SIGSTOP), found
+        if found.si_code != os.CLD_KILLED:
+            return "stop"
+        self._killed = True
+        self._reap()
+        return "kill"
+
+    def fate(self) -> str:
+        """Wait until it was killed or stopped at its point, and return which of the two.
 
         Raises:
             AssertionError: It came to its end instead: the point was not reached.
         """
-        ends = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        wait_until(lambda: os.waitid(os.P_PID, self.pid, ends), f"process {self.pid} dies or stands still", timeout)
-        found = os.waitid(os.P_PID, self.pid, ends)
-        assert found is not None
-        if found.si_code == os.CLD_EXITED:
+        found = self.what_became_of_it()
+        if found == "end":
             raise AssertionError(f"it came to its end, with {self.result()!r}: the failpoint was not reached")
-        assert found.si_status in (signal.SIGKILL, signal.SIGSTOP)
-        if found.si_code == os.CLD_KILLED:
-            self._reap()
-            return "kill"
-        return "stop"
+        return found
 
     def go_on(self) -> None:
         """Let it go on that was stopped."""
         os.kill(self.pid, signal.SIGCONT)
 
-    @property
     def was_reaped(self) -> bool:
-        """Whether its end was seen."""
+        """Whether its end was waited for."""
         return self._reaped
 
 
@@ -108,7 +121,7 @@ class FailingServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and not self.process.was_reaped:
+        if kind is None and not self.process.was_reaped():
             self.begin_to_stop()
             self.process.result()
         self.process.__exit__(kind, error, traceback)
@@ -152,7 +165,7 @@ def wait_until_all_is_free(server: FailingServer, table: Table, before: dict[str
         now = figures(server, table)
         return {name: (count, now[name]) for name, count in before.items() if now[name] != count}
 
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + DEADLINE_S / 2
     while kept():
         assert time.monotonic() < deadline, f"forbidden: not freed (what there was, what there is): {kept()}"
         time.sleep(0.005)
@@ -199,7 +212,8 @@ def _check(finish: Flag) -> float:
     with Table() as table, Table(transport="socket") as plain, Table(reads="server") as asking:
         while not finish.is_set():
             rounds += 1
-            shared = bytes([rounds % 256]) * SHARED_SIZE
+            # The second one gets the memory that a value of the first one leaves behind, and the other way round.
+            shared, other = bytes([rounds % 256]) * SHARED_SIZE, os.urandom(SHARED_SIZE)
             for name, client in (b"table", table), (b"plain", plain), (b"asking", asking):
                 key, value = b"checker " + name, b"%d " % rounds * 20
                 calls: list[tuple[Callable[..., object], tuple[Any, ...], object]] = [
@@ -210,6 +224,8 @@ def _check(finish: Flag) -> float:
                     (client.delete, (key,), 1),
                     (client.set, (SHARED, shared), True),
                     (client.get, (SHARED,), shared),
+                    (client.set, (key + b" other", other), True),
+                    (client.get, (key + b" other",), other),
                 ]
                 for call, arguments, expected in calls:
                     start = time.monotonic()

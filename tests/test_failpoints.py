@@ -33,13 +33,14 @@ from failpoints import (
 )
 from ringtable import Server, Table
 from ringtable._ringtable import socket_path
-from support import Child, Flag, wait_until
+from support import DEADLINE_S, Child, Flag, freeze, state_of, wait_until
 
 pytestmark = pytest.mark.skipif(
     not POINTS, reason="this build has no failpoints: `scripts/failpoints.sh` makes one, and runs these tests"
 )
 
-ACTIONS = ["kill", "stop"]
+# The last two for so long that it is sent away, if it is in the others' way.
+ENDS = ["kill", "stop", "stop for long", "stop and kill"]
 RINGS = ("shared", "sharded")
 OPTIONS: dict[str, Any] = {
     "workers": 2,
@@ -241,6 +242,7 @@ CLIENT = {
     "socket.sent": Case(pair(transport="socket"), EITHER, BOTH, ("lanes", "shared")),
     "socket.full": Case(write_large(transport="socket"), (NOTHING,), (LARGE, COUNTED), ("lanes", "shared")),
     "read.begun": nothing_open(read_in_place),
+    "read.found": nothing_open(read_in_place),
     "read.copied": nothing_open(read_in_place),
     "pin.asked": nothing_open(make_views),
     "pin.stored": nothing_open(make_views),
@@ -286,14 +288,22 @@ def live(case: Case, point: str, action: str, inherited: Table) -> str:
     return "done"
 
 
-@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize(
-    ("point", "topology"), [(point, topology) for point, case in CLIENT.items() for topology in case.topologies]
+    ("point", "topology", "end"),
+    [
+        (point, topology, end)
+        for point, case in CLIENT.items()
+        for topology in case.topologies
+        for end in ENDS
+        # Nobody is in the way who has a lane.
+        if topology != "lanes" or end != "stop for long"
+    ],
 )
-def test_a_client_at(point: str, topology: str, action: str) -> None:
+def test_a_client_at(point: str, topology: str, end: str) -> None:
     case = CLIENT[point]
-    outcome = ""
-    with server_of(topology) as server, ringtable.connect() as table:
+    action, outcome = end[:4], ""
+    ring_slots = 2_048 if end == "stop" else 16
+    with server_of(topology, ring_slots=ring_slots) as server, ringtable.connect() as table:
         before = figures(server, table)
         for slow in case.slow:
             server.arm(slow, "sleep")
@@ -304,17 +314,20 @@ def test_a_client_at(point: str, topology: str, action: str) -> None:
                     checker.keeps_on()
                     victim.go_on()
                 assert victim.fate() == action
-                checker.keeps_on()
-                if action == "stop":
+                checker.keeps_on(3 if end == "stop" else 20)
+                if end in ("stop", "stop for long"):
                     victim.go_on()
+                    assert victim.what_became_of_it() == "end"
                     outcome = victim.result()
             checker.keeps_on(5)
         wait_until_all_is_free(server, table, before)
         state: State = (table.get(OPEN), int(table["count"]))
-        allowed = {"": case.dead, "expelled": (*case.dead, case.done), "done": (case.done,)}[outcome]
+        # Who was sent away may not even get what it had published.
+        dead = case.dead if end == "kill" or topology == "lanes" else (NOTHING, *case.dead)
+        allowed = {"": dead, "expelled": (*case.dead, case.done), "done": (case.done,)}[outcome]
         assert state in allowed, f"forbidden: {state!r:.100} is left of what was asked, not {allowed!r:.100}"
         # Only who shares rings can be in the way.
-        assert outcome != "expelled" or topology != "lanes"
+        assert outcome in ("", "done") or end == "stop for long", f"forbidden: {outcome}"
         assert {key: table[key] for key in ACKNOWLEDGED} == ACKNOWLEDGED
         # What it had of the key is not in anybody's way, either.
         assert table.get_or_set(OPEN, lambda: VALUE) == (state[0] or VALUE)
@@ -707,7 +720,7 @@ def is_there() -> bool:
     return False
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", ["kill", "stop"])
 @pytest.mark.parametrize("point", sorted(STOPPING))
 def test_a_server_that_ends_at(point: str, action: str) -> None:
     with ExitStack() as stack:
@@ -777,3 +790,97 @@ def test_giving_way_at_every_step_changes_nothing(topology: str) -> None:
         for worker in [stack.enter_context(Child(work, number)) for number in range(4)]:
             worker.result()
         wait_until_all_is_free(server, table, before)
+
+
+def test_a_worker_that_stands_still_with_a_piece_in_hand_costs_nobody_the_connection() -> None:
+    """Other workers take what follows. They once held the missing piece for lost after `--laggard-timeout`."""
+    with server_of("shared", laggard_timeout=0.05) as server, ringtable.connect(reads="server") as table:
+        for number in range(3):
+            server.arm("queue.released", "doze", nth=10 + number)
+            table["large"] = LARGE
+            assert table["large"] == LARGE
+        assert table.stats()["clients_ended_slot"] == 0
+
+
+def test_who_was_stopped_together_with_the_server_is_not_sent_away() -> None:
+    """The time for which the server itself stood still does not count as the time that it has waited for a client."""
+
+    def ask() -> int:
+        with Table(reads="server") as table:
+            table["slow"] = LARGE
+            arm("wait.announced", "stop")
+            for _attempt in range(10):
+                assert table["slow"] == LARGE
+        return 0
+
+    with server_of("shared", ring_slots=16, laggard_timeout=2.0) as server, ringtable.connect() as table:
+        with Victim(ask) as client, Flag() as finish, Flag() as at_work:
+            assert client.fate() == "stop"
+            # Its replies, of which it takes none, fill the ring, and this one waits.
+            with Child(call, b"caller", {"reads": "server"}, True, at_work, finish) as other:
+                wait_until(lambda: state_of(other.pid) == "S", "the other one waits")
+                freeze(server.pid)
+                time.sleep(2.5)  # for the time-out to pass
+                server.process.go_on()
+                client.go_on()
+                assert client.result() == 0
+                finish.set()
+                other.result()
+        assert table.stats()["clients_ended_laggard"] == 0
+
+
+# Many at once
+
+
+def roam(name: bytes, plan: list[tuple[str, str, int]], options: dict[str, Any], finish: Flag) -> str:
+    """Calls of all kinds over one connection after the other, until a point is reached, or told to finish."""
+    account = Account()
+    for point, action, nth in plan:
+        arm(point, action, nth)
+    try:
+        while not finish.is_set():
+            with Table(**options) as table:
+                for _call in range(3):
+                    call_once(name, table, False, account)
+    except ringtable.Expelled:
+        return "expelled"
+    return "done"
+
+
+@pytest.mark.parametrize("topology", ["lanes", *RINGS])
+@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_clients_at_random_points(topology: str, rounds: int, seed: int) -> None:
+    generator = random.Random(seed)
+    points = [point for point, case in CLIENT.items() if topology in case.topologies]
+    with server_of(topology, ring_slots=16) as server, ringtable.connect() as table:
+        before = figures(server, table)
+        for point in POINTS:
+            server.arm(point, "yield")
+        # Everybody gives way at every step, so that nothing is said of times here.
+        with Checker(table, DEADLINE_S) as checker:
+            table["held"] = HELD
+            for number in range(rounds):
+                roam_and_die(generator, points, topology, b"%d " % number, checker)
+        wait_until_all_is_free(server, table, before)
+
+
+def roam_and_die(generator: random.Random, points: list[str], topology: str, name: bytes, checker: Checker) -> None:
+    """Let some clients come to random points at the same time, each to be killed or stopped there."""
+    with Flag() as finish, ExitStack() as stack:
+        victims = []
+        for number in range(4):
+            plan = [(generator.choice(points), generator.choice(["kill", "stop"]), generator.randrange(1, 5))]
+            print(name, plan)
+            options = generator.choice(ways(topology))
+            victims.append(stack.enter_context(Victim(roam, name + b"%d" % number, plan, options, finish)))
+        checker.keeps_on(3)
+        finish.set()
+        for victim in victims:
+            # Whoever is left standing is killed at the end.
+            if victim.what_became_of_it() == "stop" and generator.random() < 0.5:
+                victim.go_on()
+                assert victim.what_became_of_it() == "end"
+            if victim.what_became_of_it() == "end":
+                assert victim.result() == "done" or topology != "lanes"
+        checker.keeps_on(3)

@@ -42,6 +42,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("socket.sent", "it is sent"),
     ("socket.full", "a part of it is sent, and the socket is full"),
     ("read.begun", "a version was read, and nothing of the bucket"),
+    ("read.found", "an entry was found and its sizes checked, and its value is not copied"),
     ("read.copied", "a value was copied, and not checked to be whole"),
     ("pin.asked", "the server looks at our pins from now on, which we have not noted"),
     ("pin.stored", "an entry is named by a pin, and was not looked at again"),
@@ -181,12 +182,19 @@ mod armed {
         Yield,
         /// The thread sleeps for a millisecond, at this pass and at all that follow.
         Sleep,
+        /// The thread sleeps for a second, once.
+        Doze,
     }
 
     impl Action {
         /// All of them, with what users call them.
-        pub const ALL: [(&str, Self); 4] =
-            [("kill", Self::Kill), ("stop", Self::Stop), ("yield", Self::Yield), ("sleep", Self::Sleep)];
+        pub const ALL: [(&str, Self); 5] = [
+            ("kill", Self::Kill),
+            ("stop", Self::Stop),
+            ("yield", Self::Yield),
+            ("sleep", Self::Sleep),
+            ("doze", Self::Doze),
+        ];
     }
 
     /// For each point: 1 + the action's place in [`Action::ALL`], above the passes that are left; 0 if it is not armed.
@@ -225,8 +233,9 @@ mod armed {
             (Action::Sleep, _) => std::thread::sleep(std::time::Duration::from_millis(1)),
             (Action::Kill, 1) => raise(libc::SIGKILL),
             (Action::Stop, 1) => raise(libc::SIGSTOP),
+            (Action::Doze, 1) => std::thread::sleep(std::time::Duration::from_secs(1)),
             // It has happened.
-            (Action::Kill | Action::Stop, _) => {}
+            (Action::Kill | Action::Stop | Action::Doze, _) => {}
         }
     }
 

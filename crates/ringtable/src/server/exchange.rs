@@ -52,13 +52,24 @@ struct Seat {
     member: Option<Member>,
 }
 
-/// A listening member that did not go on when we last looked. Workers read the clock each for themselves, so that what
-/// another one has noted may be a little ahead of us.
+/// A listening member that did not go on while we looked.
 #[derive(Clone, Copy, Default)]
 struct Lag {
     cursor: u64,
-    since_ns: u64,
+    /// For how long, of the time in which we looked.
+    lasted_ns: u64,
 }
+
+/// Who keeps the response ring full.
+struct Lags {
+    members: Vec<Lag>,
+    /// When somebody looked last.
+    looked_ns: u64,
+}
+
+/// Looks that it takes at least before a member is expelled. What lies between two of them counts for one such part of
+/// the time-out at most: the server itself may have been stopped, and the member with it.
+const LOOKS_MIN: u64 = 4;
 
 /// How often a worker has begun and ended a round. On lines of its own: each is written to by one worker, in every
 /// round.
@@ -94,7 +105,7 @@ pub(super) struct Exchange {
     seats: Box<[Mutex<Seat>]>,
     /// Seats that nobody has.
     free: Mutex<Vec<u16>>,
-    lags: Mutex<Vec<Lag>>,
+    lags: Mutex<Lags>,
     laggard_timeout_ns: u64,
     /// For each worker, odd while it has pieces in hand: a worker that was seen at an even number, or at another one
     /// than before, has none left of those that it had then.
@@ -124,7 +135,7 @@ impl Exchange {
             bell: Doorbell::new()?,
             seats: (0..geometry.members).map(|_| Mutex::default()).collect(),
             free: Mutex::new((0..geometry.members as u16).rev().collect()),
-            lags: Mutex::new(vec![Lag::default(); geometry.members]),
+            lags: Mutex::new(Lags { members: vec![Lag::default(); geometry.members], looked_ns: 0 }),
             laggard_timeout_ns,
             rounds: (0..workers.count).map(|_| Round::default()).collect(),
             dropped: AtomicU64::new(0),
@@ -178,7 +189,7 @@ impl Exchange {
                 seat.member = Some(Member::new(number, generation, connection, Arc::clone(socket), bell));
                 generation
             };
-            lock(&self.lags)[usize::from(number)] = Lag::default();
+            lock(&self.lags).members[usize::from(number)] = Lag::default();
             failpoint!("join.seated");
             self.sender.admit(self.view().responses(), number);
             // Relaxed: it does not run yet.
@@ -197,6 +208,16 @@ impl Exchange {
             return Err(error);
         }
         Ok(number)
+    }
+
+    /// Where the workers' rounds are.
+    fn rounds_now(&self) -> Vec<u64> {
+        self.rounds.iter().map(Round::load).collect()
+    }
+
+    /// Whether no worker has anything in hand any more that it had then.
+    fn have_workers_moved_on(&self, then: &[u64]) -> bool {
+        then.iter().zip(&self.rounds).all(|(then, round)| then.is_multiple_of(2) || round.load() != *then)
     }
 
     fn vacate(&self, number: u16) {
@@ -223,6 +244,10 @@ impl Exchange {
     /// long. By any worker that finds no room.
     fn look_for_laggards(&self, shared: &Shared, now_ns: u64) {
         let Ok(mut lags) = self.lags.try_lock() else { return };
+        let Lags { members, looked_ns } = &mut *lags;
+        // Workers read the clock each for themselves, so that what another one has noted may be a little ahead of us.
+        let passed_ns = now_ns.saturating_sub(*looked_ns).min(self.laggard_timeout_ns / LOOKS_MIN);
+        *looked_ns = now_ns.max(*looked_ns);
         let (view, tail) = (self.view(), self.sender.tail());
         let mut expelled = Vec::new();
         for (number, cursor) in self.sender.listening(view.responses()) {
@@ -230,19 +255,21 @@ impl Exchange {
             if cursor >= tail {
                 continue;
             }
-            let lag = &mut lags[usize::from(number)];
+            let lag = &mut members[usize::from(number)];
             // Nobody who reads goes back: one that only moves to and fro gets nowhere either.
-            if cursor > lag.cursor || lag.since_ns == 0 {
-                *lag = Lag { cursor, since_ns: now_ns };
+            if cursor > lag.cursor {
+                *lag = Lag { cursor, lasted_ns: 0 };
+            } else {
+                lag.lasted_ns += passed_ns;
             }
-            if now_ns.saturating_sub(lag.since_ns) >= self.laggard_timeout_ns {
+            if lag.lasted_ns >= self.laggard_timeout_ns {
                 expelled.push(number);
             } else if lane::must_ring(view.client_state(number)) {
                 self.ring(number);
             }
         }
         for number in expelled {
-            lags[usize::from(number)] = Lag::default();
+            members[usize::from(number)] = Lag::default();
             self.retire_number(number, End::Laggard, shared);
         }
     }
@@ -296,10 +323,10 @@ impl Agenda {
             self.served.push(member.number);
         }
         // Pieces come within microseconds of those behind them. One that never does was lost to nonsense in the ring,
-        // and its sender waits for a reply that will not come.
-        if member
-            .missing_since_ns()
-            .is_some_and(|since_ns| now_ns.saturating_sub(since_ns) > exchange.laggard_timeout_ns)
+        // and its sender waits for a reply that will not come; but a worker may have it in hand and stand still.
+        let is_overdue = |since_ns| now_ns.saturating_sub(since_ns) > exchange.laggard_timeout_ns;
+        if member.missing_since_ns().is_some_and(is_overdue)
+            && exchange.have_workers_moved_on(member.missed_at.get_or_insert_with(|| exchange.rounds_now()))
         {
             exchange.retire(member, End::Slot, &bench.shared);
         } else if turn.blocked || turn.more {
@@ -483,15 +510,12 @@ impl Station {
     /// Gives the numbers of members that are gone to others, once nothing of them is left anywhere.
     fn bury(&mut self, bench: &Bench) {
         let Self { exchange, departed, .. } = self;
-        let rounds = || exchange.rounds.iter().map(Round::load).collect::<Vec<_>>();
         departed.retain_mut(|departed| {
             // Compared as a difference: the tail is a hint that others may have scribbled on.
             if departed.tail.wrapping_sub(exchange.consumer.head()).wrapping_sub(1) < exchange.geometry.slots as u64 {
                 return true;
             }
-            let seen = departed.rounds.get_or_insert_with(rounds);
-            let in_hand = |(seen, now): (&u64, u64)| !seen.is_multiple_of(2) && *seen == now;
-            if seen.iter().zip(rounds()).any(in_hand) {
+            if !exchange.have_workers_moved_on(departed.rounds.get_or_insert_with(|| exchange.rounds_now())) {
                 return true;
             }
             {

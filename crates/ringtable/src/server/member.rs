@@ -54,6 +54,8 @@ pub(super) struct Member {
     /// Pieces that came before those ahead of them, and since when the first one is missed.
     early: BTreeMap<u32, Vec<u8>>,
     early_since_ns: u64,
+    /// Where the workers' rounds were when it had been missed for too long.
+    pub missed_at: Option<Vec<u64>>,
     /// Records as they arrive, from `parsed` on.
     incoming: Vec<u8>,
     parsed: usize,
@@ -83,6 +85,7 @@ impl Member {
             sequence: 0,
             early: BTreeMap::new(),
             early_since_ns: 0,
+            missed_at: None,
             incoming: Vec::new(),
             parsed: 0,
             again: None,
@@ -131,6 +134,7 @@ impl Member {
 
     fn append(&mut self, piece: &[u8]) -> Result<(), End> {
         self.sequence = self.sequence.wrapping_add(1);
+        self.missed_at = None;
         self.incoming.try_reserve(piece.len()).map_err(|_| End::Memory)?;
         self.incoming.extend_from_slice(piece);
         Ok(())

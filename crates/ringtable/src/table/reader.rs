@@ -327,6 +327,7 @@ fn attempt(
     }
     let Some(room) = sink.begin(size) else { return Some(Lookup::NoRoom(size)) };
     if !room.is_empty() {
+        failpoint!("read.found");
         copy_out(entry.value_words(), room);
     }
     Some(Lookup::Hit(Found { version: found_version, expiry, size, visited: slot.is_visited() }))
