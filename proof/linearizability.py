@@ -66,6 +66,8 @@ class Step(NamedTuple):
     compared: int = ABSENT
     effect: Effect = Effect.NONE
     value: int = ABSENT
+    behind: int = -1
+    """The index of a step that has to have its instant before this one can, even if they overlap; -1 for none."""
 
 
 class Undecided(Exception):
@@ -99,7 +101,12 @@ def check(steps: Sequence[Step], *, vanishes: bool = False) -> Failure | None:
     compared = {step.compared for step in steps if step.need == Need.EQUAL and step.returned != FOREVER}
     adds = any(step.effect == Effect.ADD for step in steps)
     everything = [index for index, step in enumerate(steps) if step.effect or step.returned != FOREVER]
-    seen = [index for index in everything if adds or steps[index].returned != FOREVER or steps[index].value in compared]
+    awaited = {step.behind for step in steps}
+    seen = [
+        index
+        for index in everything
+        if adds or index in awaited or steps[index].returned != FOREVER or steps[index].value in compared
+    ]
     if _run(steps, seen, ABSENT, vanishes) is None:
         return None
     failed = _run(steps, everything, ABSENT, vanishes)
@@ -145,9 +152,12 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
     # The configurations: a state, and the bits of the steps under way that have had their instant.
     possible = {(start, 0)}
     # The steps under way, by their bits: those that change nothing, and the others.
-    looks: dict[int, tuple[int, int]] = {}
-    changes: dict[int, tuple[int, int, int, int]] = {}
+    looks: dict[int, tuple[int, int, int]] = {}
+    changes: dict[int, tuple[int, int, int, int, int]] = {}
     bits = [0] * count
+    # Those that others have to wait for.
+    awaited = 0
+    bit_of: dict[int, int] = {}
     free = [1 << place for place in reversed(range(64))]
     unanswered = 0
     waiting = 0
@@ -158,26 +168,33 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
     after: set[tuple[int, int]]
     for place, event in enumerate(order):
         if event < count:
-            _, returned, need, compared, effect, value = steps[chosen[event]]
+            _, returned, need, compared, effect, value, behind = steps[chosen[event]]
+            # Only while that one is under way.
+            before = bit_of.get(behind, 0) if behind >= 0 else 0
+            awaited |= before
             if effect == 0:
                 # Most looks are answered before anything else happens.
-                if order[place + 1] == event + count and all(
-                    (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
-                    for state, _ in possible
+                if (
+                    before == 0
+                    and order[place + 1] == event + count
+                    and all(
+                        (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
+                        for state, _ in possible
+                    )
                 ):
-                    bits[event] = 0
                     continue
-                bit = bits[event] = free.pop() if free else max(bits) << 1
-                looks[bit] = need, compared
+                bit = bits[event] = bit_of[chosen[event]] = free.pop() if free else max(bits) << 1
+                looks[bit] = need, compared, before
                 possible = {
                     (state, done | bit)
-                    if (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
+                    if ((need == 1 and state == compared) or (need == 2 and state != compared) or need == 0)
+                    and done & before == before
                     else (state, done)
                     for state, done in possible
                 }
             else:
-                bit = bits[event] = free.pop() if free else max(bits) << 1
-                changes[bit] = need, compared, effect, value
+                bit = bits[event] = bit_of[chosen[event]] = free.pop() if free else max(bits) << 1
+                changes[bit] = need, compared, effect, value, before
                 if returned == FOREVER:
                     unanswered |= bit
                     continue
@@ -201,8 +218,13 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
         if looks.pop(bit, None) is None:
             del changes[bit]
         free.append(bit)
+        del bit_of[chosen[event]]
         waiting -= 1
-        if unanswered and len(after) > 1:
+        if bit & awaited:
+            awaited &= ~bit
+            _let_go(bit, looks, changes)
+        # Who waits for another may gain from what that one has used up.
+        if unanswered and not awaited and len(after) > 1:
             after = _without_waste(after, unanswered)
         possible = after
         if unanswered:
@@ -213,12 +235,16 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
             if used:
                 possible = {(state, done & ~used) for state, done in possible}
                 unanswered &= ~used
+                if used & awaited:
+                    awaited &= ~used
+                    _let_go(used, looks, changes)
                 for other in order[:place]:
                     if other < count and bits[other] & used and steps[chosen[other]].returned == FOREVER:
                         if other in spent:
                             continue
                         spent[other] = place
                         del changes[bits[other]]
+                        del bit_of[chosen[other]]
                         free.append(bits[other])
         if len(possible) > CONFIGURATIONS_MAX:
             raise Undecided(f"more than {CONFIGURATIONS_MAX} configurations at one answer")
@@ -232,8 +258,8 @@ def _reach(
     state: int,
     done: int,
     wanted: int,
-    looks: dict[int, tuple[int, int]],
-    changes: dict[int, tuple[int, int, int, int]],
+    looks: dict[int, tuple[int, int, int]],
+    changes: dict[int, tuple[int, int, int, int, int]],
     vanishes: bool,
     found: set[tuple[int, int]],
 ) -> None:
@@ -243,21 +269,34 @@ def _reach(
     while todo:
         state, done = todo.pop()
         nexts: list[tuple[int, int]] = []
-        for bit, (need, compared, effect, value) in changes.items():
+        for bit, (need, compared, effect, value, before) in changes.items():
             if done & bit or (need == 1 and state != compared) or (need == 2 and state == compared):
+                continue
+            if done & before != before:
                 continue
             nexts.append((value if effect == 1 else state + value, done | bit))
         if vanishes and state != ABSENT:
             nexts.append((ABSENT, done))
         for state, done in nexts:
-            for bit, (need, compared) in looks.items():
-                if (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0:
+            for bit, (need, compared, before) in looks.items():
+                fits = (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
+                if fits and done & before == before:
                     done |= bit
             if done & wanted:
                 found.add((state, done ^ wanted))
             elif (state, done) not in known:
                 known.add((state, done))
                 todo.append((state, done))
+
+
+def _let_go(
+    ended: int, looks: dict[int, tuple[int, int, int]], changes: dict[int, tuple[int, int, int, int, int]]
+) -> None:
+    """Nobody has to wait any more for steps that have had their instant for sure."""
+    for bit, (need, compared, before) in looks.items():
+        looks[bit] = need, compared, before & ~ended
+    for bit, (need, compared, effect, value, before) in changes.items():
+        changes[bit] = need, compared, effect, value, before & ~ended
 
 
 def _without_waste(possible: set[tuple[int, int]], unanswered: int) -> set[tuple[int, int]]:

@@ -31,8 +31,15 @@ class Kind(IntEnum):
     """It does not tell whether the key was there."""
 
 
+POSTABLE = (Kind.SET, Kind.DELETE_POSTED)
+
+
 class Operation(NamedTuple):
-    """A call and its answer. A value is written by one operation alone, so that its number tells which."""
+    """A call and its answer. A value is written by one operation alone, so that its number tells which.
+
+    Where one process has called the next operation before the last one was done, a posted write, they are done in the
+    order of their calls.
+    """
 
     process: int
     kind: Kind
@@ -85,6 +92,15 @@ def judge(operations: Sequence[Operation], *, vanishes: bool = False) -> Wrong |
     # A version that nobody was told of fits no state.
     versioned = {version: operation.result for version, operation in values.items()} | {0: ABSENT}
     steps = [_step(operation, versioned.get(operation.version, BROKEN)) for operation in operations]
+    # The latest write of each process that may have been posted.
+    latest: dict[int, int] = {}
+    for index in sorted(range(len(steps)), key=lambda index: operations[index].called):
+        operation = operations[index]
+        before = latest.get(operation.process, -1)
+        if before >= 0 and operations[before].returned > operation.called:
+            steps[index] = steps[index]._replace(behind=before)
+        if operation.kind in POSTABLE:
+            latest[operation.process] = index
     failure = check(steps, vanishes=vanishes)
     return _explained(operations, failure) if failure else None
 

@@ -21,8 +21,10 @@ CALLS_AT_ONCE_MAX = 3
 NUMBER_BITS = 20
 """Bits of a value's number that count the values of its process."""
 
-# How many bytes the values have: up to so many, with these weights.
-SIZES = ((16, 40), (100, 25), (1_000, 20), (5_000, 14.6), (values.SIZE_MAX, 0.4))
+# How many bytes the values of a history have: at most so many, with these weights. Reading a large one takes so long
+# that others write meanwhile.
+MIXED = ((16, 40), (100, 25), (1_000, 20), (5_000, 14.6), (values.SIZE_MAX, 0.4))
+LARGE = ((5_000, 40), (50_000, 40), (values.SIZE_MAX, 20))
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,13 @@ class Key:
 class Player:
     """One process with its table, for as many operations as it is told to do."""
 
-    def __init__(self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int) -> None:
+    def __init__(self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int, *, large: bool) -> None:
         self.table = table
         self.part = part
         self.keys = keys
         self.salts = [key.salt for key in keys]
         self.random = random.Random(seed)
+        self.sizes = LARGE if large else MIXED
         self.next_number = process << NUMBER_BITS
         # The version of each key that this process was told last; 0 is that of an absent one.
         self.versions = [0] * len(keys)
@@ -209,7 +212,7 @@ class Player:
             number = self.random.getrandbits(60) + 1
             return number, b"%d" % number
         self.next_number += 1
-        (most,) = self.random.choices([size for size, _ in SIZES], [weight for _, weight in SIZES])
+        (most,) = self.random.choices([size for size, _ in self.sizes], [weight for _, weight in self.sizes])
         size = self.random.randrange(values.SIZE_MIN, most + 1)
         return self.next_number, values.make(self.salts[key], self.next_number, size)
 
