@@ -5,8 +5,8 @@
 A history has its own keys: some whose values check themselves, and one that counts. A few processes, each connected in
 another way, do random operations on them, and write down calls and answers (`proof.journal`). Some are killed by
 SIGKILL at random instants and replaced. What they have seen is then judged, key by key (`proof.operations`), while the
-next history is recorded. In some histories the table grows meanwhile, in others it evicts; an entry of a cache may
-vanish at any time, so that of these only what remains is checked.
+next history is recorded. In some histories the table grows meanwhile, in others values have times to live, or the table
+evicts; an entry of a cache may vanish at any time, so that there only what remains is checked.
 
 A history that no order explains is written to a file, as lines to read, only the part that shows it.
 """
@@ -83,6 +83,7 @@ class Place:
     arguments: tuple[str, ...]
     ways: tuple[Way, ...]
     grows: bool = False
+    expires: bool = False
     vanishes: bool = False
 
 
@@ -94,6 +95,7 @@ PLACES = (
     Place("sharded rings", ("--topology", "sharded"), CLASSIC),
     Place("lanes, growing", ("--topology", "lanes", "--buckets", "1"), LANES, grows=True),
     Place("shared rings, growing", ("--topology", "shared", "--buckets", "1"), CLASSIC, grows=True),
+    Place("lanes, expiring", ("--topology", "lanes", "--buckets", "1"), LANES, grows=True, expires=True),
     Place(
         "lanes, evicting", ("--cache", "--max-memory", "8MiB"), (LANE, LANE, LANE_SERVER, SOCKET, TCP), vanishes=True
     ),
@@ -171,7 +173,9 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
             with Table(address, timeout=TIMEOUT_S, **ways[process].options) as table:
                 go.wait()
                 own_seed = seed << NUMBER_BITS | process
-                Player(table, journal.part(process), process, keys, own_seed, large=large).play(calls)
+                Player(table, journal.part(process), process, keys, own_seed, large=large, expire=place.expires).play(
+                    calls
+                )
 
         def start(process: int, address: str, calls: int) -> Child:
             return stack.enter_context(Child(play, process, address, calls))
@@ -203,7 +207,7 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
         part = journal.part(len(ways))
         ways.append(way)
         with Table(address, timeout=TIMEOUT_S, **way.options) as table:
-            player = Player(table, part, len(ways) - 1, keys, seed, large=large)
+            player = Player(table, part, len(ways) - 1, keys, seed, large=large, expire=place.expires)
             for key in range(len(keys)):
                 player.get_versioned(key)
     return Recorded(place, number, keys, ways, killed, journal)

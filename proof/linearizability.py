@@ -12,7 +12,7 @@ way; where none goes on, there is no such order. (The idea is that of Wing and G
 Lowe does it.) What keeps the number of configurations small:
 
 - a step that changes nothing has its instant as soon as the state fits: waiting longer gains nothing;
-- values that nobody compares the state with are one and the same;
+- values that nobody compares the state with are one and the same, unless they expire;
 - a step without an answer, since its process was killed, may have its instant at any later time, or never. Of two
   configurations that differ only in these, the one goes that has used up more of them. If somebody has seen the only
   such value, then the step was done before that.
@@ -22,9 +22,10 @@ Nothing here knows of tables: `proof.histories` makes steps of operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 ABSENT = 0
@@ -38,6 +39,12 @@ CONFIGURATIONS_MAX = 100_000
 
 TRIES_MAX = 300
 """How often a failed part is tried with fewer steps."""
+
+NEVER: Mapping[int, int] = MappingProxyType({})
+"""Nothing expires."""
+
+Gone = Callable[[int], int]
+"""From when on a state may become absent by itself."""
 
 
 class Need(IntEnum):
@@ -86,17 +93,26 @@ class Failure:
     """The state before these."""
 
 
-def check(steps: Sequence[Step], *, vanishes: bool = False) -> Failure | None:
+def check(steps: Sequence[Step], *, vanishes: bool = False, expires: Mapping[int, int] = NEVER) -> Failure | None:
     """Return why no order explains the steps of a key that is absent at first, or `None` if one does.
 
     Args:
         steps: What was done, in any order.
         vanishes: The key may become absent at any time by itself, as in a cache.
+        expires: From when on a value may be gone by itself.
 
     Raises:
         Undecided: There are too many possibilities.
     """
-    steps = _settled(steps)
+    steps = _settled(steps, expires)
+    gone: Gone | None = None
+    if vanishes:
+        gone = _at_any_time
+    elif expires:
+
+        def gone(state: int) -> int:
+            return expires.get(state, FOREVER)
+
     # Whoever was killed has mostly left nothing that anybody saw. Without that there is less to try.
     compared = {step.compared for step in steps if step.need == Need.EQUAL and step.returned != FOREVER}
     adds = any(step.effect == Effect.ADD for step in steps)
@@ -107,13 +123,17 @@ def check(steps: Sequence[Step], *, vanishes: bool = False) -> Failure | None:
         for index in everything
         if adds or index in awaited or steps[index].returned != FOREVER or steps[index].value in compared
     ]
-    if _run(steps, seen, ABSENT, vanishes) is None:
+    if _run(steps, seen, ABSENT, gone) is None:
         return None
-    failed = _run(steps, everything, ABSENT, vanishes)
-    return _smaller(steps, failed, vanishes) if failed else None
+    failed = _run(steps, everything, ABSENT, gone)
+    return _smaller(steps, failed, gone) if failed else None
 
 
-def _settled(steps: Sequence[Step]) -> list[Step]:
+def _at_any_time(_: int) -> int:
+    return -FOREVER
+
+
+def _settled(steps: Sequence[Step], expires: Mapping[int, int]) -> list[Step]:
     """The same steps, but values that nobody asks for are all alike, and unanswered steps that were seen have ended."""
     steps = list(steps)
     if any(step.effect == Effect.ADD for step in steps):
@@ -133,7 +153,7 @@ def _settled(steps: Sequence[Step]) -> list[Step]:
     for index, step in enumerate(steps):
         if not step.effect:
             continue
-        if step.value not in compared:
+        if step.value not in compared and step.value not in expires:
             steps[index] = step._replace(value=unseen)
         elif step.returned == FOREVER and step.value != ABSENT and writers[step.value] == 1:
             # Who has seen it before it was called is wrong all the same.
@@ -141,7 +161,7 @@ def _settled(steps: Sequence[Step]) -> list[Step]:
     return steps
 
 
-def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: bool) -> Failure | None:
+def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, gone: Gone | None) -> Failure | None:
     """Go through the chosen steps, from a state."""
     count = len(chosen)
     # A call comes before an answer at the same time: so they overlap.
@@ -160,6 +180,9 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
     bit_of: dict[int, int] = {}
     free = [1 << place for place in reversed(range(64))]
     unanswered = 0
+    # Of these, those that others have to wait for: to have used them up is no waste.
+    predecessors = {steps[index].behind for index in chosen}
+    precious = 0
     waiting = 0
     # The unanswered ones that have happened in any case, and where that was known.
     spent: dict[int, int] = {}
@@ -197,6 +220,8 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
                 changes[bit] = need, compared, effect, value, before
                 if returned == FOREVER:
                     unanswered |= bit
+                    if chosen[event] in predecessors:
+                        precious |= bit
                     continue
             waiting += 1
             continue
@@ -209,7 +234,7 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
             if done & bit:
                 after.add((state, done ^ bit))
             else:
-                _reach(state, done, bit, looks, changes, vanishes, after)
+                _reach(state, done, bit, looks, changes, gone, times[event + count] >> 1, after)
         if not after:
             since = [chosen[other] for other in order[calm : place + 1] if other < count]
             left = [other for other in order[:calm] if other < count and steps[chosen[other]].returned == FOREVER]
@@ -223,9 +248,8 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
         if bit & awaited:
             awaited &= ~bit
             _let_go(bit, looks, changes)
-        # Who waits for another may gain from what that one has used up.
-        if unanswered and not awaited and len(after) > 1:
-            after = _without_waste(after, unanswered)
+        if unanswered and len(after) > 1:
+            after = _without_waste(after, unanswered & ~precious)
         possible = after
         if unanswered:
             # What has happened in any case is not under way any more.
@@ -235,6 +259,7 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
             if used:
                 possible = {(state, done & ~used) for state, done in possible}
                 unanswered &= ~used
+                precious &= ~used
                 if used & awaited:
                     awaited &= ~used
                     _let_go(used, looks, changes)
@@ -260,7 +285,8 @@ def _reach(
     wanted: int,
     looks: dict[int, tuple[int, int, int]],
     changes: dict[int, tuple[int, int, int, int, int]],
-    vanishes: bool,
+    gone: Gone | None,
+    now: int,
     found: set[tuple[int, int]],
 ) -> None:
     """Add all configurations in which the wanted step has just had its instant, after any others, to `found`."""
@@ -275,7 +301,7 @@ def _reach(
             if done & before != before:
                 continue
             nexts.append((value if effect == 1 else state + value, done | bit))
-        if vanishes and state != ABSENT:
+        if gone is not None and state != ABSENT and gone(state) <= now:
             nexts.append((ABSENT, done))
         for state, done in nexts:
             for bit, (need, compared, before) in looks.items():
@@ -310,7 +336,7 @@ def _without_waste(possible: set[tuple[int, int]], unanswered: int) -> set[tuple
     return {(state, done | used) for (state, done), group in kept.items() for used in group}
 
 
-def _smaller(steps: Sequence[Step], failure: Failure, vanishes: bool) -> Failure:
+def _smaller(steps: Sequence[Step], failure: Failure, gone: Gone | None) -> Failure:
     """The same failure with fewer steps: leaving out what changes nothing never makes a history wrong."""
     part = failure.part
     size = len(part)
@@ -321,7 +347,7 @@ def _smaller(steps: Sequence[Step], failure: Failure, vanishes: bool) -> Failure
             fewer = [index for index in part if index not in block or steps[index].effect or index == failure.last]
             if len(fewer) < len(part) and tries < TRIES_MAX:
                 tries += 1
-                if _run(steps, fewer, failure.start, vanishes):
+                if _run(steps, fewer, failure.start, gone):
                     part = fewer
         size //= 2
     return Failure(failure.last, part, failure.start)

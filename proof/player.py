@@ -26,6 +26,11 @@ NUMBER_BITS = 20
 MIXED = ((16, 40), (100, 25), (1_000, 20), (5_000, 14.6), (values.SIZE_MAX, 0.4))
 LARGE = ((5_000, 40), (50_000, 40), (values.SIZE_MAX, 20))
 
+EXPIRING = 0.3
+"""The share of writes that have a time to live, where there are any."""
+
+TTL_MS_MAX = 30
+
 
 @dataclass(frozen=True)
 class Key:
@@ -42,12 +47,15 @@ class Key:
 class Player:
     """One process with its table, for as many operations as it is told to do."""
 
-    def __init__(self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int, *, large: bool) -> None:
+    def __init__(
+        self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int, *, large: bool, expire: bool
+    ) -> None:
         self.table = table
         self.part = part
         self.keys = keys
         self.salts = [key.salt for key in keys]
         self.random = random.Random(seed)
+        self.expire = expire
         self.sizes = LARGE if large else MIXED
         self.next_number = process << NUMBER_BITS
         # The version of each key that this process was told last; 0 is that of an absent one.
@@ -180,11 +188,16 @@ class Player:
     def write(self, key: int, kind: Kind, version: int = 0, **options: Any) -> None:
         number, value = self.make(key)
         name = self.keys[key].name
-        place = self.part.call(kind, key, number, version)
+        ttl_ms = 0
+        # Sums would have the time of what was added to.
+        if self.expire and not self.keys[key].counts and self.random.random() < EXPIRING:
+            ttl_ms = self.random.randrange(1, TTL_MS_MAX + 1)
+            options["ttl"] = ttl_ms / 1_000
+        place = self.part.call(kind, key, number, version, ttl_ms)
         if self.posts and kind == Kind.SET:
             # Done for sure once a later call of this process was answered that the server has executed.
             self.posted.append(place)
-            self.table.set(name, value)
+            self.table.set(name, value, **options)
         else:
             self.refusable(place, lambda: self.table.set(name, value, **options))
             self.settle()

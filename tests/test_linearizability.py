@@ -126,6 +126,12 @@ RIGHT: dict[str, list[Operation]] = {
         did(3, 4, Kind.GET, result=7),
         did(5, 6, Kind.GET, result=8),
     ],
+    "a killed posted deletion before a killed write": [
+        did(0, 0, Kind.SET_NX, 9, result=0),
+        did(0, KILLED, Kind.SET, 7),
+        did(0, KILLED, Kind.DELETE_POSTED, process=1),
+        did(1, 1, Kind.GET, result=7, process=1),
+    ],
     "version 0 is that of an absent key": [
         did(0, 1, Kind.SET_IF_VERSION, 7, version=0),
         did(2, 3, Kind.SET_IF_VERSION, 8, version=0, result=0),
@@ -301,7 +307,32 @@ def test_a_cache_may_forget_but_not_remember() -> None:
     assert judge(WRONG["a deleted entry that was seen again"], vanishes=True) is not None
 
 
+MS = 1_000_000
+BRIEF = did(0, 1 * MS, Kind.SET, 7)._replace(ttl_ms=20)
+
+
+def test_values_may_have_a_time_to_live() -> None:
+    assert judge([BRIEF, did(2 * MS, 3 * MS, Kind.GET, result=7)]) is None
+    assert judge([BRIEF, did(22 * MS, 23 * MS, Kind.GET, result=ABSENT)]) is None
+    assert judge([BRIEF, did(2 * MS, 30 * MS, Kind.GET, result=7), did(29 * MS, 30 * MS, Kind.GET, result=0)]) is None
+    wrong = {
+        "gone before its time": [BRIEF, did(2 * MS, 3 * MS, Kind.GET, result=ABSENT)],
+        "there after its time": [BRIEF, did(42 * MS, 43 * MS, Kind.GET, result=7)],
+        "gone with it, a newer one": [
+            BRIEF,
+            did(25 * MS, 26 * MS, Kind.SET, 8),
+            did(27 * MS, 28 * MS, Kind.GET, result=0),
+        ],
+    }
+    for name, operations in wrong.items():
+        assert judge(operations) is not None, name
+
+
 # The same as by trying all orders
+
+
+ALL = set(range(20))
+"""The values that may be gone at any time: all."""
 
 
 @st.composite
@@ -322,17 +353,19 @@ def few_operations(draw: st.DrawFn) -> list[Operation]:
     return operations
 
 
-@given(few_operations(), st.booleans())
+@given(few_operations(), st.sampled_from([set(), {1, 4}, ALL]))
 @settings(max_examples=300)
-def test_the_same_as_by_trying_all_orders(operations: list[Operation], vanishes: bool) -> None:
-    operations = operations[:4] if vanishes else operations
+def test_the_same_as_by_trying_all_orders(operations: list[Operation], gone: set[int]) -> None:
+    operations = operations[:4] if gone else operations
     # Whoever expects a version was told it by a read.
     told = {each.result for each in operations if each.kind == Kind.GET and each.returned != KILLED}
     operations = [each._replace(version=each.version if each.version in told else 0) for each in operations]
-    assert (judge(operations, vanishes=vanishes) is None) == explained(operations, vanishes)
+    # As if the time of some values had always come.
+    early = [each._replace(ttl_ms=1 if each.value in gone else 0) for each in operations]
+    assert (judge(early, vanishes=gone is ALL) is None) == explained(operations, gone)
 
 
-def explained(operations: Sequence[Operation], vanishes: bool) -> bool:
+def explained(operations: Sequence[Operation], gone: set[int]) -> bool:
     """Whether any order of any choice of those that were killed, and all others, explains the answers."""
     killed = [operation for operation in operations if operation.returned == KILLED]
     others = [operation for operation in operations if operation.returned != KILLED]
@@ -340,7 +373,7 @@ def explained(operations: Sequence[Operation], vanishes: bool) -> bool:
         for chosen in itertools.combinations(killed, count):
             for order in itertools.permutations([*others, *chosen]):
                 possible = in_time(order) and in_turn(order, operations)
-                if possible and any(fits(order, holes) for holes in holes_in(order, vanishes)):
+                if possible and any(fits(order, holes, gone) for holes in holes_in(order, gone)):
                     return True
     return False
 
@@ -362,16 +395,16 @@ def in_turn(order: Sequence[Operation], operations: Sequence[Operation]) -> bool
     return True
 
 
-def holes_in(order: Sequence[Operation], vanishes: bool) -> list[tuple[bool, ...]]:
+def holes_in(order: Sequence[Operation], gone: set[int]) -> list[tuple[bool, ...]]:
     """Before which operations the key vanishes: all possibilities."""
-    return list(itertools.product([False, True], repeat=len(order))) if vanishes else [(False,) * len(order)]
+    return list(itertools.product([False, True], repeat=len(order))) if gone else [(False,) * len(order)]
 
 
-def fits(order: Sequence[Operation], holes: Sequence[bool]) -> bool:
+def fits(order: Sequence[Operation], holes: Sequence[bool], gone: set[int]) -> bool:
     """Do the operations one after the other, and compare the answers."""
     state: int | None = None
     for operation, hole in zip(order, holes, strict=True):
-        if hole:
+        if hole and (gone is ALL or state in gone):
             state = None
         before = state
         match operation.kind:
