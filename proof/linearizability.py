@@ -22,6 +22,7 @@ Nothing here knows of tables: `proof.histories` makes steps of operations.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -45,6 +46,12 @@ NEVER: Mapping[int, int] = MappingProxyType({})
 
 Gone = Callable[[int], int]
 """From when on a state may become absent by itself."""
+
+Looks = dict[int, tuple[bool, int, int]]
+"""Steps that change nothing: whether the state is to be equal to the number, and the bits of what comes before."""
+
+Changes = dict[int, tuple[bool, bool, int, bool, int, int]]
+"""Steps that change the state: whether that needs anything, as above; whether it adds the number; what comes before."""
 
 
 class Need(IntEnum):
@@ -116,7 +123,8 @@ def check(steps: Sequence[Step], *, vanishes: bool = False, expires: Mapping[int
     # Whoever was killed has mostly left nothing that anybody saw. Without that there is less to try.
     compared = {step.compared for step in steps if step.need == Need.EQUAL and step.returned != FOREVER}
     adds = any(step.effect == Effect.ADD for step in steps)
-    everything = [index for index, step in enumerate(steps) if step.effect or step.returned != FOREVER]
+    # A look that needs nothing, or was never answered, says nothing.
+    everything = [index for index, step in enumerate(steps) if step.effect or (step.need and step.returned != FOREVER)]
     awaited = {step.behind for step in steps}
     seen = [
         index
@@ -169,110 +177,96 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, gone: Gone | 
     times += [2 * steps[index].returned + 1 for index in chosen]
     answered = [count + place for place, index in enumerate(chosen) if steps[index].returned != FOREVER]
     order = sorted([*range(count), *answered], key=times.__getitem__)
+    predecessors = {steps[index].behind for index in chosen}
     # The configurations: a state, and the bits of the steps under way that have had their instant.
     possible = {(start, 0)}
     # The steps under way, by their bits: those that change nothing, and the others.
-    looks: dict[int, tuple[int, int, int]] = {}
-    changes: dict[int, tuple[int, int, int, int, int]] = {}
-    bits = [0] * count
-    # Those that others have to wait for.
-    awaited = 0
-    bit_of: dict[int, int] = {}
-    free = [1 << place for place in reversed(range(64))]
-    unanswered = 0
-    # Of these, those that others have to wait for: to have used them up is no waste.
-    predecessors = {steps[index].behind for index in chosen}
-    precious = 0
+    looks: Looks = {}
+    changes: Changes = {}
+    bits: dict[int, int] = {}
+    free: list[int] = []
+    fresh = (1 << place for place in itertools.count())
+    # The bits of steps that others have to wait for; of those without an answer; and of both.
+    awaited = unanswered = precious = 0
+    # How many steps are under way that will be answered.
     waiting = 0
     # The unanswered ones that have happened in any case, and where that was known.
     spent: dict[int, int] = {}
     # Where nothing was under way the last time, and what the state was then.
     calm, calm_state = 0, start
-    after: set[tuple[int, int]]
     for place, event in enumerate(order):
         if event < count:
-            _, returned, need, compared, effect, value, behind = steps[chosen[event]]
+            index = chosen[event]
+            _, returned, need, compared, effect, value, behind = steps[index]
+            equal = need == Need.EQUAL
             # Only while that one is under way.
-            before = bit_of.get(behind, 0) if behind >= 0 else 0
+            before = bits.get(behind, 0)
             awaited |= before
-            if effect == 0:
+            if effect == Effect.NONE:
                 # Most looks are answered before anything else happens.
-                if (
-                    before == 0
-                    and order[place + 1] == event + count
-                    and all(
-                        (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
-                        for state, _ in possible
-                    )
-                ):
-                    continue
-                bit = bits[event] = bit_of[chosen[event]] = free.pop() if free else max(bits) << 1
-                looks[bit] = need, compared, before
+                if not before and order[place + 1] == event + count:
+                    for state, _ in possible:
+                        if (state == compared) != equal:
+                            break
+                    else:
+                        continue
+                bit = bits[index] = free.pop() if free else next(fresh)
+                looks[bit] = equal, compared, before
                 possible = {
-                    (state, done | bit)
-                    if ((need == 1 and state == compared) or (need == 2 and state != compared) or need == 0)
-                    and done & before == before
-                    else (state, done)
+                    (state, done | bit if (state == compared) == equal and done & before == before else done)
                     for state, done in possible
                 }
             else:
-                bit = bits[event] = bit_of[chosen[event]] = free.pop() if free else max(bits) << 1
-                changes[bit] = need, compared, effect, value, before
+                bit = bits[index] = free.pop() if free else next(fresh)
+                changes[bit] = need != Need.NOTHING, equal, compared, effect == Effect.ADD, value, before
                 if returned == FOREVER:
                     unanswered |= bit
-                    if chosen[event] in predecessors:
+                    if index in predecessors:
                         precious |= bit
                     continue
             waiting += 1
             continue
-        event -= count
-        bit = bits[event]
-        if bit == 0:
+        index = chosen[event - count]
+        if index not in bits:
             continue
-        after = set()
+        bit = bits[index]
+        after: set[tuple[int, int]] = set()
         for state, done in possible:
             if done & bit:
                 after.add((state, done ^ bit))
             else:
-                _reach(state, done, bit, looks, changes, gone, times[event + count] >> 1, after)
+                _reach(state, done, bit, looks, changes, gone, times[event] >> 1, after)
         if not after:
             since = [chosen[other] for other in order[calm : place + 1] if other < count]
-            left = [other for other in order[:calm] if other < count and steps[chosen[other]].returned == FOREVER]
-            left = [chosen[other] for other in left if spent.get(other, place) >= calm]
-            return Failure(chosen[event], left + since, calm_state)
-        if looks.pop(bit, None) is None:
-            del changes[bit]
-        free.append(bit)
-        del bit_of[chosen[event]]
+            left = [chosen[other] for other in order[:calm] if other < count]
+            left = [other for other in left if steps[other].returned == FOREVER and spent.get(other, place) >= calm]
+            return Failure(index, left + since, calm_state)
+        if len(after) > CONFIGURATIONS_MAX:
+            raise Undecided(f"more than {CONFIGURATIONS_MAX} configurations at one answer")
         waiting -= 1
-        if bit & awaited:
-            awaited &= ~bit
-            _let_go(bit, looks, changes)
-        if unanswered and len(after) > 1:
-            after = _without_waste(after, unanswered & ~precious)
-        possible = after
+        ended = [index]
         if unanswered:
+            after = _without_waste(after, unanswered & ~precious)
             # What has happened in any case is not under way any more.
             used = unanswered
-            for _, done in possible:
+            for _, done in after:
                 used &= done
             if used:
-                possible = {(state, done & ~used) for state, done in possible}
+                after = {(state, done & ~used) for state, done in after}
                 unanswered &= ~used
                 precious &= ~used
-                if used & awaited:
-                    awaited &= ~used
-                    _let_go(used, looks, changes)
-                for other in order[:place]:
-                    if other < count and bits[other] & used and steps[chosen[other]].returned == FOREVER:
-                        if other in spent:
-                            continue
-                        spent[other] = place
-                        del changes[bits[other]]
-                        del bit_of[chosen[other]]
-                        free.append(bits[other])
-        if len(possible) > CONFIGURATIONS_MAX:
-            raise Undecided(f"more than {CONFIGURATIONS_MAX} configurations at one answer")
+                late = [other for other in bits if bits[other] & used]
+                spent |= dict.fromkeys(late, place)
+                ended += late
+        possible = after
+        for index in ended:
+            bit = bits.pop(index)
+            if looks.pop(bit, None) is None:
+                del changes[bit]
+            free.append(bit)
+            if bit & awaited:
+                awaited &= ~bit
+                _let_go(bit, looks, changes)
         if waiting == 0 and len(possible) == 1:
             calm = place + 1
             ((calm_state, _),) = possible
@@ -283,8 +277,8 @@ def _reach(
     state: int,
     done: int,
     wanted: int,
-    looks: dict[int, tuple[int, int, int]],
-    changes: dict[int, tuple[int, int, int, int, int]],
+    looks: Looks,
+    changes: Changes,
     gone: Gone | None,
     now: int,
     found: set[tuple[int, int]],
@@ -295,18 +289,15 @@ def _reach(
     while todo:
         state, done = todo.pop()
         nexts: list[tuple[int, int]] = []
-        for bit, (need, compared, effect, value, before) in changes.items():
-            if done & bit or (need == 1 and state != compared) or (need == 2 and state == compared):
+        for bit, (needs, equal, compared, adds, value, before) in changes.items():
+            if done & bit or (needs and (state == compared) != equal) or done & before != before:
                 continue
-            if done & before != before:
-                continue
-            nexts.append((value if effect == 1 else state + value, done | bit))
+            nexts.append((state + value if adds else value, done | bit))
         if gone is not None and state != ABSENT and gone(state) <= now:
             nexts.append((ABSENT, done))
         for state, done in nexts:
-            for bit, (need, compared, before) in looks.items():
-                fits = (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
-                if fits and done & before == before:
+            for bit, (equal, compared, before) in looks.items():
+                if (state == compared) == equal and done & before == before:
                     done |= bit
             if done & wanted:
                 found.add((state, done ^ wanted))
@@ -315,14 +306,12 @@ def _reach(
                 todo.append((state, done))
 
 
-def _let_go(
-    ended: int, looks: dict[int, tuple[int, int, int]], changes: dict[int, tuple[int, int, int, int, int]]
-) -> None:
-    """Nobody has to wait any more for steps that have had their instant for sure."""
-    for bit, (need, compared, before) in looks.items():
-        looks[bit] = need, compared, before & ~ended
-    for bit, (need, compared, effect, value, before) in changes.items():
-        changes[bit] = need, compared, effect, value, before & ~ended
+def _let_go(ended: int, looks: Looks, changes: Changes) -> None:
+    """Nobody has to wait any more for a step that has had its instant for sure."""
+    for bit, look in looks.items():
+        looks[bit] = *look[:-1], look[-1] & ~ended
+    for bit, change in changes.items():
+        changes[bit] = *change[:-1], change[-1] & ~ended
 
 
 def _without_waste(possible: set[tuple[int, int]], unanswered: int) -> set[tuple[int, int]]:
