@@ -84,7 +84,7 @@ lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 
 clean: ## Remove everything that the other tasks made.
 	rm -rf .venv target target-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
+	find python tests benches proof -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/ringtable/_ringtable.*.so
 
 # The stamps: each is newer than what it was made from, so a second run has nothing to do.

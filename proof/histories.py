@@ -21,20 +21,20 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ringtable import Table
+from ringtable import OutOfMemory, Table
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, Flag, ServerProcess, state_of
 
 from proof.journal import Journal
 from proof.linearizability import FOREVER, Undecided
 from proof.operations import Operation, Wrong, judge, lines
-from proof.player import CALLS_AT_ONCE_MAX, NUMBER_BITS, Key, Player
+from proof.player import CALLS_AT_ONCE_MAX, NUMBER_BITS, Key, Player, Traits
 
 TIMEOUT_S = 60.0
 """A call that takes longer hangs."""
@@ -143,7 +143,8 @@ def fill(seed: int, finish: Flag) -> None:
         begin = 0
         while not finish.is_set():
             size = generator.choice([10, 100, 1_000, 3_000])
-            table.set_many((b"filler %d" % index, bytes(size)) for index in range(begin, begin + FILLER_BATCH))
+            with suppress(OutOfMemory):
+                table.set_many((b"filler %d" % index, bytes(size)) for index in range(begin, begin + FILLER_BATCH))
             begin = (begin + FILLER_BATCH) % FILLER_KEYS
             if begin == 0:
                 # The server moves what is left together.
@@ -157,6 +158,7 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
     addresses = [server.ready_line.rpartition(", tcp: ")[2].strip() if way.tcp else "default" for way in place.ways]
     calls = -(-operations // len(place.ways))
     large = number % LARGE_EVERY == LARGE_EVERY - 1
+    traits = Traits(large=large, expires=place.expires, refused=place.vanishes)
     keys = [Key(b"history %d key %d" % (number, index), index == 0) for index in range(generator.choice(KEYS))]
     ways = list(place.ways)
     journal = Journal(2 * len(ways) + kills, calls + CALLS_AT_ONCE_MAX)
@@ -173,9 +175,7 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
             with Table(address, timeout=TIMEOUT_S, **ways[process].options) as table:
                 go.wait()
                 own_seed = seed << NUMBER_BITS | process
-                Player(table, journal.part(process), process, keys, own_seed, large=large, expire=place.expires).play(
-                    calls
-                )
+                Player(table, journal.part(process), process, keys, own_seed, traits).play(calls)
 
         def start(process: int, address: str, calls: int) -> Child:
             return stack.enter_context(Child(play, process, address, calls))
@@ -207,7 +207,7 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
         part = journal.part(len(ways))
         ways.append(way)
         with Table(address, timeout=TIMEOUT_S, **way.options) as table:
-            player = Player(table, part, len(ways) - 1, keys, seed, large=large, expire=place.expires)
+            player = Player(table, part, len(ways) - 1, keys, seed, traits)
             for key in range(len(keys)):
                 player.get_versioned(key)
     return Recorded(place, number, keys, ways, killed, journal)
@@ -216,7 +216,7 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
 def await_call(journal: Journal, process: int, pid: int, call: int) -> None:
     """Wait until a process has made its call of that number, or has ended."""
     while not journal.has(process, call) and state_of(pid) != "Z":
-        time.sleep(0.000_2)
+        time.sleep(0.001)
 
 
 def check(recorded: Recorded) -> Found:
@@ -381,8 +381,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     total = total_of(search.figures)
     print(f"{total.operations:,} operations in {seconds:.0f} s; {total.wrong} wrong")
     if options.json:
-        figures = {name: asdict(each) for name, each in search.figures.items()}
-        options.json.write_text(json.dumps({"seed": seed, "seconds": seconds, **asdict(total), "places": figures}))
+        places_done = {name: vars(each) for name, each in search.figures.items()}
+        options.json.write_text(json.dumps({"seed": seed, "seconds": seconds, **vars(total), "places": places_done}))
     return 1 if total.wrong else 0
 
 

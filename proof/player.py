@@ -44,19 +44,29 @@ class Key:
         return crc32(self.name)
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What kind of a history it is."""
+
+    large: bool = False
+    """Values are large."""
+    expires: bool = False
+    """Some values have a time to live."""
+    refused: bool = False
+    """The table may be full."""
+
+
 class Player:
     """One process with its table, for as many operations as it is told to do."""
 
-    def __init__(
-        self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int, *, large: bool, expire: bool
-    ) -> None:
+    def __init__(self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int, traits: Traits) -> None:
         self.table = table
         self.part = part
         self.keys = keys
         self.salts = [key.salt for key in keys]
         self.random = random.Random(seed)
-        self.expire = expire
-        self.sizes = LARGE if large else MIXED
+        self.traits = traits
+        self.sizes = LARGE if traits.large else MIXED
         self.next_number = process << NUMBER_BITS
         # The version of each key that this process was told last; 0 is that of an absent one.
         self.versions = [0] * len(keys)
@@ -66,7 +76,9 @@ class Player:
 
     def play(self, calls: int) -> None:
         """Do so many random operations, or a few more."""
-        weights = [(do, weight) for do, weight in WEIGHTS if not self.posts or do not in NEVER_POSTED]
+        # A full table may refuse one write of many, and does not say which.
+        one_by_one = self.posts or self.traits.refused
+        weights = [(do, weight) for do, weight in WEIGHTS if not one_by_one or do != Player.set_many]
         moves = self.random.choices([do for do, _ in weights], [weight for _, weight in weights], k=calls)
         keys = self.random.choices(range(len(self.keys)), k=calls)
         end = self.part.calls + calls
@@ -190,7 +202,7 @@ class Player:
         name = self.keys[key].name
         ttl_ms = 0
         # Sums would have the time of what was added to.
-        if self.expire and not self.keys[key].counts and self.random.random() < EXPIRING:
+        if self.traits.expires and not self.keys[key].counts and self.random.random() < EXPIRING:
             ttl_ms = self.random.randrange(1, TTL_MS_MAX + 1)
             options["ttl"] = ttl_ms / 1_000
         place = self.part.call(kind, key, number, version, ttl_ms)
@@ -257,5 +269,3 @@ WEIGHTS: list[tuple[Callable[[Player, int], None], int]] = [
     (Player.delete_if_version, 2),
     (Player.incr, 12),
 ]
-
-NEVER_POSTED = {Player.set_many}

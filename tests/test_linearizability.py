@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -489,6 +490,15 @@ def test_recorded_histories(place: Place, tmp_path: Path, seed: int) -> None:
     found = search(place, tmp_path, seed, count=3, operations=2_000).figures[place.name]
     assert found.wrong == 0, "".join(path.read_text() for path in tmp_path.iterdir())
     assert found.operations >= 3 * 2_000
+
+
+def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--histories", "2", "--operations", "500", "--seed", "7", "--place", "lanes"]
+    assert histories.main([*arguments, "--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["seed"], figures["histories"], figures["wrong"]) == (7, 2, 0)
+    assert figures["operations"] == sum(figures["by_way"].values()) >= 2 * 500
+    assert "; 0 wrong" in capsys.readouterr().out
 
 
 @pytest.mark.slow
