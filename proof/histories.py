@@ -185,18 +185,15 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
         go.set()
         for _ in range(kills):
             victim = generator.choice(list(playing))
-            await_call(journal, victim, playing[victim].pid, generator.randrange(allotted[victim]))
+            if not is_at_call(journal, victim, playing[victim].pid, generator.randrange(allotted[victim])):
+                # It has ended already, well or not.
+                continue
             playing.pop(victim).kill()
-            left = allotted[victim] - journal.calls(victim)
-            # It may have been faster: then it was no kill, and has nobody to replace it.
-            if left > 0:
-                killed += 1
-                heir = len(ways)
-                ways.append(ways[victim])
-                allotted[heir] = left
-                playing[heir] = start(heir, addresses[place.ways.index(ways[victim])], left)
-            if not playing:
-                break
+            killed += 1
+            heir = len(ways)
+            ways.append(ways[victim])
+            allotted[heir] = max(1, allotted[victim] - journal.calls(victim))
+            playing[heir] = start(heir, addresses[place.ways.index(ways[victim])], allotted[heir])
         for child in playing.values():
             child.result(2 * TIMEOUT_S)
         finish.set()
@@ -213,10 +210,13 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
     return Recorded(place, number, keys, ways, killed, journal)
 
 
-def await_call(journal: Journal, process: int, pid: int, call: int) -> None:
-    """Wait until a process has made its call of that number, or has ended."""
-    while not journal.has(process, call) and state_of(pid) != "Z":
+def is_at_call(journal: Journal, process: int, pid: int, call: int) -> bool:
+    """Wait until a process has made its call of that number, and return whether it goes on; it may have ended."""
+    while state_of(pid) != "Z":
+        if journal.has(process, call):
+            return True
         time.sleep(0.001)
+    return False
 
 
 def check(recorded: Recorded) -> Found:
