@@ -361,7 +361,8 @@ def test_the_same_as_by_trying_all_orders(operations: list[Operation], gone: set
     # Whoever expects a version was told it by a read.
     told = {each.result for each in operations if each.kind == Kind.GET and each.returned != KILLED}
     operations = [each._replace(version=each.version if each.version in told else 0) for each in operations]
-    # As if the time of some values had always come.
+    # As if the time of some values had always come; sums have none.
+    gone = gone if gone is ALL else gone & {each.value for each in operations}
     early = [each._replace(ttl_ms=1 if each.value in gone else 0) for each in operations]
     assert (judge(early, vanishes=gone is ALL) is None) == explained(operations, gone)
 
@@ -490,6 +491,13 @@ def test_recorded_histories(place: Place, tmp_path: Path, seed: int) -> None:
     found = search(place, tmp_path, seed, count=3, operations=2_000).figures[place.name]
     assert found.wrong == 0, "".join(path.read_text() for path in tmp_path.iterdir())
     assert found.operations >= 3 * 2_000
+
+
+def test_recorded_histories_of_large_values(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "LARGE_EVERY", 1)
+    place = Place("large", (), (histories.LANE,) * 4)
+    found = search(place, tmp_path, seed, count=8, operations=2_000).figures[place.name]
+    assert found.wrong == 0, "".join(path.read_text() for path in tmp_path.iterdir())
 
 
 def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
