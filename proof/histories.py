@@ -5,8 +5,8 @@
 A history has its own keys: some whose values check themselves, and one that counts. A few processes, each connected in
 another way, do random operations on them, and write down calls and answers (`proof.journal`). Some are killed by
 SIGKILL at random instants and replaced. What they have seen is then judged, key by key (`proof.operations`), while the
-next history is recorded. In some histories the table grows meanwhile, in others it evicts; an entry of a cache may
-vanish at any time, so that of these only what remains is checked.
+next history is recorded. In some histories the table grows meanwhile, in others values have times to live, or the table
+evicts; an entry of a cache may vanish at any time, so that there only what remains is checked.
 
 A history that no order explains is written to a file, as lines to read, only the part that shows it.
 """
@@ -21,26 +21,31 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ringtable import Table
+from ringtable import OutOfMemory, Table
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, Flag, ServerProcess, state_of
 
 from proof.journal import Journal
 from proof.linearizability import FOREVER, Undecided
 from proof.operations import Operation, Wrong, judge, lines
-from proof.player import CALLS_AT_ONCE_MAX, NUMBER_BITS, Key, Player
+from proof.player import CALLS_AT_ONCE_MAX, NUMBER_BITS, Key, Player, Traits
 
 TIMEOUT_S = 60.0
 """A call that takes longer hangs."""
 
-KEYS = 4
-"""The hot keys of a history; the first one counts."""
+CHECK_TIMEOUT_S = 600.0
+
+KEYS = (2, 3, 4)
+"""How many hot keys a history may have; the first one counts."""
+
+LARGE_EVERY = 3
+"""One history of so many has large values."""
 
 CHECKS_AT_ONCE = 2
 """Histories that are checked while the next one is recorded."""
@@ -78,6 +83,7 @@ class Place:
     arguments: tuple[str, ...]
     ways: tuple[Way, ...]
     grows: bool = False
+    expires: bool = False
     vanishes: bool = False
 
 
@@ -89,6 +95,7 @@ PLACES = (
     Place("sharded rings", ("--topology", "sharded"), CLASSIC),
     Place("lanes, growing", ("--topology", "lanes", "--buckets", "1"), LANES, grows=True),
     Place("shared rings, growing", ("--topology", "shared", "--buckets", "1"), CLASSIC, grows=True),
+    Place("lanes, expiring", ("--topology", "lanes", "--buckets", "1"), LANES, grows=True, expires=True),
     Place(
         "lanes, evicting", ("--cache", "--max-memory", "8MiB"), (LANE, LANE, LANE_SERVER, SOCKET, TCP), vanishes=True
     ),
@@ -129,15 +136,6 @@ class Recorded:
     journal: Journal
 
 
-def play(
-    address: str, way: Way, journal: Journal, process: int, keys: Sequence[Key], seed: int, calls: int, go: Flag
-) -> None:
-    """Be one process of a history."""
-    with Table(address, timeout=TIMEOUT_S, **way.options) as table:
-        go.wait()
-        Player(table, journal.part(process), process, keys, seed).play(calls)
-
-
 def fill(seed: int, finish: Flag) -> None:
     """Write other keys until told otherwise, so that the table grows, or evicts."""
     generator = random.Random(seed)
@@ -145,8 +143,12 @@ def fill(seed: int, finish: Flag) -> None:
         begin = 0
         while not finish.is_set():
             size = generator.choice([10, 100, 1_000, 3_000])
-            table.set_many((b"filler %d" % index, bytes(size)) for index in range(begin, begin + FILLER_BATCH))
+            with suppress(OutOfMemory):
+                table.set_many((b"filler %d" % index, bytes(size)) for index in range(begin, begin + FILLER_BATCH))
             begin = (begin + FILLER_BATCH) % FILLER_KEYS
+            if begin == 0:
+                # The server moves what is left together.
+                table.delete_many(b"filler %d" % index for index in range(FILLER_KEYS) if index % 8)
             time.sleep(0.002)
 
 
@@ -155,7 +157,9 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
     generator = random.Random(seed)
     addresses = [server.ready_line.rpartition(", tcp: ")[2].strip() if way.tcp else "default" for way in place.ways]
     calls = -(-operations // len(place.ways))
-    keys = [Key(b"history %d key %d" % (number, index), index == 0) for index in range(KEYS)]
+    large = number % LARGE_EVERY == LARGE_EVERY - 1
+    traits = Traits(large=large, expires=place.expires, refused=place.vanishes)
+    keys = [Key(b"history %d key %d" % (number, index), index == 0) for index in range(generator.choice(KEYS))]
     ways = list(place.ways)
     journal = Journal(2 * len(ways) + kills, calls + CALLS_AT_ONCE_MAX)
     killed = 0
@@ -167,27 +171,29 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
                 table.clear()
             filler = stack.enter_context(Child(fill, seed, finish))
 
+        def play(process: int, address: str, calls: int) -> None:
+            with Table(address, timeout=TIMEOUT_S, **ways[process].options) as table:
+                go.wait()
+                own_seed = seed << NUMBER_BITS | process
+                Player(table, journal.part(process), process, keys, own_seed, traits).play(calls)
+
         def start(process: int, address: str, calls: int) -> Child:
-            arguments = (address, ways[process], journal, process, keys, seed << NUMBER_BITS | process, calls, go)
-            return stack.enter_context(Child(play, *arguments))
+            return stack.enter_context(Child(play, process, address, calls))
 
         playing = {process: start(process, address, calls) for process, address in enumerate(addresses)}
         allotted = dict.fromkeys(playing, calls)
         go.set()
         for _ in range(kills):
             victim = generator.choice(list(playing))
-            await_call(journal, victim, playing[victim].pid, generator.randrange(allotted[victim]))
+            if not is_at_call(journal, victim, playing[victim].pid, generator.randrange(allotted[victim])):
+                # It has ended already, well or not.
+                continue
             playing.pop(victim).kill()
-            left = allotted[victim] - journal.calls(victim)
-            # It may have been faster: then it was no kill, and has nobody to replace it.
-            if left > 0:
-                killed += 1
-                heir = len(ways)
-                ways.append(ways[victim])
-                allotted[heir] = left
-                playing[heir] = start(heir, addresses[place.ways.index(ways[victim])], left)
-            if not playing:
-                break
+            killed += 1
+            heir = len(ways)
+            ways.append(ways[victim])
+            allotted[heir] = max(1, allotted[victim] - journal.calls(victim))
+            playing[heir] = start(heir, addresses[place.ways.index(ways[victim])], allotted[heir])
         for child in playing.values():
             child.result(2 * TIMEOUT_S)
         finish.set()
@@ -198,16 +204,19 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
         part = journal.part(len(ways))
         ways.append(way)
         with Table(address, timeout=TIMEOUT_S, **way.options) as table:
-            player = Player(table, part, len(ways) - 1, keys, seed)
-            for key in range(KEYS):
+            player = Player(table, part, len(ways) - 1, keys, seed, traits)
+            for key in range(len(keys)):
                 player.get_versioned(key)
     return Recorded(place, number, keys, ways, killed, journal)
 
 
-def await_call(journal: Journal, process: int, pid: int, call: int) -> None:
-    """Wait until a process has made its call of that number, or has ended."""
-    while not journal.has(process, call) and state_of(pid) != "Z":
-        time.sleep(0.000_2)
+def is_at_call(journal: Journal, process: int, pid: int, call: int) -> bool:
+    """Wait until a process has made its call of that number, and return whether it goes on; it may have ended."""
+    while state_of(pid) != "Z":
+        if journal.has(process, call):
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def check(recorded: Recorded) -> Found:
@@ -264,11 +273,17 @@ class Search:
 
     def one(self, place: Place, server: ServerProcess, number: int, operations: int, kills: float) -> None:
         """Record a history, and begin to check it."""
-        # So many on average, and none in some.
-        count = self.random.randrange(int(2 * kills) + 1) if kills else 0
-        recorded = record(place, server, number, self.random.getrandbits(32), operations, count)
         figures = self.figures.setdefault(place.name, Figures())
         figures.histories += 1
+        # So many on average, and none in some.
+        count = self.random.randrange(int(2 * kills) + 1) if kills else 0
+        try:
+            recorded = record(place, server, number, self.random.getrandbits(32), operations, count)
+        except AssertionError as error:
+            # A call that raised, or that did not return in time.
+            title = f"History {number}, {place.name}"
+            self.tell(figures, number, [[title, "forbidden: a process failed", *str(error).splitlines()]])
+            return
         figures.kills += recorded.kills
         for process, way in enumerate(recorded.ways):
             figures.by_way[way.name] += recorded.journal.calls(process)
@@ -279,16 +294,20 @@ class Search:
     def conclude(self) -> None:
         """Wait for the oldest of the checks."""
         recorded, child = self.checks[0]
-        found: Found = child.result(600.0)
+        found: Found = child.result(CHECK_TIMEOUT_S)
         self.checks.popleft()
         recorded.journal.close()
         figures = self.figures[recorded.place.name]
         figures.operations += found.operations
         figures.unanswered += found.unanswered
-        figures.wrong += len(found.reports)
-        for index, report in enumerate(found.reports):
+        self.tell(figures, recorded.number, found.reports)
+
+    def tell(self, figures: Figures, number: int, reports: Sequence[Sequence[str]]) -> None:
+        """Write down what was wrong in a history, and say where."""
+        figures.wrong += len(reports)
+        for index, report in enumerate(reports):
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"history-{recorded.number}-{index}.txt"
+            path = self.folder / f"history-{number}-{index}.txt"
             path.write_text("".join(f"{line}\n" for line in report))
             print(*report[:2], f"written to {path}", sep="\n  ", flush=True)
 
@@ -360,10 +379,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in table_of(search.figures):
         print(line)
     total = total_of(search.figures)
-    print(f"{total.operations:,} operations in {seconds:.0f} s; {total.wrong} keys that no order explains")
+    print(f"{total.operations:,} operations in {seconds:.0f} s; {total.wrong} wrong")
     if options.json:
-        figures = {name: asdict(each) for name, each in search.figures.items()}
-        options.json.write_text(json.dumps({"seed": seed, "seconds": seconds, **asdict(total), "places": figures}))
+        places_done = {name: vars(each) for name, each in search.figures.items()}
+        options.json.write_text(json.dumps({"seed": seed, "seconds": seconds, **vars(total), "places": places_done}))
     return 1 if total.wrong else 0
 
 

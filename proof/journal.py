@@ -57,10 +57,10 @@ class Journal:
         start = process * self._part_size
         with memoryview(self._memory) as memory:
             part = memory[start : start + self.calls(process) * _RECORD_SIZE]
-            for kind, key, _, value, version, called, result, told, returned, _ in _RECORD.iter_unpack(part):
+            for kind, key, ttl_ms, value, version, called, result, told, returned, _ in _RECORD.iter_unpack(part):
                 yield (
                     key,
-                    Operation(process, Kind(kind), called, returned or FOREVER, value, told or version, result),
+                    Operation(process, Kind(kind), called, returned or FOREVER, value, told or version, result, ttl_ms),
                 )
             part.release()
 
@@ -86,14 +86,14 @@ class Part:
         self.calls = 0
         """How many calls were written down."""
 
-    def call(self, kind: Kind, key: int, value: int = 0, version: int = 0) -> int:
+    def call(self, kind: Kind, key: int, value: int = 0, version: int = 0, ttl_ms: int = 0) -> int:
         """Write down a call, right before it is made, and return its place, for the answer."""
         place = self._place
         assert place < self._end, "the journal has no room for another call"
         self._place = place + _RECORD_SIZE
         self.calls += 1
         # The time is written last: a process that is killed in here has called nothing.
-        _CALL.pack_into(self._memory, place, kind, key, 0, value, version, monotonic_ns())
+        _CALL.pack_into(self._memory, place, kind, key, ttl_ms, value, version, monotonic_ns())
         return place
 
     def answer(self, place: int, result: int, version: int = 0) -> None:

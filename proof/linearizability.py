@@ -12,7 +12,7 @@ way; where none goes on, there is no such order. (The idea is that of Wing and G
 Lowe does it.) What keeps the number of configurations small:
 
 - a step that changes nothing has its instant as soon as the state fits: waiting longer gains nothing;
-- values that nobody compares the state with are one and the same;
+- values that nobody compares the state with are one and the same, unless they expire;
 - a step without an answer, since its process was killed, may have its instant at any later time, or never. Of two
   configurations that differ only in these, the one goes that has used up more of them. If somebody has seen the only
   such value, then the step was done before that.
@@ -22,9 +22,11 @@ Nothing here knows of tables: `proof.histories` makes steps of operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 ABSENT = 0
@@ -38,6 +40,18 @@ CONFIGURATIONS_MAX = 100_000
 
 TRIES_MAX = 300
 """How often a failed part is tried with fewer steps."""
+
+NEVER: Mapping[int, int] = MappingProxyType({})
+"""Nothing expires."""
+
+Gone = Callable[[int], int]
+"""From when on a state may become absent by itself."""
+
+Looks = dict[int, tuple[bool, int, int]]
+"""Steps that change nothing: whether the state is to be equal to the number, and the bits of what comes before."""
+
+Changes = dict[int, tuple[bool, bool, int, bool, int, int]]
+"""Steps that change the state: whether that needs anything, as above; whether it adds the number; what comes before."""
 
 
 class Need(IntEnum):
@@ -66,6 +80,8 @@ class Step(NamedTuple):
     compared: int = ABSENT
     effect: Effect = Effect.NONE
     value: int = ABSENT
+    behind: int = -1
+    """The index of a step that has to have its instant before this one can, even if they overlap; -1 for none."""
 
 
 class Undecided(Exception):
@@ -84,29 +100,48 @@ class Failure:
     """The state before these."""
 
 
-def check(steps: Sequence[Step], *, vanishes: bool = False) -> Failure | None:
+def check(steps: Sequence[Step], *, vanishes: bool = False, expires: Mapping[int, int] = NEVER) -> Failure | None:
     """Return why no order explains the steps of a key that is absent at first, or `None` if one does.
 
     Args:
         steps: What was done, in any order.
         vanishes: The key may become absent at any time by itself, as in a cache.
+        expires: From when on a value may be gone by itself.
 
     Raises:
         Undecided: There are too many possibilities.
     """
-    steps = _settled(steps)
+    steps = _settled(steps, expires)
+    gone: Gone | None = None
+    if vanishes:
+        gone = _at_any_time
+    elif expires:
+
+        def gone(state: int) -> int:
+            return expires.get(state, FOREVER)
+
     # Whoever was killed has mostly left nothing that anybody saw. Without that there is less to try.
     compared = {step.compared for step in steps if step.need == Need.EQUAL and step.returned != FOREVER}
     adds = any(step.effect == Effect.ADD for step in steps)
-    everything = [index for index, step in enumerate(steps) if step.effect or step.returned != FOREVER]
-    seen = [index for index in everything if adds or steps[index].returned != FOREVER or steps[index].value in compared]
-    if _run(steps, seen, ABSENT, vanishes) is None:
+    # A look that needs nothing, or was never answered, says nothing.
+    everything = [index for index, step in enumerate(steps) if step.effect or (step.need and step.returned != FOREVER)]
+    awaited = {step.behind for step in steps}
+    seen = [
+        index
+        for index in everything
+        if adds or index in awaited or steps[index].returned != FOREVER or steps[index].value in compared
+    ]
+    if _run(steps, seen, ABSENT, gone) is None:
         return None
-    failed = _run(steps, everything, ABSENT, vanishes)
-    return _smaller(steps, failed, vanishes) if failed else None
+    failed = _run(steps, everything, ABSENT, gone)
+    return _smaller(steps, failed, gone) if failed else None
 
 
-def _settled(steps: Sequence[Step]) -> list[Step]:
+def _at_any_time(_: int) -> int:
+    return -FOREVER
+
+
+def _settled(steps: Sequence[Step], expires: Mapping[int, int]) -> list[Step]:
     """The same steps, but values that nobody asks for are all alike, and unanswered steps that were seen have ended."""
     steps = list(steps)
     if any(step.effect == Effect.ADD for step in steps):
@@ -126,7 +161,7 @@ def _settled(steps: Sequence[Step]) -> list[Step]:
     for index, step in enumerate(steps):
         if not step.effect:
             continue
-        if step.value not in compared:
+        if step.value not in compared and step.value not in expires:
             steps[index] = step._replace(value=unseen)
         elif step.returned == FOREVER and step.value != ABSENT and writers[step.value] == 1:
             # Who has seen it before it was called is wrong all the same.
@@ -134,7 +169,7 @@ def _settled(steps: Sequence[Step]) -> list[Step]:
     return steps
 
 
-def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: bool) -> Failure | None:
+def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, gone: Gone | None) -> Failure | None:
     """Go through the chosen steps, from a state."""
     count = len(chosen)
     # A call comes before an answer at the same time: so they overlap.
@@ -142,86 +177,96 @@ def _run(steps: Sequence[Step], chosen: Sequence[int], start: int, vanishes: boo
     times += [2 * steps[index].returned + 1 for index in chosen]
     answered = [count + place for place, index in enumerate(chosen) if steps[index].returned != FOREVER]
     order = sorted([*range(count), *answered], key=times.__getitem__)
+    predecessors = {steps[index].behind for index in chosen}
     # The configurations: a state, and the bits of the steps under way that have had their instant.
     possible = {(start, 0)}
     # The steps under way, by their bits: those that change nothing, and the others.
-    looks: dict[int, tuple[int, int]] = {}
-    changes: dict[int, tuple[int, int, int, int]] = {}
-    bits = [0] * count
-    free = [1 << place for place in reversed(range(64))]
-    unanswered = 0
+    looks: Looks = {}
+    changes: Changes = {}
+    bits: dict[int, int] = {}
+    free: list[int] = []
+    fresh = (1 << place for place in itertools.count())
+    # The bits of steps that others have to wait for; of those without an answer; and of both.
+    awaited = unanswered = precious = 0
+    # How many steps are under way that will be answered.
     waiting = 0
     # The unanswered ones that have happened in any case, and where that was known.
     spent: dict[int, int] = {}
     # Where nothing was under way the last time, and what the state was then.
     calm, calm_state = 0, start
-    after: set[tuple[int, int]]
     for place, event in enumerate(order):
         if event < count:
-            _, returned, need, compared, effect, value = steps[chosen[event]]
-            if effect == 0:
+            index = chosen[event]
+            _, returned, need, compared, effect, value, behind = steps[index]
+            equal = need == Need.EQUAL
+            # Only while that one is under way.
+            before = bits.get(behind, 0)
+            awaited |= before
+            if effect == Effect.NONE:
                 # Most looks are answered before anything else happens.
-                if order[place + 1] == event + count and all(
-                    (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
-                    for state, _ in possible
-                ):
-                    bits[event] = 0
-                    continue
-                bit = bits[event] = free.pop() if free else max(bits) << 1
-                looks[bit] = need, compared
+                if not before and order[place + 1] == event + count:
+                    for state, _ in possible:
+                        if (state == compared) != equal:
+                            break
+                    else:
+                        continue
+                bit = bits[index] = free.pop() if free else next(fresh)
+                looks[bit] = equal, compared, before
                 possible = {
-                    (state, done | bit)
-                    if (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0
-                    else (state, done)
+                    (state, done | bit if (state == compared) == equal and done & before == before else done)
                     for state, done in possible
                 }
             else:
-                bit = bits[event] = free.pop() if free else max(bits) << 1
-                changes[bit] = need, compared, effect, value
+                bit = bits[index] = free.pop() if free else next(fresh)
+                changes[bit] = need != Need.NOTHING, equal, compared, effect == Effect.ADD, value, before
                 if returned == FOREVER:
                     unanswered |= bit
+                    if index in predecessors:
+                        precious |= bit
                     continue
             waiting += 1
             continue
-        event -= count
-        bit = bits[event]
-        if bit == 0:
+        index = chosen[event - count]
+        if index not in bits:
             continue
-        after = set()
+        bit = bits[index]
+        after: set[tuple[int, int]] = set()
         for state, done in possible:
             if done & bit:
                 after.add((state, done ^ bit))
             else:
-                _reach(state, done, bit, looks, changes, vanishes, after)
+                _reach(state, done, bit, looks, changes, gone, times[event] >> 1, after)
         if not after:
             since = [chosen[other] for other in order[calm : place + 1] if other < count]
-            left = [other for other in order[:calm] if other < count and steps[chosen[other]].returned == FOREVER]
-            left = [chosen[other] for other in left if spent.get(other, place) >= calm]
-            return Failure(chosen[event], left + since, calm_state)
-        if looks.pop(bit, None) is None:
-            del changes[bit]
-        free.append(bit)
+            left = [chosen[other] for other in order[:calm] if other < count]
+            left = [other for other in left if steps[other].returned == FOREVER and spent.get(other, place) >= calm]
+            return Failure(index, left + since, calm_state)
+        if len(after) > CONFIGURATIONS_MAX:
+            raise Undecided(f"more than {CONFIGURATIONS_MAX} configurations at one answer")
         waiting -= 1
-        if unanswered and len(after) > 1:
-            after = _without_waste(after, unanswered)
-        possible = after
+        ended = [index]
         if unanswered:
+            after = _without_waste(after, unanswered & ~precious)
             # What has happened in any case is not under way any more.
             used = unanswered
-            for _, done in possible:
+            for _, done in after:
                 used &= done
             if used:
-                possible = {(state, done & ~used) for state, done in possible}
+                after = {(state, done & ~used) for state, done in after}
                 unanswered &= ~used
-                for other in order[:place]:
-                    if other < count and bits[other] & used and steps[chosen[other]].returned == FOREVER:
-                        if other in spent:
-                            continue
-                        spent[other] = place
-                        del changes[bits[other]]
-                        free.append(bits[other])
-        if len(possible) > CONFIGURATIONS_MAX:
-            raise Undecided(f"more than {CONFIGURATIONS_MAX} configurations at one answer")
+                precious &= ~used
+                late = [other for other in bits if bits[other] & used]
+                spent |= dict.fromkeys(late, place)
+                ended += late
+        possible = after
+        for index in ended:
+            bit = bits.pop(index)
+            if looks.pop(bit, None) is None:
+                del changes[bit]
+            free.append(bit)
+            if bit & awaited:
+                awaited &= ~bit
+                _let_go(bit, looks, changes)
         if waiting == 0 and len(possible) == 1:
             calm = place + 1
             ((calm_state, _),) = possible
@@ -232,9 +277,10 @@ def _reach(
     state: int,
     done: int,
     wanted: int,
-    looks: dict[int, tuple[int, int]],
-    changes: dict[int, tuple[int, int, int, int]],
-    vanishes: bool,
+    looks: Looks,
+    changes: Changes,
+    gone: Gone | None,
+    now: int,
     found: set[tuple[int, int]],
 ) -> None:
     """Add all configurations in which the wanted step has just had its instant, after any others, to `found`."""
@@ -243,21 +289,29 @@ def _reach(
     while todo:
         state, done = todo.pop()
         nexts: list[tuple[int, int]] = []
-        for bit, (need, compared, effect, value) in changes.items():
-            if done & bit or (need == 1 and state != compared) or (need == 2 and state == compared):
+        for bit, (needs, equal, compared, adds, value, before) in changes.items():
+            if done & bit or (needs and (state == compared) != equal) or done & before != before:
                 continue
-            nexts.append((value if effect == 1 else state + value, done | bit))
-        if vanishes and state != ABSENT:
+            nexts.append((state + value if adds else value, done | bit))
+        if gone is not None and state != ABSENT and gone(state) <= now:
             nexts.append((ABSENT, done))
         for state, done in nexts:
-            for bit, (need, compared) in looks.items():
-                if (need == 1 and state == compared) or (need == 2 and state != compared) or need == 0:
+            for bit, (equal, compared, before) in looks.items():
+                if (state == compared) == equal and done & before == before:
                     done |= bit
             if done & wanted:
                 found.add((state, done ^ wanted))
             elif (state, done) not in known:
                 known.add((state, done))
                 todo.append((state, done))
+
+
+def _let_go(ended: int, looks: Looks, changes: Changes) -> None:
+    """Nobody has to wait any more for a step that has had its instant for sure."""
+    for bit, look in looks.items():
+        looks[bit] = *look[:-1], look[-1] & ~ended
+    for bit, change in changes.items():
+        changes[bit] = *change[:-1], change[-1] & ~ended
 
 
 def _without_waste(possible: set[tuple[int, int]], unanswered: int) -> set[tuple[int, int]]:
@@ -271,7 +325,7 @@ def _without_waste(possible: set[tuple[int, int]], unanswered: int) -> set[tuple
     return {(state, done | used) for (state, done), group in kept.items() for used in group}
 
 
-def _smaller(steps: Sequence[Step], failure: Failure, vanishes: bool) -> Failure:
+def _smaller(steps: Sequence[Step], failure: Failure, gone: Gone | None) -> Failure:
     """The same failure with fewer steps: leaving out what changes nothing never makes a history wrong."""
     part = failure.part
     size = len(part)
@@ -282,7 +336,7 @@ def _smaller(steps: Sequence[Step], failure: Failure, vanishes: bool) -> Failure
             fewer = [index for index in part if index not in block or steps[index].effect or index == failure.last]
             if len(fewer) < len(part) and tries < TRIES_MAX:
                 tries += 1
-                if _run(steps, fewer, failure.start, vanishes):
+                if _run(steps, fewer, failure.start, gone):
                     part = fewer
         size //= 2
     return Failure(failure.last, part, failure.start)

@@ -31,8 +31,21 @@ class Kind(IntEnum):
     """It does not tell whether the key was there."""
 
 
+CLOCK_SLACK_MS = 5
+"""Entries expire by the wall clock, in whole milliseconds, and calls are timed by another clock."""
+
+_NS = 1_000_000
+"""Nanoseconds of a millisecond."""
+
+POSTABLE = (Kind.SET, Kind.DELETE_POSTED)
+
+
 class Operation(NamedTuple):
-    """A call and its answer. A value is written by one operation alone, so that its number tells which."""
+    """A call and its answer. A value is written by one operation alone, so that its number tells which.
+
+    Where one process has called the next operation before the last one was done, a posted write, they are done in the
+    order of their calls.
+    """
 
     process: int
     kind: Kind
@@ -45,6 +58,8 @@ class Operation(NamedTuple):
     """The version that was expected, or that came with the value read; 0 is that of an absent key, and else none."""
     result: int = ABSENT
     """The number of the value that was read, the sum, or whether it was done."""
+    ttl_ms: int = 0
+    """Milliseconds after which the value that is written expires; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,36 @@ def judge(operations: Sequence[Operation], *, vanishes: bool = False) -> Wrong |
     # A version that nobody was told of fits no state.
     versioned = {version: operation.result for version, operation in values.items()} | {0: ABSENT}
     steps = [_step(operation, versioned.get(operation.version, BROKEN)) for operation in operations]
-    failure = check(steps, vanishes=vanishes)
+    # The latest write of each process that may have been posted.
+    latest: dict[int, int] = {}
+    for index in sorted(range(len(steps)), key=lambda index: operations[index].called):
+        operation = operations[index]
+        before = latest.get(operation.process, -1)
+        if before >= 0 and operations[before].returned > operation.called:
+            steps[index] = steps[index]._replace(behind=before)
+        if operation.kind in POSTABLE:
+            latest[operation.process] = index
+    expires = {each.value: each.called + _NS * (each.ttl_ms - CLOCK_SLACK_MS) for each in operations if each.ttl_ms}
+    if (wrong := _seen_after_its_time(operations)) is not None:
+        return wrong
+    failure = check(steps, vanishes=vanishes, expires=expires)
     return _explained(operations, failure) if failure else None
+
+
+def _seen_after_its_time(operations: Sequence[Operation]) -> Wrong | None:
+    writers = {each.value: each for each in operations if each.ttl_ms and each.returned != FOREVER}
+    if not writers:
+        return None
+    for operation in operations:
+        writer = writers.get(operation.result) if operation.kind == Kind.GET else None
+        if writer and operation.called > writer.returned + _NS * (writer.ttl_ms + CLOCK_SLACK_MS):
+            return Wrong("a value was read after its time", [writer, operation])
+    return None
 
 
 def _step(operation: Operation, expected: int) -> Step:
     """What an operation asks of the state, given the value that has the version it expects."""
-    _, kind, called, returned, value, _, result = operation
+    _, kind, called, returned, value, _, result, _ = operation
     # A conditional one without an answer: where its condition does not hold, it has changed nothing.
     done = result or returned == FOREVER
     match kind:
@@ -153,13 +191,14 @@ def _state(number: int) -> str:
 
 
 def _text(operation: Operation) -> str:
-    _, kind, _, returned, value, version, result = operation
+    _, kind, _, returned, value, version, result, ttl_ms = operation
     if kind == Kind.GET:
         call = "get()"
     elif kind in (Kind.DELETE, Kind.DELETE_IF_VERSION, Kind.DELETE_POSTED):
         call = f"{kind.name.lower()}({version or ''})"
     else:
         call = f"{kind.name.lower()}({value}{f', {version}' if kind == Kind.SET_IF_VERSION else ''})"
+        call += f" for {ttl_ms} ms" if ttl_ms else ""
     if returned == FOREVER:
         return call
     if kind == Kind.GET:

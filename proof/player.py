@@ -21,8 +21,15 @@ CALLS_AT_ONCE_MAX = 3
 NUMBER_BITS = 20
 """Bits of a value's number that count the values of its process."""
 
-# How many bytes the values have: up to so many, with these weights.
-SIZES = ((16, 40), (100, 25), (1_000, 20), (5_000, 14.6), (values.SIZE_MAX, 0.4))
+# How many bytes the values of a history have: at most so many, with these weights. Reading a large one takes so long
+# that others write meanwhile.
+MIXED = ((16, 40), (100, 25), (1_000, 20), (5_000, 14.6), (values.SIZE_MAX, 0.4))
+LARGE = ((5_000, 40), (50_000, 40), (values.SIZE_MAX, 20))
+
+EXPIRING = 0.3
+"""The share of writes that have a time to live, where there are any."""
+
+TTL_MS_MAX = 30
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,29 @@ class Key:
         return crc32(self.name)
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What kind of a history it is."""
+
+    large: bool = False
+    """Values are large."""
+    expires: bool = False
+    """Some values have a time to live."""
+    refused: bool = False
+    """The table may be full."""
+
+
 class Player:
     """One process with its table, for as many operations as it is told to do."""
 
-    def __init__(self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int) -> None:
+    def __init__(self, table: Table, part: Part, process: int, keys: Sequence[Key], seed: int, traits: Traits) -> None:
         self.table = table
         self.part = part
         self.keys = keys
         self.salts = [key.salt for key in keys]
         self.random = random.Random(seed)
+        self.traits = traits
+        self.sizes = LARGE if traits.large else MIXED
         self.next_number = process << NUMBER_BITS
         # The version of each key that this process was told last; 0 is that of an absent one.
         self.versions = [0] * len(keys)
@@ -55,7 +76,9 @@ class Player:
 
     def play(self, calls: int) -> None:
         """Do so many random operations, or a few more."""
-        weights = [(do, weight) for do, weight in WEIGHTS if not self.posts or do not in NEVER_POSTED]
+        # A full table may refuse one write of many, and does not say which.
+        one_by_one = self.posts or self.traits.refused
+        weights = [(do, weight) for do, weight in WEIGHTS if not one_by_one or do != Player.set_many]
         moves = self.random.choices([do for do, _ in weights], [weight for _, weight in weights], k=calls)
         keys = self.random.choices(range(len(self.keys)), k=calls)
         end = self.part.calls + calls
@@ -177,11 +200,16 @@ class Player:
     def write(self, key: int, kind: Kind, version: int = 0, **options: Any) -> None:
         number, value = self.make(key)
         name = self.keys[key].name
-        place = self.part.call(kind, key, number, version)
+        ttl_ms = 0
+        # Sums would have the time of what was added to.
+        if self.traits.expires and not self.keys[key].counts and self.random.random() < EXPIRING:
+            ttl_ms = self.random.randrange(1, TTL_MS_MAX + 1)
+            options["ttl"] = ttl_ms / 1_000
+        place = self.part.call(kind, key, number, version, ttl_ms)
         if self.posts and kind == Kind.SET:
             # Done for sure once a later call of this process was answered that the server has executed.
             self.posted.append(place)
-            self.table.set(name, value)
+            self.table.set(name, value, **options)
         else:
             self.refusable(place, lambda: self.table.set(name, value, **options))
             self.settle()
@@ -209,7 +237,7 @@ class Player:
             number = self.random.getrandbits(60) + 1
             return number, b"%d" % number
         self.next_number += 1
-        (most,) = self.random.choices([size for size, _ in SIZES], [weight for _, weight in SIZES])
+        (most,) = self.random.choices([size for size, _ in self.sizes], [weight for _, weight in self.sizes])
         size = self.random.randrange(values.SIZE_MIN, most + 1)
         return self.next_number, values.make(self.salts[key], self.next_number, size)
 
@@ -241,5 +269,3 @@ WEIGHTS: list[tuple[Callable[[Player, int], None], int]] = [
     (Player.delete_if_version, 2),
     (Player.incr, 12),
 ]
-
-NEVER_POSTED = {Player.set_many}
