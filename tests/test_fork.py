@@ -379,7 +379,7 @@ def test_a_signal_handler_forks(server_process: ServerProcess, blocked: str, tra
         wait_until(lambda: state_of(child.pid) == "S", "the call is blocked")
         os.kill(child.pid, signal.SIGUSR1)
         try:
-            ended.wait()
+            ended.wait(10.0)
         finally:
             server_process.signal(signal.SIGCONT)
         status, theirs, ours, after = child.result()

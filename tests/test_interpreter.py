@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from support import DEADLINE_S, Child, Flag, ServerProcess, own_ringtable_memory
 
 THREADS = 8
 ROUNDS = 200
+
+# In a script of its own.
+FREEZE = f"__import__('sys').path.insert(0, {str(Path(__file__).parent)!r}) or __import__('support').freeze"
 
 transports = pytest.mark.parametrize("transport", ["lane", "socket"])
 Call = Callable[[Table], object]
@@ -62,7 +66,7 @@ def in_a_call(server: ServerProcess, handler: Call, call: Call, transport: Any =
         wait_until(lambda: state_of(process.pid) == "S", "the call is blocked")
         os.kill(process.pid, signal.SIGUSR1)
         try:
-            handled.wait()
+            handled.wait(10.0)
         finally:
             server.signal(signal.SIGCONT)
         outcomes: list[object] = process.result()
@@ -303,7 +307,7 @@ def test_daemon_threads_at_the_interpreters_end(server_process: ServerProcess, d
     """The program ends well, and soon, also if its end closes the table that the threads are inside of."""
     frozen, work = DAEMONS[daemon]
     script = f"""
-        import os, signal, threading, time
+        import builtins, threading, time
         import ringtable
 
         table = ringtable.connect()
@@ -322,9 +326,10 @@ def test_daemon_threads_at_the_interpreters_end(server_process: ServerProcess, d
             def __del__(self, table=table):
                 table.close()
 
-        last = Last()
+        # The thread keeps its own globals alive.
+        builtins.last = Last()
         if {frozen}:
-            os.kill({server_process.pid}, signal.SIGSTOP)
+            {FREEZE}({server_process.pid})
         for _ in range(3):
             threading.Thread(target=work, daemon=True).start()
             begun.acquire()
@@ -337,6 +342,41 @@ def test_daemon_threads_at_the_interpreters_end(server_process: ServerProcess, d
         server_process.signal(signal.SIGCONT)
     with ringtable.connect() as table:
         wait_until(lambda: table.stats()["clients"] == 1, "it is gone")
+
+
+def test_a_daemon_thread_keeps_no_lock_at_the_end(server_process: ServerProcess) -> None:
+    """What takes itself apart may call the table that a thread was inside of, and that never comes out of it."""
+    script = f"""
+        import builtins, os, signal, threading, time
+        import ringtable
+
+        table = ringtable.connect()
+        inside = threading.Event()
+
+        def work():
+            inside.set()
+            table.incr("count")
+
+        class Last:
+            def __del__(self, table=table, sleep=time.sleep, kill=os.kill, number=signal.SIGCONT):
+                # Time for the thread to look whether it was interrupted, as it does several times a second.
+                sleep(0.5)
+                kill({server_process.pid}, number)
+                table.incr("after")
+
+        # The thread keeps its own globals alive.
+        builtins.last = Last()
+        {FREEZE}({server_process.pid})
+        threading.Thread(target=work, daemon=True).start()
+        inside.wait()
+        time.sleep(0.05)
+        """
+    try:
+        assert run_script(script) == ("", "")
+    finally:
+        server_process.signal(signal.SIGCONT)
+    with ringtable.connect() as table:
+        assert table["after"] == b"1"
 
 
 def test_a_server_that_nobody_stops(ringtable_dir: object) -> None:

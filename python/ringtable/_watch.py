@@ -72,9 +72,9 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         # Events that were fetched, and not given out yet.
         self._ready: deque[Event | Lagged] = deque()
         self._closed = False
-        # Whether a task waits, and how many threads do.
+        # Whether a task waits, and an object for each thread that does: a count would be changed in two steps.
         self._awaited = False
-        self._waiting = 0
+        self._waiting: set[object] = set()
 
     @property
     def closed(self) -> bool:
@@ -90,7 +90,8 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         while (event := self._pop()) is None:
             if self._awaited:
                 raise RuntimeError("a task waits for this watch: give each its own")
-            self._waiting += 1
+            waiting = object()
+            self._waiting.add(waiting)
             try:
                 self._fill(self._core.wait())
             except Closed:
@@ -98,7 +99,7 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
                     raise StopIteration from None
                 raise
             finally:
-                self._waiting -= 1
+                self._waiting.discard(waiting)
         return event
 
     def __aiter__(self) -> Self:

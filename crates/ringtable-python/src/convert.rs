@@ -359,8 +359,8 @@ fn is_main_thread() -> bool {
 }
 
 #[allow(unsafe_code)]
+// SAFETY: it looks at a word of the runtime, whatever thread calls it.
 unsafe extern "C" {
-    // SAFETY: it looks at a word of the runtime, whatever thread calls it.
     #[cfg_attr(not(Py_3_13), link_name = "_Py_IsFinalizing")]
     safe fn Py_IsFinalizing() -> std::ffi::c_int;
 }
@@ -368,9 +368,9 @@ unsafe extern "C" {
 /// Calls the engine without holding the interpreter. Signals are handled while it waits: an exception that a handler
 /// raises (Ctrl-C) ends the wait and is raised here.
 ///
-/// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when the
-/// interpreter ends, who asks sleeps for ever, and here that would be with a lock held that the main thread may need.
-/// So it ends its wait then, and goes to sleep for ever behind it.
+/// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when there is
+/// none any more, that is a panic, and while it ends, who asks sleeps for ever, here with a lock held that the main
+/// thread may need. So it ends its wait then, and goes to sleep for ever behind it.
 pub fn waiting<R: Send>(
     py: Python<'_>,
     timeout: Option<Duration>,

@@ -34,7 +34,7 @@ fn refuse_other_interpreters(py: Python<'_>) -> PyResult<()> {
 
 /// The compiled half of ringtable.
 ///
-/// It needs no interpreter lock: its classes are frozen, and what changes in them is atomic or behind a lock of its own.
+/// It needs no interpreter lock: its classes are frozen, and what changes in them is atomic or behind a lock of theirs.
 #[pymodule(gil_used = false)]
 mod _ringtable {
     use super::*;
