@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,16 +221,16 @@ class Bounds:
     descriptors_peak: int = 0
 
     @classmethod
-    def of(cls, pid: int) -> "Bounds":
-        private = private_bytes(pid)
+    def of(cls, pid: int, stats: Mapping[str, object]) -> "Bounds":
+        private, clients = private_bytes(pid), int(str(stats["clients_max"])) + 16
         # Requests that came in part, of all clients together; and for each client what it has of them in buffers that
         # are not counted, its replies, and its bookkeeping.
-        unfinished = max(MAX_MEMORY, 2 * (512 * MIB + 70_000))
+        unfinished = max(int(str(stats["max_memory"])), 2 * (512 * MIB + 70_000))
         for_each = 4 * MIB
         return cls(
             pid=pid,
-            private_max=private + unfinished + (CLIENTS_MAX + 16) * for_each,
-            descriptors_max=descriptors_of(pid) + 5 * (CLIENTS_MAX + 16),
+            private_max=private + unfinished + clients * for_each,
+            descriptors_max=descriptors_of(pid) + 5 * clients,
             threads=threads_of(pid),
             private_at_first=private,
         )
@@ -287,6 +287,8 @@ class Running:
 
     target: Target
     pid: int
+    ours: bool = True
+    """Whether nobody else uses it."""
 
 
 @contextmanager
@@ -330,7 +332,7 @@ def server_at(address: str) -> Iterator[Running]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    yield Running(Target(address), pid)
+    yield Running(Target(address), pid, ours=False)
 
 
 # A run
@@ -348,7 +350,8 @@ class Outcome:
     hostile_cpu: float = 0.0
     server_cpu: dict[str, float] = field(default_factory=dict)
     bounds: Bounds | None = None
-    left_behind: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    """Connections that have ended, by reason."""
 
     def latencies(self, phase: int) -> Latencies:
         """Of all honest clients that may not fail."""
@@ -411,7 +414,7 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
         neighbours = [stack.enter_context(Child(be_a_neighbour, shared, number)) for number in range(plan.attackers)]
         # All are there before anything is counted.
         time.sleep(0.2)
-        outcome.bounds = bounds = Bounds.of(running.pid)
+        outcome.bounds = bounds = Bounds.of(running.pid, observer.stats())
         take_turns(plan, shared, [child.pid for child in hostile], outcome, bounds, [*honest, *hostile])
         shared.phase[0] = LEAVE
         for child in hostile:
@@ -421,7 +424,11 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
             child.result()
         outcome.honest = [child.result() for child in honest]
         outcome.attacks = {name: shared.counted(index) for index, name in enumerate(strategies)}
-        check_what_is_left(observer, outcome, bounds)
+        outcome.ends = {
+            name: int(count) for name, count in observer.stats().items() if "clients_ended_" in name and int(count)
+        }
+        if running.ours:
+            check_what_is_left(observer, bounds)
 
 
 def start_honest(plan: Plan, roles: list[Role], target: Target, shared: Shared, stack: ExitStack) -> list[Child]:
@@ -473,11 +480,8 @@ def take_turns(
             time.sleep(0.02)
 
 
-def check_what_is_left(observer: Table, outcome: Outcome, bounds: Bounds) -> None:
+def check_what_is_left(observer: Table, bounds: Bounds) -> None:
     """All that the hostile client had is given back, and the server's memory is about what it was."""
-    stats = observer.stats()
-    ends = {name: int(value) for name, value in stats.items() if name.startswith("clients_ended_") and value}
-    outcome.left_behind = ends
     names = ("memory_unfinished_requests", "memory_drafts", "leases", "watchers", "boards", "lanes")
 
     def left() -> dict[str, int]:
@@ -585,7 +589,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "hostile_cpu_s": outcome.hostile_cpu,
         "server_cpu_s": outcome.server_cpu,
         "errors": outcome.errors,
-        "ends": outcome.left_behind,
+        "ends": outcome.ends,
         "reads": sum(each.reads for each in outcome.honest),
         "failures": {each.role: each.failures for each in outcome.honest if each.failures},
         "latencies_us": latencies,
@@ -608,8 +612,8 @@ def report(outcome: Outcome) -> None:
         print(f"  {name:<16}{count:>12,}")
     if outcome.errors:
         print(f"  ended by the server meanwhile: {sum(outcome.errors.values()):,} ({outcome.errors})")
-    if outcome.left_behind:
-        print(f"  connections ended, by reason: {outcome.left_behind}")
+    if outcome.ends:
+        print(f"  connections ended, by reason: {outcome.ends}")
     if bounds := outcome.bounds:
         print(
             f"  private memory of the server: {bounds.private_at_first / MIB:.1f} MiB at first,"

@@ -57,7 +57,7 @@ impl Unfinished {
         let start = self.bytes.len();
         let size = size.min(end - start);
         let all = shared.statistics.unfinished.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
-        if all > shared.unfinished_max() || self.bytes.try_reserve(size).is_err() {
+        if shared.is_too_much_unfinished(all, start + size) || self.bytes.try_reserve(size).is_err() {
             shared.statistics.unfinished.fetch_sub(size as u64, Ordering::Relaxed);
             return Err(End::Memory);
         }

@@ -206,7 +206,7 @@ impl Member {
         let held = self.incoming.len() + self.early.values().map(Vec::len).sum::<usize>();
         self.count(held, &bench.shared);
         let all = bench.shared.statistics.unfinished.load(Ordering::Relaxed);
-        if held > 0 && all > bench.shared.unfinished_max() { Err(End::Memory) } else { Ok(()) }
+        if bench.shared.is_too_much_unfinished(all, held) { Err(End::Memory) } else { Ok(()) }
     }
 
     fn count(&mut self, held: usize, shared: &Shared) {

@@ -267,6 +267,12 @@ impl Shared {
         self.max_memory.max(2 * limits::REQUEST_SIZE_MAX as u64)
     }
 
+    /// Whether a client has to go for what it has of unfinished requests, `own` of the bytes that all have together. Who
+    /// has little is let be, whatever the others have: they shall not be able to drive it out.
+    fn is_too_much_unfinished(&self, all: u64, own: usize) -> bool {
+        all > self.unfinished_max() && own > worker::BUFFER_KEPT_MAX
+    }
+
     /// Whether a request that needs so many bytes in the table may be gathered although there is no room for it yet.
     fn may_gather(&self, size: usize) -> bool {
         let all = self.statistics.unfinished.load(Ordering::Relaxed) + size as u64;

@@ -287,7 +287,8 @@ impl SocketClient {
         let before = unfinished.fetch_add((held as u64).wrapping_sub(self.counted as u64), Ordering::Relaxed);
         let more = held.saturating_sub(self.counted) as u64;
         self.counted = held;
-        if more > 0 && before + more > shared.unfinished_max() { Err(End::Memory) } else { Ok(()) }
+        let ends = more > 0 && shared.is_too_much_unfinished(before + more, held);
+        if ends { Err(End::Memory) } else { Ok(()) }
     }
 
     /// Forgets a request that will never be complete.
