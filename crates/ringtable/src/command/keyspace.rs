@@ -298,17 +298,19 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
     }
     let Context { writer, pairs, reply, .. } = context;
     pairs.clear();
-    let (mut size, mut steps) = (0, 0);
+    let (mut size, mut buckets) = (0, 0);
     loop {
         let before = pairs.len();
+        // A step goes over all buckets that have split off one since the walk began.
+        let began_with = if cursor == 0 { u64::MAX } else { (cursor >> 32).max(1) };
+        buckets += (writer.table().buckets() / began_with).max(1).cast_signed();
         cursor = writer.scan(cursor, Want::Keys, wall_ms, pairs);
         size += (before..pairs.len()).map(|place| pairs.get(place).key.len()).sum::<usize>();
-        steps += 1;
         // Bounded in buckets too: a table that was emptied has many without entries.
         if cursor == 0
             || pairs.len() as i64 >= count
             || size >= limits::DUMP_SIZE_MAX
-            || steps >= count.saturating_mul(10).min(SCANNED_PER_TURN)
+            || buckets >= count.saturating_mul(10).min(SCANNED_PER_TURN)
         {
             break;
         }

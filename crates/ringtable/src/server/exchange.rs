@@ -510,9 +510,13 @@ impl Station {
     /// Gives the numbers of members that are gone to others, once nothing of them is left anywhere.
     fn bury(&mut self, bench: &Bench) {
         let Self { exchange, departed, .. } = self;
+        let (head, now) = (exchange.consumer.head(), exchange.view().queue().tail());
+        // Compared as a difference: the tail is a hint that others may have scribbled on.
+        let is_ahead = |tail: u64| tail.wrapping_sub(head).wrapping_sub(1) < exchange.geometry.slots as u64;
         departed.retain_mut(|departed| {
-            // Compared as a difference: the tail is a hint that others may have scribbled on.
-            if departed.tail.wrapping_sub(exchange.consumer.head()).wrapping_sub(1) < exchange.geometry.slots as u64 {
+            // Nor is what it was then believed any longer than the tail says that there is something: somebody may have
+            // scribbled twice, and then the head would never come to there.
+            if is_ahead(departed.tail) && is_ahead(now) {
                 return true;
             }
             if !exchange.have_workers_moved_on(departed.rounds.get_or_insert_with(|| exchange.rounds_now())) {
