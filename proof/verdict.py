@@ -42,7 +42,7 @@ class Bound:
 
 
 BOUNDS = (
-    Bound("Private memory of the server", lambda sample: sample.private, "MiB", MIB, 8.0, 64.0),
+    Bound("Private memory of the server", lambda sample: sample.private, "MiB", MIB, 8.0, 16.0),
     Bound("Descriptors of the server", lambda sample: sample.descriptors, "descriptors", 1, 20.0, 60.0),
     Bound("Threads of the server", lambda sample: sample.threads, "threads", 1, 0.5, 0.5),
 )

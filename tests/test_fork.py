@@ -387,6 +387,39 @@ def test_a_signal_handler_forks(server_process: ServerProcess, blocked: str, tra
         assert "forked from" in theirs
 
 
+def test_a_signal_handler_forks_a_child_that_exits(server_process: ServerProcess) -> None:
+    """By an exception through the call that it is in the middle of, and through all that a program does at its end."""
+    script = f"""
+        import os, signal, sys
+
+        import ringtable
+
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from support import freeze
+
+        def handle(*_):
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+            os.kill({server_process.pid}, signal.SIGCONT)
+
+        with ringtable.connect() as table:
+            table["key"] = b"value"
+            with table.view("key") as view:
+                freeze({server_process.pid})
+                signal.signal(signal.SIGALRM, handle)
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                table.set_many((f"key {{index}}", bytes(1_000)) for index in range(1_000))
+                assert table.incr("count") == 1
+                assert bytes(view) == b"value"
+        """
+    try:
+        assert run_script(script) == ("", "")
+    finally:
+        server_process.signal(signal.SIGCONT)
+
+
 # Threads that are inside at the fork
 
 

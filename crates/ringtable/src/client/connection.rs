@@ -204,7 +204,8 @@ impl Connection {
             Some(link) => work(link, patience),
             None => Err(self.ended()),
         });
-        if matches!(result, Err(Error::Closed | Error::Reentrant)) {
+        // Nothing of it is ours in a child that was forked meanwhile.
+        if matches!(result, Err(Error::Closed | Error::Reentrant)) || patience.is_inherited() {
             return result;
         }
         if self.is_closed() {
