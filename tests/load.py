@@ -47,18 +47,18 @@ class Work:
 
 
 @contextmanager
-def load(longest_s: float) -> Iterator[Work]:
+def load(longest_s: float, clients: int = LOAD_CLIENTS) -> Iterator[Work]:
     """Clients at work in the table "default", none of which may fail, lose a write, or wait longer than this."""
     work = Work()
     with Flag() as finish:
-        clients = [Child(_load, number, finish) for number in range(LOAD_CLIENTS)]
+        children = [Child(_load, number, finish) for number in range(clients)]
         try:
             with ringtable.connect() as table:
-                wait_until(lambda: all(f"load {n} count" in table for n in range(LOAD_CLIENTS)), "all are at work")
+                wait_until(lambda: all(f"load {n} count" in table for n in range(clients)), "all are at work")
             yield work
         finally:
             finish.set()
-            done = [client.result() for client in clients]
+            done = [child.result() for child in children]
         with ringtable.connect() as table:
             for number, client in enumerate(done):
                 assert table[f"load {number} count"] == b"%d" % client.rounds
