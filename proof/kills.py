@@ -32,6 +32,7 @@ from pathlib import Path
 import ringtable
 from load import load
 from ringtable import Table
+from ringtable._cli.signals import interrupt_on_termination
 from support import Child, ServerProcess, Successors, Way, freeze, memfds, wait_until
 
 from proof import victims
@@ -41,6 +42,9 @@ from proof.victims import ERA_KEY, KEYS, check, key_of
 
 HANG_S = 30.0
 """No call takes as long unless something is broken."""
+
+SETTLE_S = 10.0
+"""For how long something may be on its way that is nobody's call."""
 
 LAGGARD_S = 0.5
 """For how long a client of a classic topology may keep the others waiting before it is sent away."""
@@ -52,6 +56,7 @@ HONEST = 3
 HONEST_S_MAX = LAGGARD_S + 3.0
 """The longest that an honest call may take, on a machine whose every core is busy."""
 
+NOTICE_S = 1.0
 LIFE_S_MAX = 0.1
 JOINING_S_MAX = 0.01
 SEGMENT_KILLS = 500
@@ -134,6 +139,11 @@ class Figures:
     def __init__(self, table: Table, pid: int | None) -> None:
         self._table, self._pid = table, pid
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else uses the server."""
+        return self._pid is not None
+
     def clients(self) -> int:
         return int(self._table.stats()["clients"])
 
@@ -166,13 +176,18 @@ class Act:
 
 
 class Batches:
-    """Clients that are killed and stopped, some at a time."""
+    """Clients that are killed and stopped, some at a time.
+
+    If others come and go in the same server, nobody can tell when it has noticed that all of a batch are gone: then it
+    is given a second for that.
+    """
 
     def __init__(self, table: Table, figures: Figures, ways: Sequence[Way], generator: random.Random) -> None:
         self._table, self._figures, self._ways, self._generator = table, figures, ways, generator
         self._diary = Diary(SEATS, KEYS)
         # Lives before, and what their keys had in the end: to be seen again when the next batch is over.
-        self._life = 0
+        # It begins anywhere, since others may do the same in this table.
+        self._life = generator.getrandbits(32)
         self._stable: dict[bytes, bytes | None] = {}
 
     def run(self, kills: int, stops: int, found: Found) -> None:
@@ -199,7 +214,7 @@ class Batches:
                 self._diary.pages[seat].clear(self._life)
                 seed = f"{self._generator.random()}"
                 way = self._generator.choice(self._ways)
-                child = Child(victims.live, self._diary, seat, seed, way)
+                child = Child(victims.live, self._diary, seat, seed, way, ends[seat] == signal.SIGKILL)
                 children.append(stack.enter_context(child))
             while acts:
                 act = heappop(acts)
@@ -208,8 +223,11 @@ class Batches:
             self._look_for_faults(children)
         found.kills += ends.count(signal.SIGKILL)
         found.stops += ends.count(signal.SIGSTOP)
-        _wait(lambda: self._figures.clients() <= clients, "the server has noticed that all of a batch are gone")
-        _wait(lambda: not self._table.stats()["ring_slots_published"], "what they had published is executed")
+        if self._figures.is_ours:
+            _wait(lambda: self._figures.clients() <= clients, "the server has noticed that all of a batch are gone")
+            _wait(lambda: not self._table.stats()["ring_slots_published"], "what they had published is executed")
+        else:
+            time.sleep(NOTICE_S)
         self._see_again()
         self._check(len(ends), found)
 
@@ -288,7 +306,7 @@ def kill_clients(
     found: Found,
     honest: int = HONEST,
 ) -> None:
-    """Kill and stop so many clients of a server named "default"; then it has back what it had.
+    """Kill and stop so many clients of a server; then it has back what it had, if the process `pid` is the server's.
 
     Raises:
         AssertionError: Something was found.
@@ -299,11 +317,13 @@ def kill_clients(
     warm = min(kills, 2 * SEATS)
     batches.run(warm, 0, found)
     batches.finish()
-    before, private = _settled(figures), figures.private_bytes()
-    with load(HONEST_S_MAX, honest) as work:
+    before, private = _settled(figures) if figures.is_ours else {}, figures.private_bytes()
+    with load(HONEST_S_MAX, honest, ways[0].address) as work:
         batches.run(kills - warm, stops, found)
         batches.finish()
     found.honest_longest_s = max(found.honest_longest_s, work.longest_s)
+    if not figures.is_ours:
+        return
     _wait(
         lambda: figures.held() == before, lambda: f"the server has what it had: {_difference(before, figures.held())}"
     )
@@ -342,9 +362,9 @@ def _difference(before: dict[str, int], after: dict[str, int]) -> str:
 
 def _wait(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
     try:
-        wait_until(condition, "", HANG_S)
+        wait_until(condition, "", SETTLE_S)
     except AssertionError:
-        raise Forbidden(f"not within {HANG_S} s: {what if isinstance(what, str) else what()}") from None
+        raise Forbidden(f"not within {SETTLE_S} s: {what if isinstance(what, str) else what()}") from None
 
 
 # Servers
@@ -419,6 +439,8 @@ def _look_at(pages: Sequence[Page], children: Sequence[Child]) -> None:
         if page.fault:
             raise Forbidden(f"client {number}, in a call of kind '{page.call}': {page.fault}")
         if page.since_s > HANG_S:
+            for child in children:
+                child.tell_where()
             raise Forbidden(f"client {number} hangs in a call of kind '{page.call}' for {page.since_s:.0f} s")
     for child in children:
         if child.has_ended():
@@ -472,11 +494,25 @@ def run(kills: int, stops: int, server_kills: int, generator: random.Random, fou
     found.server_seconds = time.monotonic() - begin
 
 
+def run_at(address: str, kills: int, stops: int, generator: random.Random, found: Found, deadline: float) -> None:
+    """Kill and stop clients of a server that others use, too."""
+    ways = [Way(address, way.options) for way in WAYS]
+    begin = time.monotonic()
+    with Table(address, transport="socket", timeout=HANG_S) as table:
+        while (left := kills - found.kills) + stops - found.stops > 0 and time.monotonic() < deadline:
+            share = min(left, 5 * SEATS), min(stops - found.stops, SEATS)
+            kill_clients(table, None, ways, *share, generator, found, honest=1)
+    found.client_seconds = time.monotonic() - begin
+
+
 def main() -> int:
+    # Whoever ends us ends what we have started.
+    interrupt_on_termination()
     parser = argparse.ArgumentParser(prog="python -m proof.kills", description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=500, help="clients to kill")
     parser.add_argument("--stops", type=int, default=50, help="clients to stop, and then to continue or to kill")
     parser.add_argument("--server-kills", type=int, default=100, help="servers to kill")
+    parser.add_argument("--address", help="of a server that runs: kill and stop its clients, and no server")
     parser.add_argument("--seed", type=int, help="of what is random here; the instants depend on the machine, too")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
     parser.add_argument("--json", type=Path, help="a file for the figures")
@@ -488,7 +524,10 @@ def main() -> int:
     try:
         with own_folder():
             counts = (arguments.kills, arguments.stops, arguments.server_kills)
-            run(*counts, random.Random(seed), found, begin + arguments.seconds)
+            if arguments.address:
+                run_at(arguments.address, counts[0], counts[1], random.Random(seed), found, begin + arguments.seconds)
+            else:
+                run(*counts, random.Random(seed), found, begin + arguments.seconds)
     except (AssertionError, ringtable.Error) as error:
         found.forbidden.append(f"{type(error).__name__}: {error}")
     found.seconds = time.monotonic() - begin

@@ -5,7 +5,9 @@ done, so that whoever comes after its death knows which values there may be. The
 of the numbers are deletions.
 """
 
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +27,7 @@ COUNTER = KEYS - 1
 LEASED = 4
 VIEWS_HELD = 6
 DELETION_EVERY = 6
-POSTED_BURST = 12
+POSTED_BURST = 30
 ERA_KEY = b"era"
 """What the table says of its server."""
 
@@ -70,6 +72,9 @@ def check(index: int, key: bytes, value: bytes | None, lowest: int, highest: int
 
 class Writer:
     """Calls of all kinds in a random order, each of them noted, and each answer checked."""
+
+    # Whether it may kill itself in an instant that is of interest.
+    may_die = False
 
     def __init__(self, diary: Diary, number: int, table: Table, generator: random.Random, shares: bool = False) -> None:
         self.diary, self.table, self.generator = diary, table, generator
@@ -156,6 +161,9 @@ class Writer:
                     self.table.set(*self._item(index, number), writes="posted")
             if self.table.transport != "socket":
                 self.page.publish(index, number)
+        if self.may_die and self.generator.random() < 0.2:
+            # What it has just published nobody may have looked at yet.
+            os.kill(os.getpid(), signal.SIGKILL)
         self.doubtful.discard(index)
         self.eras[index] = self.era
         # Else it is left to whichever call comes next to wait for it, or to the server, if none comes.
@@ -344,13 +352,14 @@ class Writer:
             raise Wrong(f"a view of {key!r} has changed: it was {read(key, value)}")
 
 
-def live(diary: Diary, number: int, seed: str, way: Way) -> None:
+def live(diary: Diary, number: int, seed: str, way: Way, may_die: bool) -> None:
     """A writer that is going to be killed. It ends before that only if it was sent away; then it waits for its end."""
     page = diary.pages[number]
     try:
         with page.during("connecting"):
             table = way.connect()
         writer = Writer(diary, number, table, random.Random(seed))
+        writer.may_die = may_die
         while True:
             try:
                 writer.work()

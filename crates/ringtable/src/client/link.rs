@@ -246,8 +246,8 @@ impl Link {
         }
     }
 
-    /// Waits until all of a request that is larger than the lane's ring is in there: whoever does not wait for its reply
-    /// may be gone before the rest has found room.
+    /// Waits until all of a request that is larger than the lane's ring is in there: whoever does not wait for its
+    /// reply may be gone before the rest has found room.
     #[inline]
     fn await_departure(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         while let Channel::Lane(lane) = &mut self.channel
