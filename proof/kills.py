@@ -78,6 +78,10 @@ class Found:
     kills: int = 0
     stops: int = 0
     expelled: int = 0
+    slots_quarantined: int = 0
+    """Slots of shared rings whose owners were stopped or killed before they had filled them."""
+
+    slots_recovered: int = 0
     server_kills: int = 0
     reconnects: int = 0
     seconds: float = 0.0
@@ -249,7 +253,6 @@ class Batches:
         if act.number == signal.SIGKILL:
             child.kill()
             found.killed_during[page.call] += 1
-            found.expelled += page.call == "ended" and not page.fault
         elif act.number == signal.SIGSTOP:
             freeze(child.pid)
         else:
@@ -331,6 +334,9 @@ def kill_clients(
         raise Forbidden(f"the server's private memory has grown by {grown >> 10} KiB over {kills} clients")
     # Those that were sent away are counted as that, and not as gone, too; some are still here.
     after = table.stats()
+    found.expelled += int(after["clients_ended_laggard"])
+    found.slots_quarantined += int(after["ring_quarantines"])
+    found.slots_recovered += int(after["ring_slots_recovered"])
     ends = {name: int(count) for name, count in after.items() if name in ENDS or name.startswith("clients_ended_")}
     if sum(ends.values()) != int(after["clients_accepted"]) - int(after["clients"]):
         raise Forbidden(f"of {after['clients_accepted']} clients {after['clients']} are here, and have ended: {ends}")
@@ -540,7 +546,10 @@ def main() -> int:
 def tell(found: Found) -> None:
     during = ", ".join(f"{call} {count}" for call, count in found.killed_during.most_common())
     print(f"clients: {found.kills} killed, {found.stops} stopped, in {found.client_seconds:.0f} s; during: {during}")
-    print(f"of the stopped ones, {found.expelled} were sent away and did not come back")
+    print(
+        f"of these {found.expelled} were sent away; {found.slots_quarantined} slots of rings were quarantined, and "
+        f"{found.slots_recovered} taken back from the dead"
+    )
     print(f"{found.keys_checked} keys checked, of which {found.values_unacknowledged} had more than was acknowledged")
     print(f"the longest call of an honest client: {found.honest_longest_s:.3f} s")
     print(
