@@ -196,10 +196,15 @@ class Batches:
 
     def run(self, kills: int, stops: int, found: Found) -> None:
         """Kill so many clients, and stop so many more, before they are killed or not."""
-        ends = [signal.SIGKILL] * kills + [signal.SIGSTOP] * stops
-        self._generator.shuffle(ends)
-        while ends:
-            batch, ends = ends[:SEATS], ends[SEATS:]
+        batches: list[list[signal.Signals]] = []
+        while kills + stops:
+            # Stops come together, since they take long; but with some kills beside them.
+            stopped = min(stops, SEATS // 2)
+            killed = min(kills, SEATS - stopped)
+            batches.append([signal.SIGKILL] * killed + [signal.SIGSTOP] * stopped)
+            kills, stops = kills - killed, stops - stopped
+        self._generator.shuffle(batches)
+        for batch in batches:
             self._batch(batch, found)
 
     def finish(self) -> None:
@@ -242,7 +247,7 @@ class Batches:
         if end == signal.SIGSTOP:
             yield Act(at_s, seat, signal.SIGSTOP)
             # Some stand for so long that the others do not wait for them.
-            at_s += uniform(LAGGARD_S, 1.5 * LAGGARD_S) if self._generator.random() < 0.2 else uniform(0, 0.05)
+            at_s += uniform(LAGGARD_S, 2.5 * LAGGARD_S) if self._generator.random() < 0.2 else uniform(0, 0.05)
             if self._generator.random() < 0.7:
                 yield Act(at_s, seat, signal.SIGCONT)
                 at_s += uniform(0, LIFE_S_MAX)
@@ -480,7 +485,7 @@ def run(kills: int, stops: int, server_kills: int, generator: random.Random, fou
         if time.monotonic() > deadline:
             break
         topology = TOPOLOGIES[segment % len(TOPOLOGIES)]
-        workers, slots = generator.randint(1, 3), generator.choice((64, 256, 2_048))
+        workers, slots = generator.randint(1, 3), generator.choice((64, 64, 256, 2_048))
         arguments = ["--workers", str(workers), "--ring-slots", str(slots), "--tcp", "127.0.0.1:0"]
         arguments += ["--topology", topology, "--laggard-timeout", str(LAGGARD_S), "--max-memory", "128MiB"]
         # What is to be done, evenly over the segments.
