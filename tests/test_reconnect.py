@@ -93,6 +93,18 @@ def test_calls_connect_anew_over_every_way(way: tuple[Successors, dict[str, Any]
         assert table.transport == transport
 
 
+def test_a_server_that_stops_in_order_is_followed_over_every_way(way: tuple[Successors, dict[str, Any]]) -> None:
+    servers, options = way
+    with Table(servers.address, **options) as table:
+        for number in range(3):
+            table["key"] = b"%d" % number
+            servers.stop()
+            servers.start()
+            # One call is told that the server stops, and by that alone: the end of the connection is no news then.
+            learn(table)
+            assert table.get("key") is None
+
+
 CALLS: list[tuple[str, Callable[[Table], Any], Any]] = [
     ("get", lambda table: table.get("key"), None),
     ("get_into", lambda table: table.get_into("key 0", bytearray(5)), 5),
