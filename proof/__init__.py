@@ -10,6 +10,10 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `linearizability` | whether one order of the operations explains all answers                         |
 | `journal`         | what a process has called and was answered, in memory that outlives its SIGKILL  |
 | `values`          | values that tell who wrote them, and whether they are whole                      |
+| `kills`           | a program: clients and servers that are killed and stopped at random instants    |
+| `victims`         | what the clients do there, those that are killed and those that look on          |
+| `diary`           | what a process was doing, in memory that outlives it                             |
+| `marks`           | values that say which key, writer and server they are of                         |
 | `hostile`         | a program: a hostile client beside honest ones                                   |
 | `attacks`         | what a hostile client does, by strategies                                        |
 | `honest`          | clients that check every answer, and measure how long it took                    |
@@ -24,7 +28,6 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `program`         | what programs have in common: seeds, figures, exit status                        |
 
 `python -m proof` runs all of them, and the models, fuzzers and failpoints, each bounded: `make prove`.
-
 
 A module uses only other modules of this table, and what the tests have in `tests/support.py` and `tests/load.py`.
 """

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ringtable
 from ringtable import Table
 from support import Child, Flag, wait_until
+
+if TYPE_CHECKING:
+    from ringtable._types import RequestedTransport
 
 LOAD_CLIENTS = 8
 
@@ -47,19 +50,19 @@ class Work:
 
 
 @contextmanager
-def load(longest_s: float) -> Iterator[Work]:
-    """Clients at work in the table "default", none of which may fail, lose a write, or wait longer than this."""
+def load(longest_s: float, clients: int = LOAD_CLIENTS, address: str = "default") -> Iterator[Work]:
+    """Clients at work in a table, none of which may fail, lose a write, or wait longer than this."""
     work = Work()
     with Flag() as finish:
-        clients = [Child(_load, number, finish) for number in range(LOAD_CLIENTS)]
+        children = [Child(_load, address, number, finish) for number in range(clients)]
         try:
-            with ringtable.connect() as table:
-                wait_until(lambda: all(f"load {n} count" in table for n in range(LOAD_CLIENTS)), "all are at work")
+            with ringtable.connect(address) as table:
+                wait_until(lambda: all(f"load {n} count" in table for n in range(clients)), "all are at work")
             yield work
         finally:
             finish.set()
-            done = [client.result() for client in clients]
-        with ringtable.connect() as table:
+            done = [child.result() for child in children]
+        with ringtable.connect(address) as table:
             for number, client in enumerate(done):
                 assert table[f"load {number} count"] == b"%d" % client.rounds
     work.longest_s = max(client.longest_s for client in done)
@@ -68,11 +71,12 @@ def load(longest_s: float) -> Iterator[Work]:
     assert work.longest_s < longest_s
 
 
-def _load(number: int, finish: Flag) -> Work:
+def _load(address: str, number: int, finish: Flag) -> Work:
     """Work on keys of its own and check every answer."""
     work = Work()
     key = b"load %d" % number
-    with Table(transport="socket" if number == 0 else "auto", reads="server" if number % 2 else "direct") as table:
+    transport: RequestedTransport = "socket" if number == 0 else "auto"
+    with Table(address, transport=transport, reads="server" if number % 2 else "direct") as table:
         while not finish.is_set():
             value = b"%d" % work.rounds * 20
             calls: list[tuple[Callable[..., object], tuple[Any, ...], object]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import mmap
 import os
 import pickle
@@ -205,13 +206,20 @@ class Child:
                 break
             chunks.append(chunk)
         else:
+            self.tell_where()
             self.kill()
-            raise AssertionError(f"the child {self.pid} did not end within {timeout} s")
+            raise AssertionError(f"the child {self.pid} did not end within {timeout} s; see above where it was")
         self._reap()
         assert chunks, f"the child {self.pid} ended without a result"
         error, value = pickle.loads(b"".join(chunks))
         assert error is None, f"the child {self.pid} failed:\n{error}"
         return value
+
+    def tell_where(self) -> None:
+        """Let the child write to its standard error where each of its threads is."""
+        os.kill(self.pid, signal.SIGUSR1)
+        # Nobody says when it has done so.
+        time.sleep(0.2)
 
     def _reap(self) -> None:
         if not self._reaped:
@@ -232,6 +240,8 @@ class Child:
 def _child_main(write_end: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     error = value = None
     try:
+        # The interpreter's own standard error: pytest puts another object in the place of `sys.stderr`.
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__ or sys.stderr)
         value = function(*arguments)
     except BaseException:
         error = traceback.format_exc()

@@ -54,9 +54,10 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
     watches may wait in one loop. Threads may share a watch, and each event goes to one of them; tasks may not. The
     server waits for no watch: one that does not keep up gets a `Lagged` and goes on.
 
-    Iterating ends when the watch is closed, and raises `ServerGone` when the server goes, after all that it had told
-    by then; `Timeout` when nothing came in time, after which one may go on. In a forked child a watch raises `Closed`,
-    once it has given what its parent had fetched; the child may watch on its own.
+    Iterating ends when the watch is closed, and raises `ServerGone` when the server goes, after all that it had told by
+    then, also if its table reconnects: watch anew, and read anew what must not be missed. It raises `Timeout` when
+    nothing came in time, after which one may go on. In a forked child a watch raises `Closed`, once it has given what
+    its parent had fetched; the child may watch on its own.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-//! The connection that a client has at the moment: another one in a forked child, and after the server's death if wanted.
+//! The connection of the moment: another one in a forked child, and after the server's death if that is wanted.
 //!
 //! # Design
 //!
@@ -12,8 +12,8 @@
 //! - What a call has borrowed stays there: a connection that was replaced is kept, without all that is large
 //!   ([`Connection::retire`]), until the client is dropped.
 //! - Of a process's threads that find their connection dead, one makes the new one, and the others wait for it.
-//! - A parent's connection is left alone in a child, and never freed: its locks may be held by threads that do not exist
-//!   there. So nobody waits there; of threads that make connections at the same time, one keeps its own.
+//! - A parent's connection is left alone in a child, and never freed: its locks may be held by threads that do not
+//!   exist there. So nobody waits there; of threads that make connections at the same time, one keeps its own.
 
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};

@@ -224,14 +224,14 @@ impl Connection {
     /// One request and its reply.
     #[inline]
     pub fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
-        let reply = self.locked(patience, |link, patience| {
+        self.locked(patience, |link, patience| {
             link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
-            link.receive(patience)
-        })?;
-        match reply {
-            Reply::Error(message) => Err(super::refusal(message)),
-            reply => Ok(reply),
-        }
+            match link.receive(patience)? {
+                // It may say that the server stops.
+                Reply::Error(message) => Err(super::refusal(message)),
+                reply => Ok(reply),
+            }
+        })
     }
 
     /// Why there is nothing here to use any more.

@@ -158,7 +158,8 @@ impl LaneLink {
     }
 
     /// Sends what is left of a large request as far as there is room. Returns whether all of it has gone.
-    fn send_unsent(&mut self) -> Result<bool, Error> {
+    #[inline]
+    pub fn send_unsent(&mut self) -> Result<bool, Error> {
         let Some(unsent) = &mut self.unsent else { return Ok(true) };
         let ring = Lane::new(self.mapping.words()).requests();
         let left = &unsent.bytes[unsent.size..];

@@ -240,12 +240,27 @@ impl Link {
         self.sharing.posted.fetch_add(1, Ordering::Relaxed);
         self.owed.push_back(Owed::Posted(hash));
         self.publish(patience)?;
+        self.await_departure(patience)?;
         failpoint!("posted.sent");
         match self.channel {
             // Who is owed a reply holds the ring back until it takes it: a posted write is an acknowledged one there.
             Channel::Rings(_) => self.settle(Some(hash), patience),
             Channel::Lane(_) | Channel::Socket(_) => Ok(()),
         }
+    }
+
+    /// Waits until all of a request that is larger than the lane's ring is in there: whoever does not wait for its
+    /// reply may be gone before the rest has found room.
+    #[inline]
+    fn await_departure(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        while let Channel::Lane(lane) = &mut self.channel
+            && !lane.send_unsent()?
+        {
+            patience.start();
+            self.take_replies()?;
+            self.wait(patience)?;
+        }
+        Ok(())
     }
 
     /// Waits until posted writes to keys with that hash (`None`: to any key) are done. Their errors surface here.

@@ -784,7 +784,11 @@ impl Client {
             Err(_) => Ok(()),
         };
         self.pipeline(known.len(), request, patience, |index, reply| {
-            replies[known[index]] = reply;
+            match reply {
+                // Not a refusal of this one.
+                Reply::Error(message) if message.starts_with("SHUTDOWN ") => return Err(refusal(message)),
+                reply => replies[known[index]] = reply,
+            }
             Ok(())
         })?;
         Ok(replies)

@@ -739,9 +739,16 @@ impl Worker {
                 Ok(watched?)
             }),
         };
-        // Without descriptors, memory or a seat: the client was told, and the socket is closed.
-        if upgraded.is_err() {
-            self.end(place, End::Memory);
+        if let Err(error) = upgraded {
+            self.end(
+                place,
+                match error.kind() {
+                    // It has not waited for the answer.
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => End::Gone,
+                    // Without descriptors, memory or a seat: the client was told, and the socket is closed.
+                    _ => End::Memory,
+                },
+            );
         }
     }
 
