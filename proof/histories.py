@@ -3,10 +3,11 @@
     python -m proof.histories --histories 1000 --operations 10000
 
 A history has its own keys: some whose values check themselves, and one that counts. A few processes, each connected in
-another way, do random operations on them, and write down calls and answers (`proof.journal`). Some are killed by
-SIGKILL at random instants and replaced. What they have seen is then judged, key by key (`proof.operations`), while the
-next history is recorded. In some histories the table grows meanwhile, in others values have times to live, or the table
-evicts; an entry of a cache may vanish at any time, so that there only what remains is checked.
+another way, do random operations on them, and write down calls and answers (`proof.journal`). All are stopped for
+moments at random instants, so that the others overtake them, and some are killed by SIGKILL and replaced. What they
+have seen is then judged, key by key (`proof.operations`), while the next history is recorded. In some histories the
+table grows meanwhile, in others values have times to live, or the table evicts; an entry of a cache may vanish at any
+time, so that there only what remains is checked.
 
 A history that no order explains is written to a file, as lines to read, only the part that shows it.
 """
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter, deque
@@ -38,6 +40,12 @@ from proof.player import CALLS_AT_ONCE_MAX, NUMBER_BITS, Key, Player, Traits
 
 TIMEOUT_S = 60.0
 """A call that takes longer hangs."""
+
+HISTORY_TIMEOUT_S = 300.0
+"""A history that takes longer hangs, though no call of it may."""
+
+STOP_S_MAX = 0.002
+"""For how long a process is stopped at most; one of them always is."""
 
 CHECK_TIMEOUT_S = 600.0
 
@@ -163,6 +171,7 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
     ways = list(place.ways)
     journal = Journal(2 * len(ways) + kills, calls + CALLS_AT_ONCE_MAX)
     killed = 0
+    deadline = time.monotonic() + HISTORY_TIMEOUT_S
     with ExitStack() as stack:
         go = stack.enter_context(Flag())
         finish = stack.enter_context(Flag())
@@ -185,8 +194,11 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
         go.set()
         for _ in range(kills):
             victim = generator.choice(list(playing))
-            if not is_at_call(journal, victim, playing[victim].pid, generator.randrange(allotted[victim])):
-                # It has ended already, well or not.
+            call = generator.randrange(allotted[victim])
+            while not (ended := has_ended(playing[victim], deadline)) and not journal.has(victim, call):
+                stop_for_a_moment(generator.choice(list(playing.values())), generator)
+            if ended:
+                # Well or not; it is asked below.
                 continue
             playing.pop(victim).kill()
             killed += 1
@@ -194,8 +206,11 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
             ways.append(ways[victim])
             allotted[heir] = max(1, allotted[victim] - journal.calls(victim))
             playing[heir] = start(heir, addresses[place.ways.index(ways[victim])], allotted[heir])
-        for child in playing.values():
-            child.result(2 * TIMEOUT_S)
+        while playing:
+            process, child = generator.choice(list(playing.items()))
+            stop_for_a_moment(child, generator)
+            if has_ended(child, deadline):
+                playing.pop(process).result()
         finish.set()
         if place.grows or place.vanishes:
             filler.result()
@@ -210,13 +225,18 @@ def record(place: Place, server: ServerProcess, number: int, seed: int, operatio
     return Recorded(place, number, keys, ways, killed, journal)
 
 
-def is_at_call(journal: Journal, process: int, pid: int, call: int) -> bool:
-    """Wait until a process has made its call of that number, and return whether it goes on; it may have ended."""
-    while state_of(pid) != "Z":
-        if journal.has(process, call):
-            return True
-        time.sleep(0.001)
-    return False
+def has_ended(child: Child, deadline: float) -> bool:
+    """Whether a process has ended, well or not; it is not reaped by this."""
+    assert time.monotonic() < deadline, f"not over within {HISTORY_TIMEOUT_S} s: a call hangs, or the machine is slow"
+    return state_of(child.pid) == "Z"
+
+
+def stop_for_a_moment(child: Child, generator: random.Random) -> None:
+    """Stop a process wherever it is, in the middle of a copy or with a slot in its hands, while the others go on."""
+    # It is not reaped yet, so that its number is no other's.
+    os.kill(child.pid, signal.SIGSTOP)
+    time.sleep(generator.random() * STOP_S_MAX)
+    os.kill(child.pid, signal.SIGCONT)
 
 
 def check(recorded: Recorded) -> Found:

@@ -1,7 +1,7 @@
 //! The only place where atomics, fences and locks are imported: `std`'s, or those of a model checker.
 //!
-//! `cfg(loom)` is for any model checker: capacities shrink, and what makes system calls is left out. With `cfg(shuttle)`
-//! besides, that is shuttle, whose atomics are all sequentially consistent; else it is loom.
+//! `cfg(loom)` is for any model checker: capacities shrink, and what makes system calls is left out. With
+//! `cfg(shuttle)` besides, that is shuttle, whose atomics are all sequentially consistent; else it is loom.
 //!
 //! Rings and table work on slices of [`AtomicU64`], never on a mapping, so that the same code runs over shared
 //! memory, over the heap (tests, fuzzers) and under the model checker, whose atomics cannot overlay mapped bytes.
@@ -302,7 +302,8 @@ pub mod model {
 
     /// Runs `model` often, each time with another random generator of its own: half of the runs let any thread go on at
     /// each step; in the others threads have priorities, which change a few times (probabilistic concurrency testing,
-    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule alone.
+    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule
+    /// alone.
     pub fn explore(model: impl Fn(&mut fastrand::Rng) + Copy + Send + Sync + 'static) {
         // Replayed alone: what happens in other runs does not happen then.
         if let Ok(schedule) = std::env::var("SHUTTLE_SCHEDULE") {
