@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext, suppress
@@ -73,6 +74,8 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         # Events that were fetched, and not given out yet.
         self._ready: deque[Event | Lagged] = deque()
         self._closed = False
+        # Whose turn it is to fetch. A signal handler on the same thread gets in, and is refused by the core.
+        self._fetching = threading.RLock()
         # Whether a task waits, and an object for each thread that does: a count would be changed in two steps.
         self._awaited = False
         self._waiting: set[object] = set()
@@ -91,16 +94,12 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         while (event := self._pop()) is None:
             if self._awaited:
                 raise RuntimeError("a task waits for this watch: give each its own")
-            waiting = object()
-            self._waiting.add(waiting)
             try:
-                self._fill(self._core.wait())
+                self._fetch()
             except Closed:
                 if self._closed:
                     raise StopIteration from None
                 raise
-            finally:
-                self._waiting.discard(waiting)
         return event
 
     def __aiter__(self) -> Self:
@@ -153,6 +152,23 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
             return self._ready.popleft()
         except IndexError:
             return None
+
+    def _fetch(self) -> None:
+        """Wait for events, or for another thread that does: what that one fetches is for all."""
+        waiting, timeout = object(), self._core.timeout
+        self._waiting.add(waiting)
+        try:
+            # Raises in a forked child, which must not wait for a thread of its parent's.
+            self._core.fileno()
+            if not self._fetching.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+                raise self._core.timed_out()
+            try:
+                if not self._ready:
+                    self._fill(self._core.wait())
+            finally:
+                self._fetching.release()
+        finally:
+            self._waiting.discard(waiting)
 
     def _fill(self, rows: list[tuple[str, bytes, int, int]]) -> None:
         if not self._closed:
