@@ -22,7 +22,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -87,7 +86,9 @@ class Found:
     seconds: float = 0.0
     client_seconds: float = 0.0
     server_seconds: float = 0.0
-    killed_during: Counter[str] = field(default_factory=Counter)
+    killed_during: dict[str, int] = field(default_factory=dict)
+    """By the kind of call that they were in."""
+
     keys_checked: int = 0
     values_unacknowledged: int = 0
     """Keys whose last write was executed, but not acknowledged before the death."""
@@ -257,7 +258,7 @@ class Batches:
         page = self._diary.pages[act.seat]
         if act.number == signal.SIGKILL:
             child.kill()
-            found.killed_during[page.call] += 1
+            found.killed_during[page.call] = found.killed_during.get(page.call, 0) + 1
         elif act.number == signal.SIGSTOP:
             freeze(child.pid)
         else:
@@ -549,7 +550,8 @@ def main() -> int:
 
 
 def tell(found: Found) -> None:
-    during = ", ".join(f"{call} {count}" for call, count in found.killed_during.most_common())
+    counts = sorted(found.killed_during.items(), key=lambda item: -item[1])
+    during = ", ".join(f"{call} {count}" for call, count in counts)
     print(f"clients: {found.kills} killed, {found.stops} stopped, in {found.client_seconds:.0f} s; during: {during}")
     print(
         f"of these {found.expelled} were sent away; {found.slots_quarantined} slots of rings were quarantined, and "
