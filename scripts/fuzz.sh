@@ -62,8 +62,7 @@ search() {
     export RINGTABLE_FUZZ_TARGET=$name
     limits=(-rss_limit_mb="$memory" -timeout=10 -max_len=4096)
     if [ -n "$merge" ]; then
-        # What a file adds is counted by the first that reaches it, the smallest first.
-        "$program" -merge=1 "${limits[@]}" "$known" "$fresh" >"$log" 2>&1 || { tail -n 20 "$log" >&2; return 1; }
+        "$program" -set_cover_merge=1 "${limits[@]}" "$known" "$fresh" >"$log" 2>&1 || { tail -n 20 "$log" >&2; return 1; }
         echo "$name: $(find "$known" -type f | wc -l) files, $(du -sb "$known" | cut -f1) bytes"
         return
     fi
