@@ -212,6 +212,16 @@ fn a_scan_during_growth_reports_every_old_key_exactly_once() {
     assert!(seen.values().all(|&count| count == 1));
 }
 
+/// Seen by others while one worker deletes what another has inserted and not counted yet.
+#[test]
+fn a_count_below_nothing_is_none() {
+    let (writer, reader) = table(8, 1);
+    writer.table().add_entries(-1);
+    assert_eq!((writer.table().entries(), reader.entries()), (0, 0));
+    writer.table().add_entries(3);
+    assert_eq!((writer.table().entries(), reader.entries()), (2, 2));
+}
+
 /// A worker that locked the last bucket after it was given up, and was stopped, once took the one that was made in its
 /// place for it, if the memory had gone back to the kernel: both had the same version.
 #[test]
