@@ -115,7 +115,7 @@ pub fn copy_out(words: &[AtomicU64], out: &mut [std::mem::MaybeUninit<u8>]) {
 }
 
 /// From how many bytes on the processor's own string move is quicker than a loop over words.
-#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
 const STRING_MOVE_SIZE_MIN: usize = 2 << 10;
 
 /// Copies `size` bytes at once, if there are many and the processor has an instruction for that. Returns whether it
@@ -131,7 +131,7 @@ const STRING_MOVE_SIZE_MIN: usize = 2 << 10;
 #[inline]
 #[allow(unsafe_code)]
 unsafe fn string_move(from: *const u8, to: *mut u8, size: usize) -> bool {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     if size >= STRING_MOVE_SIZE_MIN {
         // SAFETY: as this function's; the direction flag is clear, as everywhere between instructions of Rust's.
         unsafe {
@@ -229,14 +229,14 @@ fn last_word(rest: &[u8]) -> u64 {
 /// Tells the processor that a word will be read soon, so that several cache misses overlap.
 #[inline]
 pub fn prefetch(word: &AtomicU64) {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     #[allow(unsafe_code)]
     // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, and the address is a valid reference anyway.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast());
     }
-    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    #[cfg(not(all(target_arch = "x86_64", not(any(loom, miri)))))]
     let _ = word;
 }
 
@@ -283,7 +283,7 @@ pub mod model {
 /// Running models that are too large for all their interleavings: some of them, at random.
 ///
 /// All accesses are sequentially consistent here, whatever they say: an ordering that is too weak is for loom to find.
-/// What is forbidden is for the model to assert; begin those messages with "forbidden".
+/// What is forbidden is for the model to assert; begin those messages with "forbidden". So is any panic of the engine.
 #[cfg(all(test, shuttle))]
 pub mod model {
     use shuttle::rand::{RngCore, thread_rng};
@@ -323,12 +323,18 @@ pub mod model {
         config.silence_warnings = true;
         config.stack_size = 256 << 10;
         config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
-        Runner::new(scheduler, config).run(move || {
-            // Part of the schedule: a replay has the same.
-            let seed = thread_rng().next_u64();
-            // What the engine itself draws at random.
-            fastrand::seed(seed);
-            model(&mut fastrand::Rng::with_seed(seed));
+        let runs = std::panic::AssertUnwindSafe(|| {
+            Runner::new(scheduler, config).run(move || {
+                // Part of the schedule: a replay has the same.
+                let seed = thread_rng().next_u64();
+                // What the engine itself draws at random.
+                fastrand::seed(seed);
+                model(&mut fastrand::Rng::with_seed(seed));
+            });
         });
+        if let Err(panic) = std::panic::catch_unwind(runs) {
+            eprintln!("forbidden: a panic, be it of the model or of the engine: see above");
+            std::panic::resume_unwind(panic);
+        }
     }
 }
