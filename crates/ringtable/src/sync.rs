@@ -1,7 +1,7 @@
 //! The only place where atomics, fences and locks are imported: `std`'s, or those of a model checker.
 //!
-//! `cfg(loom)` is for any model checker: capacities shrink, and what makes system calls is left out. With `cfg(shuttle)`
-//! besides, that is shuttle, whose atomics are all sequentially consistent; else it is loom.
+//! `cfg(loom)` is for any model checker: capacities shrink, and what makes system calls is left out. With
+//! `cfg(shuttle)` besides, that is shuttle, whose atomics are all sequentially consistent; else it is loom.
 //!
 //! Rings and table work on slices of [`AtomicU64`], never on a mapping, so that the same code runs over shared
 //! memory, over the heap (tests, fuzzers) and under the model checker, whose atomics cannot overlay mapped bytes.
@@ -290,6 +290,27 @@ pub mod model {
     use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
     use shuttle::{Config, MaxSteps, Runner};
 
+    /// Counts what happens in all runs of a model. No object of it.
+    #[derive(Debug)]
+    pub struct Count(std::sync::atomic::AtomicU64);
+
+    impl Count {
+        /// Nothing yet.
+        pub const fn new() -> Self {
+            Self(std::sync::atomic::AtomicU64::new(0))
+        }
+
+        /// Adds `count`.
+        pub fn add(&self, count: u64) {
+            self.0.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        /// Whether there was any.
+        pub fn any(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::Relaxed) > 0
+        }
+    }
+
     /// Times that a thread loses the processor at most, beyond what it does by itself, in a run of the second kind.
     const DEPTH: usize = 4;
     /// A run that takes more steps goes round in circles.
@@ -302,7 +323,7 @@ pub mod model {
 
     /// Runs `model` often, each time with another random generator of its own: half of the runs let any thread go on at
     /// each step; in the others threads have priorities, which change a few times (probabilistic concurrency testing,
-    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule alone.
+    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule.
     pub fn explore(model: impl Fn(&mut fastrand::Rng) + Copy + Send + Sync + 'static) {
         // Replayed alone: what happens in other runs does not happen then.
         if let Ok(schedule) = std::env::var("SHUTTLE_SCHEDULE") {

@@ -1,5 +1,6 @@
-//! What the models of the rings and of the doorbell cannot show, on real threads: many laps, many threads, and a processor that orders
-//! loads and stores in its own way. Messages have several words, so that one that is put together of two is seen.
+//! What the models of the rings and of the doorbell cannot show, on real threads: many laps, many threads, and a
+//! processor that orders loads and stores in its own way. Messages have several words, so that one that is put together
+//! of two is seen.
 //!
 //! The random parts come from a seed that is printed. How the threads meet is up to the machine all the same.
 

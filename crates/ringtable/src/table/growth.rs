@@ -15,8 +15,8 @@
 //! - Pages of the bucket array never become anything else, so that whoever looked for a key in a bucket that was given
 //!   up in the meantime finds a bucket there, be it an empty one.
 //! - Versions go on counting: a bucket that is given up leaves a higher one than its own to its source, from which it
-//!   gets its version should it be made anew. So a worker that locks a bucket that is gone (its memory stays a bucket's,
-//!   or becomes zeroes) never finds its own version in a new one.
+//!   gets its version should it be made anew. So a worker that locks a bucket that is gone (its memory stays a
+//!   bucket's, or becomes zeroes) never finds its own version in a new one.
 
 use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::EntryRef;
@@ -50,8 +50,8 @@ impl<M: Memory> Table<M> {
         let last = self.bucket(count - 1).lock();
         let is_empty = (0..SLOTS).all(|index| last.bucket.slot(index) == EMPTY);
         if is_empty {
-            // More than the last bucket is left with: who locks it from now on, and is late to see that it is gone, must
-            // not take the one that is made anew for it.
+            // More than the last bucket is left with: who locks it from now on, and is late to see that it is gone,
+            // must not take the one that is made anew for it.
             source.version = source.version.max(last.version + 2);
             // Release: as in `split_one`.
             self.words()[H_BUCKETS].store(count - 1, Ordering::Release);

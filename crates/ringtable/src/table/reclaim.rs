@@ -205,7 +205,8 @@ impl Reclaimer {
             if *count == 0 {
                 state.holds.remove(&start);
             }
-            // Release: pairs with the Acquire in `is_nobody_there`, for who sees that nobody is left and asks no further.
+            // Release: pairs with the Acquire in `is_nobody_there`, for who sees that nobody is left and asks no
+            // further.
             self.keepers.fetch_sub(HOLD, Ordering::Release);
         }
     }

@@ -11,8 +11,8 @@
 //!
 //! - A refused write (guard, memory) leaves everything as it was.
 //! - Watchers are told of a change while its bucket is still locked: see [`super::events`].
-//! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and is
-//!   exact when all workers rest.
+//! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
+//!   is exact when all workers rest.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
