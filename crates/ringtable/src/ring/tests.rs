@@ -338,10 +338,9 @@ fn every_word_goes_through_a_lane_and_nobody_sleeps_for_ever() {
                 let room = lane.wait(SENDER, &bells[SENDER], || {
                     Some(producer.room(lane.ring(), 8).unwrap()).filter(|&room| room >= 8)
                 });
-                for number in next..next + most.min(room as u64 / 8) {
-                    producer.write(lane.ring(), &number.to_ne_bytes());
-                    next += 1;
-                }
+                let end = next + most.min(room as u64 / 8);
+                (next..end).for_each(|number| producer.write(lane.ring(), &number.to_ne_bytes()));
+                next = end;
                 producer.publish(lane.ring());
                 if must_ring(&lane.flags[TAKER]) {
                     bells[TAKER].ring();
