@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload soak lock clean
+.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload soak lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ test-all: install ## The same with the slow tests.
 
 loom: .cargo-found ## Check the models of rings, doorbell and table (part of test).
 	scripts/loom.sh
+
+shuttle: .cargo-found ## Check the models that are too large for loom: some interleavings, at random.
+	scripts/shuttle.sh
 
 failpoints: .venv/installed .cargo-found ## Kill and stop processes at each step of the protocols: a build of its own, 3 minutes.
 	scripts/failpoints.sh

@@ -14,7 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # As in `scripts/loom.sh`: capacities shrink, and the atomics are shuttle's instead of loom's.
 export CARGO_TARGET_DIR="${LOOM_TARGET_DIR:-$PWD/target-loom}/shuttle"
 export RUSTFLAGS="--cfg loom --cfg shuttle ${RUSTFLAGS:-}"
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 export SHUTTLE_RUNS="${SHUTTLE_RUNS:-4000}"
 # The stack of a model's failure shows shuttle's inside.
 export RUST_BACKTRACE=0

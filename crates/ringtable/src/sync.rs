@@ -115,7 +115,7 @@ pub fn copy_out(words: &[AtomicU64], out: &mut [std::mem::MaybeUninit<u8>]) {
 }
 
 /// From how many bytes on the processor's own string move is quicker than a loop over words.
-#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
 const STRING_MOVE_SIZE_MIN: usize = 2 << 10;
 
 /// Copies `size` bytes at once, if there are many and the processor has an instruction for that. Returns whether it
@@ -131,7 +131,7 @@ const STRING_MOVE_SIZE_MIN: usize = 2 << 10;
 #[inline]
 #[allow(unsafe_code)]
 unsafe fn string_move(from: *const u8, to: *mut u8, size: usize) -> bool {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     if size >= STRING_MOVE_SIZE_MIN {
         // SAFETY: as this function's; the direction flag is clear, as everywhere between instructions of Rust's.
         unsafe {
@@ -229,14 +229,14 @@ fn last_word(rest: &[u8]) -> u64 {
 /// Tells the processor that a word will be read soon, so that several cache misses overlap.
 #[inline]
 pub fn prefetch(word: &AtomicU64) {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     #[allow(unsafe_code)]
     // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, and the address is a valid reference anyway.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast());
     }
-    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    #[cfg(not(all(target_arch = "x86_64", not(any(loom, miri)))))]
     let _ = word;
 }
 
@@ -283,12 +283,33 @@ pub mod model {
 /// Running models that are too large for all their interleavings: some of them, at random.
 ///
 /// All accesses are sequentially consistent here, whatever they say: an ordering that is too weak is for loom to find.
-/// What is forbidden is for the model to assert; begin those messages with "forbidden".
+/// What is forbidden is for the model to assert; begin those messages with "forbidden". So is any panic of the engine.
 #[cfg(all(test, shuttle))]
 pub mod model {
     use shuttle::rand::{RngCore, thread_rng};
     use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
     use shuttle::{Config, MaxSteps, Runner};
+
+    /// Counts what happens in all runs of a model. No object of it.
+    #[derive(Debug)]
+    pub struct Count(std::sync::atomic::AtomicU64);
+
+    impl Count {
+        /// Nothing yet.
+        pub const fn new() -> Self {
+            Self(std::sync::atomic::AtomicU64::new(0))
+        }
+
+        /// Adds `count`.
+        pub fn add(&self, count: u64) {
+            self.0.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        /// Whether there was any.
+        pub fn any(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::Relaxed) > 0
+        }
+    }
 
     /// Times that a thread loses the processor at most, beyond what it does by itself, in a run of the second kind.
     const DEPTH: usize = 4;
@@ -302,8 +323,7 @@ pub mod model {
 
     /// Runs `model` often, each time with another random generator of its own: half of the runs let any thread go on at
     /// each step; in the others threads have priorities, which change a few times (probabilistic concurrency testing,
-    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule
-    /// alone.
+    /// S. Burckhardt et al., ASPLOS 2010). `scripts/shuttle.sh` says how often, from which seed, or which schedule.
     pub fn explore(model: impl Fn(&mut fastrand::Rng) + Copy + Send + Sync + 'static) {
         // Replayed alone: what happens in other runs does not happen then.
         if let Ok(schedule) = std::env::var("SHUTTLE_SCHEDULE") {
@@ -324,12 +344,18 @@ pub mod model {
         config.silence_warnings = true;
         config.stack_size = 256 << 10;
         config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
-        Runner::new(scheduler, config).run(move || {
-            // Part of the schedule: a replay has the same.
-            let seed = thread_rng().next_u64();
-            // What the engine itself draws at random.
-            fastrand::seed(seed);
-            model(&mut fastrand::Rng::with_seed(seed));
+        let runs = std::panic::AssertUnwindSafe(|| {
+            Runner::new(scheduler, config).run(move || {
+                // Part of the schedule: a replay has the same.
+                let seed = thread_rng().next_u64();
+                // What the engine itself draws at random.
+                fastrand::seed(seed);
+                model(&mut fastrand::Rng::with_seed(seed));
+            });
         });
+        if let Err(panic) = std::panic::catch_unwind(runs) {
+            eprintln!("forbidden: a panic, be it of the model or of the engine: see above");
+            std::panic::resume_unwind(panic);
+        }
     }
 }

@@ -261,6 +261,31 @@ fn who_was_dismissed_is_lapped_or_copies_a_whole_message() {
     }
 }
 
+/// A reader is dismissed while a sender waits for it, and reads on.
+#[test]
+fn who_is_dismissed_meanwhile_holds_nothing_back() {
+    let seen = model::bounded_outcomes(|| {
+        let ring = Ring::new(1);
+        let mut reader = ring.listener();
+        assert!(ring.send(1), "forbidden: held back by nobody");
+        let receiving = spawn(&ring, move |ring| {
+            let found = ring.receive(&mut reader);
+            reader.announce(ring.broadcast());
+            found
+        });
+        let dismissing = spawn(&ring, |ring| ring.sender.dismiss(0));
+        let early = ring.send(2);
+        dismissing.join().expect("it ends");
+        let found = receiving.join().expect("the reader ends");
+        assert!(early || ring.send(2), "forbidden: held back by a reader that was dismissed");
+        assert!(!matches!(found, Ok(Some(2..))), "forbidden: the message of another position");
+        (early, found.map_err(|Lapped| ()))
+    });
+    for allowed in [(false, Ok(Some(1))), (true, Ok(Some(1))), (true, Err(()))] {
+        assert!(seen.contains(&allowed), "the model is too small: never {allowed:?}, {seen:?}");
+    }
+}
+
 /// A sender stands still before it has published, and nobody who listens has anything to do with its message: the next
 /// one in its slot waits for it.
 #[test]

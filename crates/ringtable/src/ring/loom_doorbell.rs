@@ -22,7 +22,8 @@
 //!
 //! Loom gives a SeqCst load or store the meaning of an Acquire or a Release, so the same protocol without fences, by
 //! SeqCst accesses, would fail here though the language allows it; SeqCst fences loom has in full. That an eventfd
-//! loses no ring is assumed.
+//! loses no ring is assumed. The same on real threads, whose loads and stores are ordered by a processor, is
+//! `every_word_goes_through_a_lane_and_nobody_sleeps_for_ever` in `tests`.
 
 use loom::sync::Notify;
 use loom::thread;

@@ -20,7 +20,8 @@
 //! Loom runs each thread's operations in program order, so that a load never sees a store that comes later in the run
 //! (no load buffering). But that is what the other pair of orderings prevents, the Release in
 //! [`super::spsc::Consumer::release`] and the Acquire in [`super::spsc::Producer::room`]: that the consumer's reads
-//! of a word be over before the producer overwrites it. With these relaxed, the model passes all the same.
+//! of a word be over before the producer overwrites it. With these relaxed, the model passes all the same. For this
+//! there are many laps on real threads (`every_word_goes_through_a_lane_and_nobody_sleeps_for_ever` in `tests`).
 
 use super::spsc::{Consumer, Producer, Ring};
 use crate::sync::{Arc, AtomicU64, as_uninit, heap_words, model, spin_loop};

@@ -209,7 +209,8 @@ impl Consumer {
     /// Lets the producer reuse what was read. Returns whether there was anything.
     ///
     /// Release: pairs with the Acquire in `Producer::room`: our reads happen before its writes.
-    /// (The model cannot show it, since loom has no load that sees a later store: `loom_spsc` passes without.)
+    /// (The model cannot show it, since loom has no load that sees a later store: `loom_spsc` passes without. For this
+    /// there is `tests`, on real threads.)
     #[inline]
     pub fn release(&mut self, ring: Ring<'_>) -> bool {
         if self.head == self.released {

@@ -1,5 +1,6 @@
-//! What the models of the two rings cannot show, on real threads: many laps, many threads, and a processor that orders
-//! loads and stores in its own way. Messages have several words, so that one that is put together of two is seen.
+//! What the models of the rings and of the doorbell cannot show, on real threads: many laps, many threads, and a
+//! processor that orders loads and stores in its own way. Messages have several words, so that one that is put together
+//! of two is seen.
 //!
 //! The random parts come from a seed that is printed. How the threads meet is up to the machine all the same.
 
@@ -7,10 +8,14 @@ use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 
 use super::broadcast::{Broadcast, Lapped, Receiver, Sender};
+use super::lane::{announce_awake, announce_sleep, must_ring};
 use super::mpmc::{Census, Consumer, Next, Queue};
-use crate::sync::{AtomicBool, AtomicU64, Memory, Ordering, heap_words, yield_now};
+use super::spsc;
+use crate::sync::{AtomicBool, AtomicU64, Memory, Ordering, as_uninit, heap_words, yield_now};
 
 const SLOT_WORDS: usize = 5;
+/// One in so many of all steps is done where an interpreter looks for undefined behaviour (Miri): it is slow.
+const SHARE: u64 = if cfg!(miri) { 1_000 } else { 1 };
 /// A ring that is stuck fails the test after this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -117,6 +122,7 @@ fn everything_published_arrives_once_and_all_slots_come_back() {
     let seed = seed();
     // The fewer slots, the more often threads change places: these take about the same time.
     for (slots, each) in [(1, 2_000), (2, 5_000), (4, 30_000), (16, 300_000)] {
+        let each = each / SHARE;
         let shared =
             Shared { tail: AtomicU64::new(0), slots: heap_words(slots * SLOT_WORDS), consumer: Consumer::default() };
         let seen: Vec<Vec<AtomicU8>> = (0..PRODUCERS).map(|_| (0..each).map(|_| AtomicU8::new(0)).collect()).collect();
@@ -206,6 +212,7 @@ fn every_listener_sees_all_and_the_dismissed_see_no_mixture() {
     const SENDERS: usize = 3;
     let seed = seed();
     for (slots, each) in [(1, 2_000), (2, 5_000), (8, 50_000)] {
+        let each = each / SHARE;
         let air = Air {
             tail: AtomicU64::new(0),
             cursors: heap_words(4),
@@ -256,4 +263,103 @@ fn every_listener_sees_all_and_the_dismissed_see_no_mixture() {
             ended.into_iter().for_each(|ended| ended.expect("a sender fails"));
         });
     }
+}
+
+/// A ring of four words, and a flag for each side that says that it sleeps.
+struct Lane {
+    positions: Box<[AtomicU64]>,
+    data: Box<[AtomicU64]>,
+    flags: Box<[AtomicU64]>,
+}
+
+const SENDER: usize = 0;
+const TAKER: usize = 1;
+
+impl Lane {
+    fn new() -> Self {
+        Self { positions: heap_words(2), data: heap_words(4), flags: heap_words(2) }
+    }
+
+    fn ring(&self) -> spsc::Ring<'_> {
+        spsc::Ring { tail: &self.positions[0], head: &self.positions[1], data: &self.data }
+    }
+
+    /// Waits for `look`: looks, says that it sleeps, looks once more, and sleeps until it is rung.
+    fn wait<T>(&self, side: usize, bell: &Bell, mut look: impl FnMut() -> Option<T>) -> T {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            announce_sleep(&self.flags[side], 0);
+            let found = look();
+            if found.is_none() {
+                bell.wait();
+            }
+            announce_awake(&self.flags[side], 0);
+            if let Some(found) = found {
+                return found;
+            }
+        }
+    }
+}
+
+/// A bell that keeps a ring for whoever comes to wait later, as an eventfd does.
+#[derive(Default)]
+struct Bell {
+    rung: std::sync::Mutex<bool>,
+    changed: std::sync::Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) {
+        let rung = self.rung.lock().unwrap();
+        let (mut rung, late) = self.changed.wait_timeout_while(rung, PATIENCE, |rung| !*rung).unwrap();
+        assert!(!late.timed_out(), "a wake-up is lost: nobody has rung for {PATIENCE:?}");
+        *rung = false;
+    }
+}
+
+/// Words go through a ring that is full or empty all the time: neither a word of another lap nor a lost wake-up.
+#[test]
+fn every_word_goes_through_a_lane_and_nobody_sleeps_for_ever() {
+    let seed = seed();
+    let words = 400_000 / SHARE;
+    let (lane, bells) = (Lane::new(), [Bell::default(), Bell::default()]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut producer, mut random, mut next) = (spsc::Producer::default(), fastrand::Rng::with_seed(seed), 0);
+            while next < words {
+                let most = random.u64(1..=3).min(words - next);
+                let room = lane.wait(SENDER, &bells[SENDER], || {
+                    Some(producer.room(lane.ring(), 8).unwrap()).filter(|&room| room >= 8)
+                });
+                let end = next + most.min(room as u64 / 8);
+                (next..end).for_each(|number| producer.write(lane.ring(), &number.to_ne_bytes()));
+                next = end;
+                producer.publish(lane.ring());
+                if must_ring(&lane.flags[TAKER]) {
+                    bells[TAKER].ring();
+                }
+            }
+        });
+        let (mut consumer, mut next) = (spsc::Consumer::default(), 0);
+        while next < words {
+            lane.wait(TAKER, &bells[TAKER], || {
+                Some(consumer.available(lane.ring(), 8).unwrap()).filter(|&size| size >= 8)
+            });
+            let mut word = [0; 8];
+            consumer.read(lane.ring(), as_uninit(&mut word));
+            assert_eq!(u64::from_ne_bytes(word), next, "a word of another lap");
+            next += 1;
+            consumer.release(lane.ring());
+            if must_ring(&lane.flags[SENDER]) {
+                bells[SENDER].ring();
+            }
+        }
+    });
 }

@@ -579,7 +579,17 @@ impl Heap {
             }
         }
         inner.clear_rover = if at >= total { 0 } else { at };
-        let (_, first, pages) = best?;
+        let (_, mut first, mut pages) = best?;
+        // What is free at either end and more than needed stays free: others may be in need of it.
+        let surplus = pages - count as u32;
+        let last = inner.free_runs.range(..first + pages).next_back();
+        if inner.pages[first as usize].kind == Kind::Free {
+            (first, pages) = (first + surplus, pages - surplus);
+        } else if let Some((&start, &length)) = last
+            && start + length >= first + pages
+        {
+            pages -= surplus.min(first + pages - start);
+        }
         let mut clearing = Clearing::default();
         let mut at = first;
         while at < first + pages {
@@ -965,6 +975,25 @@ mod tests {
         );
         assert_eq!(inner.free_runs.len(), 1);
         assert!(inner.census.iter().all(|census| census.slots == 0 && census.free == 0));
+    }
+
+    /// A run of free pages that came about meanwhile was once set aside as a whole, for as long as it took to find that
+    /// nothing lived there: all other workers found no memory.
+    #[test]
+    fn clearing_a_run_takes_no_more_free_pages_than_it_needs() {
+        let (segment, mut cache) = (heap_words(20 * PAGE_WORDS), Cache::default());
+        let heap = Heap::new(segment.len(), 1);
+        // From the high end: an entry, a gap of a page, an entry; and all the rest is free.
+        let extents = [6 * PAGE_WORDS, PAGE_WORDS * 5, 6 * PAGE_WORDS];
+        let starts = extents.map(|words| heap.allocate(&segment, &mut cache, words).unwrap());
+        heap.free(&segment, &mut cache, starts[1], extents[1]);
+        for count in 1..=7 {
+            let before = heap.free_pages();
+            let clearing = heap.close_run(count).unwrap();
+            assert!(before - heap.free_pages() <= count, "{} pages for {count}", before - heap.free_pages());
+            heap.finish_clearing(&clearing);
+            assert_eq!(heap.free_pages(), before);
+        }
     }
 
     #[test]

@@ -255,6 +255,17 @@ pub(super) fn load_buckets(words: &[AtomicU64]) -> Option<u64> {
     (buckets != 0 && buckets <= most).then_some(buckets)
 }
 
+/// The current number of entries.
+///
+/// Two workers count what they have changed after they have unlocked it: if one deletes what another has just inserted,
+/// there may be less than nothing for a moment.
+///
+/// Relaxed: a count for people, and for the decision to grow.
+#[inline]
+pub(super) fn load_entries(words: &[AtomicU64]) -> u64 {
+    words[H_ENTRIES].load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

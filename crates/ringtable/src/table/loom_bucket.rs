@@ -14,6 +14,10 @@
 //! - One word of each: the reader saw a store of the writer's, so it has to see that the version is odd or later.
 //! - The words from before a change that the reader knows of (the writer has told it, as a reply tells a client): an
 //!   acknowledged write is seen by everybody from then on.
+//!
+//! # What this cannot show
+//!
+//! That the reader's loads are over before its second look: see `loom_table`.
 
 use loom::thread;
 

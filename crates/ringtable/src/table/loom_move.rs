@@ -131,7 +131,9 @@ fn a_delete_against_a_move() {
 #[test]
 fn a_reuse_against_a_move() {
     model::bounded_outcomes(|| {
-        let Stage { mut writer, reader, wanted, other, .. } = Stage::one_key();
+        // In the same bucket, where the move looks for what points at the original.
+        let stage = Stage::new(4).wanted(0, (0, 4)).other(1, (0, 4));
+        let Stage { mut writer, reader, wanted, other, .. } = stage;
         let start = start_of(writer.table(), &wanted);
         let mut second = Writer::new(Arc::clone(writer.table()));
         let reusing = thread::spawn(move || {

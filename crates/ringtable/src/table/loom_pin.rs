@@ -18,6 +18,12 @@
 //!   the pin before its change is visible. Relaxed instead of Release or Acquire, for clearing a pin and looking at
 //!   it, or for letting go of a hold, lets the last look come later than it seems.
 //! - A view of anything but one of the key's values.
+//!
+//! # What this cannot show
+//!
+//! Loom has no load that sees a later store: that the client's looks are over before the memory is written to again is
+//! shown by a mark that it stores at the end, and by that alone. `what_is_pinned_stays_while_everything_is_replaced` in
+//! `tests` looks at the values themselves, on real threads.
 
 use loom::thread;
 

@@ -27,7 +27,8 @@
 //!
 //! Loom runs each thread's operations in program order: a load never sees a store that comes later in the run. So
 //! nothing is learnt of an entry that is reused *while* a reader's earlier loads are still on their way, which is for
-//! the reader's fence before its second look to prevent; that the fence is there is shown by what it acquires.
+//! the reader's fence before its second look to prevent; that the fence is there is shown by what it acquires. The same
+//! on real threads is `readers_never_see_a_torn_or_foreign_value_while_everything_moves` in `tests`.
 
 use loom::thread;
 

@@ -21,7 +21,7 @@ use std::mem::MaybeUninit;
 use super::bucket::{BucketRef, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry};
 use super::hints::{self, HintBoard};
-use super::layout::{self, AttachError, Constants, H_CLOSED, H_ENTRIES, address, bucket_start, load_buckets};
+use super::layout::{self, AttachError, Constants, H_CLOSED, address, bucket_start, load_buckets};
 use super::pairs::{Pairs, Want};
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out, prefetch, spin_loop};
@@ -249,8 +249,7 @@ impl<M: Memory> Reader<M> {
 
     /// Number of entries, expired ones that were not removed yet included.
     pub fn entries(&self) -> u64 {
-        // Relaxed: a count for people.
-        self.words()[H_ENTRIES].load(Ordering::Relaxed)
+        layout::load_entries(self.words())
     }
 
     /// Whether the server has stopped in good order.

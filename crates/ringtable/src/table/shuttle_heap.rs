@@ -22,7 +22,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex as Plain;
-use std::sync::atomic::{AtomicU64 as Count, Ordering::Relaxed};
 
 use shuttle::thread;
 
@@ -41,7 +40,7 @@ const STEPS: usize = 14;
 const SIZES: [usize; 6] = [2, 3, 3, 5, 20, 70];
 
 /// Pieces that were moved, in all runs. Not an object of the model.
-static MOVED: Count = Count::new(0);
+static MOVED: model::Count = model::Count::new();
 
 /// A piece of memory that somebody has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +108,7 @@ impl Stage {
             let to = Piece { start, ..from };
             self.mark(number, to);
             if self.own(number, to, Some(from)) {
-                MOVED.fetch_add(1, Relaxed);
+                MOVED.add(1);
                 self.heap.free_all(&self.segment, std::iter::once(from.start));
             } else {
                 self.heap.free(&self.segment, cache, to.start, to.words);
@@ -226,5 +225,5 @@ fn memory_belongs_to_one_and_all_comes_back() {
         threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
         stage.settle();
     });
-    assert!(MOVED.load(Relaxed) > 0, "the model is too small: nothing was ever moved");
+    assert!(MOVED.any(), "the model is too small: nothing was ever moved");
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64 as Counter, Ordering::Relaxed};
 
 use super::reader::{Buffer, Presence};
+use super::reclaim::Pinned;
 use super::*;
 use crate::sync::{Arc, AtomicU64, heap_words};
 
@@ -212,6 +213,16 @@ fn a_scan_during_growth_reports_every_old_key_exactly_once() {
     assert!(seen.values().all(|&count| count == 1));
 }
 
+/// Seen by others while one worker deletes what another has inserted and not counted yet.
+#[test]
+fn a_count_below_nothing_is_none() {
+    let (writer, reader) = table(8, 1);
+    writer.table().add_entries(-1);
+    assert_eq!((writer.table().entries(), reader.entries()), (0, 0));
+    writer.table().add_entries(3);
+    assert_eq!((writer.table().entries(), reader.entries()), (2, 2));
+}
+
 /// A worker that locked the last bucket after it was given up, and was stopped, once took the one that was made in its
 /// place for it, if the memory had gone back to the kernel: both had the same version.
 #[test]
@@ -236,10 +247,74 @@ fn a_bucket_that_is_made_anew_is_not_the_one_that_was_given_up() {
     source.unlock();
 }
 
+/// What the models cannot show, loads that are still on their way: a client's last look at what it has pinned is over
+/// before its memory is used again.
+#[test]
+fn what_is_pinned_stays_while_everything_is_replaced() {
+    const KEYS: u64 = 4;
+    const VALUE_SIZE: usize = 200;
+    const ROUNDS: u64 = if cfg!(miri) { 100 } else { 50_000 };
+    let words: Words = Arc::new(heap_words(16 * layout::PAGE_WORDS));
+    let options = Options { buckets: 4, seed: 7, workers: 2, spin_ns: 0, eviction: Eviction::Never };
+    let table = Arc::new(Table::create(Arc::clone(&words), &options).unwrap());
+    let (stop, views) = (AtomicBool::new(false), Counter::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..2 {
+            let pins: Words = Arc::new(heap_words(crate::limits::PINS_MAX));
+            table.reclaimer().register(Box::new(Arc::clone(&pins)));
+            let (stop, views, words) = (&stop, &views, &words);
+            scope.spawn(move || {
+                let reader = Reader::attach(Arc::clone(words)).unwrap();
+                let mut random = fastrand::Rng::with_seed(client);
+                while !stop.load(Relaxed) {
+                    let key = random.u64(..KEYS).to_ne_bytes();
+                    let pin = &pins[random.usize(..pins.len())];
+                    let Pinned::Hit(found, range) = reclaim::pin(reader.words(), pin, reader.hash(&key), &key, no_time)
+                    else {
+                        continue;
+                    };
+                    let look = || {
+                        let mut value = [0; VALUE_SIZE];
+                        crate::sync::copy_out(&reader.words()[range.clone()], crate::sync::as_uninit(&mut value));
+                        assert!(value.iter().all(|byte| *byte == value[0]), "a view of two values");
+                        value[0]
+                    };
+                    assert_eq!(found.size, VALUE_SIZE);
+                    let first = look();
+                    (0..random.u8(..4)).for_each(|_| crate::sync::yield_now());
+                    assert_eq!(look(), first, "a value changes while it is pinned");
+                    reclaim::unpin(pin);
+                    views.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        let workers: Vec<_> = (0..2)
+            .map(|worker| {
+                let mut writer = Writer::new(Arc::clone(&table));
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let key = (round % KEYS).to_ne_bytes();
+                        let value = [(2 * round + worker) as u8; VALUE_SIZE];
+                        writer.put(&key, &value, None, Guard::Always, no_time).unwrap();
+                        if round % 64 == 0 {
+                            writer.rescan();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        stop.store(true, Relaxed);
+        ended.into_iter().for_each(|ended| ended.unwrap());
+    });
+    assert!(cfg!(miri) || views.load(Relaxed) > 0);
+}
+
 #[test]
 fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
     const KEYS: u32 = 300;
-    let words: Words = Arc::new(heap_words(128 * layout::PAGE_WORDS));
+    const STEPS: u32 = if cfg!(miri) { 100 } else { 100_000 };
+    let words: Words = Arc::new(heap_words(if cfg!(miri) { 16 } else { 128 } * layout::PAGE_WORDS));
     let options = Options { buckets: 1, seed: 7, workers: 2, spin_ns: 0, eviction: Eviction::Never };
     let table = Arc::new(Table::create(Arc::clone(&words), &options).unwrap());
     let (stop, hits) = (AtomicBool::new(false), Counter::new(0));
@@ -267,7 +342,7 @@ fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
                 let mut writer = Writer::new(Arc::clone(&table));
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(thread);
-                    for step in 0..100_000_u32 {
+                    for step in 0..STEPS {
                         let key = random.u32(..KEYS).to_le_bytes();
                         if random.u8(..4) == 0 {
                             writer.delete(&key, no_time);
@@ -290,7 +365,7 @@ fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
         }
         stop.store(true, Relaxed);
     });
-    assert!(hits.load(Relaxed) > 0);
+    assert!(cfg!(miri) || hits.load(Relaxed) > 0);
 }
 
 #[test]

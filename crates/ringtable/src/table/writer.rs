@@ -11,8 +11,8 @@
 //!
 //! - A refused write (guard, memory) leaves everything as it was.
 //! - Watchers are told of a change while its bucket is still locked: see [`super::events`].
-//! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, and is exact when all
-//!   workers rest.
+//! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
+//!   is exact when all workers rest.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
@@ -22,7 +22,7 @@ use super::heap::{Cache, Heap};
 use super::hints::Hints;
 use super::layout::{
     BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
-    PAGE_WORDS, address, bucket_start,
+    PAGE_WORDS, address, bucket_start, load_entries,
 };
 use super::pairs::{Pairs, Want};
 use super::reader::{self, Lookup, Sink};
@@ -220,8 +220,7 @@ impl<M: Memory> Table<M> {
 
     /// Number of entries.
     pub fn entries(&self) -> u64 {
-        // Relaxed: a count for people and for the decision to grow.
-        self.words()[H_ENTRIES].load(Ordering::Relaxed)
+        load_entries(self.words())
     }
 
     /// Number of buckets.
@@ -336,7 +335,7 @@ impl<M: Memory> Table<M> {
     }
 
     pub(super) fn add_entries(&self, change: i64) {
-        // Relaxed: see `entries`.
+        // Relaxed: see `load_entries`.
         self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
     }
 
