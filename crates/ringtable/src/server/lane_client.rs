@@ -342,11 +342,11 @@ impl LaneClient {
         check_silent(&self.socket)
     }
 
-    /// Executes what a client that is gone had published, up to the share of a turn: a posted write counts once it is in
-    /// the lane. Returns whether there is more.
+    /// Executes what a client that is gone had published, up to the share of a turn: a posted write counts once it is
+    /// in the lane. Returns whether there is more.
     ///
-    /// All of it has at most the ring's size: a client that closes its socket and goes on writing gets no further, since
-    /// nothing is given back to it.
+    /// All of it has at most the ring's size: a client that closes its socket and goes on writing gets no further,
+    /// since nothing is given back to it.
     pub fn execute_rest(&mut self, bench: &mut Bench) -> bool {
         self.gone = true;
         let (mut requests, mut bytes) = (0, 0);

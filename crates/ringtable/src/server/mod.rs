@@ -218,8 +218,8 @@ impl Shared {
         self.max_memory.max(2 * limits::REQUEST_SIZE_MAX as u64)
     }
 
-    /// Whether a client has to go for what it has of unfinished requests, `own` of the bytes that all have together. Who
-    /// has little is let be, whatever the others have: they shall not be able to drive it out.
+    /// Whether a client has to go for what it has of unfinished requests, `own` of the bytes that all have together.
+    /// Who has little is let be, whatever the others have: they shall not be able to drive it out.
     fn is_too_much_unfinished(&self, all: u64, own: usize) -> bool {
         all > self.unfinished_max() && own > worker::BUFFER_KEPT_MAX
     }
