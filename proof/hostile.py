@@ -95,11 +95,12 @@ def strategies_of(world: World) -> dict[str, Strategy]:
     return STRATEGIES
 
 
-def shares_of(strategies: dict[str, Strategy], attacks: int | None) -> dict[str, int]:
-    """So many attacks, shared out as one hostile client does in the same time; a quarter of a minute's by default."""
+def shares_of(strategies: dict[str, Strategy], minutes: float, attacks: int | None) -> dict[str, int]:
+    """What one hostile client makes of each strategy in so many minutes, or so many attacks in the same proportions."""
     rates = {name: ATTACKS_A_MINUTE[name] for name in strategies}
-    total = sum(rates.values())
-    return {name: max(1, round((attacks or total / 4) * rate / total)) for name, rate in rates.items()}
+    if attacks is not None:
+        minutes = attacks / sum(rates.values())
+    return {name: max(1, round(minutes * rate)) for name, rate in rates.items()}
 
 
 class Shared:
@@ -139,11 +140,11 @@ def attack(
     seed: int,
     shared: Shared,
     number: int,
-    pace: float,
+    rates: dict[str, float],
 ) -> dict[str, int]:
     """Attack in each hostile phase, until so many attacks were made of each strategy. Returns what went wrong, counted.
 
-    `pace` is how many attacks are made at most, in terms of what one client does by itself; 0 for as many as can be.
+    `rates` are how many attacks a second are made of each at most, in its turns; 0 for as many as can be.
     """
     generator = random.Random(seed)
     errors: dict[str, int] = {}
@@ -163,7 +164,7 @@ def attack(
         index = left[first_turn % len(left)]
         first_turn += 1
         name = names[index]
-        rate = pace * ATTACKS_A_MINUTE[name] / 60 * len(names)
+        rate = rates[name]
         attacks = chosen[name](target, generator)
         began = time.monotonic()
         made = 0
@@ -399,6 +400,9 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
     """
     target = Target(running.target.path, running.target.tcp, plan.unfinished_max)
     strategies = {name: strategies_of(plan.world)[name] for name in plan.wanted}
+    # In a minute all strategies of a world have had their turns.
+    turns = len(strategies_of(plan.world))
+    rates = {name: plan.pace * ATTACKS_A_MINUTE[name] / 60 * turns for name in strategies}
     all_roles = RING_ROLES if plan.world in ("shared", "sharded") else LANE_ROLES
     roles = [role for role in all_roles if target.tcp or "tcp" not in role.options][: plan.honest]
     with Table(target.path, timeout=DEADLINE_S, transport="socket") as observer, ExitStack() as stack:
@@ -407,7 +411,7 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
         honest = start_honest(plan, roles, target, shared, stack)
         hostile = [
             stack.enter_context(
-                Child(attack, target, strategies, plan.wanted, plan.seed + number, shared, number, plan.pace)
+                Child(attack, target, strategies, plan.wanted, plan.seed + number, shared, number, rates)
             )
             for number in range(plan.attackers)
         ]
@@ -511,6 +515,7 @@ def hostile(
     *,
     world: tuple[World, ...] = (),
     strategy: tuple[str, ...] = (),
+    minutes: float = 0.25,
     attacks: int | None = None,
     seconds: float | None = None,
     attackers: int = 1,
@@ -527,7 +532,9 @@ def hostile(
     Args:
         world: store, cache, shared or sharded, instead of all; may be repeated.
         strategy: A strategy by name, instead of all; may be repeated.
-        attacks: How many attacks in each world; a quarter of what a minute takes unless given.
+        minutes: As many attacks in each world as one hostile client makes in so many minutes by itself; 60 is an hour's
+            worth of it, however long that takes here.
+        attacks: The same as a number: so many attacks in each world.
         seconds: Stop each world after so long, even if not all attacks were made.
         attackers: Hostile processes.
         pace: The most attacks for a hostile process, in terms of what one makes by itself; 0 for no limit.
@@ -556,7 +563,7 @@ def hostile(
                 wanted, plan_slices, honest = dict.fromkeys(chosen, 1 << 60), (0.0, 0.0, 60.0), 0
                 limit: float | None = 60.0 if seconds is None else seconds
             else:
-                wanted = shares_of(chosen, attacks)
+                wanted = shares_of(chosen, minutes, attacks)
                 plan_slices, honest, limit = slices, None, seconds
             plan = Plan(name, wanted, seed, limit, attackers, pace, rate, plan_slices, honest)
             try:

@@ -331,8 +331,7 @@ pub struct Taken {
 impl Consumer {
     /// Takes the next message.
     pub fn take(&self, queue: Queue<'_>) -> Next {
-        // Bounded: somebody who writes nonsense over all stamps again and again would keep us stepping over it for
-        // ever.
+        // Bounded: who writes nonsense over all stamps again and again would keep us stepping over it for ever.
         for _ in 0..4 * queue.count() + 64 {
             // Relaxed: the CAS below decides.
             let position = self.head.load(Ordering::Relaxed);
