@@ -302,7 +302,8 @@ def live(case: Case, point: str, action: str, inherited: Table) -> str:
 def test_a_client_at(point: str, topology: str, end: str) -> None:
     case = CLIENT[point]
     action, outcome = end[:4], ""
-    ring_slots = 2_048 if end == "stop" else 16
+    # Far more than what comes meanwhile, or far less.
+    ring_slots, meanwhile = (16_384, 3) if end == "stop" else (16, 20)
     with server_of(topology, ring_slots=ring_slots) as server, ringtable.connect() as table:
         before = figures(server, table)
         for slow in case.slow:
@@ -311,10 +312,10 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
             with Victim(live, case, point, action, table) as victim:
                 if case.first is not None:
                     assert victim.fate() == "stop"
-                    checker.keeps_on()
+                    checker.keeps_on(meanwhile)
                     victim.go_on()
                 assert victim.fate() == action
-                checker.keeps_on(3 if end == "stop" else 20)
+                checker.keeps_on(meanwhile)
                 if end in ("stop", "stop for long"):
                     victim.go_on()
                     assert victim.what_became_of_it() == "end"
