@@ -51,7 +51,7 @@ STEPS = {
         Step(
             "failpoints",
             "processes that die or stop at each step of the protocols",
-            ["scripts/failpoints.sh", "-q", "--no-header"],
+            ["scripts/failpoints.sh", "-q", "--no-header", "-m", "not slow"],
         ),
         Step(
             "model",
