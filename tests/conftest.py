@@ -54,6 +54,7 @@ fails if it leaves a process, a socket or a mapping behind.
 import gc
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -68,6 +69,9 @@ from support import DEADLINE_S, ServerProcess, own_ringtable_memory, processes_o
 hypothesis.settings.register_profile("fast", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.register_profile("slow", deadline=None, max_examples=1_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
