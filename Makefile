@@ -56,6 +56,7 @@ weakened: install ## Show that the detectors detect: take orderings, checks and 
 lint: .venv/installed .cargo-found ## Check formatting, lints and types; change nothing.
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo metadata --manifest-path fuzz/Cargo.toml --locked --format-version 1 >/dev/null
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo clippy --workspace --all-targets --features failpoints -- --deny warnings
 	$(BIN)/ruff check
