@@ -325,7 +325,7 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
         state: State = (table.get(OPEN), int(table["count"]))
         # Who was sent away may not even get what it had published.
         dead = case.dead if end == "kill" or topology == "lanes" else (NOTHING, *case.dead)
-        allowed = {"": dead, "expelled": (*case.dead, case.done), "done": (case.done,)}[outcome]
+        allowed = {"": dead, "expelled": (*dead, case.done), "done": (case.done,)}[outcome]
         assert state in allowed, f"forbidden: {state!r:.100} is left of what was asked, not {allowed!r:.100}"
         # Only who shares rings can be in the way.
         assert outcome in ("", "done") or end == "stop for long", f"forbidden: {outcome}"
