@@ -1,5 +1,6 @@
 """What the kernel says of a process or file: resident memory."""
 
+from contextlib import suppress
 from pathlib import Path
 
 BLOCK_SIZE = 512
@@ -23,6 +24,8 @@ def segment_bytes(pid: int, name: str) -> int:
     """Memory that the memfd called `name`, open in process `pid`, really takes, bytes."""
     inodes: dict[int, int] = {}
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        if str(descriptor.readlink()).startswith(f"/memfd:{name}"):
-            inodes[descriptor.stat().st_ino] = file_bytes(descriptor)
+        # It may be closed by now.
+        with suppress(FileNotFoundError):
+            if str(descriptor.readlink()).startswith(f"/memfd:{name}"):
+                inodes[descriptor.stat().st_ino] = file_bytes(descriptor)
     return sum(inodes.values())

@@ -35,6 +35,7 @@ from ringtable import Table
 from ringtable._cli.signals import interrupt_on_termination
 from support import DEADLINE_S, Child, wait_until
 
+from benches.probe import private_bytes
 from proof.attacks import RING_STRATEGIES, STRATEGIES, Strategy, Target
 from proof.honest import LANE_ROLES, LEAVE, PHASES, RING_ROLES, WAIT, Honest, Latencies, Report, Role
 
@@ -262,11 +263,6 @@ def status_of(pid: int, name: str) -> int:
         if line.startswith(name + ":"):
             return int(line.split()[1])
     raise ProcessLookupError(f"process {pid} has ended")
-
-
-def private_bytes(pid: int) -> int:
-    """Its memory, without what is shared: neither the table nor lanes and rings."""
-    return status_of(pid, "RssAnon") * 1_024
 
 
 def threads_of(pid: int) -> int:

@@ -77,6 +77,8 @@ def _load(address: str, number: int, finish: Flag) -> Work:
     key = b"load %d" % number
     transport: RequestedTransport = "socket" if number == 0 else "auto"
     with Table(address, transport=transport, reads="server" if number % 2 else "direct") as table:
+        # Of an earlier load of the same server.
+        table.delete(key + b" count")
         while not finish.is_set():
             value = b"%d" % work.rounds * 20
             calls: list[tuple[Callable[..., object], tuple[Any, ...], object]] = [

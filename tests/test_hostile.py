@@ -8,6 +8,7 @@ import pytest
 from ringtable import Table
 from support import RawConnection, RawLane, ServerProcess, resp, wait_until
 
+from benches.probe import private_bytes
 from proof import hostile
 from proof.attacks import EXPIRE, LARGE_VALUE_SIZE, RING_STRATEGIES, STRATEGIES, VALUE_SIZE_MAX, record
 from proof.hostile import MIB, Outcome, Plan, Running, World, own_server, run, strategies_of
@@ -98,13 +99,13 @@ def test_a_large_value_that_was_looked_at_is_not_kept(running: Running) -> None:
     with Table(running.target.path, transport="socket") as table:
         table["large"] = bytes(32 * MIB)
         table["small"] = b"1"
-        before = hostile.private_bytes(running.pid)
+        before = private_bytes(running.pid)
         with RawConnection(running.target.path) as connection:
             for number in range(5):
                 connection.send(resp(b"INCR", b"large") + resp(b"INCR", b"small"))
                 assert isinstance(connection.reply(), Exception)
                 assert connection.reply() == number + 2
-        wait_until(lambda: hostile.private_bytes(running.pid) < before + 16 * MIB, "the copy is gone")
+        wait_until(lambda: private_bytes(running.pid) < before + 16 * MIB, "the copy is gone")
 
 
 def test_unfinished_requests_are_bounded(running: Running) -> None:
@@ -126,5 +127,5 @@ def test_unfinished_requests_are_bounded(running: Running) -> None:
         assert ended
         assert sent < bound + 64 * MIB
         table["key"] = b"value"
-        assert hostile.private_bytes(running.pid) < 2 * bound
+        assert private_bytes(running.pid) < 2 * bound
         assert table.stats()["clients_ended_memory"] == 1
