@@ -9,7 +9,7 @@ use crate::command::arguments::{Arguments, parse_integer};
 use crate::command::record::{RecordWriter, decode_reply};
 use crate::command::reply::{Reply, ReplyWriter};
 use crate::command::resp::Protocol;
-use crate::command::{self, COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal};
+use crate::command::{self, COMMANDS, Command, Context, Effect, Nobody};
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::{Mapping, Segment};
@@ -30,27 +30,6 @@ type Model = HashMap<Vec<u8>, Entry>;
 struct Entry {
     value: Vec<u8>,
     expires: bool,
-}
-
-/// There is no server around the table.
-struct Nobody;
-
-impl Host for Nobody {
-    fn figures(&self) -> Vec<(String, i64)> {
-        Vec::new()
-    }
-
-    fn give_memory_back(&self) -> bool {
-        false
-    }
-
-    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
-        Ok(None)
-    }
-
-    fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
-        false
-    }
 }
 
 struct Subject {

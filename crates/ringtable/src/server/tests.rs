@@ -11,7 +11,7 @@ use crate::command::arguments::Arguments;
 use crate::command::record::{RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, Protocol, RespWriter};
-use crate::command::{self, COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal};
+use crate::command::{self, COMMANDS, Command, Context, Effect, Nobody};
 use crate::ring::lane::{LANE_VERSION, Lane};
 use crate::ring::spsc::{Consumer, Producer};
 use crate::shm::descriptors;
@@ -32,27 +32,6 @@ struct Reference {
     writer: Writer<Mapping>,
     scratch: Buffer,
     pairs: Pairs,
-}
-
-/// There is no server around the reference.
-struct Nobody;
-
-impl Host for Nobody {
-    fn figures(&self) -> Vec<(String, i64)> {
-        Vec::new()
-    }
-
-    fn give_memory_back(&self) -> bool {
-        false
-    }
-
-    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
-        Ok(None)
-    }
-
-    fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
-        false
-    }
 }
 
 impl Reference {
