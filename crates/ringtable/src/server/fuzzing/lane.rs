@@ -75,6 +75,7 @@ pub fn run(input: &[u8]) {
                 None => served.turn(&mut bench),
                 Some(end) => Err(end),
             };
+            bench.end_turn();
             match turn {
                 Ok(Turn::Idle) if sent + taken == 0 => break,
                 Ok(_) => {}
@@ -89,7 +90,9 @@ pub fn run(input: &[u8]) {
         assert!(end.is_some() || unsent.is_empty(), "{} bytes of requests find no room", unsent.len());
         check_replies(&replies);
     }
-    served.execute_rest(&mut bench);
+    while served.execute_rest(&mut bench) {
+        bench.end_turn();
+    }
     served.drop_unfinished(&bench.shared);
     let board = served.linger();
     check(&mut bench);
