@@ -34,7 +34,7 @@ trap 'rm -rf "$copy"' EXIT
 rm -rf "$copy"
 mkdir "$copy"
 cp -R Cargo.toml Cargo.lock Makefile README.md crates docs pyproject.toml python scripts tests "$copy"
-for folder in fuzz proof; do
+for folder in benches fuzz proof; do
     [ ! -d "$folder" ] || cp -R "$folder" "$copy"
 done
 
