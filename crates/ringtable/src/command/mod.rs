@@ -5,11 +5,14 @@
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`reply`]: how they answer,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
-//! - [`record`]: requests and replies as they flow through a lane.
+//! - [`record`]: requests and replies as they flow through a lane,
+//! - `alone`: commands without a server, for tests and fuzzers.
 //!
 //! Both codecs decode to the same [`Command`], and one [`execute`] serves both. To add a command, write its function
 //! and add its line to [`COMMANDS`]: everything else (arity checks, both transports, the pipeline) follows from that.
 
+#[cfg(any(test, fuzzing))]
+pub mod alone;
 pub mod arguments;
 pub mod atomic;
 pub mod connection;
@@ -163,29 +166,6 @@ pub trait Host {
 
     /// Ends a lease of a connection. Returns whether it had it.
     fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool;
-}
-
-/// No server around the table: for tests and fuzzers of the commands alone.
-#[cfg(any(test, fuzzing))]
-pub struct Nobody;
-
-#[cfg(any(test, fuzzing))]
-impl Host for Nobody {
-    fn figures(&self) -> Vec<(String, i64)> {
-        Vec::new()
-    }
-
-    fn give_memory_back(&self) -> bool {
-        false
-    }
-
-    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
-        Ok(None)
-    }
-
-    fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
-        false
-    }
 }
 
 /// A value that was not gathered with its request: it has arrived in its entry, or there was no room for that. In the

@@ -5,18 +5,16 @@
 
 use std::collections::HashMap;
 
-use crate::command::arguments::{Arguments, parse_integer};
+use crate::command::alone::Alone;
+use crate::command::arguments::parse_integer;
 use crate::command::record::{RecordWriter, decode_reply};
-use crate::command::reply::{Reply, ReplyWriter};
+use crate::command::reply::Reply;
 use crate::command::resp::Protocol;
-use crate::command::{self, COMMANDS, Command, Context, Effect, Nobody};
+use crate::command::{self, COMMANDS, Effect};
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
-use crate::shm::segment::{Mapping, Segment};
-use crate::sync::Arc;
 use crate::table::layout::PAGE_WORDS;
-use crate::table::reader::Buffer;
-use crate::table::{Eviction, Options, Pairs, Table, Want, Writer};
+use crate::table::{Eviction, Options, Pairs, Want};
 
 const PAGES: usize = 8;
 /// Commands of a run, of which a fuzzer could make any number.
@@ -33,54 +31,27 @@ struct Entry {
 }
 
 struct Subject {
-    writer: Writer<Mapping>,
-    scratch: Buffer,
-    pairs: Pairs,
+    alone: Alone,
     eviction: Eviction,
 }
 
 impl Subject {
     fn new(eviction: Eviction) -> Self {
-        let segment = Segment::create("ringtable-fuzz", PAGES * PAGE_WORDS * 8).expect("there is memory");
         let options = Options { buckets: 1, seed: 3, workers: 1, spin_ns: 0, eviction };
-        let table = Table::create(segment.map_writable().expect("there is memory"), &options).expect("it fits");
-        let writer = Writer::new(Arc::new(table));
-        Self { writer, scratch: Buffer::default(), pairs: Pairs::default(), eviction }
+        Self { alone: Alone::new(PAGES * PAGE_WORDS * 8, &options), eviction }
     }
 
     /// Executes a command; `None` if the connection were to do something instead of a reply.
     fn execute(&mut self, number: u16, arguments: &[&[u8]]) -> Option<Reply> {
-        let (bytes, mut end) = (arguments.concat(), 0);
-        let ranges: Vec<_> = arguments
-            .iter()
-            .map(|argument| {
-                end += argument.len();
-                end - argument.len()..end
-            })
-            .collect();
         let (mut progress, mut turns) = (0, 0);
         loop {
             let mut record = Vec::new();
             let mut writer = RecordWriter::new(&mut record);
-            let mut context = Context {
-                writer: &mut self.writer,
-                scratch: &mut self.scratch,
-                pairs: &mut self.pairs,
-                streamed: None,
-                connection: 0,
-                reply: &mut writer as &mut dyn ReplyWriter,
-                host: &Nobody,
-                protocol: Protocol::Resp3,
-                progress,
-                effect: Effect::None,
-            };
-            let spec = &COMMANDS[usize::from(number)];
-            command::execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
-            let effect = context.effect;
-            progress = context.progress;
+            let effect;
+            (effect, progress) = self.alone.turn(number, arguments, &mut writer, Protocol::Resp3, progress);
             writer.finish();
             turns += 1;
-            assert!(turns < 1_000, "{} does not come to an end", spec.name);
+            assert!(turns < 1_000, "{} does not come to an end", COMMANDS[usize::from(number)].name);
             match effect {
                 Effect::Again => assert!(record.is_empty()),
                 Effect::Lane | Effect::Rings | Effect::Watch | Effect::Pins => {
@@ -100,7 +71,7 @@ impl Subject {
     fn entries(&mut self) -> Model {
         let (mut pairs, mut cursor) = (Pairs::default(), 0);
         loop {
-            cursor = self.writer.scan(cursor, Want::Values, wall_ms, &mut pairs);
+            cursor = self.alone.writer.scan(cursor, Want::Values, wall_ms, &mut pairs);
             if cursor == 0 {
                 break;
             }

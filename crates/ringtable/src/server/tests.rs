@@ -7,20 +7,18 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::{Options, Server};
-use crate::command::arguments::Arguments;
+use crate::command;
+use crate::command::alone::Alone;
 use crate::command::record::{RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, Protocol, RespWriter};
-use crate::command::{self, COMMANDS, Command, Context, Effect, Nobody};
 use crate::ring::lane::{LANE_VERSION, Lane};
 use crate::ring::spsc::{Consumer, Producer};
 use crate::shm::descriptors;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::segment::{Mapping, Segment};
-use crate::sync::{Arc, Memory, as_uninit};
-use crate::table::reader::Buffer;
-use crate::table::writer::Table;
-use crate::table::{self, Eviction, Pairs, Writer};
+use crate::shm::segment::Segment;
+use crate::sync::{Memory, as_uninit};
+use crate::table::{self, Eviction};
 
 /// Reached only when something is broken.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,45 +26,16 @@ const MEMORY: u64 = 64 << 20;
 type Request = Vec<Vec<u8>>;
 
 /// Executes requests one by one and as a whole: what those that flow in pieces are compared with.
-struct Reference {
-    writer: Writer<Mapping>,
-    scratch: Buffer,
-    pairs: Pairs,
-}
+struct Reference(Alone);
 
 impl Reference {
     fn new() -> Self {
-        let segment = Segment::create("ringtable-test", MEMORY as usize).unwrap();
         let options = table::Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
-        let table = Table::create(segment.map_writable().unwrap(), &options).unwrap();
-        Self { writer: Writer::new(Arc::new(table)), scratch: Buffer::default(), pairs: Pairs::default() }
+        Self(Alone::new(MEMORY as usize, &options))
     }
 
     fn execute(&mut self, request: &Request, reply: &mut dyn ReplyWriter, protocol: Protocol) {
-        let bytes = request.concat();
-        let mut at = 0;
-        let ranges: Vec<_> = request
-            .iter()
-            .map(|argument| {
-                at += argument.len();
-                at - argument.len()..at
-            })
-            .collect();
-        let number = command::find(&request[0]).unwrap();
-        let arguments = Arguments::new(&bytes, &ranges[1..]);
-        let mut context = Context {
-            writer: &mut self.writer,
-            scratch: &mut self.scratch,
-            pairs: &mut self.pairs,
-            streamed: None,
-            connection: 0,
-            reply,
-            host: &Nobody,
-            protocol,
-            progress: 0,
-            effect: Effect::None,
-        };
-        command::execute(&mut context, Command { spec: &COMMANDS[usize::from(number)], arguments });
+        self.0.turn(command::find(&request[0]).unwrap(), &request[1..], reply, protocol, 0);
     }
 }
 

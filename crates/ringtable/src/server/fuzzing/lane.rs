@@ -2,9 +2,9 @@
 //! connection, and keeps nothing of it.
 
 use super::super::lane_client::LaneClient;
+use super::super::statistics::End;
 use super::super::worker::Turn;
-use super::super::{Topology, statistics::End};
-use super::{bench, check, connection, hear, request};
+use super::{bench_with_lanes, check, connection, hear, request};
 use crate::command::record::{HEADER_SIZE, RequestHead, decode_reply, record_size};
 use crate::input::Input;
 use crate::limits;
@@ -12,7 +12,6 @@ use crate::ring::lane::{LANE_WORDS, Lane};
 use crate::ring::spsc::{Consumer, Producer};
 use crate::shm::segment::Segment;
 use crate::sync::{Memory, Ordering, as_uninit};
-use crate::table::Eviction;
 
 /// Words of the lane that both sides read and write.
 const CONTROL_WORDS: usize = 512;
@@ -22,8 +21,7 @@ const TURNS_MAX: usize = 10_000;
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
-    let mut bench = bench(Topology::Lanes, eviction);
+    let mut bench = bench_with_lanes(&mut input);
     let (server, client) = connection();
     let mut served = LaneClient::create(server, 0, &bench.shared).expect("the system lets us");
     let (words, mut passed) = hear(&client);

@@ -35,6 +35,12 @@ fn bench(topology: Topology, eviction: Eviction) -> Bench {
     Bench::new(0, Arc::new(Shared::new(&options).expect("the system lets us")))
 }
 
+/// The same of a server with lanes, which is full or a cache as the input wants it.
+fn bench_with_lanes(input: &mut Input) -> Bench {
+    let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
+    bench(Topology::Lanes, eviction)
+}
+
 /// The two ends of a connection: the server's, and the client's.
 fn connection() -> (Descriptor, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

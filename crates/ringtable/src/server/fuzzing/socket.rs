@@ -3,23 +3,20 @@
 
 use rustix::net::SendFlags;
 
-use super::super::Topology;
 use super::super::socket_client::SocketClient;
 use super::super::worker::Turn;
-use super::{bench, check, connection, drain, request};
+use super::{bench_with_lanes, check, connection, drain, request};
 use crate::command::COMMANDS;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
 use crate::input::Input;
 use crate::limits;
-use crate::table::Eviction;
 
 const STEPS_MAX: usize = 40;
 const TURNS_MAX: usize = 10_000;
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
-    let mut bench = bench(Topology::Lanes, eviction);
+    let mut bench = bench_with_lanes(&mut input);
     let (server, client) = connection();
     let mut served = SocketClient::new(server, true);
     let (mut unsent, mut replies) = (Vec::new(), Vec::new());

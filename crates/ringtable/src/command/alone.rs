@@ -1,0 +1,81 @@
+//! Commands on a table that has no server around it: for tests and fuzzers of what commands do.
+
+use super::arguments::Arguments;
+use super::reply::ReplyWriter;
+use super::resp::Protocol;
+use super::{COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal, execute};
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::Arc;
+use crate::table::reader::Buffer;
+use crate::table::{Options, Pairs, Table, Writer};
+
+/// A table, and what a worker has besides it.
+pub struct Alone {
+    /// The table.
+    pub writer: Writer<Mapping>,
+    scratch: Buffer,
+    pairs: Pairs,
+}
+
+impl Alone {
+    /// A table of `size` bytes.
+    pub fn new(size: usize, options: &Options) -> Self {
+        let segment = Segment::create("ringtable-alone", size).expect("there is memory");
+        let table = Table::create(segment.map_writable().expect("there is memory"), options).expect("it fits");
+        Self { writer: Writer::new(Arc::new(table)), scratch: Buffer::default(), pairs: Pairs::default() }
+    }
+
+    /// One turn of the command of that number, which has come as far as `progress`. Returns its effect, and how far it
+    /// has come.
+    pub fn turn(
+        &mut self,
+        number: u16,
+        arguments: &[impl AsRef<[u8]>],
+        reply: &mut dyn ReplyWriter,
+        protocol: Protocol,
+        progress: u64,
+    ) -> (Effect, u64) {
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        for argument in arguments {
+            let begin = bytes.len();
+            bytes.extend_from_slice(argument.as_ref());
+            ranges.push(begin..bytes.len());
+        }
+        let mut context = Context {
+            writer: &mut self.writer,
+            scratch: &mut self.scratch,
+            pairs: &mut self.pairs,
+            streamed: None,
+            connection: 0,
+            reply,
+            host: &Nobody,
+            protocol,
+            progress,
+            effect: Effect::None,
+        };
+        let spec = &COMMANDS[usize::from(number)];
+        execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
+        (context.effect, context.progress)
+    }
+}
+
+/// No server.
+struct Nobody;
+
+impl Host for Nobody {
+    fn figures(&self) -> Vec<(String, i64)> {
+        Vec::new()
+    }
+
+    fn give_memory_back(&self) -> bool {
+        false
+    }
+
+    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
+        Ok(None)
+    }
+
+    fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
+        false
+    }
+}
