@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cyclopts
 import ringtable
 from ringtable import Table
 from ringtable._cli.signals import interrupt_on_termination
+from support import fork
 
 from proof import program
 
@@ -84,7 +84,7 @@ WAYS: tuple[Callable[[Table], None], ...] = (
 
 
 def start(address: str, way: Callable[[Table], None], transport: Any) -> int:
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         status = 1
         try:
@@ -104,11 +104,11 @@ app = cyclopts.App(name="proof.churn", help=__doc__, version_flags=[])
 
 @app.default
 def churn(
-    address: Annotated[str, cyclopts.Parameter(name="--address")],
+    address: program.Address,
     *,
     seconds: float = 10.0,
     seed: int | None = None,
-    json_: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
+    json_: program.JsonFile = None,
 ) -> int:
     """Let clients come and go.
 

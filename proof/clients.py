@@ -10,8 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cyclopts
 import ringtable
@@ -281,11 +280,11 @@ app = cyclopts.App(name="proof.clients", help=__doc__, version_flags=[])
 
 @app.default
 def clients(
-    address: Annotated[str, cyclopts.Parameter(name="--address")],
+    address: program.Address,
     *,
     seconds: float = 10.0,
     seed: int | None = None,
-    json_: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
+    json_: program.JsonFile = None,
 ) -> int:
     """Let clients work that check every answer.
 

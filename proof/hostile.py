@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Any, Literal
 
 import cyclopts
 from ringtable import Table
@@ -36,6 +36,7 @@ from ringtable._cli.signals import interrupt_on_termination
 from support import DEADLINE_S, Child, wait_until
 
 from benches.probe import private_bytes
+from proof import program
 from proof.attacks import RING_STRATEGIES, STRATEGIES, Strategy, Target
 from proof.honest import LANE_ROLES, LEAVE, PHASES, RING_ROLES, WAIT, Honest, Latencies, Report, Role
 
@@ -521,7 +522,7 @@ def hostile(
     measure: bool = False,
     seed: int | None = None,
     address: str | None = None,
-    json_: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
+    json_: program.JsonFile = None,
 ) -> int:
     """Attack a server beside honest clients.
 
@@ -542,8 +543,7 @@ def hostile(
         json_: A file for the figures.
     """
     interrupt_on_termination()
-    seed = random.SystemRandom().getrandbits(31) if seed is None else seed
-    print(f"seed {seed} (--seed repeats its choices)", flush=True)
+    seed = program.begin(seed)
     worlds = world or (("store",) if address else tuple(WORLDS))
     outcomes: list[Outcome] = []
     found: list[str] = []

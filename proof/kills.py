@@ -34,6 +34,7 @@ from ringtable import Table
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, ServerProcess, Successors, Way, freeze, memfds, wait_until
 
+from benches import probe
 from proof import victims
 from proof.diary import Diary, Page
 from proof.marks import Wrong, read
@@ -167,8 +168,7 @@ class Figures:
         """The server's memory that nobody shares with it."""
         if self._pid is None:
             return 0
-        rollup = Path(f"/proc/{self._pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in rollup if line.startswith("Anonymous:"))
+        return probe.private_bytes(self._pid)
 
 
 @dataclass(order=True)

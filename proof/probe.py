@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
 
 import cyclopts
 from ringtable import Table
@@ -26,13 +25,13 @@ app = cyclopts.App(name="proof.probe", help=__doc__, version_flags=[])
 
 @app.default
 def probe(
-    address: Annotated[str, cyclopts.Parameter(name="--address")],
+    address: program.Address,
     *,
     seconds: float = 10.0,
     every: float = 1.0,
     lines: Path | None = None,
     seed: int | None = None,
-    json_: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
+    json_: program.JsonFile = None,
 ) -> int:
     """Measure the time of calls.
 

@@ -5,9 +5,17 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 POLL_S = 0.05
+
+Address = Annotated[str, Parameter(name="--address")]
+"""The socket of a running server, as an option."""
+
+JsonFile = Annotated[Path | None, Parameter(name="--json")]
+"""A file for the figures, as an option."""
 
 
 def begin(seed: int | None) -> int:

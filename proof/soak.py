@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO
 
 import cyclopts
 import ringtable
@@ -255,7 +255,7 @@ def soak(
     every: float | None = None,
     seed: int | None = None,
     html: Path | None = None,
-    json_: Annotated[Path | None, cyclopts.Parameter(name="--json")] = None,
+    json_: program.JsonFile = None,
 ) -> int:
     """Let all loads work on one server, and judge.
 

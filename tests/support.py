@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ringtable import Server, ServerGone, Table
+from ringtable._cli.signals import interrupts_held_back
 from ringtable._ringtable import lane_request, rings_request, socket_path
 
 if TYPE_CHECKING:
@@ -161,6 +162,18 @@ def state_of(task: int) -> str:
     return Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def fork() -> int:
+    """`os.fork` that loses no interrupt: one that is raised among what Python calls back after a fork is swallowed."""
+    if threading.current_thread() is not threading.main_thread():
+        return os.fork()
+    with interrupts_held_back() as held:
+        pid = os.fork()
+        if pid == 0:
+            # They are the parent's.
+            held.clear()
+    return pid
+
+
 class Child:
     """A forked child that runs a function and ends; what the function returns or raises comes back from `result`."""
 
@@ -168,7 +181,7 @@ class Child:
         self._read_end, write_end = os.pipe()
         self._reaped = False
         sys.stdout.flush()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             os.close(self._read_end)
             _child_main(write_end, function, arguments)
@@ -281,6 +294,17 @@ class Flag:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def signal_while_blocked(child: Child, blocking: Flag, handled: Flag, server: ServerProcess) -> None:
+    """Signal (SIGUSR1) a child in the middle of a call that a frozen server does not answer; let the server go on."""
+    blocking.wait()
+    wait_until(lambda: state_of(child.pid) == "S", "the call is blocked")
+    os.kill(child.pid, signal.SIGUSR1)
+    try:
+        handled.wait(10.0)
+    finally:
+        server.signal(signal.SIGCONT)
 
 
 class Successors:

@@ -25,7 +25,7 @@ from support import (
     memfds,
     own_ringtable_memory,
     run_script,
-    state_of,
+    signal_while_blocked,
     wait_until,
 )
 
@@ -375,13 +375,7 @@ def test_a_signal_handler_forks(server_process: ServerProcess, blocked: str, tra
             return [status, os.read(read_end, 1_000).decode(), outcome, table.incr("after")]
 
     with Flag() as blocking, Flag() as ended, Child(call, blocking, ended) as child:
-        blocking.wait()
-        wait_until(lambda: state_of(child.pid) == "S", "the call is blocked")
-        os.kill(child.pid, signal.SIGUSR1)
-        try:
-            ended.wait(10.0)
-        finally:
-            server_process.signal(signal.SIGCONT)
+        signal_while_blocked(child, blocking, ended, server_process)
         status, theirs, ours, after = child.result()
         assert (status, ours, after) == (0, "returned", 1)
         assert "forked from" in theirs

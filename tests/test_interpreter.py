@@ -15,7 +15,17 @@ import pytest
 import ringtable
 from ringtable import Table
 from ringtable._ringtable import Histogram
-from support import DEADLINE_S, Child, Flag, ServerProcess, own_ringtable_memory, run_script, state_of, wait_until
+from support import (
+    DEADLINE_S,
+    Child,
+    Flag,
+    ServerProcess,
+    own_ringtable_memory,
+    run_script,
+    signal_while_blocked,
+    state_of,
+    wait_until,
+)
 
 THREADS = 8
 ROUNDS = 200
@@ -62,13 +72,7 @@ def in_a_call(server: ServerProcess, handler: Call, call: Call, transport: Any =
         return outcomes
 
     with Flag() as blocking, Flag() as handled, Child(child, blocking, handled) as process:
-        blocking.wait()
-        wait_until(lambda: state_of(process.pid) == "S", "the call is blocked")
-        os.kill(process.pid, signal.SIGUSR1)
-        try:
-            handled.wait(10.0)
-        finally:
-            server.signal(signal.SIGCONT)
+        signal_while_blocked(process, blocking, handled, server)
         outcomes: list[object] = process.result()
         return outcomes
 

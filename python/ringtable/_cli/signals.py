@@ -25,11 +25,13 @@ def _interrupt_once(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[list[int]]:
     """Hold SIGINT and SIGTERM back until the end of the block. Processes that are started in it never get a SIGINT.
 
     So Ctrl-C, which a terminal sends to all processes of a command, reaches only the one that ends the others; it does
     not even catch them in their start, where no handler is set yet.
+
+    The block gets a list of the signals that came; those that are left in it take effect at its end.
     """
     held: list[int] = []
     # Blocking is what the new processes inherit. Here it is not enough: another thread may take the signal, and the
@@ -37,7 +39,7 @@ def interrupts_held_back() -> Iterator[None]:
     handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in _NUMBERS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        yield held
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
