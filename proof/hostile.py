@@ -10,8 +10,8 @@ There are four worlds, each with a server of its own: a table with lanes that is
 other. So what is shown there is less: those that use sockets, and those that read in place, notice nothing; calls over
 the rings end, with an answer or with an error; and the server and the table are none the worse for it.
 
-Latencies are compared in slices of the same run that take turns: nobody else there (quiet), a harmless process that
-takes as much of a processor as the hostile one does (neighbour), and the hostile one.
+Latencies are compared in slices of the same run that take turns: nobody else there (quiet), harmless processes that
+take as much of the processors as the hostile one did before, and as much at a time (neighbour), and the hostile one.
 """
 
 import json
@@ -48,6 +48,8 @@ TURN_S = 0.25
 SLICE_S = 1.0
 WATCHED_EVERY_S = 0.05
 CLIENTS_MAX = 64
+NEIGHBOURS = 2
+TAKEN_MAX = 512
 TIMES_MAX = 3.0
 """How many times the 99.9th percentile of the quiet slices that of the hostile ones may be."""
 
@@ -127,6 +129,16 @@ class Shared:
     def is_busy(self) -> bool:
         return any(self.phase[64:128])
 
+    # How much of the processors the hostile clients took in each moment of the last while.
+
+    def take(self, share: float) -> None:
+        taken = [*self.taken(), share][-TAKEN_MAX:]
+        struct.pack_into(f"<Q{len(taken)}f", self.phase, 1_024, len(taken), *taken)
+
+    def taken(self) -> tuple[float, ...]:
+        (count,) = struct.unpack_from("<Q", self.phase, 1_024)
+        return struct.unpack_from(f"<{count}f", self.phase, 1_032)
+
     def close(self) -> None:
         self.phase.close()
         self._counts.close()
@@ -196,16 +208,22 @@ def attack(
 
 
 def be_a_neighbour(shared: Shared, number: int) -> None:
-    """Take as much of a processor as the phase's page says, in its neighbour phases."""
+    """Take as much of the processors as the hostile clients did before, and as much at a time, but do nothing with it.
+
+    Of two neighbours the second one takes what is more than one processor.
+    """
+    turn = 0
     while (phase := shared.phase[0]) != LEAVE:
-        if phase != NEIGHBOUR:
+        taken = shared.taken()
+        if phase != NEIGHBOUR or not taken:
             time.sleep(0.001)
             continue
-        percent = shared.phase[128 + number]
-        until = time.monotonic() + percent / 100 * 0.002
-        while time.monotonic() < until:
+        share = min(1.0, max(0.0, taken[turn % len(taken)] - number))
+        turn += 1
+        began = time.monotonic()
+        while time.monotonic() - began < share * WATCHED_EVERY_S:
             pass
-        time.sleep((100 - percent) / 100 * 0.002)
+        time.sleep(max(0.0, WATCHED_EVERY_S - (time.monotonic() - began)))
 
 
 # The server
@@ -275,8 +293,8 @@ def descriptors_of(pid: int) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # The clock of another process, as `clock_getcpuclockid` has it: /proc tells in steps of 10 ms only.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 @dataclass
@@ -412,7 +430,7 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
             )
             for number in range(plan.attackers)
         ]
-        neighbours = [stack.enter_context(Child(be_a_neighbour, shared, number)) for number in range(plan.attackers)]
+        neighbours = [stack.enter_context(Child(be_a_neighbour, shared, number)) for number in range(NEIGHBOURS)]
         # All are there before anything is counted.
         time.sleep(0.2)
         outcome.bounds = bounds = Bounds.of(running.pid, observer.stats())
@@ -460,8 +478,13 @@ def take_turns(
             cpu_before, server_before = sum(map(cpu_s, hostile)), cpu_s(bounds.pid)
             slice_began = time.monotonic()
             shared.phase[0] = phase
+            looked, looked_cpu = slice_began, cpu_before
             while time.monotonic() - slice_began < length and not (phase == HOSTILE and is_done()):
                 time.sleep(WATCHED_EVERY_S)
+                if phase == HOSTILE:
+                    now, now_cpu = time.monotonic(), sum(map(cpu_s, hostile))
+                    shared.take((now_cpu - looked_cpu) / (now - looked))
+                    looked, looked_cpu = now, now_cpu
                 bounds.look()
                 for child in children:
                     child.check()
@@ -470,11 +493,7 @@ def take_turns(
             outcome.server_cpu[name] = outcome.server_cpu.get(name, 0.0) + cpu_s(bounds.pid) - server_before
             if phase == HOSTILE:
                 outcome.hostile_s += took
-                taken = sum(map(cpu_s, hostile)) - cpu_before
-                outcome.hostile_cpu += taken
-                percent = min(100, round(100 * outcome.hostile_cpu / outcome.hostile_s / len(hostile)))
-                for number in range(len(hostile)):
-                    shared.phase[128 + number] = percent
+                outcome.hostile_cpu += sum(map(cpu_s, hostile)) - cpu_before
             shared.phase[0] = WAIT
             wait_until(lambda: not shared.is_busy(), "forbidden: the hostile client waits for the server")
             # What it leaves behind is its doing, too: the server has a moment to clear it away.

@@ -397,6 +397,16 @@ def test_commands_by_name(table: Table) -> None:
     assert table.call("FLUSHALL") == b"OK"
 
 
+def test_commands_with_more_keys_than_a_turn_has(table: Table) -> None:
+    keys = [f"key {number}" for number in range(1_000)]
+    table.set_many((key, b"value") for key in keys[::2])
+    assert table.call("EXISTS", *keys, *keys[:300]) == 650
+    with table.pipeline() as pipeline:
+        pipeline.delete(*keys, *keys[:300]).exists(keys[998]).call("PING")
+    assert pipeline.results == [500, False, b"PONG"]
+    assert len(table) == 0
+
+
 def test_commands_that_are_refused(table: Table) -> None:
     with pytest.raises(ringtable.CommandError, match="unknown command"):
         table.call("NONSENSE", "a")

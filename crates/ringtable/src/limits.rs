@@ -85,6 +85,10 @@ pub const LAGGARD_TIMEOUT_MS_MAX: u64 = 3_600_000;
 pub const TURN_REQUESTS_MAX: usize = 32;
 /// Most bytes of requests taken from one client before the next one has its turn.
 pub const TURN_BYTES_MAX: usize = 64 << 10;
+/// Nanoseconds after which a turn ends before it has come to the limits above: some requests are dear.
+pub const TURN_NS_MAX: u64 = 100_000;
+/// Requests executed between two looks at how long the turn has lasted; a look takes 20 ns.
+pub const TURN_REQUESTS_PER_CLOCK: usize = 16;
 /// Reply bytes waiting for a client to take them, above which its further requests wait too.
 pub const REPLY_BACKLOG_MAX: usize = 64 << 10;
 /// Largest single reply, in bytes: the largest value, and room for its framing. Anything larger is refused.

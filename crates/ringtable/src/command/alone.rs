@@ -52,6 +52,7 @@ impl Alone {
             protocol,
             progress,
             effect: Effect::None,
+            passed: 0,
         };
         let spec = &COMMANDS[usize::from(number)];
         execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });

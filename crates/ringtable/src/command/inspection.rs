@@ -5,6 +5,7 @@ use super::{Context, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::Want;
+use crate::table::layout::BUCKET_SIZE;
 
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
 pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
@@ -32,7 +33,7 @@ const DUMPED_PER_TURN: u64 = 10_000;
 pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let start = if arguments.is_empty() { 0 } else { arguments.integer(0)? };
     let mut index = u64::try_from(start).map_err(|_| Refusal::err(format_args!("there is no bucket {start}")))?;
-    let Context { writer, pairs, reply, .. } = context;
+    let Context { writer, pairs, reply, passed, .. } = context;
     pairs.clear();
     let (mut buckets, mut size) = (Vec::new(), 0);
     let end = index.saturating_add(DUMPED_PER_TURN);
@@ -47,6 +48,7 @@ pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
             buckets.push((index, found));
         }
         index += 1;
+        *passed += BUCKET_SIZE;
         // Bounded in buckets too: a table that was emptied has many without entries.
         if size >= limits::DUMP_SIZE_MAX || index >= end {
             break index;

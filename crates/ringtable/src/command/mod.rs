@@ -194,6 +194,8 @@ pub struct Context<'a> {
     pub progress: u64,
     /// What the connection has to do besides.
     pub effect: Effect,
+    /// Bytes of the table that the command has gone over, those in `scratch` and `pairs` not counted.
+    pub passed: usize,
 }
 
 /// Why a command is refused, worded for the client and beginning with a code word.

@@ -201,11 +201,7 @@ impl LaneClient {
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send_replies(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
-        while requests < limits::TURN_REQUESTS_MAX
-            && bytes + bench.copied < limits::TURN_BYTES_MAX
-            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
-            && !self.closing
-        {
+        while !bench.is_turn_over(requests, bytes) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX && !self.closing {
             if let Some((record, progress)) = self.again.take() {
                 worked = true;
                 bench.record = record;
@@ -358,7 +354,7 @@ impl LaneClient {
     pub fn execute_rest(&mut self, bench: &mut Bench) -> bool {
         self.gone = true;
         let (mut requests, mut bytes) = (0, 0);
-        while requests < limits::TURN_REQUESTS_MAX && bytes + bench.copied < limits::TURN_BYTES_MAX {
+        while !bench.is_turn_over(requests, bytes) {
             self.outgoing.clear();
             if let Some((record, progress)) = self.again.take() {
                 bench.record = record;

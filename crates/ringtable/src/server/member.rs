@@ -149,10 +149,7 @@ impl Member {
     pub fn turn(&mut self, bench: &mut Bench, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
         let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
         let (mut requests, mut hungry) = (0, false);
-        while requests < limits::TURN_REQUESTS_MAX
-            && bench.copied < limits::TURN_BYTES_MAX
-            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
-        {
+        while !bench.is_turn_over(requests, 0) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
             if let Some((record, progress)) = self.again.take() {
                 let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
                 if executed.effect == Effect::Again {

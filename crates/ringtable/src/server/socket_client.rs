@@ -88,6 +88,11 @@ impl SocketClient {
         self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
     }
 
+    /// Whether something may have come since the last turn.
+    pub fn has_news(&self) -> bool {
+        self.readable
+    }
+
     /// Gives the socket away, to become the sign of life of a lane.
     pub fn give_up_socket(&mut self) -> Option<Descriptor> {
         self.socket.take()
@@ -99,11 +104,7 @@ impl SocketClient {
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
-        while requests < limits::TURN_REQUESTS_MAX
-            && bytes + bench.copied < limits::TURN_BYTES_MAX
-            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
-            && !self.closing
-        {
+        while !bench.is_turn_over(requests, bytes) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX && !self.closing {
             if let Some(progress) = self.progress.take() {
                 worked = true;
                 self.execute(bench, progress);

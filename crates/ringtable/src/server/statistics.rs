@@ -13,6 +13,7 @@ use crate::command::{Host, LeaseName, Refusal};
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 use crate::table::hints::Hints;
+use crate::table::layout::BUCKET_SIZE;
 
 /// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,16 @@ pub(super) struct Statistics {
     pub unfinished: AtomicU64,
     ends: [AtomicU64; ENDS.len()],
     pub workers: Vec<WorkerStatistics>,
+    /// Of the writes of all workers: how many they were when it was last asked, and how long they took then.
+    writes_seen: Mutex<WritesSeen>,
+}
+
+/// How long writes took, as it is told: finding it out takes a while, and it stays the same without a write.
+#[derive(Clone, Copy, Default)]
+struct WritesSeen {
+    writes: u64,
+    /// Nanoseconds that half of them took at most, 99 % of them, 99.9 %, and all.
+    at_most: [u64; 4],
 }
 
 impl WorkerStatistics {
@@ -127,7 +138,26 @@ impl Statistics {
                     })
                 })
                 .collect(),
+            writes_seen: Mutex::default(),
         }
+    }
+
+    /// How long the writes of all workers took.
+    fn writes(&self) -> WritesSeen {
+        let mut seen = lock(&self.writes_seen);
+        let writes = self.workers.iter().map(|worker| lock(&worker.writes_ns).len()).sum();
+        if seen.writes != writes {
+            let mut histograms = self.workers.iter().map(|worker| lock(&worker.writes_ns).clone());
+            let Some(mut all) = histograms.next() else { return *seen };
+            for histogram in histograms {
+                // They have the same bounds.
+                let _ = all.add(histogram);
+            }
+            let at_most = [0.5, 0.99, 0.999].map(|share| all.value_at_quantile(share));
+            let [half, most, nearly_all] = at_most;
+            *seen = WritesSeen { writes: all.len(), at_most: [half, most, nearly_all, all.max()] };
+        }
+        *seen
     }
 
     pub fn count_end(&self, end: End) {
@@ -158,14 +188,6 @@ impl Host for Shared {
         let sum = |counter: fn(&WorkerStatistics) -> &AtomicU64| {
             statistics.workers.iter().map(|worker| load(counter(worker))).sum::<u64>()
         };
-        let mut writes: Option<Histogram<u64>> = None;
-        for worker in &statistics.workers {
-            let histogram = lock(&worker.writes_ns).clone();
-            match &mut writes {
-                None => writes = Some(histogram),
-                Some(all) => drop(all.add(histogram)),
-            }
-        }
         let clients: usize = self.workers.iter().map(|worker| worker.clients()).sum();
         let (tally, usage, buckets) = (self.table.tally(), self.table.heap().usage(), self.table.buckets());
         let resident = self.segment.resident().unwrap_or(0);
@@ -177,8 +199,8 @@ impl Host for Shared {
             ("memory_free", self.table.free_bytes()),
             ("memory_drafts", self.table.draft_bytes()),
             ("memory_allocated", usage.allocated),
-            ("memory_buckets", buckets * 64),
-            ("memory_wasted", resident.saturating_sub(usage.allocated + buckets * 64)),
+            ("memory_buckets", buckets * BUCKET_SIZE as u64),
+            ("memory_wasted", resident.saturating_sub(usage.allocated + buckets * BUCKET_SIZE as u64)),
             ("eviction_policy", self.table.eviction() as u64),
             ("entries_expiring", load(&tally.expiring)),
             ("expired_keys", load(&tally.expired)),
@@ -225,15 +247,9 @@ impl Host for Shared {
             ("ring_slots_repaired", over_exchanges(Exchange::repaired)),
             ("ring_pieces_dropped", over_exchanges(|exchange| load(&exchange.dropped))),
         ]);
-        if let Some(writes) = writes {
-            figures.extend([
-                ("writes", writes.len()),
-                ("insert_ns_p50", writes.value_at_quantile(0.5)),
-                ("insert_ns_p99", writes.value_at_quantile(0.99)),
-                ("insert_ns_p999", writes.value_at_quantile(0.999)),
-                ("insert_ns_max", writes.max()),
-            ]);
-        }
+        let WritesSeen { writes, at_most } = statistics.writes();
+        figures.push(("writes", writes));
+        figures.extend(["insert_ns_p50", "insert_ns_p99", "insert_ns_p999", "insert_ns_max"].into_iter().zip(at_most));
         figures.into_iter().map(|(name, value)| (name.to_owned(), value as i64)).collect()
     }
 }

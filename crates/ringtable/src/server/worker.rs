@@ -14,6 +14,11 @@
 //! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first
 //! of them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
 //!
+//! A round may be long: many clients with dear requests, each of which has a turn of up to `limits::TURN_NS_MAX`. So
+//! that a client that asks for little does not wait for all of them, the worker turns to such ones every [`ATTEND_NS`]:
+//! it rings those that were served, polls, and serves those that had nothing to ask in the round before. (The idea of
+//! serving new flows before old ones is that of the FQ-CoDel scheduler, RFC 8290.)
+//!
 //! While freed memory waits in the limbo, a worker that sleeps looks at it from time to time: see `pins`.
 //!
 //! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as
@@ -42,6 +47,7 @@ use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::Protocol;
 use crate::command::{self, Command, Context, Effect, Streamed};
+use crate::limits;
 use crate::ring::wait::{Pauses, State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
 use crate::shm::doorbell::{Doorbell, timespec};
@@ -57,6 +63,8 @@ use crate::table::{Pairs, Writer};
 const IDLE_ROUNDS_MAX: u32 = 500;
 /// Rounds with work after which sockets and doorbells are looked at, work or not.
 const ROUNDS_PER_POLL: u32 = 16;
+/// Nanoseconds after which a worker turns to those who ask for little, in the middle of a round of long turns.
+const ATTEND_NS: u64 = 100_000;
 /// For how long a client that sent something counts as one that wants to run, in nanoseconds.
 const WINDOW_NS: u64 = 1_000_000;
 /// Looks at the lanes between two looks at the clock.
@@ -146,12 +154,14 @@ pub(super) struct Bench {
     ranges: Vec<Range<usize>>,
     /// The value of the request in hand, if it was not gathered with it.
     pub streamed: Option<Streamed>,
-    /// Bytes of values that were copied in this turn, whether anything of them is sent or not.
-    pub copied: usize,
+    /// Bytes of the table that were gone over in this turn, whether anything of them is sent or not.
+    passed: usize,
     /// Writes done in this turn.
     writes: u64,
     requests: u64,
-    turn_started_ns: u64,
+    /// Whether a request was taken up in this turn, and when the first one of this or the last such turn was.
+    begun: bool,
+    turn_began_ns: u64,
 }
 
 /// What a connection has to do after a request, and how far the request has come if it takes several turns.
@@ -173,10 +183,11 @@ impl Bench {
             record: Vec::new(),
             ranges: Vec::new(),
             streamed: None,
-            copied: 0,
+            passed: 0,
             writes: 0,
             requests: 0,
-            turn_started_ns: 0,
+            begun: false,
+            turn_began_ns: 0,
         }
     }
 
@@ -188,12 +199,16 @@ impl Bench {
         protocol: Protocol,
         progress: u64,
     ) -> Executed {
-        if self.requests == 0 {
-            self.turn_started_ns = monotonic_ns();
+        if !self.begun {
+            self.begun = true;
+            self.turn_began_ns = monotonic_ns();
         }
-        self.requests += 1;
-        self.writes += u64::from(command.spec.writes);
+        if progress == 0 {
+            self.requests += 1;
+            self.writes += u64::from(command.spec.writes);
+        }
         self.scratch.clear();
+        self.pairs.clear();
         let mut context = Context {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
@@ -205,10 +220,11 @@ impl Bench {
             protocol,
             progress,
             effect: Effect::None,
+            passed: 0,
         };
         command::execute(&mut context, command);
         let executed = Executed { effect: context.effect, progress: context.progress };
-        self.copied += self.scratch.bytes().len();
+        self.passed += context.passed + self.scratch.bytes().len() + self.pairs.size();
         executed
     }
 
@@ -239,16 +255,27 @@ impl Bench {
         &self.shared.statistics.workers[self.index]
     }
 
+    /// Whether the client whose turn it is has had its share, after so many requests and so many bytes of them.
+    #[inline]
+    pub fn is_turn_over(&self, requests: usize, bytes: usize) -> bool {
+        requests >= limits::TURN_REQUESTS_MAX
+            || bytes + self.passed >= limits::TURN_BYTES_MAX
+            || self.begun
+                && requests.is_multiple_of(limits::TURN_REQUESTS_PER_CLOCK)
+                && monotonic_ns() - self.turn_began_ns >= limits::TURN_NS_MAX
+    }
+
     /// Ends a turn: counts what was done in it.
     pub fn end_turn(&mut self) {
-        if self.requests == 0 {
+        if !self.begun {
             return;
         }
+        self.begun = false;
         self.statistics().requests.fetch_add(self.requests, Ordering::Relaxed);
         if self.writes > 0 {
-            self.statistics().record_writes(monotonic_ns() - self.turn_started_ns, self.writes);
+            self.statistics().record_writes(monotonic_ns() - self.turn_began_ns, self.writes);
         }
-        (self.requests, self.writes, self.copied) = (0, 0, 0);
+        (self.requests, self.writes, self.passed) = (0, 0, 0);
         if self.scratch.capacity() > BUFFER_KEPT_MAX {
             self.scratch = Buffer::default();
         }
@@ -340,6 +367,8 @@ pub(super) struct Worker {
     last_work_ns: u64,
     pauses: Pauses,
     busy_rounds: u32,
+    /// When those that ask for little were last turned to, or the round began.
+    attended_ns: u64,
     yields: Yields,
     /// What we last published of ourselves.
     published: u64,
@@ -374,6 +403,7 @@ impl Worker {
             last_work_ns: 0,
             pauses: Pauses::default(),
             busy_rounds: 0,
+            attended_ns: 0,
             yields: Yields::default(),
             published: 0,
             crowded: false,
@@ -393,6 +423,7 @@ impl Worker {
             let now = monotonic_ns();
             self.observe(now);
             self.look_after(now);
+            self.attended_ns = now;
             if self.serve_hot() | self.serve_station(now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
@@ -418,6 +449,7 @@ impl Worker {
         let naps = [
             housekeeping::tend(&bench.shared, &mut bench.writer, now),
             pins::tend_limbo(&mut bench.writer, limbo_looked_ns),
+            bench.shared.leases.tend().then_some(Duration::ZERO),
         ];
         naps.into_iter().flatten().min()
     }
@@ -476,9 +508,40 @@ impl Worker {
             if self.served.len() >= RINGS_GATHERED_MAX {
                 self.ring_served();
             }
+            if self.bench.turn_began_ns > self.attended_ns + ATTEND_NS {
+                self.attended_ns = self.bench.turn_began_ns;
+                self.attend();
+            }
         }
         self.ring_served();
         worked
+    }
+
+    /// Rings those that were served, and serves those that had nothing to ask when they had their last turn, and have
+    /// now.
+    fn attend(&mut self) {
+        self.ring_served();
+        self.poll(Some(Duration::ZERO));
+        for index in 0..self.hot.len() {
+            let place = self.hot[index];
+            let asks = self.places[place].client.as_ref().is_some_and(|client| {
+                client.idle_rounds > 0
+                    && match &client.connection {
+                        Connection::Lane(lane) => lane.has_news(),
+                        Connection::Socket(socket) => socket.has_news(),
+                        _ => false,
+                    }
+            });
+            if asks
+                && self.turn(place)
+                && let Some(client) = &mut self.places[place].client
+            {
+                client.idle_rounds = 0;
+            }
+        }
+        self.ring_served();
+        // Who was rung may have been put on this very processor, and waits for the end of our time slice otherwise.
+        std::thread::yield_now();
     }
 
     /// Serves the members of the exchange, if there is one. Returns whether there was anything to do.
@@ -707,7 +770,9 @@ impl Worker {
             let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
             let connection = Connection::Socket(Box::new(SocketClient::new(socket, is_local)));
             let number = self.bench.shared.leases.new_connection();
-            self.places[place].client = Some(Client { connection, number, hot: false, idle_rounds: 0, window: 0 });
+            // The place may still be among the hot ones, from the client before.
+            let hot = self.hot.contains(&place);
+            self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, window: 0 });
             if watched.is_err() {
                 self.end(place, End::Memory);
             }

@@ -191,6 +191,13 @@ impl<'a> BucketRef<'a> {
         self.0[0].load(Ordering::Relaxed) == version
     }
 
+    /// Whether this home bucket had neither entries nor a chain at some moment of this call. Not so if a writer is at
+    /// work: then nobody can tell without the lock.
+    pub fn is_empty(self) -> bool {
+        self.begin_read()
+            .is_some_and(|version| (0..SLOTS).all(|index| self.slot(index) == EMPTY) && self.end_read(version))
+    }
+
     /// Marks a slot of this home bucket as visited, if it still holds `slot`, without taking the lock.
     ///
     /// Relaxed: a mark guards nothing, and the slot's entry stays as it was published.

@@ -67,6 +67,8 @@ pub const PAGE_WORDS: usize = if cfg!(loom) { 16 } else { 8_192 };
 pub const HEADER_WORDS: usize = PAGE_WORDS;
 /// Words of a bucket: one cache line (under the model checker half of it: fewer slots, fewer states).
 pub const BUCKET_WORDS: usize = if cfg!(loom) { 4 } else { 8 };
+/// Bytes of a bucket: a cache line.
+pub const BUCKET_SIZE: usize = 8 * BUCKET_WORDS;
 /// Buckets in a page.
 pub const PAGE_BUCKETS: usize = PAGE_WORDS / BUCKET_WORDS;
 

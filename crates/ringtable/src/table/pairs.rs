@@ -53,7 +53,7 @@ impl Pairs {
     }
 
     /// Bytes of all that was copied.
-    pub(super) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
