@@ -5,7 +5,9 @@
 //! Where there is no room for the entry, the request is gathered as a whole, since there may be room when it has come.
 //! What cannot be gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
 
-use super::worker::Bench;
+use std::collections::TryReserveError;
+
+use super::worker::{BUFFER_KEPT_MAX, Bench};
 use crate::command::Streamed;
 use crate::ring::spsc::{Consumer, Ring};
 use crate::shm::segment::Mapping;
@@ -22,6 +24,18 @@ pub(super) enum Inflow {
         /// Bytes that are still to come.
         missing: usize,
     },
+}
+
+/// Makes room for `more` bytes in a buffer that may need `most` more in the end.
+///
+/// A large buffer gets all its addresses at once, but no memory before something is written there: to make it longer
+/// would be to copy it again and again, for tens of milliseconds.
+pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize, most: usize) -> Result<(), TryReserveError> {
+    let is_large = buffer.len() + more > BUFFER_KEPT_MAX;
+    if is_large && buffer.capacity() - buffer.len() < more && buffer.try_reserve_exact(most.max(more)).is_ok() {
+        return Ok(());
+    }
+    buffer.try_reserve(more)
 }
 
 impl Inflow {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::inflow::Inflow;
+use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::pins::{Lingering, PinBoard};
 use super::statistics::{End, send_now};
@@ -57,7 +57,9 @@ impl Unfinished {
         let start = self.bytes.len();
         let size = size.min(end - start);
         let all = shared.statistics.unfinished.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
-        if shared.is_too_much_unfinished(all, start + size) || self.bytes.try_reserve(size).is_err() {
+        if shared.is_too_much_unfinished(all, start + size)
+            || inflow::reserve(&mut self.bytes, size, self.size - start).is_err()
+        {
             shared.statistics.unfinished.fetch_sub(size as u64, Ordering::Relaxed);
             return Err(End::Memory);
         }
@@ -381,12 +383,13 @@ impl LaneClient {
     }
 
     /// Forgets a request that will never be complete, and what else the server has of a client that is gone.
-    pub fn drop_unfinished(&mut self, shared: &Shared) {
-        if let (Some(id), Some(hints)) = (self.hints.take(), shared.table.hints()) {
+    pub fn drop_unfinished(&mut self, bench: &mut Bench) {
+        if let (Some(id), Some(hints)) = (self.hints.take(), bench.shared.table.hints()) {
             hints.unregister(id);
         }
         if let Some(unfinished) = self.unfinished.take() {
-            unfinished.forget_size(shared);
+            unfinished.forget_size(&bench.shared);
+            bench.discard(unfinished.bytes);
         }
     }
 

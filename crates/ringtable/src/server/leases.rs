@@ -151,12 +151,16 @@ impl Leases {
         }
     }
 
-    /// Frees some of what connections that have ended have left behind. Returns whether there is more.
-    pub fn tend(&self) -> bool {
+    /// Whether connections that have ended have left something behind.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
         // Relaxed: as in `end`.
-        if self.ended.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
+        self.ended.load(Ordering::Relaxed) > 0
+    }
+
+    /// Frees some of what connections that have ended have left behind. Returns whether there is more.
+    #[cold]
+    pub fn tend(&self) -> bool {
         let mut held = lock(&self.held);
         if let Some(connection) = held.ended.pop()
             && held.remove_some(connection)

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-use super::inflow::Inflow;
+use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
@@ -88,9 +88,10 @@ impl SocketClient {
         self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
     }
 
-    /// Whether something may have come since the last turn.
+    /// Whether there may be something to do: something has come, or there is room for replies. A hint: the turn looks
+    /// properly.
     pub fn has_news(&self) -> bool {
-        self.readable
+        self.readable || !self.hungry || self.writable && !self.outgoing.is_empty()
     }
 
     /// Gives the socket away, to become the sign of life of a lane.
@@ -114,7 +115,7 @@ impl SocketClient {
                 continue;
             }
             if self.hungry {
-                let received = self.receive(&bench.shared)?;
+                let received = self.receive(bench)?;
                 if received == 0 {
                     break;
                 }
@@ -242,20 +243,22 @@ impl SocketClient {
     }
 
     /// Receives more. Returns how many bytes came.
-    fn receive(&mut self, shared: &Shared) -> Result<usize, End> {
+    fn receive(&mut self, bench: &mut Bench) -> Result<usize, End> {
         if !self.readable {
             return Ok(0);
         }
-        self.count(self.incoming.len() - self.parsed, shared)?;
+        self.count(self.incoming.len() - self.parsed, &bench.shared)?;
         let Some(socket) = &self.socket else { return Ok(0) };
         // What has been parsed makes room for what comes.
         self.incoming.drain(..self.parsed);
         self.parsed = 0;
         if self.incoming.is_empty() && self.incoming.capacity() > BUFFER_KEPT_MAX {
-            self.incoming = Vec::new();
+            bench.discard(std::mem::take(&mut self.incoming));
         }
         let begin = self.incoming.len();
-        if begin > limits::REQUEST_SIZE_MAX || self.incoming.try_reserve(RECEIVE_SIZE).is_err() {
+        if begin > limits::REQUEST_SIZE_MAX
+            || inflow::reserve(&mut self.incoming, RECEIVE_SIZE, limits::REQUEST_SIZE_MAX).is_err()
+        {
             return Err(End::Memory);
         }
         self.incoming.resize(begin + RECEIVE_SIZE, 0);
@@ -293,9 +296,10 @@ impl SocketClient {
     }
 
     /// Forgets a request that will never be complete.
-    pub fn drop_unfinished(&mut self, shared: &Shared) {
+    pub fn drop_unfinished(&mut self, bench: &mut Bench) {
         self.inflow = None;
-        let _ = self.count(0, shared);
+        let _ = self.count(0, &bench.shared);
+        bench.discard(std::mem::take(&mut self.incoming));
     }
 
     /// Sends replies as far as the socket takes them, and at most `share` bytes. Returns whether any went.

@@ -16,7 +16,7 @@
 //!
 //! A round may be long: many clients with dear requests, each of which has a turn of up to `limits::TURN_NS_MAX`. So
 //! that a client that asks for little does not wait for all of them, the worker turns to such ones every [`ATTEND_NS`]:
-//! it rings those that were served, polls, and serves those that had nothing to ask in the round before. (The idea of
+//! it rings those that were served, polls, and serves those that had nothing to ask a few turns ago. (The idea of
 //! serving new flows before old ones is that of the FQ-CoDel scheduler, RFC 8290.)
 //!
 //! While freed memory waits in the limbo, a worker that sleeps looks at it from time to time: see `pins`.
@@ -65,6 +65,8 @@ const IDLE_ROUNDS_MAX: u32 = 500;
 const ROUNDS_PER_POLL: u32 = 16;
 /// Nanoseconds after which a worker turns to those who ask for little, in the middle of a round of long turns.
 const ATTEND_NS: u64 = 100_000;
+/// Turns with work in a row after which a client is one that asks for much: a value of 128 KiB takes three.
+const STREAK_MAX: u32 = 4;
 /// For how long a client that sent something counts as one that wants to run, in nanoseconds.
 const WINDOW_NS: u64 = 1_000_000;
 /// Looks at the lanes between two looks at the clock.
@@ -75,6 +77,8 @@ const RINGS_GATHERED_MAX: usize = 16;
 const NAP: Duration = Duration::from_micros(100);
 /// Most events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
+/// Bytes of a discarded buffer that are given back in one step, in about 100 µs.
+const DISCARDED_AT_ONCE: usize = 4 << 20;
 /// A buffer larger than this is not kept from one request to the next: that of a value of 1 MiB is.
 pub(super) const BUFFER_KEPT_MAX: usize = (1 << 20) + (64 << 10);
 
@@ -151,6 +155,8 @@ pub(super) struct Bench {
     pairs: Pairs,
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
+    /// Large buffers that nobody needs any more.
+    discarded: Vec<Vec<u8>>,
     ranges: Vec<Range<usize>>,
     /// The value of the request in hand, if it was not gathered with it.
     pub streamed: Option<Streamed>,
@@ -181,6 +187,7 @@ impl Bench {
             scratch: Buffer::default(),
             pairs: Pairs::default(),
             record: Vec::new(),
+            discarded: Vec::new(),
             ranges: Vec::new(),
             streamed: None,
             passed: 0,
@@ -251,6 +258,35 @@ impl Bench {
         executed
     }
 
+    /// Takes a buffer that nobody needs any more. Its memory is given back in steps.
+    pub fn discard(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() > DISCARDED_AT_ONCE {
+            self.discarded.push(buffer);
+        }
+    }
+
+    /// Frees some of what those have left behind who are gone. Returns whether there is more.
+    #[inline]
+    fn tend_left_behind(&mut self) -> bool {
+        let leases = &self.shared.leases;
+        (leases.has_ended() && leases.tend()) | (!self.discarded.is_empty() && self.give_discarded_back())
+    }
+
+    /// Gives some memory of discarded buffers back. Returns whether there is more.
+    #[cold]
+    fn give_discarded_back(&mut self) -> bool {
+        if let Some(buffer) = self.discarded.last_mut() {
+            // Of large allocations this cuts the end off, which is all that costs time: a page fault's worth per page.
+            let rest = buffer.capacity().saturating_sub(DISCARDED_AT_ONCE);
+            buffer.truncate(rest);
+            buffer.shrink_to(rest);
+            if rest == 0 {
+                self.discarded.pop();
+            }
+        }
+        !self.discarded.is_empty()
+    }
+
     pub fn statistics(&self) -> &WorkerStatistics {
         &self.shared.statistics.workers[self.index]
     }
@@ -283,7 +319,8 @@ impl Bench {
             self.pairs = Pairs::default();
         }
         if self.record.capacity() > BUFFER_KEPT_MAX {
-            self.record = Vec::new();
+            let record = std::mem::take(&mut self.record);
+            self.discard(record);
         }
     }
 }
@@ -304,6 +341,8 @@ struct Client {
     number: u64,
     hot: bool,
     idle_rounds: u32,
+    /// Turns with work since the last one without.
+    streak: u32,
     /// The window in which it was last active.
     window: u64,
 }
@@ -449,9 +488,8 @@ impl Worker {
         let naps = [
             housekeeping::tend(&bench.shared, &mut bench.writer, now),
             pins::tend_limbo(&mut bench.writer, limbo_looked_ns),
-            bench.shared.leases.tend().then_some(Duration::ZERO),
         ];
-        naps.into_iter().flatten().min()
+        if bench.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
     }
 
     /// Keeps up to date what we say of ourselves.
@@ -497,8 +535,10 @@ impl Worker {
             };
             if turn {
                 client.idle_rounds = 0;
+                client.streak += 1;
             } else {
                 client.idle_rounds += 1;
+                client.streak = 0;
                 if client.idle_rounds > IDLE_ROUNDS_MAX && self.cool(place) {
                     self.hot.swap_remove(index);
                     continue;
@@ -517,15 +557,14 @@ impl Worker {
         worked
     }
 
-    /// Rings those that were served, and serves those that had nothing to ask when they had their last turn, and have
-    /// now.
+    /// Rings those that were served, and serves those that had nothing to ask a few turns ago, and have now.
     fn attend(&mut self) {
         self.ring_served();
         self.poll(Some(Duration::ZERO));
         for index in 0..self.hot.len() {
             let place = self.hot[index];
             let asks = self.places[place].client.as_ref().is_some_and(|client| {
-                client.idle_rounds > 0
+                client.streak < STREAK_MAX
                     && match &client.connection {
                         Connection::Lane(lane) => lane.has_news(),
                         Connection::Socket(socket) => socket.has_news(),
@@ -537,6 +576,7 @@ impl Worker {
                 && let Some(client) = &mut self.places[place].client
             {
                 client.idle_rounds = 0;
+                client.streak += 1;
             }
         }
         self.ring_served();
@@ -772,7 +812,9 @@ impl Worker {
             let number = self.bench.shared.leases.new_connection();
             // The place may still be among the hot ones, from the client before.
             let hot = self.hot.contains(&place);
-            self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, window: 0 });
+            // One turn ahead of others is enough: connections are cheap.
+            let streak = STREAK_MAX - 1;
+            self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, streak, window: 0 });
             if watched.is_err() {
                 self.end(place, End::Memory);
             }
@@ -843,7 +885,7 @@ impl Worker {
             }
             // The client holds a copy of the doorbell, so closing ours would not end our watching it.
             let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
-            lane.drop_unfinished(&shared);
+            lane.drop_unfinished(&mut self.bench);
             shared.leases.end(number);
             shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
             // Counted before it is told: who has heard of its end finds it in the figures.
@@ -877,7 +919,7 @@ impl Worker {
             shared.leases.end(number);
             shared.statistics.count_end(end);
             match client.connection {
-                Connection::Socket(mut socket) => socket.drop_unfinished(&shared),
+                Connection::Socket(mut socket) => socket.drop_unfinished(&mut self.bench),
                 Connection::Watch(watch) => watch.say_goodbye(end),
                 _ => {}
             }

@@ -91,7 +91,7 @@ pub fn run(input: &[u8]) {
     while served.execute_rest(&mut bench) {
         bench.end_turn();
     }
-    served.drop_unfinished(&bench.shared);
+    served.drop_unfinished(&mut bench);
     let board = served.linger();
     check(&mut bench);
     drop(board);
