@@ -62,7 +62,11 @@ STEPS = {
             "histories", "an order has to explain what processes do to the same keys", [PYTHON, "-m", "proof.histories"]
         ),
         Step("kills", "clients and servers killed and stopped at random instants", [PYTHON, "-m", "proof.kills"]),
-        Step("hostile", "a client that breaks every rule, beside honest ones", [PYTHON, "-m", "proof.hostile"]),
+        Step(
+            "hostile",
+            "a client that breaks every rule, beside honest ones",
+            [PYTHON, "-m", "proof.hostile", "--minutes", "0.1"],
+        ),
         Step(
             "soak",
             "all of it at once",

@@ -91,7 +91,8 @@ impl SocketClient {
     /// Whether there may be something to do: something has come, or there is room for replies. A hint: the turn looks
     /// properly.
     pub fn has_news(&self) -> bool {
-        self.readable || !self.hungry || self.writable && !self.outgoing.is_empty()
+        self.writable && !self.outgoing.is_empty()
+            || self.outgoing.len() < limits::REPLY_BACKLOG_MAX && (self.readable || !self.hungry)
     }
 
     /// Gives the socket away, to become the sign of life of a lane.

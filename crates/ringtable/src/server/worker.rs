@@ -535,7 +535,7 @@ impl Worker {
             };
             if turn {
                 client.idle_rounds = 0;
-                client.streak += 1;
+                client.streak = client.streak.saturating_add(1);
             } else {
                 client.idle_rounds += 1;
                 client.streak = 0;
@@ -576,7 +576,7 @@ impl Worker {
                 && let Some(client) = &mut self.places[place].client
             {
                 client.idle_rounds = 0;
-                client.streak += 1;
+                client.streak = client.streak.saturating_add(1);
             }
         }
         self.ring_served();
