@@ -773,6 +773,25 @@ def test_a_client_whose_server_dies_while_it_stands_at(point: str, topology: str
         table["key"] = b"value"
 
 
+def test_a_server_that_dies_before_it_answers_a_write_in_many_pieces() -> None:
+    """Room that had appeared in its ring once was news to the client for ever, and it did not look at its server."""
+
+    def write() -> str:
+        try:
+            with ringtable.connect() as table:
+                table["large"] = bytes(4 << 20)
+        except ringtable.ServerGone:
+            return "gone"
+        return "written"
+
+    with server_of("lanes") as server:
+        # Of the first request nothing is left to send when the server comes to its end.
+        server.arm("request.executed", "kill")
+        with Child(write) as child:
+            wait_until(child.has_ended, "forbidden: a client goes on without its server")
+            assert child.result() == "gone"
+
+
 @pytest.mark.parametrize("topology", ["lanes", *RINGS])
 def test_giving_way_at_every_step_changes_nothing(topology: str) -> None:
     def work(number: int) -> None:

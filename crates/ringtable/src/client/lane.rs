@@ -153,6 +153,7 @@ impl LaneLink {
         bytes.try_reserve_exact(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
         head.append_to(&mut bytes);
         self.unsent = Some(Piecemeal { bytes, size: 0 });
+        self.wants_room = false;
         self.send_unsent()?;
         Ok(true)
     }
@@ -253,6 +254,16 @@ impl LaneLink {
             self.send_unsent()?;
         }
         self.publish();
+        if self.wants_room {
+            // Room that has appeared since we looked is news once. The caller may not be one who asks for it: what
+            // stayed news for ever would keep it from noticing that the server is gone.
+            let seen = self.requests.head_seen();
+            let ring = Lane::new(self.mapping.words()).requests();
+            self.requests.room(ring, limits::LANE_RING_SIZE).map_err(broken)?;
+            if self.requests.head_seen() != seen {
+                return Ok(());
+            }
+        }
         let view = View {
             lane: Lane::new(self.mapping.words()),
             requests: &self.requests,

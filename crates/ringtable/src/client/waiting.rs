@@ -18,6 +18,8 @@ use crate::table::layout::{H_WORKER_STATES, STRIDE};
 
 /// Looks for news between two looks at clock and server.
 const SPINS_PER_CLOCK: u32 = 32;
+/// Waits that end at once, for something new, between two looks at the server, the caller's patience and its signals.
+const NEWS_PER_CHECK: u32 = 4_096;
 
 /// What is waited for, and how to say that we wait.
 pub(super) trait Awaited {
@@ -71,6 +73,8 @@ pub(super) struct Waiting {
     yields: Yields,
     /// What we last published of ourselves.
     published: u64,
+    /// Waits that ended at once, since there was something new.
+    news: u32,
 }
 
 impl Waiting {
@@ -91,6 +95,7 @@ impl Waiting {
             spin_ns: reader.constants().spin_ns,
             yields: Yields::default(),
             published: 0,
+            news: 0,
         }
     }
 
@@ -108,7 +113,11 @@ impl Waiting {
         patience: &mut Patience<'_>,
     ) -> Result<(), Error> {
         match self.spin(awaited) {
-            Spun::News => Ok(()),
+            Spun::News => {
+                self.news = self.news.wrapping_add(1);
+                // Whatever it is that goes on for ever: not without the server, the caller's patience and its signals.
+                if self.news.is_multiple_of(NEWS_PER_CHECK) { self.check(patience) } else { Ok(()) }
+            }
             Spun::Pointless if self.yield_until_news(awaited) => Ok(()),
             Spun::Pointless | Spun::InVain => self.sleep(awaited, limit, patience),
         }
