@@ -790,6 +790,9 @@ def test_a_server_that_dies_before_it_answers_a_write_in_many_pieces() -> None:
         with Child(write) as child:
             wait_until(child.has_ended, "forbidden: a client goes on without its server")
             assert child.result() == "gone"
+        assert server.process.fate() == "kill"
+    with server_of("lanes"), ringtable.connect() as table:
+        assert "large" not in table
 
 
 @pytest.mark.parametrize("topology", ["lanes", *RINGS])
