@@ -10,7 +10,6 @@ use crate::table::layout::BUCKET_SIZE;
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
 pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let Context { writer, pairs, reply, .. } = context;
-    pairs.clear();
     writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms, pairs).map_err(|size| {
         Refusal::err(format_args!(
             "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
@@ -34,7 +33,6 @@ pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
     let start = if arguments.is_empty() { 0 } else { arguments.integer(0)? };
     let mut index = u64::try_from(start).map_err(|_| Refusal::err(format_args!("there is no bucket {start}")))?;
     let Context { writer, pairs, reply, passed, .. } = context;
-    pairs.clear();
     let (mut buckets, mut size) = (Vec::new(), 0);
     let end = index.saturating_add(DUMPED_PER_TURN);
     let next = loop {

@@ -320,7 +320,6 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
         return Err(Refusal::err("syntax error"));
     }
     let Context { writer, pairs, reply, passed, .. } = context;
-    pairs.clear();
     let (mut size, mut buckets) = (0, 0);
     loop {
         let before = pairs.len();

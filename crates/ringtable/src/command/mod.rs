@@ -176,7 +176,7 @@ pub type Streamed = Result<Draft<Mapping>, WriteError>;
 pub struct Context<'a> {
     /// The table.
     pub writer: &'a mut Writer<Mapping>,
-    /// A place for values on their way, kept from command to command.
+    /// A place for values on their way, kept from command to command, each of which finds it empty.
     pub scratch: &'a mut Buffer,
     /// The same for many entries.
     pub pairs: &'a mut Pairs,
@@ -226,6 +226,8 @@ impl From<WriteError> for Refusal {
 /// [`Effect::Pins`] and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
+    context.scratch.clear();
+    context.pairs.clear();
     let outcome = if spec.arity.contains(&arguments.len()) {
         (spec.run)(context, arguments)
     } else {

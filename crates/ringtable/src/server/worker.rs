@@ -214,8 +214,6 @@ impl Bench {
             self.requests += 1;
             self.writes += u64::from(command.spec.writes);
         }
-        self.scratch.clear();
-        self.pairs.clear();
         let mut context = Context {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
@@ -345,6 +343,14 @@ struct Client {
     streak: u32,
     /// The window in which it was last active.
     window: u64,
+}
+
+impl Client {
+    /// Takes note of a turn with work.
+    fn note_work(&mut self) {
+        self.idle_rounds = 0;
+        self.streak = self.streak.saturating_add(1);
+    }
 }
 
 /// A place for a client; `serial` tells later users of the place apart in events that come late.
@@ -534,8 +540,7 @@ impl Worker {
                 continue;
             };
             if turn {
-                client.idle_rounds = 0;
-                client.streak = client.streak.saturating_add(1);
+                client.note_work();
             } else {
                 client.idle_rounds += 1;
                 client.streak = 0;
@@ -575,8 +580,7 @@ impl Worker {
                 && self.turn(place)
                 && let Some(client) = &mut self.places[place].client
             {
-                client.idle_rounds = 0;
-                client.streak = client.streak.saturating_add(1);
+                client.note_work();
             }
         }
         self.ring_served();
