@@ -147,6 +147,11 @@ class Shared:
 # The hostile process
 
 
+def run_when_idle() -> None:
+    """Have only the processor time that nobody else wants."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def attack(
     target: Target,
     chosen: dict[str, Strategy],
@@ -155,11 +160,14 @@ def attack(
     shared: Shared,
     number: int,
     rates: dict[str, float],
+    idle: bool,
 ) -> dict[str, int]:
     """Attack in each hostile phase, until so many attacks were made of each strategy. Returns what went wrong, counted.
 
     `rates` are how many attacks a second are made of each at most, in its turns; 0 for as many as can be.
     """
+    if idle:
+        run_when_idle()
     generator = random.Random(seed)
     errors: dict[str, int] = {}
     names = list(chosen)
@@ -207,11 +215,13 @@ def attack(
     return errors
 
 
-def be_a_neighbour(shared: Shared, number: int) -> None:
+def be_a_neighbour(shared: Shared, number: int, idle: bool) -> None:
     """Take as much of the processors as the hostile clients did before, and as much at a time, but do nothing with it.
 
     Of two neighbours the second one takes what is more than one processor.
     """
+    if idle:
+        run_when_idle()
     turn = 0
     while (phase := shared.phase[0]) != LEAVE:
         taken = shared.taken()
@@ -398,6 +408,7 @@ class Plan:
     attackers: int = 1
     pace: float = 0.0
     rate: float = 250.0
+    idle: bool = False
     slices: tuple[float, float, float] = (SLICE_S, SLICE_S, SLICE_S)
     """Seconds of each phase, in turns; 0 leaves one out."""
 
@@ -426,11 +437,13 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
         honest = start_honest(plan, roles, target, shared, stack)
         hostile = [
             stack.enter_context(
-                Child(attack, target, strategies, plan.wanted, plan.seed + number, shared, number, rates)
+                Child(attack, target, strategies, plan.wanted, plan.seed + number, shared, number, rates, plan.idle)
             )
             for number in range(plan.attackers)
         ]
-        neighbours = [stack.enter_context(Child(be_a_neighbour, shared, number)) for number in range(NEIGHBOURS)]
+        neighbours = [
+            stack.enter_context(Child(be_a_neighbour, shared, number, plan.idle)) for number in range(NEIGHBOURS)
+        ]
         # All are there before anything is counted.
         time.sleep(0.2)
         outcome.bounds = bounds = Bounds.of(running.pid, observer.stats())
@@ -537,6 +550,7 @@ def hostile(
     attackers: int = 1,
     pace: float = 0.0,
     rate: float = 250.0,
+    idle: bool = False,
     slices: tuple[float, float, float] = (SLICE_S, SLICE_S, SLICE_S),
     measure: bool = False,
     seed: int | None = None,
@@ -555,6 +569,8 @@ def hostile(
         attackers: Hostile processes.
         pace: The most attacks for a hostile process, in terms of what one makes by itself; 0 for no limit.
         rate: Calls a second of each honest client; 0 for as many as it can.
+        idle: The hostile client and the neighbour have only the processor time that nobody else wants, so that what
+            the hostile one costs the others is the server's work for it.
         slices: Seconds of the quiet, the neighbour's and the hostile slices, which take turns; 0 leaves one out.
         measure: Only measure how many attacks one hostile client makes in a minute by itself.
         seed: Repeat the random choices of another run.
@@ -580,7 +596,7 @@ def hostile(
             else:
                 wanted = shares_of(chosen, minutes, attacks)
                 plan_slices, honest, limit = slices, None, seconds
-            plan = Plan(name, wanted, seed, limit, attackers, pace, rate, plan_slices, honest)
+            plan = Plan(name, wanted, seed, limit, attackers, pace, rate, idle, plan_slices, honest)
             try:
                 with server_at(address) if address else own_server(name) as running:
                     run(plan, running, outcome)

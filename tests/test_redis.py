@@ -64,6 +64,12 @@ def test_a_pipeline(client: Any) -> None:
     assert client.dbsize() == 0
 
 
+def test_a_request_of_more_arguments_than_are_read_in_a_turn(client: Any) -> None:
+    client.set("key", "value")
+    assert client.exists(*["key", "missing"] * 10_000) == 10_000
+    assert client.delete(*["missing"] * 20_000, "key") == 1
+
+
 def test_binary_and_large_values(client: Any) -> None:
     value = bytes(range(256)) * 8_192
     client.set(b"\x00\r\n", value)

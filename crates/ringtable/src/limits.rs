@@ -85,6 +85,8 @@ pub const LAGGARD_TIMEOUT_MS_MAX: u64 = 3_600_000;
 pub const TURN_REQUESTS_MAX: usize = 32;
 /// Most bytes of requests taken from one client before the next one has its turn.
 pub const TURN_BYTES_MAX: usize = 64 << 10;
+/// Most arguments read of a request in a turn; 30 ns each.
+pub const TURN_ARGUMENTS_MAX: usize = 2_048;
 /// Nanoseconds after which a turn ends before it has come to the limits above: some requests are dear.
 pub const TURN_NS_MAX: u64 = 100_000;
 /// Requests executed between two looks at how long the turn has lasted; a look takes 20 ns.

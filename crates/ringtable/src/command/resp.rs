@@ -234,6 +234,8 @@ pub enum ProtocolError {
 pub struct RequestLimits {
     /// The most arguments of one request, its command name included.
     pub arguments_max: usize,
+    /// After so many arguments of one request the parser pauses.
+    pub arguments_at_once: usize,
     /// The largest argument in bytes.
     pub argument_size_max: usize,
     /// The longest inline request in bytes, without its line end.
@@ -251,6 +253,8 @@ pub enum Parsed {
         /// to choose how much to read at once, not how much to allocate.
         missing: usize,
     },
+    /// So many arguments were found that others may want their turn before the rest: parse again, from the same start.
+    Paused,
     /// A `SET` whose large value has not been looked at yet. Said once; the caller has the choice:
     ///
     /// - to parse again, and to get the request when all of it is there,
@@ -431,6 +435,9 @@ impl RequestParser {
                     let remaining = remaining - 1;
                     self.position = next;
                     self.state = RequestState::ArgumentHeader { remaining };
+                    if self.arguments.len().is_multiple_of(self.limits.arguments_at_once) {
+                        return Ok(Parsed::Paused);
+                    }
                 }
                 RequestState::Failed(ref error) => return Err(error.clone()),
             }
@@ -1088,8 +1095,13 @@ fn push_decimal(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::*;
 
-    const REQUEST_LIMITS: RequestLimits =
-        RequestLimits { arguments_max: 4, argument_size_max: 20, inline_size_max: 32, large_value_size: usize::MAX };
+    const REQUEST_LIMITS: RequestLimits = RequestLimits {
+        arguments_max: 4,
+        arguments_at_once: 3,
+        argument_size_max: 20,
+        inline_size_max: 32,
+        large_value_size: usize::MAX,
+    };
 
     const REPLY_LIMITS: ReplyLimits = ReplyLimits { elements_max: 10, bulk_size_max: 20, line_size_max: 24 };
 
@@ -1128,6 +1140,7 @@ mod tests {
                     source = None;
                 }
                 match parser.parse(&buffer) {
+                    Ok(Parsed::Paused) => assert!(parser.arguments().is_empty()),
                     Ok(Parsed::LargeValue { start, size, .. }) => {
                         (value, source) = (Some(Vec::new()), Some(start..start + size));
                     }
@@ -1351,6 +1364,7 @@ mod tests {
     fn claims_cost_no_memory() {
         let mut parser = RequestParser::new(RequestLimits {
             arguments_max: usize::MAX,
+            arguments_at_once: usize::MAX,
             argument_size_max: usize::MAX,
             inline_size_max: usize::MAX,
             large_value_size: usize::MAX,
@@ -1373,11 +1387,26 @@ mod tests {
         let arguments = vec![&b"a"[..]; 100_000];
         let mut stream = Vec::new();
         write_request(&mut stream, &arguments);
-        let mut parser = RequestParser::new(RequestLimits { arguments_max: arguments.len(), ..REQUEST_LIMITS });
+        let limits = RequestLimits { arguments_max: arguments.len(), arguments_at_once: usize::MAX, ..REQUEST_LIMITS };
+        let mut parser = RequestParser::new(limits);
         assert_eq!(parser.parse(&stream), Ok(Parsed::Complete { size: stream.len() }));
         assert_eq!(parser.arguments().len(), arguments.len());
         assert_eq!(parser.parse(b""), Ok(Parsed::Incomplete { missing: 1 }));
         assert!(parser.arguments.capacity() <= ARGUMENTS_RETAINED);
+    }
+
+    #[test]
+    fn many_arguments_are_read_in_steps() {
+        let arguments: [&[u8]; 7] = [b"DEL", b"a", b"", b"b", b"c", b"d", b"e"];
+        let mut stream = Vec::new();
+        write_request(&mut stream, &arguments);
+        let limits = RequestLimits { arguments_max: 7, ..REQUEST_LIMITS };
+        let mut parser = RequestParser::new(limits);
+        assert_eq!(parser.parse(&stream), Ok(Parsed::Paused));
+        assert!(parser.arguments().is_empty(), "nothing is shown of a request that is not complete");
+        assert_eq!(parser.parse(&stream), Ok(Parsed::Paused));
+        assert_eq!(parser.parse(&stream), Ok(Parsed::Complete { size: stream.len() }));
+        assert!(parser.arguments().iter().map(|range| &stream[range.clone()]).eq(arguments));
     }
 
     #[test]

@@ -4,8 +4,13 @@ use super::pieces::feed;
 use crate::command::resp::{Parsed, ProtocolError, RequestLimits, RequestParser};
 use crate::input::Input;
 
-const LIMITS: RequestLimits =
-    RequestLimits { arguments_max: 12, argument_size_max: 600, inline_size_max: 100, large_value_size: 80 };
+const LIMITS: RequestLimits = RequestLimits {
+    arguments_max: 12,
+    arguments_at_once: 5,
+    argument_size_max: 600,
+    inline_size_max: 100,
+    large_value_size: 80,
+};
 
 #[derive(Debug, PartialEq)]
 struct Read {
@@ -44,6 +49,7 @@ fn read(stream: &[u8], sizes: &mut Input<'_>, leave_out: bool) -> Read {
                     assert!(parser.arguments().is_empty());
                     return Some(0);
                 }
+                Ok(Parsed::Paused) => {}
                 Ok(Parsed::LargeValue { key_size, start, size }) => {
                     assert!(key_size <= LIMITS.argument_size_max && size >= LIMITS.large_value_size);
                     assert!(start <= input.len() && value.is_none());

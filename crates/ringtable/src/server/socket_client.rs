@@ -63,6 +63,7 @@ impl SocketClient {
             writable: true,
             parser: RequestParser::new(RequestLimits {
                 arguments_max: limits::ARGUMENTS_MAX,
+                arguments_at_once: limits::TURN_ARGUMENTS_MAX,
                 argument_size_max: limits::VALUE_SIZE_MAX,
                 inline_size_max: limits::INLINE_SIZE_MAX,
                 large_value_size: limits::LARGE_VALUE_SIZE,
@@ -122,6 +123,8 @@ impl SocketClient {
                 }
                 worked = true;
                 bytes += received;
+                // To read a request takes time too, whether anything comes of it or not.
+                bench.begin_turn();
             }
             if !self.let_value_flow() {
                 continue;
@@ -132,6 +135,10 @@ impl SocketClient {
                     if requests > 0 {
                         break; // replies first: the next receive is for the next turn
                     }
+                }
+                Ok(Parsed::Paused) => {
+                    worked = true;
+                    break;
                 }
                 Ok(Parsed::LargeValue { key_size, start, size }) => {
                     self.inflow = Inflow::begin(bench, key_size, size).map(|inflow| (inflow, start));

@@ -16,8 +16,9 @@
 //!
 //! A round may be long: many clients with dear requests, each of which has a turn of up to `limits::TURN_NS_MAX`. So
 //! that a client that asks for little does not wait for all of them, the worker turns to such ones every [`ATTEND_NS`]:
-//! it rings those that were served, polls, and serves those that had nothing to ask a few turns ago. (The idea of
-//! serving new flows before old ones is that of the FQ-CoDel scheduler, RFC 8290.)
+//! it rings those that were served, polls, and serves those that had nothing to ask a few turns ago, or when it last
+//! looked. New connections have yet to show that they are such ones. (The idea of serving new flows
+//! before old ones is that of the FQ-CoDel scheduler, RFC 8290.)
 //!
 //! While freed memory waits in the limbo, a worker that sleeps looks at it from time to time: see `pins`.
 //!
@@ -165,7 +166,7 @@ pub(super) struct Bench {
     /// Writes done in this turn.
     writes: u64,
     requests: u64,
-    /// Whether a request was taken up in this turn, and when the first one of this or the last such turn was.
+    /// Whether work was taken up in this turn, and when the first piece of this or the last such turn was.
     begun: bool,
     turn_began_ns: u64,
 }
@@ -198,6 +199,15 @@ impl Bench {
         }
     }
 
+    /// Takes note of when the work of this turn began, if it has not begun before.
+    #[inline]
+    pub fn begin_turn(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.turn_began_ns = monotonic_ns();
+        }
+    }
+
     /// Executes a request, or goes on with one that has come as far as `progress`. The reply goes to `reply`.
     pub fn execute(
         &mut self,
@@ -206,10 +216,7 @@ impl Bench {
         protocol: Protocol,
         progress: u64,
     ) -> Executed {
-        if !self.begun {
-            self.begun = true;
-            self.turn_began_ns = monotonic_ns();
-        }
+        self.begin_turn();
         if progress == 0 {
             self.requests += 1;
             self.writes += u64::from(command.spec.writes);
@@ -566,26 +573,30 @@ impl Worker {
     fn attend(&mut self) {
         self.ring_served();
         self.poll(Some(Duration::ZERO));
+        let mut served = false;
         for index in 0..self.hot.len() {
             let place = self.hot[index];
-            let asks = self.places[place].client.as_ref().is_some_and(|client| {
-                client.streak < STREAK_MAX
-                    && match &client.connection {
-                        Connection::Lane(lane) => lane.has_news(),
-                        Connection::Socket(socket) => socket.has_news(),
-                        _ => false,
-                    }
-            });
-            if asks
+            let Some(client) = &mut self.places[place].client else { continue };
+            let asks = match &client.connection {
+                Connection::Lane(lane) => lane.has_news(),
+                Connection::Socket(socket) => socket.has_news(),
+                _ => false,
+            };
+            if !asks {
+                client.streak = 0;
+            } else if client.streak < STREAK_MAX
                 && self.turn(place)
                 && let Some(client) = &mut self.places[place].client
             {
                 client.note_work();
+                served = true;
             }
         }
         self.ring_served();
-        // Who was rung may have been put on this very processor, and waits for the end of our time slice otherwise.
-        std::thread::yield_now();
+        if served {
+            // Who was rung may have been put on this very processor, and waits for the end of our time slice otherwise.
+            std::thread::yield_now();
+        }
     }
 
     /// Serves the members of the exchange, if there is one. Returns whether there was anything to do.
@@ -816,8 +827,8 @@ impl Worker {
             let number = self.bench.shared.leases.new_connection();
             // The place may still be among the hot ones, from the client before.
             let hot = self.hot.contains(&place);
-            // One turn ahead of others is enough: connections are cheap.
-            let streak = STREAK_MAX - 1;
+            // That it asks for little is to be seen: connections are cheap.
+            let streak = STREAK_MAX;
             self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, streak, window: 0 });
             if watched.is_err() {
                 self.end(place, End::Memory);
