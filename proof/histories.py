@@ -14,8 +14,8 @@ A history that no order explains is written to a file, as lines to read, only th
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -29,10 +29,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import cyclopts
 from ringtable import OutOfMemory, Table
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, Flag, ServerProcess, state_of
 
+from proof import program
 from proof.journal import Journal
 from proof.linearizability import FOREVER, Undecided
 from proof.operations import Operation, Wrong, judge, lines
@@ -374,38 +376,56 @@ def total_of(figures: dict[str, Figures]) -> Figures:
     return total
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m proof.histories", description=__doc__.partition("\n")[0])
-    parser.add_argument("--histories", type=int, default=120, help="how many histories (%(default)s)")
-    parser.add_argument("--operations", type=int, default=10_000, help="operations of each, at least (%(default)s)")
-    parser.add_argument("--kills", type=float, default=2.0, help="kills in a history, on average (%(default)s)")
-    parser.add_argument("--seed", type=int, default=None, help="of what is random; printed")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--place", action="append", choices=[place.name for place in PLACES], help="only there")
-    parser.add_argument("--folder", type=Path, default=Path("target/histories"), help="for what is wrong (%(default)s)")
-    parser.add_argument("--json", type=Path, help="a file for the figures")
-    options = parser.parse_args(arguments)
-    seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
-    print(f"seed {seed}", flush=True)
-    places = [place for place in PLACES if not options.place or place.name in options.place]
-    search = Search(seed, options.folder)
+app = cyclopts.App(name="proof.histories", help=__doc__, version_flags=[])
+
+
+@app.default
+def main(
+    *,
+    histories: int = 120,
+    operations: int = 10_000,
+    kills: float = 2.0,
+    place: tuple[str, ...] = (),
+    seconds: float = math.inf,
+    seed: int | None = None,
+    folder: Path = Path("target/histories"),
+    json_: program.JsonFile = None,
+) -> int:
+    """Record histories, and look for an order that explains each.
+
+    Args:
+        histories: How many of them.
+        operations: Operations of each, at least.
+        kills: Clients killed in a history, on average.
+        place: A kind of table by name, instead of all; may be repeated.
+        seconds: Stop after so long.
+        seed: Repeat the random choices of another run.
+        folder: For the histories that nothing explains.
+        json_: A file for the figures.
+    """
+    interrupt_on_termination()
+    chosen = [each for each in PLACES if not place or each.name in place]
+    if unknown := set(place) - {each.name for each in chosen}:
+        print(f"there is no {', '.join(unknown)}: there are {'; '.join(each.name for each in PLACES)}", file=sys.stderr)
+        return 2
+    seed = program.begin(seed)
+    search = Search(seed, folder)
     begin = time.monotonic()
     try:
-        search.run(places, options.histories, options.operations, options.kills, begin + options.seconds)
+        search.run(chosen, histories, operations, kills, begin + seconds)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    seconds = time.monotonic() - begin
+    took = time.monotonic() - begin
     for line in table_of(search.figures):
         print(line)
     total = total_of(search.figures)
-    print(f"{total.operations:,} operations in {seconds:.0f} s; {total.wrong} wrong")
-    if options.json:
+    print(f"{total.operations:,} operations in {took:.0f} s; {total.wrong} wrong")
+    if json_:
         places_done = {name: vars(each) for name, each in search.figures.items()}
-        options.json.write_text(json.dumps({"seed": seed, "seconds": seconds, **vars(total), "places": places_done}))
+        json_.write_text(json.dumps({"seed": seed, "seconds": took, **vars(total), "places": places_done}))
     return 1 if total.wrong else 0
 
 
 if __name__ == "__main__":
-    interrupt_on_termination()
-    sys.exit(main())
+    raise SystemExit(app(result_action="return_value"))

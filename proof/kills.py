@@ -13,13 +13,11 @@ A hang is a call that takes longer than 30 seconds: the program says whose it is
 as lines that begin with `forbidden:`, and the exit status is 1.
 """
 
-import argparse
 import json
 import math
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from heapq import heapify, heappop
 from pathlib import Path
 
+import cyclopts
 import ringtable
 from load import load
 from ringtable import Table
@@ -35,7 +34,7 @@ from ringtable._cli.signals import interrupt_on_termination
 from support import Child, ServerProcess, Successors, Way, freeze, memfds, wait_until
 
 from benches import probe
-from proof import victims
+from proof import program, victims
 from proof.diary import Diary, Page
 from proof.marks import Wrong, read
 from proof.victims import ERA_KEY, KEYS, check, key_of
@@ -517,35 +516,48 @@ def run_at(address: str, kills: int, stops: int, generator: random.Random, found
     found.client_seconds = time.monotonic() - begin
 
 
-def main() -> int:
+app = cyclopts.App(name="proof.kills", help=__doc__, version_flags=[])
+
+
+@app.default
+def main(
+    *,
+    kills: int = 500,
+    stops: int = 50,
+    server_kills: int = 100,
+    address: str | None = None,
+    seconds: float = math.inf,
+    seed: int | None = None,
+    json_: program.JsonFile = None,
+) -> int:
+    """Kill and stop clients, then servers, and check what is left.
+
+    Args:
+        kills: Clients to kill.
+        stops: Clients to stop, and then to continue or to kill.
+        server_kills: Servers to kill.
+        address: The socket of a running server: kill and stop its clients, and no server.
+        seconds: Stop after so long.
+        seed: Repeat the random choices of another run; the instants depend on the machine, too.
+        json_: A file for the figures.
+    """
     # Whoever ends us ends what we have started.
     interrupt_on_termination()
-    parser = argparse.ArgumentParser(prog="python -m proof.kills", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kills", type=int, default=500, help="clients to kill")
-    parser.add_argument("--stops", type=int, default=50, help="clients to stop, and then to continue or to kill")
-    parser.add_argument("--server-kills", type=int, default=100, help="servers to kill")
-    parser.add_argument("--address", help="of a server that runs: kill and stop its clients, and no server")
-    parser.add_argument("--seed", type=int, help="of what is random here; the instants depend on the machine, too")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
-    parser.add_argument("--json", type=Path, help="a file for the figures")
-    arguments = parser.parse_args()
-    seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
-    print(f"seed: {seed}", flush=True)
+    seed = program.begin(seed)
     found = Found(seed)
     begin = time.monotonic()
     try:
         with own_folder():
-            counts = (arguments.kills, arguments.stops, arguments.server_kills)
-            if arguments.address:
-                run_at(arguments.address, counts[0], counts[1], random.Random(seed), found, begin + arguments.seconds)
+            if address:
+                run_at(address, kills, stops, random.Random(seed), found, begin + seconds)
             else:
-                run(*counts, random.Random(seed), found, begin + arguments.seconds)
+                run(kills, stops, server_kills, random.Random(seed), found, begin + seconds)
     except (AssertionError, ringtable.Error) as error:
         found.forbidden.append(f"{type(error).__name__}: {error}")
     found.seconds = time.monotonic() - begin
     tell(found)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    if json_:
+        json_.write_text(json.dumps(asdict(found), indent=1) + "\n")
     return 1 if found.forbidden else 0
 
 
@@ -569,4 +581,4 @@ def tell(found: Found) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(app(result_action="return_value"))

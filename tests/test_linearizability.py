@@ -501,9 +501,9 @@ def test_recorded_histories_of_large_values(tmp_path: Path, seed: int, monkeypat
 
 
 def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--histories", "2", "--operations", "500", "--seed", "7", "--place", "lanes"]
-    assert histories.main([*arguments, "--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]) == 0
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    file = tmp_path / "figures.json"
+    assert histories.main(histories=2, operations=500, seed=7, place=("lanes",), folder=tmp_path, json_=file) == 0
+    figures = json.loads(file.read_text())
     assert (figures["seed"], figures["histories"], figures["wrong"]) == (7, 2, 0)
     assert figures["operations"] == sum(figures["by_way"].values()) >= 2 * 500
     assert "; 0 wrong" in capsys.readouterr().out
