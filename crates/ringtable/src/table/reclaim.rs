@@ -269,18 +269,6 @@ impl Reclaimer {
         self.waiting.store(state.limbo.len() as u64, Ordering::Relaxed);
     }
 
-    /// Whether anything in this range of words of the segment is pinned, held, or in the limbo.
-    ///
-    /// For memory that no slot points into any more, by one who has passed a fence(SeqCst) since. A pin or a hold is
-    /// known by the first word of its entry alone; an entry that merely reaches into the range is in the limbo.
-    pub fn is_held(&self, range: Range<u64>) -> bool {
-        let state = lock(&self.state);
-        let reaches = |entry: &Retired| entry.start < range.end && range.start < entry.start + entry.words as u64;
-        state.limbo.iter().any(reaches)
-            || state.holds.range(range.clone()).next().is_some()
-            || state.pinned_words().any(|start| range.contains(&start))
-    }
-
     /// Entries that wait in the limbo.
     #[inline]
     pub fn limbo_entries(&self) -> u64 {
@@ -501,23 +489,7 @@ mod tests {
             pin.store(u64::MAX - index as u64 % 3, Ordering::Relaxed);
         }
         reclaimer.retire(64, 1, |_, _| {});
-        assert!(reclaimer.is_held(0..100), "it was not looked up yet");
         assert_eq!(reclaimer.rescan(|_, _| {}), 8);
-        assert!(!reclaimer.is_held(0..100));
-    }
-
-    #[test]
-    fn a_range_is_held_by_pins_holds_and_the_limbo() {
-        let (reclaimer, pins, _) = reclaimer();
-        assert!(!reclaimer.is_held(1..1 << 40));
-        pins[1].store(100, Ordering::Relaxed);
-        assert!(reclaimer.is_held(100..101) && !reclaimer.is_held(0..100) && !reclaimer.is_held(101..200));
-        reclaimer.retire(100, 50, |_, _| {});
-        assert!(reclaimer.is_held(149..150) && !reclaimer.is_held(150..200));
-        reclaimer.hold(300);
-        assert!(reclaimer.is_held(300..301));
-        reclaimer.let_go(300);
-        assert!(!reclaimer.is_held(300..301));
     }
 
     #[test]
