@@ -112,6 +112,19 @@ impl Yields {
     /// Waits for which yielding is left alone after that: a time slice costs about as much as parking so many times.
     const SKIP: u32 = 100;
 
+    /// Yields once, unless that was costly a short while ago.
+    pub fn once(&mut self, clock: impl Fn() -> u64) {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        let started = clock();
+        crate::sync::yield_now();
+        if clock() - started > Self::COSTLY_NS {
+            self.skip = Self::SKIP;
+        }
+    }
+
     /// Yields until there is news, for at least `limit_ns` nanoseconds of `clock`. Returns whether there is.
     pub fn until(&mut self, limit_ns: u64, clock: impl Fn() -> u64, news: impl Fn() -> bool) -> bool {
         if self.skip > 0 {
@@ -184,6 +197,13 @@ mod tests {
         assert!(!yields.until(u64::MAX, clock(Yields::COSTLY_NS + 1), || false));
         let before = time.get();
         assert!(!yields.until(100, clock(10), || false));
+        yields.once(clock(10));
+        assert_eq!(time.get(), before, "left alone after a costly one");
+        let mut yields = Yields::default();
+        yields.once(clock(10));
+        yields.once(clock(Yields::COSTLY_NS + 1));
+        let before = time.get();
+        yields.once(clock(10));
         assert_eq!(time.get(), before, "left alone after a costly one");
     }
 }

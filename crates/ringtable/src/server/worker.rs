@@ -422,6 +422,8 @@ pub(super) struct Worker {
     /// When those that ask for little were last turned to, or the round began.
     attended_ns: u64,
     yields: Yields,
+    /// The same in the middle of a long round.
+    courtesies: Yields,
     /// What we last published of ourselves.
     published: u64,
     crowded: bool,
@@ -457,6 +459,7 @@ impl Worker {
             busy_rounds: 0,
             attended_ns: 0,
             yields: Yields::default(),
+            courtesies: Yields::default(),
             published: 0,
             crowded: false,
             window: 0,
@@ -595,7 +598,7 @@ impl Worker {
         self.ring_served();
         if served {
             // Who was rung may have been put on this very processor, and waits for the end of our time slice otherwise.
-            std::thread::yield_now();
+            self.courtesies.once(monotonic_ns);
         }
     }
 
