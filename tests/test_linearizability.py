@@ -502,7 +502,9 @@ def test_recorded_histories_of_large_values(tmp_path: Path, seed: int, monkeypat
 
 def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    assert histories.main(histories=2, operations=500, seed=7, place=("lanes",), folder=tmp_path, json_=file) == 0
+    arguments = ["--histories", "2", "--operations", "500", "--seed", "7", "--place", "lanes"]
+    arguments += ["--folder", str(tmp_path), "--json", str(file)]
+    assert histories.app(arguments, result_action="return_value") == 0
     figures = json.loads(file.read_text())
     assert (figures["seed"], figures["histories"], figures["wrong"]) == (7, 2, 0)
     assert figures["operations"] == sum(figures["by_way"].values()) >= 2 * 500
