@@ -379,17 +379,21 @@ class Outcome:
     ends: dict[str, int] = field(default_factory=dict)
     """Connections that have ended, by reason."""
 
-    def latencies(self, phase: int) -> Latencies:
-        """Of all honest clients that may not fail."""
+    def roles(self) -> list[str]:
+        """Of the honest clients that may not fail."""
+        return sorted({report.role for report in self.honest if not report.role.startswith("rings, asking")})
+
+    def latencies(self, phase: int, role: str | None = None) -> Latencies:
+        """Of all honest clients that may not fail, or of one role's."""
         found = Latencies()
         for report in self.honest:
-            if not report.role.startswith("rings, asking"):
+            if report.role in ([role] if role else self.roles()):
                 found.add(report.latencies[phase])
         return found
 
-    def times(self, share: float = 99.9, phase: int = HOSTILE) -> float | None:
+    def times(self, share: float = 99.9, phase: int = HOSTILE, role: str | None = None) -> float | None:
         """How many times a percentile of the quiet slices another phase's is."""
-        quiet, other = self.latencies(QUIET), self.latencies(phase)
+        quiet, other = self.latencies(QUIET, role), self.latencies(phase, role)
         if not quiet.calls or not other.calls:
             return None
         return other.percentile(share) / quiet.percentile(share)
@@ -632,6 +636,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "failures": {each.role: each.failures for each in outcome.honest if each.failures},
         "latencies_us": latencies,
         "times_p999": outcome.times(),
+        "times_p999_of_role": {role: outcome.times(role=role) for role in outcome.roles()},
         "private_peak": bounds.private_peak if bounds else None,
         "private_at_first": bounds.private_at_first if bounds else None,
         "descriptors_peak": bounds.descriptors_peak if bounds else None,
@@ -674,7 +679,10 @@ def report(outcome: Outcome) -> None:
     for phase in (NEIGHBOUR, HOSTILE):
         times = outcome.times(phase=phase)
         if times is not None:
-            print(f"  p99.9 beside quiet, {PHASES[phase]}: {times:.2f} times")
+            # Those who make many calls must not hide the others.
+            by_role = ((role, outcome.times(phase=phase, role=role)) for role in outcome.roles())
+            words = ", ".join(f"{role} {value:.2f}" for role, value in by_role if value is not None)
+            print(f"  p99.9 beside quiet, {PHASES[phase]}: {times:.2f} times ({words})")
 
 
 if __name__ == "__main__":
