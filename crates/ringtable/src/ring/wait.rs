@@ -114,8 +114,7 @@ impl Yields {
 
     /// Yields once, unless that was costly a short while ago.
     pub fn once(&mut self, clock: impl Fn() -> u64) {
-        if self.skip > 0 {
-            self.skip -= 1;
+        if self.is_left_alone() {
             return;
         }
         let started = clock();
@@ -127,8 +126,7 @@ impl Yields {
 
     /// Yields until there is news, for at least `limit_ns` nanoseconds of `clock`. Returns whether there is.
     pub fn until(&mut self, limit_ns: u64, clock: impl Fn() -> u64, news: impl Fn() -> bool) -> bool {
-        if self.skip > 0 {
-            self.skip -= 1;
+        if self.is_left_alone() {
             return false;
         }
         let started = clock();
@@ -149,6 +147,13 @@ impl Yields {
                 return false;
             }
         }
+    }
+
+    /// Whether yielding was costly a short while ago. Counts a wait.
+    fn is_left_alone(&mut self) -> bool {
+        let left_alone = self.skip > 0;
+        self.skip = self.skip.saturating_sub(1);
+        left_alone
     }
 }
 
