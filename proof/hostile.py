@@ -386,8 +386,9 @@ class Outcome:
     def latencies(self, phase: int, role: str | None = None) -> Latencies:
         """Of all honest clients that may not fail, or of one role's."""
         found = Latencies()
+        roles = [role] if role else self.roles()
         for report in self.honest:
-            if report.role in ([role] if role else self.roles()):
+            if report.role in roles:
                 found.add(report.latencies[phase])
         return found
 
