@@ -153,6 +153,51 @@ def test_what_is_model_checked_takes_its_atomics_from_sync() -> None:
     assert not [place(file) for file in checked if list(uses(file.read_text(), "std::sync::atomic"))]
 
 
+# What makes a descriptor, closes one, or maps memory.
+MAKERS = re.compile(
+    r"\b(?:socket|socket_with|socketpair|net::accept|accept_with|recvmsg|memfd_create|eventfd|epoll::create|dup[23]?"
+    r"|fcntl_dupfd_cloexec|(?:fs|libc)::open\w*|pipe(?:_with)?|inotify\w*|pidfd_\w+|timerfd_\w+|signalfd"
+    r"|io::close|mm::mmap|File::\w+|OpenOptions::\w+|read_dir|try_clone|(?:Unix|Tcp)(?:Stream|Listener)::\w+)\("
+)
+# Within which it may be called.
+STEP = re.compile(r"\b(?:Descriptor::make|Self::make|undisturbed)\(")
+
+
+def outside_of_steps(source: str) -> Iterator[tuple[int, str]]:
+    """The line and the name of each call that makes a descriptor or a mapping where a fork may cut it in two."""
+    # Comments and tests out, and what is in steps; the lines stay.
+    source = re.sub(r"//.*", "", source.split("\n#[cfg(test)]\nmod tests", 1)[0])
+    while match := STEP.search(source):
+        end, depth = match.end(), 1
+        while depth:
+            depth += {"(": 1, ")": -1}.get(source[end], 0)
+            end += 1
+        source = source[: match.start()] + "\n" * source.count("\n", match.start(), end) + source[end:]
+    for match in MAKERS.finditer(source):
+        if not source[: match.start()].endswith("fn "):
+            yield source.count("\n", 0, match.start()) + 1, match[0]
+
+
+def test_descriptors_are_born_known() -> None:
+    """No other way to make one: see `shm/fork.rs`."""
+    example = (
+        "let a = make_socket(x)?;\nDescriptor::make(|| rustix::net::accept(&b.c()))?;\nlet d = rustix::io::dup(a)?;\n"
+    )
+    assert list(outside_of_steps(example)) == [(3, "dup(")]
+    others = re.compile(r"tests\.rs|fuzzing|profile\.rs")
+    # The handler in the child closes all that is known; and what moves a descriptor has the proof in hand.
+    fork = "crates/ringtable/src/shm/fork.rs"
+    allowed = {(fork, "io::close("), (fork, "fcntl_dupfd_cloexec(")}
+    found = [
+        (place(file), line, name)
+        for file in ENGINE_FILES + BINDING_FILES
+        if not any(others.match(part) for part in file.parts)
+        for line, name in outside_of_steps(file.read_text())
+        if (place(file), name) not in allowed
+    ]
+    assert not found
+
+
 def test_no_file_is_dead() -> None:
     """Every file of the engine is a module of its parent."""
     dead: list[str] = []

@@ -1,6 +1,5 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,8 +57,8 @@ pub(super) struct Life(Mutex<Option<Descriptor>>);
 
 impl Life {
     fn new(socket: &Descriptor) -> Result<Self, Error> {
-        let duplicate = Descriptor::make(|| rustix::io::fcntl_dupfd_cloexec(socket, 0));
-        Ok(Self(Mutex::new(Some(system("duplicating the socket", duplicate.map_err(Into::into))?))))
+        let duplicate = system("duplicating the socket", socket.duplicate().map_err(Into::into))?;
+        Ok(Self(Mutex::new(Some(duplicate))))
     }
 
     /// Why the server has ended the connection; `None` if it says nothing, as it does while it lives.
@@ -339,7 +338,7 @@ pub(super) fn upgrade(
     plain: &mut SocketLink,
     request: &[String; 3],
     patience: &mut Patience<'_>,
-) -> Result<(String, Vec<OwnedFd>), Error> {
+) -> Result<(String, Vec<Descriptor>), Error> {
     let mut passed = Vec::new();
     match plain.handshake(&request.each_ref().map(String::as_bytes), &mut passed, patience)? {
         Reply::Status(status) => Ok((status.into_owned(), passed)),
@@ -352,11 +351,11 @@ pub(super) fn upgrade(
 pub(super) fn join(
     socket: Descriptor,
     status: &str,
-    passed: Vec<OwnedFd>,
+    passed: Vec<Descriptor>,
     sharing: &Arc<Sharing>,
 ) -> Result<(TableReader, Channel), Error> {
     let count = passed.len();
-    let [table, memory, request_bell, listener]: [OwnedFd; 4] =
+    let [table, memory, request_bell, listener]: [Descriptor; 4] =
         passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
     let table = system("taking the table segment", Segment::from_foreign(table))?;
     let table = system("mapping the table segment", table.map_read_only())?;

@@ -14,6 +14,7 @@ use crate::ring::exchange::{Exchange, Geometry, ReplyHead, Workers};
 use crate::ring::lane::{LANE_SIZE, Lane};
 use crate::ring::spsc;
 use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, Memory, Ordering, copy_in};
 use crate::table::layout::PAGE_WORDS;
@@ -96,7 +97,9 @@ fn connect(is_lane: bool) -> (Server, Channel) {
     }
     let bells = [(); 2].map(|()| Doorbell::new().expect("the system lets us"));
     let listener = Listener::new(&bells[1]).expect("the system lets us");
-    let dup = |descriptor: std::os::fd::BorrowedFd<'_>| rustix::io::dup(descriptor).expect("the system lets us");
+    let dup = |descriptor: std::os::fd::BorrowedFd<'_>| {
+        Descriptor::make(|| rustix::io::dup(descriptor)).expect("the system lets us")
+    };
     let passed = vec![
         table.read_only().expect("the system lets us"),
         dup(segment.descriptor().as_fd()),
@@ -105,7 +108,8 @@ fn connect(is_lane: bool) -> (Server, Channel) {
     ];
     let (near, far) = std::os::unix::net::UnixStream::pair().expect("the system lets us");
     let status = if is_lane { "LANE" } else { "RINGS 1 7" };
-    let joined = join(OwnedFd::from(near).into(), status, passed, &Arc::<Sharing>::default());
+    let near = Descriptor::make(|| Ok(near.into())).expect("the system lets us");
+    let joined = join(near, status, passed, &Arc::<Sharing>::default());
     let (_, channel) = joined.unwrap_or_else(|error| panic!("an honest server: {error}"));
     let (responses, unsent) = (spsc::Producer::default(), Vec::new());
     (Server { memory, responses, messages: 0, unsent, _bells: bells, _socket: far.into() }, channel)

@@ -1,6 +1,5 @@
 //! The lane, as the client sees it.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -86,9 +85,9 @@ impl LaneLink {
     /// Takes over a lane that the server passed. The reader has to live as long as the link.
     pub fn join(
         socket: Descriptor,
-        lane: OwnedFd,
-        request_bell: OwnedFd,
-        listener: OwnedFd,
+        lane: Descriptor,
+        request_bell: Descriptor,
+        listener: Descriptor,
         reader: &TableReader,
         sharing: Arc<Sharing>,
     ) -> Result<Self, Error> {

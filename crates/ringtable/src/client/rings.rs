@@ -9,7 +9,6 @@
 //! A client that was expelled, because it kept the others waiting, learns it here: from its socket, or from a message
 //! that was overwritten while it was read.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -105,9 +104,9 @@ impl RingsLink {
     pub fn join(
         socket: Descriptor,
         seat: Seat,
-        rings: OwnedFd,
-        request_bell: OwnedFd,
-        bell_listener: OwnedFd,
+        rings: Descriptor,
+        request_bell: Descriptor,
+        bell_listener: Descriptor,
         reader: &TableReader,
     ) -> Result<Self, Error> {
         let segment = system("taking the rings", Segment::from_foreign(rings))?;

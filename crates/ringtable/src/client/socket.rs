@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ impl SocketLink {
     pub fn handshake(
         &mut self,
         words: &[&[u8]],
-        passed: &mut Vec<OwnedFd>,
+        passed: &mut Vec<Descriptor>,
         patience: &mut Patience<'_>,
     ) -> Result<Reply, Error> {
         write_request(&mut self.outgoing, words);

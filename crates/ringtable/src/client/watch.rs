@@ -14,7 +14,7 @@
 //! - Closed by another thread: [`Error::WatchClosed`] to who waits. In a forked child: the same.
 
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -76,8 +76,7 @@ impl Watch {
         }
         patience.start();
         let socket = connect(&location, &mut patience)?;
-        let duplicate = Descriptor::make(|| rustix::io::fcntl_dupfd_cloexec(&socket, 0));
-        let life = system("duplicating the socket", duplicate.map_err(Into::into))?;
+        let life = system("duplicating the socket", socket.duplicate().map_err(Into::into))?;
         let mut plain = SocketLink::new(socket);
         let (status, passed) = upgrade(&mut plain, &watch_request(), &mut patience)?;
         failpoint!("watch.joined");
@@ -235,9 +234,9 @@ struct Ears {
 
 impl Ears {
     /// Takes over what the server passed: table, state, something to sleep on.
-    fn join(socket: Descriptor, passed: Vec<OwnedFd>, start: Start, prefix: &[u8]) -> Result<Self, Error> {
+    fn join(socket: Descriptor, passed: Vec<Descriptor>, start: Start, prefix: &[u8]) -> Result<Self, Error> {
         let count = passed.len();
-        let [table, state, listener]: [OwnedFd; 3] =
+        let [table, state, listener]: [Descriptor; 3] =
             passed.try_into().map_err(|_| Error::Protocol(format!("a watch comes with 3 descriptors, not {count}")))?;
         let table = system("taking the table segment", Segment::from_foreign(table))?;
         let table = system("mapping the table segment", table.map_read_only())?;

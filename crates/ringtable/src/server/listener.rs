@@ -68,9 +68,7 @@ impl Listener {
 
     /// Other descriptors of the sockets, for the accepting thread.
     pub fn doors(&self) -> io::Result<Vec<Door>> {
-        let door = |socket: &Descriptor, is_local| {
-            Ok(Door { socket: rustix::io::fcntl_dupfd_cloexec(socket, 0)?.into(), is_local })
-        };
+        let door = |socket: &Descriptor, is_local| Ok(Door { socket: socket.duplicate()?, is_local });
         let unix = std::iter::once(door(&self.socket, true));
         unix.chain(self.tcp.iter().map(|socket| door(socket, false))).collect()
     }
@@ -119,7 +117,7 @@ fn make_directory(directory: &Path) -> Result<(), Error> {
 fn take_lock(path: &Path) -> io::Result<Option<Descriptor>> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+        let fd = Descriptor::make(|| rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR))?;
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             other => other?,
@@ -128,7 +126,7 @@ fn take_lock(path: &Path) -> io::Result<Option<Descriptor>> {
         // nothing, and we try again with the file that is there now.
         let locked = rustix::fs::fstat(&fd)?;
         match std::fs::metadata(path) {
-            Ok(named) if named.ino() == locked.st_ino && named.dev() == locked.st_dev => return Ok(Some(fd.into())),
+            Ok(named) if named.ino() == locked.st_ino && named.dev() == locked.st_dev => return Ok(Some(fd)),
             _ => continue,
         }
     }
@@ -139,24 +137,29 @@ fn bind(path: &Path) -> io::Result<Descriptor> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {} // a dead server's socket, or none: we hold the lock
     }
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = make_socket(AddressFamily::UNIX)?;
     // On Linux the name gets the mode of the socket itself, so that there is no moment in which others may connect.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+fn make_socket(family: AddressFamily) -> io::Result<Descriptor> {
+    let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+    Ok(Descriptor::make(|| rustix::net::socket_with(family, kind, flags, None))?)
 }
 
 /// Listens at a loopback address. Returns the address with the port that the kernel chose if `address` left it open.
 fn bind_tcp(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = make_socket(family)?;
     // Connections of a server that has ended occupy the port for a minute; a server that runs still does.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     let bound = rustix::net::getsockname(&socket)?.try_into()?;
-    Ok((socket.into(), bound))
+    Ok((socket, bound))
 }
 
 /// The accepting thread: gives each connection to the worker with the fewest.

@@ -244,7 +244,7 @@ impl Shared {
         Ok(Self {
             table: Arc::new(table),
             segment,
-            table_read_only: table_read_only.into(),
+            table_read_only,
             statistics: Statistics::new(options.workers),
             housekeeping: Housekeeping::default(),
             watchers: watch_client::Registry::default(),

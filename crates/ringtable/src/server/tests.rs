@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
+
 use super::{Options, Server};
 use crate::command;
 use crate::command::alone::Alone;
@@ -121,6 +123,7 @@ fn over_a_lane_requests_cut_at_random_come_to_the_same_as_whole_ones() {
     let versions = [LANE_VERSION.to_string(), format!("{:016x}", *command::FINGERPRINT)];
     resp::write_request(&mut request, &[b"RING.LANE", versions[0].as_bytes(), versions[1].as_bytes()]);
     socket.write_all(&request).unwrap();
+    rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], None).unwrap();
     let (mut status, mut passed) = ([0; 64], Vec::new());
     assert_eq!(descriptors::receive(socket.as_fd(), &mut status, &mut passed).unwrap(), 7);
     let bell = Doorbell::from_foreign(passed.remove(2));

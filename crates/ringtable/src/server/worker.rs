@@ -437,7 +437,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let epoll = Descriptor::make(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
         let mailbox = &shared.workers[index];
         epoll::add(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
         let exchange = shared.topology.exchange_of(index, &shared.exchanges);
@@ -449,7 +449,7 @@ impl Worker {
         Ok(Self {
             station: exchange.map(|exchange| Station::new(exchange, index)),
             bench: Bench::new(index, shared),
-            epoll: epoll.into(),
+            epoll,
             places: Vec::new(),
             free: Vec::new(),
             hot: Vec::new(),

@@ -2,11 +2,14 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
+
+use super::fork::{self, Descriptor};
 
 /// Most descriptors in one message.
 pub const DESCRIPTORS_MAX: usize = 4;
@@ -35,20 +38,35 @@ pub fn send_all(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>
     if send(socket, message, descriptors)? == message.len() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
 }
 
-/// Receives bytes, and adds descriptors that came with them to `descriptors` (close-on-exec).
+/// Receives bytes, and adds descriptors that came with them to `descriptors`; never waits.
 ///
-/// Returns the number of bytes, 0 at the end of the stream. Waits unless the socket is non-blocking.
+/// Returns the number of bytes, 0 at the end of the stream.
 ///
 /// # Errors
-/// Any error of the socket.
-pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+/// `WouldBlock` if nothing has come; any error of the socket. If not all descriptors can be taken, they are lost with
+/// their bytes: `EMFILE` if this process may have no more of them.
+pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors: &mut Vec<Descriptor>) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(passed) = message {
-            descriptors.extend(passed);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let before = descriptors.len();
+    let received = fork::undisturbed(|step| {
+        let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                for descriptor in passed {
+                    descriptors.push(Descriptor::adopt(descriptor, step)?);
+                }
+            }
         }
+        Ok::<_, rustix::io::Errno>(received)
+    })?;
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(if descriptors.len() - before < DESCRIPTORS_MAX {
+            rustix::io::Errno::MFILE.into()
+        } else {
+            io::Error::other(format!("more than {DESCRIPTORS_MAX} descriptors in one message"))
+        });
     }
     Ok(received.bytes)
 }

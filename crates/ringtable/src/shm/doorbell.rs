@@ -10,7 +10,7 @@
 //! eventfd could fill its counter, clear the flag, and make the worker's next ring wait for ever.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -30,13 +30,13 @@ pub struct Doorbell(Descriptor);
 impl Doorbell {
     /// A new doorbell.
     pub fn new() -> io::Result<Self> {
-        let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(fd.into()))
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(Descriptor::make(|| rustix::event::eventfd(0, flags))?))
     }
 
     /// A doorbell that another process passed.
-    pub fn from_foreign(fd: OwnedFd) -> Self {
-        Self(fd.into())
+    pub fn from_foreign(fd: Descriptor) -> Self {
+        Self(fd)
     }
 
     /// Wakes whoever watches. Errors do not matter: a full counter has been rung before, and a dead peer shows
@@ -71,15 +71,15 @@ const SOCKET: u64 = 1;
 impl Listener {
     /// Made by the server: watches `bell`.
     pub fn new(bell: &Doorbell) -> io::Result<Self> {
-        let fd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let fd = Descriptor::make(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
         epoll::add(&fd, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
-        Ok(Self(fd.into()))
+        Ok(Self(fd))
     }
 
     /// Taken over by the client: watches its `socket` too.
-    pub fn from_foreign(fd: OwnedFd, socket: impl AsFd) -> io::Result<Self> {
+    pub fn from_foreign(fd: Descriptor, socket: impl AsFd) -> io::Result<Self> {
         epoll::add(&fd, socket, EventData::new_u64(SOCKET), EventFlags::IN | EventFlags::RDHUP)?;
-        Ok(Self(fd.into()))
+        Ok(Self(fd))
     }
 
     /// Waits for the bell or the socket, for at most `timeout`.
@@ -127,7 +127,7 @@ mod tests {
     fn a_closed_socket_wakes_and_stays() {
         let bell = Doorbell::new().unwrap();
         let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
-        let listener = Listener::from_foreign(rustix::io::dup(Listener::new(&bell).unwrap()).unwrap(), &near).unwrap();
+        let listener = Listener::from_foreign(Listener::new(&bell).unwrap().0, &near).unwrap();
         drop(far);
         for _ in 0..2 {
             assert!(listener.wait(Duration::ZERO).unwrap().socket);

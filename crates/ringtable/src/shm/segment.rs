@@ -8,7 +8,7 @@
 //! A mapping is not inherited by forked children, unless it is said to be: see [`super::fork`].
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
@@ -32,18 +32,18 @@ impl Segment {
     /// open it again for writing.
     pub fn create(name: &str, size: usize) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags)?, // before Linux 6.3
-            other => other?,
-        };
+        let fd = Descriptor::make(|| match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags), // before Linux 6.3
+            other => other,
+        })?;
         rustix::fs::ftruncate(&fd, size as u64)?;
         rustix::fs::fchmod(&fd, Mode::RUSR)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
-        Ok(Self { fd: fd.into(), size })
+        Ok(Self { fd, size })
     }
 
     /// Takes a segment that another process passed, after checking that nobody can shrink it under our mapping.
-    pub fn from_foreign(fd: OwnedFd) -> io::Result<Self> {
+    pub fn from_foreign(fd: Descriptor) -> io::Result<Self> {
         let seals = rustix::fs::fcntl_get_seals(&fd)?;
         if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
             return Err(io::Error::other("the segment is not sealed against resizing"));
@@ -53,7 +53,7 @@ impl Segment {
         if size == 0 || size % 4096 != 0 {
             return Err(io::Error::other(format!("the segment has {size} bytes, not a multiple of 4096")));
         }
-        Ok(Self { fd: fd.into(), size })
+        Ok(Self { fd, size })
     }
 
     /// Seals the seals; with `strict`, also against any further writable mapping or write by anyone, root included.
@@ -68,10 +68,9 @@ impl Segment {
     }
 
     /// A second descriptor of the same file, opened read-only: what a client gets of the table.
-    pub fn read_only(&self) -> io::Result<OwnedFd> {
-        use std::os::fd::AsRawFd;
+    pub fn read_only(&self) -> io::Result<Descriptor> {
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+        Ok(Descriptor::make(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?)
     }
 
     /// Bytes of memory that the kernel has really given to the segment.
@@ -129,16 +128,23 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(fd: impl AsFd, size: usize, protection: ProtFlags) -> io::Result<Self> {
-        #[allow(unsafe_code)]
-        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
-        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };
-        #[allow(unsafe_code)]
-        // SAFETY: the range is the mapping just made. A forked child has no use for it, as long as nobody has said so.
-        unsafe {
-            let _ = rustix::mm::madvise(start, size, Advice::LinuxDontFork);
-        }
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { start, size, protection, generation: fork::generation() })
+        // A forked child has no use for it, as long as nobody has said so: it would keep the memory, and could write to
+        // another client's lane.
+        fork::undisturbed(|_| {
+            #[allow(unsafe_code)]
+            // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+            let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, protection, MapFlags::SHARED, fd, 0)? };
+            let generation = fork::generation();
+            let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+            // From here on its drop undoes what was done.
+            let mapping = Self { start, size, protection, generation };
+            #[allow(unsafe_code)]
+            // SAFETY: the range is the mapping just made, in which nothing changes for this process.
+            unsafe {
+                rustix::mm::madvise(mapping.start.as_ptr().cast(), size, Advice::LinuxDontFork)?;
+            }
+            Ok(mapping)
+        })
     }
 }
 
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_unsealed_segment_is_refused() {
-        let fd = rustix::fs::memfd_create("ringtable-test", MemfdFlags::CLOEXEC).unwrap();
+        let fd = Descriptor::make(|| rustix::fs::memfd_create("ringtable-test", MemfdFlags::CLOEXEC)).unwrap();
         rustix::fs::ftruncate(&fd, 4096).unwrap();
         assert!(Segment::from_foreign(fd).is_err());
     }

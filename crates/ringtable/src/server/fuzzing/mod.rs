@@ -46,11 +46,11 @@ fn connection() -> (Descriptor, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (server, client) = pair.expect("the system lets us");
-    (server.into(), client)
+    (Descriptor::make(|| Ok(server)).expect("the system lets us"), client)
 }
 
 /// What the server has said to a client, and the descriptors that came with it.
-fn hear(client: &OwnedFd) -> (Vec<u8>, Vec<OwnedFd>) {
+fn hear(client: &OwnedFd) -> (Vec<u8>, Vec<Descriptor>) {
     let (mut words, mut passed) = (vec![0; 256], Vec::new());
     let size = descriptors::receive(client.as_fd(), &mut words, &mut passed).expect("it has said something");
     words.truncate(size);
