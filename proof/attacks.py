@@ -565,6 +565,34 @@ def unread(target: Target, random: Random) -> Attacks:
             yield
 
 
+def ahead(target: Target, random: Random) -> Attacks:
+    """As many requests as the server takes, of any size, whose replies are not read before it has had enough.
+
+    What is read then is what was owed, and the reason last.
+    """
+    requests = [resp(b"PING"), resp(b"GET", PREFIX), resp(b"SET", PREFIX, bytes(50_000)), resp(b"RING.STATS")]
+    with ExitStack() as stack:
+        held: deque[socket.socket] = deque()
+        while True:
+            connection = stack.enter_context(target.socket(random))
+            held.append(connection)
+            if len(held) > HELD:
+                held.popleft().close()
+            with suppress(ConnectionError):
+                for _ in range(random.choice([4, 16, 48])):
+                    request = random.choice(requests)
+                    connection.sendall(request * ((1 << 20) // len(request)))
+                    yield
+            if random.random() < 0.2:
+                last = b""
+                with suppress(ConnectionError), closing(held.pop()):
+                    connection.shutdown(socket.SHUT_WR)
+                    while piece := connection.recv(1 << 20):
+                        last = (last + piece)[-200:]
+                    assert last.endswith(b"\r\n"), f"a connection ends in the middle of a reply: {last!r}"
+                yield
+
+
 def drafts(target: Target, random: Random) -> Attacks:
     """Large values that are announced and never come, or in part."""
     sizes = [LARGE_VALUE_SIZE - 1, LARGE_VALUE_SIZE, 1 << 20, 16 << 20, VALUE_SIZE_MAX, VALUE_SIZE_MAX + 1]
@@ -909,6 +937,7 @@ STRATEGIES: dict[str, Strategy] = {
     "malformed": malformed,
     "extremes": extremes,
     "unread": unread,
+    "ahead": ahead,
     "drafts": drafts,
     "unfinished": unfinished,
     "leases": leases,

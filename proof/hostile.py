@@ -74,6 +74,7 @@ ATTACKS_A_MINUTE: dict[str, int] = {
     "malformed": 45_036,
     "extremes": 12_860,
     "unread": 26_300,
+    "ahead": 3_000,
     "drafts": 22_676,
     "unfinished": 4_815,
     "leases": 578_034,
@@ -254,13 +255,15 @@ class Bounds:
     @classmethod
     def of(cls, pid: int, stats: Mapping[str, object]) -> "Bounds":
         private, clients = private_bytes(pid), int(str(stats["clients_max"])) + 16
-        # Requests that came in part, of all clients together; and for each client what it has of them in buffers that
-        # are not counted, its replies, and its bookkeeping.
-        unfinished = max(int(str(stats["max_memory"])), 2 * (512 * MIB + 70_000))
+        # Requests that came in part, and those that wait, of all clients together; and for each client what it has of
+        # them in buffers that are not counted, its replies, and its bookkeeping.
+        max_memory = int(str(stats["max_memory"]))
+        unfinished = max(max_memory, 2 * (512 * MIB + 70_000))
+        waiting = max(max_memory // 8, 64 * MIB)
         for_each = 4 * MIB
         return cls(
             pid=pid,
-            private_max=private + unfinished + clients * for_each,
+            private_max=private + unfinished + waiting + clients * for_each,
             descriptors_max=descriptors_of(pid) + 5 * clients,
             threads=threads_of(pid),
             private_at_first=private,
@@ -520,7 +523,15 @@ def take_turns(
 
 def check_what_is_left(observer: Table, bounds: Bounds) -> None:
     """All that the hostile client had is given back, and the server's memory is about what it was."""
-    names = ("memory_unfinished_requests", "memory_drafts", "leases", "watchers", "boards", "lanes")
+    names = (
+        "memory_unfinished_requests",
+        "memory_waiting_requests",
+        "memory_drafts",
+        "leases",
+        "watchers",
+        "boards",
+        "lanes",
+    )
 
     def left() -> dict[str, int]:
         now = observer.stats()

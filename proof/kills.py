@@ -136,6 +136,7 @@ class Figures:
         "memory_limbo",
         "memory_drafts",
         "memory_unfinished_requests",
+        "memory_waiting_requests",
         "ring_slots_claimed",
         "ring_slots_published",
         "ring_slots_quarantined",

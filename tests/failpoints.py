@@ -147,8 +147,8 @@ def _serve(options: dict[str, Any], armed: tuple[str, str] | None, orders: socke
 # What has to be as it was once a client is gone.
 FREED = [
     "boards", "clients", "holds", "lanes", "leases", "limbo_entries", "memory_drafts", "memory_limbo",
-    "memory_unfinished_requests", "ring_members", "ring_slots_claimed", "ring_slots_published",
-    "ring_slots_quarantined", "watchers",
+    "memory_unfinished_requests", "memory_waiting_requests", "ring_members", "ring_slots_claimed",
+    "ring_slots_published", "ring_slots_quarantined", "watchers",
 ]  # fmt: skip
 
 

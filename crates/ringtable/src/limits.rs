@@ -93,6 +93,10 @@ pub const TURN_NS_MAX: u64 = 100_000;
 pub const TURN_REQUESTS_PER_CLOCK: usize = 16;
 /// Reply bytes waiting for a client to take them, above which its further requests wait too.
 pub const REPLY_BACKLOG_MAX: usize = 64 << 10;
+/// Bytes of further requests that are kept for a client meanwhile. Beyond, its connection ends.
+pub const REQUEST_BACKLOG_MAX: usize = 32 << 20;
+/// Those of all clients together may take one part of so many of the table's size, or twice the bytes of one client.
+pub const REQUEST_BACKLOG_SHARE: u64 = 8;
 /// Largest single reply, in bytes: the largest value, and room for its framing. Anything larger is refused.
 pub const REPLY_SIZE_MAX: usize = VALUE_SIZE_MAX + (1 << 20);
 /// Largest request, in bytes: the largest key and value, and room for framing and options.
@@ -113,6 +117,9 @@ pub const LEASE_POLL_MAX: Duration = Duration::from_millis(10);
 /// Pause from which on each look asks for the lease, too: its holder may have died.
 pub const LEASE_ASK_MIN: Duration = Duration::from_millis(1);
 
+/// Bytes of requests over a socket after which a client waits for the replies to those that it had sent before: twice
+/// as many are on their way at most, which is well below what a server keeps for it.
+pub const SOCKET_STRETCH_SIZE: usize = 4 << 20;
 /// Largest buffer that a client keeps for the next large reply, in bytes.
 pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
@@ -22,7 +23,7 @@ use crate::shm::fork::Descriptor;
 
 /// Request bytes gathered before they are sent without being asked to.
 const GATHERED_MAX: usize = 64 << 10;
-/// Most bytes received by one system call.
+/// Room for what is received by one system call, at least.
 const RECEIVE_SIZE: usize = 64 << 10;
 
 /// How long to wait before asking a server again whose queue of connections is full.
@@ -92,6 +93,12 @@ pub(super) struct SocketLink {
     parser: ReplyParser,
     /// Whether the socket was full at the last `send`.
     blocked: bool,
+    /// Requests gathered and replies received, ever.
+    asked: u64,
+    answered: u64,
+    /// The requests are cut into stretches: how many there were when the present one began, and bytes of it.
+    stretch_began: u64,
+    stretch_size: usize,
 }
 
 impl SocketLink {
@@ -108,6 +115,10 @@ impl SocketLink {
                 line_size_max: 64 << 10,
             }),
             blocked: false,
+            asked: 0,
+            answered: 0,
+            stretch_began: 0,
+            stretch_size: 0,
         }
     }
 
@@ -153,8 +164,18 @@ impl SocketLink {
         }
     }
 
-    /// Gathers a request; `false` while the socket is full.
+    /// Gathers a request; `false` while the socket is full, or while replies have to be taken first.
+    ///
+    /// A server takes what is sent also while its replies are not read, up to a bound, and ends the connection beyond.
+    /// So a full socket is no sign that it is time to read.
     pub fn try_push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        if self.stretch_size > limits::SOCKET_STRETCH_SIZE {
+            if self.answered < self.stretch_began {
+                self.flush()?;
+                return Ok(false);
+            }
+            (self.stretch_began, self.stretch_size) = (self.asked, 0);
+        }
         if self.outgoing.len() - self.sent > GATHERED_MAX && !self.flush()? {
             return Ok(false);
         }
@@ -162,7 +183,10 @@ impl SocketLink {
         let mut words = Vec::with_capacity(1 + arguments.len());
         words.push(name);
         words.extend_from_slice(arguments);
+        let before = self.outgoing.len();
         write_request(&mut self.outgoing, &words);
+        self.asked += 1;
+        self.stretch_size += self.outgoing.len() - before;
         failpoint!("socket.gathered");
         Ok(true)
     }
@@ -211,16 +235,14 @@ impl SocketLink {
     pub fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
         loop {
             if let Some(reply) = self.parse()? {
+                self.answered += 1;
                 return Ok(Some(reply));
             }
             self.incoming.drain(..self.parsed);
             self.parsed = 0;
             let begin = self.incoming.len();
             self.incoming.try_reserve(RECEIVE_SIZE).map_err(|_| Error::NoRoom(begin + RECEIVE_SIZE))?;
-            self.incoming.resize(begin + RECEIVE_SIZE, 0);
-            let received = rustix::net::recv(&self.socket, &mut self.incoming[begin..], RecvFlags::DONTWAIT);
-            self.incoming.truncate(begin + received.map_or(0, |(size, _)| size));
-            match received {
+            match rustix::net::recv(&self.socket, spare_capacity(&mut self.incoming), RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(gone()),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),

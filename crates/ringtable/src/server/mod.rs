@@ -4,6 +4,7 @@
 //! - [`worker`]: one thread, one event loop,
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
+//! - [`backlog`]: requests that wait for the replies before them to find room,
 //! - [`inflow`]: the large value of a request while it arrives,
 //! - [`outgoing`]: replies that wait for room on their way to it,
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
@@ -32,6 +33,7 @@
 //! without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the
 //! embedding program handles those.
 
+mod backlog;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -5,10 +5,11 @@ use std::io::IoSlice;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
+use super::backlog::{Backlog, TooMuch};
 use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::statistics::End;
-use super::worker::{BUFFER_KEPT_MAX, Bench, Turn};
+use super::worker::{BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
 use super::{Shared, Topology};
 use crate::command::arguments::Arguments;
 use crate::command::connection::NO_PINS;
@@ -18,9 +19,6 @@ use crate::command::{self, COMMANDS, Command, Effect, Streamed};
 use crate::limits;
 use crate::shm::fork::Descriptor;
 use crate::sync::Ordering;
-
-/// Most bytes received by one system call.
-const RECEIVE_SIZE: usize = 64 << 10;
 
 /// Most pieces of replies sent by one system call.
 const PIECES_MAX: usize = 8;
@@ -38,7 +36,11 @@ pub(super) struct SocketClient {
     parsed: usize,
     /// Bytes of it that count as unfinished requests: all, if they are many.
     counted: usize,
-    /// Whether the parser has seen all that has arrived and wants more.
+    /// What has come behind that, while replies found no room.
+    backlog: Backlog,
+    /// Whether nothing more will come: the client has closed its side, and may still read.
+    finished: bool,
+    /// Whether the parser has seen all of `incoming` and wants more.
     hungry: bool,
     /// Bytes of the request that the parser has completed last.
     request_size: usize,
@@ -71,6 +73,8 @@ impl SocketClient {
             incoming: Vec::new(),
             parsed: 0,
             counted: 0,
+            backlog: Backlog::default(),
+            finished: false,
             hungry: true,
             request_size: 0,
             inflow: None,
@@ -92,8 +96,16 @@ impl SocketClient {
     /// Whether there may be something to do: something has come, or there is room for replies. A hint: the turn looks
     /// properly.
     pub fn has_news(&self) -> bool {
-        self.writable && !self.outgoing.is_empty()
-            || self.outgoing.len() < limits::REPLY_BACKLOG_MAX && (self.readable || !self.hungry)
+        if self.is_held_up() {
+            self.writable || self.readable
+        } else {
+            self.readable || !self.hungry || !self.backlog.is_empty() || self.writable && !self.outgoing.is_empty()
+        }
+    }
+
+    /// Whether no further request may be executed before replies have gone.
+    fn is_held_up(&self) -> bool {
+        self.closing || self.outgoing.len() >= limits::REPLY_BACKLOG_MAX
     }
 
     /// Gives the socket away, to become the sign of life of a lane.
@@ -103,11 +115,17 @@ impl SocketClient {
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
     pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
+        let turn = self.serve(bench);
+        // Who goes while we end the connection has ended for our reason.
+        turn.map_err(|end| if self.closing { self.reason } else { end })
+    }
+
+    fn serve(&mut self, bench: &mut Bench) -> Result<Turn, End> {
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
-        while !bench.is_turn_over(requests, bytes) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX && !self.closing {
+        while !bench.is_turn_over(requests, bytes) && !self.is_held_up() {
             if let Some(progress) = self.progress.take() {
                 worked = true;
                 self.execute(bench, progress);
@@ -117,7 +135,7 @@ impl SocketClient {
                 continue;
             }
             if self.hungry {
-                let received = self.receive(bench)?;
+                let received = self.take_more(bench)?;
                 if received == 0 {
                     break;
                 }
@@ -166,6 +184,9 @@ impl SocketClient {
             }
         }
         worked |= self.send(&mut share)?;
+        if self.is_held_up() && !self.writable {
+            worked |= self.receive_ahead(bench)?;
+        }
         if self.outgoing.has_let_go() {
             bench.writer.rescan();
         }
@@ -179,7 +200,7 @@ impl SocketClient {
     fn upgrade_obstacle(&self, effect: Effect, topology: Topology) -> Option<&'static str> {
         if !self.is_local {
             Some("ERR lanes, rings and watches need a unix socket, since TCP cannot pass descriptors: use the path")
-        } else if self.parsed < self.incoming.len() || !self.outgoing.is_empty() {
+        } else if self.parsed < self.incoming.len() || !self.backlog.is_empty() || !self.outgoing.is_empty() {
             Some("ERR RING.LANE, RING.RINGS and RING.WATCH have to wait for the replies to what was sent before them")
         } else if effect == Effect::Lane && topology != Topology::Lanes {
             Some("TOPOLOGY this server's clients share rings: join them with RING.RINGS")
@@ -250,35 +271,67 @@ impl SocketClient {
         complete
     }
 
-    /// Receives more. Returns how many bytes came.
-    fn receive(&mut self, bench: &mut Bench) -> Result<usize, End> {
-        if !self.readable {
-            return Ok(0);
-        }
+    /// Gets more for the parser: what waits of what has come before, or what comes now. Returns how many bytes.
+    fn take_more(&mut self, bench: &mut Bench) -> Result<usize, End> {
         self.count(self.incoming.len() - self.parsed, &bench.shared)?;
-        let Some(socket) = &self.socket else { return Ok(0) };
         // What has been parsed makes room for what comes.
         self.incoming.drain(..self.parsed);
         self.parsed = 0;
         if self.incoming.is_empty() && self.incoming.capacity() > BUFFER_KEPT_MAX {
             bench.discard(std::mem::take(&mut self.incoming));
         }
-        let begin = self.incoming.len();
-        if begin > limits::REQUEST_SIZE_MAX
-            || inflow::reserve(&mut self.incoming, RECEIVE_SIZE, limits::REQUEST_SIZE_MAX).is_err()
-        {
+        if self.incoming.len() > limits::REQUEST_SIZE_MAX {
             return Err(End::Memory);
         }
-        self.incoming.resize(begin + RECEIVE_SIZE, 0);
-        let received = rustix::net::recv(socket, &mut self.incoming[begin..], RecvFlags::DONTWAIT);
-        let size = received.map_or(0, |(size, _)| size);
-        self.incoming.truncate(begin + size);
-        match received {
-            Ok((_, 0)) => Err(End::Gone),
-            Ok(_) => {
-                self.hungry = false;
-                Ok(size)
+        let piece = self.backlog.take(&bench.shared);
+        let received = if piece.is_none() { self.receive(bench)? } else { 0 };
+        let more = piece.as_deref().unwrap_or(&bench.received[..received]);
+        inflow::reserve(&mut self.incoming, more.len(), limits::REQUEST_SIZE_MAX).map_err(|_| End::Memory)?;
+        self.incoming.extend_from_slice(more);
+        self.hungry = more.is_empty();
+        if self.hungry && self.finished {
+            // The replies to what it has sent still go to it, as far as it takes them.
+            self.closing = true;
+            self.reason = End::Gone;
+        }
+        Ok(more.len())
+    }
+
+    /// Receives although nothing can be done with it now: many clients send all before they read. Returns whether
+    /// anything came.
+    fn receive_ahead(&mut self, bench: &mut Bench) -> Result<bool, End> {
+        let size = self.receive(bench)?;
+        if size == 0 {
+            return Ok(false);
+        }
+        bench.begin_turn();
+        // What a client sends whose connection is about to end is dropped: it has yet to read why.
+        if !self.closing
+            && let Err(TooMuch) = self.backlog.put(&bench.received[..size], &bench.shared)
+        {
+            self.drop_unfinished(bench);
+            self.writer().error(
+                "BACKLOG too many bytes of requests wait since the replies to those before them are not read: read \
+                 replies while you send",
+            );
+            self.closing = true;
+            self.reason = End::Backlog;
+        }
+        Ok(true)
+    }
+
+    /// Receives what has come into `bench.received`. Returns how many bytes.
+    fn receive(&mut self, bench: &mut Bench) -> Result<usize, End> {
+        if !self.readable {
+            return Ok(0);
+        }
+        let Some(socket) = &self.socket else { return Ok(0) };
+        match rustix::net::recv(socket, &mut bench.received[..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => {
+                (self.readable, self.finished) = (false, true);
+                Ok(0)
             }
+            Ok((_, size)) => Ok(size),
             Err(rustix::io::Errno::AGAIN) => {
                 self.readable = false;
                 Ok(0)
@@ -303,11 +356,13 @@ impl SocketClient {
         if ends { Err(End::Memory) } else { Ok(()) }
     }
 
-    /// Forgets a request that will never be complete.
+    /// Forgets what has come and will not be executed.
     pub fn drop_unfinished(&mut self, bench: &mut Bench) {
-        self.inflow = None;
+        (self.inflow, self.streamed, self.progress) = (None, None, None);
         let _ = self.count(0, &bench.shared);
         bench.discard(std::mem::take(&mut self.incoming));
+        self.parsed = 0;
+        self.backlog.clear(bench);
     }
 
     /// Sends replies as far as the socket takes them, and at most `share` bytes. Returns whether any went.

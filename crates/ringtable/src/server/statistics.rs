@@ -34,12 +34,14 @@ pub(super) enum End {
     Laggard,
     /// Its unfinished requests would have taken more memory than all of them may.
     Memory,
+    /// More of its requests waited than may, since it did not read the replies to those before.
+    Backlog,
     /// The server is stopping.
     Stopped,
 }
 
 /// By reason, in the order of the names.
-const ENDS: [(End, &str); 9] = [
+const ENDS: [(End, &str); 10] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
@@ -48,6 +50,7 @@ const ENDS: [(End, &str); 9] = [
     (End::Slot, "clients_ended_slot"),
     (End::Laggard, "clients_ended_laggard"),
     (End::Memory, "clients_ended_memory"),
+    (End::Backlog, "clients_ended_backlog"),
     (End::Stopped, "clients_ended_stop"),
 ];
 
@@ -55,7 +58,8 @@ impl End {
     /// Tells a client whose socket is silent otherwise why its connection ends.
     pub fn say_goodbye(self, socket: &Descriptor) {
         let reason = match self {
-            Self::Quit | Self::Gone => return,
+            // Who has sent too much ahead was told as a reply.
+            Self::Quit | Self::Gone | Self::Backlog => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Position => "PROTOCOL a position in the lane is out of range",
@@ -94,6 +98,8 @@ pub(super) struct Statistics {
     pub lanes: AtomicU64,
     /// Bytes of requests that have arrived in part.
     pub unfinished: AtomicU64,
+    /// Bytes that requests take which wait for the replies before them to find room.
+    pub waiting: AtomicU64,
     ends: [AtomicU64; ENDS.len()],
     pub workers: Vec<WorkerStatistics>,
     /// Of the writes of all workers: how many they were when it was last asked, and how long they took then.
@@ -127,6 +133,7 @@ impl Statistics {
             accept_failures: AtomicU64::new(0),
             lanes: AtomicU64::new(0),
             unfinished: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             ends: Default::default(),
             workers: (0..workers)
                 .filter_map(|_| {
@@ -213,6 +220,7 @@ impl Host for Shared {
             ("boards", self.table.reclaimer().boards()),
             ("holds", self.table.reclaimer().holds()),
             ("memory_unfinished_requests", load(&statistics.unfinished)),
+            ("memory_waiting_requests", load(&statistics.waiting)),
             ("workers", self.workers.len() as u64),
             ("cpus", self.cpus as u64),
             ("spin_ns", self.spin_ns),

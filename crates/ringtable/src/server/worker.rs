@@ -80,6 +80,8 @@ const NAP: Duration = Duration::from_micros(100);
 const EVENTS_MAX: usize = 64;
 /// Bytes of a discarded buffer that are given back in one step, in about 100 µs.
 const DISCARDED_AT_ONCE: usize = 4 << 20;
+/// Most bytes received by one system call.
+pub(super) const RECEIVE_SIZE: usize = 64 << 10;
 /// A buffer larger than this is not kept from one request to the next: that of a value of 1 MiB is.
 pub(super) const BUFFER_KEPT_MAX: usize = (1 << 20) + (64 << 10);
 
@@ -156,6 +158,8 @@ pub(super) struct Bench {
     pairs: Pairs,
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
+    /// What a socket has just given, for those that keep it.
+    pub received: Box<[u8]>,
     /// Large buffers that nobody needs any more.
     discarded: Vec<Vec<u8>>,
     ranges: Vec<Range<usize>>,
@@ -188,6 +192,7 @@ impl Bench {
             scratch: Buffer::default(),
             pairs: Pairs::default(),
             record: Vec::new(),
+            received: vec![0; RECEIVE_SIZE].into(),
             discarded: Vec::new(),
             ranges: Vec::new(),
             streamed: None,
@@ -277,12 +282,22 @@ impl Bench {
         (leases.has_ended() && leases.tend()) | (!self.discarded.is_empty() && self.give_discarded_back())
     }
 
+    /// The same of many buffers that are much together.
+    pub fn discard_all(&mut self, buffers: impl Iterator<Item = Vec<u8>>) {
+        self.discarded.extend(buffers);
+    }
+
     /// Gives some memory of discarded buffers back. Returns whether there is more.
     #[cold]
     fn give_discarded_back(&mut self) -> bool {
-        if let Some(buffer) = self.discarded.last_mut() {
+        let mut share = DISCARDED_AT_ONCE;
+        while share > 0
+            && let Some(buffer) = self.discarded.last_mut()
+        {
             // Of large allocations this cuts the end off, which is all that costs time: a page fault's worth per page.
-            let rest = buffer.capacity().saturating_sub(DISCARDED_AT_ONCE);
+            let size = buffer.capacity();
+            let rest = size.saturating_sub(share);
+            share -= size - rest;
             buffer.truncate(rest);
             buffer.shrink_to(rest);
             if rest == 0 {

@@ -1,0 +1,158 @@
+"""Clients that send all before they read: the server goes on receiving, up to a bound."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+import redis
+import ringtable
+from ringtable import Server
+from support import DEADLINE_S, RawConnection, resp, wait_until
+
+MIB = 1 << 20
+BACKLOG_MAX = 32 * MIB
+"""`REQUEST_BACKLOG_MAX` in limits.rs; all clients together may have twice that, with the table that these tests use."""
+
+Address = str | tuple[str, int]
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def address(request: pytest.FixtureRequest, server: Server) -> Address:
+    """Both doors of a server."""
+    if request.param == "unix":
+        return server.path
+    assert server.tcp is not None
+    return "127.0.0.1", int(server.tcp.rpartition(":")[2])
+
+
+@pytest.fixture
+def client(address: Address) -> Iterator[Any]:
+    """redis-py, which would repeat a pipeline that ended with an error."""
+    place = {"unix_socket_path": address} if isinstance(address, str) else {"port": address[1]}
+    options: dict[str, Any] = {**place, "socket_timeout": DEADLINE_S}
+    with redis.Redis(**options) as client:
+        yield client
+
+
+def connected(address: Address) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    connection.settimeout(DEADLINE_S)
+    connection.connect(address)
+    return connection
+
+
+def figure(name: str) -> int:
+    with ringtable.connect() as table:
+        return int(table.stats()[name])
+
+
+def test_smoke(address: Address) -> None:
+    with RawConnection(address) as connection:
+        connection.send(resp(b"PING") * 100_000)
+        assert connection.read(7 * 100_000) == b"+PONG\r\n" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("count", "ask", "reply"),
+    [
+        (8_000, lambda pipeline, _: pipeline.get("value"), bytes(100)),
+        (30_000, lambda pipeline, index: pipeline.set(f"key {index}", "value"), True),
+        (100_000, lambda pipeline, _: pipeline.ping(), True),
+    ],
+    ids=["GET", "SET", "PING"],
+)
+def test_a_deep_pipeline_of_redis_py(client: Any, count: int, ask: Callable[[Any, int], Any], reply: object) -> None:
+    client.set("value", bytes(100))
+    with client.pipeline(transaction=False) as pipeline:
+        for index in range(count):
+            ask(pipeline, index)
+        assert pipeline.execute() == [reply] * count
+
+
+def test_each_request_of_a_deep_pipeline_is_executed_once(client: Any) -> None:
+    with client.pipeline(transaction=False) as pipeline:
+        for _ in range(40_000):
+            pipeline.incr("count")
+        assert pipeline.execute() == list(range(1, 40_001))
+    assert client.get("count") == b"40000"
+    assert figure("memory_waiting_requests") == 0
+
+
+def test_large_requests_wait_as_small_ones_do(client: Any) -> None:
+    """A reply that is not read holds up values of 1 MiB, in the order in which they were sent."""
+    client.set("large", bytes(8 * MIB))
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.get("large")
+        for index in range(20):
+            pipeline.set("key", b"%d" % index + bytes(MIB))
+            pipeline.get("key")
+        replies = pipeline.execute()
+    assert replies[0] == bytes(8 * MIB)
+    assert replies[1::2] == [True] * 20
+    assert [reply.rstrip(b"\0") for reply in replies[2::2]] == [b"%d" % index for index in range(20)]
+
+
+def test_who_has_sent_all_and_closed_that_side_gets_all_replies(address: Address) -> None:
+    with closing(connected(address)) as connection, connection.makefile("rb") as replies:
+        connection.sendall(resp(b"PING") * 100_000)
+        connection.shutdown(socket.SHUT_WR)
+        assert replies.read() == b"+PONG\r\n" * 100_000
+
+
+def test_a_client_that_sends_too_much_ahead_is_told(address: Address, server: Server) -> None:
+    """It gets what it is owed, then the reason, then the end; and may send as much as it likes meanwhile."""
+    with closing(connected(address)) as connection, connection.makefile("rb") as replies:
+        connection.sendall(resp(b"INCR", b"count") * 1_000)
+        piece = resp(b"PING") * 100_000
+        for _ in range(2 * BACKLOG_MAX // len(piece)):
+            connection.sendall(piece)
+            assert figure("memory_waiting_requests") <= BACKLOG_MAX
+        assert figure("memory_waiting_requests") == 0
+        lines = replies.read().splitlines()
+    assert lines[:1_000] == [b":%d" % number for number in range(1, 1_001)]
+    assert set(lines[1_000:-1]) == {b"+PONG"}
+    assert lines[-1].startswith(b"-BACKLOG ")
+    wait_until(lambda: figure("clients_ended_backlog") == 1, "the end is counted")
+
+
+def test_those_who_never_read_are_bounded_together(address: Address, server: Server) -> None:
+    """And others find room for a deep pipeline all the same."""
+    with ExitStack() as stack:
+        piece = resp(b"PING") * 10_000
+        for _ in range(12):
+            connection = stack.enter_context(closing(connected(address)))
+            for _ in range(20 * MIB // len(piece)):
+                connection.sendall(piece)
+        assert 32 * MIB < figure("memory_waiting_requests") <= 2 * BACKLOG_MAX + 2 * MIB
+        with RawConnection(address) as honest:
+            honest.send(resp(b"PING") * 100_000)
+            assert honest.read(7 * 100_000) == b"+PONG\r\n" * 100_000
+    wait_until(lambda: figure("memory_waiting_requests") == 0, "what they have sent is forgotten")
+    wait_until(lambda: figure("clients") == 1, "they are gone")
+
+
+def test_a_killed_clients_requests_are_forgotten(address: Address) -> None:
+    connection = connected(address)
+    with closing(connection):
+        connection.sendall(resp(b"PING") * 1_000_000)
+        wait_until(lambda: figure("memory_waiting_requests") > 0, "requests wait")
+    wait_until(lambda: figure("clients") == 1, "the client is gone")
+    assert figure("memory_waiting_requests") == 0
+    assert figure("clients_gone") >= 1
+
+
+@pytest.mark.parametrize("way", ["socket", "tcp"])
+def test_our_own_client_reads_while_it_sends(way: str, server: Server) -> None:
+    """It has more to say than may wait."""
+    table = ringtable.Table(server.tcp) if way == "tcp" and server.tcp else ringtable.Table(transport="socket")
+    with table:
+        keys = [b"%5d " % (index % 50) + bytes(10_000) for index in range(6_000)]
+        assert sum(map(len, keys)) > 1.5 * BACKLOG_MAX
+        table.set_many(dict.fromkeys(keys, bytes(12_000)))
+        pipeline = table.pipeline()
+        for key in keys:
+            pipeline.get(key)
+        assert pipeline.execute() == [bytes(12_000)] * len(keys)
+    assert figure("clients_ended_backlog") == 0
