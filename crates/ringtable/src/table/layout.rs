@@ -17,7 +17,7 @@
 //! below, so that a change of layout cannot be forgotten to be announced.
 
 use super::evict::Eviction;
-use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_inline};
 
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering, fence};
@@ -28,9 +28,10 @@ pub const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word of every segment: "ringtabl" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringtabl");
 /// Version of the layout and of the rules in this module's header.
-pub const LAYOUT_VERSION: u64 = 3;
-/// Which hash function: rapidhash v3, whose output is the same in all builds.
-pub const HASH_RAPID_V3: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
+/// Which hash function: rapidhash v3 with secrets derived from the seed ([`RapidSecrets::seed`]) and protected mixing
+/// ([`Constants::hash`]). Its output is the same in all builds.
+pub const HASH_RAPID_V3_PROTECTED: u64 = 4;
 
 /// Written once, before any client is told of the segment: magic number.
 pub const H_MAGIC: usize = 0;
@@ -42,7 +43,8 @@ pub const H_FINGERPRINT: usize = 2;
 pub const H_WORDS: usize = 3;
 /// Written once: hash algorithm.
 pub const H_HASH: usize = 4;
-/// Written once: random seed of the hash, so that nobody who cannot read the table can choose keys that collide.
+/// Written once: random seed of the hash. Who cannot read it cannot compute which keys collide; a client can, and
+/// [`limits::CHAIN_HOPS_MAX`] bounds what comes of it.
 pub const H_SEED: usize = 5;
 /// Written once: worker threads.
 pub const H_WORKERS: usize = 6;
@@ -85,6 +87,7 @@ const _: () = {
 pub const FINGERPRINT: u64 = {
     let facts = [
         LAYOUT_VERSION,
+        HASH_RAPID_V3_PROTECTED,
         STRIDE as u64,
         PAGE_WORDS as u64,
         BUCKET_WORDS as u64,
@@ -177,7 +180,7 @@ impl Constants {
         store(H_VERSION, LAYOUT_VERSION);
         store(H_FINGERPRINT, FINGERPRINT);
         store(H_WORDS, words.len() as u64);
-        store(H_HASH, HASH_RAPID_V3);
+        store(H_HASH, HASH_RAPID_V3_PROTECTED);
         store(H_SEED, options.seed);
         store(H_WORKERS, options.workers as u64);
         store(H_SPIN_NS, options.spin_ns);
@@ -204,7 +207,7 @@ impl Constants {
         let check =
             |field, value, good: bool| if good { Ok(value) } else { Err(AttachError::Damaged { field, value }) };
         check("its size in words", load(H_WORDS), load(H_WORDS) == words.len() as u64)?;
-        check("the hash algorithm", load(H_HASH), load(H_HASH) == HASH_RAPID_V3)?;
+        check("the hash algorithm", load(H_HASH), load(H_HASH) == HASH_RAPID_V3_PROTECTED)?;
         let workers = load(H_WORKERS);
         check("the number of workers", workers, (1..=limits::WORKERS_MAX as u64).contains(&workers))?;
         let spin_ns = load(H_SPIN_NS);
@@ -213,9 +216,12 @@ impl Constants {
     }
 
     /// The hash of a key.
+    ///
+    /// Avalanched, not compact, and protected: each step multiplies two words and adds them to the product. Without
+    /// that, a word of the key that equals a secret makes the product nothing, whatever the rest of the key.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        rapidhash_v3_seeded(key, &self.secrets)
+        rapidhash_v3_inline::<true, false, true>(key, &self.secrets)
     }
 }
 
@@ -270,6 +276,8 @@ pub(super) fn load_entries(words: &[AtomicU64]) -> u64 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+
     use super::*;
 
     #[test]
@@ -284,6 +292,73 @@ mod tests {
         for buckets in [1 << 62, (1 << 63) - 1, 1 << 63, u64::MAX] {
             assert!(address(u64::MAX, buckets) < buckets && address(u64::MAX >> 1, buckets) < buckets);
         }
+    }
+
+    /// The constants that rapidhash is published with.
+    const PUBLISHED: [u64; 7] = [
+        0x2d35_8dcc_aa6c_78a5,
+        0x8bb8_4b93_962e_acc9,
+        0x4b33_a62e_d433_d4a3,
+        0x4d5a_2da5_1de1_aa47,
+        0xa076_1d64_78bd_642f,
+        0xe703_7ed1_a0b4_28db,
+        0x90ed_1765_281c_388c,
+    ];
+
+    fn with_seed(seed: u64) -> Constants {
+        Constants { secrets: RapidSecrets::seed(seed), workers: 1, spin_ns: 0 }
+    }
+
+    /// A word of the key that equals a secret once made the rest of the key count for nothing.
+    #[test]
+    fn no_part_of_a_key_makes_the_rest_count_for_nothing() {
+        let seed = std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or(fastrand::u64(..));
+        println!("RINGTABLE_TEST_SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        // Lengths of each kind, and at the edges between them.
+        let lengths = [8, 9, 12, 15, 16, 17, 24, 32, 33, 48, 49, 64, 80, 81, 96, 97, 112, 113, 128, 224, 225, 336, 400];
+        for length in (0..4).flat_map(|_| lengths) {
+            let constants = with_seed(random.u64(..));
+            let secrets = constants.secrets.secrets.into_iter().chain([constants.secrets.seed]);
+            for secret in secrets.chain(PUBLISHED) {
+                // As it is, and with what the hash mixes into a word.
+                for word in [secret, secret ^ length as u64, secret ^ 0xaaaa_aaaa_aaaa_aaaa] {
+                    for place in 0..=length - 8 {
+                        let mut hash_of_random = || {
+                            let mut key: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
+                            key[place..place + 8].copy_from_slice(&word.to_le_bytes());
+                            (key.clone(), constants.hash(&key))
+                        };
+                        let hashes: HashMap<_, _> = (0..4).map(|_| hash_of_random()).collect();
+                        let distinct: HashSet<_> = hashes.values().collect();
+                        assert_eq!(distinct.len(), hashes.len(), "{word:#x} at {place} of {length} bytes");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Clients derive it from the seed, and may be of another build.
+    #[test]
+    fn the_hash_is_the_same_in_all_builds() {
+        let key: Vec<u8> = (0..=255).collect();
+        let hashes = [0, 1, 3, 4, 8, 16, 17, 100, 113, 256].map(|size| with_seed(7).hash(&key[..size]));
+        assert_eq!(
+            hashes,
+            [
+                4_266_909_717_899_242_858,
+                12_355_643_998_618_392_161,
+                5_700_188_146_005_119_854,
+                5_622_101_435_025_870_060,
+                3_327_624_377_211_724_290,
+                2_477_485_163_251_116_576,
+                13_661_031_066_407_249_038,
+                17_592_419_454_073_761_934,
+                4_323_448_923_985_842_275,
+                6_429_265_953_692_070_838,
+            ]
+        );
     }
 
     #[test]
