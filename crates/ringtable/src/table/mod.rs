@@ -13,6 +13,7 @@
 //! - [`events`]: the ring that tells watchers of changes,
 //! - [`reclaim`]: memory of entries that are unlinked, and who keeps it from being used again,
 //! - [`reader`]: lookups by anyone who can map the segment,
+//! - [`walk`]: going over all keys,
 //! - [`writer`]: changes by the server's workers, and growth.
 //!
 //! # Invariants
@@ -38,6 +39,7 @@ pub mod reader;
 pub mod reclaim;
 pub mod sieve;
 pub mod sweep;
+pub mod walk;
 pub mod writer;
 
 #[cfg(all(test, loom, not(shuttle)))]

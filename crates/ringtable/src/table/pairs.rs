@@ -98,15 +98,12 @@ impl Pairs {
         self.places.clear();
     }
 
-    /// Of the pairs from `start` on that have the same key, keeps the one that came first. Their order may change.
-    pub(super) fn keep_first(&mut self, start: usize) {
-        let mut order: Vec<usize> = (start..self.len()).collect();
-        order.sort_unstable_by_key(|&place| (self.get(place).key, place));
-        let later = order.windows(2).filter(|pair| self.get(pair[0]).key == self.get(pair[1]).key).map(|pair| pair[1]);
-        let mut twice: Vec<usize> = later.collect();
-        twice.sort_unstable();
-        for place in twice.into_iter().rev() {
-            self.places.swap_remove(place);
+    /// Of the pairs from `start` on, keeps those whose keys are wanted. Their order may change.
+    pub(super) fn retain(&mut self, start: usize, is_wanted: impl Fn(&[u8]) -> bool) {
+        for place in (start..self.len()).rev() {
+            if !is_wanted(self.get(place).key) {
+                self.places.swap_remove(place);
+            }
         }
     }
 

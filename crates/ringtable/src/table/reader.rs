@@ -23,6 +23,7 @@ use super::entry::{EntryRef, Expiry};
 use super::hints::{self, HintBoard};
 use super::layout::{self, AttachError, Constants, H_CLOSED, address, bucket_start, load_buckets};
 use super::pairs::{Pairs, Want};
+use super::walk;
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out, prefetch, spin_loop};
 
@@ -233,18 +234,13 @@ impl<M: Memory> Reader<M> {
         Err(Contended)
     }
 
-    /// Goes on with a walk over all keys: see [`scan`].
+    /// Goes on with a walk over all keys by one bucket: see [`super::walk`].
     ///
     /// # Errors
     /// [`Contended`]: ask the server.
     pub fn scan(&self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> Result<u64, Contended> {
-        let (words, before) = (self.words(), out.size());
-        let read = |index, into: &mut Pairs| {
-            read_chain(words, index, want, &now_ms, into)?;
-            // As in a chain: buckets of a damaged table may all have the same entries.
-            if into.size() - before > size_of_val(words) { Err(Contended) } else { Ok(()) }
-        };
-        scan(words, cursor, read, out)
+        let read = |index, into: &mut Pairs| read_chain(self.words(), index, want, &now_ms, into);
+        walk::step(self.words(), cursor, |key| self.hash(key), read, out)
     }
 
     /// Number of entries, expired ones that were not removed yet included.
@@ -420,42 +416,4 @@ fn read_chain(
         spin_loop();
     }
     Err(Contended)
-}
-
-/// One step of a walk over the table: appends the entries of one bucket to `out` and returns the cursor to go on
-/// with, 0 at the end. Begin with 0.
-///
-/// A key that is there during the whole walk is reported exactly once, however much the table grows meanwhile. The
-/// walk goes over the buckets that there were when it began (their number is in the cursor's upper half), and reads
-/// with each of them all buckets that have split off it since: a key can move only among these, and upwards.
-pub(super) fn scan(
-    words: &[AtomicU64],
-    cursor: u64,
-    mut read: impl FnMut(u64, &mut Pairs) -> Result<(), Contended>,
-    out: &mut Pairs,
-) -> Result<u64, Contended> {
-    let now = load_buckets(words).ok_or(Contended)?;
-    let (at_begin, index) = if cursor == 0 { (now, 0) } else { (cursor >> 32, cursor & 0xffff_ffff) };
-    // Not a cursor of ours, or the table has given up all buckets from here on, which were empty: the walk is over.
-    if at_begin == 0 || at_begin > limits::BUCKETS_MAX || index >= at_begin.min(now) {
-        return Ok(0);
-    }
-    let before = out.len();
-    let (mut sibling, mut several) = (index, false);
-    // The count is loaded anew after each bucket: a key that left it while we read is in one that exists by then.
-    while sibling < load_buckets(words).ok_or(Contended)? {
-        if address(sibling, at_begin) == index {
-            if let Err(contended) = read(sibling, out) {
-                out.truncate(before); // the step is done again, by the server
-                return Err(contended);
-            }
-            several |= sibling != index;
-        }
-        sibling += 1 << at_begin.ilog2();
-    }
-    if several {
-        // What moved to a sibling after it was read was read there, too.
-        out.keep_first(before);
-    }
-    Ok(if index + 1 == at_begin { 0 } else { at_begin << 32 | (index + 1) })
 }

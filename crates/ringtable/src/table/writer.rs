@@ -29,6 +29,7 @@ use super::reader::{self, Lookup, Sink};
 use super::reclaim::{Held, Reclaimer};
 use super::sieve::{Id, Sieve};
 use super::sweep::{self, Sweep};
+use super::walk;
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Mutex, Ordering, copy_in, prefetch};
 
@@ -697,22 +698,19 @@ impl<M: Memory> Writer<M> {
         if size <= size_max { Ok(()) } else { Err(size) }
     }
 
-    /// One step of a walk over the table: see [`reader::scan`].
+    /// One step of a walk over the table: see [`walk::step`].
     pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
+        let table = &self.table;
         let read = |index, into: &mut Pairs| {
-            if let Some(guard) = self.table.lock_unless_empty(index) {
+            if let Some(guard) = table.lock_unless_empty(index) {
                 self.copy_chain(&guard, want, &now_ms, into);
                 guard.unlock_unchanged();
             }
             Ok(())
         };
-        // A walk that began in fewer buckets than there ever were is nobody's: each of its steps would go over so many
-        // of them that all other clients wait.
-        if cursor != 0 && cursor >> 32 < self.table.buckets_min {
-            return 0;
-        }
-        // The bucket count of our own table is never out of range, so this cannot fail; 0 ends the walk.
-        reader::scan(self.table.words(), cursor, read, out).unwrap_or(0)
+        let next = walk::step(table.words(), cursor, |key| table.constants.hash(key), read, out);
+        // The bucket was split again and again: nothing was read, and the next step does it.
+        next.unwrap_or(if cursor == 0 { walk::first_cursor(table.buckets()) } else { cursor })
     }
 
     /// All entries of bucket `index`, also those whose time has passed, into `out`. Returns whether there is such a
