@@ -52,6 +52,7 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
         (ringtable.KeyTooLong, ValueError),
         (ringtable.ValueTooLarge, ValueError),
         (ringtable.OutOfMemory, MemoryError),
+        (ringtable.ClientOutOfMemory, MemoryError),
         (ringtable.NotAnInteger, ValueError),
         (ringtable.InvalidOption, ValueError),
     ],

@@ -6,6 +6,7 @@ Everything raised is an `Error`.
 
 from ringtable._errors import (
     BufferTooSmall,
+    ClientOutOfMemory,
     Closed,
     CommandError,
     Conflict,
@@ -36,6 +37,7 @@ __all__ = [
     "KEY_SIZE_MAX",
     "VALUE_SIZE_MAX",
     "BufferTooSmall",
+    "ClientOutOfMemory",
     "Closed",
     "CommandError",
     "Conflict",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ringtable._errors import Conflict
 from ringtable._options import check_range
+from ringtable._ringtable import to_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,7 +57,7 @@ def change(
                 return None
         else:
             # What is mutable must be the same in the table and in the caller's hands.
-            made = made if isinstance(made, bytes) else bytes(memoryview(made))
+            made = to_bytes(made)
             if table.set(key, made, ttl=ttl, if_version=version):
                 return made
     raise Conflict(f"others have changed {key!r} in each of {retries + 1} tries; allow more with retries=")

@@ -17,6 +17,7 @@
     ├── BufferTooSmall   (ValueError)       the value has more bytes than the buffer that it was to be copied into
     ├── TooManyViews     (BufferError)      the table has as many views as it may have
     ├── OutOfMemory      (MemoryError)      the write does not fit into the table's memory; nothing was changed
+    ├── ClientOutOfMemory (MemoryError)     this process has no memory for a value; the table has
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
     ├── CommandError                        the server refused the command for another reason
@@ -104,6 +105,10 @@ class TooManyViews(Error, BufferError):
 
 class OutOfMemory(Error, MemoryError):
     """The write does not fit into the server's `max_memory`. All that was in the table is still there."""
+
+
+class ClientOutOfMemory(Error, MemoryError):
+    """This process has no memory for a value that it wants to read or to write; the table is as it was."""
 
 
 class Conflict(Error):

@@ -41,6 +41,7 @@ __all__ = [
     "lane_request",
     "rings_request",
     "socket_path",
+    "to_bytes",
     "watch_request",
 ]
 
@@ -260,6 +261,9 @@ def rings_request() -> list[str]:
 
 def socket_path(name: str) -> str:
     """Return the path of the socket that a server of this name has, also where there is none; a path stays as it is."""
+
+def to_bytes(value: Buffer, /) -> bytes:
+    """Return something with the buffer protocol as `bytes`, as a table writes it."""
 
 def watch_request() -> list[str]:
     """Return the words of the request that makes a socket's connection a watch, for programs that do so by hand."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption
 from ringtable._pipeline import Pipeline
-from ringtable._ringtable import TableCore
+from ringtable._ringtable import TableCore, to_bytes
 from ringtable._watch import Watch
 
 if TYPE_CHECKING:
@@ -110,8 +110,10 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """
         # An entry may expire or be deleted between a refused write and the read that follows: then try again.
         while (value := self.get(key)) is None:
+            # What is mutable must be the same in the table and in the caller's hands.
+            default = to_bytes(default)
             if self.add(key, default):
-                return bytes(default)
+                return default
         return value
 
     @overload

@@ -4,14 +4,15 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyBufferError, PyKeyboardInterrupt, PyTypeError};
-use pyo3::ffi;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
+use pyo3::{BoundObject, ffi};
 use ringtable::client::{Error, Patience};
 use ringtable::command::reply::Reply;
 use ringtable::table::reader::Sink;
 
+use crate::buffer::{Exported, type_name};
 use crate::errors;
 
 /// The bytes of a key, which is a `str` (as UTF-8) or `bytes`.
@@ -26,68 +27,6 @@ pub fn key<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
     Err(PyTypeError::new_err(format!("keys are str or bytes, not {}", type_name(key))))
 }
 
-fn type_name(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string())
-}
-
-/// A buffer of an object, which is C-contiguous: its elements may be of any type, and count as their bytes.
-pub struct Exported(Box<ffi::Py_buffer>);
-
-#[allow(unsafe_code)]
-// SAFETY: the memory stays where it is until the buffer is released, whichever thread uses it. The thread that has made
-// it waits while another one does, and releases it.
-unsafe impl Send for Exported {}
-
-impl Exported {
-    /// Asks for the buffer, and for one to write to if `writable`.
-    fn new(object: &Bound<'_, PyAny>, writable: bool) -> PyResult<Self> {
-        let mut buffer = Box::new(ffi::Py_buffer::new());
-        let flags = ffi::PyBUF_C_CONTIGUOUS | if writable { ffi::PyBUF_WRITABLE } else { 0 };
-        #[allow(unsafe_code)]
-        // SAFETY: the interpreter is attached, as `object` shows, and the buffer is ours to fill.
-        let status = unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *buffer, flags) };
-        if status == 0 { Ok(Self(buffer)) } else { Err(PyErr::fetch(object.py())) }
-    }
-
-    /// A buffer for a value that is to be copied into it.
-    pub fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Self::new(object, true).map_err(|error| {
-            if has_buffer(object) {
-                PyBufferError::new_err(format!(
-                    "values are copied into writable C-contiguous buffers, and this {} is none: {error}",
-                    type_name(object)
-                ))
-            } else {
-                let message = format!("values are copied into writable buffers, not {}", type_name(object));
-                PyTypeError::new_err(message)
-            }
-        })
-    }
-
-    /// Where its bytes begin, and how many there are.
-    pub fn parts(&self) -> (*mut u8, usize) {
-        (self.0.buf.cast(), self.0.len as usize)
-    }
-}
-
-impl Drop for Exported {
-    fn drop(&mut self) {
-        #[allow(unsafe_code)]
-        // SAFETY: the buffer was filled, and is released once. It is dropped by code that holds the interpreter.
-        unsafe {
-            ffi::PyBuffer_Release(&raw mut *self.0);
-        }
-    }
-}
-
-fn has_buffer(object: &Bound<'_, PyAny>) -> bool {
-    #[allow(unsafe_code)]
-    // SAFETY: any object may be asked.
-    unsafe {
-        ffi::PyObject_CheckBuffer(object.as_ptr()) == 1
-    }
-}
-
 /// Something with the buffer protocol as `bytes`: itself, or a copy, since what is mutable must not change while the
 /// interpreter runs other threads.
 #[inline]
@@ -98,57 +37,33 @@ pub fn value<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if value.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err("values are bytes-like, not str: encode it first"));
     }
-    if !has_buffer(value) {
-        return Err(PyTypeError::new_err(format!("values are bytes-like, not {}", type_name(value))));
-    }
-    let buffer = Exported::new(value, false).map_err(|error| {
-        let advice = "make a contiguous copy first (`numpy.ascontiguousarray`, `bytes`)";
-        let name = type_name(value);
-        PyBufferError::new_err(format!("values are C-contiguous buffers, and this {name} is none: {advice}: {error}"))
-    })?;
+    let buffer = Exported::readable(value)?;
     let (start, size) = buffer.parts();
-    let size_signed = size as ffi::Py_ssize_t;
     #[allow(unsafe_code)]
     // SAFETY: the buffer holds `size` bytes from `start` on. C code copies them, to which it does not matter that
     // others may write there; the result is a new reference, or null with an exception set.
-    let bytes = unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(start.cast_const().cast(), size_signed);
-        Bound::from_owned_ptr_or_err(value.py(), object)?.cast_into_unchecked::<PyBytes>()
-    };
-    Ok(bytes)
+    unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(start.cast_const().cast(), size as ffi::Py_ssize_t);
+        Ok(Bound::from_owned_ptr_or_err(value.py(), object)?.cast_into_unchecked::<PyBytes>())
+    }
 }
 
-/// A word of a raw command: text, bytes, a number, or a buffer.
-pub fn argument(word: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    if word.is_instance_of::<PyBytes>() || word.is_instance_of::<PyString>() {
-        return key(word).map(<[u8]>::to_vec);
-    }
-    if word.is_instance_of::<PyInt>() || word.is_instance_of::<PyFloat>() {
-        return Ok(word.str()?.to_str()?.as_bytes().to_vec());
-    }
-    Ok(value(word)?.as_bytes().to_vec())
-}
-
-/// A word of a raw command that keeps its bytes alive; most are those of an object.
-pub enum Word<'py> {
-    Object(Bound<'py, PyAny>),
-    Copy(Vec<u8>),
-}
+/// A word of a raw command: text, bytes, a number, or a buffer. It keeps its bytes alive.
+pub struct Word<'py>(Bound<'py, PyAny>);
 
 impl<'py> Word<'py> {
     pub fn new(word: Bound<'py, PyAny>) -> PyResult<Self> {
-        Ok(if word.is_instance_of::<PyBytes>() || word.is_instance_of::<PyString>() {
-            Self::Object(word)
+        if word.is_instance_of::<PyBytes>() || word.is_instance_of::<PyString>() {
+            Ok(Self(word))
+        } else if word.is_instance_of::<PyInt>() || word.is_instance_of::<PyFloat>() {
+            Ok(Self(word.str()?.into_any()))
         } else {
-            Self::Copy(argument(&word)?)
-        })
+            Ok(Self(value(&word)?.into_any()))
+        }
     }
 
     pub fn bytes(&self) -> PyResult<&[u8]> {
-        match self {
-            Self::Object(word) => key(word),
-            Self::Copy(bytes) => Ok(bytes),
-        }
+        key(&self.0)
     }
 }
 
@@ -200,19 +115,13 @@ pub fn timeout(py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Duration
 pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> {
     Ok(match reply {
         Reply::Nil => py.None().into_bound(py),
-        Reply::Status(text) => PyBytes::new(py, text.as_bytes()).into_any(),
+        Reply::Status(text) => bytes(py, text.as_bytes())?.into_any(),
         Reply::Integer(value) => value.into_pyobject(py)?.into_any(),
         Reply::Boolean(value) => value.into_pyobject(py)?.to_owned().into_any(),
         Reply::Double(value) => value.into_pyobject(py)?.into_any(),
-        Reply::Bulk(bytes) => PyBytes::new(py, &bytes).into_any(),
+        Reply::Bulk(value) => bytes(py, &value)?.into_any(),
         Reply::Error(message) => errors::refusal(py, &message).into_value(py).into_bound(py).into_any(),
-        Reply::Array(elements) => {
-            let list = PyList::empty(py);
-            for element in elements {
-                list.append(self::reply(py, element)?)?;
-            }
-            list.into_any()
-        }
+        Reply::Array(elements) => list(py, elements.into_iter().map(|element| self::reply(py, element)))?.into_any(),
         Reply::Map(pairs) => {
             let map = PyDict::new(py);
             for (name, value) in pairs {
@@ -223,22 +132,68 @@ pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> 
     })
 }
 
+/// A copy of bytes as Python has them.
+///
+/// Here and below, and wherever else something of the caller's size is made: `PyBytes::new` and `PyList::new` panic
+/// without memory.
+pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let Some((copy, start)) = uninit_bytes(py, bytes.len()) else {
+        return Err(errors::client(py, Error::NoRoom(bytes.len())));
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: `start` is where the new object has so many bytes, and nobody else knows it.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
+    }
+    Ok(copy)
+}
+
+/// A list of as many elements as the iterator says.
+pub fn list<'py, T>(
+    py: Python<'py>,
+    elements: impl ExactSizeIterator<Item = PyResult<T>>,
+) -> PyResult<Bound<'py, PyList>>
+where
+    T: IntoPyObject<'py>,
+{
+    let count = elements.len() as ffi::Py_ssize_t;
+    #[allow(unsafe_code)]
+    // SAFETY: a new reference to a list, or null with an exception set.
+    let list = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyList_New(count))?.cast_into_unchecked::<PyList>() };
+    for (place, element) in (0..count).zip(elements) {
+        let element = element?.into_pyobject(py).map_err(Into::into)?.into_any().unbind();
+        #[allow(unsafe_code)]
+        // SAFETY: the list is new, its places are empty, and this one is within it. It takes the reference over.
+        unsafe {
+            ffi::PyList_SET_ITEM(list.as_ptr(), place, element.into_ptr());
+        }
+    }
+    Ok(list)
+}
+
+/// An empty vector with room for so many elements.
+pub fn reserved<T>(count: usize) -> PyResult<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|_| PyMemoryError::new_err(()))?;
+    Ok(room)
+}
+
 /// A new `bytes` of `size` bytes that hold nothing yet, and the place to write them; `None` without memory.
 ///
 /// The object must not be seen by anybody before all bytes are written.
 fn uninit_bytes(py: Python<'_>, size: usize) -> Option<(Bound<'_, PyBytes>, *mut u8)> {
-    let size = pyo3::ffi::Py_ssize_t::try_from(size).ok()?;
+    let size = ffi::Py_ssize_t::try_from(size).ok()?;
     #[allow(unsafe_code)]
     // SAFETY: a null pointer asks for uninitialised bytes; the result is a new reference or null with an exception set,
     // which is cleared, since `None` says the same.
     unsafe {
-        let object = pyo3::ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
+        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size);
         let bytes = Bound::from_owned_ptr_or_opt(py, object);
         if bytes.is_none() {
-            pyo3::ffi::PyErr_Clear();
+            ffi::PyErr_Clear();
         }
         let bytes = bytes?.cast_into_unchecked::<PyBytes>();
-        let start = pyo3::ffi::PyBytes_AsString(bytes.as_ptr());
+        let start = ffi::PyBytes_AsString(bytes.as_ptr());
         Some((bytes, start.cast()))
     }
 }

@@ -39,7 +39,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::Protocol(_) => "ProtocolError",
         Error::KeyTooLong(_) => "KeyTooLong",
         Error::ValueTooLarge(_) => "ValueTooLarge",
-        Error::NoRoom(_) => "OutOfMemory",
+        Error::NoRoom(_) => "ClientOutOfMemory",
         Error::TooManyViews => "TooManyViews",
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
         Error::Reentrant => "Reentrant",

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram as Counts;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors;
+use crate::{convert, errors};
 
 /// Longer times are counted as this one.
 const NS_MAX: u64 = 3_600_000_000_000;
@@ -74,13 +74,13 @@ impl Histogram {
     }
 
     /// What was counted, for `from_bytes` of another process.
-    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let mut bytes = Vec::new();
         for recorded in self.lock().iter_recorded() {
             bytes.extend_from_slice(&recorded.value_iterated_to().to_le_bytes());
             bytes.extend_from_slice(&recorded.count_at_value().to_le_bytes());
         }
-        PyBytes::new(py, &bytes)
+        convert::bytes(py, &bytes)
     }
 
     /// A histogram with what `to_bytes` gave.

@@ -3,6 +3,7 @@
 //!
 //! The package `ringtable` re-exports what is public and documents it.
 
+mod buffer;
 mod convert;
 mod errors;
 #[cfg(feature = "failpoints")]
@@ -46,7 +47,7 @@ mod _ringtable {
     #[pymodule_export]
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
-    use super::table::{TableCore, classic_client, lane_request, rings_request};
+    use super::table::{TableCore, classic_client, lane_request, rings_request, to_bytes};
     #[pymodule_export]
     use super::view::ViewCore;
     #[pymodule_export]

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyKeyError, PyMemoryError};
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use ringtable::client::atomic::{self, Bounds, Turn};
@@ -11,7 +11,8 @@ use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, cl
 use ringtable::limits;
 use ringtable::table::Pairs;
 
-use crate::convert::{self, BytesSink, Exported, IntoSink, LargeSink, waiting};
+use crate::buffer::Exported;
+use crate::convert::{self, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
 use crate::view::ViewCore;
 
@@ -94,11 +95,10 @@ impl TableCore {
             Ok(Some(false)) => Ok(None),
             Ok(None) => {
                 let value = self.wait(py, |client, patience| client.get_owned(bytes, patience))?;
-                Ok(value.map(|value| {
-                    let bytes = PyBytes::new(py, &value);
-                    self.client.give_back(value);
-                    bytes
-                }))
+                let Some(value) = value else { return Ok(None) };
+                let copy = convert::bytes(py, &value);
+                self.client.give_back(value);
+                copy.map(Some)
             }
             Err(ringtable::client::Error::NoRoom(size)) => self.find_large(py, bytes, size),
             Err(error) => Err(errors::client(py, error)),
@@ -110,7 +110,7 @@ impl TableCore {
     fn find_large<'py>(&self, py: Python<'py>, key: &[u8], mut size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         loop {
             let Some((bytes, mut sink)) = LargeSink::new(py, size) else {
-                return Err(PyMemoryError::new_err(format!("no memory for a value of {size} bytes")));
+                return Err(errors::client(py, ringtable::client::Error::NoRoom(size)));
             };
             let found = self.wait(py, |client, patience| match client.get(key, &mut sink, patience) {
                 // It has another size than the last time.
@@ -308,7 +308,8 @@ impl TableCore {
     ///
     /// The rest of a longer buffer is left as it is. After an error the buffer may hold anything.
     ///
-    /// Raises `KeyError` if there is no such key, `BufferTooSmall` if the value has more bytes than the buffer.
+    /// Raises `KeyError` if there is no such key, `BufferTooSmall` if the value has more bytes than the buffer,
+    /// `TypeError` if the buffer holds pointers.
     #[pyo3(signature = (key, buffer, /))]
     fn get_into(&self, py: Python<'_>, key: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         use ringtable::client::Error;
@@ -357,11 +358,11 @@ impl TableCore {
 
     /// Write `key`; return whether it was done.
     ///
-    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of any type, up to 512 MiB. `ttl`
-    /// is in seconds: afterwards the key is absent. With `nx` it is written only if absent, with `xx` only if present,
-    /// with `if_version` only if it still has this version (0: if absent). `writes` overrides the table's own: a posted
-    /// write returns `True` once it is on its way, and its error surfaces at the next call. With `if_version` it is
-    /// acknowledged also on a posted table.
+    /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of numbers, up to 512 MiB; one that
+    /// holds pointers, as an array of objects does, is refused. `ttl` is in seconds: afterwards the key is absent. With
+    /// `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it still has this
+    /// version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it is on its way,
+    /// and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted table.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
     #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None))]
@@ -409,17 +410,16 @@ impl TableCore {
         let objects = collect(keys)?;
         let keys = objects.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
         let mut sink = BytesSink::new(py);
-        let mut values: Vec<Option<Bound<'py, PyBytes>>> = Vec::with_capacity(keys.len());
+        let mut values: Vec<Option<Bound<'py, PyBytes>>> = convert::reserved(keys.len())?;
         let each = |_, hit: bool, sink: &mut BytesSink<'py>| values.push(if hit { sink.take() } else { None });
         match self.client.try_get_many(&keys, &mut sink, each) {
-            Ok(true) => return PyList::new(py, values),
+            Ok(true) => return convert::list(py, values.into_iter().map(Ok)),
             // Reads that ask the server, or a value that is too large to copy while holding the interpreter.
             Ok(false) | Err(ringtable::client::Error::NoRoom(_)) => {}
             Err(error) => return Err(errors::client(py, error)),
         }
-        let count = keys.len();
+        let mut values = convert::reserved(keys.len())?;
         let values = self.wait(py, |client, patience| {
-            let mut values = Vec::with_capacity(count);
             let mut sink = ringtable::table::reader::Buffer::default();
             let each = |_, hit: bool, sink: &mut ringtable::table::reader::Buffer| {
                 values.push(if hit { Some(sink.take()) } else { None });
@@ -427,7 +427,8 @@ impl TableCore {
             client.get_many(&keys, &mut sink, each, patience)?;
             Ok(values)
         })?;
-        PyList::new(py, values.iter().map(|value| value.as_ref().map(|value| PyBytes::new(py, value))))
+        let copy = |value: Option<Vec<u8>>| value.map(|value| convert::bytes(py, &value)).transpose();
+        convert::list(py, values.into_iter().map(copy))
     }
 
     /// Write many keys, pipelined: a mapping, or pairs. `ttl` is in seconds, for all of them.
@@ -437,18 +438,12 @@ impl TableCore {
     fn set_many(&self, py: Python<'_>, items: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<()> {
         let ttl_ms = convert::ttl_ms(py, ttl)?;
         let mut objects: Vec<(Bound<'_, PyAny>, Bound<'_, PyBytes>)> = Vec::new();
-        if let Ok(items) = items.cast_exact::<PyDict>() {
-            for (key, value) in items {
-                let value = convert::value(&value)?;
-                objects.push((key, value));
-            }
-        } else {
-            let pairs = if items.hasattr("items")? { items.call_method0("items")? } else { items.clone() };
-            for pair in pairs.try_iter()? {
-                let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
-                let value = convert::value(&value)?;
-                objects.push((key, value));
-            }
+        // Asking a value for its bytes may run code that changes the mapping: its own iterator says so.
+        let pairs = if items.hasattr("items")? { items.call_method0("items")? } else { items.clone() };
+        for pair in pairs.try_iter()? {
+            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+            let value = convert::value(&value)?;
+            objects.push((key, value));
         }
         let items = objects
             .iter()
@@ -508,7 +503,7 @@ impl TableCore {
             Err(error) => return Err(errors::client(py, error)),
         }
         let found = self.wait(py, |client, patience| client.get_with_version(key, patience))?;
-        Ok(found.map(|(value, version)| (PyBytes::new(py, &value), version)))
+        found.map(|(value, version)| Ok((convert::bytes(py, &value)?, version))).transpose()
     }
 
     /// Delete `key` if it still has this version; return whether it had.
@@ -542,7 +537,7 @@ impl TableCore {
         }
         let bytes = convert::key(key)?;
         let token = match waiting(py, timeout, |patience| self.client.get_or_lease(bytes, stale_ms, patience))? {
-            Turn::Value(value) => return Ok(PyBytes::new(py, &value)),
+            Turn::Value(value) => return convert::bytes(py, &value),
             Turn::Lease(token) => token,
         };
         // No line of Python runs between here and the end but those of `make`: no signal handler can lose the lease.
@@ -584,14 +579,15 @@ impl TableCore {
         let key = convert::key(key)?;
         let mut pairs = Pairs::default();
         self.wait(py, |client, patience| client.read_bucket(key, &mut pairs, patience))?;
-        Ok(pairs.iter().map(|pair| (PyBytes::new(py, pair.key), PyBytes::new(py, pair.value))).collect())
+        pairs.iter().map(|pair| Ok((convert::bytes(py, pair.key)?, convert::bytes(py, pair.value)?))).collect()
     }
 
     /// Go on with a walk over all keys: return the next cursor (0 at the end) and some keys. Begin with cursor 0.
     #[pyo3(signature = (cursor=0))]
     fn scan<'py>(&self, py: Python<'py>, cursor: u64) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
         let (next, keys) = self.wait(py, |client, patience| client.scan(cursor, patience))?;
-        Ok((next, keys.iter().map(|key| PyBytes::new(py, key)).collect()))
+        let keys = keys.iter().map(|key| convert::bytes(py, key)).collect::<PyResult<_>>()?;
+        Ok((next, keys))
     }
 
     /// Wait until all posted writes are done; raise the error of the first that failed.
@@ -615,8 +611,8 @@ impl TableCore {
     /// Ask the server anything: a command's name and its arguments; return its reply.
     #[pyo3(signature = (*arguments))]
     fn call<'py>(&self, py: Python<'py>, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        let words = arguments.iter().map(|word| convert::argument(&word)).collect::<PyResult<Vec<_>>>()?;
-        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let words = arguments.iter().map(convert::Word::new).collect::<PyResult<Vec<_>>>()?;
+        let words = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
         convert::reply(py, self.wait(py, |client, patience| client.call(&words, patience))?)
     }
 
@@ -643,12 +639,15 @@ impl TableCore {
             })
             .collect();
         let replies = self.wait(py, |client, patience| client.call_many(&commands, patience))?;
-        let list = PyList::empty(py);
-        for reply in replies {
-            list.append(convert::reply(py, reply)?)?;
-        }
-        Ok(list)
+        convert::list(py, replies.into_iter().map(|reply| convert::reply(py, reply)))
     }
+}
+
+/// Return something with the buffer protocol as `bytes`, as a table writes it.
+#[pyfunction]
+#[pyo3(signature = (value, /))]
+pub fn to_bytes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    convert::value(value)
 }
 
 /// The elements of any iterable.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 use ringtable::client::{Error, View};
 
-use crate::errors;
+use crate::{convert, errors};
 
 /// A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy.
 ///
@@ -100,7 +100,7 @@ impl ViewCore {
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let state = self.lock();
         let error = match state.bytes() {
-            Ok(bytes) => return Ok(PyBytes::new(py, bytes)),
+            Ok(bytes) => return convert::bytes(py, bytes),
             Err(error) => error,
         };
         drop(state);

@@ -15,9 +15,9 @@ use crate::errors;
 /// Kind, key, version and size of an event. Where events were missed, their number stands in place of the version.
 type Row<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>, u64, u64);
 
-fn rows<'py>(py: Python<'py>, changes: &[Change]) -> Vec<Row<'py>> {
+fn rows<'py>(py: Python<'py>, changes: &[Change]) -> PyResult<Vec<Row<'py>>> {
     let row = |change: &Change| match change {
-        Change::Lagged(count) => (intern!(py, "lagged").clone(), PyBytes::new(py, b""), *count, 0),
+        Change::Lagged(count) => Ok((intern!(py, "lagged").clone(), convert::bytes(py, b"")?, *count, 0)),
         Change::Event { event, key } => {
             let kind = match event.kind {
                 Kind::Set => intern!(py, "set"),
@@ -26,7 +26,7 @@ fn rows<'py>(py: Python<'py>, changes: &[Change]) -> Vec<Row<'py>> {
                 Kind::Evict => intern!(py, "evict"),
                 Kind::Flush => intern!(py, "flush"),
             };
-            (kind.clone(), PyBytes::new(py, key), event.version, event.size)
+            Ok((kind.clone(), convert::bytes(py, key)?, event.version, event.size))
         }
     };
     changes.iter().map(row).collect()
@@ -80,7 +80,7 @@ impl WatchCore {
             other => other.map(Some),
         })?;
         match changes {
-            Some(changes) => Ok(rows(py, &changes)),
+            Some(changes) => rows(py, &changes),
             None => Err(self.timed_out(py)),
         }
     }
@@ -93,7 +93,7 @@ impl WatchCore {
 
     /// Return changes that are there, without waiting.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
-        Ok(rows(py, &self.now(py, Watch::take)?))
+        rows(py, &self.now(py, Watch::take)?)
     }
 
     /// Prepare for waiting until `fileno()` is readable; return `False` if there is something to take already.
