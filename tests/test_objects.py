@@ -15,7 +15,6 @@ import pytest
 import ringtable
 from ringtable import Server, Table
 
-
 # Not as its stubs have it: they know of no buffers before Python 3.12.
 numpy: Any = importlib.import_module("numpy")
 
