@@ -5,6 +5,7 @@
     ├── ServerGone       (ConnectionError)  the server died or stopped while this client was connected
     │   └── Expelled                        the server sent this client away, because it kept others waiting
     ├── ServerExists     (OSError)          a server of that name runs already
+    ├── PathTaken        (FileExistsError)  something that is no server's lies where a server would listen
     ├── TooManyClients   (ConnectionError)  the server has no room for another client
     ├── VersionMismatch                     client and server were built from different layouts
     ├── ProtocolError                       the other side broke the protocol; the connection is closed
@@ -50,6 +51,13 @@ class Expelled(ServerGone):
 
 class ServerExists(Error, OSError):
     """A server of that name runs already."""
+
+
+class PathTaken(Error, FileExistsError):
+    """What lies at the path of the server's socket, or of its lock, is neither a server's nor a dead socket.
+
+    It may be a file, a folder, a link, or another program's socket. It is left as it is.
+    """
 
 
 class TooManyClients(Error, ConnectionError):

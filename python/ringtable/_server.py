@@ -74,6 +74,7 @@ class Server:
 
         Raises:
             ServerExists: A server of that name runs already.
+            PathTaken: What lies at the path of the socket, or of its lock, is no server's; it is left as it is.
             InvalidOption: An option is out of its range, or `tcp` no loopback address.
         """
         memory = parse_size(max_memory)

@@ -69,6 +69,7 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
 pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
     let name = match error {
         server::Error::Exists(_) => "ServerExists",
+        server::Error::Taken { .. } => "PathTaken",
         server::Error::Option { .. }
         | server::Error::NoPowerOfTwo { .. }
         | server::Error::Address(_)

@@ -67,7 +67,7 @@ impl ServerCore {
         }
         let defaults = server::Options::default();
         let options = server::Options {
-            address: name.to_owned(),
+            address: name.into(),
             tcp,
             buckets,
             workers: workers.unwrap_or(defaults.workers),
@@ -136,7 +136,7 @@ impl ServerCore {
 #[pyfunction]
 pub fn socket_path(py: Python<'_>, name: &str) -> PyResult<String> {
     match ringtable::address::socket_path(name) {
-        Ok(path) => Ok(path.display().to_string()),
+        Ok(path) => Ok(path.to_string()),
         Err(error) => Err(errors::family(py, "InvalidOption", error.to_string())),
     }
 }

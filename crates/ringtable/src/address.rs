@@ -3,13 +3,21 @@
 //!
 //! Names live in one directory per user: `$RINGTABLE_DIR`, else `$XDG_RUNTIME_DIR/ringtable`, else a folder of the
 //! user's under `/tmp`.
+//!
+//! Paths are absolute from here on: a process that goes to another folder, or whose environment changes, still means
+//! the server that it meant when the address was given.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Longest path of a unix socket, in bytes (`sun_path`, without its final zero).
 pub const SOCKET_PATH_SIZE_MAX: usize = 107;
+/// Longest file name of a socket with a longer path, in bytes: what is left of that beside `/proc/self/fd/NUMBER/`,
+/// by which such a socket is reached.
+pub const FILE_NAME_SIZE_MAX: usize = SOCKET_PATH_SIZE_MAX - "/proc/self/fd/2147483647/".len();
 
 /// Why an address means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +32,9 @@ pub enum AddressError {
     /// A URL of another kind.
     #[error("'{0}' is no address of a table: of URLs, unix:///path and tcp://HOST:PORT are understood")]
     Url(String),
+    /// A path that is no file's.
+    #[error("'{0}' is no path of a socket: it has to end with the name of a file")]
+    NoFile(String),
     /// A `tcp://` URL where a unix socket is wanted.
     #[error("'{0}' is no unix socket, which a server has in any case: give it a name, and the port besides")]
     NotUnix(String),
@@ -38,32 +49,102 @@ pub enum AddressError {
         /// The least port that is allowed.
         port_least: u16,
     },
-    /// The path does not fit a socket address.
+    /// The path fits no socket address, and its file name is too long to reach it through its folder.
     #[error(
-        "the socket path '{path}' has {size} bytes, at most {SOCKET_PATH_SIZE_MAX} are allowed: choose a shorter \
-         $RINGTABLE_DIR"
+        "the socket path '{path}' has {size} bytes, and its file name {name_size}: at most {SOCKET_PATH_SIZE_MAX} are \
+         allowed, or any number if the file name has at most {FILE_NAME_SIZE_MAX}"
     )]
     TooLong {
         /// The path.
         path: String,
         /// Its size.
         size: usize,
+        /// The size of its last part.
+        name_size: usize,
     },
+    /// A relative path, and the process is in a folder that cannot be told.
+    #[error("'{path}' is relative to the current folder, which cannot be told: {error}")]
+    NoFolder {
+        /// The path.
+        path: String,
+        /// What the system said.
+        error: String,
+    },
+}
+
+/// The absolute path of a unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath {
+    path: PathBuf,
+    is_named: bool,
+}
+
+impl SocketPath {
+    fn new(path: &Path, directory: Option<&Path>) -> Result<Self, AddressError> {
+        let path = absolute(path)?;
+        let name_size = match path.file_name() {
+            // What ends with a slash or a dot is a folder, though it has a last part.
+            Some(name) if path.as_os_str().as_bytes().ends_with(name.as_bytes()) && !has_zero(&path) => name.len(),
+            _ => return Err(AddressError::NoFile(path.display().to_string())),
+        };
+        let size = path.as_os_str().len();
+        if size > SOCKET_PATH_SIZE_MAX && name_size > FILE_NAME_SIZE_MAX {
+            return Err(AddressError::TooLong { path: path.display().to_string(), size, name_size });
+        }
+        let is_named = path.parent() == directory;
+        Ok(Self { path, is_named })
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder that the socket lies in.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The name of the socket in its folder.
+    pub fn file_name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Whether it lay in the directory of names when the address was given.
+    pub fn is_named(&self) -> bool {
+        self.is_named
+    }
+}
+
+impl fmt::Display for SocketPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(formatter)
+    }
 }
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// At a unix socket.
-    Unix(PathBuf),
+    Unix(SocketPath),
     /// At a TCP port.
     Tcp(SocketAddr),
+}
+
+impl Location {
+    /// The address that means this location in every process: an absolute path, or a `tcp://` URL.
+    pub fn address(&self) -> OsString {
+        match self {
+            Self::Unix(socket) => socket.as_path().into(),
+            Self::Tcp(_) => self.to_string().into(),
+        }
+    }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(path) => path.display().fmt(formatter),
+            Self::Unix(path) => path.fmt(formatter),
             Self::Tcp(address) => write!(formatter, "tcp://{address}"),
         }
     }
@@ -73,8 +154,9 @@ impl fmt::Display for Location {
 ///
 /// # Errors
 /// If it is no name, path, `unix://` or `tcp://` URL, or too long.
-pub fn location(address: &str) -> Result<Location, AddressError> {
-    match address.strip_prefix("tcp://") {
+pub fn location(address: impl AsRef<OsStr>) -> Result<Location, AddressError> {
+    let address = address.as_ref();
+    match address.to_str().and_then(|address| address.strip_prefix("tcp://")) {
         Some(tcp) => tcp_address(tcp, 1).map(Location::Tcp),
         None => socket_path(address).map(Location::Unix),
     }
@@ -97,46 +179,58 @@ pub fn tcp_address(address: &str, port_least: u16) -> Result<SocketAddr, Address
 }
 
 /// The directory of this user's sockets.
-pub fn directory() -> PathBuf {
+///
+/// # Errors
+/// If it is given as a relative path, and the current folder cannot be told.
+pub fn directory() -> Result<PathBuf, AddressError> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("RINGTABLE_DIR")
+    let given = set("RINGTABLE_DIR")
         .or_else(|| set("XDG_RUNTIME_DIR").map(|runtime| runtime.join("ringtable")))
-        .unwrap_or_else(|| PathBuf::from(format!("/tmp/ringtable-{}", rustix::process::geteuid().as_raw())))
+        .unwrap_or_else(|| PathBuf::from(format!("/tmp/ringtable-{}", rustix::process::geteuid().as_raw())));
+    // Without the slash at the end, which would make of a link the folder that it leads to.
+    Ok(absolute(&given)?.components().collect())
 }
 
 /// The socket that `address` means.
 ///
 /// # Errors
 /// If it is no name, path or `unix://` URL, or too long.
-pub fn socket_path(address: &str) -> Result<PathBuf, AddressError> {
-    let path = if let Some(path) = address.strip_prefix("unix://") {
-        if !path.starts_with('/') {
-            return Err(AddressError::Url(address.into()));
+pub fn socket_path(address: impl AsRef<OsStr>) -> Result<SocketPath, AddressError> {
+    let address = address.as_ref();
+    let bytes = address.as_bytes();
+    let shown = || address.to_string_lossy().into_owned();
+    if let Some(path) = bytes.strip_prefix(b"unix://") {
+        if !path.starts_with(b"/") {
+            return Err(AddressError::Url(shown()));
         }
-        PathBuf::from(path)
-    } else if address.starts_with("tcp://") {
-        return Err(AddressError::NotUnix(address.into()));
-    } else if address.contains("://") {
-        return Err(AddressError::Url(address.into()));
-    } else if address.contains('/') {
-        PathBuf::from(address)
-    } else {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        if !(1..=64).contains(&address.len()) || address.starts_with('.') || !address.bytes().all(allowed) {
-            return Err(AddressError::Name(address.into()));
-        }
-        directory().join(format!("{address}.sock"))
-    };
-    check_size(&path)?;
-    Ok(path)
+        return SocketPath::new(Path::new(OsStr::from_bytes(path)), directory().ok().as_deref());
+    }
+    if bytes.starts_with(b"tcp://") {
+        return Err(AddressError::NotUnix(shown()));
+    }
+    if bytes.windows(3).any(|part| part == b"://") {
+        return Err(AddressError::Url(shown()));
+    }
+    if bytes.contains(&b'/') {
+        return SocketPath::new(Path::new(address), directory().ok().as_deref());
+    }
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if !(1..=64).contains(&bytes.len()) || bytes.starts_with(b".") || !bytes.iter().all(allowed) {
+        return Err(AddressError::Name(shown()));
+    }
+    let directory = directory()?;
+    let mut file = address.to_owned();
+    file.push(".sock");
+    SocketPath::new(&directory.join(file), Some(&directory))
 }
 
-fn check_size(path: &Path) -> Result<(), AddressError> {
-    let size = path.as_os_str().len();
-    if size > SOCKET_PATH_SIZE_MAX {
-        return Err(AddressError::TooLong { path: path.display().to_string(), size });
-    }
-    Ok(())
+fn absolute(path: &Path) -> Result<PathBuf, AddressError> {
+    std::path::absolute(path)
+        .map_err(|error| AddressError::NoFolder { path: path.display().to_string(), error: error.to_string() })
+}
+
+fn has_zero(path: &Path) -> bool {
+    path.as_os_str().as_bytes().contains(&0)
 }
 
 #[cfg(test)]
@@ -145,10 +239,30 @@ mod tests {
 
     #[test]
     fn names_paths_and_urls_mean_sockets() {
-        assert_eq!(socket_path("default").unwrap(), directory().join("default.sock"));
-        assert_eq!(socket_path("/run/x.sock").unwrap(), Path::new("/run/x.sock"));
-        assert_eq!(socket_path("./x.sock").unwrap(), Path::new("./x.sock"));
-        assert_eq!(socket_path("unix:///run/x.sock").unwrap(), Path::new("/run/x.sock"));
+        let path = |address: &str| socket_path(address).unwrap().as_path().to_owned();
+        assert_eq!(path("default"), directory().unwrap().join("default.sock"));
+        assert_eq!(path("/run/x.sock"), Path::new("/run/x.sock"));
+        assert_eq!(path("./x.sock"), std::env::current_dir().unwrap().join("x.sock"));
+        assert_eq!(path("unix:///run/x.sock"), Path::new("/run/x.sock"));
+    }
+
+    #[test]
+    fn what_lies_in_the_directory_of_names_is_named() {
+        assert!(socket_path("default").unwrap().is_named());
+        assert!(socket_path(directory().unwrap().join("default.sock")).unwrap().is_named());
+        assert!(!socket_path("/run/x.sock").unwrap().is_named());
+    }
+
+    #[test]
+    fn a_long_path_needs_a_short_file_name() {
+        let long = format!("/{}", "x".repeat(SOCKET_PATH_SIZE_MAX));
+        assert_eq!(
+            socket_path(&long),
+            Err(AddressError::TooLong { path: long, size: SOCKET_PATH_SIZE_MAX + 1, name_size: SOCKET_PATH_SIZE_MAX })
+        );
+        let folder = "x".repeat(200);
+        assert!(socket_path(format!("/{folder}/{}", "y".repeat(FILE_NAME_SIZE_MAX))).is_ok());
+        assert!(socket_path(format!("/{folder}/{}", "y".repeat(FILE_NAME_SIZE_MAX + 1))).is_err());
     }
 
     #[test]
@@ -163,12 +277,24 @@ mod tests {
             assert_eq!(found.to_string(), shown);
         }
         assert_eq!(tcp_address("127.0.0.1:0", 0).unwrap().port(), 0);
-        assert_eq!(location("default").unwrap(), Location::Unix(directory().join("default.sock")));
+        assert_eq!(location("default").unwrap(), Location::Unix(socket_path("default").unwrap()));
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for address in ["", ".hidden", "a b", "unix://relative", "redis://host", "tcp://127.0.0.1:1", "ä"] {
+        for address in [
+            "",
+            ".hidden",
+            "a b",
+            "unix://relative",
+            "redis://host",
+            "tcp://127.0.0.1:1",
+            "ä",
+            "/",
+            "/x/",
+            "./x/..",
+            "/x\0y",
+        ] {
             assert!(socket_path(address).is_err(), "{address:?}");
         }
         for address in ["", "1", ":1", "localhost", "localhost:", "example.org:1", "127.0.0.1:65536", "::1:1", "[::1]"]
@@ -177,6 +303,5 @@ mod tests {
         }
         assert!(tcp_address("127.0.0.1:0", 1).is_err());
         assert!(location("tcp://127.0.0.1:0").is_err());
-        assert!(matches!(socket_path(&format!("/{}", "x".repeat(107))), Err(AddressError::TooLong { size: 108, .. })));
     }
 }

@@ -6,6 +6,7 @@
 //! Layers, each using only those below it:
 //!
 //! - [`client`] and [`server`]: the two ends,
+//! - [`folder`] and [`address`]: where a server is found, and whom one trusts with that,
 //! - [`command`]: what can be asked, its codecs, and its execution on a table,
 //! - [`table`] and [`ring`]: the data structures, over slices of atomics,
 //! - [`shm`] and [`sync`]: shared memory, and the atomics themselves,
@@ -28,6 +29,8 @@ pub mod table;
 pub mod address;
 #[cfg(not(loom))]
 pub mod client;
+#[cfg(not(loom))]
+pub mod folder;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -11,6 +11,13 @@ pub const VALUE_SIZE_MAX: usize = 512 << 20;
 pub const WORKERS_MAX: usize = 64;
 /// Most clients a server accepts, unless told otherwise.
 pub const CLIENTS_MAX_DEFAULT: usize = 1_000;
+/// How often a server looks again at a path that others make and remove things at meanwhile, before it gives up.
+pub const CLAIM_TRIES_MAX: usize = 1_000;
+/// How long a running server waits before it makes anew what was removed from its path: a folder that is being removed
+/// is gone by then. It is also the first pause before it tries again, and this the longest.
+pub const PATH_RETRY_MIN: Duration = Duration::from_millis(100);
+/// See [`PATH_RETRY_MIN`].
+pub const PATH_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Buckets a table starts with, unless told otherwise.
 pub const BUCKETS_DEFAULT: u64 = 10_000;
 /// Most buckets of a table: their number and an index fit one cursor of a walk.

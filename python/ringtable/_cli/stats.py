@@ -16,7 +16,7 @@ GROUPS = {
     "Ends of connections": r"clients_.*",
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",
-    "Server": r"workers|cpus|spin_ns",
+    "Server": r"workers|cpus|spin_ns|name_.*",
     # So that no figure is lost.
     "Others": r".*",
 }

@@ -39,6 +39,7 @@ mod view;
 mod waiting;
 pub mod watch;
 
+use std::ffi::OsStr;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -326,7 +327,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::NotFound`] if nobody listens; [`Error::Version`] if the server is of another version; others.
-    pub fn connect(address: &str, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
+    pub fn connect(address: impl AsRef<OsStr>, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
         let location = address::location(address)?;
         let connection = Connection::open(&location, options, patience)?;
         Ok(Self { location, options: options.clone(), connection: Cell::new(connection) })

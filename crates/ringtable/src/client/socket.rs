@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -12,10 +11,11 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::connection::system;
 use super::{Error, Patience};
-use crate::address::Location;
+use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
+use crate::folder::{Folder, FolderError, Trust};
 use crate::limits;
 use crate::shm::descriptors;
 use crate::shm::doorbell::timespec;
@@ -43,9 +43,15 @@ fn make_socket(family: AddressFamily) -> Result<Descriptor, Error> {
     system("making a socket", socket.map_err(Into::into))
 }
 
-fn connect_unix(path: &Path, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+fn connect_unix(place: &SocketPath, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
     let socket = make_socket(AddressFamily::UNIX)?;
-    let address = system("making a socket's address", SocketAddrUnix::new(path).map_err(Into::into))?;
+    let is_long = place.as_path().as_os_str().len() > SOCKET_PATH_SIZE_MAX;
+    let folder = if is_long { Some(open_folder(place)?) } else { None };
+    let address = match &folder {
+        Some(folder) => folder.address(place.file_name()),
+        None => SocketAddrUnix::new(place.as_path()),
+    };
+    let address = system("making a socket's address", address.map_err(Into::into))?;
     loop {
         match rustix::net::connect(&socket, &address) {
             Ok(()) => return Ok(socket),
@@ -55,9 +61,16 @@ fn connect_unix(path: &Path, patience: &mut Patience<'_>) -> Result<Descriptor, 
                 std::thread::sleep(patience.slice()?.min(QUEUE_RETRY));
                 patience.check_interrupted()?;
             }
-            Err(error) => return Err(not_found(Location::Unix(path.to_path_buf()), error)),
+            Err(error) => return Err(not_found(Location::Unix(place.clone()), error)),
         }
     }
+}
+
+fn open_folder(place: &SocketPath) -> Result<Folder, Error> {
+    Folder::of(place, &Trust::default()).map_err(|error| match error {
+        FolderError::System { error, .. } => Error::NotFound { location: Location::Unix(place.clone()), error },
+        error => Error::System { doing: "looking for the server", error: std::io::Error::other(error) },
+    })
 }
 
 fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {

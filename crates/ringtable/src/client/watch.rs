@@ -13,6 +13,7 @@
 //! - The server has gone: what it published before comes first, then [`Error::Gone`].
 //! - Closed by another thread: [`Error::WatchClosed`] to who waits. In a forked child: the same.
 
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +70,7 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::NotFound`] if nobody listens; [`Error::Refused`] if the server has no memory for the events; others.
-    pub fn connect(address: &str, prefix: &[u8], mut patience: Patience<'_>) -> Result<Self, Error> {
+    pub fn connect(address: impl AsRef<OsStr>, prefix: &[u8], mut patience: Patience<'_>) -> Result<Self, Error> {
         let location = address::location(address)?;
         if let Location::Tcp(_) = location {
             return Err(Error::NoSharedMemory(location));

@@ -1,60 +1,54 @@
-//! The sockets at the door, and the guarantee that a name has one server.
+//! The sockets at the door, and the thread that accepts from them.
 //!
-//! Beside `NAME.sock` lies `NAME.lock`, on which a server holds an exclusive `flock` for as long as it lives. Who
-//! gets the lock is the server; a socket that lies there all the same is a dead one's and is replaced. The lock goes
-//! with the process, however it dies.
+//! One is a unix socket at a path that this server alone has ([`super::endpoint`]). The accepting thread also keeps the
+//! path: it is woken when a program removes what lies there, and makes it anew.
 //!
 //! A TCP port is another door beside that, for clients that know no unix sockets. It has no mode bits: whoever reaches
 //! it may come in, so it is open to this machine alone (loopback). Descriptors cannot be passed through it.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::fs::inotify;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::endpoint::Endpoint;
 use super::worker::Arrival;
 use super::{Error, Shared, doing};
 use crate::address;
+use crate::limits;
+use crate::shm::doorbell::timespec;
 use crate::shm::fork::Descriptor;
-use std::sync::atomic::Ordering;
+use crate::sync::lock;
 
-/// How many connections may wait to be accepted.
+/// How many connections may wait to be accepted at the port.
 const BACKLOG: i32 = 1_024;
 
-/// The bound sockets, and the lock on the name of the first. Dropping it removes both files.
+/// The bound sockets. Dropping it removes what it has on disk.
 pub(super) struct Listener {
-    socket: Descriptor,
-    tcp: Option<Descriptor>,
-    tcp_address: Option<SocketAddr>,
-    _lock: Descriptor,
+    endpoint: Mutex<Endpoint>,
+    /// Tells when the endpoint's files are removed; `None` if the user has no watches left.
+    removals: Option<Descriptor>,
     path: PathBuf,
-    lock_path: PathBuf,
+    tcp: Option<Arc<Descriptor>>,
+    tcp_address: Option<SocketAddr>,
 }
 
 impl Listener {
-    pub fn open(address: &str, tcp: Option<SocketAddr>) -> Result<Self, Error> {
-        let path = address::socket_path(address)?;
-        if path.parent() == Some(&address::directory()) {
-            make_directory(&address::directory())?;
-        }
-        let lock_path = path.with_extension("lock");
-        let Some(lock) = doing(format!("locking {}", lock_path.display()), take_lock(&lock_path))? else {
-            return Err(Error::Exists(path));
-        };
-        failpoint!("start.locked");
-        let socket = doing(format!("listening at {}", path.display()), bind(&path))?;
-        failpoint!("start.bound");
-        let mut listener = Self { socket, tcp: None, tcp_address: None, _lock: lock, path, lock_path };
-        if let Some(address) = tcp {
-            // From here on the listener removes its files, should the port be somebody else's.
-            let (socket, bound) = doing(format!("listening at tcp://{address}"), bind_tcp(address))?;
-            (listener.tcp, listener.tcp_address) = (Some(socket), Some(bound));
-        }
-        Ok(listener)
+    pub fn open(address: impl AsRef<std::ffi::OsStr>, tcp: Option<SocketAddr>) -> Result<Self, Error> {
+        let place = address::socket_path(address)?;
+        let endpoint = Endpoint::claim(&place)?;
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let removals = Descriptor::make(|| inotify::init(flags)).ok().filter(|inotify| endpoint.watch(inotify).is_ok());
+        let tcp = tcp.map(|address| doing(format!("listening at tcp://{address}"), bind_tcp(address))).transpose()?;
+        let (tcp, tcp_address) = tcp.unzip();
+        let path = place.as_path().to_owned();
+        Ok(Self { endpoint: Mutex::new(endpoint), removals, path, tcp, tcp_address })
     }
 
     pub fn path(&self) -> &Path {
@@ -66,115 +60,76 @@ impl Listener {
         self.tcp_address
     }
 
-    /// Other descriptors of the sockets, for the accepting thread.
-    pub fn doors(&self) -> io::Result<Vec<Door>> {
-        let door = |socket: &Descriptor, is_local| Ok(Door { socket: socket.duplicate()?, is_local });
-        let unix = std::iter::once(door(&self.socket, true));
-        unix.chain(self.tcp.iter().map(|socket| door(socket, false))).collect()
+    /// The sockets, for the accepting thread.
+    pub fn doors(&self) -> Vec<Door> {
+        let tcp = self.tcp.iter().map(|socket| Door { socket: Arc::clone(socket), is_local: false });
+        std::iter::once(self.door()).chain(tcp).collect()
+    }
+
+    fn door(&self) -> Door {
+        Door { socket: Arc::clone(lock(&self.endpoint).socket()), is_local: true }
+    }
+
+    /// The server has started.
+    pub fn settle(&self) {
+        lock(&self.endpoint).keep_folders();
     }
 
     /// Removes the socket's name: nobody can connect any more.
     pub fn remove(&self) {
-        let _ = std::fs::remove_file(&self.path);
+        lock(&self.endpoint).hide();
+    }
+
+    /// Looks whether the files are there still, and makes them anew. Returns whether the socket is another one now.
+    fn look(&self) -> Result<bool, Error> {
+        let mut endpoint = lock(&self.endpoint);
+        let is_new = endpoint.look()?;
+        if let Some(removals) = &self.removals {
+            // Without a watch the next removal is not noticed, as from the start where there are none.
+            let _ = endpoint.watch(removals);
+        }
+        Ok(is_new)
+    }
+
+    /// Whether clients find the server by its path.
+    fn is_found(&self) -> bool {
+        lock(&self.endpoint).is_found()
     }
 }
 
 /// A listening socket, as the accepting thread has it.
 pub(super) struct Door {
-    socket: Descriptor,
+    socket: Arc<Descriptor>,
     /// Whether its connections are unix sockets.
     is_local: bool,
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.remove();
-        // While we still hold it: see `take_lock` for who waits for it.
-        let _ = std::fs::remove_file(&self.lock_path);
-    }
-}
-
-/// Makes the user's directory of sockets, and refuses one that others could have prepared.
-fn make_directory(directory: &Path) -> Result<(), Error> {
-    let what = || format!("making the directory {}", directory.display());
-    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return doing(what(), Err(error)),
-        _ => {}
-    }
-    let found = doing(what(), std::fs::symlink_metadata(directory))?;
-    let user = rustix::process::geteuid().as_raw();
-    if !found.is_dir() || found.uid() != user {
-        let error = io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("it is no directory of user {user} (owner {}): set $RINGTABLE_DIR to one", found.uid()),
-        );
-        return doing(what(), Err(error));
-    }
-    Ok(())
-}
-
-/// The exclusive lock on `path`; `None` if somebody has it.
-fn take_lock(path: &Path) -> io::Result<Option<Descriptor>> {
-    loop {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = Descriptor::make(|| rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR))?;
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            other => other?,
-        }
-        // The last holder may have removed the file between our opening and our locking it: then our lock guards
-        // nothing, and we try again with the file that is there now.
-        let locked = rustix::fs::fstat(&fd)?;
-        match std::fs::metadata(path) {
-            Ok(named) if named.ino() == locked.st_ino && named.dev() == locked.st_dev => return Ok(Some(fd)),
-            _ => continue,
-        }
-    }
-}
-
-fn bind(path: &Path) -> io::Result<Descriptor> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {} // a dead server's socket, or none: we hold the lock
-    }
-    let socket = make_socket(AddressFamily::UNIX)?;
-    // On Linux the name gets the mode of the socket itself, so that there is no moment in which others may connect.
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
-fn make_socket(family: AddressFamily) -> io::Result<Descriptor> {
-    let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
-    Ok(Descriptor::make(|| rustix::net::socket_with(family, kind, flags, None))?)
-}
-
 /// Listens at a loopback address. Returns the address with the port that the kernel chose if `address` left it open.
-fn bind_tcp(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
+fn bind_tcp(address: SocketAddr) -> io::Result<(Arc<Descriptor>, SocketAddr)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = make_socket(family)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = Descriptor::make(|| rustix::net::socket_with(family, SocketType::STREAM, flags, None))?;
     // Connections of a server that has ended occupy the port for a minute; a server that runs still does.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     let bound = rustix::net::getsockname(&socket)?.try_into()?;
-    Ok((socket, bound))
+    Ok((Arc::new(socket), bound))
 }
 
-/// The accepting thread: gives each connection to the worker with the fewest.
-pub(super) fn accept(doors: &[Door], shared: &Shared) {
+/// The accepting thread: gives each connection to the worker with the fewest, and keeps the path.
+pub(super) fn accept(mut doors: Vec<Door>, listener: &Listener, shared: &Shared) {
     use rustix::event::{PollFd, PollFlags, poll};
     super::block_signals();
-    for door in doors {
-        // Non-blocking, because a client may have gone again between `poll` and `accept`.
-        let _ = rustix::io::ioctl_fionbio(&door.socket, true);
-    }
-    let mut ready: Vec<_> = doors.iter().map(|door| PollFd::new(&door.socket, PollFlags::IN)).collect();
-    ready.push(PollFd::from_borrowed_fd(shared.stop_bell.as_fd(), PollFlags::IN));
+    let mut keeper = Keeper::new();
     // Acquire: pairs with the Release in `Shared::stop`.
     while !shared.stopping.load(Ordering::Acquire) {
-        if poll(&mut ready, None).is_err() {
+        let descriptors = doors.iter().map(|door| door.socket.as_fd());
+        let descriptors =
+            descriptors.chain([shared.stop_bell.as_fd()]).chain(listener.removals.as_ref().map(AsFd::as_fd));
+        let mut ready: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let pause = keeper.pause().map(timespec);
+        if poll(&mut ready, pause.as_ref()).is_err() {
             continue;
         }
         for (door, polled) in doors.iter().zip(&ready) {
@@ -182,10 +137,99 @@ pub(super) fn accept(doors: &[Door], shared: &Shared) {
                 accept_one(door, shared);
             }
         }
+        let is_told = ready.get(doors.len() + 1).is_some_and(|removals| !removals.revents().is_empty());
+        if is_told {
+            keeper.hear(listener);
+        }
+        if keeper.pause().is_some_and(|pause| pause.is_zero()) && keeper.look(listener, shared) {
+            // Who has found the socket before waits there still; the one before that has had its time.
+            let mut local = doors.iter().enumerate().filter(|(_, door)| door.is_local);
+            if let (Some((first, _)), Some(_)) = (local.next(), local.next()) {
+                doors.remove(first);
+            }
+            doors.push(listener.door());
+        }
     }
     for door in doors {
         // Who is in the queue, or still comes, is refused instead of waiting for nobody.
         let _ = rustix::net::shutdown(&door.socket, rustix::net::Shutdown::Both);
+    }
+}
+
+/// What the accepting thread knows of the path.
+struct Keeper {
+    /// When to look, and how long that is after the last look, or after the news.
+    next: Option<(Instant, Duration)>,
+    /// Whether somebody else has the path, for good.
+    is_lost: bool,
+    has_told: bool,
+}
+
+impl Keeper {
+    fn new() -> Self {
+        // It looks once, for what may have gone before it was told of such things.
+        Self { next: Some((Instant::now(), Duration::ZERO)), is_lost: false, has_told: false }
+    }
+
+    /// How long to wait at most before the next look.
+    fn pause(&self) -> Option<Duration> {
+        self.next.map(|(when, _)| when.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes the news that something has become of the files. Of what, the look tells.
+    fn hear(&mut self, listener: &Listener) {
+        if let Some(removals) = &listener.removals {
+            let mut events = [0; 4_096];
+            while rustix::io::read(removals, &mut events).is_ok_and(|size| size > 0) {}
+        }
+        if !self.is_lost {
+            let pause = limits::PATH_RETRY_MIN;
+            self.next.get_or_insert_with(|| (Instant::now() + pause, pause));
+        }
+    }
+
+    /// Looks whether the files are there, and makes them anew. Returns whether there is another socket now.
+    fn look(&mut self, listener: &Listener, shared: &Shared) -> bool {
+        let outcome = listener.look();
+        let is_found = listener.is_found();
+        // Relaxed, both: figures.
+        shared.statistics.name_lost.store(u64::from(!is_found), Ordering::Relaxed);
+        match outcome {
+            Ok(is_new) => {
+                (self.next, self.has_told) = (None, false);
+                shared.statistics.name_restored.fetch_add(u64::from(is_new), Ordering::Relaxed);
+                return is_new;
+            }
+            Err(Error::Exists(_) | Error::Taken { .. }) if !is_found => {
+                (self.next, self.is_lost) = (None, true);
+                let path = listener.path().display();
+                tell(&format!(
+                    "{path} was removed from under this server, and something else is there now: who is connected is \
+                     served, nobody else finds this server by that path"
+                ));
+            }
+            // The lock is another server's, which is about to find that our socket lives; or the system refuses.
+            Err(error) => {
+                let last = self.next.map_or(Duration::ZERO, |(_, pause)| pause);
+                let pause = (2 * last).clamp(limits::PATH_RETRY_MIN, limits::PATH_RETRY_MAX);
+                self.next = Some((Instant::now() + pause, pause));
+                if pause == limits::PATH_RETRY_MAX && !std::mem::replace(&mut self.has_told, true) {
+                    let path = listener.path().display();
+                    tell(&format!("{path} was removed from under this server, which tries to make it anew: {error}"));
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Says something on standard error, unless that would wait for somebody to read.
+fn tell(words: &str) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut stderr = io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    if poll(&mut ready, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0) {
+        let _ = stderr.write_all(format!("ringtable: {words}\n").as_bytes());
     }
 }
 

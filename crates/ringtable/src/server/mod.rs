@@ -1,6 +1,7 @@
 //! The server: owns the table, and serves clients over lanes and sockets with a few worker threads.
 //!
-//! - [`listener`]: the sockets at the door, and the guarantee that a name has one server,
+//! - [`listener`]: the sockets at the door, and the accepting thread,
+//! - [`endpoint`]: the socket and its lock on disk, and the guarantee that a name has one server,
 //! - [`worker`]: one thread, one event loop,
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
@@ -34,6 +35,7 @@
 //! embedding program handles those.
 
 mod backlog;
+mod endpoint;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -54,6 +56,7 @@ pub mod wake;
 mod watch_client;
 mod worker;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -63,6 +66,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::address::AddressError;
+use crate::folder::FolderError;
 use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
@@ -80,7 +84,7 @@ pub use topology::Topology;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Name of the table, path of its socket, or `unix://` URL.
-    pub address: String,
+    pub address: OsString,
     /// A loopback address to listen at besides; port 0 lets the kernel choose.
     pub tcp: Option<SocketAddr>,
     /// Buckets to begin with.
@@ -167,6 +171,17 @@ pub enum Error {
     /// There is one already.
     #[error("a server is already running at {0}: choose another name, or stop that one")]
     Exists(PathBuf),
+    /// What lies at the path of the socket, or of its lock, is no server's.
+    #[error("{} is {what}, and is left alone: choose another path, or move it away", .path.display())]
+    Taken {
+        /// The path.
+        path: PathBuf,
+        /// What lies there.
+        what: String,
+    },
+    /// The folder of the socket cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The buckets to begin with do not fit the memory.
     #[error("{buckets} buckets need {needed} bytes, more than the {max_memory} bytes of --max-memory leave room for")]
     NoRoom {
@@ -307,7 +322,7 @@ pub struct Server {
 /// What a server has while it runs.
 struct Running {
     shared: Arc<Shared>,
-    listener: Listener,
+    listener: Arc<Listener>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -318,7 +333,7 @@ impl Server {
     /// An option out of range, a second server of the same name, or a refusal of the system.
     pub fn start(options: &Options) -> Result<Self, Error> {
         check(options)?;
-        let listener = Listener::open(&options.address, options.tcp)?;
+        let listener = Arc::new(Listener::open(&options.address, options.tcp)?);
         let shared = Arc::new(Shared::new(options)?);
         raise_descriptor_limit();
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
@@ -327,6 +342,7 @@ impl Server {
             running.stop();
             return Err(error);
         }
+        running.listener.settle();
         Ok(Self {
             path,
             tcp,
@@ -417,10 +433,9 @@ impl Running {
             };
             self.threads.push(doing("starting a worker thread", builder.spawn(run))?);
         }
-        let shared = Arc::clone(&self.shared);
-        let doors = doing("sharing the sockets", self.listener.doors())?;
+        let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(&self.listener));
         let builder = std::thread::Builder::new().name("ringtable-accept".into());
-        let accept = builder.spawn(move || listener::accept(&doors, &shared));
+        let accept = builder.spawn(move || listener::accept(listener.doors(), &listener, &shared));
         self.threads.push(doing("starting the accepting thread", accept)?);
         Ok(())
     }

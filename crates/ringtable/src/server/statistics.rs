@@ -95,6 +95,10 @@ pub(super) struct Statistics {
     pub clients_accepted: AtomicU64,
     pub clients_refused: AtomicU64,
     pub accept_failures: AtomicU64,
+    /// How often the socket was made anew, since its name was gone.
+    pub name_restored: AtomicU64,
+    /// 1 while nobody finds the socket by its name.
+    pub name_lost: AtomicU64,
     pub lanes: AtomicU64,
     /// Bytes of requests that have arrived in part.
     pub unfinished: AtomicU64,
@@ -131,6 +135,8 @@ impl Statistics {
             clients_accepted: AtomicU64::new(0),
             clients_refused: AtomicU64::new(0),
             accept_failures: AtomicU64::new(0),
+            name_restored: AtomicU64::new(0),
+            name_lost: AtomicU64::new(0),
             lanes: AtomicU64::new(0),
             unfinished: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -234,6 +240,8 @@ impl Host for Shared {
             ("clients_accepted", load(&statistics.clients_accepted)),
             ("clients_refused", load(&statistics.clients_refused)),
             ("accept_failures", load(&statistics.accept_failures)),
+            ("name_restored", load(&statistics.name_restored)),
+            ("name_lost", load(&statistics.name_lost)),
         ];
         figures.extend(ENDS.iter().zip(&statistics.ends).map(|((_, name), count)| (*name, load(count))));
         figures.extend([

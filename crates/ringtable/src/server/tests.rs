@@ -71,7 +71,7 @@ fn random_size(random: &mut fastrand::Rng) -> usize {
 
 fn start(name: &str) -> (Server, UnixStream) {
     let path = std::env::temp_dir().join(format!("ringtable-{name}-{}.sock", std::process::id()));
-    let address = path.to_str().unwrap().to_owned();
+    let address = path.clone().into_os_string();
     let options = Options { address, workers: 1, max_memory: MEMORY, spin_ns: Some(0), ..Options::default() };
     let server = Server::start(&options).unwrap();
     let socket = UnixStream::connect(&path).unwrap();
