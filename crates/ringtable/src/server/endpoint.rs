@@ -102,7 +102,7 @@ impl Endpoint {
     }
 
     /// The socket that clients connect to.
-    pub fn socket(&self) -> &Arc<Descriptor> {
+    pub fn listening(&self) -> &Arc<Descriptor> {
         &self.socket.listening
     }
 

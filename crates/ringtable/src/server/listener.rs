@@ -67,7 +67,7 @@ impl Listener {
     }
 
     fn door(&self) -> Door {
-        Door { socket: Arc::clone(lock(&self.endpoint).socket()), is_local: true }
+        Door { socket: Arc::clone(lock(&self.endpoint).listening()), is_local: true }
     }
 
     /// The server has started.
