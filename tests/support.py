@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import fcntl
 import mmap
 import os
 import pickle
@@ -488,6 +489,15 @@ class RawMember:
             self.close()
 
 
+F_SEAL_SEAL, F_SEAL_FUTURE_WRITE = 0x01, 0x10
+"""The module `fcntl` of the oldest Python here does not name the second one."""
+
+
+def seal_strictly(segment: int) -> None:
+    """Give up all that can be done to a segment but through the mapping that is there."""
+    fcntl.fcntl(segment, fcntl.F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_FUTURE_WRITE)
+
+
 class RawLane(RawMember):
     """A lane joined by hand, for what no client does with it.
 
@@ -501,9 +511,13 @@ class RawLane(RawMember):
     REQUEST_DATA = 4_096
     RING_SIZE = 128 << 10
 
-    def __init__(self, address: str = "default") -> None:
+    def __init__(self, address: str = "default", *, sealed: bool = True) -> None:
         super().__init__(lane_request(), address)
         assert self.status == ["+LANE"]
+        if sealed:
+            # The server looks at the lane only then.
+            seal_strictly(self.segment)
+            self.ring()
 
     def load(self, place: int) -> int:
         return int.from_bytes(self.memory[place : place + 8], "little")

@@ -1,7 +1,7 @@
 """What a client cannot do to the table, however hard it tries.
 
 Each attempt is made in a process of its own, with what the server gives to a client: a descriptor of the table, one of
-the lane, and two of doorbells.
+the lane, and two of doorbells. What it could do to its lane but through its mapping, it has to give up first.
 """
 
 import ctypes
@@ -9,13 +9,16 @@ import errno
 import fcntl
 import mmap
 import os
+import select
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 import ringtable
 from ringtable import Table
-from support import Child, RawLane, ServerProcess, memfds, own_mapping
+from ringtable._ringtable import socket_path, watch_request
+from support import DEADLINE_S, Child, RawLane, ServerProcess, memfds, own_mapping, resp, seal_strictly, wait_until
 
 TABLE = "ringtable-table"
 NOBODY = 65_534
@@ -145,6 +148,74 @@ def test_no_hole_can_be_punched(server_process: ServerProcess) -> None:
         assert ctypes.get_errno() == errno.EBADF
 
     in_a_client(attempt)
+
+
+def cannot_be_changed(segment: int) -> None:
+    """Check that nothing can be done to a segment of a client's own but through the mapping that it has."""
+    assert libc.fallocate(segment, FALLOC_PUNCH_HOLE_KEEP_SIZE, 0, mmap.PAGESIZE) == -1
+    assert ctypes.get_errno() == errno.EPERM
+    assert errno_of(lambda: os.pwrite(segment, b"x", 0)) == errno.EPERM
+    assert errno_of(lambda: mmap.mmap(segment, mmap.PAGESIZE).close()) == errno.EPERM
+    assert errno_of(lambda: os.ftruncate(segment, 0)) == errno.EPERM
+
+
+def test_no_hole_can_be_punched_into_a_lane(server_process: ServerProcess) -> None:
+    """A worker that touches a page waits for whoever punches a hole there, be that one stopped in the middle of it."""
+
+    def attempt(lane: RawLane) -> None:
+        cannot_be_changed(lane.segment)
+        with Table(transport="lane") as table:
+            assert table["key"] == b"value"
+            address, _ = own_mapping("ringtable-lane")
+            assert libc.madvise(address, mmap.PAGESIZE, MADV_REMOVE) == -1
+            assert ctypes.get_errno() == errno.EPERM
+
+    in_a_client(attempt)
+
+
+def test_a_lane_is_served_once_it_is_sealed(server_process: ServerProcess) -> None:
+    ping = (8 | 15 << 32).to_bytes(8, "little")
+    with Table(transport="socket") as observer:
+
+        def lanes() -> int:
+            return int(observer.stats()["lanes"])
+
+        with RawLane(sealed=False) as lane:
+            # Neither by what it says of itself nor by what it asks does it come to be served.
+            lane.memory[RawLane.REQUEST_DATA : RawLane.REQUEST_DATA + 8] = ping
+            lane.store(RawLane.REQUEST_TAIL, 8)
+            lane.ring()
+            assert b"not sealed" in lane.last_words()
+            assert lane.load(RawLane.REQUEST_HEAD) == 0
+        assert observer.stats()["clients_ended_unsealed"] == 1
+        with RawLane(sealed=False):
+            assert lanes() == 1
+        wait_until(lambda: lanes() == 0, "a lane that nobody sealed goes with its socket")
+        with RawLane(sealed=False) as lane:
+            lane.memory[RawLane.REQUEST_DATA : RawLane.REQUEST_DATA + 8] = ping
+            lane.store(RawLane.REQUEST_TAIL, 8)
+            seal_strictly(lane.segment)
+            lane.ring()
+            wait_until(lambda: lane.load(RawLane.RESPONSE_TAIL) > 0, "the answer")
+
+
+def test_a_watcher_that_is_not_sealed_is_rung_all_the_same(server_process: ServerProcess) -> None:
+    with Table() as table, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(socket_path("default"))
+        connection.sendall(resp(*(word.encode() for word in watch_request())))
+        _, (table_again, segment, bell), _, _ = socket.recv_fds(connection, 256, 8)
+        with select.epoll.fromfd(bell) as listener:
+            table["key"] = b"value"
+            assert listener.poll(DEADLINE_S)
+            # That it is awake counts from now on.
+            seal_strictly(segment)
+            cannot_be_changed(segment)
+            listener.poll(0)
+            for _ in range(10):
+                table["key"] = b"value"
+            assert not listener.poll(0)
+        os.close(segment)
+        os.close(table_again)
 
 
 @as_root

@@ -98,12 +98,15 @@ impl LaneLink {
             return Err(Error::Version(format!("the server's lanes have {found} bytes, this client's {ours}")));
         }
         let mapping = system("mapping the lane", segment.map_writable())?;
+        system("sealing the lane", segment.seal(true))?;
         let worker = Lane::new(mapping.words()).attach().map_err(|error| Error::Version(error.to_string()))?;
         if worker >= workers {
             return Err(Error::Protocol(format!("the lane belongs to worker {worker} of {workers}")));
         }
         let listener = system("taking the doorbell", Listener::from_foreign(listener, &socket))?;
         let bell = Doorbell::from_foreign(request_bell);
+        // The lane is sealed: from now on the server looks at it.
+        bell.ring();
         Ok(Self {
             waiting: Waiting::new(socket, bell, listener, reader, worker..worker + 1),
             mapping: Arc::new(mapping),

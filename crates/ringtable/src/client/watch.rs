@@ -244,8 +244,10 @@ impl Ears {
         let reader = Reader::attach(table).map_err(|error| Error::Version(error.to_string()))?;
         let place = Place::load(reader.words());
         let place = place.ok_or_else(|| Error::Protocol("the table's header names no ring of events".to_owned()))?;
-        let state = system("taking the watch's segment", Segment::from_foreign(state))?;
-        let state = system("mapping the watch's segment", state.map_writable())?;
+        let segment = system("taking the watch's segment", Segment::from_foreign(state))?;
+        let state = system("mapping the watch's segment", segment.map_writable())?;
+        // The server looks at it only then.
+        system("sealing the watch's segment", segment.seal(true))?;
         let listener = system("taking the doorbell", Listener::from_foreign(listener, &socket))?;
         let consumer = Consumer::new(start);
         let (prefix, key) = (prefix.to_vec(), Vec::new());

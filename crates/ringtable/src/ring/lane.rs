@@ -17,7 +17,9 @@
 //! ```
 //!
 //! The client can write everywhere in it. The server therefore believes nothing that it did not write itself and keep a
-//! private copy of (I4); a client that scribbles over its lane harms itself alone.
+//! private copy of (I4); a client that scribbles over its lane harms itself alone. What it could do to the memory itself,
+//! through the descriptor, it has to give up before the server looks at the lane: it maps the lane, seals it strictly
+//! (see `shm/segment.rs`), and rings.
 //!
 //! # Doorbells
 //!
@@ -42,7 +44,7 @@ const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word: "ringlane" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringlane");
 /// Version of this layout and of the records that flow through it.
-pub const LANE_VERSION: u64 = 2;
+pub const LANE_VERSION: u64 = 3;
 
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = 1;
@@ -219,7 +221,7 @@ mod tests {
         words[VERSION_AT].store(9, Ordering::Relaxed);
         assert_eq!(
             Lane::new(&words).attach().unwrap_err().to_string(),
-            "the lane has version 9, this client understands 2"
+            "the lane has version 9, this client understands 3"
         );
     }
 

@@ -125,13 +125,28 @@ pub(super) struct LaneClient {
     gone: bool,
 }
 
-impl LaneClient {
+/// A lane that a client was given and has not sealed yet: nobody looks at its memory.
+///
+/// Through its descriptor a client could punch holes into the lane, and a worker that touches a page would wait until
+/// that is done; for seconds, if the client runs only when nobody else wants to. So it has to seal the lane strictly
+/// once it has mapped it, and then rings. The worker asks the kernel for the seal. It does not set it itself, as that
+/// waits for who is punching.
+pub(super) struct Offer {
+    segment: Segment,
+    mapping: Mapping,
+    socket: Descriptor,
+    request_bell: Doorbell,
+    response_bell: Doorbell,
+}
+
+impl Offer {
     /// Makes a lane and passes it to the client at the other end of `socket`.
-    pub fn create(socket: Descriptor, worker: usize, shared: &Shared) -> io::Result<Self> {
+    pub fn make(socket: Descriptor, worker: usize, shared: &Shared) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
             let segment = Segment::create("ringtable-lane", LANE_SIZE)?;
             let mapping = segment.map_writable()?;
-            segment.seal(false)?;
+            // While the pages are nobody's but ours: later a fault would wait for a client that has one in the works.
+            mapping.populate();
             Lane::new(mapping.words()).create(worker);
             let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
             let listener = Listener::new(&response_bell)?;
@@ -139,21 +154,48 @@ impl LaneClient {
             let passed = [shared.table_read_only.as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
             failpoint!("join.made");
             descriptors::send_all(&socket, b"+LANE\r\n", &passed)?;
-            Ok((mapping, request_bell, response_bell))
+            drop(lane);
+            Ok((segment, mapping, request_bell, response_bell))
         })();
         if let Err(error) = &made {
             send_now(&socket, &format!("ERR the server cannot make a lane: {error}"));
         }
-        let (mapping, request_bell, response_bell) = made?;
-        let mapping = Arc::new(mapping);
+        let (segment, mapping, request_bell, response_bell) = made?;
+        Ok(Self { segment, mapping, socket, request_bell, response_bell })
+    }
+
+    /// Whether the client has kept its part.
+    pub fn is_sealed(&self) -> bool {
+        self.segment.is_strictly_sealed()
+    }
+
+    pub fn request_bell(&self) -> &Doorbell {
+        &self.request_bell
+    }
+
+    /// Whether the client lives.
+    pub fn check_socket(&self) -> Result<(), End> {
+        check_silent(&self.socket)
+    }
+
+    /// Tells the client on its socket why the connection ends.
+    pub fn say_goodbye(&self, end: End) {
+        end.say_goodbye(&self.socket);
+    }
+}
+
+impl LaneClient {
+    /// Takes a lane that was sealed into service.
+    pub fn new(offer: Offer, shared: &Shared) -> Self {
+        let mapping = Arc::new(offer.mapping);
         let hints = shared.table.hints().map(|hints| hints.register(Box::new(PinBoard(Arc::clone(&mapping)))));
-        Ok(Self {
+        Self {
             mapping,
             board: None,
             hints,
-            socket,
-            request_bell,
-            response_bell,
+            socket: offer.socket,
+            request_bell: offer.request_bell,
+            response_bell: offer.response_bell,
             requests: Consumer::default(),
             responses: Producer::default(),
             unfinished: None,
@@ -161,7 +203,7 @@ impl LaneClient {
             outgoing: Outgoing::default(),
             closing: false,
             gone: false,
-        })
+        }
     }
 
     fn lane(&self) -> Lane<'_> {

@@ -32,6 +32,8 @@ pub(super) enum End {
     Slot,
     /// It kept others from getting replies for too long.
     Laggard,
+    /// It rang for a lane that it had not sealed.
+    Unsealed,
     /// Its unfinished requests would have taken more memory than all of them may.
     Memory,
     /// More of its requests waited than may, since it did not read the replies to those before.
@@ -49,6 +51,7 @@ const ENDS: [(End, &str); 10] = [
     (End::Record, "clients_ended_record"),
     (End::Slot, "clients_ended_slot"),
     (End::Laggard, "clients_ended_laggard"),
+    (End::Unsealed, "clients_ended_unsealed"),
     (End::Memory, "clients_ended_memory"),
     (End::Backlog, "clients_ended_backlog"),
     (End::Stopped, "clients_ended_stop"),
@@ -69,6 +72,7 @@ impl End {
                 "LAGGARD this client has kept all others from getting replies for longer than --laggard-timeout: \
                  connect again"
             }
+            Self::Unsealed => "PROTOCOL a lane that its client has not sealed",
             Self::Memory => "OOM unfinished requests of all clients together take too much memory",
         };
         send_now(socket, reason);

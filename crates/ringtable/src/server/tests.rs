@@ -127,7 +127,10 @@ fn over_a_lane_requests_cut_at_random_come_to_the_same_as_whole_ones() {
     let (mut status, mut passed) = ([0; 64], Vec::new());
     assert_eq!(descriptors::receive(socket.as_fd(), &mut status, &mut passed).unwrap(), 7);
     let bell = Doorbell::from_foreign(passed.remove(2));
-    let mapping = Segment::from_foreign(passed.remove(1)).unwrap().map_writable().unwrap();
+    let segment = Segment::from_foreign(passed.remove(1)).unwrap();
+    let mapping = segment.map_writable().unwrap();
+    segment.seal(true).unwrap();
+    bell.ring();
     let lane = Lane::new(mapping.words());
     let (mut requests, mut responses) = (Producer::default(), Consumer::default());
     for _ in 0..20 {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::Shared;
@@ -23,8 +24,25 @@ const SEGMENT_SIZE: usize = 4_096;
 
 /// What it takes to wake a watcher.
 struct Sleeper {
+    segment: Segment,
     state: Mapping,
+    /// Whether we have seen that the watcher has sealed its segment strictly: see `lane_client::Offer`.
+    sealed: AtomicBool,
     bell: Doorbell,
+}
+
+impl Sleeper {
+    /// Whether it is to be rung. One that has not sealed its segment is, always: that memory is not looked at.
+    fn must_be_rung(&self) -> bool {
+        // Relaxed: who finds it unset asks the kernel.
+        if !self.sealed.load(Ordering::Relaxed) {
+            if !self.segment.is_strictly_sealed() {
+                return true;
+            }
+            self.sealed.store(true, Ordering::Relaxed);
+        }
+        lane::must_ring(&self.state.words()[0])
+    }
 }
 
 /// All watchers of a server. Workers look here only when they have published something.
@@ -36,7 +54,7 @@ impl Registry {
     pub fn ring_sleepers(&self) -> u64 {
         let mut rung = 0;
         for sleeper in lock(&self.0).iter() {
-            if lane::must_ring(&sleeper.state.words()[0]) {
+            if sleeper.must_be_rung() {
                 sleeper.bell.ring();
                 rung += 1;
             }
@@ -58,15 +76,15 @@ impl WatchClient {
         let made = (|| -> io::Result<_> {
             let segment = Segment::create("ringtable-watch", SEGMENT_SIZE)?;
             let state = segment.map_writable()?;
-            segment.seal(false)?;
+            state.populate();
             let bell = Doorbell::new()?;
             let listener = Listener::new(&bell)?;
-            Ok((segment, listener, Arc::new(Sleeper { state, bell })))
+            Ok((listener, Arc::new(Sleeper { segment, state, sealed: AtomicBool::new(false), bell })))
         })();
         if let Err(error) = &made {
             send_now(&socket, &format!("ERR the server cannot make a watch: {error}"));
         }
-        let (segment, listener, sleeper) = made?;
+        let (listener, sleeper) = made?;
         let start = writer.watch().map_err(|error| {
             let words = format!(
                 "OOM a watch needs a ring of events in the table: {error}; delete something, or start the server with \
@@ -80,9 +98,10 @@ impl WatchClient {
         lock(&shared.watchers.0).push(Arc::clone(&client.sleeper));
         failpoint!("join.watching");
         let message = format!("+WATCH {} {}\r\n", start.position, start.sequence);
-        let segment = segment.descriptor();
+        let segment = client.sleeper.segment.descriptor();
         let passed = [shared.table_read_only.as_fd(), segment.as_fd(), listener.as_fd()];
         descriptors::send_all(&client.socket, message.as_bytes(), &passed)?;
+        drop(segment);
         Ok(client)
     }
 

@@ -36,7 +36,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::exchange::Station;
 use super::housekeeping;
-use super::lane_client::{LaneClient, check_silent};
+use super::lane_client::{LaneClient, Offer, check_silent};
 use super::outgoing::Outgoing;
 use super::pins::{self, Lingering};
 use super::socket_client::SocketClient;
@@ -346,6 +346,8 @@ impl Bench {
 }
 
 enum Connection {
+    /// Has been given a lane, and has not sealed it yet.
+    Offered(Box<Offer>),
     Lane(Box<LaneClient>),
     Socket(Box<SocketClient>),
     /// A member of the exchange: its number, and the sign of its life.
@@ -661,7 +663,7 @@ impl Worker {
             Connection::Lane(lane) => lane.turn(&mut self.bench),
             Connection::Socket(socket) => socket.turn(&mut self.bench),
             Connection::Member(_, socket) => check_silent(socket).map(|()| Turn::Idle),
-            Connection::Watch(_) => Ok(Turn::Idle), // it asks nothing
+            Connection::Offered(_) | Connection::Watch(_) => Ok(Turn::Idle), // it asks nothing
             Connection::Lingering(lingering) => lingering.check().map(|()| Turn::Idle),
         };
         self.bench.end_turn();
@@ -801,13 +803,14 @@ impl Worker {
             match Source::unpack(event.data) {
                 Source::Mailbox => self.take_arrivals(),
                 Source::Queue => {} // we look at it anyway
-                Source::Bell { place, serial } if self.is_current(place, serial) => self.heat(place),
+                Source::Bell { place, serial } if self.is_current(place, serial) => self.answer_bell(place),
                 Source::Socket { place, serial } if self.is_current(place, serial) => {
                     let alive = match self.places[place].client.as_mut().map(|client| &mut client.connection) {
                         Some(Connection::Socket(socket)) => {
                             socket.notice(event.flags);
                             Ok(())
                         }
+                        Some(Connection::Offered(offer)) => offer.check_socket(),
                         Some(Connection::Lane(lane)) => lane.check_socket(),
                         Some(Connection::Member(_, socket)) => check_silent(socket),
                         Some(Connection::Watch(watch)) => watch.check_socket(),
@@ -824,6 +827,31 @@ impl Worker {
                 _ => {} // about a client that is gone
             }
         }
+    }
+
+    /// Looks at a client that has rung: its first ring says that it has sealed its lane.
+    fn answer_bell(&mut self, place: usize) {
+        if self.is_offered(place) && !self.take_into_service(place) {
+            self.end(place, End::Unsealed);
+        }
+        self.heat(place);
+    }
+
+    fn is_offered(&self, place: usize) -> bool {
+        matches!(&self.places[place].client, Some(Client { connection: Connection::Offered(_), .. }))
+    }
+
+    /// Serves a lane from now on, if it is sealed. Returns whether it is.
+    fn take_into_service(&mut self, place: usize) -> bool {
+        let Some(client) = self.places[place].client.take() else { return false };
+        let (connection, is_sealed) = match client.connection {
+            Connection::Offered(offer) if offer.is_sealed() => {
+                (Connection::Lane(Box::new(LaneClient::new(*offer, &self.bench.shared))), true)
+            }
+            connection => (connection, false),
+        };
+        self.places[place].client = Some(Client { connection, ..client });
+        is_sealed
     }
 
     fn is_current(&self, place: usize, serial: u32) -> bool {
@@ -870,12 +898,12 @@ impl Worker {
                 let watch = WatchClient::create(descriptor, &self.bench.shared, &mut self.bench.writer);
                 watch.map(|watch| client.connection = Connection::Watch(Box::new(watch)))
             }
-            _ => LaneClient::create(descriptor, index, &self.bench.shared).and_then(|lane| {
+            _ => Offer::make(descriptor, index, &self.bench.shared).and_then(|offer| {
                 self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
                 failpoint!("join.passed");
                 let source = Source::Bell { place, serial }.pack();
-                let watched = epoll::add(&self.epoll, lane.request_bell(), source, EventFlags::IN | EventFlags::ET);
-                client.connection = Connection::Lane(Box::new(lane));
+                let watched = epoll::add(&self.epoll, offer.request_bell(), source, EventFlags::IN | EventFlags::ET);
+                client.connection = Connection::Offered(Box::new(offer));
                 Ok(watched?)
             }),
         };
@@ -900,6 +928,10 @@ impl Worker {
 
     /// Ends a connection.
     fn end(&mut self, place: usize, end: End) {
+        if end == End::Gone && self.is_offered(place) {
+            // Its ring may be among the events that we have not come to, and a request of its behind it.
+            self.take_into_service(place);
+        }
         let Some(client) = self.places[place].client.take() else { return };
         let (shared, number) = (Arc::clone(&self.bench.shared), client.number);
         if let Connection::Lane(mut lane) = client.connection {
@@ -935,6 +967,12 @@ impl Worker {
                 }
                 (_, None) => {}
             }
+        } else if let Connection::Offered(offer) = client.connection {
+            let _ = epoll::delete(&self.epoll, offer.request_bell().as_fd());
+            shared.leases.end(number);
+            shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
+            shared.statistics.count_end(end);
+            offer.say_goodbye(end);
         } else if let Connection::Lingering(lingering) = &client.connection {
             self.drop_pins(lingering.board);
         } else if let (Connection::Member(number, _), Some(station)) = (&client.connection, &mut self.station) {

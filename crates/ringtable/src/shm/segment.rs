@@ -58,13 +58,19 @@ impl Segment {
 
     /// Seals the seals; with `strict`, also against any further writable mapping or write by anyone, root included.
     ///
-    /// Mappings that exist stay writable. The price of `strict` is that the kernel refuses to punch holes too.
+    /// Mappings that exist stay writable. The kernel refuses to punch holes, too, with `strict`: to us, who could give
+    /// memory back no more, and to a client, who could have us wait for the pages behind our own mapping.
     pub fn seal(&self, strict: bool) -> io::Result<()> {
         let mut seals = SealFlags::SEAL;
         if strict {
             seals |= SealFlags::FUTURE_WRITE;
         }
         Ok(rustix::fs::fcntl_add_seals(&self.fd, seals)?)
+    }
+
+    /// Whether it has a strict seal. The kernel says so without waiting for whoever may be changing the file.
+    pub fn is_strictly_sealed(&self) -> bool {
+        rustix::fs::fcntl_get_seals(&self.fd).is_ok_and(|seals| seals.contains(SealFlags::FUTURE_WRITE))
     }
 
     /// A second descriptor of the same file, opened read-only: what a client gets of the table.
@@ -142,6 +148,8 @@ impl Mapping {
             // SAFETY: the range is the mapping just made, in which nothing changes for this process.
             unsafe {
                 rustix::mm::madvise(mapping.start.as_ptr().cast(), size, Advice::LinuxDontFork)?;
+                // A dump of this process would hold everybody's values.
+                rustix::mm::madvise(mapping.start.as_ptr().cast(), size, Advice::LinuxDontDump)?;
             }
             Ok(mapping)
         })
@@ -149,6 +157,16 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// Has the kernel give all of the memory now, so that no access waits for it later. Without support for that (Linux
+    /// before 5.14) it is given as it is touched.
+    pub fn populate(&self) {
+        #[allow(unsafe_code)]
+        // SAFETY: the range is ours; the advice changes no byte of it.
+        unsafe {
+            let _ = rustix::mm::madvise(self.start.as_ptr().cast(), self.size, Advice::LinuxPopulateWrite);
+        }
+    }
+
     /// Lets children that are forked from now on keep the mapping, for what may point into it.
     ///
     /// It stays theirs until they end: `drop` and [`Self::let_go`] do nothing there.
@@ -223,6 +241,15 @@ mod tests {
     }
 
     #[test]
+    fn populated_memory_is_there_before_it_is_touched() {
+        let segment = Segment::create("ringtable-test", 64 << 10).unwrap();
+        let mapping = segment.map_writable().unwrap();
+        assert_eq!(segment.resident().unwrap(), 0);
+        mapping.populate();
+        assert_eq!(segment.resident().unwrap(), 64 << 10);
+    }
+
+    #[test]
     fn a_mapping_that_was_let_go_is_all_zeroes() {
         let segment = Segment::create("ringtable-test", 8192).unwrap();
         segment.map_writable().unwrap().words()[1000].store(42, Ordering::Relaxed);
@@ -260,7 +287,9 @@ mod tests {
     fn a_strict_seal_binds_even_the_owner() {
         let segment = Segment::create("ringtable-test", 4096).unwrap();
         let before = segment.map_writable().unwrap();
+        assert!(!segment.is_strictly_sealed());
         segment.seal(true).unwrap();
+        assert!(segment.is_strictly_sealed());
         assert!(segment.map_writable().is_err());
         assert!(rustix::io::pwrite(&segment.fd, b"x", 0).is_err());
         before.words()[0].store(1, Ordering::Relaxed);

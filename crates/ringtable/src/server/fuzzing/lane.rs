@@ -1,7 +1,7 @@
 //! A client with a lane, in which it writes what it likes, beside requests of any kind. The worker goes on, or ends the
 //! connection, and keeps nothing of it.
 
-use super::super::lane_client::LaneClient;
+use super::super::lane_client::{LaneClient, Offer};
 use super::super::statistics::End;
 use super::super::worker::Turn;
 use super::{bench_with_lanes, check, connection, hear, request};
@@ -23,11 +23,14 @@ pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     let mut bench = bench_with_lanes(&mut input);
     let (server, client) = connection();
-    let mut served = LaneClient::create(server, 0, &bench.shared).expect("the system lets us");
+    let offer = Offer::make(server, 0, &bench.shared).expect("the system lets us");
     let (words, mut passed) = hear(&client);
     assert_eq!(words, b"+LANE\r\n");
-    let mapping = Segment::from_foreign(passed.remove(1)).and_then(|segment| segment.map_writable());
-    let mapping = mapping.expect("a segment");
+    let segment = Segment::from_foreign(passed.remove(1)).expect("a segment");
+    let mapping = segment.map_writable().expect("it can be mapped");
+    segment.seal(true).expect("it can be sealed");
+    assert!(offer.is_sealed());
+    let mut served = LaneClient::new(offer, &bench.shared);
     let lane = Lane::new(mapping.words());
     let (mut requests, mut responses) = (Producer::default(), Consumer::default());
     // Input of requests that wait for room, and of replies that have come.
