@@ -3,6 +3,7 @@
 import array
 import math
 import pickle
+import random
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,30 @@ def test_time_to_live(table: Table) -> None:
     assert not table.expire("missing", 100)
     with pytest.raises(KeyError, match="missing"):
         table.ttl("missing")
+
+
+@pytest.mark.parametrize("size", [10, 300, 5_000, 100_000, 1 << 20])
+def test_a_new_time_to_live_leaves_the_value_alone(table: Table, size: int) -> None:
+    value = random.randbytes(size)
+    table["key"] = value
+    versions = []
+    for ttl in (100, 200, 50):
+        found = table.get_with_version("key")
+        assert found is not None
+        assert found[0] == value
+        versions.append(found[1])
+        assert table.expire("key", ttl)
+        remaining = table.ttl("key")
+        assert remaining is not None
+        assert ttl - 10 < remaining <= ttl
+        # It is a change like any other to who has read the value before.
+        assert not table.set("key", b"other", if_version=versions[-1])
+        assert table["key"] == value
+    assert versions == sorted(set(versions))
+    assert table.expire("key", 0.02)
+    wait_until(lambda: "key" not in table, "its time has passed")
+    assert not table.expire("key", 100)
+    assert table.get_with_version("key") is None
 
 
 def test_an_entry_past_its_time_is_absent(table: Table) -> None:

@@ -387,6 +387,11 @@ def expire(table: Table, _: int) -> None:
     time.sleep(0.02)
 
 
+def expire_anew(table: Table, number: int) -> None:
+    table.set("expires anew", b"value" * 100)
+    table.expire("expires anew", number + 1_000)
+
+
 def stop_one(point: str) -> Callable[[ExitStack], None]:
     """Let a client stand still at a point."""
 
@@ -457,6 +462,8 @@ SERVER = {
     "put.linked": Site(),
     "put.unlocked": Site(),
     "put.chained": GROWING,
+    "expire.changed": Site(provoke=again_and_again(expire_anew)),
+    "expire.unlocked": Site(provoke=again_and_again(expire_anew)),
     "delete.unlinked": Site(),
     "delete.unlocked": Site(),
     "retire.limbo": Site(),

@@ -56,6 +56,31 @@ def test_a_full_table_keeps_everything(small: Server, size: int, options: dict[s
         assert table[some_key] == written[some_key]
 
 
+def test_a_full_table_gives_new_times_to_live(small: Server) -> None:
+    with ringtable.connect() as table:
+        # From 256 bytes on, all that counts.
+        written = fill(table, 300) | fill(table, 1_000_000)
+        free = table.stats()["memory_free"]
+        assert all(table.expire(key, 1_000) for key in written)
+        assert table.stats()["memory_free"] == free
+        assert table.get_many(written) == list(written.values())
+        assert all(999 - 100 < (table.ttl(key) or 0) <= 1_000 for key in written)
+
+
+@pytest.mark.parametrize("eviction", ["allkeys-sieve", "volatile-ttl"])
+def test_a_full_cache_evicts_nothing_for_a_new_time_to_live(ringtable_dir: object, eviction: Any) -> None:
+    with Server(max_memory="8MiB", eviction=eviction), ringtable.connect() as table:
+        number = 0
+        while table.stats()["evicted_keys"] == 0:
+            table.set(b"key %d" % number, bytes(100_000), ttl=1_000)
+            number += 1
+        evicted, keys = table.stats()["evicted_keys"], list(table)
+        for _ in range(10):
+            assert all(table.expire(key, 2_000) for key in keys)
+        assert table.stats()["evicted_keys"] == evicted
+        assert sorted(table) == sorted(keys)
+
+
 @pytest.mark.parametrize("size", [100, 5_000, 100_000, 1_000_000])
 def test_room_that_was_made_can_be_used(small: Server, size: int) -> None:
     with ringtable.connect() as table:

@@ -160,6 +160,21 @@ def test_versions_tell_whether_it_is_still_the_same(server: Server) -> None:
                 assert third.version != first.version
 
 
+def test_a_view_outlives_a_new_time_to_live(server: Server) -> None:
+    with ringtable.connect() as table:
+        value = bytes(range(256)) * 400
+        table["key"] = value
+        with table.view("key") as first:
+            assert table.expire("key", 100)
+            with table.view("key") as second:
+                assert address_of(second) == address_of(first), "the value was written anew"
+                assert second.version != first.version
+                table.expire("key", 0.001)
+                wait_until(lambda: "key" not in table, "its time has passed")
+                table["key"] = b"other"
+                assert bytes(first) == bytes(second) == value
+
+
 def test_a_view_sees_ones_own_posted_write(server: Server) -> None:
     with ringtable.connect(writes="posted") as table:
         for index in range(500):

@@ -104,6 +104,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("put.linked", "a slot points at it, and the bucket is locked still"),
     ("put.unlocked", "the bucket is unlocked, and the old entry not retired"),
     ("put.chained", "an overflow bucket holds it, and is linked"),
+    ("expire.changed", "an entry has its new expiry and version, and the bucket is locked still"),
+    ("expire.unlocked", "the bucket is unlocked, and entries with an expiry are not counted anew"),
     ("delete.unlinked", "an entry is out of its slot, and the bucket locked"),
     ("delete.unlocked", "the bucket is unlocked, and the entry not retired"),
     ("retire.limbo", "an entry is in the limbo, since somebody may read it"),

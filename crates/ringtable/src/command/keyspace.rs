@@ -216,29 +216,15 @@ pub(super) fn pexpire(context: &mut Context<'_>, arguments: Arguments<'_>) -> Re
     expire_in(context, arguments, 1, "pexpire")
 }
 
-/// Gives a key a new expiry. Entries never change (I3), so this writes the value anew.
+/// Gives a key a new expiry.
 fn expire_in(context: &mut Context<'_>, arguments: Arguments<'_>, unit_ms: i64, command: &str) -> Result<(), Refusal> {
     let (key, after) = (arguments.get(0), arguments.integer(1)?);
     let invalid = || Refusal::err(format_args!("invalid expire time in '{command}' command"));
     let at = expiry_in(after, unit_ms).ok_or_else(invalid)?;
-    loop {
-        let Some(found) = find(context, key)? else {
-            context.reply.integer(0);
-            return Ok(());
-        };
-        if after <= 0 {
-            let deleted = context.writer.delete(key, wall_ms);
-            context.reply.integer(i64::from(deleted));
-            return Ok(());
-        }
-        let value = std::mem::take(context.scratch);
-        let outcome = context.writer.put(key, value.bytes(), Some(at), Guard::Version(found.version), wall_ms);
-        *context.scratch = value;
-        if let Outcome::Done { .. } = outcome? {
-            context.reply.integer(1);
-            return Ok(());
-        }
-    }
+    let writer = &mut context.writer;
+    let was_there = if after > 0 { writer.expire(key, at, wall_ms)? } else { writer.delete(key, wall_ms) };
+    context.reply.integer(i64::from(was_there));
+    Ok(())
 }
 
 /// `TTL key`

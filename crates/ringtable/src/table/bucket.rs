@@ -219,7 +219,7 @@ impl<'a> BucketRef<'a> {
                 && self.0[0].compare_exchange(version, version + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 // Release: pairs with the fence(Acquire) in `end_read`: who sees a store of ours sees the odd version.
-                // (For slots their own Release does the same: the table's models notice only if both are missing.)
+                // (For slots their own Release does the same; for the words of an entry that change, nothing else.)
                 fence(Ordering::Release);
                 return BucketGuard { bucket: self, version };
             }

@@ -12,7 +12,7 @@
 //!
 //! - No slot points at a draft: only who has it touches its memory.
 //! - An entry made of a draft always has the word for an expiry, which is not known before the value has come;
-//!   [`Expiry::NEVER`] stands for none.
+//!   [`Expiry::NEVER`] stands for none, as in any large entry.
 //! - All drafts together reserve at most one part in [`limits::DRAFTS_SHARE`] of the segment.
 
 use super::entry::{Expiry, HEADER_WORDS, Shape};

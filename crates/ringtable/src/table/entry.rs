@@ -1,8 +1,8 @@
-//! An entry: key, value and expiry in one piece of memory that never changes once it is published (I3).
+//! An entry: key, value and expiry in one piece of memory. Once it is published, key and value never change (I3).
 //!
 //! ```text
 //! word 0   value length u32 | key length u16 | flags u16
-//! word 1   version: the bucket's version at the write, never the same twice for a key
+//! word 1   version: the bucket's version at the last change, never the same twice for a key
 //! word 2   expiry, wall-clock ms since 1970, or 2^64 - 1 for none   (only with FLAG_EXPIRY)
 //! …        key, filled up with zeroes to whole words
 //! …        value, filled up likewise; values of 4 KiB and more begin at a multiple of 64 bytes
@@ -10,6 +10,9 @@
 //!
 //! The expiry is optional because most entries have none, and 8 bytes of 40 are much. The version costs 8 bytes an
 //! entry and buys compare-and-set that is immune to a key's being deleted and made again in the same memory.
+//!
+//! An entry that has the word for an expiry can be given another one in place ([`super::lifetime`]). Large entries have
+//! the word from the beginning, since they are dear to write anew ([`EXPIRY_WORD_SIZE`]).
 
 use crate::limits;
 use crate::sync::{AtomicU64, Ordering};
@@ -18,6 +21,9 @@ use crate::sync::{AtomicU64, Ordering};
 pub const HEADER_WORDS: usize = 2;
 /// Flag: word 2 is an expiry.
 pub const FLAG_EXPIRY: u64 = 1;
+/// Entries that have at least so many bytes with the word for an expiry have it, whether they expire or not: 8 bytes of
+/// 256 are little, and to write the rest anew for a new expiry is dear.
+pub const EXPIRY_WORD_SIZE: usize = 256;
 /// Values of at least so many bytes begin at a multiple of 64 bytes.
 pub const ALIGNED_VALUE_SIZE: usize = 4_096;
 const ALIGNED_WORDS: usize = 8;
@@ -44,11 +50,18 @@ pub struct Shape {
     pub key_size: usize,
     /// Bytes of the value.
     pub value_size: usize,
-    /// Whether there is an expiry.
+    /// Whether there is the word for an expiry.
     pub expires: bool,
 }
 
 impl Shape {
+    /// The shape of an entry to be written, which has an expiry or not.
+    #[inline]
+    pub fn of(key_size: usize, value_size: usize, has_expiry: bool) -> Self {
+        let shape = Self { key_size, value_size, expires: true };
+        Self { expires: has_expiry || shape.words() * 8 >= EXPIRY_WORD_SIZE, ..shape }
+    }
+
     /// The first word of the entry.
     #[inline]
     pub fn pack(self) -> u64 {
@@ -121,6 +134,17 @@ impl<'a> EntryRef<'a> {
         Some(Expiry(self.words[HEADER_WORDS].load(Ordering::Relaxed))).filter(|&expiry| expiry != Expiry::NEVER)
     }
 
+    /// Gives it another version and expiry, for which it has the word. Only for the holder of its bucket, who unlocks it
+    /// with a higher version.
+    ///
+    /// Relaxed: as for slots, the fences of the bucket's lock keep a reader from believing a part of it.
+    #[inline]
+    pub(super) fn set_lifetime(self, version: u64, expiry: Expiry) {
+        debug_assert!(self.shape.expires, "without the word this would be the key");
+        self.words[HEADER_WORDS].store(expiry.0, Ordering::Relaxed);
+        self.words[1].store(version, Ordering::Relaxed);
+    }
+
     /// Whether its time has passed. `now_ms` is asked only if it has one.
     #[inline]
     pub fn has_expired(self, now_ms: impl Fn() -> u64) -> bool {
@@ -165,6 +189,17 @@ mod tests {
             let shape = Shape { key_size, value_size, expires };
             assert_eq!(Shape::unpack(shape.pack()), Some(shape));
             assert!(shape.words() * 8 >= 16 + key_size + value_size);
+        }
+    }
+
+    #[test]
+    fn large_entries_have_the_word_for_an_expiry() {
+        for (key_size, value_size, words) in
+            [(16, 100, 17), (8, 216, 30), (8, 217, 32), (8, 300, 42), (65_535, 0, 8_195)]
+        {
+            let shape = Shape::of(key_size, value_size, false);
+            assert_eq!((shape.words(), shape.expires), (words, words > 30), "{key_size} {value_size}");
+            assert!(Shape::of(key_size, value_size, true).expires);
         }
     }
 

@@ -44,7 +44,7 @@ fn slot_of(table: &Table<Words>, key: &[u8]) -> Option<Slot> {
 }
 
 /// The word at which the entry of a key begins, which is there.
-fn start_of(table: &Table<Words>, key: &[u8]) -> u64 {
+pub(super) fn start_of(table: &Table<Words>, key: &[u8]) -> u64 {
     slot_of(table, key).expect("the key is there").at()
 }
 

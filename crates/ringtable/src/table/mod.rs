@@ -2,8 +2,9 @@
 //!
 //! - [`layout`]: where everything lies, and the checks before a stranger's segment is believed,
 //! - [`bucket`]: slots, versions and the chain of a bucket,
-//! - [`entry`]: key, value and expiry in one immutable piece of memory,
+//! - [`entry`]: key, value and expiry in one piece of memory,
 //! - [`draft`]: entries whose value is still arriving,
+//! - [`lifetime`]: a new expiry for an entry that is there,
 //! - [`growth`]: more buckets, and fewer,
 //! - [`sieve`], [`evict`]: who goes when memory is short, and how room is made,
 //! - [`hints`]: what direct readers tell of what they used,
@@ -19,8 +20,9 @@
 //! # Invariants
 //!
 //! - **I2** A [`reader::Reader`] needs read access only, and does loads only.
-//! - **I3** An entry is immutable from the moment a slot points at it. A change writes a new entry and swings one
-//!   64-bit slot, so that at any instruction the table holds the old value or the new one.
+//! - **I3** Key, value and shape of an entry are immutable from the moment a slot points at it. A new value is a new
+//!   entry, and one 64-bit slot is swung, so that at any instruction the table holds the old value or the new one.
+//!   Expiry and version are two words that change only while the entry's bucket is locked, and with its version.
 //! - A bucket's version is odd exactly while one worker holds it; every change to its chain happens in between.
 //! - A key lies in the chain of the bucket that its hash maps to under the current bucket count, and nowhere else.
 //! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
@@ -34,6 +36,7 @@ pub mod growth;
 pub mod heap;
 pub mod hints;
 pub mod layout;
+pub mod lifetime;
 pub mod pairs;
 pub mod reader;
 pub mod reclaim;
@@ -50,6 +53,8 @@ mod loom_events;
 mod loom_growth;
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_hints;
+#[cfg(all(test, loom, not(shuttle)))]
+mod loom_lifetime;
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_move;
 #[cfg(all(test, loom, not(shuttle)))]

@@ -312,7 +312,7 @@ fn attempt(
 ) -> Option<Lookup> {
     let Some((slot, entry)) = find(words, home, hash, key)? else { return Some(Lookup::Miss) };
     let (found_version, expiry) = (entry.version(), entry.expiry());
-    if entry.has_expired(now_ms) {
+    if expiry.is_some_and(|expiry| expiry.has_passed(now_ms())) {
         return Some(Lookup::Expired);
     }
     let size = entry.shape.value_size;

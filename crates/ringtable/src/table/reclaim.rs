@@ -47,7 +47,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use super::bucket::BucketRef;
+use super::bucket::{BucketRef, Slot};
+use super::entry::EntryRef;
 use super::heap::Cache;
 use super::layout::{H_BUCKETS, address, bucket_start, load_buckets};
 use super::reader::{self, Found};
@@ -373,19 +374,32 @@ impl<M: Memory> Table<M> {
 pub struct Held<M: Memory> {
     pub(super) table: Arc<Table<M>>,
     pub(super) start: u64,
+    found: Found,
+}
+
+impl<M: Memory> Held<M> {
+    /// Holds the entry that a slot of a locked bucket points at.
+    pub(super) fn new(table: &Arc<Table<M>>, slot: Slot, entry: EntryRef<'_>) -> Self {
+        let (version, expiry, size) = (entry.version(), entry.expiry(), entry.shape.value_size);
+        table.reclaimer.hold(slot.at());
+        Self { table: Arc::clone(table), start: slot.at(), found: Found { version, expiry, size, visited: true } }
+    }
+
+    /// What belonged to the value when it was taken hold of: expiry and version may have changed since.
+    pub fn found(&self) -> Found {
+        self.found
+    }
 }
 
 #[cfg(not(loom))]
 impl<M: Memory> Held<M> {
-    fn entry(&self) -> super::entry::EntryRef<'_> {
-        super::entry::EntryRef::at(self.table.words(), self.start).expect("what is held is an entry that a writer made")
+    fn entry(&self) -> EntryRef<'_> {
+        EntryRef::at(self.table.words(), self.start).expect("what is held is an entry that a writer made")
     }
 
-    /// What belongs to the value.
-    pub fn found(&self) -> Found {
-        let entry = self.entry();
-        let (version, expiry) = (entry.version(), entry.expiry());
-        Found { version, expiry, size: entry.shape.value_size, visited: true }
+    /// A copy of the key.
+    pub fn key(&self) -> Vec<u8> {
+        self.entry().key()
     }
 
     /// The value.

@@ -4,8 +4,9 @@
 //!
 //! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right
 //! one, swings one slot, unlocks, and only then retires the old entry. Everything conditional is one primitive,
-//! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments and changes of
-//! expiry read without a lock and put with `Guard::Version`; somebody always wins, so that is lock-free.
+//! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments read without a lock
+//! and put with `Guard::Version`; somebody always wins, so that is lock-free. A new expiry alone needs no new entry, see
+//! [`super::lifetime`].
 //!
 //! # Invariants
 //!
@@ -345,10 +346,16 @@ impl<M: Memory> Table<M> {
         self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
     }
 
+    /// The version of what the holder of a bucket changes. Unique for the key: the bucket's version goes up with every
+    /// change, also across splits.
+    pub(super) fn version_of_change(&self, guard: &BucketGuard<'_>) -> u64 {
+        self.first_version + guard.version + 1
+    }
+
     /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still. Returns whether
     /// there are.
     #[inline]
-    fn publish(&self, kind: Kind, key: &[u8], version: u64, size: usize) -> bool {
+    pub(super) fn publish(&self, kind: Kind, key: &[u8], version: u64, size: usize) -> bool {
         let watched = self.events.watchers() > 0;
         if watched {
             self.events.publish(self.words(), Event { kind, version, size: size as u64 }, key);
@@ -397,7 +404,7 @@ impl<M: Memory> Table<M> {
         let entry = self.entry(slot);
         bucket.set_slot(index, EMPTY);
         if self.events.watchers() > 0 {
-            *published |= self.publish(kind, &entry.key(), self.first_version + guard.version + 1, 0);
+            *published |= self.publish(kind, &entry.key(), self.version_of_change(guard), 0);
         }
         let count = match kind {
             Kind::Expire => Some(&self.tally.expired),
@@ -520,8 +527,7 @@ impl<M: Memory> Writer<M> {
             table.heap.free(table.words(), cache, start, shape.words());
             return Ok(Outcome::Refused);
         }
-        // Unique for the key: the bucket's version goes up with every change, also across splits.
-        let version = table.first_version + bucket.version + 1;
+        let version = table.version_of_change(&bucket);
         // Relaxed: published with the slot.
         table.words()[start as usize + 1].store(version, Ordering::Relaxed);
         let code = sweep::code(table.entry(Slot::entry(hash, start)).expiry());
@@ -747,11 +753,7 @@ impl<M: Memory> Writer<M> {
         let hash = self.table.constants.hash(key);
         let guard = self.table.lock(hash);
         let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
-        let held = live.map(|(bucket, index, _)| {
-            let start = bucket.slot(index).at();
-            self.table.reclaimer.hold(start);
-            Held { table: Arc::clone(&self.table), start }
-        });
+        let held = live.map(|(bucket, index, entry)| Held::new(&self.table, bucket.slot(index), entry));
         guard.unlock_unchanged();
         held
     }
@@ -769,14 +771,14 @@ impl<M: Memory> Writer<M> {
 
     /// Allocates and fills an entry; all but its version.
     fn prepare(&mut self, key: &[u8], value: &[u8], expiry: Option<Expiry>) -> Result<(u64, Shape), WriteError> {
-        let shape = Shape { key_size: key.len(), value_size: value.len(), expires: expiry.is_some() };
+        let shape = Shape::of(key.len(), value.len(), expiry.is_some());
         let start = self.reserve(shape)?;
         let entry = &self.table.words()[start as usize..start as usize + shape.words()];
         // Relaxed: nobody can reach the entry before a slot points at it (Release in `set_slot`).
         entry[0].store(shape.pack(), Ordering::Relaxed);
-        if let Some(Expiry(at_ms)) = expiry {
+        if shape.expires {
             const { assert!(FLAG_EXPIRY == 1 && HEADER_WORDS == 2) };
-            entry[HEADER_WORDS].store(at_ms, Ordering::Relaxed);
+            entry[HEADER_WORDS].store(expiry.unwrap_or(Expiry::NEVER).0, Ordering::Relaxed);
         }
         copy_in(key, &entry[shape.key_at()..]);
         copy_in(value, &entry[shape.value_at()..]);
