@@ -40,8 +40,9 @@ WORD_MAX = (1 << 64) - 1
 VALUE_SIZE_MAX = 512 << 20
 LARGE_VALUE_SIZE = 64 << 10
 # The numbers of commands: their places in `COMMANDS`, see `command/mod.rs`.
-GET, SET, DEL, EXPIRE, FLUSHALL, PING, STATS, PINS = 0, 1, 2, 8, 13, 15, 22, 29
-WRITES = frozenset({SET, DEL, 4, 5, 6, 7, EXPIRE, 9, FLUSHALL, 25, 26})
+GET, SET, DEL, INCR, EXPIRE, PEXPIRE, FLUSHALL, PING, BUCKET, STATS = 0, 1, 2, 5, 8, 9, 13, 15, 20, 22
+GETV, DELV, RING_INCR, PINS = 24, 25, 26, 29
+WRITES = frozenset({SET, DEL, 4, INCR, 6, 7, EXPIRE, PEXPIRE, FLUSHALL, DELV, RING_INCR})
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL)
 BLOWS = 1 << 16
 HELD = 12
@@ -762,15 +763,61 @@ def crowd(target: Target, random: Random) -> Attacks:
                             break
 
 
+def put(target: Target, key: bytes, value: bytes) -> None:
+    """Write a key."""
+    with closing(target.socket()) as connection:
+        connection.sendall(resp(b"SET", key, value))
+        reply = admitted(connection.recv(100))
+        assert reply == b"+OK\r\n", reply
+
+
+def single(target: Target, random: Random) -> Attacks:
+    """Single requests on a large value: they cost no more than on a small one, and no copy of it."""
+    key, count = PREFIX + b" huge", 2_000
+    put(target, key, bytes(16 << 20))
+    requests = [
+        record(INCR, key),
+        record(RING_INCR, key, b"1"),
+        record(EXPIRE, key, b"1000"),
+        record(PEXPIRE, key, b"1000000"),
+        record(DELV, key, b"1"),
+        record(SET, key, b"", b"NX"),
+    ]
+    with ExitStack() as stack:
+        held: deque[socket.socket] = deque()
+        while True:
+            # To copy it for each of them would take half a minute.
+            with target.lane() as lane:
+                publish(lane, random.choice(requests) * count)
+                assert not settle(lane, DEADLINE_S), f"the server ended a connection: {lane.last_words()!r}"
+                taken = lane.load(RawLane.REQUEST_HEAD)
+                assert taken == lane.load(RawLane.REQUEST_TAIL), f"{count} requests took longer than {DEADLINE_S} s"
+            yield
+            # Replies with the value in them, of which a part is read, or nothing.
+            connection = stack.enter_context(closing(target.socket(random)))
+            connection.sendall(resp(random.choice([b"GET", b"RING.GETV", b"RING.BUCKET"]), key))
+            held.append(connection)
+            if random.random() < 0.5:
+                admitted(connection.recv(random.choice([1, 100, 1 << 20])))
+            if len(held) > HELD or random.random() < 0.2:
+                held.popleft().close()
+            yield
+
+
 def wills(target: Target, random: Random) -> Attacks:
     """Lanes that are full of requests when their owner goes: all of them are executed, and nobody waits for that."""
-    key = PREFIX + b" heavy"
-    with closing(target.socket()) as connection:
-        connection.sendall(resp(b"SET", key, bytes(256 << 10)))
-        assert admitted(connection.recv(100)) == b"+OK\r\n"
+    key, middling = PREFIX + b" heavy", PREFIX + b" middling"
+    put(target, key, bytes(256 << 10))
+    put(target, middling, bytes(LARGE_VALUE_SIZE - 1))
     while True:
         request, count = random.choice(
-            [(record(EXPIRE, key, b"1000"), 64), (record(PING), 10_000), (record(STATS), 64), (record(GET, key), 1_000)]
+            [
+                (record(EXPIRE, key, b"1000"), 1_000),
+                (record(PING), 10_000),
+                (record(STATS), 64),
+                (record(GET, key), 1_000),
+                (record(GET, middling), 1_000),
+            ]
         )
         with target.lane() as lane:
             lane.memory[RawLane.REQUEST_DATA : RawLane.REQUEST_DATA + count * len(request)] = request * count
@@ -944,6 +991,7 @@ STRATEGIES: dict[str, Strategy] = {
     "watches": watches,
     "handshake": handshake,
     "crowd": crowd,
+    "single": single,
     "wills": wills,
     "sealing": sealing,
 }

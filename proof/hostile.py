@@ -81,6 +81,7 @@ ATTACKS_A_MINUTE: dict[str, int] = {
     "watches": 1_422_008,
     "handshake": 2_139,
     "crowd": 14_835,
+    "single": 2_000,
     "wills": 7_917,
     "sealing": 162_583,
     "stamps": 1_072_293,

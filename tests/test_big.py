@@ -25,8 +25,8 @@ OWN_GROWTH_MAX = 6 * MIB
 class Server(ServerProcess):
     """A server with one worker and a TCP port, and how to connect to it."""
 
-    def __init__(self, max_memory: int = MAX_MEMORY) -> None:
-        super().__init__("--workers", "1", "--max-memory", str(max_memory), "--tcp", "127.0.0.1:0")
+    def __init__(self, max_memory: int = MAX_MEMORY, *arguments: str) -> None:
+        super().__init__("--workers", "1", "--max-memory", str(max_memory), "--tcp", "127.0.0.1:0", *arguments)
         self.tcp = self.ready_line.rpartition(", tcp: ")[2].strip()
 
     def connect(self, transport: str) -> Table:
@@ -34,6 +34,8 @@ class Server(ServerProcess):
             return Table(self.tcp, timeout=DEADLINE_S)
         if transport == "socket":
             return Table(transport="socket", timeout=DEADLINE_S)
+        if transport in ("shared", "sharded"):
+            return Table(transport="rings", reads="server", timeout=DEADLINE_S)
         return Table(transport="lane", reads="direct" if transport == "direct" else "server", timeout=DEADLINE_S)
 
     def raw(self) -> RawConnection:
@@ -157,6 +159,67 @@ def test_the_server_keeps_no_copy(server: Server, transport: str) -> None:
         assert table["key"] == value
     assert growth_of_set < OWN_GROWTH_MAX
     assert growth_of_get < OWN_GROWTH_MAX
+
+
+# One kind of request each, that looks at a value or changes what belongs to it. What it answers is in front of it.
+SINGLE: dict[str, Callable[[Table, bytes], bool]] = {
+    "incr": lambda table, _: isinstance(refusal_of(lambda: table.incr("key")), ringtable.NotAnInteger),
+    "incr within bounds": lambda table, _: isinstance(refusal_of(lambda: table.incr("key", maximum=5)), ringtable.NotAnInteger),
+    "expire": lambda table, _: table.expire("key", 1_000),
+    "value and version": lambda table, value: table.call("RING.GETV", "key")[0] == value,
+    "bucket": lambda table, value: value in table.call("RING.BUCKET", "key"),
+    "delete by version": lambda table, _: table.call("RING.DELV", "key", "1") == 0,
+    "conditional": lambda table, _: not table.set("key", b"", nx=True) and not table.set("key", b"", if_version=1),
+}
+
+
+def refusal_of(call: Callable[[], object]) -> ringtable.Error | None:
+    try:
+        call()
+    except ringtable.Error as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("transport", ["lane", "socket", "tcp", "shared", "sharded"])
+def test_a_single_request_copies_no_large_value(ringtable_dir: Path, transport: str) -> None:
+    value = value_of(48 * MIB + 5)
+    topology = transport if transport in ("shared", "sharded") else "lanes"
+    with Server(MAX_MEMORY, "--topology", topology) as server, server.connect(transport) as table:
+        table["key"] = value
+        for name, request in SINGLE.items():
+            answers: list[bool] = []
+            growth = server.own_growth(lambda request=request: answers.append(request(table, value)))  # type: ignore[misc]
+            assert answers == [True], name
+            assert growth < OWN_GROWTH_MAX, name
+        assert figure(table, "memory_limbo") == 0
+
+
+@transports
+def test_what_a_reply_is_sent_out_of_may_change_meanwhile(server: Server, transport: str) -> None:
+    value = value_of(3 * MIB)
+    with server.connect(transport) as table, server.connect(transport) as other, RawLane() as slow:
+        for round_ in range(20):
+            table["key"] = value
+            pipeline = other.pipeline().call("RING.GETV", "key").call("RING.BUCKET", "key")
+            answers: list[Any] = []
+            reader = threading.Thread(target=lambda pipeline=pipeline: answers.extend(pipeline.execute()))  # type: ignore[misc]
+            reader.start()
+            for _ in range(100):
+                table.expire("key", 1_000)
+            if round_ % 2:
+                table["key"] = b"other"
+            reader.join()
+            assert answers[0][0] in (value, b"other")
+            assert dict(zip(answers[1][::2], answers[1][1::2], strict=True))[b"key"] in (value, b"other")
+        # A reply that nobody takes keeps its entry, until its client goes.
+        table["key"] = value
+        send(slow, (24 | 24 << 32 | 1 << 48).to_bytes(8, "little") + (3).to_bytes(8, "little") + b"key" + bytes(5))
+        wait_until(lambda: slow.load(RawLane.RESPONSE_TAIL) > LARGE, "the reply has begun")
+        table["key"] = b"other"
+        assert figure(table, "memory_limbo") > 2 * MIB
+        slow.close()
+        wait_until(lambda: figure(table, "memory_limbo") == 0, "nobody holds it any more")
 
 
 @transports

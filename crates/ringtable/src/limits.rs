@@ -43,6 +43,8 @@ pub const EVENT_BATCH_MAX: usize = 1_024;
 
 /// Values of at least so many bytes flow straight into their entry, and out of it, in turns.
 pub const LARGE_VALUE_SIZE: usize = 64 << 10;
+/// Bytes of entries that are copied while their bucket is locked; what is more is held, and copied later.
+pub const COPIED_LOCKED_MAX: usize = 4 << 10;
 /// Values that are still arriving reserve at most one part of so many of the table segment, all together.
 pub const DRAFTS_SHARE: u64 = 4;
 

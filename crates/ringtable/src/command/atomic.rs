@@ -1,7 +1,7 @@
 //! Commands for processes that change the same key: by version, within bounds, by lease.
 
 use super::arguments::{Arguments, not_an_integer, parse_integer};
-use super::keyspace::{self, Bounds};
+use super::keyspace::{self, Bounds, Value};
 use super::set_options::{time_to_live, version};
 use super::{Context, LeaseName, Refusal};
 use crate::limits;
@@ -9,14 +9,24 @@ use crate::shm::clock::wall_ms;
 
 /// `RING.GETV key`: the value and its version.
 pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    match keyspace::find(context, arguments.get(0))? {
-        Some(found) => {
+    let version = match keyspace::find_value(context, arguments.get(0))? {
+        Some(Value::Held(held)) => {
+            let version = held.found().version;
+            context.reply.array(2);
+            context.reply.value(held);
+            version
+        }
+        Some(Value::Copied { version }) => {
             context.reply.array(2);
             context.reply.bulk(context.scratch.bytes());
-            context.reply.integer(found.version as i64);
+            version
         }
-        None => context.reply.nil(),
-    }
+        None => {
+            context.reply.nil();
+            return Ok(());
+        }
+    };
+    context.reply.integer(version as i64);
     Ok(())
 }
 

@@ -7,19 +7,34 @@ use crate::shm::clock::wall_ms;
 use crate::table::Want;
 use crate::table::layout::BUCKET_SIZE;
 
+/// Values of a bucket that are sent out of their entries, if they have at least so many bytes: to hold one takes about
+/// as long as to copy it.
+const BUCKET_VALUE_HELD_MIN: usize = 1 << 10;
+
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
 pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let Context { writer, pairs, reply, .. } = context;
-    writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms, pairs).map_err(|size| {
+    let Context { writer, pairs, reply, passed, .. } = context;
+    let held = writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms, pairs).map_err(|size| {
         Refusal::err(format_args!(
             "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
             limits::VALUE_SIZE_MAX
         ))
     })?;
-    reply.array(2 * pairs.len());
+    reply.array(2 * (pairs.len() + held.len()));
     for pair in pairs.iter() {
         reply.bulk(pair.key);
         reply.bulk(pair.value);
+    }
+    for held in held {
+        let key = held.key();
+        reply.bulk(&key);
+        *passed += key.len();
+        if held.found().size >= BUCKET_VALUE_HELD_MIN {
+            reply.value(held);
+        } else {
+            reply.bulk(held.bytes());
+            *passed += held.found().size;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Commands on keys: reading, writing, deleting, counting, expiring.
 //!
-//! Anything that reads and then writes (`INCRBY`, `EXPIRE`) is a compare-and-set loop on the entry's version: an
-//! attempt fails only if somebody else's write succeeded in between.
+//! Anything that reads and then writes (`INCRBY`) is a compare-and-set loop on the entry's version: an attempt fails
+//! only if somebody else's write succeeded in between. No command copies a large value, nor one that it does not need.
 
 use std::mem::MaybeUninit;
 
@@ -13,16 +13,13 @@ use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
 use crate::table::layout::BUCKET_SIZE;
 use crate::table::reader::{Buffer, Found, Presence};
-use crate::table::{Expiry, Guard, Lookup, Outcome, Sink, Want, Writer};
+use crate::table::{Expiry, Guard, Held, Lookup, Outcome, Sink, Want};
 
-/// Looks a key up into the scratch buffer; removes it if its time has passed.
-pub(super) fn find(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Found>, Refusal> {
-    find_into(context.writer, key, context.scratch)
-}
-
-/// The same into any sink.
-fn find_into(writer: &mut Writer<Mapping>, key: &[u8], sink: &mut impl Sink) -> Result<Option<Found>, Refusal> {
-    match writer.get(key, wall_ms, sink) {
+/// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most
+/// `size_max` bytes.
+fn find(context: &mut Context<'_>, key: &[u8], size_max: usize) -> Result<Option<Found>, Refusal> {
+    let Context { writer, scratch: buffer, .. } = context;
+    match writer.get(key, wall_ms, &mut UpTo { size_max, buffer }) {
         Lookup::Hit(found) => Ok(Some(found)),
         Lookup::Expired => {
             writer.delete_expired(key, wall_ms);
@@ -33,6 +30,34 @@ fn find_into(writer: &mut Writer<Mapping>, key: &[u8], sink: &mut impl Sink) -> 
     }
 }
 
+/// A buffer for values of up to so many bytes; of larger ones it gets nothing.
+struct UpTo<'a> {
+    size_max: usize,
+    buffer: &'a mut Buffer,
+}
+
+impl Sink for UpTo<'_> {
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        if size > self.size_max { Some(&mut []) } else { self.buffer.begin(size) }
+    }
+}
+
+/// A value on its way into a reply: in the scratch buffer, or where it lies.
+pub(super) enum Value {
+    Copied { version: u64 },
+    Held(Held<Mapping>),
+}
+
+/// Looks a value up for a reply: a large one stays in its entry. Removes it if its time has passed.
+pub(super) fn find_value(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Value>, Refusal> {
+    Ok(match find(context, key, limits::LARGE_VALUE_SIZE - 1)? {
+        // It may have gone meanwhile.
+        Some(found) if found.size >= limits::LARGE_VALUE_SIZE => context.writer.hold(key, wall_ms).map(Value::Held),
+        Some(found) => Some(Value::Copied { version: found.version }),
+        None => None,
+    })
+}
+
 /// The expiry of a key: outer `None` if there is no such key.
 fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Expiry>> {
     match context.writer.get(key, wall_ms, &mut Presence) {
@@ -41,24 +66,11 @@ fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Expiry>> {
     }
 }
 
-/// A buffer for values that are not large.
-struct SmallOnly<'a>(&'a mut Buffer);
-
-impl Sink for SmallOnly<'_> {
-    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
-        if size >= limits::LARGE_VALUE_SIZE { Some(&mut []) } else { self.0.begin(size) }
-    }
-}
-
 /// `GET key`
 pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let key = arguments.get(0);
-    match find_into(context.writer, key, &mut SmallOnly(context.scratch))? {
-        Some(found) if found.size >= limits::LARGE_VALUE_SIZE => match context.writer.hold(key, wall_ms) {
-            Some(held) => context.reply.value(held),
-            None => context.reply.nil(), // it has gone meanwhile
-        },
-        Some(_) => context.reply.bulk(context.scratch.bytes()),
+    match find_value(context, arguments.get(0))? {
+        Some(Value::Held(held)) => context.reply.value(held),
+        Some(Value::Copied { .. }) => context.reply.bulk(context.scratch.bytes()),
         None => context.reply.nil(),
     }
     Ok(())
@@ -164,12 +176,16 @@ impl Bounds {
     }
 }
 
+/// Most digits of a 64-bit integer, with its sign: what is longer is none, whatever it says.
+const INTEGER_SIZE_MAX: usize = 20;
+
 /// Adds to the integer that a key holds, 0 if there is none. The answer is the sum, or nil if it were out of bounds.
 pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bounds) -> Result<(), Refusal> {
     loop {
-        let (old, guard, expiry) = match find(context, key)? {
+        let (old, guard, expiry) = match find(context, key, INTEGER_SIZE_MAX)? {
             Some(found) => {
-                let old = parse_integer(context.scratch.bytes()).ok_or_else(not_an_integer)?;
+                let digits = (found.size <= INTEGER_SIZE_MAX).then_some(context.scratch.bytes());
+                let old = digits.and_then(parse_integer).ok_or_else(not_an_integer)?;
                 (old, Guard::Version(found.version), found.expiry)
             }
             None => (0, Guard::Absent, bounds.expiry_if_new),
@@ -178,7 +194,7 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
             context.reply.nil();
             return Ok(());
         };
-        let mut digits = [0; 20];
+        let mut digits = [0; INTEGER_SIZE_MAX];
         let outcome = context.writer.put(key, decimal(sum, &mut digits), expiry, guard, wall_ms)?;
         if let Outcome::Done { .. } = outcome {
             context.reply.integer(sum);
@@ -188,7 +204,7 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
 }
 
 /// A number in decimal digits.
-fn decimal(value: i64, digits: &mut [u8; 20]) -> &[u8] {
+fn decimal(value: i64, digits: &mut [u8; INTEGER_SIZE_MAX]) -> &[u8] {
     let mut at = digits.len();
     let mut rest = value.unsigned_abs();
     loop {
@@ -352,7 +368,7 @@ mod tests {
     #[test]
     fn decimals_are_written_as_they_are_read() {
         for value in [0, 1, -1, 10, i64::MAX, i64::MIN] {
-            assert_eq!(decimal(value, &mut [0; 20]), value.to_string().as_bytes());
+            assert_eq!(decimal(value, &mut [0; INTEGER_SIZE_MAX]), value.to_string().as_bytes());
         }
     }
 }

@@ -332,9 +332,6 @@ impl Bench {
             self.statistics().record_writes(monotonic_ns() - self.turn_began_ns, self.writes);
         }
         (self.requests, self.writes, self.passed) = (0, 0, 0);
-        if self.scratch.capacity() > BUFFER_KEPT_MAX {
-            self.scratch = Buffer::default();
-        }
         if self.pairs.capacity() > BUFFER_KEPT_MAX {
             self.pairs = Pairs::default();
         }

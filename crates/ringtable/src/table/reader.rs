@@ -54,11 +54,6 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.0.clear();
     }
-
-    /// Bytes that this keeps allocated.
-    pub fn capacity(&self) -> usize {
-        self.0.capacity()
-    }
 }
 
 impl Sink for Buffer {
@@ -402,7 +397,7 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn(
 }
 
 /// As [`try_read_chain`], with retries.
-fn read_chain(
+pub(super) fn read_chain(
     words: &[AtomicU64],
     index: u64,
     want: Want,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64 as Counter, Ordering::Relaxed};
 use super::reader::{Buffer, Presence};
 use super::reclaim::Pinned;
 use super::*;
+use crate::limits;
 use crate::sync::{Arc, AtomicU64, heap_words};
 
 type Words = Arc<Box<[AtomicU64]>>;
@@ -163,12 +164,42 @@ fn a_bucket_read_is_the_whole_chain() {
     for n in 0..500_u32 {
         let (mut pairs, mut seen_by_writer) = (Pairs::default(), Pairs::default());
         reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut pairs).unwrap();
-        writer.read_bucket(&n.to_le_bytes(), usize::MAX, no_time, &mut seen_by_writer).unwrap();
+        let held = writer.read_bucket(&n.to_le_bytes(), usize::MAX, no_time, &mut seen_by_writer).unwrap();
+        assert!(seen_by_writer.size() <= limits::COPIED_LOCKED_MAX, "others wait meanwhile");
+        held.iter().for_each(|held| seen_by_writer.push(&held.key(), held.bytes()));
         assert!(pairs.iter().eq(seen_by_writer.iter()));
         assert!(pairs.iter().any(|pair| pair.key == n.to_le_bytes() && pair.value == b"v"));
         seen += 1;
     }
     assert_eq!(seen, 500);
+}
+
+#[test]
+fn of_a_large_bucket_little_is_copied_while_it_is_locked() {
+    let (mut writer, reader) = table(64, 1);
+    let sizes = [10, 3_000, 1_000_000, 500, 2_000];
+    for size in sizes {
+        writer.put(&[size as u8; 16], &vec![size as u8; size], None, Guard::Always, no_time).unwrap();
+    }
+    writer.put(b"gone", b"value", Some(Expiry(no_time())), Guard::Always, || 0).unwrap();
+    assert_eq!(writer.table().buckets(), 2, "the model is too small");
+    for size in sizes {
+        let (mut pairs, mut copied) = (Pairs::default(), Pairs::default());
+        reader.read_bucket(&[size as u8; 16], Want::Values, no_time, &mut pairs).unwrap();
+        let held = writer.read_bucket(&[size as u8; 16], usize::MAX, no_time, &mut copied).unwrap();
+        assert!(copied.size() <= limits::COPIED_LOCKED_MAX && held.iter().all(|held| held.found().size >= 1_000));
+        assert_eq!(writer.table().reclaimer().holds(), held.len() as u64);
+        held.iter().for_each(|held| copied.push(&held.key(), held.bytes()));
+        let sorted = |pairs: &Pairs| {
+            let mut all: Vec<_> = pairs.iter().map(|pair| (pair.key.to_vec(), pair.value.to_vec())).collect();
+            all.sort();
+            all
+        };
+        assert!(sorted(&copied) == sorted(&pairs));
+        let all = pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum::<usize>();
+        assert!(writer.read_bucket(&[size as u8; 16], all - 1, no_time, &mut Pairs::default()).is_err());
+    }
+    assert_eq!(writer.table().reclaimer().holds(), 0);
 }
 
 #[test]

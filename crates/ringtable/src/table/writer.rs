@@ -295,11 +295,6 @@ impl<M: Memory> Table<M> {
         None
     }
 
-    /// The same of a bucket that is only to be read: `None` if there is nothing in it, either, which costs a tenth.
-    fn lock_unless_empty(&self, index: u64) -> Option<BucketGuard<'_>> {
-        if self.bucket(index).is_empty() { None } else { self.lock_at(index) }
-    }
-
     pub(super) fn bucket(&self, index: u64) -> BucketRef<'_> {
         BucketRef::at(self.words(), bucket_start(index)).expect("the bucket count never exceeds the segment")
     }
@@ -686,32 +681,39 @@ impl<M: Memory> Writer<M> {
         table.events.watch(table.words(), allocate).map_err(WriteError::OutOfMemory)
     }
 
-    /// All entries of the bucket that `key` falls in, but those whose time has passed, into `out`, if they have at most
-    /// `size_max` bytes together; else how many they have.
+    /// All entries of the bucket that `key` falls in, but those whose time has passed, if they have at most `size_max`
+    /// bytes together; else how many they have.
+    ///
+    /// Copies of the first ones go into `out`, as many as fit [`limits::COPIED_LOCKED_MAX`]: others wait meanwhile. What
+    /// is held instead is for the caller to copy.
     pub fn read_bucket(
         &mut self,
         key: &[u8],
         size_max: usize,
         now_ms: impl Fn() -> u64,
         out: &mut Pairs,
-    ) -> Result<(), usize> {
-        let guard = self.table.lock(self.table.constants.hash(key));
-        let size = self.entries(&guard).map(|entry| entry.shape.key_size + entry.shape.value_size).sum();
+    ) -> Result<Vec<Held<M>>, usize> {
+        let (guard, mut held) = (self.table.lock(self.table.constants.hash(key)), Vec::new());
+        let size_of = |entry: EntryRef<'_>| entry.shape.key_size + entry.shape.value_size;
+        let entries = || self.slots(&guard).map(|slot| (slot, self.table.entry(slot)));
+        let size = entries().map(|(_, entry)| size_of(entry)).sum();
         if size <= size_max {
-            self.copy_chain(&guard, Want::Values, &now_ms, out);
+            for (slot, entry) in entries().filter(|(_, entry)| !entry.has_expired(&now_ms)) {
+                let may_copy = out.size() + size_of(entry) <= limits::COPIED_LOCKED_MAX;
+                if !may_copy || out.push_entry(entry, Want::Values).is_none() {
+                    held.push(Held::new(&self.table, slot, entry));
+                }
+            }
         }
         guard.unlock_unchanged();
-        if size <= size_max { Ok(()) } else { Err(size) }
+        if size <= size_max { Ok(held) } else { Err(size) }
     }
 
     /// One step of a walk over the table: see [`walk::step`].
     pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
         let table = &self.table;
         let read = |index, into: &mut Pairs| {
-            if let Some(guard) = table.lock_unless_empty(index) {
-                self.copy_chain(&guard, want, &now_ms, into);
-                guard.unlock_unchanged();
-            }
+            self.copy_bucket(index, want, &now_ms, into);
             Ok(())
         };
         let next = walk::step(table.words(), cursor, |key| table.constants.hash(key), read, out);
@@ -725,27 +727,32 @@ impl<M: Memory> Writer<M> {
         if index >= self.table.buckets() {
             return false;
         }
-        if let Some(guard) = self.table.lock_unless_empty(index) {
-            self.copy_chain(&guard, want, &|| 0, out);
-            guard.unlock_unchanged();
-        }
+        self.copy_bucket(index, want, &|| 0, out);
         true
     }
 
-    /// Copies the entries of a locked chain, but those whose time has passed, and those for which there is no memory.
-    fn copy_chain(&self, guard: &BucketGuard<'_>, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) {
-        for entry in self.entries(guard).filter(|entry| !entry.has_expired(now_ms)) {
-            let _ = out.push_entry(entry, want);
+    /// Copies the entries of a bucket, but those whose time has passed, and those for which there is no memory.
+    ///
+    /// As readers do, so that nobody waits meanwhile; with the lock only if writers get in the way too often.
+    fn copy_bucket(&self, index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) {
+        if reader::read_chain(self.table.words(), index, want, now_ms, out).is_err()
+            && let Some(guard) = self.table.lock_at(index)
+        {
+            for entry in self.slots(&guard).map(|slot| self.table.entry(slot)) {
+                if !entry.has_expired(now_ms) {
+                    let _ = out.push_entry(entry, want);
+                }
+            }
+            guard.unlock_unchanged();
         }
     }
 
-    /// The entries of a locked chain.
-    fn entries<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = EntryRef<'a>> {
+    /// The slots of a locked chain that hold entries.
+    fn slots<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = Slot> {
         self.table
             .chain(guard)
             .flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)))
             .filter(|slot| slot.is_entry())
-            .map(|slot| self.table.entry(slot))
     }
 
     /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
