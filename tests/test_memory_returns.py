@@ -1,5 +1,6 @@
 """Memory that is no longer needed goes back to the system: soon, and while others read."""
 
+import mmap
 import os
 import random
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 import ringtable
 from _pytest.mark import ParameterSet
-from support import DEADLINE_S, Child, Flag, ServerProcess, wait_until
+from support import DEADLINE_S, Child, Flag, RawLane, ServerProcess, wait_until
 
 CLIENTS = 2
 BURST_SIZE = 4 << 20
@@ -156,6 +157,31 @@ def test_a_cleared_table_gives_its_memory_back(ringtable_dir: object, content: C
     assert longest_s < DEADLINE_S
     if content.total_size == SLOW:
         assert returned_s < RETURNED_S_MAX
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["connected", "gone"])
+def test_what_was_only_read_goes_back(ringtable_dir: object, gone: bool) -> None:
+    """Whoever reads a hole through a shared mapping has it filled with a page, be the mapping read-only or not."""
+    size = 256 << 20
+    content = Content(32 << 20, 1_000)
+    with ServerProcess("--max-memory", str(size)) as server, ringtable.connect() as table:
+        # Grown, so that some of the pages of its buckets are of no use any more.
+        table.set_many((key_of(number), b"") for number in range(200_000))
+        table.clear()
+        table.set_many((key_of(number), content.value(key_of(number))) for number in range(content.count))
+        used = resident(table, server)
+        with ExitStack() as stack:
+            lane = stack.enter_context(RawLane())
+            mapping = mmap.mmap(lane.table, size, mmap.MAP_SHARED, mmap.PROT_READ)
+            stack.callback(mapping.close)
+            if gone:
+                # It may go on reading what it has mapped.
+                lane.socket.close()
+            for _ in range(2):
+                assert sum(mapping[::mmap.PAGESIZE]) >= 0
+                assert server.table_bytes() > size - (4 << 20)
+                wait_until(lambda: server.table_bytes() < used + LEFT_MAX / 4, "what was read is given back")
+        assert all(table[key_of(number)] == content.value(key_of(number)) for number in range(content.count))
 
 
 @pytest.mark.parametrize("content", contents(FAST // 4))

@@ -90,6 +90,9 @@ pub const LAGGARD_TIMEOUT_MS_MIN: u64 = 10;
 /// See [`LAGGARD_TIMEOUT_MS_MIN`].
 pub const LAGGARD_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
+/// For how long FLUSHALL waits at most until the memory has gone back to the system, in milliseconds.
+pub const GIVING_BACK_MS_MAX: u64 = 1_000;
+
 /// Most requests taken from one client before the next one has its turn.
 pub const TURN_REQUESTS_MAX: usize = 32;
 /// Most bytes of requests taken from one client before the next one has its turn.

@@ -68,8 +68,10 @@ impl Host for Nobody {
         Vec::new()
     }
 
-    fn give_memory_back(&self) -> bool {
-        false
+    fn ask_for_memory_back(&self) {}
+
+    fn has_given_memory_back(&self) -> bool {
+        true
     }
 
     fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {

@@ -9,7 +9,7 @@ use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::set_options::SetOptions;
 use super::{Context, Effect, Refusal};
 use crate::limits;
-use crate::shm::clock::wall_ms;
+use crate::shm::clock::{coarse_ms, wall_ms};
 use crate::shm::segment::Mapping;
 use crate::table::layout::BUCKET_SIZE;
 use crate::table::reader::{Buffer, Found, Presence};
@@ -276,20 +276,28 @@ pub(super) fn dbsize(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), 
 const CLEARED_PER_TURN: u64 = 200;
 
 /// `FLUSHALL [SYNC | ASYNC]`: in several turns, so that other clients go on. The memory is the system's again when it
-/// answers.
+/// answers, unless that takes longer than [`limits::GIVING_BACK_MS_MAX`].
 pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     if !arguments.iter().all(|mode| mode.eq_ignore_ascii_case(b"SYNC") || mode.eq_ignore_ascii_case(b"ASYNC")) {
         return Err(Refusal::err("syntax error"));
     }
-    /// Progress once all entries are gone: buckets are given up, then memory is given back.
+    /// Progress once all entries are gone: buckets are given up, then memory is given back, since the millisecond that
+    /// is added.
     const SHRINKING: u64 = limits::BUCKETS_MAX + 1;
     const GIVING_BACK: u64 = SHRINKING + 1;
     let next = match context.progress {
-        GIVING_BACK => context.host.give_memory_back().then_some(GIVING_BACK),
+        GIVING_BACK.. => {
+            let waited_ms = coarse_ms().saturating_sub(context.progress - GIVING_BACK);
+            let is_over = context.host.has_given_memory_back() || waited_ms >= limits::GIVING_BACK_MS_MAX;
+            (!is_over).then_some(context.progress)
+        }
         SHRINKING => {
             let more = context.writer.table().shrink_some(CLEARED_PER_TURN);
             context.writer.release();
-            Some(if more { SHRINKING } else { GIVING_BACK })
+            if !more {
+                context.host.ask_for_memory_back();
+            }
+            Some(if more { SHRINKING } else { GIVING_BACK + coarse_ms() })
         }
         bucket => Some(context.writer.clear_some(bucket, CLEARED_PER_TURN).unwrap_or(SHRINKING)),
     };

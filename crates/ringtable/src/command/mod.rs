@@ -152,8 +152,11 @@ pub enum LeaseName {
 
 /// What the server around the table adds.
 pub trait Host {
-    /// Gives some of the memory that nobody uses back to the system. Returns whether there may be more.
-    fn give_memory_back(&self) -> bool;
+    /// Has all memory that nobody uses given back to the system, while we go on.
+    fn ask_for_memory_back(&self);
+
+    /// Whether that is done.
+    fn has_given_memory_back(&self) -> bool;
 
     /// All figures by name, in the order to show them.
     fn figures(&self) -> Vec<(String, i64)>;

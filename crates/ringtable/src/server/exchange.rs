@@ -195,7 +195,7 @@ impl Exchange {
             // Relaxed: it does not run yet.
             self.view().client_state(number).store(0, Ordering::Relaxed);
             let segment = self.segment.descriptor();
-            let passed = [shared.table_read_only.as_fd(), segment.as_fd(), self.bell.as_fd(), listener.as_fd()];
+            let passed = [shared.table_to_pass().as_fd(), segment.as_fd(), self.bell.as_fd(), listener.as_fd()];
             let message = format!("+RINGS {number} {generation}\r\n");
             descriptors::send_all(&**socket, message.as_bytes(), &passed)?;
             failpoint!("join.told");

@@ -151,7 +151,7 @@ impl Offer {
             let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
             let listener = Listener::new(&response_bell)?;
             let lane = segment.descriptor();
-            let passed = [shared.table_read_only.as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
+            let passed = [shared.table_to_pass().as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
             failpoint!("join.made");
             descriptors::send_all(&socket, b"+LANE\r\n", &passed)?;
             drop(lane);

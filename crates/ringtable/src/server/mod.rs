@@ -13,6 +13,7 @@
 //! - [`watch_client`]: a connection that is told of changes,
 //! - [`leases`]: who may compute the value of a key,
 //! - [`housekeeping`]: what has to be done though nobody asks for it,
+//! - [`returning`]: giving memory back to the kernel,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here.
 //!
@@ -28,7 +29,7 @@
 //!
 //! # Threads
 //!
-//! `workers` threads serve clients; one more accepts connections and gives each to the worker that has the fewest,
+//! `workers` threads serve clients; one gives memory back ([`returning`]); one more accepts connections and gives each to the worker that has the fewest,
 //! among at most as many workers as there are processors: more of them would serve nobody faster. A client stays with
 //! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the kernel
 //! without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the
@@ -47,6 +48,7 @@ mod listener;
 mod member;
 mod outgoing;
 mod pins;
+mod returning;
 mod socket_client;
 mod statistics;
 #[cfg(test)]
@@ -77,6 +79,7 @@ use crate::table::{self, Eviction, Table, WriteError};
 use exchange::Exchange;
 use housekeeping::Housekeeping;
 use listener::Listener;
+use returning::Returning;
 use statistics::Statistics;
 pub use topology::Topology;
 
@@ -215,6 +218,7 @@ struct Shared {
     table_read_only: Descriptor,
     statistics: Statistics,
     housekeeping: Housekeeping,
+    returning: Returning,
     /// Whom to wake when there are events.
     watchers: watch_client::Registry,
     leases: leases::Leases,
@@ -264,6 +268,7 @@ impl Shared {
             table_read_only,
             statistics: Statistics::new(options.workers),
             housekeeping: Housekeeping::default(),
+            returning: doing("making a doorbell", Returning::new())?,
             watchers: watch_client::Registry::default(),
             leases: leases::Leases::default(),
             workers: doing("making doorbells", mailboxes)?,
@@ -302,6 +307,7 @@ impl Shared {
         // Release: pairs with the Acquire in the threads' loops.
         self.stopping.store(true, Ordering::Release);
         self.stop_bell.ring();
+        self.returning.ring();
         for worker in &self.workers {
             worker.ring();
         }
@@ -433,6 +439,10 @@ impl Running {
             };
             self.threads.push(doing("starting a worker thread", builder.spawn(run))?);
         }
+        let shared = Arc::clone(&self.shared);
+        let builder = std::thread::Builder::new().name("ringtable-return".into());
+        let returning = builder.spawn(move || returning::run(&shared));
+        self.threads.push(doing("starting the thread that gives memory back", returning)?);
         let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(&self.listener));
         let builder = std::thread::Builder::new().name("ringtable-accept".into());
         let accept = builder.spawn(move || listener::accept(listener.doors(), &listener, &shared));

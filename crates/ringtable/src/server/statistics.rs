@@ -8,7 +8,6 @@ use rustix::net::SendFlags;
 
 use super::Shared;
 use super::exchange::Exchange;
-use super::housekeeping::GIVEN_BACK_AT_ONCE;
 use crate::command::{Host, LeaseName, Refusal};
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
@@ -43,7 +42,7 @@ pub(super) enum End {
 }
 
 /// By reason, in the order of the names.
-const ENDS: [(End, &str); 10] = [
+const ENDS: [(End, &str); 11] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
@@ -193,8 +192,12 @@ impl Host for Shared {
         self.leases.give_back(connection, key, name)
     }
 
-    fn give_memory_back(&self) -> bool {
-        self.give_back(GIVEN_BACK_AT_ONCE) > 0 || self.give_back_buckets(GIVEN_BACK_AT_ONCE)
+    fn ask_for_memory_back(&self) {
+        self.returning.ask_for_all();
+    }
+
+    fn has_given_memory_back(&self) -> bool {
+        self.returning.has_answered()
     }
 
     fn figures(&self) -> Vec<(String, i64)> {
@@ -224,7 +227,7 @@ impl Host for Shared {
             ("evicted_keys", load(&tally.evicted)),
             ("entries_moved", load(&tally.moved)),
             ("hints", self.table.hints().map_or(0, Hints::taken)),
-            ("memory_given_back", load(&self.housekeeping.given_back)),
+            ("memory_given_back", load(&self.returning.given_back)),
             ("memory_limbo", self.table.reclaimer().limbo_bytes()),
             ("limbo_entries", self.table.reclaimer().limbo_entries()),
             ("boards", self.table.reclaimer().boards()),

@@ -99,7 +99,7 @@ impl WatchClient {
         failpoint!("join.watching");
         let message = format!("+WATCH {} {}\r\n", start.position, start.sequence);
         let segment = client.sleeper.segment.descriptor();
-        let passed = [shared.table_read_only.as_fd(), segment.as_fd(), listener.as_fd()];
+        let passed = [shared.table_to_pass().as_fd(), segment.as_fd(), listener.as_fd()];
         descriptors::send_all(&client.socket, message.as_bytes(), &passed)?;
         drop(segment);
         Ok(client)

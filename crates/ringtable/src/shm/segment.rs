@@ -167,6 +167,24 @@ impl Mapping {
         }
     }
 
+    /// Which of `count` ranges of `size` bytes, the first one beginning at byte `offset`, have memory behind them that
+    /// the kernel has given, to us or to others. None if the kernel does not say.
+    pub fn resident(&self, offset: usize, size: usize, count: usize) -> Vec<usize> {
+        let page_size = rustix::param::page_size();
+        assert!(size.is_multiple_of(page_size) && offset + size * count <= self.size, "ranges of the mapping");
+        let mut pages = vec![0_u8; size * count / page_size];
+        #[allow(unsafe_code)]
+        // SAFETY: the range lies in ours, and there is a byte for each of its pages.
+        let result = unsafe {
+            libc::mincore(self.start.as_ptr().cast::<u8>().add(offset).cast(), size * count, pages.as_mut_ptr())
+        };
+        if result != 0 {
+            return Vec::new();
+        }
+        let ranges = pages.chunks(size / page_size).enumerate();
+        ranges.filter(|(_, pages)| pages.iter().any(|page| page & 1 != 0)).map(|(nth, _)| nth).collect()
+    }
+
     /// Lets children that are forked from now on keep the mapping, for what may point into it.
     ///
     /// It stays theirs until they end: `drop` and [`Self::let_go`] do nothing there.

@@ -90,6 +90,26 @@ impl<M: Memory> Table<M> {
     }
 }
 
+/// Pages that others may have touched by reading.
+impl<M: Memory> Table<M> {
+    /// Pages that we may have touched.
+    pub fn touched_pages(&self) -> u64 {
+        // Relaxed: two figures, of a moment each.
+        let untouched =
+            self.bucket_pages.load(Ordering::Relaxed).saturating_sub(self.bucket_pages_dirty.load(Ordering::Relaxed));
+        self.heap.touched_pages() - untouched
+    }
+
+    /// Takes note that there may be memory behind all pages of the bucket array.
+    pub fn note_touched_bucket_pages(&self) {
+        self.alone(|| {
+            // Relaxed: changed only by the holder of `splitting`.
+            let pages = self.bucket_pages.load(Ordering::Relaxed);
+            self.bucket_pages_dirty.fetch_max(pages, Ordering::Relaxed);
+        });
+    }
+}
+
 impl<M: Memory> Writer<M> {
     /// Adds buckets while the table is too full. Cheap if it is not, or if another worker is at it.
     pub(super) fn grow(&mut self) {

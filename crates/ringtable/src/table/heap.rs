@@ -444,6 +444,46 @@ impl Heap {
         low as usize
     }
 
+    /// Pages that we may have touched: those that belong to somebody, and free ones that did.
+    pub fn touched_pages(&self) -> u64 {
+        let inner = lock(&self.inner);
+        inner.pages.len() as u64 - u64::from(inner.free_pages - inner.dirty_free)
+    }
+
+    /// The next run of free pages from page `at` on, of at most `count`, behind which there is no memory unless somebody
+    /// else has touched it: first page and number.
+    pub fn next_untouched(&self, at: usize, count: usize) -> Option<(usize, usize)> {
+        let inner = lock(&self.inner);
+        let is_untouched = |page: &&Page| page.kind == Kind::Free && !page.dirty;
+        let mut runs = inner.free_runs.range(..=at as u32).next_back().into_iter();
+        let runs = runs.by_ref().chain(inner.free_runs.range(at as u32 + 1..));
+        for (&first, &length) in runs {
+            let (begin, end) = ((first as usize).max(at), (first + length) as usize);
+            if let Some(skipped) = inner.pages[begin.min(end)..end].iter().position(|page| is_untouched(&page)) {
+                let rest = &inner.pages[begin + skipped..end];
+                return Some((begin + skipped, rest.iter().take(count).take_while(is_untouched).count()));
+            }
+        }
+        None
+    }
+
+    /// Takes note that there is memory behind these pages, as far as they are free. Returns how many are.
+    pub fn note_touched(&self, pages: impl Iterator<Item = usize>) -> usize {
+        let mut inner = lock(&self.inner);
+        let mut count = 0;
+        for page in pages {
+            let page = &mut inner.pages[page];
+            if page.kind == Kind::Free && !page.dirty {
+                page.dirty = true;
+                count += 1;
+            }
+        }
+        inner.dirty_free += count;
+        drop(inner);
+        self.note_slack();
+        count as usize
+    }
+
     fn note_slack(&self) {
         // Relaxed, here and below: a hint. Looked at first, so that the line stays shared.
         if !self.slack.load(Ordering::Relaxed) {

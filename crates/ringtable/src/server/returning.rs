@@ -1,0 +1,218 @@
+//! Giving memory that nobody uses back to the kernel, from a thread of its own.
+//!
+//! # Design
+//!
+//! To punch a hole one waits for whoever else has the table's file locked, such as a client that looks for holes in a
+//! loop through its read-only descriptor (`SEEK_HOLE`) and was stopped in the middle of it; and it takes the longer the
+//! more mappings there are. So no worker does it, they say what there is to do ([`Returning::ask`]).
+//!
+//! - **Memory that was free** for half a second goes a few MiB at a time, in about a twentieth of a processor. Workers
+//!   notice it (`housekeeping`).
+//! - **All that is free** goes at once after FLUSHALL, which waits for that for a while.
+//! - **What clients have only read.** Whoever reads a hole through a shared mapping, read-only or not, has the kernel
+//!   fill it with a page of zeroes, and so could make the whole segment resident. As long as any client may have the
+//!   table mapped, also one whose connection has ended, the thread looks every [`LOOK_EVERY`] whether more is resident
+//!   than we have touched; that is one question to the kernel. If so, it finds out where, and gives it back.
+//!
+//! Without clients, and without anything to do, it sleeps without a time-out.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{io, thread};
+
+use super::Shared;
+use crate::shm::clock::monotonic_ns;
+use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::fork::Descriptor;
+use crate::table::layout::PAGE_WORDS;
+
+const PAGE_SIZE: usize = PAGE_WORDS * 8;
+/// Pages given back at once: 4 MiB. Nobody else can have them meanwhile.
+const GIVEN_BACK_AT_ONCE: usize = 64;
+/// They are one part of so many of the table at most.
+const GIVEN_BACK_SHARE: usize = 64;
+/// A step is followed by a pause of so many times its length,
+const PAUSE_TIMES: u32 = 19;
+/// but not by a longer one: it may have been waiting itself.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Time between two looks for memory that clients have only read.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Pages more than we have touched that are no reason to search for them: a MiB.
+const STRAY_PAGES_MAX: u64 = 16;
+/// Pages searched in one go, between which the heap's lock is free.
+const SEARCHED_AT_ONCE: usize = 1_024;
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+
+/// What the thread and those who ask it share.
+pub(super) struct Returning {
+    bell: Doorbell,
+    listener: Listener,
+    /// Pages that were free long enough.
+    idle_pages: AtomicUsize,
+    /// How often all was asked for, and how many of these times it was given.
+    asked: AtomicU64,
+    answered: AtomicU64,
+    /// Whether a client has been given the table.
+    is_handed_out: AtomicBool,
+    /// Whether the kernel takes nothing back (with a strict seal).
+    refuses: AtomicBool,
+    /// Bytes given back.
+    pub given_back: AtomicU64,
+}
+
+impl Returning {
+    pub fn new() -> io::Result<Self> {
+        let bell = Doorbell::new()?;
+        Ok(Self {
+            listener: Listener::new(&bell)?,
+            bell,
+            idle_pages: AtomicUsize::new(0),
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            is_handed_out: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
+            given_back: AtomicU64::new(0),
+        })
+    }
+
+    // Relaxed, in all that follows: the ring that comes after a word is written makes the thread look, and guards
+    // nothing else; pages are handed from hand to hand under the heap's lock.
+
+    /// Has so many free pages given back, by and by.
+    pub fn ask(&self, pages: usize) {
+        self.idle_pages.store(pages, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// Has all that is free given back at once.
+    pub fn ask_for_all(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// Whether all that was asked for is done.
+    pub fn has_answered(&self) -> bool {
+        self.refuses() || self.answered.load(Ordering::Relaxed) == self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the kernel takes nothing back.
+    pub fn refuses(&self) -> bool {
+        self.refuses.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the thread, to stop.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+}
+
+impl Shared {
+    /// The table, to be passed to a client, which may fill holes in it by reading from now on.
+    pub(super) fn table_to_pass(&self) -> &Descriptor {
+        if !self.returning.is_handed_out.swap(true, Ordering::Relaxed) {
+            self.returning.bell.ring();
+        }
+        &self.table_read_only
+    }
+}
+
+/// The thread, until the server stops.
+pub(super) fn run(shared: &Shared) {
+    super::block_signals();
+    let returning = &shared.returning;
+    let mut looked_ns = monotonic_ns();
+    // Acquire: pairs with the Release in `Shared::stop`.
+    while !shared.stopping.load(Ordering::Acquire) && !returning.refuses() {
+        let now_ns = monotonic_ns();
+        let asked = returning.asked.load(Ordering::Relaxed);
+        let since_look = Duration::from_nanos(now_ns - looked_ns);
+        let wait = if returning.answered.load(Ordering::Relaxed) != asked {
+            shared.find_strays();
+            while shared.give_back(GIVEN_BACK_AT_ONCE) > 0 || shared.give_back_buckets() {
+                thread::yield_now(); // the heap's lock may be wanted by a worker on our processor
+            }
+            returning.answered.store(asked, Ordering::Relaxed);
+            Duration::ZERO
+        } else if let pages @ 1.. = returning.idle_pages.load(Ordering::Relaxed) {
+            let given = shared.give_back(pages.min(GIVEN_BACK_AT_ONCE));
+            let left = if given == 0 { 0 } else { pages.saturating_sub(given) };
+            // Nothing if it has changed meanwhile: then there is news.
+            let _ = returning.idle_pages.compare_exchange(pages, left, Ordering::Relaxed, Ordering::Relaxed);
+            (Duration::from_nanos(monotonic_ns() - now_ns) * PAUSE_TIMES).min(PAUSE_MAX)
+        } else if !returning.is_handed_out.load(Ordering::Relaxed) {
+            FOR_EVER
+        } else if since_look < LOOK_EVERY {
+            LOOK_EVERY - since_look
+        } else {
+            looked_ns = now_ns;
+            let strays = shared.find_strays();
+            returning.idle_pages.fetch_max(strays, Ordering::Relaxed);
+            Duration::ZERO
+        };
+        // Interrupted or not, what there is to do is looked at anew.
+        let _ = returning.listener.wait(wait);
+    }
+    returning.refuses.store(true, Ordering::Relaxed);
+}
+
+impl Shared {
+    /// Gives up to `pages` free pages of the segment back to the kernel. Returns how many that were.
+    fn give_back(&self, pages: usize) -> usize {
+        let at_once = (self.max_memory as usize / PAGE_SIZE / GIVEN_BACK_SHARE).max(1);
+        let mut all = 0;
+        while all < pages
+            && let Some((first, count)) = self.table.heap().take_dirty(at_once.min(pages - all))
+        {
+            failpoint!("pages.taken");
+            let given = self.punch(first, count);
+            failpoint!("pages.given");
+            self.table.heap().return_clean(first, count, !given);
+            if !given {
+                break;
+            }
+            all += count;
+        }
+        all
+    }
+
+    /// The same for pages that the bucket array does not use any more. Returns whether there may be more.
+    fn give_back_buckets(&self) -> bool {
+        let mut given = false;
+        let count = GIVEN_BACK_AT_ONCE as u64;
+        let more = self.table.give_back_bucket_pages(count, |first, count| given = self.punch(first, count));
+        more && given
+    }
+
+    fn punch(&self, first: usize, count: usize) -> bool {
+        let given = self.segment.punch((first * PAGE_SIZE) as u64, (count * PAGE_SIZE) as u64).is_ok();
+        if given {
+            self.returning.given_back.fetch_add((count * PAGE_SIZE) as u64, Ordering::Relaxed);
+        } else {
+            self.returning.refuses.store(true, Ordering::Relaxed);
+        }
+        given
+    }
+
+    /// Finds free pages that we have not touched and that are resident all the same, if there must be some. From then
+    /// on they count as touched. Returns how many they are.
+    fn find_strays(&self) -> usize {
+        let resident = self.segment.resident().unwrap_or(0) / PAGE_SIZE as u64;
+        if resident <= self.table.touched_pages() + STRAY_PAGES_MAX {
+            return 0;
+        }
+        let mut found = 0;
+        let heap = self.table.heap();
+        let mut at = 0;
+        // Acquire: pairs with the Release in `Shared::stop`.
+        while !self.stopping.load(Ordering::Acquire)
+            && let Some((first, count)) = heap.next_untouched(at, SEARCHED_AT_ONCE)
+        {
+            at = first + count;
+            let resident = self.table.memory().resident(first * PAGE_SIZE, PAGE_SIZE, count);
+            found += heap.note_touched(resident.into_iter().map(|nth| first + nth));
+        }
+        self.table.note_touched_bucket_pages();
+        while self.give_back_buckets() {}
+        found
+    }
+}
