@@ -20,7 +20,7 @@ pub const PATH_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const PATH_RETRY_MAX: Duration = Duration::from_secs(1);
 /// Buckets a table starts with, unless told otherwise.
 pub const BUCKETS_DEFAULT: u64 = 10_000;
-/// Most buckets of a table: their number and an index fit one cursor of a walk.
+/// Most buckets of a table, a power of two: so many bits of a hash choose one.
 pub const BUCKETS_MAX: u64 = 1 << 31;
 /// Entries per bucket (of seven slots) above which the table grows by one bucket.
 pub const BUCKET_LOAD: u64 = if cfg!(loom) { 1 } else { 5 };
@@ -137,8 +137,13 @@ pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 
 /// How often a reader tries again when writers get in its way, before it asks the server.
 pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
-/// Overflow buckets a reader follows before it asks the server: a chain that is being rebuilt may look circular.
-pub const CHAIN_HOPS_MAX: usize = if cfg!(loom) { 4 } else { 1_024 };
+/// Overflow buckets of a chain: a write that needs more is refused, or evicts, and a reader that comes to more has read
+/// a chain that is being rebuilt. With the home bucket, 259 entries: fifty times as many as a bucket has on average.
+pub const CHAIN_HOPS_MAX: usize = if cfg!(loom) { 3 } else { 42 };
+
+/// How long a write whose bucket is full waits for another worker to split a bucket, in nanoseconds: for as long as that
+/// may be without its processor.
+pub const GROWTH_PATIENCE_NS: u64 = 50_000_000;
 
 /// Longest time for which either side may spin, in nanoseconds, whatever was measured or asked for.
 pub const SPIN_NS_MAX: u64 = 1_000_000;

@@ -4,6 +4,8 @@ use super::arguments::Arguments;
 use super::reply::ReplyWriter;
 use super::resp::Protocol;
 use super::{COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal, execute};
+use crate::limits;
+use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::Arc;
 use crate::table::reader::Buffer;
@@ -52,6 +54,7 @@ impl Alone {
             protocol,
             progress,
             effect: Effect::None,
+            turn_ends_ns: monotonic_ns() + limits::TURN_NS_MAX,
             passed: 0,
         };
         let spec = &COMMANDS[usize::from(number)];

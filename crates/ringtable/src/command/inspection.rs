@@ -1,6 +1,7 @@
 //! Commands that look into the table and the server.
 
 use super::arguments::Arguments;
+use super::keyspace::BUCKETS_PER_CLOCK;
 use super::{Context, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -39,34 +40,30 @@ pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -
     Ok(())
 }
 
-/// Most buckets that one `RING.DUMP` goes over: other clients wait meanwhile.
-const DUMPED_PER_TURN: u64 = 10_000;
-
 /// `RING.DUMP [start]`: the table from bucket `start` on, as `[next, [bucket, [key, value size, …]], …]`, buckets
 /// without entries left out; `next` is 0 at the end.
 pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let start = if arguments.is_empty() { 0 } else { arguments.integer(0)? };
     let mut index = u64::try_from(start).map_err(|_| Refusal::err(format_args!("there is no bucket {start}")))?;
-    let Context { writer, pairs, reply, passed, .. } = context;
-    let (mut buckets, mut size) = (Vec::new(), 0);
-    let end = index.saturating_add(DUMPED_PER_TURN);
+    let mut buckets = Vec::new();
     let next = loop {
-        let before = pairs.len();
-        if !writer.read_bucket_at(index, Want::Keys, pairs) {
+        let before = context.pairs.len();
+        if !context.writer.read_bucket_at(index, Want::Keys, context.pairs) {
             break 0;
         }
-        let found = before..pairs.len();
-        size += 8 + found.clone().map(|place| 24 + pairs.get(place).key.len()).sum::<usize>();
+        let found = before..context.pairs.len();
         if !found.is_empty() {
             buckets.push((index, found));
         }
         index += 1;
-        *passed += BUCKET_SIZE;
-        // Bounded in buckets too: a table that was emptied has many without entries.
-        if size >= limits::DUMP_SIZE_MAX || index >= end {
+        context.passed += BUCKET_SIZE;
+        let size = context.pairs.size() + 24 * context.pairs.len();
+        // Bounded in time, too: a table that was emptied has many buckets without entries.
+        if size >= limits::DUMP_SIZE_MAX || index.is_multiple_of(BUCKETS_PER_CLOCK as u64) && context.is_turn_over() {
             break index;
         }
     };
+    let Context { pairs, reply, .. } = context;
     reply.array(1 + buckets.len());
     reply.integer(next as i64);
     for (index, found) in buckets {

@@ -106,9 +106,9 @@ pub(super) fn exists(context: &mut Context<'_>, arguments: Arguments<'_>) -> Res
     Ok(())
 }
 
-/// Keys that a command with many of them goes over in one turn: about 100 µs, for which the worker's other clients
-/// wait.
-const KEYS_PER_TURN: usize = 256;
+/// Keys that a command with many of them goes over between two looks at the clock: in the longest chains they take some
+/// microseconds each.
+const KEYS_PER_CLOCK: usize = 8;
 
 /// Answers with the number of keys of which something is true, which is found out key after key, in several turns.
 fn count_keys(
@@ -117,17 +117,20 @@ fn count_keys(
     mut is_true: impl FnMut(&mut Context<'_>, &[u8]) -> bool,
 ) {
     // Both have at most `limits::ARGUMENTS_MAX`.
-    let (next, mut count) = (context.progress as u32 as usize, context.progress >> 32);
-    let end = arguments.len().min(next + KEYS_PER_TURN);
-    for index in next..end {
-        count += u64::from(is_true(context, arguments.get(index)));
+    let (mut next, mut count) = (context.progress as u32 as usize, context.progress >> 32);
+    while next < arguments.len() {
+        let end = arguments.len().min(next + KEYS_PER_CLOCK);
+        for index in next..end {
+            count += u64::from(is_true(context, arguments.get(index)));
+        }
+        next = end;
+        if next < arguments.len() && context.is_turn_over() {
+            context.progress = count << 32 | next as u64;
+            context.effect = Effect::Again;
+            return;
+        }
     }
-    if end < arguments.len() {
-        context.progress = count << 32 | end as u64;
-        context.effect = Effect::Again;
-    } else {
-        context.reply.integer(count.cast_signed());
-    }
+    context.reply.integer(count.cast_signed());
 }
 
 /// `INCRBY key increment`
@@ -311,12 +314,13 @@ pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> R
     Ok(())
 }
 
-/// Most buckets that one `SCAN` goes over: other clients wait meanwhile.
-const SCANNED_PER_TURN: i64 = 10_000;
+/// Buckets that a walk goes over between two looks at the clock.
+pub(super) const BUCKETS_PER_CLOCK: i64 = 16;
 
 /// `SCAN cursor [COUNT count]`
 ///
-/// The cursor goes bucket by bucket; a key that is there all the while is reported exactly once.
+/// The cursor goes bucket by bucket; a key that is there all the while is reported exactly once. There may be fewer keys
+/// than were asked for, or none: a bucket is read at least, and no more once the turn is over.
 pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let invalid = || Refusal::err("invalid cursor");
     let mut cursor: u64 =
@@ -329,25 +333,22 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
     if count < 1 {
         return Err(Refusal::err("syntax error"));
     }
-    let Context { writer, pairs, reply, passed, .. } = context;
-    let (mut size, mut buckets) = (0, 0);
+    let mut buckets = 0;
     loop {
-        let before = pairs.len();
-        // A step goes over all buckets that have split off one since the walk began.
-        let began_with = if cursor == 0 { u64::MAX } else { (cursor >> 32).max(1) };
-        buckets += (writer.table().buckets() / began_with).max(1).cast_signed();
-        cursor = writer.scan(cursor, Want::Keys, wall_ms, pairs);
-        size += (before..pairs.len()).map(|place| pairs.get(place).key.len()).sum::<usize>();
+        cursor = context.writer.scan(cursor, Want::Keys, wall_ms, context.pairs);
+        buckets += 1;
         // Bounded in buckets too: a table that was emptied has many without entries.
         if cursor == 0
-            || pairs.len() as i64 >= count
-            || size >= limits::DUMP_SIZE_MAX
-            || buckets >= count.saturating_mul(10).min(SCANNED_PER_TURN)
+            || context.pairs.len() as i64 >= count
+            || context.pairs.size() >= limits::DUMP_SIZE_MAX
+            || buckets >= count.saturating_mul(10)
+            || buckets % BUCKETS_PER_CLOCK == 0 && context.is_turn_over()
         {
             break;
         }
     }
-    *passed += buckets as usize * BUCKET_SIZE;
+    context.passed += buckets as usize * BUCKET_SIZE;
+    let Context { pairs, reply, .. } = context;
     reply.array(2);
     reply.bulk(cursor.to_string().as_bytes());
     reply.array(pairs.len());

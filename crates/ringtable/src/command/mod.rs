@@ -26,6 +26,7 @@ pub mod set_options;
 use arguments::Arguments;
 use reply::ReplyWriter;
 
+use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::table::reader::Buffer;
 use crate::table::{Draft, Pairs, WriteError, Writer};
@@ -197,8 +198,19 @@ pub struct Context<'a> {
     pub progress: u64,
     /// What the connection has to do besides.
     pub effect: Effect,
+    /// When the turn is over, by the monotonic clock. A command that has much to do asks [`Self::is_turn_over`] between
+    /// bounded pieces of it, of which it does one at least.
+    pub turn_ends_ns: u64,
     /// Bytes of the table that the command has gone over, those in `scratch` and `pairs` not counted.
     pub passed: usize,
+}
+
+impl Context<'_> {
+    /// Whether a command with more to do has to leave it for the client's next turn, or for its next request.
+    #[inline]
+    pub fn is_turn_over(&self) -> bool {
+        monotonic_ns() >= self.turn_ends_ns
+    }
 }
 
 /// Why a command is refused, worded for the client and beginning with a code word.
@@ -220,6 +232,10 @@ impl From<WriteError> for Refusal {
             WriteError::OutOfMemory(_) => Self(format!(
                 "OOM command not allowed when used memory > 'maxmemory': {error}; delete something, or start the \
                  server with a larger --max-memory"
+            )),
+            WriteError::BucketFull => Self(format!(
+                "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into one; \
+                 others can be written"
             )),
         }
     }

@@ -237,6 +237,7 @@ impl Bench {
             protocol,
             progress,
             effect: Effect::None,
+            turn_ends_ns: self.turn_began_ns + limits::TURN_NS_MAX,
             passed: 0,
         };
         command::execute(&mut context, command);

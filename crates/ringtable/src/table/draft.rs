@@ -118,7 +118,7 @@ impl<M: Memory> Writer<M> {
     /// Writes a key whose value is a draft, as [`Writer::put`] would.
     ///
     /// # Errors
-    /// No memory for a bucket: then everything is as it was, and the draft is gone.
+    /// No memory for a bucket, or a full one: then everything is as it was, and the draft is gone.
     ///
     /// # Panics
     /// If the key has not the size that was announced, or bytes of the value are missing.

@@ -22,6 +22,7 @@
 //! - Every loop ends: each step frees something, or counts towards a limit.
 
 use super::bucket::{BucketRef, SLOTS, Slot};
+use super::deadline::Deadline;
 use super::entry::{EntryRef, Expiry};
 use super::events::Kind;
 use super::heap::{Clearing, Heap};
@@ -65,8 +66,14 @@ impl Eviction {
 const EVICTED_AT_ONCE: usize = 16;
 /// Entries that the hand passes at most before one is evicted though it was used: about a millisecond.
 const PASSED_MAX: usize = 4_096;
+/// Nanoseconds for which it does so: in long chains each takes some microseconds.
+const PASSED_NS_MAX: u64 = 1_000_000;
+/// Entries that the hand passes between two looks at the clock.
+const PASSED_PER_CLOCK: usize = 64;
 /// Buckets that are walked over at once to give their entries new ids.
 const REFILLED_AT_ONCE: u64 = 1_024;
+/// Ids above which no further bucket is.
+const REFILLED_IDS_MAX: usize = 8 * REFILLED_AT_ONCE as usize;
 /// Ids that are looked at when too many are stale, for each that arrives.
 const TIDIED_PER_ARRIVAL: usize = 4;
 /// Stale ids that are no reason to tidy up yet.
@@ -326,6 +333,7 @@ impl<M: Memory> Writer<M> {
         self.tell_arrivals();
         self.table.take_hints();
         let (mut evicted, mut passed) = (0, 0);
+        let mut deadline = None;
         while evicted < count {
             let Some((id, mark)) = self.table.sieve.advance() else {
                 if self.refill() {
@@ -334,9 +342,14 @@ impl<M: Memory> Writer<M> {
                 break;
             };
             if self.look_at(id, mark, Some(passed >= PASSED_MAX)) {
-                (evicted, passed) = (evicted + 1, 0);
+                (evicted, passed, deadline) = (evicted + 1, 0, None);
             } else {
                 passed += 1;
+                if passed.is_multiple_of(PASSED_PER_CLOCK)
+                    && deadline.get_or_insert_with(|| Deadline::after(PASSED_NS_MAX)).has_come()
+                {
+                    passed = PASSED_MAX;
+                }
             }
         }
         evicted
@@ -409,8 +422,13 @@ impl<M: Memory> Writer<M> {
         while let Some(first) = table.sieve.needs_refill(table.entries()) {
             let mark = table.sieve.seen_mark();
             let mut ids = Vec::new();
-            let end = (first + REFILLED_AT_ONCE).min(table.buckets());
-            for guard in (first..end).filter_map(|index| table.lock_at(index)) {
+            let mut end = (first + REFILLED_AT_ONCE).min(table.buckets());
+            for index in first..end {
+                if ids.len() >= REFILLED_IDS_MAX {
+                    end = index;
+                    break;
+                }
+                let Some(guard) = table.lock_at(index) else { continue };
                 for (bucket, index) in
                     table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index)))
                 {

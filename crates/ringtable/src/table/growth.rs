@@ -19,12 +19,16 @@
 //!   bucket's, or becomes zeroes) never finds its own version in a new one.
 
 use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
+use super::deadline::Deadline;
 use super::entry::EntryRef;
 use super::evict::Eviction;
 use super::layout::{BUCKET_WORDS, H_BUCKETS, PAGE_BUCKETS, PAGE_WORDS, address, bucket_start, split_source};
 use super::writer::{Table, Writer};
 use crate::limits;
-use crate::sync::{Arc, Memory, Ordering};
+use crate::sync::{Arc, Memory, Ordering, yield_now};
+
+/// Buckets that are added at once when a chain is at its end.
+const CAUGHT_UP_AT_ONCE: usize = 256;
 
 impl<M: Memory> Table<M> {
     /// Keeps others from changing the number of buckets while `change` runs; `None` if another worker is at it.
@@ -123,6 +127,24 @@ impl<M: Memory> Writer<M> {
                 return;
             }
         }
+    }
+
+    /// Adds all the buckets that are missing, or some hundred. Returns whether any was added, also by another worker.
+    pub(super) fn catch_up(&mut self) -> bool {
+        let table = Arc::clone(&self.table);
+        let before = table.buckets();
+        let deadline = Deadline::after(limits::GROWTH_PATIENCE_NS);
+        let mut added = 0;
+        while added < CAUGHT_UP_AT_ONCE && table.entries() > table.buckets() * limits::BUCKET_LOAD {
+            match table.alone(|| self.split_one()) {
+                Some(true) => added += 1,
+                Some(false) => break,
+                // As with a bucket's lock: another worker has to go on, which waits for nobody but workers.
+                None if deadline.has_come() => break,
+                None => yield_now(),
+            }
+        }
+        table.buckets() > before
     }
 
     /// Splits the next bucket. `false` if there is no room for a new one.

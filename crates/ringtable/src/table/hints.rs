@@ -19,11 +19,15 @@
 
 use std::fmt;
 
+use super::deadline::Deadline;
 use super::evict::Eviction;
 use super::layout::H_HINTS;
 use super::writer::Table;
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Mutex, Ordering, lock};
+
+/// Hints taken between two looks at the clock: in long chains each takes some microseconds.
+const TAKEN_PER_CLOCK: u64 = 16;
 
 /// Where a reader leaves hints.
 pub trait HintBoard: Send + Sync {
@@ -64,6 +68,8 @@ pub struct Hints {
 struct State {
     /// With how many hints were taken from each.
     boards: Vec<(HintBoardId, u64, Box<dyn HintBoard>)>,
+    /// The board to begin with.
+    first: usize,
     next: u64,
 }
 
@@ -94,20 +100,31 @@ impl Hints {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Calls `each` for every hint that has come since the last call. If another worker is at it, for none.
+    /// Calls `each` for every hint that has come since the last call. If another worker is at it, for none. If there are
+    /// so many that others would wait, for some, and for the rest at the next call.
     pub(super) fn take(&self, mut each: impl FnMut(u64)) {
         let Ok(mut state) = self.state.try_lock() else { return };
-        for (_, taken, board) in &mut state.boards {
+        let State { boards, first, .. } = &mut *state;
+        let (mut count, mut deadline) = (0_u64, None);
+        'boards: for _ in 0..boards.len() {
+            *first = if *first + 1 < boards.len() { *first + 1 } else { 0 };
+            let (_, taken, board) = &mut boards[*first];
             // Acquire: pairs with the Release in `leave`.
             let tail = board.tail().load(Ordering::Acquire);
             // Whatever it says, there are no more than these.
-            let count = tail.wrapping_sub(*taken).min(limits::HINTS_MAX as u64);
-            for position in tail.wrapping_sub(count)..tail {
-                each(board.hints()[position as usize % limits::HINTS_MAX].load(Ordering::Relaxed));
+            *taken = tail.wrapping_sub(tail.wrapping_sub(*taken).min(limits::HINTS_MAX as u64));
+            while *taken != tail {
+                each(board.hints()[*taken as usize % limits::HINTS_MAX].load(Ordering::Relaxed));
+                *taken = taken.wrapping_add(1);
+                count += 1;
+                if count.is_multiple_of(TAKEN_PER_CLOCK)
+                    && deadline.get_or_insert_with(|| Deadline::after(limits::TURN_NS_MAX)).has_come()
+                {
+                    break 'boards;
+                }
             }
-            *taken = tail;
-            self.taken.fetch_add(count, Ordering::Relaxed);
         }
+        self.taken.fetch_add(count, Ordering::Relaxed);
     }
 }
 

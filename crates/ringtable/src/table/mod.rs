@@ -2,7 +2,9 @@
 //!
 //! - [`layout`]: where everything lies, and the checks before a stranger's segment is believed,
 //! - [`bucket`]: slots, versions and the chain of a bucket,
+//! - [`chain`]: the end of a chain,
 //! - [`entry`]: key, value and expiry in one piece of memory,
+//! - `deadline`: when a worker has done enough,
 //! - [`draft`]: entries whose value is still arriving,
 //! - [`lifetime`]: a new expiry for an entry that is there,
 //! - [`growth`]: more buckets, and fewer,
@@ -28,6 +30,8 @@
 //! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
 
 pub mod bucket;
+pub mod chain;
+mod deadline;
 pub mod draft;
 pub mod entry;
 pub mod events;

@@ -334,7 +334,7 @@ pub(super) fn find<'a>(
 ) -> Option<Option<(Slot, EntryRef<'a>)>> {
     let wanted = super::bucket::tag(hash);
     let mut bucket = home;
-    for _ in 0..limits::CHAIN_HOPS_MAX {
+    for _ in 0..=limits::CHAIN_HOPS_MAX {
         for index in 0..SLOTS {
             let slot = bucket.slot(index);
             if slot.tag() != wanted || slot == super::bucket::EMPTY {
@@ -366,7 +366,7 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn(
         let home = BucketRef::at(words, bucket_start(index))?;
         let version = home.begin_read()?;
         let mut bucket = home;
-        for _ in 0..limits::CHAIN_HOPS_MAX {
+        for _ in 0..=limits::CHAIN_HOPS_MAX {
             for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|slot| slot.is_entry()) {
                 let entry = EntryRef::at(words, slot.at())?;
                 // Were the sizes real? See `attempt`.

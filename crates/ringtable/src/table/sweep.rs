@@ -15,15 +15,17 @@
 //! The code is the time in units of [`UNIT_MS`], modulo 31. It is ambiguous: of the entries that expire much later, one
 //! in 31 is looked at in vain for each unit of time that a round takes.
 
-use super::bucket::{EMPTY, SLOTS};
+use super::bucket::{EMPTY, SLOTS, Slot};
 use super::entry::Expiry;
-use super::events::Kind;
 use super::writer::Writer;
 use crate::sync::{Arc, Memory, Ordering, lock};
 
 /// Unit of an expiry code, in milliseconds.
 pub const UNIT_MS: u64 = 1_024;
 const CODES: u64 = 31;
+
+/// Entries that the sweep looks at before its caller looks at the clock: some 100 µs.
+const LOOKS_AT_ONCE: i64 = 512;
 
 /// The code of an expiry: 1 to 31; 0 for none.
 #[inline]
@@ -50,7 +52,8 @@ pub struct Sweep {
 }
 
 impl<M: Memory> Writer<M> {
-    /// Goes on with the sweep over up to `count` buckets at time `now_ms`. Returns whether a round has ended with it.
+    /// Goes on with the sweep at time `now_ms`, over up to `count` buckets, fewer if there is much to do in them. Returns
+    /// whether a round has ended with it.
     pub fn sweep_some(&mut self, count: u64, now_ms: u64) -> bool {
         let table = Arc::clone(&self.table);
         let mut sweep = lock(&table.sweep);
@@ -59,30 +62,24 @@ impl<M: Memory> Writer<M> {
         }
         let from_ms = sweep.round_before_ms;
         let end = (sweep.bucket + count).min(table.buckets());
-        for index in sweep.bucket..end {
+        let mut looks = LOOKS_AT_ONCE;
+        while sweep.bucket < end && looks > 0 {
+            let index = sweep.bucket;
+            sweep.bucket += 1;
             let home = table.bucket(index);
             // A look without the lock: what comes later is for the next round.
-            let is_due = |slot: super::bucket::Slot| {
-                slot != EMPTY && (slot.is_link() || may_be_due(slot.expiry_code(), from_ms, now_ms))
-            };
+            let is_due =
+                |slot: Slot| slot != EMPTY && (slot.is_link() || may_be_due(slot.expiry_code(), from_ms, now_ms));
             if !(0..SLOTS).any(|index| is_due(home.slot(index))) {
                 continue;
             }
             let Some(guard) = table.lock_at(index) else { continue };
-            let mut left = Vec::new();
-            // Begun anew after each removal, which may change the chain.
-            while let Some(place) = table
-                .chain(&guard)
-                .flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index)))
-                .find(|&(bucket, index)| {
-                    let slot = bucket.slot(index);
-                    slot.is_entry()
-                        && may_be_due(slot.expiry_code(), from_ms, now_ms)
-                        && table.entry(slot).has_expired(|| now_ms)
-                })
-            {
-                left.push(table.take_out(&guard, place, Kind::Expire, &mut self.published));
-            }
+            let is_worth_a_look = |slot: Slot| {
+                let is_worth = may_be_due(slot.expiry_code(), from_ms, now_ms);
+                looks -= i64::from(is_worth);
+                is_worth
+            };
+            let left = table.take_expired(&guard, is_worth_a_look, now_ms, &mut self.published);
             if left.is_empty() {
                 guard.unlock_unchanged();
             } else {
@@ -91,8 +88,10 @@ impl<M: Memory> Writer<M> {
             }
             left.into_iter().for_each(|left| self.free(left));
         }
-        let is_over = end >= table.buckets();
-        sweep.bucket = if is_over { 0 } else { end };
+        let is_over = sweep.bucket >= table.buckets();
+        if is_over {
+            sweep.bucket = 0;
+        }
         is_over
     }
 

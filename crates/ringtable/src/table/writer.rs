@@ -37,6 +37,9 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Mutex, Ordering, copy_in, 
 /// Entries of which a writer tells the sieve at once.
 const ARRIVALS_GATHERED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 
+/// Entries that are deleted at once when all are, but for the rest of a bucket.
+const CLEARED_AT_ONCE: usize = 2_048;
+
 /// When a [`Writer::put`] is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -77,6 +80,9 @@ pub enum WriteError {
     /// There is no memory left for an entry of so many bytes.
     #[error("no room for an entry of {0} bytes")]
     OutOfMemory(usize),
+    /// The bucket that the key falls in is full: see [`super::chain`].
+    #[error("the bucket that the key falls in has {max} entries, and can have no more", max = super::chain::ENTRIES_MAX)]
+    BucketFull,
 }
 
 /// Whether a key and a value are small enough.
@@ -154,8 +160,9 @@ pub(super) struct Place<'a> {
     pub(super) entry: Option<(BucketRef<'a>, usize, EntryRef<'a>)>,
     /// The first empty slot.
     hole: Option<(BucketRef<'a>, usize)>,
-    /// The last bucket of the chain.
+    /// The last bucket of the chain, and how many are linked before it.
     last: BucketRef<'a>,
+    hops: usize,
 }
 
 /// An even number above all versions of tables that were made before: a client that has reconnected may still know a
@@ -305,9 +312,9 @@ impl<M: Memory> Table<M> {
 
     /// Looks for a key in a locked chain.
     pub(super) fn find<'a>(&'a self, guard: &BucketGuard<'a>, hash: u64, key: &[u8]) -> Place<'a> {
-        let mut place = Place { entry: None, hole: None, last: guard.bucket };
-        for bucket in self.chain(guard) {
-            place.last = bucket;
+        let mut place = Place { entry: None, hole: None, last: guard.bucket, hops: 0 };
+        for (hops, bucket) in self.chain(guard).enumerate() {
+            (place.last, place.hops) = (bucket, hops);
             for index in 0..SLOTS {
                 let slot = bucket.slot(index);
                 if slot == EMPTY {
@@ -477,7 +484,7 @@ impl<M: Memory> Writer<M> {
     /// Writes a key, if `guard` holds. A key whose time has passed at `now_ms` counts as absent.
     ///
     /// # Errors
-    /// Key or value too long, or no memory: then everything is as it was.
+    /// Key or value too long, no memory, or a full bucket: then everything is as it was.
     pub fn put(
         &mut self,
         key: &[u8],
@@ -538,6 +545,14 @@ impl<M: Memory> Writer<M> {
                 let slot = slot.with_seen(!table.sieve.seen_mark());
                 if let Some((home, index)) = hole {
                     home.set_slot(index, slot);
+                } else if place.hops >= limits::CHAIN_HOPS_MAX {
+                    bucket.unlock_unchanged();
+                    if !self.make_way(hash, now_ms()) {
+                        let Self { table, cache, .. } = self;
+                        table.heap.free(table.words(), cache, start, shape.words());
+                        return Err(WriteError::BucketFull);
+                    }
+                    return self.publish_entry(hash, key, (start, shape), guard, now_ms);
                 } else if !table.append(cache, place.last, slot) {
                     bucket.unlock_unchanged();
                     // Room for an overflow bucket goes to our own free slots, where the next attempt finds it.
@@ -619,8 +634,8 @@ impl<M: Memory> Writer<M> {
         table.add_entries(-1);
     }
 
-    /// Deletes all entries of up to `count` buckets from bucket `first` on; returns the bucket to go on with, `None` at
-    /// the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
+    /// Deletes all entries of up to `count` buckets from bucket `first` on, of fewer if there are many in them; returns
+    /// the bucket to go on with, `None` at the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
     ///
     /// The entries themselves are not touched: whole slabs come back at once (unless somebody reads in place).
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
@@ -633,8 +648,12 @@ impl<M: Memory> Writer<M> {
         let (mut deleted, mut expiring) = (0, 0);
         let mut left: Vec<u64> = Vec::new();
         // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
-        let end = (first + count).min(table.buckets());
+        let mut end = (first + count).min(table.buckets());
         for index in first..end {
+            if left.len() >= CLEARED_AT_ONCE {
+                end = index;
+                break;
+            }
             let Some(guard) = table.lock_at(index) else { break };
             let before = left.len();
             for bucket in table.chain(&guard) {

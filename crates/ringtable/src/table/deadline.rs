@@ -1,0 +1,25 @@
+//! When a worker has done enough of what is nobody's request in particular.
+
+/// A time to end at. There are no clocks in a model, where it has always come.
+pub(super) struct Deadline {
+    #[cfg(not(loom))]
+    at_ns: u64,
+}
+
+impl Deadline {
+    /// So many nanoseconds from now.
+    pub(super) fn after(_ns: u64) -> Self {
+        Self {
+            #[cfg(not(loom))]
+            at_ns: crate::shm::clock::monotonic_ns() + _ns,
+        }
+    }
+
+    /// Whether it has come.
+    pub(super) fn has_come(&self) -> bool {
+        #[cfg(not(loom))]
+        return crate::shm::clock::monotonic_ns() >= self.at_ns;
+        #[cfg(loom)]
+        return true;
+    }
+}
