@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -24,7 +25,7 @@ import pytest
 import ringtable
 from ringtable import PathTaken, Server, ServerExists
 from ringtable._ringtable import socket_path
-from support import Child, ServerProcess, run_script, wait_until
+from support import Child, ServerProcess, run_cli, run_script, wait_until
 
 PRECIOUS = b"years of work\n"
 SMALL: dict[str, Any] = {"workers": 1, "max_memory": "4MiB"}
@@ -656,3 +657,130 @@ def test_a_folder_that_is_gone_is_no_place(path: Path) -> None:
         """
     )
     assert said == ""
+
+
+@pytest.fixture
+def folders(ringtable_dir: Path) -> tuple[Path, Path]:
+    """Two folders, in each of which servers of the same names can be."""
+    one, two = ringtable_dir / "one", ringtable_dir / "two"
+    for folder in (one, two):
+        folder.mkdir(mode=0o700)
+    return one, two
+
+
+def owner(table: ringtable.Table) -> bytes:
+    """Which of the two servers a table is of."""
+    return table["owner"]
+
+
+@contextmanager
+def two_servers(name: str, folders: tuple[Path, Path], enter: Callable[[Path], object]) -> Iterator[None]:
+    """Servers of the same name in both folders, which one is in by turns; in the end it is the first one."""
+    with ExitStack() as stack:
+        for folder in reversed(folders):
+            enter(folder)
+            stack.enter_context(Server(name, **SMALL))
+            with ringtable.connect(name) as table:
+                table["owner"] = folder.name.encode()
+        yield
+
+
+@pytest.mark.parametrize("way", ["current folder", "RINGTABLE_DIR", "relative RINGTABLE_DIR", "XDG_RUNTIME_DIR"])
+def test_a_table_stays_with_its_server(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Whatever folder is the current one by then, and whatever the environment: also in children, watches, copies."""
+    name = "./app.sock" if way == "current folder" else "app"
+    monkeypatch.chdir(folders[0].parent)
+
+    def enter(folder: Path) -> None:
+        match way:
+            case "current folder":
+                monkeypatch.chdir(folder)
+            case "RINGTABLE_DIR":
+                monkeypatch.setenv("RINGTABLE_DIR", str(folder))
+            case "relative RINGTABLE_DIR":
+                monkeypatch.setenv("RINGTABLE_DIR", folder.name)
+            case _:
+                monkeypatch.delenv("RINGTABLE_DIR", raising=False)
+                monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+
+    with two_servers(name, folders, enter), ringtable.connect(name) as table:
+        assert owner(table) == b"one"
+        enter(folders[1])
+        if way == "relative RINGTABLE_DIR":
+            monkeypatch.chdir(folders[1])
+            monkeypatch.setenv("RINGTABLE_DIR", ".")
+        with ringtable.connect(name) as other:
+            assert owner(other) == b"two"
+        assert owner(table) == b"one"
+        assert table.address == f"{folders[0]}{'/ringtable' if 'XDG' in way else ''}/app.sock"
+        with pickle.loads(pickle.dumps(table)) as copy, copy.watch() as watch:
+            assert owner(copy) == b"one"
+            table["key"] = b"value"
+            assert next(watch).key == b"key"
+        with table.watch() as watch, ringtable.connect(name) as other:
+            other["not watched"] = b"value"
+            table["watched"] = b"value"
+            assert next(watch).key == b"watched"
+            assert table.address in repr(watch)
+        with Child(owner, table) as child:
+            assert child.result() == b"one"
+        assert table.address in repr(table)
+
+
+def test_a_reconnecting_table_stays_with_its_server(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders[0])
+    with ExitStack() as stack:
+        first = Server("./app.sock", **SMALL)
+        table = stack.enter_context(ringtable.connect("./app.sock", reconnect=True))
+        monkeypatch.chdir(folders[1])
+        stack.enter_context(Server("./app.sock", **SMALL))
+        first.stop()
+        for _ in range(2):
+            with pytest.raises(ringtable.ServerGone):
+                table["owner"] = b"one"
+        stack.enter_context(Server(f"{folders[0]}/app.sock", **SMALL))
+        table["owner"] = b"one"
+        with ringtable.connect("./app.sock") as other:
+            assert "owner" not in other
+
+
+def test_paths_of_pathlib(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are paths, also those that look like names: `Path("./app.sock")` is written "app.sock"."""
+    monkeypatch.chdir(path.parent)
+    with Server(Path("./app.sock"), **SMALL) as server, Server("app.sock", **SMALL) as named:
+        assert server.path == str(path.parent / "app.sock")
+        assert named.path == str(path.parent / "app.sock.sock")
+        assert server.name == "app.sock"
+        for given in (Path("app.sock"), path.parent / "app.sock"):
+            with ringtable.connect(given) as table, table.watch() as watch:
+                assert table.address == server.path
+                table["key"] = b"value"
+                assert next(watch).key == b"key"
+        with ringtable.Table("app.sock") as table:
+            assert table.address == named.path
+        assert socket_path(Path("app.sock")) == server.path
+    with pytest.raises(TypeError):
+        ringtable.connect(b"app.sock")  # type: ignore[arg-type]
+
+
+def test_a_folder_whose_name_is_no_text(ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(os.fsdecode(os.fsencode(ringtable_dir) + b"/\xff"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with Server("./app.sock", **SMALL) as server:
+        assert server.path == f"{folder}/app.sock"
+        assert server.stats()["name_lost"] == 0
+        with ringtable.connect(server.path) as table, pickle.loads(pickle.dumps(table)) as copy:
+            table["key"] = b"value"
+            assert copy["key"] == b"value"
+    folder.rmdir()
+
+
+def test_the_command_line_says_where_the_server_is(ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ringtable_dir)
+    with ServerProcess("--name", "./app.sock", "--workers", "1") as process:
+        assert f" at {ringtable_dir}/app.sock," in process.ready_line
+        assert run_cli("set", "key", "value", "--name", "./app.sock").returncode == 0
+        assert run_cli("get", "key", "--name", f"unix://{ringtable_dir}/app.sock").stdout == "value\n"

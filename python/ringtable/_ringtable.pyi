@@ -10,6 +10,7 @@ from typing import Self, TypeVar, final, overload
 from typing_extensions import Buffer, disjoint_base
 
 from ringtable._types import (
+    Address,
     Argument,
     Eviction,
     Items,
@@ -58,7 +59,7 @@ class TableCore:
 
     def __new__(
         cls,
-        address: str = "default",
+        address: Address | None = None,
         *,
         timeout: float | None = None,
         reads: Reads = "direct",
@@ -169,7 +170,7 @@ class ServerCore:
 
     def __new__(
         cls,
-        name: str = "default",
+        name: Address | None = None,
         *,
         buckets: int = ...,
         workers: int | None = None,
@@ -229,8 +230,10 @@ class WatchCore:
     """
 
     def __new__(
-        cls, address: str, prefix: Key, *, connect_timeout: float | None = None, timeout: float | None = None
+        cls, address: Address, prefix: Key, *, connect_timeout: float | None = None, timeout: float | None = None
     ) -> Self: ...
+    @property
+    def address(self) -> str: ...
     @property
     def timeout(self) -> float | None: ...
     def wait(self) -> list[tuple[str, bytes, int, int]]: ...
@@ -242,7 +245,7 @@ class WatchCore:
     def close(self) -> None: ...
 
 def classic_client(
-    address: str,
+    address: Address,
     outer: int,
     inner: int,
     *,
@@ -259,7 +262,7 @@ def lane_request() -> list[str]:
 def rings_request() -> list[str]:
     """Return the words of the request that lets a client join the rings of a classic topology."""
 
-def socket_path(name: str) -> str:
+def socket_path(name: Address) -> str:
     """Return the path of the socket that a server of this name has, also where there is none; a path stays as it is."""
 
 def to_bytes(value: Buffer, /) -> bytes:

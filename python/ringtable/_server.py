@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -10,7 +11,7 @@ from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._types import Eviction, Stats, Topology
+    from ringtable._types import Address, Eviction, Stats, Topology
 
 # What the engine's options can hold at all; its own limits are narrower, and it names them.
 _COUNT_MAX = 1 << 32
@@ -29,7 +30,7 @@ class Server:
 
     def __init__(
         self,
-        name: str = "default",
+        name: Address = "default",
         *,
         buckets: int = 10_000,
         workers: int | None = None,
@@ -48,7 +49,7 @@ class Server:
         """Start the server; when this returns, clients can connect.
 
         Args:
-            name: The name that clients give to `ringtable.connect`.
+            name: The name that clients give to `ringtable.connect`, or the path of the socket.
             buckets: How many buckets of 64 bytes the table has at first; it grows as needed.
             workers: How many threads execute requests; `None` for one per CPU that this process may use.
             max_memory: The most memory that the table may take, in bytes or as text such as "512MiB". Pages are taken
@@ -86,7 +87,7 @@ class Server:
             check_range("max_clients", max_clients, 1, _COUNT_MAX, "clients")
         check_range("ring_slots", ring_slots, 1, _COUNT_MAX, "slots")
         check_range("slot_size", slot_size, 1, _COUNT_MAX, "bytes")
-        self.name = name
+        self.name = os.fspath(name)
         self._core = ServerCore(
             name,
             buckets=buckets,

@@ -15,7 +15,7 @@ from ringtable._watch import Watch
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ringtable._types import Items, Key, Reads, RequestedTransport, Stats, SupportsKeysAndGetItem, Writes
+    from ringtable._types import Address, Items, Key, Reads, RequestedTransport, Stats, SupportsKeysAndGetItem, Writes
 
 _Default = TypeVar("_Default")
 
@@ -24,7 +24,7 @@ _MISSING: Any = object()
 
 
 def connect(
-    name: str = "default",
+    name: Address = "default",
     *,
     timeout: float | None = None,
     reads: Reads = "direct",
@@ -34,8 +34,10 @@ def connect(
     """Connect to a running server and return its table.
 
     Args:
-        name: The server's name, the path of its socket, or a URL: `unix:///path` or `tcp://HOST:PORT`. Over TCP every
-            read asks the server.
+        name: The server's name, the path of its socket, or a URL: `unix:///path` or `tcp://HOST:PORT`. A `str` without
+            a "/" is a name, a `pathlib.Path` always a path. Paths are made absolute here, and names are looked up in
+            `$RINGTABLE_DIR` as it is here, so that the table goes on to mean that server wherever it is used. Over TCP
+            every read asks the server.
         timeout: Seconds that any one call may wait for the server, connecting included; `None` for no limit.
         reads: "direct" reads values in place, out of the memory that the server shares, and asks the server only when a
             value changes again and again under the reader. "server" sends every read to the server.

@@ -1,9 +1,13 @@
 """The types in signatures. Only type checkers read this file: nothing imports it when the program runs."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol
 
 from typing_extensions import Buffer
+
+Address = str | os.PathLike[str]
+"""Where a server is: its name, the path of its socket, or a URL; what is no string is a path."""
 
 Key = str | bytes
 Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | Iterable[tuple[Key, Buffer]]

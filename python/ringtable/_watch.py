@@ -15,7 +15,7 @@ from ringtable._errors import Closed, Error
 from ringtable._ringtable import WatchCore
 
 if TYPE_CHECKING:
-    from ringtable._types import Key
+    from ringtable._types import Address, Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,12 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
 
     def __init__(
         self,
-        address: str,
+        address: Address,
         prefix: Key = b"",
         *,
         connect_timeout: float | None = None,
         timeout: float | None = None,
     ) -> None:
-        self._address = address
         self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout)
         # Events that were fetched, and not given out yet.
         self._ready: deque[Event | Lagged] = deque()
@@ -145,7 +144,7 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<ringtable.Watch {self._address!r} {'closed' if self._closed else 'open'}>"
+        return f"<ringtable.Watch {self._core.address!r} {'closed' if self._closed else 'open'}>"
 
     def _pop(self) -> Event | Lagged | None:
         try:

@@ -1,6 +1,9 @@
 //! Python's values as bytes, replies as Python's values, and waiting without the interpreter.
 
+use std::ffi::OsString;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,6 +17,15 @@ use ringtable::table::reader::Sink;
 
 use crate::buffer::{Exported, type_name};
 use crate::errors;
+
+/// An address: a `str`, or a path of another type, which is a path in any case.
+pub fn address(address: &Bound<'_, PyAny>) -> PyResult<OsString> {
+    let given: PathBuf = address.extract()?;
+    let is_bare = !given.as_os_str().as_bytes().contains(&b'/');
+    // `pathlib` leaves the "./" out, without which a string is a name.
+    let is_path = is_bare && !address.is_instance_of::<PyString>();
+    Ok(if is_path { Path::new(".").join(given) } else { given }.into_os_string())
+}
 
 /// The bytes of a key, which is a `str` (as UTF-8) or `bytes`.
 #[inline]

@@ -1,5 +1,6 @@
 //! `ServerCore`: a server inside this process.
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -18,7 +19,7 @@ pub struct ServerCore {
 impl ServerCore {
     #[new]
     #[pyo3(signature = (
-        name="default", *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
+        name=None, *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
         eviction="noeviction", max_clients=None, spin_us=None, strict_seal=false, tcp=None, topology="lanes",
         ring_slots=limits::RING_SLOTS_DEFAULT, slot_size=limits::RING_SLOT_SIZE_DEFAULT,
         laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0
@@ -26,7 +27,7 @@ impl ServerCore {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        name: &str,
+        name: Option<&Bound<'_, PyAny>>,
         buckets: u64,
         workers: Option<usize>,
         max_memory: u64,
@@ -67,7 +68,7 @@ impl ServerCore {
         }
         let defaults = server::Options::default();
         let options = server::Options {
-            address: name.into(),
+            address: name.map_or_else(|| Ok(defaults.address), convert::address)?,
             tcp,
             buckets,
             workers: workers.unwrap_or(defaults.workers),
@@ -87,8 +88,8 @@ impl ServerCore {
 
     /// The path of its socket.
     #[getter]
-    fn path(&self) -> String {
-        self.server.path().display().to_string()
+    fn path(&self) -> OsString {
+        self.server.path().into()
     }
 
     /// The `tcp://` URL of the port that it listens at besides, or `None`.
@@ -134,9 +135,9 @@ impl ServerCore {
 
 /// The path of the socket of a table's server.
 #[pyfunction]
-pub fn socket_path(py: Python<'_>, name: &str) -> PyResult<String> {
-    match ringtable::address::socket_path(name) {
-        Ok(path) => Ok(path.to_string()),
-        Err(error) => Err(errors::family(py, "InvalidOption", error.to_string())),
+pub fn socket_path(name: &Bound<'_, PyAny>) -> PyResult<OsString> {
+    match ringtable::address::socket_path(convert::address(name)?) {
+        Ok(path) => Ok(path.as_path().into()),
+        Err(error) => Err(errors::family(name.py(), "InvalidOption", error.to_string())),
     }
 }

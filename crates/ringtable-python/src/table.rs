@@ -1,5 +1,6 @@
 //! `TableCore`: a client's calls.
 
+use std::ffi::{OsStr, OsString};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ fn missing(key: &Bound<'_, PyAny>) -> PyErr {
 #[pyclass(subclass, frozen, module = "ringtable._ringtable")]
 pub struct TableCore {
     client: Client,
-    address: String,
+    address: OsString,
     timeout: Option<Duration>,
     reads: Reads,
     writes: Writes,
@@ -189,11 +190,11 @@ impl TableCore {
 impl TableCore {
     #[new]
     #[pyo3(signature = (
-        address="default", *, timeout=None, reads="direct", writes="acknowledged", transport="auto", reconnect=false
+        address=None, *, timeout=None, reads="direct", writes="acknowledged", transport="auto", reconnect=false
     ))]
     fn new(
         py: Python<'_>,
-        address: &str,
+        address: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
         reads: &str,
         writes: &str,
@@ -203,13 +204,15 @@ impl TableCore {
         let (reads, writes) = (self::reads(py, reads)?, self::writes(py, writes)?);
         let (transport, timeout) = (self::transport(py, transport)?, convert::timeout(py, timeout)?);
         let options = Options { reads, transport, reconnect };
-        let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
-        Ok(Self { client, address: address.to_owned(), timeout, reads, writes, transport, reconnect })
+        let address = address.map_or_else(|| Ok("default".into()), convert::address)?;
+        let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
+        let address = client.location().address();
+        Ok(Self { client, address, timeout, reads, writes, transport, reconnect })
     }
 
-    /// The address it was connected with.
+    /// The address of the server, which means it in every process: the path of its socket, or a `tcp://` URL.
     #[getter]
-    fn address(&self) -> &str {
+    fn address(&self) -> &OsStr {
         &self.address
     }
 
@@ -679,7 +682,7 @@ pub fn rings_request() -> Vec<String> {
 #[allow(clippy::too_many_arguments)]
 pub fn classic_client<'py>(
     py: Python<'py>,
-    address: &str,
+    address: &Bound<'_, PyAny>,
     outer: u64,
     inner: usize,
     seed: u64,
@@ -695,8 +698,8 @@ pub fn classic_client<'py>(
     }
     let options =
         Options { reads: self::reads(py, reads)?, transport: self::transport(py, transport)?, reconnect: false };
-    let timeout = convert::timeout(py, timeout)?;
-    let client = waiting(py, timeout, |patience| Client::connect(address, &options, patience))?;
+    let (timeout, address) = (convert::timeout(py, timeout)?, convert::address(address)?);
+    let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
     let usage = |field: &str| -> PyResult<f64> {
         let resource = py.import("resource")?;
         resource.call_method1("getrusage", (resource.getattr("RUSAGE_SELF")?,))?.getattr(field)?.extract()

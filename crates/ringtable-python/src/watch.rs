@@ -1,5 +1,6 @@
 //! `WatchCore`: the changes of a table, in batches.
 
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use pyo3::intern;
@@ -36,6 +37,7 @@ fn rows<'py>(py: Python<'py>, changes: &[Change]) -> PyResult<Vec<Row<'py>>> {
 #[pyclass(frozen, module = "ringtable._ringtable")]
 pub struct WatchCore {
     watch: Watch,
+    address: OsString,
     timeout: Option<Duration>,
 }
 
@@ -55,15 +57,23 @@ impl WatchCore {
     #[pyo3(signature = (address, prefix, *, connect_timeout=None, timeout=None))]
     fn new(
         py: Python<'_>,
-        address: &str,
+        address: &Bound<'_, PyAny>,
         prefix: &Bound<'_, PyAny>,
         connect_timeout: Option<f64>,
         timeout: Option<f64>,
     ) -> PyResult<Self> {
         let (prefix, timeout) = (convert::key(prefix)?, convert::timeout(py, timeout)?);
         let connect_timeout = convert::timeout(py, connect_timeout)?;
-        let watch = waiting(py, connect_timeout, |patience| Watch::connect(address, prefix, patience))?;
-        Ok(Self { watch, timeout })
+        let address = convert::address(address)?;
+        let watch = waiting(py, connect_timeout, |patience| Watch::connect(&address, prefix, patience))?;
+        let address = watch.location().address();
+        Ok(Self { watch, address, timeout })
+    }
+
+    /// The address of the server, which means it in every process.
+    #[getter]
+    fn address(&self) -> &OsStr {
+        &self.address
     }
 
     /// Seconds that `wait` may take, or `None`.

@@ -57,6 +57,7 @@ pub fn watch_request() -> [String; 3] {
 
 /// A watch, for any number of threads; each event goes to one of them.
 pub struct Watch {
+    location: Location,
     ears: Gate<Option<Ears>>,
     /// A second descriptor of the socket, to end the watch while another thread waits in it.
     life: Descriptor,
@@ -85,7 +86,12 @@ impl Watch {
         let ears = Ears::join(plain.into_socket(), passed, start, prefix)?;
         let listener = ears.listener.as_fd().as_raw_fd();
         let generation = fork::generation();
-        Ok(Self { ears: Gate::new(Some(ears)), life, closed: AtomicBool::new(false), listener, generation })
+        Ok(Self { location, ears: Gate::new(Some(ears)), life, closed: AtomicBool::new(false), listener, generation })
+    }
+
+    /// Where the server listens.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Waits until there are changes, and returns some.
