@@ -16,6 +16,7 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `marks`           | values that say which key, writer and server they are of                         |
 | `hostile`         | a program: a hostile client beside honest ones                                   |
 | `attacks`         | what a hostile client does, by strategies                                        |
+| `collisions`      | keys that all have one hash, computed as a client may                            |
 | `honest`          | clients that check every answer, and measure how long it took                    |
 | `soak`            | a program: all loads at once against one server, watched for as long as you like |
 | `loads`           | the loads of a soak, as command lines                                            |

@@ -32,6 +32,8 @@ import numpy as np
 from ringtable._ringtable import lane_request, rings_request, watch_request
 from support import RawLane, RawMember, RawRings, SlotState, resp
 
+from proof.collisions import colliding, seed_of
+
 PREFIX = b"hostile"
 DEADLINE_S = 10.0
 """For how long the server may take to answer an attack that it has to answer."""
@@ -39,6 +41,7 @@ DEADLINE_S = 10.0
 WORD_MAX = (1 << 64) - 1
 VALUE_SIZE_MAX = 512 << 20
 LARGE_VALUE_SIZE = 64 << 10
+BUCKET_ENTRIES_MAX = 259
 # The numbers of commands: their places in `COMMANDS`, see `command/mod.rs`.
 GET, SET, DEL, INCR, EXPIRE, PEXPIRE, FLUSHALL, PING, BUCKET, STATS = 0, 1, 2, 5, 8, 9, 13, 15, 20, 22
 GETV, DELV, RING_INCR, PINS = 24, 25, 26, 29
@@ -546,6 +549,39 @@ def skip_reply(replies: Any) -> None:
             skip_reply(replies)
 
 
+def collisions(target: Target, random: Random) -> Attacks:
+    """Keys that all have one hash, by the seed that a client can read: they fill a bucket, and that has an end."""
+    with closing(target.lane()) as lane:
+        made = colliding(seed_of(lane.table), PREFIX, random)
+    keys = [next(made) for _ in range(3 * BUCKET_ENTRIES_MAX)]
+    with closing(target.socket(random)) as connection, connection.makefile("rb") as replies:
+        while True:
+            key, some = random.choice(keys), random.sample(keys, random.choice([1, 16, 256]))
+            lasts = random.choice([[], [b"PX", b"20"], [b"EX", b"1000"]])
+            request = random.choice(
+                [
+                    *[[b"SET", key, b"value", *lasts]] * 12,
+                    [b"EXISTS", *some],
+                    [b"EXISTS", *some * 100],
+                    [b"GET", key],
+                    [b"INCRBY", key, b"1"],
+                    [b"PEXPIRE", key, b"20"],
+                    [b"DEL", *some],
+                    [b"RING.BUCKET", key],
+                    [b"SCAN", b"%d" % (random.randrange(34) << 32 | random.getrandbits(31)), b"COUNT", b"100000"],
+                ]
+            )
+            connection.sendall(resp(*request))
+            if request[0] == b"RING.BUCKET":
+                head = admitted(replies.readline())
+                assert int(head[1:]) <= 2 * BUCKET_ENTRIES_MAX, f"a bucket of {int(head[1:]) // 2} entries"
+                for _ in range(int(head[1:])):
+                    skip_reply(replies)
+            else:
+                skip_reply(replies)
+            yield
+
+
 def unread(target: Target, random: Random) -> Attacks:
     """Requests with long replies that are never read."""
     with ExitStack() as stack:
@@ -983,6 +1019,7 @@ STRATEGIES: dict[str, Strategy] = {
     "doorbell": doorbell,
     "malformed": malformed,
     "extremes": extremes,
+    "collisions": collisions,
     "unread": unread,
     "ahead": ahead,
     "drafts": drafts,

@@ -38,6 +38,7 @@
     Limits
     test_bad_input.py       malformed and hostile requests
     test_backlog.py         clients that send all before they read
+    test_collisions.py      keys that all have one hash, and cursors that nobody has come to
     test_hostile.py         a hostile client by each strategy, beside honest ones
     test_memory.py          a full table; what an entry costs
     test_cache.py           a full table that evicts; what expires though nobody asks

@@ -53,6 +53,7 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
         (ringtable.ValueTooLarge, ValueError),
         (ringtable.OutOfMemory, MemoryError),
         (ringtable.ClientOutOfMemory, MemoryError),
+        (ringtable.BucketFull, ringtable.OutOfMemory),
         (ringtable.NotAnInteger, ValueError),
         (ringtable.InvalidOption, ValueError),
     ],

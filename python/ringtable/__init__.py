@@ -5,6 +5,7 @@ Everything raised is an `Error`.
 """
 
 from ringtable._errors import (
+    BucketFull,
     BufferTooSmall,
     ClientOutOfMemory,
     Closed,
@@ -37,6 +38,7 @@ from ringtable._watch import Event, Lagged, Watch
 __all__ = [
     "KEY_SIZE_MAX",
     "VALUE_SIZE_MAX",
+    "BucketFull",
     "BufferTooSmall",
     "ClientOutOfMemory",
     "Closed",

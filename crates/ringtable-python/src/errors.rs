@@ -56,6 +56,7 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
         "KEYTOOLONG" => "KeyTooLong",
         "VALUETOOLARGE" => "ValueTooLarge",
         "OOM" => "OutOfMemory",
+        "BUCKETFULL" => "BucketFull",
         "PROTOCOL" => "ProtocolError",
         "VERSION" => "VersionMismatch",
         "MAXCLIENTS" => "TooManyClients",

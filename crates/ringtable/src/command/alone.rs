@@ -15,6 +15,8 @@ use crate::table::{Options, Pairs, Table, Writer};
 pub struct Alone {
     /// The table.
     pub writer: Writer<Mapping>,
+    /// How long a turn lasts.
+    pub turn_ns: u64,
     scratch: Buffer,
     pairs: Pairs,
 }
@@ -24,7 +26,8 @@ impl Alone {
     pub fn new(size: usize, options: &Options) -> Self {
         let segment = Segment::create("ringtable-alone", size).expect("there is memory");
         let table = Table::create(segment.map_writable().expect("there is memory"), options).expect("it fits");
-        Self { writer: Writer::new(Arc::new(table)), scratch: Buffer::default(), pairs: Pairs::default() }
+        let turn_ns = limits::TURN_NS_MAX;
+        Self { writer: Writer::new(Arc::new(table)), turn_ns, scratch: Buffer::default(), pairs: Pairs::default() }
     }
 
     /// One turn of the command of that number, which has come as far as `progress`. Returns its effect, and how far it
@@ -54,7 +57,7 @@ impl Alone {
             protocol,
             progress,
             effect: Effect::None,
-            turn_ends_ns: monotonic_ns() + limits::TURN_NS_MAX,
+            turn_ends_ns: monotonic_ns() + self.turn_ns,
             passed: 0,
         };
         let spec = &COMMANDS[usize::from(number)];

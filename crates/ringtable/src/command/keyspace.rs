@@ -374,6 +374,46 @@ mod tests {
         assert!(floor.sum(i64::MAX, 1).is_err(), "it has no upper bound but that of integers");
     }
 
+    /// They once took so many keys or buckets in a turn, however long that lasted.
+    #[test]
+    fn commands_with_much_to_do_leave_it_for_the_next_turn_when_theirs_is_over() {
+        use crate::command::alone::Alone;
+        use crate::command::resp::{Protocol, RespWriter};
+        use crate::table::{Eviction, Options};
+
+        let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(4 << 20, &options);
+        let keys: Vec<Vec<u8>> = (0..200_u8).map(|n| vec![n]).collect();
+        for key in &keys {
+            alone.writer.put(key, b"value", None, Guard::Always, wall_ms).unwrap();
+        }
+        // Turns that are over as they begin.
+        alone.turn_ns = 0;
+        let mut turns = |name: &str, arguments: &[Vec<u8>]| {
+            let (mut reply, mut progress, mut turns) = (Vec::new(), 0, 0);
+            loop {
+                let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
+                let number = crate::command::number(name);
+                let (effect, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
+                (progress, turns) = (come, turns + 1);
+                if effect != Effect::Again {
+                    return (turns, String::from_utf8_lossy(&reply).into_owned());
+                }
+                assert!(reply.is_empty());
+            }
+        };
+        let turns_of_keys = keys.len().div_ceil(KEYS_PER_CLOCK);
+        assert_eq!(turns("EXISTS", &keys), (turns_of_keys, ":200\r\n".into()));
+        // Walks give what they have, and a cursor or a bucket to go on from.
+        let walk = [b"0".to_vec(), b"COUNT".to_vec(), b"1000000".to_vec()];
+        let (turns_of_scan, scanned) = turns("SCAN", &walk);
+        let (turns_of_dump, dumped) = turns("RING.DUMP", &[]);
+        assert_eq!((turns_of_scan, turns_of_dump), (1, 1));
+        assert!(!scanned.starts_with("*2\r\n$1\r\n0\r\n") && scanned.matches('$').count() < 80, "{scanned}");
+        assert!(dumped.contains(&format!("\r\n:{BUCKETS_PER_CLOCK}\r\n")), "{dumped}");
+        assert_eq!(turns("DEL", &keys), (turns_of_keys, ":200\r\n".into()));
+    }
+
     #[test]
     fn decimals_are_written_as_they_are_read() {
         for value in [0, 1, -1, 10, i64::MAX, i64::MIN] {

@@ -112,8 +112,8 @@ fn value(input: &mut Input<'_>) -> Vec<u8> {
     }
 }
 
-fn is_out_of_memory(reply: &Reply) -> bool {
-    matches!(reply, Reply::Error(message) if message.starts_with("OOM "))
+fn is_short_of_room(reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(message) if message.starts_with("OOM ") || message.starts_with("BUCKETFULL "))
 }
 
 fn is_error(reply: &Reply) -> bool {
@@ -236,7 +236,7 @@ fn set(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u
         arguments.extend([b"EX", FAR]);
     }
     let reply = subject.call("SET", &arguments);
-    if is_out_of_memory(&reply) {
+    if is_short_of_room(&reply) {
         // Refused, and nothing has changed.
         let expected = found.clone().map_or(Reply::Nil, |entry| Reply::Bulk(entry.value));
         let now = subject.call("GET", &[key]);
@@ -263,7 +263,7 @@ fn add(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u
         4 => subject.call("RING.INCR", &[key, &integer(by), b"MIN", &integer(bound)]),
         _ => subject.call("RING.INCR", &[key, &integer(by), b"MAX", &integer(bound)]),
     };
-    if is_out_of_memory(&reply) {
+    if is_short_of_room(&reply) {
         return;
     }
     // What an old value becomes; `None` if that is an error.
@@ -307,7 +307,7 @@ fn expire(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: 
         2 => subject.call("EXPIRE", &[key, FAR]),
         _ => subject.call("PEXPIRE", &[key, b"100000000"]),
     };
-    if is_out_of_memory(&reply) {
+    if is_short_of_room(&reply) {
         return;
     }
     if subject.eviction == Eviction::AllkeysSieve && found.is_some() && reply == Reply::Integer(0) {
@@ -352,7 +352,7 @@ fn version(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key:
     let reply = subject.call("SET", &[key, &value, b"IFVERSION", &integer(given)]);
     match reply {
         reply if given < 0 => assert!(is_error(&reply)),
-        reply if is_out_of_memory(&reply) => {}
+        reply if is_short_of_room(&reply) => {}
         Reply::Integer(new) => {
             assert!(given == current && new > current, "version {new} behind {current}, when {given} was asked for");
             model.insert(key.to_vec(), Entry { value, expires: false });

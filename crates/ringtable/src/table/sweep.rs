@@ -138,6 +138,30 @@ mod tests {
         assert!(!writer.has_expiring());
     }
 
+    /// A step once went over its buckets whatever they held, and over a bucket from its beginning for each entry.
+    #[test]
+    fn a_step_ends_after_so_many_entries_whatever_the_chains() {
+        use crate::table::{Eviction, Guard, Options, Table};
+        let options = Options { buckets: 16, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let memory = crate::sync::heap_words(64 * crate::table::layout::PAGE_WORDS);
+        let mut writer = Writer::new(crate::sync::Arc::new(Table::create(memory, &options).unwrap()));
+        let table = Arc::clone(writer.table());
+        // While another worker splits, as it were.
+        let count = 16 * 200;
+        table.alone(|| {
+            for n in 0..count as u32 {
+                writer.put(&n.to_le_bytes(), b"", Some(Expiry(2_000)), Guard::Always, || 1_000).unwrap();
+            }
+        });
+        let (mut steps, mut before) = (1, count);
+        while !writer.sweep_some(1_000, 5_000) {
+            let removed = before - table.entries();
+            assert!(removed <= LOOKS_AT_ONCE as u64 + crate::table::chain::ENTRIES_MAX as u64, "{removed}");
+            (steps, before) = (steps + 1, table.entries());
+        }
+        assert!(steps > 3 && table.entries() == 0, "{steps} steps, {} left", table.entries());
+    }
+
     #[test]
     fn few_others_are_looked_at() {
         let (from, to) = (1_700_000_000_000, 1_700_000_001_000);
