@@ -486,6 +486,39 @@ fn a_cursor_that_is_made_up_costs_no_more_than_an_honest_one() {
     }
 }
 
+/// A walk that began in many buckets comes to each of the few that are left again and again.
+#[test]
+fn a_walk_in_a_table_that_shrinks_gives_each_key_once() {
+    let history = &mut History::new(Shape { pages: 64, buckets: 4, ..SMALL }, random());
+    let writer = &mut history.writers[0];
+    let (many, mut stay) = (0..5_000_u32, Vec::new());
+    for number in many.clone() {
+        writer.put(&number.to_le_bytes(), b"", None, Guard::Always, || 0).unwrap();
+    }
+    let buckets = writer.table().buckets();
+    let (mut pairs, mut cursor) = (Pairs::default(), 0);
+    for _ in 0..buckets / 2 {
+        cursor = writer.scan(cursor, Want::Keys, || 0, &mut pairs);
+    }
+    for number in many {
+        let key = number.to_le_bytes();
+        if layout::address(history.reader.hash(&key), buckets) < 4 {
+            stay.push(key);
+        } else {
+            writer.delete(&key, || 0);
+        }
+    }
+    while writer.table().shrink_some(1_000) {}
+    assert_eq!(writer.table().buckets(), 4);
+    while cursor != 0 {
+        cursor = writer.scan(cursor, Want::Keys, || 0, &mut pairs);
+    }
+    assert!(!stay.is_empty());
+    for key in stay {
+        assert_eq!(pairs.iter().filter(|pair| pair.key == key).count(), 1, "{key:?}");
+    }
+}
+
 /// A value tells its key, how often the key was written, and repeats a pattern that follows from both.
 fn value_of(key: u32, count: u32, size: usize) -> Vec<u8> {
     let mut value = [key.to_le_bytes(), count.to_le_bytes()].concat();
