@@ -139,7 +139,7 @@ pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 /// Overflow buckets of a chain: a write that needs more is refused, or evicts, and a reader that comes to more has read
 /// a chain that is being rebuilt. With the home bucket, 259 entries: fifty times as many as a bucket has on average.
-pub const CHAIN_HOPS_MAX: usize = if cfg!(loom) { 3 } else { 42 };
+pub const CHAIN_HOPS_MAX: usize = if cfg!(all(loom, not(shuttle))) { 3 } else { 42 };
 
 /// How long a write whose bucket is full waits for another worker to split a bucket, in nanoseconds: for as long as that
 /// may be without its processor.
