@@ -100,3 +100,17 @@ def test_a_walk_with_any_cursor_is_answered_in_pieces(ringtable_dir: Path, seed:
                 following, keys = connection.command(b"SCAN", following, b"COUNT", b"1000")
                 seen += keys
             assert len(seen) == len(set(seen)) == count
+
+
+def test_a_walk_in_place_stops_between_empty_buckets(ringtable_dir: Path) -> None:
+    with ServerProcess("--buckets", "1000000"), Table() as table:
+        table["key"] = b"value"
+        cursor, steps, keys = 0, 0, []
+        while True:
+            cursor, found = table.scan(cursor)
+            keys += found
+            steps += 1
+            if cursor == 0:
+                break
+        assert keys == [b"key"]
+        assert steps > 100, "each of them looks for signals, and at the time"

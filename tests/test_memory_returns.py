@@ -178,7 +178,7 @@ def test_what_was_only_read_goes_back(ringtable_dir: object, gone: bool) -> None
                 # It may go on reading what it has mapped.
                 lane.socket.close()
             for _ in range(2):
-                assert sum(mapping[::mmap.PAGESIZE]) >= 0
+                assert sum(mapping[:: mmap.PAGESIZE]) >= 0
                 assert server.table_bytes() > size - (4 << 20)
                 wait_until(lambda: server.table_bytes() < used + LEFT_MAX / 4, "what was read is given back")
         assert all(table[key_of(number)] == content.value(key_of(number)) for number in range(content.count))

@@ -70,7 +70,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     its own: in the middle of a call of the same table its calls raise `Reentrant`, all but reads in place and `close`.
 
     Every method that needs the server may raise `ServerGone`, `Timeout` or `Closed`; writes may also raise
-    `KeyTooLong`, `ValueTooLarge` or `OutOfMemory`.
+    `KeyTooLong`, `ValueTooLarge` or `OutOfMemory` (also as `BucketFull`).
     """
 
     def __iter__(self) -> Iterator[bytes]:

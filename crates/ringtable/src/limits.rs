@@ -135,6 +135,10 @@ pub const SOCKET_STRETCH_SIZE: usize = 4 << 20;
 /// Largest buffer that a client keeps for the next large reply, in bytes.
 pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 
+/// Buckets that a client goes over in place before it looks for signals again: less than a millisecond, or what it takes
+/// to touch so much memory for the first time.
+pub const WALK_STEPS_MAX: usize = 4_096;
+
 /// How often a reader tries again when writers get in its way, before it asks the server.
 pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 /// Overflow buckets of a chain: a write that needs more is refused, or evicts, and a reader that comes to more has read

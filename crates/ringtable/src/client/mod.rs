@@ -708,15 +708,15 @@ impl Client {
     pub fn scan(&self, cursor: u64, patience: Patience<'_>) -> Result<(u64, Vec<Vec<u8>>), Error> {
         const COUNT: usize = 500;
         if let Some(reader) = self.direct(Keys::Many, patience)? {
-            let (mut pairs, mut next, mut started) = (Pairs::default(), cursor, false);
+            let (mut pairs, mut next, mut steps) = (Pairs::default(), cursor, 0);
             while let Ok(following) = reader.scan(next, Want::Keys, wall_ms, &mut pairs) {
-                (next, started) = (following, true);
-                if next == 0 || pairs.len() >= COUNT {
+                (next, steps) = (following, steps + 1);
+                if next == 0 || pairs.len() >= COUNT || steps >= limits::WALK_STEPS_MAX {
                     break;
                 }
             }
             // A bucket too contended to read in place is left to the server, at the next step or right now.
-            if started {
+            if steps > 0 {
                 return Ok((next, pairs.iter().map(|pair| pair.key.to_vec()).collect()));
             }
         }
