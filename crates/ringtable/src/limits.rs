@@ -101,6 +101,11 @@ pub const TURN_BYTES_MAX: usize = 64 << 10;
 pub const TURN_ARGUMENTS_MAX: usize = 2_048;
 /// Nanoseconds after which a turn ends before it has come to the limits above: some requests are dear.
 pub const TURN_NS_MAX: u64 = 100_000;
+/// Nanoseconds of processor time from which on waking a client is dear: it has some ten thousand waiters. To send it
+/// 64 KiB, over TCP, takes less than a tenth of that.
+pub const WAKE_NS_MAX: u64 = 1_000_000;
+/// Nanoseconds of processor time that dear wake-ups of a client may take before its connection ends.
+pub const WAKING_NS_MAX: u64 = 20_000_000;
 /// Requests executed between two looks at how long the turn has lasted; a look takes 20 ns.
 pub const TURN_REQUESTS_PER_CLOCK: usize = 16;
 /// Reply bytes waiting for a client to take them, above which its further requests wait too.

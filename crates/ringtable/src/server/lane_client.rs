@@ -10,6 +10,7 @@ use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::pins::{Lingering, PinBoard};
 use super::statistics::{End, send_now};
+use super::waking::Waking;
 use super::worker::{Bench, Turn};
 use crate::command::record;
 use crate::command::{Effect, Streamed};
@@ -113,6 +114,7 @@ pub(super) struct LaneClient {
     request_bell: Doorbell,
     /// Rung by us; the client has it only inside an epoll instance.
     response_bell: Doorbell,
+    waking: Waking,
     requests: Consumer,
     responses: Producer,
     unfinished: Option<Unfinished>,
@@ -196,6 +198,7 @@ impl LaneClient {
             socket: offer.socket,
             request_bell: offer.request_bell,
             response_bell: offer.response_bell,
+            waking: Waking::default(),
             requests: Consumer::default(),
             responses: Producer::default(),
             unfinished: None,
@@ -284,12 +287,15 @@ impl LaneClient {
     }
 
     /// Wakes the client if it sleeps. To be called after a turn that worked. Returns whether it had to be.
-    pub fn ring_if_asleep(&self) -> bool {
+    ///
+    /// # Errors
+    /// If that was too dear, again and again.
+    pub fn ring_if_asleep(&mut self) -> Result<bool, End> {
         let asleep = lane::must_ring(self.lane().client_state());
         if asleep {
-            self.response_bell.ring();
+            self.waking.measured(|| self.response_bell.ring())?;
         }
-        asleep
+        Ok(asleep)
     }
 
     /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken,

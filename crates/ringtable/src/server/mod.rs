@@ -15,7 +15,8 @@
 //! - [`housekeeping`]: what has to be done though nobody asks for it,
 //! - [`returning`]: giving memory back to the kernel,
 //! - [`statistics`]: what is counted,
-//! - [`wake`]: what a wake-up costs here.
+//! - [`wake`]: what a wake-up costs here,
+//! - [`waking`]: clients that are too dear to wake.
 //!
 //! # Invariants
 //!
@@ -55,6 +56,7 @@ mod statistics;
 mod tests;
 mod topology;
 pub mod wake;
+mod waking;
 mod watch_client;
 mod worker;
 

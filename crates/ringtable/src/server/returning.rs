@@ -1,4 +1,4 @@
-//! Giving memory that nobody uses back to the kernel, from a thread of its own.
+//! Giving back to the kernel what nobody uses, from a thread of its own: memory, and what a worker should not close.
 //!
 //! # Design
 //!
@@ -14,8 +14,11 @@
 //!   table mapped, also one whose connection has ended, the thread looks every [`LOOK_EVERY`] whether more is resident
 //!   than we have touched; that is one question to the kernel. If so, it finds out where, and gives it back.
 //!
+//! - **Sockets and doorbells** that have too many waiters ([`super::waking`]): to close one wakes them all.
+//!
 //! Without clients, and without anything to do, it sleeps without a time-out.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{io, thread};
@@ -24,6 +27,7 @@ use super::Shared;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::fork::Descriptor;
+use crate::sync::lock;
 use crate::table::layout::PAGE_WORDS;
 
 const PAGE_SIZE: usize = PAGE_WORDS * 8;
@@ -58,6 +62,8 @@ pub(super) struct Returning {
     refuses: AtomicBool,
     /// Bytes given back.
     pub given_back: AtomicU64,
+    /// What is to be dropped.
+    left: Mutex<Vec<Box<dyn Send>>>,
 }
 
 impl Returning {
@@ -72,6 +78,7 @@ impl Returning {
             is_handed_out: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             given_back: AtomicU64::new(0),
+            left: Mutex::default(),
         })
     }
 
@@ -100,6 +107,12 @@ impl Returning {
         self.refuses.load(Ordering::Relaxed)
     }
 
+    /// Drops something, and closes what it has open, in our stead.
+    pub fn close(&self, what: Box<dyn Send>) {
+        lock(&self.left).push(what);
+        self.bell.ring();
+    }
+
     /// Wakes the thread, to stop.
     pub fn ring(&self) {
         self.bell.ring();
@@ -122,24 +135,29 @@ pub(super) fn run(shared: &Shared) {
     let returning = &shared.returning;
     let mut looked_ns = monotonic_ns();
     // Acquire: pairs with the Release in `Shared::stop`.
-    while !shared.stopping.load(Ordering::Acquire) && !returning.refuses() {
+    while !shared.stopping.load(Ordering::Acquire) {
+        // Not while the lock is held.
+        let left = std::mem::take(&mut *lock(&returning.left));
+        drop(left);
         let now_ns = monotonic_ns();
         let asked = returning.asked.load(Ordering::Relaxed);
         let since_look = Duration::from_nanos(now_ns - looked_ns);
-        let wait = if returning.answered.load(Ordering::Relaxed) != asked {
+        let wait = if !returning.refuses() && returning.answered.load(Ordering::Relaxed) != asked {
             shared.find_strays();
             while shared.give_back(GIVEN_BACK_AT_ONCE) > 0 || shared.give_back_buckets() {
                 thread::yield_now(); // the heap's lock may be wanted by a worker on our processor
             }
             returning.answered.store(asked, Ordering::Relaxed);
             Duration::ZERO
-        } else if let pages @ 1.. = returning.idle_pages.load(Ordering::Relaxed) {
+        } else if let pages @ 1.. = returning.idle_pages.load(Ordering::Relaxed)
+            && !returning.refuses()
+        {
             let given = shared.give_back(pages.min(GIVEN_BACK_AT_ONCE));
             let left = if given == 0 { 0 } else { pages.saturating_sub(given) };
             // Nothing if it has changed meanwhile: then there is news.
             let _ = returning.idle_pages.compare_exchange(pages, left, Ordering::Relaxed, Ordering::Relaxed);
             (Duration::from_nanos(monotonic_ns() - now_ns) * PAUSE_TIMES).min(PAUSE_MAX)
-        } else if !returning.is_handed_out.load(Ordering::Relaxed) {
+        } else if !returning.is_handed_out.load(Ordering::Relaxed) || returning.refuses() {
             FOR_EVER
         } else if since_look < LOOK_EVERY {
             LOOK_EVERY - since_look

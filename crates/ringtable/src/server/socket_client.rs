@@ -9,6 +9,7 @@ use super::backlog::{Backlog, TooMuch};
 use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::statistics::End;
+use super::waking::Waking;
 use super::worker::{BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
 use super::{Shared, Topology};
 use crate::command::arguments::Arguments;
@@ -30,6 +31,7 @@ pub(super) struct SocketClient {
     /// What the last event said; until `recv` or `send` would block, it still holds.
     readable: bool,
     writable: bool,
+    waking: Waking,
     parser: RequestParser,
     /// Requests as they arrive, from `parsed` on.
     incoming: Vec<u8>,
@@ -63,6 +65,7 @@ impl SocketClient {
             is_local,
             readable: true,
             writable: true,
+            waking: Waking::default(),
             parser: RequestParser::new(RequestLimits {
                 arguments_max: limits::ARGUMENTS_MAX,
                 arguments_at_once: limits::TURN_ARGUMENTS_MAX,
@@ -380,10 +383,12 @@ impl SocketClient {
                 (size > 0).then(|| IoSlice::new(&piece[..size]))
             });
             let pieces: Vec<_> = pieces.take(PIECES_MAX).collect();
-            rustix::net::sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags)
+            let mut control = SendAncillaryBuffer::default();
+            self.waking.measured(|| rustix::net::sendmsg(socket, &pieces, &mut control, flags))?
         } else {
             let next = self.outgoing.next();
-            rustix::net::send(socket, &next[..next.len().min(*share)], flags)
+            let next = &next[..next.len().min(*share)];
+            self.waking.measured(|| rustix::net::send(socket, next, flags))?
         };
         match sent {
             Ok(size) => {

@@ -31,6 +31,8 @@ pub(super) enum End {
     Slot,
     /// It kept others from getting replies for too long.
     Laggard,
+    /// To wake it took too much time, again and again.
+    Dear,
     /// It rang for a lane that it had not sealed.
     Unsealed,
     /// Its unfinished requests would have taken more memory than all of them may.
@@ -42,7 +44,7 @@ pub(super) enum End {
 }
 
 /// By reason, in the order of the names.
-const ENDS: [(End, &str); 11] = [
+const ENDS: [(End, &str); 12] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
@@ -50,6 +52,7 @@ const ENDS: [(End, &str); 11] = [
     (End::Record, "clients_ended_record"),
     (End::Slot, "clients_ended_slot"),
     (End::Laggard, "clients_ended_laggard"),
+    (End::Dear, "clients_ended_dear"),
     (End::Unsealed, "clients_ended_unsealed"),
     (End::Memory, "clients_ended_memory"),
     (End::Backlog, "clients_ended_backlog"),
@@ -60,8 +63,8 @@ impl End {
     /// Tells a client whose socket is silent otherwise why its connection ends.
     pub fn say_goodbye(self, socket: &Descriptor) {
         let reason = match self {
-            // Who has sent too much ahead was told as a reply.
-            Self::Quit | Self::Gone | Self::Backlog => return,
+            // Who has sent too much ahead was told as a reply; who is dear to wake would be woken once more.
+            Self::Quit | Self::Gone | Self::Backlog | Self::Dear => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Position => "PROTOCOL a position in the lane is out of range",

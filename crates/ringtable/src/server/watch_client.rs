@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use super::Shared;
 use super::lane_client::check_silent;
 use super::statistics::{End, send_now};
+use super::waking::Waking;
 use crate::ring::lane;
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
@@ -47,18 +48,18 @@ impl Sleeper {
 
 /// All watchers of a server. Workers look here only when they have published something.
 #[derive(Default)]
-pub(super) struct Registry(Mutex<Vec<Arc<Sleeper>>>);
+pub(super) struct Registry(Mutex<Vec<(Arc<Sleeper>, Waking)>>);
 
 impl Registry {
-    /// Wakes the watchers that sleep; to be called after publishing. Returns how many did.
+    /// Wakes the watchers that sleep; to be called after publishing. Returns how many did. One that is too dear to wake
+    /// is woken no more.
     pub fn ring_sleepers(&self) -> u64 {
         let mut rung = 0;
-        for sleeper in lock(&self.0).iter() {
-            if sleeper.must_be_rung() {
-                sleeper.bell.ring();
-                rung += 1;
-            }
-        }
+        lock(&self.0).retain_mut(|(sleeper, waking)| {
+            let must_be_rung = sleeper.must_be_rung();
+            rung += u64::from(must_be_rung);
+            !must_be_rung || waking.measured(|| sleeper.bell.ring()).is_ok()
+        });
         rung
     }
 }
@@ -95,7 +96,7 @@ impl WatchClient {
         })?;
         // From here on its drop undoes what was done.
         let client = Self { socket, shared: Arc::clone(shared), sleeper };
-        lock(&shared.watchers.0).push(Arc::clone(&client.sleeper));
+        lock(&shared.watchers.0).push((Arc::clone(&client.sleeper), Waking::default()));
         failpoint!("join.watching");
         let message = format!("+WATCH {} {}\r\n", start.position, start.sequence);
         let segment = client.sleeper.segment.descriptor();
@@ -118,7 +119,7 @@ impl WatchClient {
 
 impl Drop for WatchClient {
     fn drop(&mut self) {
-        lock(&self.shared.watchers.0).retain(|sleeper| !Arc::ptr_eq(sleeper, &self.sleeper));
+        lock(&self.shared.watchers.0).retain(|(sleeper, _)| !Arc::ptr_eq(sleeper, &self.sleeper));
         self.shared.table.events().unwatch();
     }
 }

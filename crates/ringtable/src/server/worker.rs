@@ -640,13 +640,18 @@ impl Worker {
         if !self.served.is_empty() {
             failpoint!("reply.released");
         }
-        for place in self.served.drain(..) {
-            if let Some(Client { connection: Connection::Lane(lane), .. }) = &self.places[place].client
-                && lane.ring_if_asleep()
-            {
-                self.bench.statistics().rings.fetch_add(1, Ordering::Relaxed);
+        let mut served = std::mem::take(&mut self.served);
+        for place in served.drain(..) {
+            let Some(Client { connection: Connection::Lane(lane), .. }) = &mut self.places[place].client else {
+                continue;
+            };
+            match lane.ring_if_asleep() {
+                Ok(false) => {}
+                Ok(true) => drop(self.bench.statistics().rings.fetch_add(1, Ordering::Relaxed)),
+                Err(end) => self.end(place, end),
             }
         }
+        self.served = served;
         if self.bench.writer.take_published() {
             let rung = self.bench.shared.watchers.ring_sleepers();
             self.bench.statistics().rings.fetch_add(rung, Ordering::Relaxed);
@@ -963,6 +968,8 @@ impl Worker {
                     self.places[place].client = connection.map(|connection| Client { connection, ..client });
                     return;
                 }
+                // To close what is dear to wake takes long.
+                (End::Dear, None) => shared.returning.close(lane),
                 (_, None) => {}
             }
         } else if let Connection::Offered(offer) = client.connection {
@@ -988,7 +995,12 @@ impl Worker {
             shared.leases.end(number);
             shared.statistics.count_end(end);
             match client.connection {
-                Connection::Socket(mut socket) => socket.drop_unfinished(&mut self.bench),
+                Connection::Socket(mut socket) => {
+                    socket.drop_unfinished(&mut self.bench);
+                    if end == End::Dear {
+                        shared.returning.close(Box::new(socket.give_up_socket()));
+                    }
+                }
                 Connection::Watch(watch) => watch.say_goodbye(end),
                 _ => {}
             }

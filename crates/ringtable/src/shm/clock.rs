@@ -13,6 +13,11 @@ pub fn monotonic_ns() -> u64 {
     read(ClockId::Monotonic)
 }
 
+/// Processor time of this thread in nanoseconds, a system call.
+pub fn thread_cpu_ns() -> u64 {
+    read(ClockId::ThreadCPUTime)
+}
+
 /// Monotonic time in milliseconds as of the last timer tick (up to 10 ms ago), about 5 ns to read.
 #[inline]
 pub fn coarse_ms() -> u64 {
