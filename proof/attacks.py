@@ -15,6 +15,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import select
 import socket
 import struct
@@ -48,6 +49,11 @@ GETV, DELV, RING_INCR, PINS = 24, 25, 26, 29
 WRITES = frozenset({SET, DEL, 4, INCR, 6, 7, EXPIRE, PEXPIRE, FLUSHALL, DELV, RING_INCR})
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL)
 BLOWS = 1 << 16
+LIBC = ctypes.CDLL(None, use_errno=True)
+ADVICE_POPULATE_READ = 22
+# Will be needed, will not, cold, can be swapped out, make huge pages of it.
+ADVICES = (3, 4, 20, 21, 25)
+ADVISED_SIZES = (4 << 10, 2 << 20, 32 << 20)
 HELD = 12
 """Connections that a strategy keeps open while it goes on."""
 
@@ -63,8 +69,8 @@ class Target:
     unfinished_max: int = 1 << 30
     """How many bytes of unfinished requests it is to be given at most, before they are taken back."""
 
-    def lane(self) -> RawLane:
-        lane = RawLane(self.path)
+    def lane(self, *, sealed: bool = True) -> RawLane:
+        lane = RawLane(self.path, sealed=sealed)
         lane.socket.settimeout(DEADLINE_S)
         return lane
 
@@ -866,16 +872,106 @@ def wills(target: Target, random: Random) -> Attacks:
 
 def sealing(target: Target, random: Random) -> Attacks:
     """Attempts to write to the table, or to change the size of anything."""
-    libc = ctypes.CDLL(None, use_errno=True)
     while True:
         with target.lane() as lane, table_of(lane) as table:
             for attempt in attempts_to_write(lane, random.randrange(len(table))):
                 assert number_of_error(attempt) in REFUSALS, "the kernel lets a client write to the table, or resize it"
                 yield
-            # A hole in its own lane is all that it gets.
-            assert libc.fallocate(lane.segment, 3, ctypes.c_long(0), ctypes.c_long(len(lane.memory))) == 0
+            assert not punch(lane), "the kernel lets a client punch holes into its lane, where a worker waits for it"
             lane.ring()
             yield
+
+
+def punch(lane: RawLane) -> bool:
+    """Try to punch a hole of the size of a lane into it; return whether that is possible."""
+    result = LIBC.fallocate(lane.segment, 3, ctypes.c_long(0), ctypes.c_long(len(lane.memory)))
+    assert result == 0 or ctypes.get_errno() == errno.EPERM
+    return bool(result == 0)
+
+
+def unsealed(target: Target, random: Random) -> Attacks:
+    """Lanes that could have holes punched into them, all the time, while they ask to be served: none is."""
+    while True:
+        with target.lane(sealed=False) as lane:
+            end = threading.Event()
+
+            def punching(lane: RawLane = lane, end: threading.Event = end) -> None:
+                while punch(lane) and not end.is_set():
+                    pass
+
+            thread = threading.Thread(target=punching)
+            thread.start()
+            try:
+                for _ in range(random.randrange(20)):
+                    lane.store(random.choice([RawLane.REQUEST_TAIL, 640]), random.choice([1, 8, 64]))
+                    yield
+                if random.random() < 0.5:
+                    publish(lane, record(PING), 0)
+                    words = lane.last_words()
+                    assert b"not sealed" in words, words
+                yield
+            finally:
+                end.set()
+                thread.join()
+
+
+def pages(target: Target, random: Random) -> Attacks:
+    """All that can be done to the table's memory with a descriptor for reading: it fills, and is given back."""
+    while True:
+        with target.lane() as lane, ExitStack() as stack:
+            size = os.fstat(lane.table).st_size
+            maps = [stack.enter_context(table_of(lane)) for _ in range(8)]
+            # Who opened the file again would wait for 45 s, until we give the lease up.
+            with suppress(OSError):
+                fcntl.fcntl(lane.table, fcntl.F_SETLEASE, random.choice([fcntl.F_RDLCK, fcntl.F_WRLCK]))
+            for _ in range(200):
+                start = random.randrange(0, size, mmap.PAGESIZE)
+                match random.randrange(5):
+                    case 0:
+                        for _ in range(50):
+                            with suppress(OSError):
+                                os.lseek(lane.table, start, random.choice([os.SEEK_HOLE, os.SEEK_DATA]))
+                    case 1:
+                        os.posix_fadvise(lane.table, start, size - start, random.choice([3, 4]))
+                    case 2:
+                        os.pread(lane.table, 1 << 20, start)
+                    case _:
+                        advice = random.choice([ADVICE_POPULATE_READ, *ADVICES])
+                        with suppress(OSError, ValueError):
+                            random.choice(maps).madvise(advice, start, min(size - start, random.choice(ADVISED_SIZES)))
+                yield
+
+
+def waiters(target: Target, random: Random) -> Attacks:
+    """Thousands of waiters on one's end of the socket, and on what one was given to sleep on, woken with each reply."""
+    ping = resp(b"PING")
+    while True:
+        with target.lane() as lane, closing(target.socket()) as connection:
+            count = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20)
+            descriptor = random.choice([connection.fileno(), lane.listener])
+            entries = (Waiter * count)(*[Waiter(descriptor, select.POLLPRI, 0)] * count)
+            threads = [threading.Thread(target=LIBC.poll, args=(entries, count, 500)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            try:
+                while any(thread.is_alive() for thread in threads):
+                    if descriptor == lane.listener:
+                        lane.store(640, 1)
+                        ask(lane, record(PING))
+                    else:
+                        connection.sendall(ping)
+                        if not admitted(connection.recv(100)):
+                            break
+                    yield
+            finally:
+                for thread in threads:
+                    thread.join()
+
+
+class Waiter(ctypes.Structure):
+    """`struct pollfd`."""
+
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
 
 
 def attempts_to_write(lane: RawLane, place: int) -> list[Callable[[], object]]:
@@ -1031,6 +1127,9 @@ STRATEGIES: dict[str, Strategy] = {
     "single": single,
     "wills": wills,
     "sealing": sealing,
+    "unsealed": unsealed,
+    "pages": pages,
+    "waiters": waiters,
 }
 """By name, all those that a client with a lane or a socket has."""
 

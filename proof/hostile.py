@@ -85,6 +85,9 @@ ATTACKS_A_MINUTE: dict[str, int] = {
     "single": 2_000,
     "wills": 7_917,
     "sealing": 162_583,
+    "unsealed": 20_000,
+    "pages": 20_000,
+    "waiters": 5_000,
     "stamps": 1_072_293,
     "tails": 1_184_273,
     "cursors": 2_279_576,
@@ -549,6 +552,13 @@ def check_what_is_left(observer: Table, bounds: Bounds) -> None:
         lambda: private_bytes(bounds.pid) <= allowed,
         f"forbidden: the server keeps {private_bytes(bounds.pid)} bytes of private memory, more than {allowed}",
     )
+
+    # Of the table all is given back that nobody uses, also what clients have only read.
+    def excess() -> int:
+        now = observer.stats()
+        return int(now["memory_resident"]) + int(now["memory_free"]) - int(now["max_memory"])
+
+    wait_until(lambda: excess() <= 2 * MIB, f"forbidden: of free memory {excess()} bytes are resident", DEADLINE_S)
 
 
 # The program
