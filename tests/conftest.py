@@ -13,6 +13,7 @@
     test_objects.py         objects of all kinds as keys, values and buffers; code that runs in the middle of a call
     test_redis.py           redis-py on the unix socket
     test_tcp.py             the TCP port
+    test_trust.py           whose servers a client connects to
     test_paths.py           a server's files: what it makes, leaves alone, clears away, makes anew
     test_cli.py             the command line
     test_demo.py            `ringtable demo`, whole and interrupted

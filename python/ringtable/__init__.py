@@ -26,6 +26,7 @@ from ringtable._errors import (
     Timeout,
     TooManyClients,
     TooManyViews,
+    Untrusted,
     ValueTooLarge,
     VersionMismatch,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "Timeout",
     "TooManyClients",
     "TooManyViews",
+    "Untrusted",
     "ValueTooLarge",
     "VersionMismatch",
     "View",

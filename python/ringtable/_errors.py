@@ -2,6 +2,7 @@
 
     Error
     ├── TableNotFound    (ConnectionError)  no server of that name answers
+    ├── Untrusted        (PermissionError)  the server is another user's, or others could put one there
     ├── ServerGone       (ConnectionError)  the server died or stopped while this client was connected
     │   └── Expelled                        the server sent this client away, because it kept others waiting
     ├── ServerExists     (OSError)          a server of that name runs already
@@ -36,6 +37,14 @@ class Error(Exception):
 
 class TableNotFound(Error, ConnectionError):
     """No server of that name answers: none was started, or it has stopped."""
+
+
+class Untrusted(Error, PermissionError):
+    """The server at a unix socket is that of a user who is neither this process's own, nor root, nor in `trust_user`.
+
+    Or the folder of names belongs to such a user, or others may write to it, so that they could put a server of theirs
+    there. Nothing was sent, and nothing read. A server that is to be in such a folder does not start.
+    """
 
 
 class ServerGone(Error, ConnectionError):

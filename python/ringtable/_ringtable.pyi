@@ -20,6 +20,7 @@ from ringtable._types import (
     RequestedTransport,
     Topology,
     Transport,
+    Trusted,
     Writes,
 )
 
@@ -66,6 +67,7 @@ class TableCore:
         writes: Writes = "acknowledged",
         transport: RequestedTransport = "auto",
         reconnect: bool = False,
+        trust_user: Trusted | None = None,
     ) -> Self: ...
     @property
     def address(self) -> str: ...
@@ -81,6 +83,8 @@ class TableCore:
     def requested_transport(self) -> RequestedTransport: ...
     @property
     def reconnect(self) -> bool: ...
+    @property
+    def trust_user(self) -> tuple[int, ...]: ...
     @property
     def closed(self) -> bool: ...
     def __getitem__(self, key: Key, /) -> bytes: ...
@@ -230,7 +234,13 @@ class WatchCore:
     """
 
     def __new__(
-        cls, address: Address, prefix: Key, *, connect_timeout: float | None = None, timeout: float | None = None
+        cls,
+        address: Address,
+        prefix: Key,
+        *,
+        connect_timeout: float | None = None,
+        timeout: float | None = None,
+        trust_user: Trusted | None = None,
     ) -> Self: ...
     @property
     def address(self) -> str: ...
@@ -253,6 +263,7 @@ def classic_client(
     reads: Reads = "direct",
     transport: RequestedTransport = "auto",
     timeout: float | None = None,
+    trust_user: Trusted | None = None,
 ) -> dict[str, float]:
     """Return `seconds`, `user_s`, `system_s` and `operations` of the loop; `outer` 0 runs until `KeyboardInterrupt`."""
 

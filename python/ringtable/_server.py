@@ -76,6 +76,7 @@ class Server:
         Raises:
             ServerExists: A server of that name runs already.
             PathTaken: What lies at the path of the socket, or of its lock, is no server's; it is left as it is.
+            Untrusted: The folder of names belongs to another user, or others may write to it.
             InvalidOption: An option is out of its range, or `tcp` no loopback address.
         """
         memory = parse_size(max_memory)
@@ -88,6 +89,8 @@ class Server:
         check_range("ring_slots", ring_slots, 1, _COUNT_MAX, "slots")
         check_range("slot_size", slot_size, 1, _COUNT_MAX, "bytes")
         self.name = os.fspath(name)
+        # The kernel says whose server it was at its start, also if this process becomes another user's.
+        self._user = os.geteuid()
         self._core = ServerCore(
             name,
             buckets=buckets,
@@ -126,7 +129,7 @@ class Server:
 
     def stats(self) -> Stats:
         """Return the server's counters by name, as `Table.stats` does."""
-        with Table(self.path, transport="socket") as table:
+        with Table(self.path, transport="socket", trust_user=self._user) as table:
             return table.stats()
 
     def wait(self, timeout: float | None = None) -> bool:

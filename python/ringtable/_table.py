@@ -15,7 +15,17 @@ from ringtable._watch import Watch
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ringtable._types import Address, Items, Key, Reads, RequestedTransport, Stats, SupportsKeysAndGetItem, Writes
+    from ringtable._types import (
+        Address,
+        Items,
+        Key,
+        Reads,
+        RequestedTransport,
+        Stats,
+        SupportsKeysAndGetItem,
+        Trusted,
+        Writes,
+    )
 
 _Default = TypeVar("_Default")
 
@@ -30,6 +40,7 @@ def connect(
     reads: Reads = "direct",
     writes: Writes = "acknowledged",
     reconnect: bool = False,
+    trust_user: Trusted = (),
 ) -> Table:
     """Connect to a running server and return its table.
 
@@ -47,14 +58,18 @@ def connect(
             raises `ServerGone` in any case, since its request may have been executed. If this is true, the next call
             connects anew: to the server that there is then, whose table is empty at first; or it raises `ServerGone`
             again, at once, as long as there is none. Else all calls raise `ServerGone` from then on.
+        trust_user: Users whose servers this may connect to, besides those of this process's own user and of root: a
+            number, a name, or several. The table keeps them in children, in copies, for its watches, and when it
+            reconnects. Over TCP nobody can tell whose server it is.
 
     Raises:
         TableNotFound: No server of that name answers.
+        Untrusted: The server is that of another user, or others could put one there; nothing was sent to it.
         TooManyClients: The server has no room for another client.
         VersionMismatch: The server was built from another version of the table's layout.
         Timeout: The server did not answer in time.
     """
-    return Table(name, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect)
+    return Table(name, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect, trust_user=trust_user)
 
 
 class Table(TableCore, MutableMapping["Key", bytes]):
@@ -212,7 +227,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
                 "a watch reads events out of shared memory, and this table is connected over a socket: connect with "
                 "transport='lane'"
             )
-        return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout)
+        return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout, trust_user=self.trust_user)
 
     def stats(self) -> Stats:
         """Return the server's counters by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
@@ -229,7 +244,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the address and the options: the other process opens a connection of its own."""
-        options = (self.timeout, self.reads, self.writes, self.requested_transport, self.reconnect)
+        options = (self.timeout, self.reads, self.writes, self.requested_transport, self.reconnect, self.trust_user)
         return _reopen, (type(self), self.address, *options)
 
     # A table is equal to itself alone: comparing entries, as other mappings do, would fetch two whole tables.
@@ -279,5 +294,14 @@ def _reopen(
     writes: Writes,
     transport: RequestedTransport,
     reconnect: bool,
+    trust_user: tuple[int, ...],
 ) -> Table:
-    return kind(address, timeout=timeout, reads=reads, writes=writes, transport=transport, reconnect=reconnect)
+    return kind(
+        address,
+        timeout=timeout,
+        reads=reads,
+        writes=writes,
+        transport=transport,
+        reconnect=reconnect,
+        trust_user=trust_user,
+    )

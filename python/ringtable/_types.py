@@ -9,6 +9,9 @@ from typing_extensions import Buffer
 Address = str | os.PathLike[str]
 """Where a server is: its name, the path of its socket, or a URL; what is no string is a path."""
 
+Trusted = int | str | Iterable[int | str]
+"""Users whose servers are trusted: a number, a name, or several."""
+
 Key = str | bytes
 Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | Iterable[tuple[Key, Buffer]]
 """What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""

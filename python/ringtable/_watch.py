@@ -15,7 +15,7 @@ from ringtable._errors import Closed, Error
 from ringtable._ringtable import WatchCore
 
 if TYPE_CHECKING:
-    from ringtable._types import Address, Key
+    from ringtable._types import Address, Key, Trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,9 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         *,
         connect_timeout: float | None = None,
         timeout: float | None = None,
+        trust_user: Trusted = (),
     ) -> None:
-        self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout)
+        self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout, trust_user=trust_user)
         # Events that were fetched, and not given out yet.
         self._ready: deque[Event | Lagged] = deque()
         self._closed = False

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError, PyTypeError};
+use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 use pyo3::{BoundObject, ffi};
 use ringtable::client::{Error, Patience};
 use ringtable::command::reply::Reply;
+use ringtable::folder::Trust;
 use ringtable::table::reader::Sink;
 
 use crate::buffer::{Exported, type_name};
@@ -25,6 +26,39 @@ pub fn address(address: &Bound<'_, PyAny>) -> PyResult<OsString> {
     // `pathlib` leaves the "./" out, without which a string is a name.
     let is_path = is_bare && !address.is_instance_of::<PyString>();
     Ok(if is_path { Path::new(".").join(given) } else { given }.into_os_string())
+}
+
+/// Users to trust: a number or a name, or several.
+pub fn trust(py: Python<'_>, users: Option<&Bound<'_, PyAny>>) -> PyResult<Trust> {
+    let Some(users) = users else { return Ok(Trust::default()) };
+    // Bytes are iterable, too, and are neither a name nor numbers of users.
+    if users.is_instance_of::<PyInt>() || users.is_instance_of::<PyString>() || users.is_instance_of::<PyBytes>() {
+        return Ok(Trust { users: vec![user(py, users)?] });
+    }
+    let users: PyResult<Vec<_>> = users.try_iter()?.map(|one| user(py, &one?)).collect();
+    Ok(Trust { users: users? })
+}
+
+/// The number of a user.
+fn user(py: Python<'_>, user: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let unknown = || errors::family(py, "InvalidOption", format!("trust_user is {user}: there is no such user"));
+    if user.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("users are numbers or names, not bool"));
+    }
+    if user.is_instance_of::<PyInt>() {
+        return user.extract().map_err(|_| unknown());
+    }
+    let Ok(name) = user.extract::<String>() else {
+        return Err(PyTypeError::new_err(format!("users are numbers or names, not {}", type_name(user))));
+    };
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    match py.import("pwd")?.call_method1("getpwnam", (name,)) {
+        Ok(found) => found.getattr("pw_uid")?.extract(),
+        Err(error) if error.is_instance_of::<PyKeyError>(py) => Err(unknown()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The bytes of a key, which is a `str` (as UTF-8) or `bytes`.

@@ -4,6 +4,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use ringtable::folder::FolderError;
 use ringtable::{client, server};
 
 static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -31,6 +32,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
     let name = match &error {
         Error::Address(_) | Error::NoSharedMemory(_) => "InvalidOption",
         Error::NotFound { .. } => "TableNotFound",
+        Error::Untrusted(_) => "Untrusted",
         Error::Gone(_) => "ServerGone",
         Error::Expelled(_) => "Expelled",
         Error::Timeout(_) | Error::Awaited(_) => "Timeout",
@@ -71,6 +73,8 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
     let name = match error {
         server::Error::Exists(_) => "ServerExists",
         server::Error::Taken { .. } => "PathTaken",
+        server::Error::Folder(FolderError::System { .. }) => "Error",
+        server::Error::Folder(_) => "Untrusted",
         server::Error::Option { .. }
         | server::Error::NoPowerOfTwo { .. }
         | server::Error::Address(_)

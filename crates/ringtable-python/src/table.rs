@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use ringtable::client::atomic::{self, Bounds, Turn};
 use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
+use ringtable::folder::Trust;
 use ringtable::limits;
 use ringtable::table::Pairs;
 
@@ -74,6 +75,7 @@ pub struct TableCore {
     writes: Writes,
     transport: Transport,
     reconnect: bool,
+    trust: Trust,
 }
 
 impl TableCore {
@@ -190,8 +192,10 @@ impl TableCore {
 impl TableCore {
     #[new]
     #[pyo3(signature = (
-        address=None, *, timeout=None, reads="direct", writes="acknowledged", transport="auto", reconnect=false
+        address=None, *, timeout=None, reads="direct", writes="acknowledged", transport="auto", reconnect=false,
+        trust_user=None
     ))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         address: Option<&Bound<'_, PyAny>>,
@@ -200,14 +204,16 @@ impl TableCore {
         writes: &str,
         transport: &str,
         reconnect: bool,
+        trust_user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let (reads, writes) = (self::reads(py, reads)?, self::writes(py, writes)?);
         let (transport, timeout) = (self::transport(py, transport)?, convert::timeout(py, timeout)?);
-        let options = Options { reads, transport, reconnect };
+        let trust = convert::trust(py, trust_user)?;
+        let options = Options { reads, transport, reconnect, trust };
         let address = address.map_or_else(|| Ok("default".into()), convert::address)?;
         let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
         let address = client.location().address();
-        Ok(Self { client, address, timeout, reads, writes, transport, reconnect })
+        Ok(Self { client, address, timeout, reads, writes, transport, reconnect, trust: options.trust })
     }
 
     /// The address of the server, which means it in every process: the path of its socket, or a `tcp://` URL.
@@ -256,6 +262,12 @@ impl TableCore {
     #[getter]
     fn reconnect(&self) -> bool {
         self.reconnect
+    }
+
+    /// The numbers of the users whose servers it connects to, besides this process's own and root.
+    #[getter]
+    fn trust_user<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.trust.users)
     }
 
     /// Whether `close` was called.
@@ -678,7 +690,7 @@ pub fn rings_request() -> Vec<String> {
 /// With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message
 /// if the table does not hold what was put into it.
 #[pyfunction]
-#[pyo3(signature = (address, outer, inner, *, seed, reads="direct", transport="auto", timeout=None))]
+#[pyo3(signature = (address, outer, inner, *, seed, reads="direct", transport="auto", timeout=None, trust_user=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn classic_client<'py>(
     py: Python<'py>,
@@ -689,6 +701,7 @@ pub fn classic_client<'py>(
     reads: &str,
     transport: &str,
     timeout: Option<f64>,
+    trust_user: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     /// Most keys of an inner loop: their requests and replies are all in flight at once.
     const INNER_MAX: usize = 10_000_000;
@@ -696,8 +709,12 @@ pub fn classic_client<'py>(
         let message = format!("INNER is {inner}; allowed are 0 to {INNER_MAX} keys");
         return Err(errors::family(py, "InvalidOption", message));
     }
-    let options =
-        Options { reads: self::reads(py, reads)?, transport: self::transport(py, transport)?, reconnect: false };
+    let options = Options {
+        reads: self::reads(py, reads)?,
+        transport: self::transport(py, transport)?,
+        reconnect: false,
+        trust: convert::trust(py, trust_user)?,
+    };
     let (timeout, address) = (convert::timeout(py, timeout)?, convert::address(address)?);
     let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
     let usage = |field: &str| -> PyResult<f64> {

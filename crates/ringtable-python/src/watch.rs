@@ -54,18 +54,19 @@ impl WatchCore {
 #[pymethods]
 impl WatchCore {
     #[new]
-    #[pyo3(signature = (address, prefix, *, connect_timeout=None, timeout=None))]
+    #[pyo3(signature = (address, prefix, *, connect_timeout=None, timeout=None, trust_user=None))]
     fn new(
         py: Python<'_>,
         address: &Bound<'_, PyAny>,
         prefix: &Bound<'_, PyAny>,
         connect_timeout: Option<f64>,
         timeout: Option<f64>,
+        trust_user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let (prefix, timeout) = (convert::key(prefix)?, convert::timeout(py, timeout)?);
         let connect_timeout = convert::timeout(py, connect_timeout)?;
-        let address = convert::address(address)?;
-        let watch = waiting(py, connect_timeout, |patience| Watch::connect(&address, prefix, patience))?;
+        let (address, trust) = (convert::address(address)?, convert::trust(py, trust_user)?);
+        let watch = waiting(py, connect_timeout, |patience| Watch::connect(&address, prefix, &trust, patience))?;
         let address = watch.location().address();
         Ok(Self { watch, address, timeout })
     }

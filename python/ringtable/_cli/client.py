@@ -48,6 +48,7 @@ def client(
     transport: Literal["auto", "lane", "rings", "socket"] = "auto",
     python: bool = False,
     json: bool = False,
+    trust_user: list[str] | None = None,
     debug_print: Annotated[bool, Parameter(help="Print the table, bucket by bucket.")] = False,
 ) -> None:
     """Insert keys, read and check their buckets, delete them; measure how long that takes.
@@ -59,6 +60,7 @@ def client(
         inner: Keys each time.
         seed: The seed of the random keys; a random one unless given.
         name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
+        trust_user: A user whose server that may be, besides this user and root; may be given several times.
         reads: Read in place, or through the server.
         transport: Use the shared memory that the server has for its clients (a lane, or rings), or the plain socket.
         python: Run the loop through the public Python API instead of in the engine.
@@ -75,16 +77,18 @@ def client(
         check_range("--seed", seed, 0, _U64_MAX, "as a number")
         interrupt_on_termination()
         if python:
-            with Table(name, reads=reads, transport=transport) as table:
+            with Table(name, reads=reads, transport=transport, trust_user=trust_user) as table:
                 figures = classic_client_python(table, outer, inner, seed)
         else:
-            measured = classic_client(name, outer, inner, seed=seed, reads=reads, transport=transport)
+            measured = classic_client(
+                name, outer, inner, seed=seed, reads=reads, transport=transport, trust_user=trust_user
+            )
             figures = Figures(
                 measured["seconds"], measured["user_s"], measured["system_s"], int(measured["operations"])
             )
         print(_as_json(seed, figures) if json else _as_text(seed, figures))
     if debug_print:
-        with Table(name, transport=transport) as table:
+        with Table(name, transport=transport, trust_user=trust_user) as table:
             print_table(table)
 
 

@@ -28,17 +28,20 @@ _KIB = 1 << 10
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
-def stats(*, name: str = "default", json: bool = False, plain: bool = False) -> None:
+def stats(
+    *, name: str = "default", json: bool = False, plain: bool = False, trust_user: list[str] | None = None
+) -> None:
     """Print the server's figures: grouped in a terminal, else one on a line with its bare number.
 
     Args:
         name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
+        trust_user: A user whose server that may be, besides this user and root; may be given several times.
         json: Print them as one line of JSON.
         plain: Print one figure on a line with its bare number, also in a terminal.
     """
     if json and plain:
         raise InvalidOption("--json and --plain exclude each other: choose one")
-    with connect(name) as table:
+    with connect(name, trust_user=trust_user or ()) as table:
         figures = table.stats()
     if json:
         print(json_.dumps(figures))

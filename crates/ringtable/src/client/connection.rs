@@ -119,7 +119,7 @@ impl Connection {
             return Err(Error::NoSharedMemory(location.clone()));
         }
         patience.start();
-        let socket = connect(location, &mut patience)?;
+        let socket = connect(location, &options.trust, &mut patience)?;
         failpoint!("connect.socket");
         let life = Arc::new(Life::new(&socket)?);
         let mut plain = SocketLink::new(socket);

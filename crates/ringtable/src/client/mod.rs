@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 use crate::address::{self, AddressError, Location};
 use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
+use crate::folder::Trust;
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::fork;
@@ -100,6 +101,8 @@ pub struct Options {
     /// Whether the calls that follow one that has ended with [`Error::Gone`] or [`Error::Expelled`] connect anew, to
     /// whichever server listens there then. Else they end in the same way.
     pub reconnect: bool,
+    /// Whose servers it connects to, at unix sockets; TCP ports tell nobody whose they are.
+    pub trust: Trust,
 }
 
 /// Why a call did not succeed.
@@ -120,6 +123,9 @@ pub enum Error {
     /// Shared memory is asked for where there can be none.
     #[error("lanes, rings and watches need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
     NoSharedMemory(Location),
+    /// The server, or the folder of names, is that of a user who is not trusted. Nothing was sent.
+    #[error("{0}")]
+    Untrusted(String),
     /// The server is gone, or has ended this connection.
     #[error("the server is gone: {0}")]
     Gone(String),

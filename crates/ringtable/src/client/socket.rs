@@ -15,11 +15,12 @@ use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
-use crate::folder::{Folder, FolderError, Trust};
+use crate::folder::{Folder, FolderError, Trust, own_user};
 use crate::limits;
 use crate::shm::descriptors;
 use crate::shm::doorbell::timespec;
 use crate::shm::fork::Descriptor;
+use crate::shm::peer;
 
 /// Request bytes gathered before they are sent without being asked to.
 const GATHERED_MAX: usize = 64 << 10;
@@ -30,9 +31,9 @@ const RECEIVE_SIZE: usize = 64 << 10;
 const QUEUE_RETRY: Duration = Duration::from_millis(5);
 
 /// A connected socket.
-pub(super) fn connect(location: &Location, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+pub(super) fn connect(location: &Location, trust: &Trust, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
     match location {
-        Location::Unix(path) => connect_unix(path, patience),
+        Location::Unix(place) => connect_unix(place, trust, patience),
         Location::Tcp(address) => connect_tcp(*address, patience),
     }
 }
@@ -43,10 +44,10 @@ fn make_socket(family: AddressFamily) -> Result<Descriptor, Error> {
     system("making a socket", socket.map_err(Into::into))
 }
 
-fn connect_unix(place: &SocketPath, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
+fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
     let socket = make_socket(AddressFamily::UNIX)?;
     let is_long = place.as_path().as_os_str().len() > SOCKET_PATH_SIZE_MAX;
-    let folder = if is_long { Some(open_folder(place)?) } else { None };
+    let folder = if is_long || place.is_named() { Some(open_folder(place, trust)?) } else { None };
     let address = match &folder {
         Some(folder) => folder.address(place.file_name()),
         None => SocketAddrUnix::new(place.as_path()),
@@ -54,7 +55,10 @@ fn connect_unix(place: &SocketPath, patience: &mut Patience<'_>) -> Result<Descr
     let address = system("making a socket's address", address.map_err(Into::into))?;
     loop {
         match rustix::net::connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
+            Ok(()) => {
+                check_server(&socket, place, trust)?;
+                return Ok(socket);
+            }
             Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
             // The server's queue is full: it is stopped, or overrun. There is nothing to wait on but time.
             Err(rustix::io::Errno::AGAIN) => {
@@ -66,11 +70,31 @@ fn connect_unix(place: &SocketPath, patience: &mut Patience<'_>) -> Result<Descr
     }
 }
 
-fn open_folder(place: &SocketPath) -> Result<Folder, Error> {
-    Folder::of(place, &Trust::default()).map_err(|error| match error {
+fn open_folder(place: &SocketPath, trust: &Trust) -> Result<Folder, Error> {
+    Folder::of(place, trust).map_err(|error| match error {
         FolderError::System { error, .. } => Error::NotFound { location: Location::Unix(place.clone()), error },
-        error => Error::System { doing: "looking for the server", error: std::io::Error::other(error) },
+        FolderError::Foreign { user, .. } => Error::Untrusted(format!("{error}, or {}", telling(user))),
+        error => Error::Untrusted(error.to_string()),
     })
+}
+
+/// Makes sure that it is a trusted user's server that was found, before anything is sent or believed.
+fn check_server(socket: &Descriptor, place: &SocketPath, trust: &Trust) -> Result<(), Error> {
+    let user = system("asking whose server it is", peer::user(socket))?;
+    if trust.includes(user) {
+        return Ok(());
+    }
+    let own = own_user();
+    Err(Error::Untrusted(format!(
+        "the server at {place} is run by user {user}, and this process by user {own}: choose another address, or {}",
+        telling(user)
+    )))
+}
+
+fn telling(user: u32) -> String {
+    format!(
+        "say that you trust that user with all that you read and write there: trust_user={user} (--trust-user {user})"
+    )
 }
 
 fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {

@@ -26,6 +26,7 @@ use super::{Error, Patience, unexpected};
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
+use crate::folder::Trust;
 use crate::limits;
 use crate::ring::lane;
 use crate::shm::doorbell::{Listener, Woken};
@@ -71,13 +72,18 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::NotFound`] if nobody listens; [`Error::Refused`] if the server has no memory for the events; others.
-    pub fn connect(address: impl AsRef<OsStr>, prefix: &[u8], mut patience: Patience<'_>) -> Result<Self, Error> {
+    pub fn connect(
+        address: impl AsRef<OsStr>,
+        prefix: &[u8],
+        trust: &Trust,
+        mut patience: Patience<'_>,
+    ) -> Result<Self, Error> {
         let location = address::location(address)?;
         if let Location::Tcp(_) = location {
             return Err(Error::NoSharedMemory(location));
         }
         patience.start();
-        let socket = connect(&location, &mut patience)?;
+        let socket = connect(&location, trust, &mut patience)?;
         let life = system("duplicating the socket", socket.duplicate().map_err(Into::into))?;
         let mut plain = SocketLink::new(socket);
         let (status, passed) = upgrade(&mut plain, &watch_request(), &mut patience)?;

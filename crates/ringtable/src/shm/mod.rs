@@ -3,6 +3,7 @@
 //! - [`segment`]: sealed memfd segments and their mappings,
 //! - [`descriptors`]: passing descriptors over unix sockets,
 //! - [`doorbell`]: waking a process that sleeps,
+//! - [`peer`]: who is at the other end of a unix socket,
 //! - [`fork`]: what a forked child must not keep,
 //! - [`clock`]: time and processors.
 
@@ -10,4 +11,5 @@ pub mod clock;
 pub mod descriptors;
 pub mod doorbell;
 pub mod fork;
+pub mod peer;
 pub mod segment;
