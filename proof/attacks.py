@@ -947,14 +947,9 @@ def waiters(target: Target, random: Random) -> Attacks:
     ping = resp(b"PING")
     while True:
         with target.lane() as lane, closing(target.socket()) as connection:
-            count = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20)
             descriptor = random.choice([connection.fileno(), lane.listener])
-            entries = (Waiter * count)(*[Waiter(descriptor, select.POLLPRI, 0)] * count)
-            threads = [threading.Thread(target=LIBC.poll, args=(entries, count, 500)) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            try:
-                while any(thread.is_alive() for thread in threads):
+            with many_waiters(descriptor, 1 << 16) as are_there:
+                while are_there():
                     if descriptor == lane.listener:
                         lane.store(640, 1)
                         ask(lane, record(PING))
@@ -963,9 +958,25 @@ def waiters(target: Target, random: Random) -> Attacks:
                         if not admitted(connection.recv(100)):
                             break
                     yield
-            finally:
-                for thread in threads:
-                    thread.join()
+
+
+@contextmanager
+def many_waiters(descriptor: int, count: int, wait_ms: int = 500) -> Iterator[Callable[[], bool]]:
+    """Have so many waiters on a descriptor for a while; gives a function that tells whether any are there."""
+    at_once = min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    entries = (Waiter * at_once)()
+    for entry in entries:
+        entry.fd, entry.events = descriptor, select.POLLPRI
+    threads = [
+        threading.Thread(target=LIBC.poll, args=(entries, at_once, wait_ms)) for _ in range(-(-count // at_once))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield lambda: any(thread.is_alive() for thread in threads)
+    finally:
+        for thread in threads:
+            thread.join()
 
 
 class Waiter(ctypes.Structure):

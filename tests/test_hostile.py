@@ -1,16 +1,29 @@
 """A hostile client by each of its strategies, for a moment, beside honest clients that check all that they get."""
 
+import resource
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 from ringtable import Table
-from support import RawLane, ServerProcess, wait_until
+from ringtable._ringtable import socket_path
+from support import RawLane, ServerProcess, resp, wait_until
 
 from benches.probe import private_bytes
 from proof import hostile
-from proof.attacks import GET, LARGE_VALUE_SIZE, RING_STRATEGIES, STRATEGIES, VALUE_SIZE_MAX, record
+from proof.attacks import (
+    GET,
+    LARGE_VALUE_SIZE,
+    PING,
+    RING_STRATEGIES,
+    STRATEGIES,
+    VALUE_SIZE_MAX,
+    Target,
+    ask,
+    many_waiters,
+    record,
+)
 from proof.hostile import MIB, Outcome, Plan, Running, World, own_server, run, strategies_of
 
 # Each is at it for so long; more would find more, and `python -m proof.hostile` does.
@@ -63,6 +76,33 @@ def test_every_strategy_belongs_to_a_world() -> None:
 
 
 # What was found
+
+
+@pytest.mark.parametrize("over_a_lane", [False, True], ids=["socket", "lane"])
+def test_who_is_dear_to_wake_is_served_no_more(ringtable_dir: Path, over_a_lane: bool) -> None:
+    """A reply wakes all that wait on the client's end, in the worker's time: so many of them take 50 ms or more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as stack:
+        stack.enter_context(ServerProcess("--workers", "1"))
+        table, lane = stack.enter_context(Table()), stack.enter_context(RawLane())
+        connection = stack.enter_context(closing(Target(socket_path("default")).socket()))
+        descriptor = lane.listener if over_a_lane else connection.fileno()
+        are_there = stack.enter_context(many_waiters(descriptor, 1 << 19, wait_ms=10_000))
+
+        def is_ended() -> bool:
+            with suppress(OSError, AssertionError):
+                if over_a_lane:
+                    lane.store(640, 1)
+                    ask(lane, record(PING))
+                else:
+                    connection.sendall(resp(b"PING"))
+                    connection.recv(100)
+            assert are_there(), "the server serves a client that is dear to wake"
+            return bool(table.stats()["clients_ended_dear"])
+
+        wait_until(is_ended, "the server has enough")
+        table["key"] = b"value"
 
 
 def test_the_requests_of_the_dead_hold_nobody_up(ringtable_dir: Path) -> None:

@@ -13,6 +13,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import ringtable
@@ -235,6 +236,25 @@ def test_another_user_cannot_open_it_again_for_writing(server_process: ServerPro
             os.fchmod(lane.table, 0o666)
 
     in_a_client(attempt)
+
+
+def test_nothing_of_it_is_in_a_core_dump(server_process: ServerProcess) -> None:
+    """A dump of any client would hold everybody's values."""
+
+    def left_out(pid: int) -> list[bool]:
+        areas = Path(f"/proc/{pid}/smaps").read_text().split("VmFlags:")
+        # The line of an area's name comes before its flags.
+        pairs = zip(areas, areas[1:], strict=False)
+        return ["dd" in flags.splitlines()[0].split() for area, flags in pairs if "memfd:ringtable" in area]
+
+    def client() -> None:
+        with Table(transport="lane") as table, table.watch():
+            for pid, segments in ((os.getpid(), 4), (server_process.pid, 3)):
+                found = left_out(pid)
+                assert len(found) >= segments
+                assert all(found)
+
+    Child(client).result()
 
 
 @pytest.fixture

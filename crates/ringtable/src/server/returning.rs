@@ -58,7 +58,7 @@ pub(super) struct Returning {
     answered: AtomicU64,
     /// Whether a client has been given the table.
     is_handed_out: AtomicBool,
-    /// Whether the kernel takes nothing back (with a strict seal).
+    /// Whether the kernel takes nothing back (with a strict seal), or the thread does not run.
     refuses: AtomicBool,
     /// Bytes given back.
     pub given_back: AtomicU64,
@@ -102,7 +102,12 @@ impl Returning {
         self.refuses() || self.answered.load(Ordering::Relaxed) == self.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether the kernel takes nothing back.
+    /// Has nothing more given back: the kernel takes nothing, or there is no thread.
+    pub fn refuse(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is given back.
     pub fn refuses(&self) -> bool {
         self.refuses.load(Ordering::Relaxed)
     }
@@ -170,7 +175,7 @@ pub(super) fn run(shared: &Shared) {
         // Interrupted or not, what there is to do is looked at anew.
         let _ = returning.listener.wait(wait);
     }
-    returning.refuses.store(true, Ordering::Relaxed);
+    returning.refuse();
 }
 
 impl Shared {
@@ -206,7 +211,7 @@ impl Shared {
         if given {
             self.returning.given_back.fetch_add((count * PAGE_SIZE) as u64, Ordering::Relaxed);
         } else {
-            self.returning.refuses.store(true, Ordering::Relaxed);
+            self.returning.refuse();
         }
         given
     }

@@ -32,7 +32,10 @@ fn bench(topology: Topology, eviction: Eviction) -> Bench {
         spin_ns: Some(0),
         ..Options::default()
     };
-    Bench::new(0, Arc::new(Shared::new(&options).expect("the system lets us")))
+    let shared = Shared::new(&options).expect("the system lets us");
+    // Its thread does not run.
+    shared.returning.refuse();
+    Bench::new(0, Arc::new(shared))
 }
 
 /// The same of a server with lanes, which is full or a cache as the input wants it.
