@@ -31,7 +31,7 @@ from typing import Any, Self
 
 import numpy as np
 from ringtable._ringtable import lane_request, rings_request, watch_request
-from support import RawLane, RawMember, RawRings, SlotState, resp
+from support import Passing, RawLane, RawMember, RawRings, SlotState, resp
 
 from proof.collisions import colliding, seed_of
 
@@ -784,8 +784,33 @@ def handshake(target: Target, random: Random) -> Attacks:
             yield
 
 
+def passing(target: Target, random: Random) -> Attacks:
+    """Files for which who lets go of them last waits, passed to a server that wants none, wherever it may drop them."""
+    joins = [resp(*(word.encode() for word in words())) for words in (lane_request, rings_request, watch_request)]
+    while True:
+        with Passing() as passing, ExitStack() as stack:
+            for _ in range(8):
+                connection = stack.enter_context(closing(target.socket()))
+                before = random.choice([b"", resp(b"PING"), *joins])
+                with suppress(ConnectionError):
+                    connection.sendall(before)
+                    if before:
+                        for descriptor in socket.recv_fds(connection, 256, 8)[1]:
+                            stack.callback(os.close, descriptor)
+                    passing.to(
+                        connection,
+                        random.choice([b"PING\r\n", b"x"]),
+                        count=random.choice([1, 1, 4, 250]),
+                        depth=random.choice([0, 0, 1, 3]),
+                    )
+                if random.random() < 0.5:
+                    connection.close()
+                yield
+
+
 def send_descriptors(connection: socket.socket, data: bytes, count: int) -> None:
-    with open(os.devnull, "rb") as file:
+    # Newer kernels refuse it.
+    with open(os.devnull, "rb") as file, suppress(PermissionError):
         socket.send_fds(connection, [data], [file.fileno()] * count)
 
 
@@ -1141,6 +1166,7 @@ STRATEGIES: dict[str, Strategy] = {
     "unsealed": unsealed,
     "pages": pages,
     "waiters": waiters,
+    "passing": passing,
 }
 """By name, all those that a client with a lane or a socket has."""
 

@@ -88,6 +88,7 @@ ATTACKS_A_MINUTE: dict[str, int] = {
     "unsealed": 20_000,
     "pages": 20_000,
     "waiters": 5_000,
+    "passing": 1_000,
     "stamps": 1_072_293,
     "tails": 1_184_273,
     "cursors": 2_279_576,
@@ -292,7 +293,10 @@ class Bounds:
         assert descriptors <= self.descriptors_max, (
             f"forbidden: the server has {descriptors} descriptors, more than {self.descriptors_max}"
         )
-        assert threads == self.threads, f"forbidden: the server has {threads} threads, and had {self.threads}"
+        # On kernels that let descriptors through, up to 16 threads let go of what was passed.
+        assert 0 <= threads - self.threads <= 16, (
+            f"forbidden: the server has {threads} threads, and had {self.threads}"
+        )
 
 
 def status_of(pid: int, name: str) -> int:

@@ -32,6 +32,7 @@
     test_failpoints.py      the same at each step of every protocol: `make failpoints`, which makes a build for it
     test_reconnect.py       tables that connect anew when their server has gone
     test_rings.py           clients that share rings: what one of them cannot do to the others
+    test_passing.py         descriptors that clients pass, and for which nobody waits
     test_sealing.py         what a client cannot do to the table
     test_growth.py          growth under writers and readers
     test_linearizability.py one order of operations explains what all processes have seen

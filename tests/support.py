@@ -11,6 +11,7 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -439,6 +440,61 @@ class RawConnection:
     ) -> None:
         self._lines.close()
         self._socket.close()
+
+
+class Passing:
+    """Passes files over unix sockets for which who lets go of them last has to wait: TCP sockets that linger, as long as
+    this is open and does not read from the other end.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self._kept: socket.socket | None = None
+
+    def to(self, connection: socket.socket, data: bytes = b"PING\r\n", count: int = 1, depth: int = 0) -> bool:
+        """Pass one `count` times, in the queue of a socket that is in the queue of another, `depth` of them.
+
+        Returns whether the kernel let us. From Linux 6.16 on it refuses if the receiver wants that.
+        """
+        # If the receiver has let go of it before us, we wait. So this is a child's, which is killed then.
+        with Child(self._pass, connection, data, count, depth) as child:
+            self._ends.append(self._listener.accept()[0])
+            deadline = time.monotonic() + 1.0
+            while not child.has_ended() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            return bool(child.result()) if child.has_ended() else True
+
+    def _pass(self, connection: socket.socket, data: bytes, count: int, depth: int) -> bool:
+        passed = socket.create_connection(self._listener.getsockname())
+        passed.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, (1 << 31) - 1))
+        passed.setblocking(False)
+        with suppress(BlockingIOError):
+            while passed.send(bytes(1 << 16)):
+                pass
+        for _ in range(depth):
+            outer, inner = socket.socketpair()
+            socket.send_fds(outer, [b"x"], [passed.fileno()])
+            passed.close()
+            outer.close()
+            passed = inner
+        try:
+            socket.send_fds(connection, [data], [passed.fileno()] * count)
+        except PermissionError:
+            # Not closed here: when a process ends, nothing lingers.
+            self._kept = passed
+            return False
+        passed.close()
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for end in (self._listener, *self._ends):
+            end.close()
 
 
 class RawMember:

@@ -40,6 +40,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::socket::refuse_descriptors;
 use super::{Error, doing};
 use crate::address::SocketPath;
 use crate::folder::{Folder, FolderError, Trust, is_same, kind, own_user, through_proc};
@@ -305,6 +306,7 @@ fn bind(address: &SocketAddrUnix) -> Result<Option<Descriptor>, Errno> {
     let socket = unix_socket(SocketType::STREAM, SocketFlags::NONBLOCK)?;
     // On Linux the name gets the mode of the socket itself, so that there is no moment in which others may connect.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    refuse_descriptors(&socket);
     match rustix::net::bind(&socket, address) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::ADDRINUSE) => Ok(None),

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Shared;
 use super::member::Member;
+use super::socket::Socket;
 use super::statistics::{End, send_now};
 use super::worker::Bench;
 use crate::limits;
@@ -40,7 +41,6 @@ use crate::ring::mpmc::{Census, Consumer, Next, Taken};
 use crate::ring::wait::State;
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
-use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, Ordering, as_uninit, copy_out, lock};
 
@@ -170,7 +170,7 @@ impl Exchange {
 
     /// Makes the client at the other end of `socket`, whose connection has that number, a member, and tells it so.
     /// Returns its number as a member.
-    pub fn join(&self, socket: &Arc<Descriptor>, connection: u64, shared: &Shared) -> io::Result<u16> {
+    pub fn join(&self, socket: &Arc<Socket>, connection: u64, shared: &Shared) -> io::Result<u16> {
         let Some(number) = lock(&self.free).pop() else {
             let all = self.geometry.members;
             send_now(

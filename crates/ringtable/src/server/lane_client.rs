@@ -9,6 +9,7 @@ use super::Shared;
 use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::pins::{Lingering, PinBoard};
+use super::socket::Socket;
 use super::statistics::{End, send_now};
 use super::waking::Waking;
 use super::worker::{Bench, Turn};
@@ -20,7 +21,6 @@ use crate::ring::spsc::{Consumer, PositionError, Producer};
 use crate::ring::wait::State;
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
-use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, as_uninit};
 use crate::table::hints::HintBoardId;
@@ -109,7 +109,7 @@ pub(super) struct LaneClient {
     pub board: Option<BoardId>,
     /// If hints are of use.
     hints: Option<HintBoardId>,
-    socket: Descriptor,
+    socket: Socket,
     /// Rung by the client; watched by the worker, never read or written here.
     request_bell: Doorbell,
     /// Rung by us; the client has it only inside an epoll instance.
@@ -136,14 +136,14 @@ pub(super) struct LaneClient {
 pub(super) struct Offer {
     segment: Segment,
     mapping: Mapping,
-    socket: Descriptor,
+    socket: Socket,
     request_bell: Doorbell,
     response_bell: Doorbell,
 }
 
 impl Offer {
     /// Makes a lane and passes it to the client at the other end of `socket`.
-    pub fn make(socket: Descriptor, worker: usize, shared: &Shared) -> io::Result<Self> {
+    pub fn make(socket: Socket, worker: usize, shared: &Shared) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
             let segment = Segment::create("ringtable-lane", LANE_SIZE)?;
             let mapping = segment.map_writable()?;
@@ -453,12 +453,10 @@ impl LaneClient {
 }
 
 /// A socket that is but a sign of life says nothing else: anything that comes ends the connection.
-pub(super) fn check_silent(socket: &Descriptor) -> Result<(), End> {
-    let mut byte = [0_u8; 1];
-    match rustix::net::recv(socket, &mut byte[..], rustix::net::RecvFlags::DONTWAIT) {
-        Ok((_, 0)) => Err(End::Gone),
-        Ok(_) => Err(End::Protocol),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
-        Err(_) => Err(End::Gone),
+pub(super) fn check_silent(socket: &Socket) -> Result<(), End> {
+    match socket.receive(&mut [0])? {
+        None => Ok(()),
+        Some(0) => Err(End::Gone),
+        Some(_) => Err(End::Protocol),
     }
 }

@@ -18,7 +18,7 @@ use rustix::fs::inotify;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::endpoint::Endpoint;
-use super::worker::Arrival;
+use super::socket::Socket;
 use super::{Error, Shared, doing};
 use crate::address;
 use crate::limits;
@@ -104,6 +104,20 @@ pub(super) struct Door {
     is_local: bool,
 }
 
+impl Door {
+    fn accept(&self, shared: &Shared) -> rustix::io::Result<Socket> {
+        let connection = Descriptor::make(|| rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC))?;
+        Ok(Socket::new(connection, self.is_local, shared.disposer.as_ref()))
+    }
+
+    /// Who is in the queue, or still comes, is refused instead of waiting for nobody.
+    fn close(self, shared: &Shared) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        // To close the queue with all that is in it might take time.
+        while self.accept(shared).is_ok() {}
+    }
+}
+
 /// Listens at a loopback address. Returns the address with the port that the kernel chose if `address` left it open.
 fn bind_tcp(address: SocketAddr) -> io::Result<(Arc<Descriptor>, SocketAddr)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -145,14 +159,13 @@ pub(super) fn accept(mut doors: Vec<Door>, listener: &Listener, shared: &Shared)
             // Who has found the socket before waits there still; the one before that has had its time.
             let mut local = doors.iter().enumerate().filter(|(_, door)| door.is_local);
             if let (Some((first, _)), Some(_)) = (local.next(), local.next()) {
-                doors.remove(first);
+                doors.remove(first).close(shared);
             }
             doors.push(listener.door());
         }
     }
     for door in doors {
-        // Who is in the queue, or still comes, is refused instead of waiting for nobody.
-        let _ = rustix::net::shutdown(&door.socket, rustix::net::Shutdown::Both);
+        door.close(shared);
     }
 }
 
@@ -234,14 +247,14 @@ fn tell(words: &str) {
 }
 
 fn accept_one(door: &Door, shared: &Shared) {
-    match Descriptor::make(|| rustix::net::accept_with(&door.socket, SocketFlags::CLOEXEC)) {
+    match door.accept(shared) {
         Ok(connection) => {
             if !door.is_local {
                 // Replies are sent when they are whole: none should wait for more to come.
                 let _ = sockopt::set_tcp_nodelay(&connection, true);
             }
             failpoint!("accept.accepted");
-            admit(Arrival { socket: connection, is_local: door.is_local }, shared);
+            admit(connection, shared);
         }
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
         Err(_) => {
@@ -252,13 +265,13 @@ fn accept_one(door: &Door, shared: &Shared) {
     }
 }
 
-fn admit(arrival: Arrival, shared: &Shared) {
+fn admit(socket: Socket, shared: &Shared) {
     let clients: usize = shared.workers.iter().map(|worker| worker.clients()).sum();
     if clients >= shared.clients_max {
         shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
         let message = format!("-MAXCLIENTS max number of clients reached: {clients} of {}\r\n", shared.clients_max);
         let _ = rustix::net::send(
-            &arrival.socket,
+            &socket,
             message.as_bytes(),
             rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
         );
@@ -268,6 +281,6 @@ fn admit(arrival: Arrival, shared: &Shared) {
     let useful = shared.workers.len().min(shared.cpus);
     if let Some(worker) = shared.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
         shared.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
-        worker.deliver(arrival);
+        worker.deliver(socket);
     }
 }

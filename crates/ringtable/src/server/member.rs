@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::outgoing::Outgoing;
+use super::socket::Socket;
 use super::statistics::End;
 use super::worker::{BUFFER_KEPT_MAX, Bench};
 use crate::command::Effect;
@@ -19,7 +20,6 @@ use crate::limits;
 use crate::ring::broadcast::{Broadcast, Sender};
 use crate::ring::exchange::{ReplyHead, RequestHead};
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork::Descriptor;
 use crate::sync::{Ordering, copy_in};
 
 /// Pieces that came too early, above which workers take no more until the one ahead of them is here: another worker
@@ -44,7 +44,7 @@ pub(super) struct Member {
     /// The number of its connection.
     pub connection: u64,
     /// The sign of its life; the worker that watches it has it too.
-    pub socket: Arc<Descriptor>,
+    pub socket: Arc<Socket>,
     /// Rung by us; the client has it only inside an epoll instance.
     pub bell: Doorbell,
     /// The window (of whoever serves it) in which it was last active.
@@ -74,7 +74,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(number: u16, generation: u16, connection: u64, socket: Arc<Descriptor>, bell: Doorbell) -> Self {
+    pub fn new(number: u16, generation: u16, connection: u64, socket: Arc<Socket>, bell: Doorbell) -> Self {
         Self {
             number,
             generation,

@@ -4,6 +4,7 @@
 //! - [`endpoint`]: the socket and its lock on disk, and the guarantee that a name has one server,
 //! - [`worker`]: one thread, one event loop,
 //! - [`topology`]: which queues lie between clients and workers,
+//! - [`socket`]: a client's socket, and [`disposer`] that closes it where closing may take time,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
 //! - [`backlog`]: requests that wait for the replies before them to find room,
 //! - [`inflow`]: the large value of a request while it arrives,
@@ -37,6 +38,7 @@
 //! embedding program handles those.
 
 mod backlog;
+mod disposer;
 mod endpoint;
 mod exchange;
 #[cfg(any(test, fuzzing))]
@@ -50,6 +52,7 @@ mod member;
 mod outgoing;
 mod pins;
 mod returning;
+mod socket;
 mod socket_client;
 mod statistics;
 #[cfg(test)]
@@ -78,6 +81,7 @@ use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
 use crate::table::{self, Eviction, Table, WriteError};
+use disposer::Disposer;
 use exchange::Exchange;
 use housekeeping::Housekeeping;
 use listener::Listener;
@@ -228,6 +232,7 @@ struct Shared {
     topology: Topology,
     exchanges: Vec<Arc<Exchange>>,
     clients_max: usize,
+    disposer: Option<Disposer>,
     max_memory: u64,
     spin_ns: u64,
     cpus: usize,
@@ -277,6 +282,7 @@ impl Shared {
             topology: options.topology,
             exchanges: doing("making the rings", options.topology.exchanges(options))?,
             clients_max: options.clients_max,
+            disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
             max_memory: size as u64,
             spin_ns,
             cpus,

@@ -12,11 +12,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 
+use super::socket::Socket;
 use super::statistics::End;
 use crate::ring::lane::Lane;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::timespec;
-use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 use crate::sync::{AtomicU64, Memory};
 use crate::table::Writer;
@@ -47,13 +47,13 @@ impl HintBoard for PinBoard {
 
 /// A client that we serve no more, and that is still there.
 pub(super) struct Lingering {
-    socket: Descriptor,
+    socket: Socket,
     pub board: BoardId,
 }
 
 impl Lingering {
     /// Keeps the socket of a client that was told why its connection ends.
-    pub fn new(socket: Descriptor, board: BoardId) -> Self {
+    pub fn new(socket: Socket, board: BoardId) -> Self {
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);
         Self { socket, board }
     }

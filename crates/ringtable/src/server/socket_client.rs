@@ -3,11 +3,12 @@
 use std::io::IoSlice;
 
 use rustix::event::epoll::EventFlags;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use super::backlog::{Backlog, TooMuch};
 use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
+use super::socket::Socket;
 use super::statistics::End;
 use super::waking::Waking;
 use super::worker::{BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
@@ -18,16 +19,13 @@ use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
 use crate::command::{self, COMMANDS, Command, Effect, Streamed};
 use crate::limits;
-use crate::shm::fork::Descriptor;
 use crate::sync::Ordering;
 
 /// Most pieces of replies sent by one system call.
 const PIECES_MAX: usize = 8;
 
 pub(super) struct SocketClient {
-    socket: Option<Descriptor>,
-    /// Whether it is a unix socket, over which descriptors can be passed.
-    is_local: bool,
+    socket: Option<Socket>,
     /// What the last event said; until `recv` or `send` would block, it still holds.
     readable: bool,
     writable: bool,
@@ -59,10 +57,9 @@ pub(super) struct SocketClient {
 }
 
 impl SocketClient {
-    pub fn new(socket: Descriptor, is_local: bool) -> Self {
+    pub fn new(socket: Socket) -> Self {
         Self {
             socket: Some(socket),
-            is_local,
             readable: true,
             writable: true,
             waking: Waking::default(),
@@ -112,7 +109,7 @@ impl SocketClient {
     }
 
     /// Gives the socket away, to become the sign of life of a lane.
-    pub fn give_up_socket(&mut self) -> Option<Descriptor> {
+    pub fn give_up_socket(&mut self) -> Option<Socket> {
         self.socket.take()
     }
 
@@ -201,7 +198,7 @@ impl SocketClient {
 
     /// Why the socket cannot be given up now, to become the sign of life of a lane, a member of the rings or a watch.
     fn upgrade_obstacle(&self, effect: Effect, topology: Topology) -> Option<&'static str> {
-        if !self.is_local {
+        if self.socket.as_ref().is_some_and(|socket| !socket.is_local) {
             Some("ERR lanes, rings and watches need a unix socket, since TCP cannot pass descriptors: use the path")
         } else if self.parsed < self.incoming.len() || !self.backlog.is_empty() || !self.outgoing.is_empty() {
             Some("ERR RING.LANE, RING.RINGS and RING.WATCH have to wait for the replies to what was sent before them")
@@ -236,7 +233,7 @@ impl SocketClient {
                 self.progress = (executed.effect == Effect::Again).then_some(executed.progress);
                 executed.effect
             }
-            None if !self.is_local && begins_http(&bytes[name.clone()]) => {
+            None if begins_http(&bytes[name.clone()]) => {
                 writer.error("ERR this is no HTTP server");
                 self.reason = End::Protocol;
                 Effect::Close
@@ -329,19 +326,16 @@ impl SocketClient {
             return Ok(0);
         }
         let Some(socket) = &self.socket else { return Ok(0) };
-        match rustix::net::recv(socket, &mut bench.received[..], RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                (self.readable, self.finished) = (false, true);
-                Ok(0)
+        let received = match socket.receive(&mut bench.received) {
+            Err(End::Descriptors) if !self.closing => {
+                self.writer().error("PROTOCOL this server takes no descriptors");
+                (self.closing, self.reason) = (true, End::Descriptors);
+                return Ok(0);
             }
-            Ok((_, size)) => Ok(size),
-            Err(rustix::io::Errno::AGAIN) => {
-                self.readable = false;
-                Ok(0)
-            }
-            Err(rustix::io::Errno::INTR) => Ok(0),
-            Err(_) => Err(End::Gone),
-        }
+            received => received?,
+        };
+        (self.readable, self.finished) = (received.is_some_and(|size| size > 0), received == Some(0));
+        Ok(received.unwrap_or(0))
     }
 
     /// Keeps account of large requests that are gathered; all clients' together stay bounded.

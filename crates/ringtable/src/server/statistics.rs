@@ -8,8 +8,8 @@ use rustix::net::SendFlags;
 
 use super::Shared;
 use super::exchange::Exchange;
+use super::socket::Socket;
 use crate::command::{Host, LeaseName, Refusal};
-use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
@@ -23,6 +23,8 @@ pub(super) enum End {
     Gone,
     /// It sent what no honest client sends: malformed RESP, or bytes on the socket of a lane.
     Protocol,
+    /// It passed descriptors, which is refused where the kernel does not do that (Linux before 6.16).
+    Descriptors,
     /// A position in its lane was out of range.
     Position,
     /// A record in its lane, or its pieces in a queue, was malformed.
@@ -44,10 +46,11 @@ pub(super) enum End {
 }
 
 /// By reason, in the order of the names.
-const ENDS: [(End, &str); 12] = [
+const ENDS: [(End, &str); 13] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
+    (End::Descriptors, "clients_ended_descriptors"),
     (End::Position, "clients_ended_position"),
     (End::Record, "clients_ended_record"),
     (End::Slot, "clients_ended_slot"),
@@ -61,12 +64,13 @@ const ENDS: [(End, &str); 12] = [
 
 impl End {
     /// Tells a client whose socket is silent otherwise why its connection ends.
-    pub fn say_goodbye(self, socket: &Descriptor) {
+    pub fn say_goodbye(self, socket: &Socket) {
         let reason = match self {
             // Who has sent too much ahead was told as a reply; who is dear to wake would be woken once more.
             Self::Quit | Self::Gone | Self::Backlog | Self::Dear => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
+            Self::Descriptors => "PROTOCOL this server takes no descriptors",
             Self::Position => "PROTOCOL a position in the lane is out of range",
             Self::Record => "PROTOCOL a malformed record",
             Self::Slot => "PROTOCOL nonsense in a slot of the request queue",
@@ -82,7 +86,7 @@ impl End {
 }
 
 /// Sends an error as the last words, without waiting: a full socket means that nobody reads anyway.
-pub(super) fn send_now(socket: &Descriptor, words: &str) {
+pub(super) fn send_now(socket: &Socket, words: &str) {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = rustix::net::send(socket, format!("-{words}\r\n").as_bytes(), flags);
 }

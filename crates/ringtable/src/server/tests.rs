@@ -1,12 +1,15 @@
 //! Requests with large values, cut at random places, over a lane and over a socket: their replies are, byte for byte,
 //! those of the same requests executed one by one and as a whole.
 
-use std::io::{Read, Write};
+use std::cell::Cell;
+use std::io::{IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::{Options, Server};
 use crate::command;
@@ -20,7 +23,13 @@ use crate::shm::descriptors;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::segment::Segment;
 use crate::sync::{Memory, as_uninit};
+use crate::table::layout::LAYOUT_VERSION;
 use crate::table::{self, Eviction};
+
+thread_local! {
+    /// Whether servers that this thread starts shall find a kernel that passes descriptors on to them.
+    pub(super) static OLD_KERNEL: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Reached only when something is broken.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -163,5 +172,147 @@ fn over_a_lane_requests_cut_at_random_come_to_the_same_as_whole_ones() {
             }
         }
         assert!(rest.is_empty() && replies == expected, "seed {seed}");
+    }
+}
+
+// Descriptors that nobody wants
+
+/// A file that makes who closes it last wait, for as long as the other one is open and does not read.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    rustix::net::sockopt::set_socket_linger(&near, Some(Duration::from_secs(1 << 30))).unwrap();
+    near.set_nonblocking(true).unwrap();
+    while (&near).write(&[0; 64 << 10]).is_ok() {}
+    (near, far)
+}
+
+/// Passes a file and closes it: from then on the last one to let go of it is the other side. Unless that was faster, and
+/// then we wait.
+fn pass(through: &UnixStream, bytes: &[u8], passed: impl AsFd + 'static) {
+    let _ = descriptors::send(through, bytes, &[passed.as_fd(); 4]);
+    drop(passed);
+}
+
+fn ping(socket: &mut UnixStream) -> std::io::Result<Vec<u8>> {
+    let mut reply = vec![0; 64];
+    socket.write_all(b"PING\r\n")?;
+    let size = socket.read(&mut reply)?;
+    reply.truncate(size);
+    Ok(reply)
+}
+
+/// All that the server says until it ends the connection.
+fn last_words(mut socket: UnixStream) -> String {
+    let mut said = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut said) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    said.escape_ascii().to_string()
+}
+
+/// What a client passes for which the server would have to wait, each over a connection of its own.
+const WAYS: &[fn(UnixStream, TcpStream)] = &[
+    |attacker, near| {
+        pass(&attacker, b"PING\r\n", near);
+        assert_eq!(last_words(attacker), REFUSED);
+    },
+    // Behind requests that are answered, and in a part of one.
+    |mut attacker, near| {
+        assert_eq!(ping(&mut attacker).unwrap(), b"+PONG\r\n");
+        attacker.write_all(b"PI").unwrap();
+        pass(&attacker, b"NG\r\n", near);
+        assert_eq!(last_words(attacker), REFUSED);
+    },
+    // Gone at once, with all of it on its way.
+    |attacker, near| {
+        for _ in 0..50 {
+            pass(&attacker, b"PING\r\n", near.try_clone().unwrap());
+        }
+        pass(&attacker, b"PING\r\n", near);
+    },
+    // In the queue of a socket in the queue.
+    |attacker, near| {
+        let (outer, inner) = UnixStream::pair().unwrap();
+        pass(&outer, b"x", near);
+        drop(outer);
+        pass(&attacker, b"x", inner);
+        assert_eq!(last_words(attacker), REFUSED);
+    },
+    // With a byte of urgent data, which is not read with the others.
+    |mut attacker, near| {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let passed = [near.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+        let _ = rustix::net::sendmsg(&attacker, &[IoSlice::new(b"x")], &mut control, SendFlags::OOB);
+        drop(control);
+        drop(near);
+        let _ = attacker.write_all(b"PING\r\n");
+        last_words(attacker);
+    },
+    // Where nothing is said any more.
+    |attacker, near| pass_behind(attacker, b"RING.LANE", LANE_VERSION, near),
+    |attacker, near| pass_behind(attacker, b"RING.WATCH", LAYOUT_VERSION, near),
+];
+const REFUSED: &str = r"-PROTOCOL this server takes no descriptors\r\n";
+
+fn pass_behind(mut attacker: UnixStream, join: &[u8], version: u64, near: TcpStream) {
+    let versions = [version.to_string(), format!("{:016x}", *command::FINGERPRINT)];
+    let mut request = Vec::new();
+    resp::write_request(&mut request, &[join, versions[0].as_bytes(), versions[1].as_bytes()]);
+    attacker.write_all(&request).unwrap();
+    rustix::event::poll(&mut [PollFd::new(&attacker, PollFlags::IN)], None).unwrap();
+    let (mut status, mut passed) = ([0; 64], Vec::new());
+    let size = descriptors::receive(attacker.as_fd(), &mut status, &mut passed).unwrap();
+    assert!(!passed.is_empty(), "{}", status[..size].escape_ascii());
+    pass(&attacker, b"x", near);
+    assert_eq!(last_words(attacker), REFUSED);
+}
+
+/// Where the kernel does not refuse descriptors, nobody waits for what becomes of those that clients pass.
+#[test]
+fn on_an_old_kernel_nobody_waits_for_what_clients_pass() {
+    OLD_KERNEL.set(true);
+    let path = std::env::temp_dir().join(format!("ringtable-passed-{}.sock", std::process::id()));
+    let address = path.to_str().unwrap().to_owned();
+    let options =
+        Options { address, workers: 1, max_memory: MEMORY, clients_max: 8, spin_ns: Some(0), ..Options::default() };
+    let server = Server::start(&options).unwrap();
+    OLD_KERNEL.set(false);
+    let connect = || {
+        let socket = UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket
+    };
+    // Behind the server, so that it is stopped when nothing lingers any more, should this fail.
+    let (mut fars, mut attackers) = (Vec::new(), Vec::new());
+    let mut honest = connect();
+    for way in WAYS {
+        let ((near, far), attacker) = (lingering(), connect());
+        fars.push(far);
+        let attacker = std::thread::spawn(move || way(attacker, near));
+        let began = Instant::now();
+        // An attacker that waits itself does no harm.
+        while !attacker.is_finished() && began.elapsed() < Duration::from_millis(500) {
+            assert_eq!(ping(&mut honest).unwrap(), b"+PONG\r\n");
+        }
+        assert_eq!(ping(&mut honest).unwrap(), b"+PONG\r\n");
+        attackers.push(attacker);
+    }
+    // At a door that is closed, and in its queue when the server stops.
+    let full: Vec<_> = (0..16).map(|_| connect()).collect();
+    for _ in 0..8 {
+        let (near, far) = lingering();
+        fars.push(far);
+        let attacker = connect();
+        attackers.push(std::thread::spawn(move || pass(&attacker, b"PING\r\n", near)));
+        assert_eq!(ping(&mut honest).unwrap(), b"+PONG\r\n");
+    }
+    server.stop();
+    drop((fars, full));
+    for attacker in attackers {
+        attacker.join().unwrap();
     }
 }

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use super::Shared;
 use super::lane_client::check_silent;
+use super::socket::Socket;
 use super::statistics::{End, send_now};
 use super::waking::Waking;
 use crate::ring::lane;
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
-use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, lock};
 use crate::table::Writer;
@@ -66,14 +66,14 @@ impl Registry {
 
 /// A watcher's connection. It is counted, and in the registry, exactly as long as this lives (I1).
 pub(super) struct WatchClient {
-    socket: Descriptor,
+    socket: Socket,
     shared: Arc<Shared>,
     sleeper: Arc<Sleeper>,
 }
 
 impl WatchClient {
     /// Lets the client at the other end of `socket` watch from now on.
-    pub fn create(socket: Descriptor, shared: &Arc<Shared>, writer: &mut Writer<Mapping>) -> io::Result<Self> {
+    pub fn create(socket: Socket, shared: &Arc<Shared>, writer: &mut Writer<Mapping>) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
             let segment = Segment::create("ringtable-watch", SEGMENT_SIZE)?;
             let state = segment.map_writable()?;

@@ -39,6 +39,7 @@ use super::housekeeping;
 use super::lane_client::{LaneClient, Offer, check_silent};
 use super::outgoing::Outgoing;
 use super::pins::{self, Lingering};
+use super::socket::Socket;
 use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics};
 use super::watch_client::WatchClient;
@@ -85,16 +86,9 @@ pub(super) const RECEIVE_SIZE: usize = 64 << 10;
 /// A buffer larger than this is not kept from one request to the next: that of a value of 1 MiB is.
 pub(super) const BUFFER_KEPT_MAX: usize = (1 << 20) + (64 << 10);
 
-/// A connection that has just been accepted.
-pub(super) struct Arrival {
-    pub socket: Descriptor,
-    /// Whether it is a unix socket, over which descriptors can be passed.
-    pub is_local: bool,
-}
-
 /// Where a worker gets new clients, and what it says of itself to other threads.
 pub(super) struct Mailbox {
-    arrivals: Mutex<Vec<Arrival>>,
+    arrivals: Mutex<Vec<Socket>>,
     bell: Doorbell,
     clients: AtomicUsize,
     /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
@@ -115,9 +109,9 @@ impl Mailbox {
     }
 
     /// Hands over a connection.
-    pub fn deliver(&self, arrival: Arrival) {
+    pub fn deliver(&self, socket: Socket) {
         self.clients.fetch_add(1, Ordering::Relaxed);
-        lock(&self.arrivals).push(arrival);
+        lock(&self.arrivals).push(socket);
         failpoint!("accept.delivered");
         self.bell.ring();
     }
@@ -349,7 +343,7 @@ enum Connection {
     Lane(Box<LaneClient>),
     Socket(Box<SocketClient>),
     /// A member of the exchange: its number, and the sign of its life.
-    Member(u16, Arc<Descriptor>),
+    Member(u16, Arc<Socket>),
     Watch(Box<WatchClient>),
     /// Served no more; its views keep entries in place.
     Lingering(Lingering),
@@ -863,7 +857,7 @@ impl Worker {
 
     fn take_arrivals(&mut self) {
         let arrivals = std::mem::take(&mut *lock(&self.bench.shared.workers[self.bench.index].arrivals));
-        for Arrival { socket, is_local } in arrivals {
+        for socket in arrivals {
             let place = self.free.pop().unwrap_or_else(|| {
                 self.places.push(Place::default());
                 self.places.len() - 1
@@ -872,7 +866,7 @@ impl Worker {
             let serial = self.places[place].serial;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
-            let connection = Connection::Socket(Box::new(SocketClient::new(socket, is_local)));
+            let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
             let number = self.bench.shared.leases.new_connection();
             // The place may still be among the hot ones, from the client before.
             let hot = self.hot.contains(&place);
@@ -890,18 +884,18 @@ impl Worker {
         let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
         let Connection::Socket(socket) = &mut client.connection else { return };
         let (serial, index) = (*serial, self.bench.index);
-        let Some(descriptor) = socket.give_up_socket() else { return };
+        let Some(given_up) = socket.give_up_socket() else { return };
         let upgraded = match (&self.station, to) {
             (Some(station), Effect::Rings) => {
-                let socket = Arc::new(descriptor);
+                let socket = Arc::new(given_up);
                 let joined = station.exchange.join(&socket, client.number, &self.bench.shared);
                 joined.map(|number| client.connection = Connection::Member(number, socket))
             }
             (_, Effect::Watch) => {
-                let watch = WatchClient::create(descriptor, &self.bench.shared, &mut self.bench.writer);
+                let watch = WatchClient::create(given_up, &self.bench.shared, &mut self.bench.writer);
                 watch.map(|watch| client.connection = Connection::Watch(Box::new(watch)))
             }
-            _ => Offer::make(descriptor, index, &self.bench.shared).and_then(|offer| {
+            _ => Offer::make(given_up, index, &self.bench.shared).and_then(|offer| {
                 self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
                 failpoint!("join.passed");
                 let source = Source::Bell { place, serial }.pack();

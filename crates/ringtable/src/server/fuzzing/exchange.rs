@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 
 use super::super::Topology;
 use super::super::exchange::Station;
+use super::super::socket::Socket;
 use super::{bench, check, connection, drain, hear, request};
 use crate::command::record::RequestHead as RecordHead;
 use crate::input::Input;
 use crate::limits;
 use crate::ring::broadcast::Receiver;
 use crate::ring::exchange::{Exchange, Geometry, ReplyHead, RequestHead};
-use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, Memory, Ordering, as_uninit, copy_in, copy_out};
 use crate::table::Eviction;
@@ -23,7 +23,7 @@ const ROUNDS_MAX: usize = 10_000;
 /// A client, as far as it has joined.
 struct Joined {
     socket: OwnedFd,
-    server: Arc<Descriptor>,
+    server: Arc<Socket>,
     mapping: Mapping,
     geometry: Geometry,
     number: u16,

@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
+use super::socket::Socket;
 use super::worker::Bench;
 use super::{Options, Shared, Topology};
 use crate::command::COMMANDS;
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::shm::descriptors;
-use crate::shm::fork::Descriptor;
 use crate::sync::{Arc, Ordering};
 use crate::table::{Eviction, Pairs, Want};
 
@@ -45,11 +45,11 @@ fn bench_with_lanes(input: &mut Input) -> Bench {
 }
 
 /// The two ends of a connection: the server's, and the client's.
-fn connection() -> (Descriptor, OwnedFd) {
+fn connection() -> (Socket, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (server, client) = pair.expect("the system lets us");
-    (Descriptor::make(|| Ok(server)).expect("the system lets us"), client)
+    (Socket::new(Descriptor::make(|| Ok(server)).expect("the system lets us"), true, None), client)
 }
 
 /// What the server has said to a client, and the descriptors that came with it.

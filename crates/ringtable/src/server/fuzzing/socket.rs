@@ -18,7 +18,7 @@ pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     let mut bench = bench_with_lanes(&mut input);
     let (server, client) = connection();
-    let mut served = SocketClient::new(server, true);
+    let mut served = SocketClient::new(server);
     let (mut unsent, mut replies) = (Vec::new(), Vec::new());
     let mut ended = false;
     for _ in 0..STEPS_MAX {

@@ -1,0 +1,116 @@
+//! A client's socket, as the server has it: nothing that a client passes through it gets in.
+//!
+//! Over a unix socket a client may pass descriptors. The server wants none, and must not even drop them: who lets go of
+//! a file last may have to wait for it in the kernel. A TCP socket that lingers (`SO_LINGER`), for one, waits until its
+//! peer has read what was sent, for ever if it likes; and with it would all clients of that worker (I5). Linux 6.16 and
+//! later refuse such messages if a socket wants that ([`refuse_descriptors`]). On older ones
+//!
+//! - nothing is taken out of a socket before a look has told that no descriptors come with it; else the connection ends
+//!   ([`Socket::receive`]). Such a look costs a system call more for each one that receives;
+//! - unix sockets, in whose queues there may be descriptors still, are closed by somebody who never waits
+//!   ([`super::disposer`]).
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::io::{Errno, IoSliceMut};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, sockopt};
+
+use super::disposer::Disposer;
+use super::statistics::End;
+use crate::shm::fork::Descriptor;
+
+/// The socket of one client. Dropping it closes it, and never waits.
+pub(super) struct Socket {
+    descriptor: ManuallyDrop<Descriptor>,
+    /// Whether it is a unix socket, over which we can pass descriptors.
+    pub is_local: bool,
+    /// Who closes it, if descriptors may be on their way through it.
+    disposer: Option<Disposer>,
+}
+
+impl Socket {
+    /// A socket that was accepted. `disposer`: see [`Disposer::if_needed`].
+    pub fn new(descriptor: Descriptor, is_local: bool, disposer: Option<&Disposer>) -> Self {
+        let disposer = disposer.filter(|_| is_local).cloned();
+        if disposer.is_some() {
+            // A byte of urgent data would be dropped with what comes with it, and a look would not show it. Where there
+            // is none of it on unix sockets, this is refused.
+            let _ = sockopt::set_socket_oobinline(&descriptor, true);
+        }
+        Self { descriptor: ManuallyDrop::new(descriptor), is_local, disposer }
+    }
+
+    /// Receives what has come. `None` if nothing has, and no bytes at the end of the stream.
+    pub fn receive(&self, bytes: &mut [u8]) -> Result<Option<usize>, End> {
+        loop {
+            let received = if self.disposer.is_some() {
+                self.receive_without_descriptors(bytes)?
+            } else {
+                rustix::net::recv(self, &mut *bytes, RecvFlags::DONTWAIT).map(|(_, size)| size)
+            };
+            match received {
+                Ok(size) => return Ok(Some(size)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {} // it has not waited
+                Err(_) => return Err(End::Gone),
+            }
+        }
+    }
+
+    /// The same, but for a message that has descriptors: it stays where it is.
+    fn receive_without_descriptors(&self, bytes: &mut [u8]) -> Result<rustix::io::Result<usize>, End> {
+        let mut no_control = RecvAncillaryBuffer::default();
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let seen = rustix::net::recvmsg(self, &mut [IoSliceMut::new(bytes)], &mut no_control, flags);
+        Ok(match seen {
+            Ok(seen) if seen.flags.contains(ReturnFlags::CTRUNC) => return Err(End::Descriptors),
+            // Nobody else receives here, so these are the bytes that were looked at.
+            Ok(seen) => rustix::net::recv(self, &mut bytes[..seen.bytes], RecvFlags::DONTWAIT).map(|(_, size)| size),
+            Err(error) => Err(error),
+        })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        #[allow(unsafe_code)]
+        // SAFETY: the field is taken once, here, and not used afterwards.
+        let descriptor = unsafe { ManuallyDrop::take(&mut self.descriptor) };
+        if let Some(disposer) = &self.disposer {
+            // The client learns of it at once.
+            let _ = rustix::net::shutdown(&descriptor, Shutdown::Both);
+            disposer.close(descriptor);
+        }
+    }
+}
+
+/// Has the kernel refuse descriptors that are passed to this unix socket, or to those that are accepted from it.
+/// Returns whether it does.
+pub(super) fn refuse_descriptors(socket: impl AsFd) -> bool {
+    /// Since Linux 6.16.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    #[cfg(test)]
+    if super::tests::OLD_KERNEL.get() {
+        return false;
+    }
+    let no: libc::c_int = 0;
+    #[allow(unsafe_code)]
+    // SAFETY: the pointer is that of a number of this frame, and the size is its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            size_of_val(&no) as libc::socklen_t,
+        )
+    };
+    result == 0
+}
