@@ -294,9 +294,7 @@ class Bounds:
             f"forbidden: the server has {descriptors} descriptors, more than {self.descriptors_max}"
         )
         # On kernels that let descriptors through, up to 16 threads let go of what was passed.
-        assert 0 <= threads - self.threads <= 16, (
-            f"forbidden: the server has {threads} threads, and had {self.threads}"
-        )
+        assert 0 <= threads - self.threads <= 16, f"forbidden: the server has {threads} threads, and had {self.threads}"
 
 
 def status_of(pid: int, name: str) -> int:

@@ -128,6 +128,86 @@ def test_malformed_requests_end_their_connection(connection: RawConnection, data
     assert connection.is_closed()
 
 
+HARM = b"SET key value\r\nDEL witness\r\n"
+"""What others may have chosen of what another protocol says."""
+
+FOREIGN = {
+    "POST": b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 35\r\n\r\n",
+    "GET": b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET without a header": b"GET /x HTTP/1.0\r\n",
+    "get": b"get /x http/1.1\n",
+    "SET": b"SET /web HTTP/1.1\r\n",
+    "DEL": b"DEL witness HTTP/1.1\r\n",
+    "DEL of 1.0": b"DEL witness HTTP/1.0\n",
+    "EXISTS": b"EXISTS a b c d HTTP/2\r\n",
+    "PUT": b"PUT /x HTTP/1.1\r\n",
+    "HEAD": b"HEAD /x HTTP/1.1\r\n",
+    "OPTIONS": b"OPTIONS * HTTP/1.1\r\n",
+    "CONNECT": b"CONNECT localhost:6379 HTTP/1.1\r\n",
+    "HTTP 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a header": b"X-Text: SET\r\n",
+    "JSON": b'{"key":\r\n',
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n",
+    "SSL 2": b"\x80\x2e\x01\x00\x02\x00\x15\n",
+    "SSH": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "SOCKS 4": b"\x04\x01\x18\xeb\x7f\x00\x00\x01\x00\n",
+    "SOCKS 5": b"\x05\x01\x00\n",
+    "PROXY 1": b"PROXY TCP4 127.0.0.1 127.0.0.1 5000 6379\r\n",
+    "PROXY 2": b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c",
+    "PostgreSQL": b"\x00\x00\x00\x2b\x00\x03\x00\x00user\x00\n",
+    "AMQP": b"AMQP\x00\x00\x09\x01\n",
+    "memcached": b"\x80\x00\x00\x03\n",
+    "SMTP": b"EHLO localhost\r\n",
+    "NUL": b"GET key\x00\r\n",
+    "in a quote": b'GET "\x01"\r\n',
+    "escape": b"PING \x1b[A\r\n",
+}
+"""How others begin to speak, or go on."""
+
+
+@pytest.mark.parametrize("door", ["unix", "tcp"])
+@pytest.mark.parametrize("said", FOREIGN.values(), ids=FOREIGN.keys())
+def test_who_speaks_another_protocol_executes_nothing(server: Server, door: str, said: bytes) -> None:
+    assert server.tcp is not None
+    address = server.path if door == "unix" else ("127.0.0.1", int(server.tcp.rpartition(":")[2]))
+    with ringtable.connect() as table:
+        table["witness"] = b"unharmed"
+        for pieces in ([said + HARM], [said, HARM], [said[:3], said[3:] + HARM], [b"PING\r\n", said + HARM]):
+            ended = int(table.stats()["clients_ended_protocol"])
+            with RawConnection(address) as connection, suppress(ConnectionError):
+                for piece in pieces:
+                    connection.send(piece)
+                if len(pieces) == 2 and pieces[0] == b"PING\r\n":
+                    assert connection.reply() == b"PONG"
+                assert isinstance(connection.reply(), Exception)
+                assert connection.is_closed()
+            wait_until(
+                lambda ended=ended: table.stats()["clients_ended_protocol"] == ended + 1,  # type: ignore[misc]
+                "the end is counted",
+            )
+            assert table["witness"] == b"unharmed"
+            assert "key" not in table
+
+
+def test_plain_lines_of_people(connection: RawConnection) -> None:
+    """And of programs that check whether a server lives."""
+    for line, reply in (
+        (b"PING\r\n", b"PONG"),
+        (b"ping\n", b"PONG"),
+        (b"  SET  key\t'some text'\r\n", b"OK"),
+        (b"get key\r\n", b"some text"),
+        (b"SET \xc3\xa9 \xff\n", b"OK"),
+        (b"GET \xc3\xa9\n", b"\xff"),
+        (b"SET page http/x\r\n", b"OK"),
+        (b"GET HTTP\r\n", None),
+    ):
+        connection.send(line)
+        assert connection.reply() == reply
+    # Any bytes, as an argument.
+    assert connection.command(b"SET", b"key", b"HTTP/1.1") == b"OK"
+    assert connection.command(b"GET", b"key") == b"HTTP/1.1"
+
+
 def test_the_reason_of_an_end_is_counted(connection: RawConnection) -> None:
     with ringtable.connect() as table:
         assert table.stats()["clients_ended_protocol"] == 0

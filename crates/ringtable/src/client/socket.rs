@@ -329,3 +329,33 @@ pub(super) fn last_words(socket: &Descriptor) -> Error {
 pub(super) fn gone() -> Error {
     Error::Gone("its socket is closed".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::command;
+
+    #[test]
+    fn no_more_is_sent_ahead_of_replies_than_a_server_keeps() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        // A server that takes all that comes, and never answers.
+        let server = std::thread::spawn(move || far.read_to_end(&mut Vec::new()).unwrap());
+        let mut link = SocketLink::new(Descriptor::make(|| Ok::<_, std::io::Error>(near.into())).unwrap());
+        let (get, key) = (command::find(b"GET").unwrap(), [0; 1_000]);
+        let mut gathered = 0;
+        while gathered < limits::REQUEST_BACKLOG_MAX {
+            if link.try_push(get, &[&key]).unwrap() {
+                gathered += key.len();
+            } else if !link.blocked {
+                break; // it is for replies that it waits
+            }
+        }
+        assert!(gathered > limits::SOCKET_STRETCH_SIZE);
+        drop(link);
+        assert!(server.join().unwrap() < 3 * limits::SOCKET_STRETCH_SIZE);
+    }
+}

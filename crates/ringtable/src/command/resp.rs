@@ -177,6 +177,19 @@ pub enum ProtocolError {
         limit: usize,
     },
 
+    /// An inline request has a byte that no line of text has: it is of another protocol.
+    #[error(
+        "Protocol error: got '{}' at byte {position} of a plain line, which is text: send other bytes as a multibulk \
+         request",
+        found.escape_ascii()
+    )]
+    InlineByte {
+        /// The byte.
+        found: u8,
+        /// Where it stands, counted from the start of the request.
+        position: usize,
+    },
+
     /// An inline request has a quote that is not closed, does not enclose a whole argument, or
     /// encloses an escape.
     #[error(
@@ -291,6 +304,8 @@ pub struct RequestParser {
     arguments: Vec<Range<usize>>,
     /// Bytes of the request that the caller has taken out of the input.
     left_out: usize,
+    /// Whether the request is an inline one.
+    inline: bool,
 }
 
 #[derive(Debug)]
@@ -311,7 +326,7 @@ enum RequestState {
 impl RequestParser {
     /// A parser for the requests of one connection.
     pub fn new(limits: RequestLimits) -> Self {
-        Self { limits, state: RequestState::Start, position: 0, arguments: Vec::new(), left_out: 0 }
+        Self { limits, state: RequestState::Start, position: 0, arguments: Vec::new(), left_out: 0, inline: false }
     }
 
     /// Looks for one request at the start of `input`.
@@ -351,6 +366,11 @@ impl RequestParser {
         }
     }
 
+    /// Whether the request just completed is a plain line, as people send, and other protocols.
+    pub fn is_inline(&self) -> bool {
+        self.inline
+    }
+
     /// Goes on behind a large value, all of which was taken out of the input.
     pub fn leave_out(&mut self) {
         if let RequestState::ArgumentBody { size, offered: true, .. } = &mut self.state {
@@ -376,14 +396,14 @@ impl RequestParser {
         loop {
             match self.state {
                 RequestState::Start => {
-                    (self.position, self.left_out) = (0, 0);
+                    (self.position, self.left_out, self.inline) = (0, 0, false);
                     self.arguments.clear();
                     self.arguments.shrink_to(ARGUMENTS_RETAINED);
                     match input.first() {
                         None => return Ok(UNKNOWN),
                         Some(b'*') => {}
                         Some(_) => {
-                            self.state = RequestState::Inline;
+                            (self.state, self.inline) = (RequestState::Inline, true);
                             continue;
                         }
                     }
@@ -458,7 +478,7 @@ impl RequestParser {
         let limit = self.limits.inline_size_max;
         let window = &input[..input.len().min(limit.saturating_add(2))];
         let unseen = window.get(self.position..).unwrap_or_default();
-        let Some(offset) = unseen.iter().position(|&byte| byte == b'\n') else {
+        let Some(offset) = unseen.iter().position(|&byte| byte == b'\n' || is_foreign(byte)) else {
             if window.len() == limit.saturating_add(2) {
                 return Err(ProtocolError::InlineSize { limit });
             }
@@ -466,6 +486,9 @@ impl RequestParser {
             return Ok(Parsed::Incomplete { missing: 1 });
         };
         let line_end = self.position + offset;
+        if window[line_end] != b'\n' {
+            return Err(ProtocolError::InlineByte { found: window[line_end], position: line_end });
+        }
         let line = &window[..line_end];
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.len() > limit {
@@ -548,6 +571,12 @@ fn find_closing_quote(line: &[u8], start: usize, quote: u8) -> Result<usize, Pro
     }
     // Never closed: the opening quote is to blame.
     Err(ProtocolError::InlineQuotes { position: start - 1 })
+}
+
+/// Whether no line of text has such a byte. What begins a TLS connection or that of a database has some in front, and
+/// what it says later may hold a whole line that somebody else has chosen.
+fn is_foreign(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\n' && !is_blank(byte)
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -1461,6 +1490,10 @@ mod tests {
             (b"*1 \r\n", invalid_count("1 ")),
             (b"*1x\r\n", invalid_count("1x")),
             (b"*\xff\r\n", invalid_count("\\xff")),
+            // Bytes of other protocols.
+            (b"\x16\x03\x01PING\r\n", E::InlineByte { found: 0x16, position: 0 }),
+            (b"PING \0\r\n", E::InlineByte { found: 0, position: 5 }),
+            (b"GET \"\x7f\"\r\n", E::InlineByte { found: 0x7f, position: 5 }),
             // Sizes.
             (b"*1\r\n$-1\r\n", size(-1)),
             (b"*1\r\n$21\r\n", size(21)),

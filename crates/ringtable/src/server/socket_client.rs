@@ -223,7 +223,14 @@ impl SocketClient {
         };
         let bytes = &self.incoming[self.parsed..];
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
-        let effect = match command::find(&bytes[name.clone()]) {
+        let known = command::find(&bytes[name.clone()]);
+        let last = ranges.last().map(|last| &bytes[last.clone()]);
+        let effect = match known {
+            Some(_) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
+                writer.error("ERR Protocol error: this is no HTTP server");
+                self.reason = End::Protocol;
+                Effect::Close
+            }
             Some(number) => {
                 bench.streamed = self.streamed.take();
                 let command =
@@ -233,8 +240,9 @@ impl SocketClient {
                 self.progress = (executed.effect == Effect::Again).then_some(executed.progress);
                 executed.effect
             }
-            None if begins_http(&bytes[name.clone()]) => {
-                writer.error("ERR this is no HTTP server");
+            None if self.parser.is_inline() => {
+                let words = command::unknown(&bytes[name.clone()]).0;
+                writer.error(&format!("{words} in a plain line: the connection ends"));
                 self.reason = End::Protocol;
                 Effect::Close
             }
@@ -400,10 +408,11 @@ impl SocketClient {
     }
 }
 
-/// Whether these are the first words of a line that an HTTP request has before its body.
+/// Whether the line that ends with this word may be the first one of an HTTP request.
 ///
-/// A web page can make its reader's browser send requests to any port of the reader's machine. Their lines would be
-/// taken for commands, and the page chooses those of the body: so the connection has to end before it.
-fn begins_http(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+/// A web page can make its reader's browser send requests to any port of the reader's machine, and the page chooses some
+/// of their lines. `GET` and `DEL` may begin one, so it is known by its end; so that nothing else of it is executed, nor
+/// of other protocols, a plain line that is no command ends the connection.
+fn is_http_version(word: &[u8]) -> bool {
+    word.len() >= 6 && word[..5].eq_ignore_ascii_case(b"HTTP/") && word[5].is_ascii_digit()
 }

@@ -277,8 +277,14 @@ fn on_an_old_kernel_nobody_waits_for_what_clients_pass() {
     OLD_KERNEL.set(true);
     let path = std::env::temp_dir().join(format!("ringtable-passed-{}.sock", std::process::id()));
     let address = path.to_str().unwrap().to_owned();
-    let options =
-        Options { address, workers: 1, max_memory: MEMORY, clients_max: 8, spin_ns: Some(0), ..Options::default() };
+    let options = Options {
+        address: address.into(),
+        workers: 1,
+        max_memory: MEMORY,
+        clients_max: 8,
+        spin_ns: Some(0),
+        ..Options::default()
+    };
     let server = Server::start(&options).unwrap();
     OLD_KERNEL.set(false);
     let connect = || {

@@ -15,6 +15,7 @@ use crate::command::COMMANDS;
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::shm::descriptors;
+use crate::shm::fork::Descriptor;
 use crate::sync::{Arc, Ordering};
 use crate::table::{Eviction, Pairs, Want};
 
