@@ -443,8 +443,9 @@ class RawConnection:
 
 
 class Passing:
-    """Passes files over unix sockets for which who lets go of them last has to wait: TCP sockets that linger, as long as
-    this is open and does not read from the other end.
+    """Passes files over unix sockets for which who lets go of them last has to wait: TCP sockets that linger.
+
+    They do so as long as this is open, since it does not read from their other ends.
     """
 
     def __init__(self) -> None:
