@@ -24,6 +24,7 @@
     Processes
     test_processes.py       threads that share a table; readers beside writers
     test_fork.py            fork, spawn, pickle, and what is under way at the fork
+    test_descriptors.py     descriptors that are inherited, taken for others, or used up
     test_interpreter.py     signal handlers, the interpreter's end, threads without its lock, subinterpreters
     test_gunicorn.py        gunicorn, whose workers are forked from a process that has opened a table
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own

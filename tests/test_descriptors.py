@@ -1,14 +1,20 @@
-"""Descriptors: no forked child has any of its parent's, and none is taken for standard input, output or error."""
+"""Descriptors: no forked child has any of its parent's, none is taken for standard input, output or error; and what
+comes of it when there are no more of them, or no more threads."""
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+import textwrap
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import ringtable
-from support import DEADLINE_S, ServerProcess, run_script
+from ringtable import Table
+from support import DEADLINE_S, ServerProcess, run_script, wait_until
 
 FORKS = 400
 
@@ -161,3 +167,190 @@ def test_a_server_without_standard_descriptors(ringtable_dir: Path) -> None:
     assert run_script(script) == ("", "")
     with pytest.raises(ringtable.TableNotFound):
         ringtable.connect()
+
+
+# When there are no more
+
+# Has at most so many descriptors, and gives all but some of them away.
+SHORT = """
+    import os, resource, sys
+    import ringtable
+
+    def limit(count):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+    def leave(count):
+        "Opens descriptors until only so many are left."
+        kept = []
+        try:
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            for _ in range(count):
+                os.close(kept.pop())
+        return kept
+
+    def outcome(call):
+        try:
+            call().close()
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+        return "done"
+    """
+WAYS = {
+    "lane": "ringtable.connect",
+    "socket": "lambda: ringtable.Table(transport='socket')",
+    "watch": "lambda: table.watch()",
+}
+
+
+@pytest.mark.parametrize("topology", ["lanes", "shared"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_without_descriptors(ringtable_dir: Path, way: str, topology: str) -> None:
+    """It says what is short, and where; as soon as there are enough it connects, and nothing is left of what failed."""
+    script = f"""
+    {SHORT}
+    limit(64)
+    table = ringtable.connect()
+    connect = {WAYS[way]}
+    before = len(os.listdir("/proc/self/fd"))
+    for count in range(10):
+        kept = leave(count)
+        said = outcome(connect)
+        for descriptor in kept:
+            os.close(descriptor)
+        if said == "done":
+            break
+        assert said.startswith("OutOfResources: ") and said.endswith("too many open files (the limit is 64)"), said
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert 1 < count < 9, count
+    table["key"] = b"value"
+    """
+    with ServerProcess("--max-memory", "16MiB", "--topology", topology):
+        assert run_script(script) == ("", "")
+        with ringtable.connect() as table:
+            assert table["key"] == b"value"
+            wait_until(lambda: table.stats()["clients"] == 1, "nothing is left of the others")
+
+
+@pytest.mark.parametrize("topology", ["lanes", "shared"])
+def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> None:
+    """Each client is told at once, in the server's words, whatever it was that could not be made."""
+    script = f"""
+    {SHORT}
+    limit(48)
+    with ringtable.Server(max_memory="16MiB", topology={topology!r}, workers=1):
+        kept = []
+        print("ready", flush=True)
+        for line in sys.stdin:
+            count = int(line)
+            for descriptor in kept:
+                os.close(descriptor)
+            kept = leave(count) if count >= 0 else []
+            print("left", count, flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        refused: set[str] = set()
+        table = ringtable.connect()
+        for count in range(8):
+            server.stdin.write(f"{count}\n")
+            server.stdin.flush()
+            assert server.stdout.readline() == f"left {count}\n"
+            for connect in ringtable.connect, partial(Table, transport="socket"), table.watch:
+                start = time.monotonic()
+                try:
+                    connect().close()
+                except ringtable.OutOfResources as error:
+                    words = str(error)
+                    assert words.startswith("the server cannot ")
+                    assert words.endswith(": too many open files (the limit is 48)")
+                    refused.add(words.split(":")[0].removeprefix("the server cannot "))
+                assert time.monotonic() - start < 5.0
+        joining = "make a lane" if topology == "lanes" else "let another client join its rings"
+        assert refused == {"take another connection", "make a watch", joining}
+        server.stdin.write("-1\n")
+        server.stdin.flush()
+        server.stdout.readline()
+        # The accepting thread has its reserve again, too.
+        with table, ringtable.connect() as another:
+            another["key"] = b"value"
+            assert table["key"] == b"value"
+            wait_until(lambda: table.stats()["clients"] == 2, "nothing is left of the others")
+        server.stdin.close()
+        assert server.wait(DEADLINE_S) == 0
+
+
+def test_a_server_that_could_serve_nobody_does_not_start(ringtable_dir: Path) -> None:
+    """Whatever it runs out of first: nothing is left behind, and "ready" is said only if a client can connect."""
+    script = f"""
+    {SHORT}
+    limit(64)
+    before = set(os.listdir("/proc/self/fd"))
+    for count in range(64):
+        kept = leave(count)
+        try:
+            server = ringtable.Server(max_memory="16MiB", workers=2)
+        except ringtable.OutOfResources as error:
+            assert str(error).endswith("too many open files (the limit is 64)"), error
+            server = None
+        if server:
+            print("ready", flush=True)
+            sys.stdin.readline()
+            server.stop()
+        for descriptor in kept:
+            os.close(descriptor)
+        assert set(os.listdir("/proc/self/fd")) == before
+        assert set(os.listdir(os.environ["RINGTABLE_DIR"])) <= {{"default.lock"}}
+        assert len(os.listdir("/proc/self/task")) == 1
+        if server:
+            break
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        with ringtable.connect() as table:
+            table["key"] = b"value"
+        server.communicate("", DEADLINE_S)
+        assert server.returncode == 0
+
+
+def test_the_command_says_what_is_short(ringtable_dir: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -n 16; exec "$0" -m ringtable server --max-memory 16MiB', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ringtable: ")
+    assert done.stderr.endswith("too many open files (the limit is 16)\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user that has no thread yet")
+@pytest.mark.parametrize("threads", range(4))
+def test_no_room_for_a_thread(ringtable_dir: Path, threads: int) -> None:
+    """Whichever thread it is for: an error of the family, and nothing is left behind."""
+    script = f"""
+    import os, resource, sys
+    import ringtable
+
+    os.chown(os.environ["RINGTABLE_DIR"], 54321, 54321)
+    os.setresgid(54321, 54321, 54321)
+    os.setresuid(54321, 54321, 54321)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1 + {threads}, 1 + {threads}))
+    try:
+        ringtable.Server(max_memory="16MiB", workers=3)
+    except ringtable.OutOfResources as error:
+        assert "no room for another" in str(error), error
+    else:
+        sys.exit("it has started")
+    assert os.listdir(os.environ["RINGTABLE_DIR"]) == []
+    assert len(os.listdir("/proc/self/task")) == 1
+    """
+    assert run_script(script) == ("", "")

@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import random
 import socket
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +37,7 @@ from failpoints import (
 )
 from ringtable import Server, Table
 from ringtable._ringtable import socket_path
-from support import DEADLINE_S, Child, Flag, freeze, state_of, wait_until
+from support import DEADLINE_S, Child, Flag, freeze, own_ringtable_memory, state_of, wait_until
 
 pytestmark = pytest.mark.skipif(
     not POINTS, reason="this build has no failpoints: `scripts/failpoints.sh` makes one, and runs these tests"
@@ -755,6 +759,97 @@ def test_a_server_that_ends_at(point: str, action: str) -> None:
         assert bytes(view) == HELD
         with server_of("lanes"), ringtable.connect() as again:
             again["key"] = b"value"
+
+
+# Where a thread of the server panics, and the topology in which it comes by there.
+PANICS = {
+    "request.executed": "lanes",
+    "put.linked": "lanes",
+    "event.begun": "lanes",
+    "join.passed": "lanes",
+    "end.noticed": "lanes",
+    "accept.accepted": "lanes",
+    "accept.taken": "lanes",
+    "queue.taken": "shared",
+    "cast.claimed": "shared",
+    "cast.written": "sharded",
+}
+
+
+def incr_for_ever(table: Table) -> None:
+    while True:
+        table.incr("count")
+
+
+@pytest.mark.parametrize(("point", "topology"), PANICS.items())
+def test_a_panic_ends_the_server(point: str, topology: str) -> None:
+    """In order and entirely: clients of all its workers are told, waits end, nothing is left, the name is free."""
+
+    def serve(ready: Flag, begin: Flag) -> list[object]:
+        server = Server(**OPTIONS | {"topology": topology})
+        ready.set()
+        begin.wait()
+        arm(point, "panic")
+        with pytest.raises(ringtable.ServerFailed, match="has panicked, which is a fault of ringtable's") as waited:
+            server.wait(DEADLINE_S)
+        with pytest.raises(ringtable.ServerFailed):
+            server.stop()
+        threads = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
+        return [
+            "a failpoint says so" in str(waited.value),
+            server.running,
+            [name for name in threads if name.startswith("ringtable")],
+            os.listdir(os.environ["RINGTABLE_DIR"]),
+            [line for line in own_ringtable_memory() if "ringtable-table" in line],
+        ]
+
+    with Flag() as ready, Flag() as begin, Child(serve, ready, begin) as child:
+        ready.wait()
+        with ExitStack() as stack:
+            tables = [stack.enter_context(Table(transport=way)) for way in ("auto", "auto", "socket", "socket")]
+            watch = stack.enter_context(tables[0].watch())
+            begin.set()
+            while True:
+                with suppress(ringtable.ServerGone, ringtable.TableNotFound), ringtable.connect() as table:
+                    table["key"] = b"value"
+                    table.delete("key")
+                    continue
+                break
+            for table in tables:
+                start = time.monotonic()
+                with pytest.raises(ringtable.ServerGone):
+                    incr_for_ever(table)
+                assert time.monotonic() - start < CALL_S_MAX
+            with pytest.raises(ringtable.ServerGone):
+                for _ in watch:
+                    pass
+        assert child.result() == [True, False, [], [], []]
+    with Server(**OPTIONS), ringtable.connect() as table:
+        assert "key" not in table
+
+
+@pytest.mark.parametrize("point", ["put.linked", "accept.accepted"])
+def test_a_panic_is_told_by_the_command(point: str) -> None:
+    """`ringtable server` ends with status 1, and says why."""
+    script = f"""
+        import sys
+        from ringtable._cli import main
+        from ringtable._ringtable import arm_failpoint
+
+        arm_failpoint({point!r}, "panic", 1)
+        sys.argv[1:] = ["server", "--max-memory", "64MiB"]
+        main()
+        """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert "ready" in server.stdout.readline()
+        with pytest.raises(ringtable.ServerGone), ringtable.connect() as table:
+            table["key"] = b"value"
+        errors = server.communicate(timeout=DEADLINE_S)[1]
+        assert server.returncode == 1
+        assert "ringtable: the server has ended: " in errors.splitlines()[-1]
+        assert os.listdir(os.environ["RINGTABLE_DIR"]) == []
 
 
 # Both

@@ -45,6 +45,8 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
         (ringtable.TableNotFound, ConnectionError),
         (ringtable.ServerGone, ConnectionError),
         (ringtable.ServerExists, OSError),
+        (ringtable.ServerFailed, RuntimeError),
+        (ringtable.OutOfResources, OSError),
         (ringtable.TooManyClients, ConnectionError),
         (ringtable.Timeout, TimeoutError),
         (ringtable.Closed, ValueError),

@@ -7,6 +7,8 @@
     │   └── Expelled                        the server sent this client away, because it kept others waiting
     ├── ServerExists     (OSError)          a server of that name runs already
     ├── PathTaken        (FileExistsError)  something that is no server's lies where a server would listen
+    ├── ServerFailed     (RuntimeError)     the server of this process has ended through a fault of its own
+    ├── OutOfResources   (OSError)          the system gives no more descriptors, threads or memory
     ├── TooManyClients   (ConnectionError)  the server has no room for another client
     ├── VersionMismatch                     client and server were built from different layouts
     ├── ProtocolError                       the other side broke the protocol; the connection is closed
@@ -68,6 +70,14 @@ class PathTaken(Error, FileExistsError):
 
     It may be a file, a folder, a link, or another program's socket. It is left as it is.
     """
+
+
+class ServerFailed(Error, RuntimeError):
+    """The server of this process has ended by itself, through a fault of ringtable's; clients got `ServerGone`."""
+
+
+class OutOfResources(Error, OSError):
+    """The system gives this process, or the server, no more descriptors, threads or memory. The message says which."""
 
 
 class TooManyClients(Error, ConnectionError):

@@ -6,6 +6,7 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ringtable._errors import ServerFailed
 from ringtable._options import check_range, parse_size
 from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
 from ringtable._table import Table
@@ -78,6 +79,7 @@ class Server:
             PathTaken: What lies at the path of the socket, or of its lock, is no server's; it is left as it is.
             Untrusted: The folder of names belongs to another user, or others may write to it.
             InvalidOption: An option is out of its range, or `tcp` no loopback address.
+            OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
         memory = parse_size(max_memory)
         check_range("buckets", buckets, 1, _COUNT_MAX, "buckets")
@@ -124,7 +126,7 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether the server still takes requests."""
+        """Whether the server still takes requests: it was neither stopped, nor has it failed."""
         return self._core.running
 
     def stats(self) -> Stats:
@@ -137,11 +139,18 @@ class Server:
 
         Args:
             timeout: Seconds to wait at most; `None` for no limit.
+
+        Raises:
+            ServerFailed: It has ended through a fault of its own.
         """
         return self._core.wait(timeout)
 
     def stop(self) -> None:
-        """Stop: remove the socket, tell the clients, end the threads, free the table. A second call does nothing."""
+        """Stop: remove the socket, tell the clients, end the threads, free the table. A second call does nothing.
+
+        Raises:
+            ServerFailed: It had ended before, through a fault of its own.
+        """
         self._core.stop()
 
     def __enter__(self) -> Self:
@@ -150,7 +159,12 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except ServerFailed:
+            # What was raised in the block, most likely `ServerGone`, counts more.
+            if kind is None:
+                raise
 
     def __repr__(self) -> str:
         return f"<ringtable.Server {self.name!r} {'running' if self.running else 'stopped'} at {self.path!r}>"

@@ -46,6 +46,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
         Error::Reentrant => "Reentrant",
         Error::Refused(message) => return refusal(py, message),
+        error if error.is_shortage() => "OutOfResources",
         _ => "Error",
     };
     family(py, name, error.to_string())
@@ -62,6 +63,7 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
         "PROTOCOL" => "ProtocolError",
         "VERSION" => "VersionMismatch",
         "MAXCLIENTS" => "TooManyClients",
+        "LIMIT" => "OutOfResources",
         "ERR" if rest.starts_with("value is not an integer") || rest.contains("would overflow") => "NotAnInteger",
         _ => return family(py, "CommandError", message),
     };
@@ -80,6 +82,7 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::Address(_)
         | server::Error::NotLoopback(_)
         | server::Error::NoRoom { .. } => "InvalidOption",
+        error if error.is_shortage() => "OutOfResources",
         _ => "Error",
     };
     family(py, name, error.to_string())

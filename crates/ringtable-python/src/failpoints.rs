@@ -18,7 +18,7 @@ fn failpoints() -> Vec<(&'static str, &'static str)> {
 
 /// Arm a failpoint of this process: whoever passes it for the `nth` time from now on does what `action` says.
 ///
-/// The actions are `kill`, `stop` (SIGSTOP), `doze` (a second), and from that pass on `yield` and `sleep` (a
+/// The actions are `kill`, `stop` (SIGSTOP), `doze` (a second), `panic`, and from that pass on `yield` and `sleep` (a
 /// millisecond); `None` disarms the point.
 #[pyfunction]
 #[pyo3(signature = (name, action, nth=1))]

@@ -110,7 +110,13 @@ impl ServerCore {
         self.server.is_running()
     }
 
-    /// Wait until it is stopped, for at most `timeout` seconds; return whether it is.
+    /// Why it has ended though nobody stopped it, or `None`.
+    #[getter]
+    fn failure(&self) -> Option<String> {
+        self.server.failure()
+    }
+
+    /// Wait until it has ended, for at most `timeout` seconds; return whether it has.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let deadline = convert::timeout(py, timeout)?.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -119,7 +125,7 @@ impl ServerCore {
             py.check_signals()?;
             let left = deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice));
             if py.detach(|| self.server.wait(left)) {
-                return Ok(true);
+                return self.tell_failure(py).map(|()| true);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(false);
@@ -128,8 +134,17 @@ impl ServerCore {
     }
 
     /// Stop it: clients are told, threads ended, the socket removed. May be called again.
-    fn stop(&self, py: Python<'_>) {
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.server.stop());
+        self.tell_failure(py)
+    }
+}
+
+impl ServerCore {
+    /// Raises if it has ended though nobody stopped it.
+    fn tell_failure(&self, py: Python<'_>) -> PyResult<()> {
+        let message = self.server.failure().map(|words| format!("the server has ended: {words}"));
+        message.map_or(Ok(()), |message| Err(errors::family(py, "ServerFailed", message)))
     }
 }
 

@@ -11,8 +11,8 @@
 //! Signals are raised by the thread that passes, for itself: so it is that thread which dies or stands right there,
 //! and not one that runs on for a moment until the others have heard.
 //!
-//! *Deliberately absent:* a crate for this. What such crates have (returning early, panics, configuration in text) is
-//! not wanted here, and killing and stopping, which is, they do not have.
+//! *Deliberately absent:* a crate for this. What such crates have (returning early, configuration in text) is not
+//! wanted here, and killing and stopping, which is, they do not have.
 
 /// All points: where a process stands that was killed or stopped at it.
 pub const POINTS: &[(&str, &str)] = &[
@@ -186,16 +186,19 @@ mod armed {
         Sleep,
         /// The thread sleeps for a second, once.
         Doze,
+        /// The thread panics, once.
+        Panic,
     }
 
     impl Action {
         /// All of them, with what users call them.
-        pub const ALL: [(&str, Self); 5] = [
+        pub const ALL: [(&str, Self); 6] = [
             ("kill", Self::Kill),
             ("stop", Self::Stop),
             ("yield", Self::Yield),
             ("sleep", Self::Sleep),
             ("doze", Self::Doze),
+            ("panic", Self::Panic),
         ];
     }
 
@@ -236,8 +239,9 @@ mod armed {
             (Action::Kill, 1) => raise(libc::SIGKILL),
             (Action::Stop, 1) => raise(libc::SIGSTOP),
             (Action::Doze, 1) => std::thread::sleep(std::time::Duration::from_secs(1)),
+            (Action::Panic, 1) => panic!("a failpoint says so"),
             // It has happened.
-            (Action::Kill | Action::Stop | Action::Doze, _) => {}
+            (Action::Kill | Action::Stop | Action::Doze | Action::Panic, _) => {}
         }
     }
 

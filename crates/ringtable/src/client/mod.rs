@@ -50,6 +50,7 @@ use crate::folder::Trust;
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::fork;
+use crate::shm::shortage;
 use crate::table::reader::{Buffer, Found, Sink};
 use crate::table::{Lookup, Pairs, Want};
 use cell::Cell;
@@ -196,14 +197,28 @@ pub enum Error {
     /// The watch was closed, or is that of the parent process.
     #[error("this watch was closed, or belongs to the process that this one was forked from: watch anew")]
     WatchClosed,
+    /// The server has run out of what the system gives it; its words.
+    #[error("{0}")]
+    Short(String),
     /// The system refuses something.
-    #[error("{doing}: {error}")]
+    #[error("{doing}: {}", shortage::in_words(.error))]
     System {
         /// What was being done.
         doing: &'static str,
         /// What the system said.
         error: io::Error,
     },
+}
+
+impl Error {
+    /// Whether this process or the server has run out of what the system gives: another try may succeed later.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Short(_) => true,
+            Self::System { error, .. } => shortage::is_shortage(error),
+            _ => false,
+        }
+    }
 }
 
 /// How long a call may wait, and what may interrupt it.
@@ -947,6 +962,7 @@ fn refusal(message: String) -> Error {
         Some("MAXCLIENTS") => Error::TooManyClients(message),
         Some("VERSION") => Error::Version(message),
         Some("SHUTDOWN") => Error::Gone(message),
+        Some("LIMIT") => Error::Short(message["LIMIT ".len()..].to_owned()),
         _ => Error::Refused(message),
     }
 }

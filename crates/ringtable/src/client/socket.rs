@@ -20,7 +20,7 @@ use crate::limits;
 use crate::shm::descriptors;
 use crate::shm::doorbell::timespec;
 use crate::shm::fork::Descriptor;
-use crate::shm::peer;
+use crate::shm::{peer, shortage};
 
 /// Request bytes gathered before they are sent without being asked to.
 const GATHERED_MAX: usize = 64 << 10;
@@ -118,7 +118,12 @@ fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descr
 }
 
 fn not_found(location: Location, error: rustix::io::Errno) -> Error {
-    Error::NotFound { location, error: error.into() }
+    let error = error.into();
+    if shortage::is_shortage(&error) {
+        Error::System { doing: "connecting", error }
+    } else {
+        Error::NotFound { location, error }
+    }
 }
 
 pub(super) struct SocketLink {
@@ -183,6 +188,9 @@ impl SocketLink {
                 Ok(0) => return Err(flushed.err().unwrap_or_else(gone)),
                 Ok(size) => size,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => continue,
+                Err(error) if shortage::is_shortage(&error) => {
+                    return Err(Error::System { doing: "taking the server's descriptors in this process", error });
+                }
                 Err(_) => return Err(gone()),
             };
             self.incoming.extend_from_slice(&bytes[..size]);
@@ -344,7 +352,7 @@ mod tests {
         near.set_nonblocking(true).unwrap();
         // A server that takes all that comes, and never answers.
         let server = std::thread::spawn(move || far.read_to_end(&mut Vec::new()).unwrap());
-        let mut link = SocketLink::new(Descriptor::make(|| Ok::<_, std::io::Error>(near.into())).unwrap());
+        let mut link = SocketLink::new(Descriptor::make(|| Ok(near.into())).unwrap());
         let (get, key) = (command::find(b"GET").unwrap(), [0; 1_000]);
         let mut gathered = 0;
         while gathered < limits::REQUEST_BACKLOG_MAX {

@@ -105,6 +105,8 @@ pub struct Sender {
     minimum: AtomicU64,
     /// Whose cursors count.
     admitted: Box<[AtomicBool]>,
+    /// Whether fellows may be gone that have claimed a place.
+    closed: AtomicBool,
     /// No reader from this number on has ever been admitted.
     readers: AtomicUsize,
     /// The sequence of each slot, where no reader can write to it. Made when the number of slots is known.
@@ -125,6 +127,7 @@ impl Sender {
             tail: AtomicU64::new(0),
             minimum: AtomicU64::new(0),
             admitted: (0..readers).map(|_| AtomicBool::new(false)).collect(),
+            closed: AtomicBool::new(false),
             readers: AtomicUsize::new(0),
             published: OnceLock::new(),
         }
@@ -152,6 +155,12 @@ impl Sender {
         self.admitted[usize::from(reader)].store(false, Ordering::Relaxed);
     }
 
+    /// Waits for no fellow any more: one that has panicked never publishes what it has claimed.
+    pub fn close(&self) {
+        // Relaxed: who waits looks again and again.
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     /// Takes the next position; `None` while a reader has not passed the slot. Waits for a fellow that is about to
     /// publish there, one lap before: a thread of this process.
     pub fn try_claim(&self, ring: Broadcast<'_>) -> Option<Place> {
@@ -171,6 +180,9 @@ impl Sender {
             let sequence = self.published(ring, position).load(Ordering::Acquire);
             if sequence != (position + 1).saturating_sub(ring.count()) {
                 if self.tail.load(Ordering::Relaxed) == position {
+                    if self.closed.load(Ordering::Relaxed) {
+                        return None;
+                    }
                     yield_now();
                 }
                 continue;

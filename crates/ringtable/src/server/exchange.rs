@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use super::Shared;
 use super::member::Member;
 use super::socket::Socket;
-use super::statistics::{End, send_now};
+use super::statistics::{End, send_now, tell_failure};
 use super::worker::Bench;
 use crate::limits;
 use crate::ring::broadcast::Sender;
@@ -144,6 +144,11 @@ impl Exchange {
         })
     }
 
+    /// Lets no worker wait for another one any more.
+    pub fn close(&self) {
+        self.sender.close();
+    }
+
     fn view(&self) -> View<'_> {
         View::new(self.mapping.words(), self.geometry)
     }
@@ -204,7 +209,7 @@ impl Exchange {
         if let Err(error) = joined {
             // It was never told its number: nothing of it can be in the rings.
             self.vacate(number);
-            send_now(socket, &format!("ERR the server cannot let a client join its rings: {error}"));
+            tell_failure(socket, "let another client join its rings", &error);
             return Err(error);
         }
         Ok(number)

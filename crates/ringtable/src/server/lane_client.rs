@@ -10,7 +10,7 @@ use super::inflow::{self, Inflow};
 use super::outgoing::Outgoing;
 use super::pins::{Lingering, PinBoard};
 use super::socket::Socket;
-use super::statistics::{End, send_now};
+use super::statistics::{End, tell_failure};
 use super::waking::Waking;
 use super::worker::{Bench, Turn};
 use crate::command::record;
@@ -103,6 +103,29 @@ impl Unfinished {
     }
 }
 
+/// What a lane is made of.
+pub(super) struct Parts {
+    segment: Segment,
+    mapping: Mapping,
+    request_bell: Doorbell,
+    response_bell: Doorbell,
+    listener: Listener,
+}
+
+impl Parts {
+    /// Makes a lane to be served by `worker`.
+    pub fn make(worker: usize) -> io::Result<Self> {
+        let segment = Segment::create("ringtable-lane", LANE_SIZE)?;
+        let mapping = segment.map_writable()?;
+        // While the pages are nobody's but ours: later a fault would wait for a client that has one in the works.
+        mapping.populate();
+        Lane::new(mapping.words()).create(worker);
+        let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
+        let listener = Listener::new(&response_bell)?;
+        Ok(Self { segment, mapping, request_bell, response_bell, listener })
+    }
+}
+
 pub(super) struct LaneClient {
     mapping: Arc<Mapping>,
     /// Once the pins in the lane count.
@@ -142,16 +165,17 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Makes a lane and passes it to the client at the other end of `socket`.
-    pub fn make(socket: Socket, worker: usize, shared: &Shared) -> io::Result<Self> {
+    /// Makes a lane and passes it to the client at the other end of `socket`. The doorbell that the client rings is
+    /// given to `watch` before.
+    pub fn make(
+        socket: Socket,
+        worker: usize,
+        shared: &Shared,
+        watch: impl FnOnce(&Doorbell) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
-            let segment = Segment::create("ringtable-lane", LANE_SIZE)?;
-            let mapping = segment.map_writable()?;
-            // While the pages are nobody's but ours: later a fault would wait for a client that has one in the works.
-            mapping.populate();
-            Lane::new(mapping.words()).create(worker);
-            let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
-            let listener = Listener::new(&response_bell)?;
+            let Parts { segment, mapping, request_bell, response_bell, listener } = Parts::make(worker)?;
+            watch(&request_bell)?;
             let lane = segment.descriptor();
             let passed = [shared.table_to_pass().as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
             failpoint!("join.made");
@@ -159,10 +183,8 @@ impl Offer {
             drop(lane);
             Ok((segment, mapping, request_bell, response_bell))
         })();
-        if let Err(error) = &made {
-            send_now(&socket, &format!("ERR the server cannot make a lane: {error}"));
-        }
-        let (segment, mapping, request_bell, response_bell) = made?;
+        let (segment, mapping, request_bell, response_bell) =
+            made.inspect_err(|error| tell_failure(&socket, "make a lane", error))?;
         Ok(Self { segment, mapping, socket, request_bell, response_bell })
     }
 

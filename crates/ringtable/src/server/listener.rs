@@ -19,15 +19,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::endpoint::Endpoint;
 use super::socket::Socket;
+use super::statistics::tell_failure;
 use super::{Error, Shared, doing};
 use crate::address;
 use crate::limits;
-use crate::shm::doorbell::timespec;
+use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 
 /// How many connections may wait to be accepted at the port.
 const BACKLOG: i32 = 1_024;
+
+/// How long to wait before trying again to accept what cannot even be refused.
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
 /// The bound sockets. Dropping it removes what it has on disk.
 pub(super) struct Listener {
@@ -132,12 +136,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Arc<Descriptor>, SocketAddr)> {
 }
 
 /// The accepting thread: gives each connection to the worker with the fewest, and keeps the path.
-pub(super) fn accept(mut doors: Vec<Door>, listener: &Listener, shared: &Shared) {
+///
+/// It has a descriptor in reserve, which it gives up to take a connection that it has none for, and to say so.
+pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, shared: &Shared) {
     use rustix::event::{PollFd, PollFlags, poll};
-    super::block_signals();
-    let mut keeper = Keeper::new();
-    // Acquire: pairs with the Release in `Shared::stop`.
-    while !shared.stopping.load(Ordering::Acquire) {
+    let (mut keeper, mut doors) = (Keeper::new(), listener.doors());
+    // Relaxed: the ring of the bell comes behind it.
+    while !shared.leaving.load(Ordering::Relaxed) {
         let descriptors = doors.iter().map(|door| door.socket.as_fd());
         let descriptors =
             descriptors.chain([shared.stop_bell.as_fd()]).chain(listener.removals.as_ref().map(AsFd::as_fd));
@@ -148,7 +153,7 @@ pub(super) fn accept(mut doors: Vec<Door>, listener: &Listener, shared: &Shared)
         }
         for (door, polled) in doors.iter().zip(&ready) {
             if !polled.revents().is_empty() {
-                accept_one(door, shared);
+                accept_one(door, shared, &mut reserve);
             }
         }
         let is_told = ready.get(doors.len() + 1).is_some_and(|removals| !removals.revents().is_empty());
@@ -246,8 +251,10 @@ fn tell(words: &str) {
     }
 }
 
-fn accept_one(door: &Door, shared: &Shared) {
-    match door.accept(shared) {
+fn accept_one(door: &Door, shared: &Shared, reserve: &mut Option<Doorbell>) {
+    use rustix::io::Errno;
+    let take = || door.accept(shared);
+    match take() {
         Ok(connection) => {
             if !door.is_local {
                 // Replies are sent when they are whole: none should wait for more to come.
@@ -256,11 +263,16 @@ fn accept_one(door: &Door, shared: &Shared) {
             failpoint!("accept.accepted");
             admit(connection, shared);
         }
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
-        Err(_) => {
-            // Out of descriptors, most likely: leave the connection waiting, and do not spin meanwhile.
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+        Err(error) => {
             shared.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            let is_full = matches!(error, Errno::MFILE | Errno::NFILE) && reserve.take().is_some();
+            match is_full.then(take) {
+                Some(Ok(connection)) => tell_failure(&connection, "take another connection", &error.into()),
+                // Leave the connection waiting, and do not spin meanwhile.
+                _ => std::thread::sleep(ACCEPT_RETRY),
+            }
+            *reserve = reserve.take().or_else(|| Doorbell::new().ok());
         }
     }
 }

@@ -36,6 +36,13 @@
 //! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the kernel
 //! without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the
 //! embedding program handles those.
+//!
+//! # The end
+//!
+//! The accepting thread is also the one that ends the server: it takes the socket's name away, has the workers tell
+//! their clients, waits for them, and lets go of the name. Whoever wants the end asks it for that ([`Shared::leave`]):
+//! [`Server::stop`], or a worker that has panicked, so that a fault in one thread ends the whole server in order,
+//! whether anybody waits for it or not.
 
 mod backlog;
 mod disposer;
@@ -63,12 +70,14 @@ mod waking;
 mod watch_client;
 mod worker;
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -79,6 +88,7 @@ use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
+use crate::shm::shortage;
 use crate::sync::lock;
 use crate::table::{self, Eviction, Table, WriteError};
 use disposer::Disposer;
@@ -201,14 +211,30 @@ pub enum Error {
         /// Bytes there are.
         max_memory: u64,
     },
+    /// There is no room for another thread.
+    #[error(
+        "starting a thread: there is no room for another one ({0}); see `ulimit -u`, and the control group's limit"
+    )]
+    NoThread(io::Error),
     /// The system refuses something.
-    #[error("{doing}: {error}")]
+    #[error("{doing}: {}", shortage::in_words(.error))]
     System {
         /// What was being done.
         doing: String,
         /// What the system said.
         error: io::Error,
     },
+}
+
+impl Error {
+    /// Whether the system has run out of something: another try may succeed later.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::NoThread(_) => true,
+            Self::System { error, .. } => shortage::is_shortage(error),
+            _ => false,
+        }
+    }
 }
 
 /// Adds to an error of the system what was being done.
@@ -236,9 +262,13 @@ struct Shared {
     max_memory: u64,
     spin_ns: u64,
     cpus: usize,
-    stopping: AtomicBool,
-    /// Wakes the accepting thread to stop.
+    /// Whether the accepting thread is to end the server.
+    leaving: AtomicBool,
+    /// Wakes it to do so.
     stop_bell: Doorbell,
+    /// Whether the workers are to end.
+    stopping: AtomicBool,
+    course: Arc<Course>,
 }
 
 impl Shared {
@@ -253,7 +283,10 @@ impl Shared {
         let spin_ns = match options.spin_ns {
             Some(spin_ns) => spin_ns,
             None if cpus == 1 => 0,
-            None => doing("measuring what a wake-up costs", wake::measure_ns())?,
+            None => wake::measure_ns().map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Error::NoThread(error),
+                _ => Error::System { doing: "measuring what a wake-up costs".into(), error },
+            })?,
         };
         let seed = random_seed();
         let table = table::Options {
@@ -286,8 +319,10 @@ impl Shared {
             max_memory: size as u64,
             spin_ns,
             cpus,
-            stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             stop_bell: doing("making a doorbell", Doorbell::new())?,
+            stopping: AtomicBool::new(false),
+            course: Arc::default(),
         })
     }
 
@@ -309,16 +344,81 @@ impl Shared {
         size as u64 <= self.max_memory && all <= self.unfinished_max()
     }
 
-    /// Makes all threads end.
+    /// Asks for the server's end; see the module's header.
+    fn leave(&self) {
+        self.course.go_on_to(Phase::Ending);
+        // Relaxed: the ring comes behind it.
+        self.leaving.store(true, Ordering::Relaxed);
+        self.stop_bell.ring();
+    }
+
+    /// The same, since a thread has panicked.
+    fn fail(&self, thread: &str, panic: &(dyn Any + Send)) {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("it did not say why");
+        self.course.note_failure(format!("{thread} has panicked, which is a fault of ringtable's: {said}"));
+        self.leave();
+    }
+
+    /// Makes the workers end.
     fn stop(&self) {
         self.table.close();
-        // Release: pairs with the Acquire in the threads' loops.
+        for exchange in &self.exchanges {
+            exchange.close();
+        }
+        // Release: pairs with the Acquire in the workers' loops.
         self.stopping.store(true, Ordering::Release);
-        self.stop_bell.ring();
-        self.returning.ring();
         for worker in &self.workers {
             worker.ring();
         }
+        self.returning.ring();
+    }
+}
+
+/// How far a server has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+enum Phase {
+    #[default]
+    Running,
+    /// It takes no more requests, or will not in a moment.
+    Ending,
+    /// Its threads are about to be gone; its name is free.
+    Ended,
+}
+
+/// The way of a server to its end, for those who wait for that, and why it has failed if it has.
+#[derive(Default)]
+struct Course {
+    state: Mutex<(Phase, Option<String>)>,
+    changed: Condvar,
+}
+
+impl Course {
+    fn go_on_to(&self, phase: Phase) {
+        let mut state = lock(&self.state);
+        if state.0 < phase {
+            state.0 = phase;
+            self.changed.notify_all();
+        }
+    }
+
+    /// The first failure counts: it may be what others come of.
+    fn note_failure(&self, words: String) {
+        lock(&self.state).1.get_or_insert(words);
+    }
+
+    /// Waits for the end, at most until then. Returns whether it has come.
+    fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut state = lock(&self.state);
+        while state.0 != Phase::Ended {
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            // A thread that panicked with the lock has done nothing halfway.
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 }
 
@@ -327,17 +427,12 @@ pub struct Server {
     path: PathBuf,
     tcp: Option<SocketAddr>,
     workers: usize,
-    /// Until it is stopped.
-    running: Mutex<Option<Running>>,
-    stopped: Condvar,
+    /// What its threads share, as long as there are any.
+    shared: Weak<Shared>,
+    course: Arc<Course>,
+    /// The accepting thread, until somebody has waited for it.
+    acceptor: Mutex<Option<JoinHandle<()>>>,
     generation: u64,
-}
-
-/// What a server has while it runs.
-struct Running {
-    shared: Arc<Shared>,
-    listener: Arc<Listener>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -347,22 +442,18 @@ impl Server {
     /// An option out of range, a second server of the same name, or a refusal of the system.
     pub fn start(options: &Options) -> Result<Self, Error> {
         check(options)?;
-        let listener = Arc::new(Listener::open(&options.address, options.tcp)?);
-        let shared = Arc::new(Shared::new(options)?);
         raise_descriptor_limit();
+        let listener = Listener::open(&options.address, options.tcp)?;
+        let shared = Arc::new(Shared::new(options)?);
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
-        let mut running = Running { shared, listener, threads: Vec::new() };
-        if let Err(error) = running.spawn() {
-            running.stop();
-            return Err(error);
-        }
-        running.listener.settle();
+        let (weak, course) = (Arc::downgrade(&shared), Arc::clone(&shared.course));
         Ok(Self {
             path,
             tcp,
             workers: options.workers,
-            running: Mutex::new(Some(running)),
-            stopped: Condvar::new(),
+            shared: weak,
+            course,
+            acceptor: Mutex::new(Some(Crew { shared, listener, threads: Vec::new() }.start()?)),
             generation: fork::generation(),
         })
     }
@@ -382,29 +473,20 @@ impl Server {
         self.workers
     }
 
-    /// Whether it has not been stopped. In a forked child, no server runs.
+    /// Whether it has neither been stopped nor failed. In a forked child, no server runs.
     pub fn is_running(&self) -> bool {
-        self.generation == fork::generation() && lock(&self.running).is_some()
+        self.generation == fork::generation() && lock(&self.course.state).0 == Phase::Running
     }
 
-    /// Waits until the server is stopped, at most for `timeout`. Returns whether it is.
+    /// Waits until the server has ended, at most for `timeout`. Returns whether it has.
     pub fn wait(&self, timeout: Duration) -> bool {
-        if self.generation != fork::generation() {
-            return true;
-        }
-        let deadline = Instant::now() + timeout;
-        let mut running = lock(&self.running);
-        while running.is_some() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            running = match self.stopped.wait_timeout(running, left) {
-                Ok((guard, _)) => guard,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        true
+        self.generation != fork::generation() || self.course.wait(Instant::now().checked_add(timeout))
+    }
+
+    /// Why it has ended, or will in a moment, though nobody stopped it.
+    pub fn failure(&self) -> Option<String> {
+        // In a forked child the lock may be held by a thread that it has not.
+        if self.generation == fork::generation() { lock(&self.course.state).1.clone() } else { None }
     }
 
     /// Stops the server: tells clients, ends the threads, removes the socket, frees all memory. May be called again.
@@ -413,12 +495,16 @@ impl Server {
         if self.generation != fork::generation() {
             return;
         }
-        // Taken in a statement of its own: who asks meanwhile must not wait for the threads to end.
-        let running = lock(&self.running).take();
-        if let Some(running) = running {
-            running.stop();
-            self.stopped.notify_all();
+        if let Some(shared) = self.shared.upgrade() {
+            shared.leave();
         }
+        // Taken in a statement of its own: who asks meanwhile must not wait for the threads to end.
+        let acceptor = lock(&self.acceptor).take();
+        if let Some(acceptor) = acceptor {
+            let _ = acceptor.join();
+        }
+        // Another thread may be waiting for that thread.
+        self.course.wait(None);
     }
 }
 
@@ -426,49 +512,87 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
         if self.generation != fork::generation() {
-            // Dropping a listener removes files, and these are the parent's.
-            std::mem::forget(std::mem::replace(&mut self.running, Mutex::new(None)));
+            // There is no such thread here.
+            std::mem::forget(std::mem::replace(&mut self.acceptor, Mutex::new(None)));
         }
     }
 }
 
-impl Running {
-    fn spawn(&mut self) -> Result<(), Error> {
+/// What ends with a server, and the ending of it: by whomever has this last.
+struct Crew {
+    shared: Arc<Shared>,
+    listener: Listener,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts all threads. Returns the accepting one, which has this from then on.
+    fn start(mut self) -> Result<JoinHandle<()>, Error> {
         for index in 0..self.shared.workers.len() {
             let worker = doing("making an epoll instance", worker::Worker::new(index, Arc::clone(&self.shared)))?;
-            let builder = std::thread::Builder::new().name(format!("ringtable-{index}"));
-            let shared = Arc::clone(&self.shared);
-            let run = move || {
-                // A panic is a bug of ours. It must not leave this worker's clients, and those it would still get,
-                // waiting for nobody: the whole server stops, and they are told.
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
-                    shared.stop();
-                }
-            };
-            self.threads.push(doing("starting a worker thread", builder.spawn(run))?);
+            // What a worker has is dropped by it if it panics, so that its clients know at once.
+            self.add(&format!("ringtable-{index}"), &format!("worker {index}"), move || worker.run())?;
         }
         let shared = Arc::clone(&self.shared);
-        let builder = std::thread::Builder::new().name("ringtable-return".into());
-        let returning = builder.spawn(move || returning::run(&shared));
-        self.threads.push(doing("starting the thread that gives memory back", returning)?);
-        let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(&self.listener));
-        let builder = std::thread::Builder::new().name("ringtable-accept".into());
-        let accept = builder.spawn(move || listener::accept(listener.doors(), &listener, &shared));
-        self.threads.push(doing("starting the accepting thread", accept)?);
+        self.add("ringtable-return", "the thread that gives memory back", move || returning::run(&shared))?;
+        let reserve = doing("keeping a descriptor in reserve", Doorbell::new())?;
+        doing("making what a client needs", rehearse())?;
+        thread("ringtable-accept", move || self.accept(reserve))
+    }
+
+    /// Starts a thread that ends with the server, and the server with it if it panics: a panic is a bug of ours. It
+    /// must not leave clients waiting for nobody.
+    fn add(&mut self, name: &str, title: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let (shared, title) = (Arc::clone(&self.shared), title.to_owned());
+        let run = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                shared.fail(&title, &*panic);
+            }
+        };
+        self.threads.push(thread(name, run)?);
         Ok(())
     }
 
-    fn stop(self) {
+    /// The accepting thread: lets clients in until the end, which it sees to.
+    fn accept(self, reserve: Doorbell) {
+        self.listener.settle();
+        let course = Arc::clone(&self.shared.course);
+        let accept = AssertUnwindSafe(|| listener::accept(&self.listener, Some(reserve), &self.shared));
+        if let Err(panic) = catch_unwind(accept) {
+            self.shared.fail("the accepting thread", &*panic);
+        }
+        drop(self);
+        course.go_on_to(Phase::Ended);
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
         // New clients must not find the door, before those inside are told.
         self.listener.remove();
         failpoint!("stop.hidden");
         self.shared.stop();
         failpoint!("stop.said");
-        for thread in self.threads {
-            // A thread that panicked has said so on standard error; the others are stopped all the same.
+        for thread in self.threads.drain(..) {
+            // Its panic, if there was one, is noted.
             let _ = thread.join();
         }
     }
+}
+
+/// Starts a thread of the server's.
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let run = move || {
+        block_signals();
+        run();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Error::NoThread)
+}
+
+/// Makes what a client needs, and lets go of it: a server that can serve nobody does not start.
+fn rehearse() -> io::Result<()> {
+    let _connection = Doorbell::new()?;
+    lane_client::Parts::make(0).map(drop)
 }
 
 fn check(options: &Options) -> Result<(), Error> {

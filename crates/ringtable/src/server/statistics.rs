@@ -1,5 +1,6 @@
 //! What is counted. All counters are relaxed: they are figures for people and guard nothing.
 
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use super::Shared;
 use super::exchange::Exchange;
 use super::socket::Socket;
 use crate::command::{Host, LeaseName, Refusal};
+use crate::shm::shortage;
 use crate::sync::lock;
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
@@ -89,6 +91,12 @@ impl End {
 pub(super) fn send_now(socket: &Socket, words: &str) {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = rustix::net::send(socket, format!("-{words}\r\n").as_bytes(), flags);
+}
+
+/// Tells a client what the server cannot do for it, and why.
+pub(super) fn tell_failure(socket: &Socket, to_do: &str, error: &io::Error) {
+    let code = if shortage::is_shortage(error) { "LIMIT" } else { "ERR" };
+    send_now(socket, &format!("{code} the server cannot {to_do}: {}", shortage::in_words(error)));
 }
 
 /// What a worker counts; only it writes here.

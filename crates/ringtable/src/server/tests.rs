@@ -14,6 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use super::{Options, Server};
 use crate::command;
 use crate::command::alone::Alone;
+use crate::command::arguments::Arguments;
 use crate::command::record::{RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, Protocol, RespWriter};
@@ -86,6 +87,39 @@ fn start(name: &str) -> (Server, UnixStream) {
     let socket = UnixStream::connect(&path).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     (server, socket)
+}
+
+/// A key that makes the worker that meets it panic.
+const PANIC: &[u8] = b"panic, please";
+
+/// Panics if the arguments of a command ask for that.
+pub(super) fn panic_if_asked(arguments: &Arguments<'_>) {
+    assert!(arguments.is_empty() || arguments.get(0) != PANIC, "a test says so");
+}
+
+#[test]
+fn a_panic_ends_the_server() {
+    let (server, mut socket) = start("panic");
+    let mut other = UnixStream::connect(server.path()).unwrap();
+    let (mut request, mut rest) = (Vec::new(), Vec::new());
+    resp::write_request(&mut request, &[b"GET", PANIC]);
+    socket.write_all(&request).unwrap();
+    for socket in [&mut socket, &mut other] {
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        // The end of the connection, in whichever way.
+        let _ = socket.read_to_end(&mut rest);
+    }
+    assert!(server.wait(DEADLINE));
+    assert!(!server.is_running());
+    let said = server.failure().unwrap();
+    assert!(said.starts_with("worker 0 has panicked") && said.ends_with("a test says so"), "{said}");
+    assert!(!server.path().exists());
+    assert!(UnixStream::connect(server.path()).is_err());
+    let address = server.path().into();
+    let next = Server::start(&Options { address, workers: 1, max_memory: MEMORY, ..Options::default() }).unwrap();
+    assert!(next.is_running() && next.failure().is_none());
+    server.stop();
+    assert!(next.path().exists());
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub fn measure_ns() -> io::Result<u64> {
     let (to_sleeper, to_us) = (Doorbell::new()?, Doorbell::new()?);
     let (sleeper, us) = (Listener::new(&to_sleeper)?, Listener::new(&to_us)?);
     let (woken_at, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let mut costs = std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let mut costs = std::thread::scope(|scope| -> io::Result<_> {
+        let run = || {
             super::block_signals();
             // Relaxed: the last ring comes behind it.
             while !over.load(Ordering::Relaxed) {
@@ -36,7 +36,8 @@ pub fn measure_ns() -> io::Result<u64> {
                     to_us.ring();
                 }
             }
-        });
+        };
+        std::thread::Builder::new().name("ringtable-wake".into()).spawn_scoped(scope, run)?;
         let mut costs = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             std::thread::sleep(REST);
@@ -55,8 +56,8 @@ pub fn measure_ns() -> io::Result<u64> {
         }
         over.store(true, Ordering::Relaxed);
         to_sleeper.ring();
-        costs
-    });
+        Ok(costs)
+    })?;
     costs.sort_unstable();
     let median = costs.get(costs.len() / 2).ok_or_else(|| io::Error::other("a thread does not wake up"))?;
     Ok(*median.min(&limits::SPIN_NS_MAX))

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use super::Shared;
 use super::lane_client::check_silent;
 use super::socket::Socket;
-use super::statistics::{End, send_now};
+use super::statistics::{End, send_now, tell_failure};
 use super::waking::Waking;
 use crate::ring::lane;
 use crate::shm::descriptors;
@@ -83,7 +83,7 @@ impl WatchClient {
             Ok((listener, Arc::new(Sleeper { segment, state, sealed: AtomicBool::new(false), bell })))
         })();
         if let Err(error) = &made {
-            send_now(&socket, &format!("ERR the server cannot make a watch: {error}"));
+            tell_failure(&socket, "make a watch", error);
         }
         let (listener, sleeper) = made?;
         let start = writer.watch().map_err(|error| {
@@ -101,7 +101,8 @@ impl WatchClient {
         let message = format!("+WATCH {} {}\r\n", start.position, start.sequence);
         let segment = client.sleeper.segment.descriptor();
         let passed = [shared.table_to_pass().as_fd(), segment.as_fd(), listener.as_fd()];
-        descriptors::send_all(&client.socket, message.as_bytes(), &passed)?;
+        let sent = descriptors::send_all(&client.socket, message.as_bytes(), &passed);
+        sent.inspect_err(|error| tell_failure(&client.socket, "make a watch", error))?;
         drop(segment);
         Ok(client)
     }

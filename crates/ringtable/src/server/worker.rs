@@ -41,7 +41,7 @@ use super::outgoing::Outgoing;
 use super::pins::{self, Lingering};
 use super::socket::Socket;
 use super::socket_client::SocketClient;
-use super::statistics::{End, WorkerStatistics};
+use super::statistics::{End, WorkerStatistics, tell_failure};
 use super::watch_client::WatchClient;
 use super::{Shared, Topology};
 use crate::command::connection::NO_PINS;
@@ -215,6 +215,8 @@ impl Bench {
         protocol: Protocol,
         progress: u64,
     ) -> Executed {
+        #[cfg(test)]
+        super::tests::panic_if_asked(&command.arguments);
         self.begin_turn();
         if progress == 0 {
             self.requests += 1;
@@ -481,8 +483,7 @@ impl Worker {
 
     /// The event loop, until the server stops.
     pub fn run(mut self) {
-        super::block_signals();
-        // Acquire: pairs with the Release in `Server::stop`.
+        // Acquire: pairs with the Release in `Shared::stop`.
         while !self.bench.shared.stopping.load(Ordering::Acquire) {
             let now = monotonic_ns();
             self.observe(now);
@@ -866,6 +867,9 @@ impl Worker {
             let serial = self.places[place].serial;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
+            if let Err(error) = watched {
+                tell_failure(&socket, "watch another connection", &error.into());
+            }
             let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
             let number = self.bench.shared.leases.new_connection();
             // The place may still be among the hot ones, from the client before.
@@ -895,14 +899,15 @@ impl Worker {
                 let watch = WatchClient::create(given_up, &self.bench.shared, &mut self.bench.writer);
                 watch.map(|watch| client.connection = Connection::Watch(Box::new(watch)))
             }
-            _ => Offer::make(given_up, index, &self.bench.shared).and_then(|offer| {
-                self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
-                failpoint!("join.passed");
-                let source = Source::Bell { place, serial }.pack();
-                let watched = epoll::add(&self.epoll, offer.request_bell(), source, EventFlags::IN | EventFlags::ET);
-                client.connection = Connection::Offered(Box::new(offer));
-                Ok(watched?)
-            }),
+            _ => {
+                let (epoll, source) = (&self.epoll, Source::Bell { place, serial }.pack());
+                let watch = |bell: &Doorbell| Ok(epoll::add(epoll, bell, source, EventFlags::IN | EventFlags::ET)?);
+                Offer::make(given_up, index, &self.bench.shared, watch).map(|offer| {
+                    self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
+                    failpoint!("join.passed");
+                    client.connection = Connection::Offered(Box::new(offer));
+                })
+            }
         };
         if let Err(error) = upgraded {
             self.end(

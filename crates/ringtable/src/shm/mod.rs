@@ -5,6 +5,7 @@
 //! - [`doorbell`]: waking a process that sleeps,
 //! - [`peer`]: who is at the other end of a unix socket,
 //! - [`fork`]: what a forked child must not keep,
+//! - [`shortage`]: what the system has no more of, in words,
 //! - [`clock`]: time and processors.
 
 pub mod clock;
@@ -13,3 +14,4 @@ pub mod doorbell;
 pub mod fork;
 pub mod peer;
 pub mod segment;
+pub mod shortage;

@@ -23,7 +23,7 @@ pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     let mut bench = bench_with_lanes(&mut input);
     let (server, client) = connection();
-    let offer = Offer::make(server, 0, &bench.shared).expect("the system lets us");
+    let offer = Offer::make(server, 0, &bench.shared, |_| Ok(())).expect("the system lets us");
     let (words, mut passed) = hear(&client);
     assert_eq!(words, b"+LANE\r\n");
     let segment = Segment::from_foreign(passed.remove(1)).expect("a segment");
