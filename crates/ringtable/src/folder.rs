@@ -17,6 +17,7 @@ use rustix::net::SocketAddrUnix;
 
 use crate::address::{SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::shm::fork::Descriptor;
+use crate::shm::shortage;
 
 /// The users that are trusted with what is read and written, besides this process's own: root, who can do anything
 /// anyway, and those that were named.
@@ -45,7 +46,7 @@ pub fn own_user() -> u32 {
 #[non_exhaustive]
 pub enum FolderError {
     /// It is none, or cannot be opened.
-    #[error("opening the folder {}: {error}", .folder.display())]
+    #[error("opening the folder {}: {}", .folder.display(), shortage::in_words(.error))]
     System {
         /// Its path.
         folder: PathBuf,

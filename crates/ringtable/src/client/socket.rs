@@ -72,7 +72,7 @@ fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) 
 
 fn open_folder(place: &SocketPath, trust: &Trust) -> Result<Folder, Error> {
     Folder::of(place, trust).map_err(|error| match error {
-        FolderError::System { error, .. } => Error::NotFound { location: Location::Unix(place.clone()), error },
+        FolderError::System { error, .. } => not_found(Location::Unix(place.clone()), error),
         FolderError::Foreign { user, .. } => Error::Untrusted(format!("{error}, or {}", telling(user))),
         error => Error::Untrusted(error.to_string()),
     })
@@ -117,7 +117,7 @@ fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descr
     Ok(socket)
 }
 
-fn not_found(location: Location, error: rustix::io::Errno) -> Error {
+fn not_found(location: Location, error: impl Into<std::io::Error>) -> Error {
     let error = error.into();
     if shortage::is_shortage(&error) {
         Error::System { doing: "connecting", error }

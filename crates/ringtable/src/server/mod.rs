@@ -231,7 +231,9 @@ impl Error {
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::NoThread(_) => true,
-            Self::System { error, .. } => shortage::is_shortage(error),
+            Self::System { error, .. } | Self::Folder(FolderError::System { error, .. }) => {
+                shortage::is_shortage(error)
+            }
             _ => false,
         }
     }
