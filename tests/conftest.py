@@ -43,6 +43,7 @@
     test_backlog.py         clients that send all before they read
     test_collisions.py      keys that all have one hash, and cursors that nobody has come to
     test_hostile.py         a hostile client by each strategy, beside honest ones
+    test_client_memory.py   a client without memory for what it reads or writes
     test_memory.py          a full table; what an entry costs
     test_cache.py           a full table that evicts; what expires though nobody asks
     test_big.py             large values: no copy in the server, and nobody disturbed

@@ -187,6 +187,7 @@ WAITS: dict[str, Call] = {
     "room": post_until_full,
     "room for a large value": lambda table: table.set("large", bytes(8 << 20)),
     "many replies": lambda table: table.set_many((f"key {index}", bytes(1_000)) for index in range(1_000)),
+    "room for many large values": lambda table: table.set_many((f"key {index}", bytes(1 << 20)) for index in range(64)),
     "posted writes": post_and_flush,
     "a posted write that is read": lambda table: table.set("key", b"value", writes="posted") and table["key"],
     "a pipeline": lambda table: table.pipeline().incr("count").execute(),
@@ -195,7 +196,10 @@ WAITS: dict[str, Call] = {
     "a connection": lambda table: Table(),
     "an update": lambda table: table.update("count", lambda value: b"new"),
 }
-OVER_A_SOCKET = [(name, "socket") for name in ("room", "room for a large value", "many replies", "a lease")]
+OVER_A_SOCKET = [
+    (name, "socket")
+    for name in ("room", "room for a large value", "room for many large values", "many replies", "a lease")
+]
 
 
 @pytest.mark.parametrize(("wait", "transport"), [*((name, "lane") for name in WAITS), *OVER_A_SOCKET])
@@ -221,6 +225,54 @@ def test_ctrl_c_ends_a_wait_for(server_process: ServerProcess, wait: str, transp
             assert process.result() == ["interrupted", 1, 2]
         finally:
             server_process.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("transport", ["lane", "socket"])
+def test_ctrl_c_ends_the_writing_of_what_was_computed(server_process: ServerProcess, transport: Any) -> None:
+    """One signal was used up by the wait for the write, and the wait for giving the lease back went on."""
+
+    def child(blocking: Flag) -> list[object]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        def make() -> bytes:
+            server_process.freeze()
+            blocking.set()
+            return b"value"
+
+        with Table(transport=transport) as table:
+            try:
+                table.get_or_set("key", make)
+            except KeyboardInterrupt:
+                os.kill(server_process.pid, signal.SIGCONT)
+                return ["interrupted", table.incr("after"), table.stats()["leases"]]
+        return ["not interrupted"]
+
+    with Flag() as blocking, Child(child, blocking) as process:
+        try:
+            blocking.wait()
+            wait_until(lambda: state_of(process.pid) == "S", "it is blocked")
+            os.kill(process.pid, signal.SIGINT)
+            assert process.result() == ["interrupted", 1, 0]
+        finally:
+            server_process.signal(signal.SIGCONT)
+
+
+def test_a_walk_among_empty_buckets_has_steps(ringtable_dir: Path) -> None:
+    """It was one step, without looking at signals or time, however many buckets there are."""
+    with ringtable.Server(workers=1, max_memory="512MiB", buckets=1 << 22), Table() as table:
+        cursor, keys = table.scan()
+        assert (cursor > 0, keys) == (True, [])
+        table.set_many((f"key {index}", b"") for index in range(100))
+        assert len(set(table)) == 100
+
+
+def test_a_walk_that_finds_nothing_times_out(server: ringtable.Server) -> None:
+    class Empty(Table):
+        def scan(self, cursor: int = 0) -> tuple[int, list[bytes]]:
+            return cursor + 1, []
+
+    with Empty(timeout=0.2) as table, pytest.raises(ringtable.Timeout, match="goes on from here"):
+        next(iter(table))
 
 
 # Finalizers, and the interpreter's end

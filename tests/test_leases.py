@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -354,6 +355,97 @@ def test_an_error_of_a_posted_write_does_not_keep_the_lease(way: Way, table: Tab
         with pytest.raises(ringtable.OutOfMemory):
             own.get_or_set("key", make)
         wait_until(lambda: leases(table) == 0, "the lease was given back")
+
+
+def ask_for_what_one_computes(asking: Table) -> Callable[[], bytes]:
+    """A function to compute the value of "key", which asks for it; the computing is in a `Table` of the same server."""
+
+    def make() -> bytes:
+        begun = time.monotonic()
+        with pytest.raises(ringtable.Reentrant, match="'key'"):
+            asking.get_or_set("key", lambda: b"never", timeout=DEADLINE_S)
+        assert time.monotonic() - begun < DEADLINE_S / 2
+        return b"value"
+
+    return make
+
+
+def test_a_thread_does_not_wait_for_itself(way: Way, table: Table) -> None:
+    """It waited for ever, or until a time-out that blamed another client."""
+    with way.connect() as another:
+        for asking in (table, another):
+            assert table.get_or_set("key", ask_for_what_one_computes(asking)) == b"value"
+            assert leases(table) == 0
+            assert table.delete("key") == 1
+
+    # Whoever asks goes on when what it has asked for has failed.
+    def ask_and_fail() -> bytes:
+        return table.get_or_set("key", lambda: b"never")
+
+    with pytest.raises(ringtable.Reentrant):
+        table.get_or_set("key", ask_and_fail)
+    assert table.get_or_set("key", lambda: b"value") == b"value"
+
+
+def test_a_thread_may_compute_one_value_for_another(table: Table) -> None:
+    def outer() -> bytes:
+        inner = table.get_or_set("inner", ask_for_what_one_computes(table))
+        assert table.get_or_set("inner", lambda: b"never") == inner
+        return b"outer " + inner
+
+    assert table.get_or_set("key", outer) == b"outer value"
+    assert (table["inner"], leases(table)) == (b"value", 0)
+
+
+def test_who_computes_anew_may_use_the_old_value(table: Table) -> None:
+    table.set("key", b"old", ttl=60)
+    stale = {"ttl": 0.001, "stale": 3_600}
+    made = table.get_or_set("key", lambda: table.get_or_set("key", lambda: b"never", **stale) + b" and new", **stale)
+    assert made == b"old and new"
+
+
+def test_another_thread_waits(table: Table) -> None:
+    def make() -> bytes:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ringtable.Timeout, match="lease"):
+            pool.submit(table.get_or_set, "key", lambda: b"never", timeout=0.2).result()
+        return b"value"
+
+    assert table.get_or_set("key", make) == b"value"
+
+
+def test_a_child_waits_for_its_parent(way: Way, table: Table) -> None:
+    def ask() -> str:
+        try:
+            table.get_or_set("key", lambda: b"never", timeout=0.2)
+        except ringtable.Error as error:
+            return type(error).__name__
+        return "computed"
+
+    def make() -> bytes:
+        with Child(ask) as child:
+            return str(child.result()).encode()
+
+    assert table.get_or_set("key", make) == b"Timeout"
+
+
+def test_greenlets_of_one_thread_do_not_wait_for_each_other(table: Table) -> None:
+    """As under gevent: the one that computes goes on only when the one that asks gives way."""
+    greenlet = pytest.importorskip("greenlet")
+    main = greenlet.getcurrent()
+
+    def make() -> bytes:
+        main.switch("computing")
+        return b"value"
+
+    computing = greenlet.greenlet(lambda: table.get_or_set("key", make))
+    assert computing.switch() == "computing"
+    asking = greenlet.greenlet(lambda: table.get_or_set("key", lambda: b"never", timeout=DEADLINE_S))
+    with pytest.raises(ringtable.Reentrant, match="another task"):
+        asking.switch()
+    other = greenlet.greenlet(lambda: table.get_or_set("other", lambda: b"another value"))
+    assert other.switch() == b"another value"
+    assert computing.switch() == b"value"
+    assert table.get_or_set("key", lambda: b"never") == b"value"
 
 
 def test_threads_of_one_table_compute_once(table: Table) -> None:

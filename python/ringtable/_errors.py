@@ -15,7 +15,8 @@
     ├── Timeout          (TimeoutError)     no answer in time, and the request may still be executed; or no event; or
     │                                       nobody has computed the value
     ├── Closed           (ValueError)       the table was closed by this process
-    ├── Reentrant        (RuntimeError)     a signal handler called the table in the middle of a call of its thread
+    ├── Reentrant        (RuntimeError)     the thread would wait for itself: a signal handler called the table in the
+    │                                       middle of a call, or the thread asked for the value that it computes
     ├── KeyTooLong       (ValueError)       the key is longer than a key may be
     ├── ValueTooLarge    (ValueError)       the value is larger than a value may be
     ├── BufferTooSmall   (ValueError)       the value has more bytes than the buffer that it was to be copied into
@@ -107,11 +108,14 @@ class Closed(Error, ValueError):
 
 
 class Reentrant(Error, RuntimeError):
-    """The thread is in the middle of a call of the same table or watch: a signal handler has begun another one.
+    """The thread would wait for itself, for ever.
 
-    It would have to wait for what it has interrupted, for ever. Nothing was sent. What needs no connection is possible
-    all the same: reads in place, and `close`, which ends the interrupted call with `Closed`. For all else give the
-    handler a table of its own.
+    It is in the middle of a call of the same table or watch, and a signal handler has begun another one. Nothing was
+    sent. What needs no connection is possible all the same: reads in place, and `close`, which ends the interrupted
+    call with `Closed`. For all else give the handler a table of its own.
+
+    Or it computes a value for `Table.get_or_set`, and `make`, or another task of the same thread (a greenlet, say),
+    asks for the same key in this way, also through another table of that server.
     """
 
 
@@ -136,7 +140,11 @@ class OutOfMemory(Error, MemoryError):
 
 
 class ClientOutOfMemory(Error, MemoryError):
-    """This process has no memory for a value that it wants to read or to write; the table is as it was."""
+    """This process has no memory for a value that it wants to read or to write, whatever the table has.
+
+    What was to be written was not sent then. A reply that there is no memory for is dropped as it comes: its command
+    was executed, as the message says, and the calls that follow, and the others of a pipeline, get their replies.
+    """
 
 
 class BucketFull(OutOfMemory):

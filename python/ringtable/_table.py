@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from ringtable._change import change
-from ringtable._errors import Closed, InvalidOption
+from ringtable._errors import Closed, InvalidOption, Timeout
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import TableCore, to_bytes
 from ringtable._watch import Watch
@@ -94,6 +95,9 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         A key that is present from the first step to the last comes exactly once, also when the table grows meanwhile;
         one that is added or deleted meanwhile may come or not. The memory that this takes does not depend on the size
         of the table.
+
+        Raises:
+            Timeout: Between two keys there were so many empty buckets that going over them took longer than `timeout`.
         """
         for keys in self._batches():
             yield from keys
@@ -256,13 +260,18 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
 
     def _batches(self) -> Iterator[list[bytes]]:
-        """The keys in the batches in which the server sends them."""
-        cursor = 0
+        """The keys in the batches in which they are found."""
+        cursor, begun = 0, time.monotonic()
         while True:
             cursor, keys = self.scan(cursor)
-            yield keys
+            if keys:
+                yield keys
+                begun = time.monotonic()
             if cursor == 0:
                 return
+            # Each step is short; among many empty buckets there may be any number of them between two keys.
+            if self.timeout is not None and time.monotonic() - begun > self.timeout:
+                raise Timeout(f"no key within {self.timeout} s; `scan({cursor})` goes on from here")
 
     def _item_batches(self) -> Iterator[Iterator[tuple[bytes, bytes]]]:
         """The entries in batches, without those that were deleted since their keys were read."""

@@ -9,7 +9,7 @@
 
 use std::ffi::CStr;
 
-use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -31,8 +31,7 @@ impl Exported {
         let buffer = Self::new(object, 0).map_err(|error| {
             let (name, advice) =
                 (type_name(object), "make a contiguous copy first (`numpy.ascontiguousarray`, `bytes`)");
-            let message = format!("values are C-contiguous buffers, and this {name} is none: {advice}: {error}");
-            PyBufferError::new_err(message)
+            refusal(object, error, &format!("values are C-contiguous buffers, and this {name} is none: {advice}"))
         })?;
         buffer.without_pointers(object)
     }
@@ -45,9 +44,8 @@ impl Exported {
         }
         let buffer = Self::new(object, ffi::PyBUF_WRITABLE).map_err(|error| {
             let name = type_name(object);
-            let message =
-                format!("values are copied into writable C-contiguous buffers, and this {name} is none: {error}");
-            PyBufferError::new_err(message)
+            let message = format!("values are copied into writable C-contiguous buffers, and this {name} is none");
+            refusal(object, error, &message)
         })?;
         buffer.without_pointers(object)
     }
@@ -107,6 +105,17 @@ impl Drop for Exported {
         unsafe {
             ffi::PyBuffer_Release(&raw mut *self.0);
         }
+    }
+}
+
+/// The error for an object that does not give the buffer that it was asked for. What else its code raises passes.
+fn refusal(object: &Bound<'_, PyAny>, error: PyErr, message: &str) -> PyErr {
+    let py = object.py();
+    // The interpreter's own objects raise the one, numpy's the other.
+    if error.is_instance_of::<PyBufferError>(py) || error.is_instance_of::<PyValueError>(py) {
+        PyBufferError::new_err(format!("{message}: {error}"))
+    } else {
+        error
     }
 }
 

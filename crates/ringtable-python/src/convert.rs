@@ -167,6 +167,7 @@ pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> 
         Reply::Double(value) => value.into_pyobject(py)?.into_any(),
         Reply::Bulk(value) => bytes(py, &value)?.into_any(),
         Reply::Error(message) => errors::refusal(py, &message).into_value(py).into_bound(py).into_any(),
+        Reply::Dropped(size) => errors::client(py, Error::ReplyDropped(size)).into_value(py).into_bound(py).into_any(),
         Reply::Array(elements) => list(py, elements.into_iter().map(|element| self::reply(py, element)))?.into_any(),
         Reply::Map(pairs) => {
             let map = PyDict::new(py);
@@ -368,36 +369,56 @@ unsafe extern "C" {
 
 /// Calls the engine without holding the interpreter. Signals are handled while it waits: an exception that a handler
 /// raises (Ctrl-C) ends the wait and is raised here.
-///
-/// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when there is
-/// none any more, that is a panic, and while it ends, who asks sleeps for ever, here with a lock held that the main
-/// thread may need. So it ends its wait then, and goes to sleep for ever behind it.
 pub fn waiting<R: Send>(
     py: Python<'_>,
     timeout: Option<Duration>,
     call: impl FnOnce(Patience<'_>) -> Result<R, Error> + Send,
 ) -> PyResult<R> {
+    interruptible(py, |interrupted| py.detach(|| call(Patience::new(timeout, interrupted))))
+}
+
+/// The same for a call that waits for nobody, and makes Python's objects: it holds the interpreter.
+pub fn attached<R>(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    call: impl FnOnce(Patience<'_>) -> Result<R, Error>,
+) -> PyResult<R> {
+    interruptible(py, |interrupted| call(Patience::new(timeout, interrupted)))
+}
+
+/// Makes a call that may ask whether it is interrupted. What a signal handler raises ends it, whatever comes of it: no
+/// such exception is lost.
+///
+/// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when there is
+/// none any more, that is a panic, and while it ends, who asks sleeps for ever, here with a lock held that the main
+/// thread may need. So it ends its wait then, and goes to sleep for ever behind it.
+fn interruptible<R>(py: Python<'_>, call: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<R, Error>) -> PyResult<R> {
     let raised: Mutex<Option<PyErr>> = Mutex::new(None);
+    let lock = || raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let interrupted = || {
         if !is_main_thread() {
             return Py_IsFinalizing() != 0;
         }
+        // Raised already: the next wait of the call ends, too.
+        if lock().is_some() {
+            return true;
+        }
         let check = |py: Python<'_>| match py.check_signals() {
             Ok(()) => false,
             Err(error) => {
-                *raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                *lock() = Some(error);
                 true
             }
         };
         // At its end the interpreter handles no signals, and a call that is made by then goes on without.
         Python::try_attach(check).unwrap_or(false)
     };
-    let result = py.detach(|| call(Patience::new(timeout, &interrupted)));
+    let result = call(&interrupted);
+    if let Some(error) = lock().take() {
+        return Err(error);
+    }
     result.map_err(|error| match error {
-        Error::Interrupted => raised
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
+        Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         error => errors::client(py, error),
     })
 }

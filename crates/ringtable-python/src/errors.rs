@@ -26,6 +26,12 @@ pub fn family(py: Python<'_>, name: &'static str, message: impl Into<String>) ->
     }
 }
 
+/// Whether an exception is one of the family.
+pub fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
+    let base = module(py).and_then(|module| module.bind(py).getattr("Error"));
+    base.is_ok_and(|base| error.matches(py, base).unwrap_or(false))
+}
+
 /// The exception for an error of the client.
 pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
     use client::Error;
@@ -41,10 +47,10 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::Protocol(_) => "ProtocolError",
         Error::KeyTooLong(_) => "KeyTooLong",
         Error::ValueTooLarge(_) => "ValueTooLarge",
-        Error::NoRoom(_) => "ClientOutOfMemory",
+        Error::NoRoom(_) | Error::ReplyDropped(_) => "ClientOutOfMemory",
         Error::TooManyViews => "TooManyViews",
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
-        Error::Reentrant => "Reentrant",
+        Error::Reentrant | Error::OwnLease(_) => "Reentrant",
         Error::Refused(message) => return refusal(py, message),
         error if error.is_shortage() => "OutOfResources",
         _ => "Error",

@@ -427,11 +427,15 @@ impl TableCore {
         let mut sink = BytesSink::new(py);
         let mut values: Vec<Option<Bound<'py, PyBytes>>> = convert::reserved(keys.len())?;
         let each = |_, hit: bool, sink: &mut BytesSink<'py>| values.push(if hit { sink.take() } else { None });
-        match self.client.try_get_many(&keys, &mut sink, each) {
-            Ok(true) => return convert::list(py, values.into_iter().map(Ok)),
-            // Reads that ask the server, or a value that is too large to copy while holding the interpreter.
-            Ok(false) | Err(ringtable::client::Error::NoRoom(_)) => {}
-            Err(error) => return Err(errors::client(py, error)),
+        let in_place = convert::attached(py, self.timeout, |patience| {
+            match self.client.try_get_many(&keys, &mut sink, each, patience) {
+                // Too large to copy while holding the interpreter.
+                Err(ringtable::client::Error::NoRoom(_)) => Ok(false),
+                other => other,
+            }
+        })?;
+        if in_place {
+            return convert::list(py, values.into_iter().map(Ok));
         }
         let mut values = convert::reserved(keys.len())?;
         let values = self.wait(py, |client, patience| {
@@ -534,7 +538,8 @@ impl TableCore {
     /// `stale` the value is kept for that many seconds longer: in these, one caller computes it anew while the others
     /// get the old one without waiting. `timeout`, the table's own unless given, is for waiting for others: `Timeout`.
     ///
-    /// `make` must not ask for the same key in this way: it would wait for itself.
+    /// What `make` runs, and other tasks of its thread, may ask for other keys in this way, but not for the same one,
+    /// which would wait for itself: `Reentrant`.
     #[pyo3(signature = (key, make, ttl=None, *, stale=0.0, timeout=None))]
     fn get_or_set<'py>(
         &self,
@@ -564,9 +569,20 @@ impl TableCore {
             })?;
             Ok(made)
         });
-        let given_back = self.wait(py, |client, patience| client.unlease(bytes, token, patience));
-        let made = made?;
-        given_back.map(|_| made)
+        let error = match made {
+            Ok(made) => return self.wait(py, |client, patience| client.unlease(bytes, token, patience)).map(|_| made),
+            Err(error) => error,
+        };
+        // What has ended the call ends it soon, also if that was Ctrl-C and the server stands still.
+        let patience = Some(timeout.map_or(limits::LEASE_RETURN_MAX, |timeout| timeout.min(limits::LEASE_RETURN_MAX)));
+        match waiting(py, patience, |patience| self.client.unlease(bytes, token, patience)) {
+            // A signal handler's exception is not lost behind the one that was raised before.
+            Err(raised) if !errors::is_ours(py, &raised) => {
+                raised.set_cause(py, Some(error));
+                Err(raised)
+            }
+            _ => Err(error),
+        }
     }
 
     /// Let `key` be absent after `ttl` seconds; return whether there is such a key.
@@ -597,7 +613,8 @@ impl TableCore {
         pairs.iter().map(|pair| Ok((convert::bytes(py, pair.key)?, convert::bytes(py, pair.value)?))).collect()
     }
 
-    /// Go on with a walk over all keys: return the next cursor (0 at the end) and some keys. Begin with cursor 0.
+    /// Go on with a walk over all keys: return the next cursor (0 at the end) and some keys, or none if there were only
+    /// empty buckets for a while. Begin with cursor 0.
     #[pyo3(signature = (cursor=0))]
     fn scan<'py>(&self, py: Python<'py>, cursor: u64) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
         let (next, keys) = self.wait(py, |client, patience| client.scan(cursor, patience))?;

@@ -137,6 +137,9 @@ pub const LEASE_ASK_MIN: Duration = Duration::from_millis(1);
 /// Bytes of requests over a socket after which a client waits for the replies to those that it had sent before: twice
 /// as many are on their way at most, which is well below what a server keeps for it.
 pub const SOCKET_STRETCH_SIZE: usize = 4 << 20;
+/// How long a call that has failed waits to hear that its lease was given back.
+pub const LEASE_RETURN_MAX: Duration = Duration::from_millis(100);
+
 /// Largest buffer that a client keeps for the next large reply, in bytes.
 pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 
@@ -158,5 +161,8 @@ pub const GROWTH_PATIENCE_NS: u64 = 50_000_000;
 pub const SPIN_NS_MAX: u64 = 1_000_000;
 /// Longest time a waiting client sleeps before it looks for signals again, in milliseconds.
 pub const SIGNAL_CHECK_MS: u64 = 100;
+/// How long a thread waits for another one of the same connection before its turn comes for certain; and how often that
+/// happens at most.
+pub const GATE_PATIENCE: Duration = Duration::from_micros(500);
 /// How old the knowledge that the server lives may get before a direct read asks again, in milliseconds.
 pub const LIVENESS_CHECK_MS: u64 = 100;

@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Client, Error, Patience, check_key, check_value, integer, unexpected};
+use super::{Client, Error, Patience, check_key, check_value, held, integer, unexpected};
 use crate::command::{self, reply::Reply};
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -180,12 +180,13 @@ impl Client {
         }
     }
 
-    /// Gives back a lease. Returns whether this connection had it.
+    /// Gives back a lease, on the thread that got it. Returns whether this connection had it.
     ///
     /// # Errors
     /// Those of the connection.
     pub fn unlease(&self, key: &[u8], token: u64, patience: Patience<'_>) -> Result<bool, Error> {
         check_key(key)?;
+        held::remove(self.location(), token);
         let token = token.to_string();
         failpoint!("lease.returning");
         match self.request(NUMBERS.unlease, &[key, token.as_bytes()], patience) {
@@ -216,7 +217,8 @@ impl Client {
     /// is returned too, but only if the lease is somebody else's.
     ///
     /// # Errors
-    /// [`Error::Awaited`] if neither comes in time; those of [`Self::lease`].
+    /// [`Error::Awaited`] if neither comes in time; [`Error::OwnLease`] if the lease is this thread's; those of
+    /// [`Self::lease`].
     pub fn get_or_lease(&self, key: &[u8], stale_ms: u64, mut patience: Patience<'_>) -> Result<Turn, Error> {
         patience.start();
         let mut refused = false;
@@ -247,6 +249,9 @@ impl Client {
             if let Some(value) = stale {
                 return Ok(Turn::Value(value));
             }
+            if held::has(self.location(), key) {
+                return Err(Error::OwnLease(shown(key)));
+            }
             std::thread::sleep(pause.min(patience.slice()?));
             patience.check_interrupted()?;
             // Before anything is asked for that there is no time left to wait for.
@@ -258,7 +263,10 @@ impl Client {
     /// Looks whether somebody has written the key just before its lease became ours.
     fn look_again(&self, key: &[u8], token: u64, stale_ms: u64, patience: Patience<'_>) -> Result<Turn, Error> {
         match self.look(key, stale_ms, patience) {
-            Ok(None | Some((_, false))) => Ok(Turn::Lease(token)),
+            Ok(None | Some((_, false))) => {
+                held::add(self.location(), key, token);
+                Ok(Turn::Lease(token))
+            }
             looked => {
                 let given_back = self.unlease(key, token, patience);
                 let (value, _) = looked?.unwrap_or_default();
@@ -296,6 +304,13 @@ impl Client {
             other => Err(unexpected(other)),
         }
     }
+}
+
+/// A key for messages.
+fn shown(key: &[u8]) -> String {
+    const SHOWN_SIZE: usize = 60;
+    let cut = if key.len() > SHOWN_SIZE { "…" } else { "" };
+    format!("'{}{cut}'", key[..key.len().min(SHOWN_SIZE)].escape_ascii())
 }
 
 /// Whether a value has at least so much time left.

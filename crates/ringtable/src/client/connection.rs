@@ -227,7 +227,7 @@ impl Connection {
             link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
             match link.receive(patience)? {
                 // It may say that the server stops.
-                Reply::Error(message) => Err(super::refusal(message)),
+                reply @ (Reply::Error(_) | Reply::Dropped(_)) => Err(super::unexpected(reply)),
                 reply => Ok(reply),
             }
         })

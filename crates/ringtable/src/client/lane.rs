@@ -17,9 +17,17 @@ use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit};
 use crate::table::hints::HintBoard;
 
-/// A request or reply that is larger than what fits the ring at once, on its way.
-struct Piecemeal {
+/// A request that is larger than what fits the ring at once, on its way: so many of its bytes have gone.
+struct Outgoing {
     bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// A reply that is larger than what has come of it, or fits the ring at once: so many of its bytes have come.
+struct Incoming {
+    /// What has come; `None` if it is dropped, for want of memory.
+    bytes: Option<Vec<u8>>,
+    come: usize,
     size: usize,
 }
 
@@ -45,9 +53,9 @@ pub(super) struct LaneLink {
     /// Whether a request found no room: then room is news too.
     wants_room: bool,
     /// A request's bytes that did not fit: they go before anything else.
-    unsent: Option<Piecemeal>,
+    unsent: Option<Outgoing>,
     /// A reply that has come in part.
-    incoming: Option<Piecemeal>,
+    incoming: Option<Incoming>,
     record: Vec<u8>,
 }
 
@@ -154,7 +162,7 @@ impl LaneLink {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
         head.append_to(&mut bytes);
-        self.unsent = Some(Piecemeal { bytes, size: 0 });
+        self.unsent = Some(Outgoing { bytes, sent: 0 });
         self.wants_room = false;
         self.send_unsent()?;
         Ok(true)
@@ -165,12 +173,12 @@ impl LaneLink {
     pub fn send_unsent(&mut self) -> Result<bool, Error> {
         let Some(unsent) = &mut self.unsent else { return Ok(true) };
         let ring = Lane::new(self.mapping.words()).requests();
-        let left = &unsent.bytes[unsent.size..];
+        let left = &unsent.bytes[unsent.sent..];
         let room = self.requests.room(ring, left.len()).map_err(broken)?;
         let piece = room.min(left.len());
         self.requests.write(ring, &left[..piece]);
-        unsent.size += piece;
-        let done = unsent.size == unsent.bytes.len();
+        unsent.sent += piece;
+        let done = unsent.sent == unsent.bytes.len();
         if done {
             self.unsent = None;
         }
@@ -214,8 +222,8 @@ impl LaneLink {
         let garbled = |error: record::RecordError| Error::Protocol(error.to_string());
         let size = record::record_size(word, limits::REPLY_SIZE_MAX).map_err(garbled)?;
         if size > available && self.responses.available(ring, size).map_err(broken)? < size {
-            let bytes = self.sharing.take_buffer(size).ok_or(Error::NoRoom(size))?;
-            self.incoming = Some(Piecemeal { bytes, size });
+            // Without memory for all of it, it is taken out of the ring all the same: others follow it.
+            self.incoming = Some(Incoming { bytes: self.sharing.take_buffer(size), come: 0, size });
             return self.receive_piece();
         }
         self.record.resize(size, 0);
@@ -229,12 +237,17 @@ impl LaneLink {
         let ring = Lane::new(self.mapping.words()).responses();
         let Some(incoming) = &mut self.incoming else { return Ok(None) };
         let available = self.responses.available(ring, limits::LANE_RING_SIZE).map_err(broken)?;
-        let begin = incoming.bytes.len();
-        let piece = available.min(incoming.size - begin);
-        incoming.bytes.resize(begin + piece, 0);
-        self.responses.read(ring, as_uninit(&mut incoming.bytes[begin..]));
+        let piece = available.min(incoming.size - incoming.come);
+        match &mut incoming.bytes {
+            Some(bytes) => {
+                bytes.resize(incoming.come + piece, 0);
+                self.responses.read(ring, as_uninit(&mut bytes[incoming.come..]));
+            }
+            None => self.responses.skip(piece),
+        }
+        incoming.come += piece;
         self.responses.release(ring);
-        if incoming.bytes.len() < incoming.size {
+        if incoming.come < incoming.size {
             if piece > 0 {
                 failpoint!("lane.reply_piece");
             }
@@ -244,9 +257,10 @@ impl LaneLink {
             }
             return Ok(None);
         }
-        let record = std::mem::take(&mut incoming.bytes);
+        let (record, size) = (incoming.bytes.take(), incoming.size);
         self.incoming = None;
-        record::decode_owned(record).map(Some).map_err(|error| Error::Protocol(error.to_string()))
+        let reply = record.map_or(Ok(Reply::Dropped(size)), record::decode_owned);
+        reply.map(Some).map_err(|error| Error::Protocol(error.to_string()))
     }
 
     /// Waits until there is something new: a reply (or a piece of one), or room for a request that waits for it.

@@ -82,7 +82,11 @@ impl Link {
             if let Err(error) = request(self, index, patience) {
                 // What was pushed is done now, not at some later call; but not by a child of the one who pushed it.
                 if !patience.is_inherited() {
-                    let _ = self.publish(patience);
+                    let _ = match error {
+                        // The call ends here: it does not wait once more, for room.
+                        Error::Interrupted | Error::Timeout(_) => self.publish_at_once(),
+                        _ => self.publish(patience),
+                    };
                 }
                 return Err(error);
             }
@@ -146,6 +150,16 @@ impl Link {
             Channel::Lane(lane) => lane.publish(),
             Channel::Rings(rings) => rings.publish(),
             Channel::Socket(_) => return self.publish_socket(patience),
+        }
+        Ok(())
+    }
+
+    /// Publishes what can be without waiting; a later call does the rest.
+    fn publish_at_once(&mut self) -> Result<(), Error> {
+        match &mut self.channel {
+            Channel::Lane(lane) => lane.publish(),
+            Channel::Rings(rings) => rings.publish(),
+            Channel::Socket(socket) => return socket.flush().map(drop),
         }
         Ok(())
     }

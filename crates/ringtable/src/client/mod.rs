@@ -7,6 +7,7 @@
 //! - [`waiting`]: how long to spin for an answer in shared memory, and when to sleep,
 //! - [`gate`]: the lock before the link, whose waiting can be interrupted,
 //! - [`atomic`]: changing what others change too, by version, within bounds, by lease,
+//! - [`held`]: which leases this thread has, so that it does not wait for itself,
 //! - [`watch`]: the table's changes, over a connection of its own,
 //! - [`view`]: values in place, which stay there as long as they are looked at,
 //! - [`classic`]: the classic client's loop.
@@ -31,6 +32,7 @@ mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod gate;
+mod held;
 mod lane;
 mod link;
 mod rings;
@@ -151,6 +153,12 @@ pub enum Error {
          does, needs one of its own for this"
     )]
     Reentrant,
+    /// The thread waits for the lease of a key that it has itself.
+    #[error(
+        "this very thread computes the value of {0} already, in a call that has not ended, and would wait for itself: \
+         neither the function that computes it nor another task of the thread can ask for it"
+    )]
+    OwnLease(String),
     /// The interruption check has forked, and this is the child.
     #[error("this call was begun by the process that this one was forked from, and is that one's alone: call again")]
     Forked,
@@ -175,6 +183,12 @@ pub enum Error {
     /// There is no memory for a value of so many bytes here.
     #[error("no memory for a value of {0} bytes in this process")]
     NoRoom(usize),
+    /// What the server has answered was dropped as it came, since there is no memory for it here.
+    #[error(
+        "this process has no memory for the server's reply of {0} bytes, which was dropped: the command itself was \
+         executed, and what follows it is in order"
+    )]
+    ReplyDropped(usize),
     /// There are as many views as there may be.
     #[error(
         "this table has {max} views in this process, which is the most that one connection may have: close some, take \
@@ -232,7 +246,8 @@ pub struct Patience<'a> {
 
 impl<'a> Patience<'a> {
     /// Patience for `timeout` (for ever, if `None`); `interrupted` is asked after every signal, and at least ten times
-    /// a second while waiting.
+    /// a second while waiting. Once it has said yes, it has to say so for the rest of the call: an interrupt ends all of
+    /// it, also where one wait follows another.
     pub fn new(timeout: Option<Duration>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { timeout, deadline: None, interrupted, generation: fork::generation() }
     }
@@ -278,6 +293,13 @@ impl<'a> Patience<'a> {
         } else {
             Ok(())
         }
+    }
+
+    /// Looks, in the middle of work that waits for nobody, whether the call may go on.
+    fn check(&mut self) -> Result<(), Error> {
+        self.start();
+        self.slice()?;
+        self.check_interrupted()
     }
 
     /// Whether the call was begun by the process that this one was forked from.
@@ -527,11 +549,12 @@ impl Client {
         keys: &[&[u8]],
         sink: &mut S,
         each: impl FnMut(usize, bool, &mut S),
+        patience: Patience<'_>,
     ) -> Result<bool, Error> {
         keys.iter().try_for_each(|key| check_key(key))?;
         let Some(reader) = self.try_direct()? else { return Ok(false) };
         // A bucket that stays contended is rare; an answer that is worth waiting for is not ours to wait for.
-        match overlapped(reader, keys, sink, |_, _| Err(Error::NoRoom(0)), each) {
+        match overlapped(reader, keys, sink, |_, _| Err(Error::NoRoom(0)), each, patience) {
             Err(Error::NoRoom(0)) => Ok(false),
             other => other.map(|()| true),
         }
@@ -554,7 +577,7 @@ impl Client {
         let connection = self.connection(patience)?;
         if let Some(reader) = self.direct_on(connection, Keys::Many, patience)? {
             let ask = |key: &[u8], sink: &mut S| get_from_server(connection, key, sink, patience);
-            return overlapped(reader, keys, sink, ask, each);
+            return overlapped(reader, keys, sink, ask, each, patience);
         }
         let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
             link.push(NUMBERS.get, &[keys[index]], patience)
@@ -722,7 +745,8 @@ impl Client {
     }
 
     /// One step of a walk over all keys, from cursor 0 until it is 0 again. A key that is there all the while comes
-    /// exactly once.
+    /// exactly once. In place a step waits for nobody, and ends after [`limits::WALK_STEPS_MAX`] buckets
+    /// though it has found no key: among many empty buckets the caller has its say, too.
     ///
     /// # Errors
     /// Those of the connection.
@@ -780,13 +804,13 @@ impl Client {
     pub fn call(&self, words: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
         let mut replies = self.call_many(&[words], patience)?;
         match replies.pop() {
-            Some(Reply::Error(message)) => Err(refusal(message)),
+            Some(reply @ (Reply::Error(_) | Reply::Dropped(_))) => Err(unexpected(reply)),
             Some(reply) => Ok(reply),
             None => Err(Error::Protocol("no reply".into())),
         }
     }
 
-    /// Asks many things, pipelined. Refusals are among the replies.
+    /// Asks many things, pipelined. Refusals are among the replies, and so are [`Reply::Dropped`] ones.
     ///
     /// # Errors
     /// Those of the connection.
@@ -894,11 +918,17 @@ fn overlapped<S: Sink>(
     sink: &mut S,
     contended: impl Fn(&[u8], &mut S) -> Result<bool, Error>,
     mut each: impl FnMut(usize, bool, &mut S),
+    mut patience: Patience<'_>,
 ) -> Result<(), Error> {
     /// Lookups under way at a time: about as many cache misses as a core keeps in flight.
     const OVERLAP: usize = 16;
+    /// Groups of so many between two looks at the patience: some milliseconds.
+    const GROUPS_PER_CHECK: usize = 1_024;
     let mut hashes = [0; OVERLAP];
     for (group, keys) in keys.chunks(OVERLAP).enumerate() {
+        if (group + 1).is_multiple_of(GROUPS_PER_CHECK) {
+            patience.check()?;
+        }
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = reader.hash(key);
             reader.prefetch_bucket(*hash);
@@ -970,6 +1000,7 @@ fn refusal(message: String) -> Error {
 fn unexpected(reply: Reply) -> Error {
     match reply {
         Reply::Error(message) => refusal(message),
+        Reply::Dropped(size) => Error::ReplyDropped(size),
         other => Error::Protocol(format!("an unexpected reply: {other:?}").chars().take(200).collect()),
     }
 }
@@ -992,7 +1023,8 @@ fn bucket(reply: Reply, out: &mut Pairs) -> Result<(), Error> {
     let Reply::Array(parts) = reply else { return Err(unexpected(reply)) };
     let mut parts = parts.into_iter();
     while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-        out.push(&bytes(key)?, &bytes(value)?);
+        let (key, value) = (bytes(key)?, bytes(value)?);
+        out.push(&key, &value).ok_or(Error::NoRoom(key.len() + value.len()))?;
     }
     Ok(())
 }

@@ -72,7 +72,15 @@ pub(super) struct RingsLink {
     /// Reply records as they arrive, from `parsed` on.
     incoming: Vec<u8>,
     parsed: usize,
+    /// The record that comes next, if there is no memory for it.
+    dropped: Option<Dropped>,
     piece: Vec<u8>,
+}
+
+/// A reply record that is dropped as it comes: so many of its bytes are still to come.
+struct Dropped {
+    size: usize,
+    left: usize,
 }
 
 /// What a waiting client looks at.
@@ -135,6 +143,7 @@ impl RingsLink {
             owed: 0,
             incoming: Vec::new(),
             parsed: 0,
+            dropped: None,
             piece: Vec::new(),
         })
     }
@@ -225,6 +234,12 @@ impl RingsLink {
 
     /// Reads one message of the ring, ours or not. Returns whether there was one.
     fn receive_piece(&mut self) -> Result<bool, Error> {
+        // Before it is taken: a piece without room would be lost. Of a record that has begun, the rest is dropped then.
+        let size_max = self.geometry.piece_size();
+        let has_room = self.incoming.try_reserve(size_max).is_ok() || self.incoming.try_reserve_exact(size_max).is_ok();
+        if !has_room && self.dropped.is_none() && !self.drop_record() {
+            return Err(Error::NoRoom(size_max));
+        }
         let ring = Exchange::new(self.mapping.words(), self.geometry).responses();
         let Some(body) = self.receiver.next(ring).map_err(|_| self.lapped())? else { return Ok(false) };
         // Relaxed: ordered by the Acquire in `next`, and believed only after `check`.
@@ -242,8 +257,12 @@ impl RingsLink {
         self.receiver.check(ring).map_err(|_| self.lapped())?;
         failpoint!("rings.checked");
         if ours {
-            self.incoming.try_reserve(self.piece.len()).map_err(|_| Error::NoRoom(self.piece.len()))?;
-            self.incoming.extend_from_slice(&self.piece);
+            let dropped = self.dropped.as_mut().map_or(0, |dropped| {
+                let size = dropped.left.min(self.piece.len());
+                dropped.left -= size;
+                size
+            });
+            self.incoming.extend_from_slice(&self.piece[dropped..]);
         }
         if self.receiver.unannounced() >= UNANNOUNCED_MAX {
             self.receiver.announce(ring);
@@ -251,12 +270,37 @@ impl RingsLink {
         Ok(true)
     }
 
+    /// The size of the next record, if its head has come.
+    fn next_size(&self) -> Result<Option<usize>, Error> {
+        let head = self.incoming[self.parsed..].first_chunk::<8>();
+        head.map(|word| record::record_size(u64::from_ne_bytes(*word), limits::REPLY_SIZE_MAX))
+            .transpose()
+            .map_err(|error| Error::Protocol(error.to_string()))
+    }
+
+    /// Drops what has come of the next record, which has not come as a whole, and what is still to come of it. Returns
+    /// whether there is such a record.
+    fn drop_record(&mut self) -> bool {
+        let Ok(Some(size)) = self.next_size() else { return false };
+        self.dropped = Some(Dropped { size, left: size - (self.incoming.len() - self.parsed).min(size) });
+        self.incoming.truncate(self.parsed);
+        (self.parsed, self.incoming) = (0, kept(std::mem::take(&mut self.incoming)));
+        true
+    }
+
     /// Decodes the next reply of those that have arrived.
     fn parse(&mut self) -> Result<Option<Reply>, Error> {
+        match self.dropped {
+            Some(Dropped { left: 0, size }) => {
+                self.dropped = None;
+                return Ok(Some(self.noted(Reply::Dropped(size))));
+            }
+            Some(_) => return Ok(None),
+            None => {}
+        }
         let garbled = |error: record::RecordError| Error::Protocol(error.to_string());
+        let Some(size) = self.next_size()? else { return Ok(None) };
         let rest = &self.incoming[self.parsed..];
-        let Some(word) = rest.first_chunk::<8>() else { return Ok(None) };
-        let size = record::record_size(u64::from_ne_bytes(*word), limits::REPLY_SIZE_MAX).map_err(garbled)?;
         let Some(record) = rest.get(..size) else {
             // The rest of a large reply comes behind what is here already.
             if self.parsed > 0 && size > LARGE_SIZE {
@@ -264,7 +308,10 @@ impl RingsLink {
                 self.parsed = 0;
             }
             let missing = size - self.incoming.len().min(size);
-            self.incoming.try_reserve_exact(missing).map_err(|_| Error::NoRoom(size))?;
+            // Room for a whole piece more: what there is room for before it is known how large the piece is.
+            if self.incoming.try_reserve_exact(missing + self.geometry.piece_size()).is_err() {
+                self.drop_record();
+            }
             return Ok(None);
         };
         let reply = if self.parsed == 0 && size == self.incoming.len() && size > LARGE_SIZE {
@@ -277,13 +324,18 @@ impl RingsLink {
             }
             reply
         };
+        Ok(Some(self.noted(reply)))
+    }
+
+    /// Takes note of a reply that has come.
+    fn noted(&mut self, reply: Reply) -> Reply {
         self.owed = self.owed.saturating_sub(1);
         if self.owed == 0 && self.receiver.is_listening() {
             failpoint!("rings.leaving");
             let exchange = Exchange::new(self.mapping.words(), self.geometry);
             self.receiver.leave(exchange.responses());
         }
-        Ok(Some(reply))
+        reply
     }
 
     /// Waits until there is something new.

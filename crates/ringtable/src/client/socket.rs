@@ -10,11 +10,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::connection::system;
+use super::waiting::Checks;
 use super::{Error, Patience};
 use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
-use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
+use crate::command::resp::{HEADER_SIZE_MAX, ReplyLimits, ReplyParser, write_request};
 use crate::folder::{Folder, FolderError, Trust, own_user};
 use crate::limits;
 use crate::shm::descriptors;
@@ -24,8 +25,13 @@ use crate::shm::{peer, shortage};
 
 /// Request bytes gathered before they are sent without being asked to.
 const GATHERED_MAX: usize = 64 << 10;
+/// Bytes around a word of a request, and before all of them, at most.
+const WORD_FRAMING_MAX: usize = HEADER_SIZE_MAX + 2;
 /// Room for what is received by one system call, at least.
 const RECEIVE_SIZE: usize = 64 << 10;
+
+/// A buffer for replies that is larger than this does not stay so.
+const INCOMING_KEPT_MAX: usize = limits::SPARE_BUFFER_SIZE_MAX;
 
 /// How long to wait before asking a server again whose queue of connections is full.
 const QUEUE_RETRY: Duration = Duration::from_millis(5);
@@ -141,6 +147,7 @@ pub(super) struct SocketLink {
     /// The requests are cut into stretches: how many there were when the present one began, and bytes of it.
     stretch_began: u64,
     stretch_size: usize,
+    checks: Checks,
 }
 
 impl SocketLink {
@@ -161,6 +168,7 @@ impl SocketLink {
             answered: 0,
             stretch_began: 0,
             stretch_size: 0,
+            checks: Checks::default(),
         }
     }
 
@@ -229,6 +237,8 @@ impl SocketLink {
         words.push(name);
         words.extend_from_slice(arguments);
         let before = self.outgoing.len();
+        let size = words.iter().map(|word| word.len() + WORD_FRAMING_MAX).sum::<usize>() + WORD_FRAMING_MAX;
+        self.outgoing.try_reserve(size).map_err(|_| Error::NoRoom(size))?;
         write_request(&mut self.outgoing, &words);
         self.asked += 1;
         self.stretch_size += self.outgoing.len() - before;
@@ -283,10 +293,19 @@ impl SocketLink {
                 self.answered += 1;
                 return Ok(Some(reply));
             }
+            if self.parser.is_dropping() {
+                self.parsed += self.parser.let_go();
+            }
             self.incoming.drain(..self.parsed);
             self.parsed = 0;
-            let begin = self.incoming.len();
-            self.incoming.try_reserve(RECEIVE_SIZE).map_err(|_| Error::NoRoom(begin + RECEIVE_SIZE))?;
+            if !self.make_room() {
+                if self.parser.is_dropping() || self.incoming.is_empty() {
+                    return Err(Error::NoRoom(RECEIVE_SIZE));
+                }
+                // What there is no memory for is taken out of the socket all the same: others follow it.
+                self.parsed = self.parser.let_go();
+                continue;
+            }
             match rustix::net::recv(&self.socket, spare_capacity(&mut self.incoming), RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(gone()),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -296,10 +315,21 @@ impl SocketLink {
         }
     }
 
+    /// Makes room for what is to come next. Returns whether there is memory for it.
+    fn make_room(&mut self) -> bool {
+        if self.incoming.capacity() > INCOMING_KEPT_MAX && self.incoming.len() < RECEIVE_SIZE {
+            self.incoming.shrink_to(2 * RECEIVE_SIZE);
+        }
+        // A row of pieces is best received into a buffer that doubles; the last one that fits, into what is left.
+        self.incoming.try_reserve(RECEIVE_SIZE).or_else(|_| self.incoming.try_reserve_exact(RECEIVE_SIZE)).is_ok()
+    }
+
     /// Waits until something has come, or there is room for what waits to go.
     pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         let flags = if self.blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        await_readiness(&self.socket, flags, patience)
+        await_readiness(&self.socket, flags, patience)?;
+        // A signal may have come while we did not wait, and there may be news whenever we do.
+        if self.checks.is_due() { patience.check_interrupted() } else { Ok(()) }
     }
 }
 

@@ -3,11 +3,12 @@
 //! The same for a lane and for the rings of a classic topology; `ring::wait` says when what pays.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::TableReader;
 use super::socket::last_words;
 use super::{Error, Patience};
+use crate::limits;
 use crate::ring::lane;
 use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
@@ -61,6 +62,27 @@ enum Spun {
     InVain,
 }
 
+/// When the caller's signals were last looked at, for waits each of which ends soon, for something new.
+pub(super) struct Checks(Instant);
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Checks {
+    /// Whether it is time to look again; if so, that is taken for done.
+    pub fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = now.duration_since(self.0) >= Duration::from_millis(limits::SIGNAL_CHECK_MS);
+        if is_due {
+            self.0 = now;
+        }
+        is_due
+    }
+}
+
 /// What a client needs to wait for its server.
 pub(super) struct Waiting {
     /// Silent as long as the server lives.
@@ -75,6 +97,7 @@ pub(super) struct Waiting {
     published: u64,
     /// Waits that ended at once, since there was something new.
     news: u32,
+    checks: Checks,
 }
 
 impl Waiting {
@@ -96,6 +119,7 @@ impl Waiting {
             yields: Yields::default(),
             published: 0,
             news: 0,
+            checks: Checks::default(),
         }
     }
 
@@ -187,6 +211,7 @@ impl Waiting {
         let slice = patience.slice()?.min(limit.unwrap_or(Duration::MAX));
         lane::announce_sleep(awaited.client_state(), self.published);
         failpoint!("wait.announced");
+        let mut signalled = false;
         let outcome = if awaited.has_news() {
             Ok(())
         } else {
@@ -198,14 +223,19 @@ impl Waiting {
             match self.listener.wait(slice) {
                 Ok(woken) if woken.socket && !awaited.has_news() => Err(last_words(&self.socket)),
                 Ok(_) => Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                    signalled = true;
+                    Ok(())
+                }
                 Err(error) => Err(Error::System { doing: "waiting for the server", error }),
             }
         };
         failpoint!("wait.woken");
         lane::announce_awake(awaited.client_state(), self.published);
         outcome?;
-        if awaited.has_news() { Ok(()) } else { patience.check_interrupted() }
+        // A signal may also have come while we were awake.
+        let must_check = signalled || self.checks.is_due() || !awaited.has_news();
+        if must_check { patience.check_interrupted() } else { Ok(()) }
     }
 
     /// Looks whether the caller's patience and the connection last, without waiting.

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use super::reply::{Destination, Reply, ReplyWriter};
+use super::reply::{Destination, Reply, ReplyWriter, try_copy};
 use super::{COMMANDS, Command, arguments::Arguments};
 use crate::limits;
 use crate::ring::spsc::{Producer, Ring};
@@ -51,6 +51,9 @@ pub enum RecordError {
         /// What its arguments would need.
         claimed: usize,
     },
+    /// There is no memory for the reply, which is none of the peer's doing.
+    #[error("no memory for a reply")]
+    NoMemory,
     /// A reply of a kind that there is not, or nested too deeply, or cut off.
     #[error("a reply that cannot be read: {0}")]
     Reply(&'static str),
@@ -309,11 +312,14 @@ impl<D: Destination> ReplyWriter for RecordWriter<'_, D> {
     }
 }
 
-/// Decodes one reply from a private copy of its record.
+/// Decodes one reply from a private copy of its record; it counts as dropped if there is no memory for it once more.
 pub fn decode_reply(record: &[u8]) -> Result<Reply, RecordError> {
     let mut rest = record;
-    let reply = decode_nested(&mut rest, 0)?;
-    if rest.is_empty() { Ok(reply) } else { Err(RecordError::Reply("more bytes than it needs")) }
+    match decode_nested(&mut rest, 0) {
+        Ok(_) if !rest.is_empty() => Err(RecordError::Reply("more bytes than it needs")),
+        Err(RecordError::NoMemory) => Ok(Reply::Dropped(record.len())),
+        decoded => decoded,
+    }
 }
 
 /// The same from a record that is not needed any more: a string of bytes, which may be large, stays where it is.
@@ -340,6 +346,16 @@ fn take_word(rest: &mut &[u8]) -> Result<u64, RecordError> {
     Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| RecordError::Reply("cut off"))?))
 }
 
+/// So many elements, each made by `next`.
+fn collect<T>(count: usize, mut next: impl FnMut() -> Result<T, RecordError>) -> Result<Vec<T>, RecordError> {
+    let mut elements = Vec::new();
+    for _ in 0..count {
+        elements.try_reserve(1).map_err(|_| RecordError::NoMemory)?;
+        elements.push(next()?);
+    }
+    Ok(elements)
+}
+
 fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
     if depth > limits::REPLY_DEPTH_MAX {
         return Err(RecordError::Reply("nested too deeply"));
@@ -353,12 +369,10 @@ fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
             return Err(RecordError::Reply("more elements than bytes"));
         }
         if kind == kind::ARRAY {
-            return (0..count).map(|_| decode_nested(rest, depth + 1)).collect::<Result<_, _>>().map(Reply::Array);
+            return collect(count, || decode_nested(rest, depth + 1)).map(Reply::Array);
         }
-        return (0..count)
-            .map(|_| Ok((decode_nested(rest, depth + 1)?, decode_nested(rest, depth + 1)?)))
-            .collect::<Result<_, _>>()
-            .map(Reply::Map);
+        let pair = || Ok((decode_nested(rest, depth + 1)?, decode_nested(rest, depth + 1)?));
+        return collect(count, pair).map(Reply::Map);
     }
     let size = record_size(word, limits::REPLY_SIZE_MAX)? - HEADER_SIZE;
     let bytes = take(rest, size)?;
@@ -379,7 +393,7 @@ fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
         kind::INTEGER => Reply::Integer(i64::from_ne_bytes(number()?)),
         kind::BOOLEAN => Reply::Boolean(u64::from_ne_bytes(number()?) != 0),
         kind::DOUBLE => Reply::Double(f64::from_ne_bytes(number()?)),
-        kind::BULK => Reply::Bulk(bytes.to_vec()),
+        kind::BULK => Reply::Bulk(try_copy(bytes).ok_or(RecordError::NoMemory)?),
         _ => return Err(RecordError::Reply("of an unknown kind")),
     })
 }

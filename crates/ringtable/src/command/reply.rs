@@ -101,4 +101,15 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// A map in the order sent (version 3). Nothing keeps a server from sending a key twice.
     Map(Vec<(Reply, Reply)>),
+    /// What took so many bytes, and was dropped as it came, since there was no memory for it. No server sends this: it
+    /// stands in the place of what one has sent.
+    Dropped(usize),
+}
+
+/// A copy of the bytes of a reply; `None` if there is no memory for it.
+pub(super) fn try_copy(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).ok()?;
+    copy.extend_from_slice(bytes);
+    Some(copy)
 }

@@ -56,7 +56,7 @@
 
 use std::ops::Range;
 
-use super::reply::{Destination, Reply, ReplyWriter};
+use super::reply::{Destination, Reply, ReplyWriter, try_copy};
 use crate::limits::{KEY_SIZE_MAX, REPLY_DEPTH_MAX};
 use crate::shm::segment::Mapping;
 use crate::table::Held;
@@ -755,6 +755,10 @@ pub struct ReplyParser {
     open: Vec<Aggregate>,
     /// How many elements the headers of this reply have announced so far.
     elements: usize,
+    /// Whether nothing of this reply is kept, for want of memory.
+    is_dropping: bool,
+    /// How many bytes of this reply the caller has let go of before its end.
+    let_go: usize,
 }
 
 #[derive(Debug)]
@@ -792,13 +796,22 @@ enum Step {
 impl ReplyParser {
     /// A parser for the replies of one connection.
     pub fn new(limits: ReplyLimits) -> Self {
-        Self { limits, state: ReplyState::Header, position: 0, open: Vec::new(), elements: 0 }
+        Self {
+            limits,
+            state: ReplyState::Header,
+            position: 0,
+            open: Vec::new(),
+            elements: 0,
+            is_dropping: false,
+            let_go: 0,
+        }
     }
 
     /// Looks for one reply at the start of `input`, and gives it with the number of bytes it took.
     ///
-    /// As long as the answer is `None`, the next call gets the same bytes and more of them. After a
-    /// reply the next call gets what follows the bytes it took.
+    /// As long as the answer is `None`, the next call gets the same bytes and more of them, but for
+    /// those that [`Self::let_go`] says are not needed. After a reply the next call gets what
+    /// follows the bytes it took.
     ///
     /// # Errors
     ///
@@ -820,6 +833,31 @@ impl ReplyParser {
         parsed
     }
 
+    /// Whether nothing of the reply at hand is kept: there was no memory for a part of it, here or
+    /// at the caller's. It will be a [`Reply::Dropped`].
+    pub fn is_dropping(&self) -> bool {
+        self.is_dropping
+    }
+
+    /// Keeps nothing of the reply at hand any more, and says how many bytes at the start of the
+    /// input are not needed. The caller drops them, and the next call gets what follows.
+    pub fn let_go(&mut self) -> usize {
+        self.drop_all();
+        let size = match &mut self.state {
+            ReplyState::Line { start, .. } => std::mem::take(start),
+            _ => self.position,
+        };
+        self.position -= size;
+        self.let_go += size;
+        size
+    }
+
+    /// Drops what has come of the reply at hand, and what is still to come of it.
+    fn drop_all(&mut self) {
+        self.is_dropping = true;
+        self.open.iter_mut().for_each(|aggregate| aggregate.elements = Vec::new());
+    }
+
     fn advance(&mut self, input: &[u8]) -> Result<Option<(Reply, usize)>, ProtocolError> {
         loop {
             let step = match self.state {
@@ -833,10 +871,14 @@ impl ReplyParser {
                 Step::Continue => {}
                 Step::Value(value) => {
                     self.state = ReplyState::Header;
-                    if let Some(reply) = self.place(value) {
+                    if let Some(mut reply) = self.place(value) {
                         let size = self.position;
                         self.position = 0;
                         self.elements = 0;
+                        let let_go = std::mem::take(&mut self.let_go);
+                        if std::mem::take(&mut self.is_dropping) {
+                            reply = Reply::Dropped(let_go + size);
+                        }
                         return Ok(Some((reply, size)));
                     }
                 }
@@ -848,15 +890,24 @@ impl ReplyParser {
     /// one around it. Gives the whole reply once nothing is open any more.
     fn place(&mut self, mut value: Reply) -> Option<Reply> {
         while let Some(mut aggregate) = self.open.pop() {
-            aggregate.elements.push(value);
+            if !self.is_dropping && !aggregate.push(value) {
+                aggregate.elements = Vec::new();
+                self.drop_all();
+            }
             aggregate.remaining -= 1;
             if aggregate.remaining > 0 {
                 self.open.push(aggregate);
                 return None;
             }
-            value = aggregate.close();
+            value = aggregate.close().unwrap_or_else(|| self.without_memory());
         }
         Some(value)
+    }
+
+    /// What stands in the place of a part of a reply that there is no memory for.
+    fn without_memory(&mut self) -> Reply {
+        self.drop_all();
+        Reply::Nil
     }
 
     fn advance_header(&mut self, input: &[u8]) -> Result<Step, ProtocolError> {
@@ -915,7 +966,7 @@ impl ReplyParser {
             elements: Vec::with_capacity(own_count.min(ELEMENTS_RESERVED_MAX)),
         };
         if own_count == 0 {
-            return Ok(Step::Value(aggregate.close()));
+            return Ok(Step::Value(aggregate.close().unwrap_or_else(|| self.without_memory())));
         }
         self.open.push(aggregate);
         Ok(Step::Continue)
@@ -953,33 +1004,55 @@ impl ReplyParser {
     fn advance_body(&mut self, input: &[u8], kind: u8, size: usize) -> Result<Step, ProtocolError> {
         // Saturated, it is an end that no input reaches.
         let end = self.position.saturating_add(size);
+        if self.is_dropping && input.len() < end {
+            self.state = ReplyState::Body { kind, size: end - input.len() };
+            self.position = input.len();
+            return Ok(Step::Incomplete);
+        }
         let Some(next) = read_crlf(input, end)? else {
             return Ok(Step::Incomplete);
         };
         let bytes = &input[self.position..end];
         let value = match (kind, bytes) {
+            // Perhaps not even all of it.
+            _ if self.is_dropping => Reply::Nil,
             (b'!', _) => Reply::Error(String::from_utf8_lossy(bytes).into_owned()),
             // Three letters say how to show the text: `txt:` or `mkd:`.
-            (b'=', [_, _, _, b':', text @ ..]) => Reply::Bulk(text.to_vec()),
+            (b'=', [_, _, _, b':', text @ ..]) => self.bulk(text),
             (b'=', _) => return Err(invalid_scalar("verbatim string", bytes)),
-            _ => Reply::Bulk(bytes.to_vec()),
+            _ => self.bulk(bytes),
         };
         self.position = next;
         Ok(Step::Value(value))
     }
+
+    fn bulk(&mut self, bytes: &[u8]) -> Reply {
+        try_copy(bytes).map_or_else(|| self.without_memory(), Reply::Bulk)
+    }
 }
 
 impl Aggregate {
-    fn close(self) -> Reply {
-        if !self.is_map {
-            return Reply::Array(self.elements);
+    /// Adds what has come; `false` if there is no memory for it.
+    fn push(&mut self, value: Reply) -> bool {
+        let has_room = self.elements.try_reserve(1).is_ok();
+        if has_room {
+            self.elements.push(value);
         }
-        let mut pairs = Vec::with_capacity(self.elements.len() / 2);
+        has_room
+    }
+
+    /// All that has come; `None` if there is no memory for it.
+    fn close(self) -> Option<Reply> {
+        if !self.is_map {
+            return Some(Reply::Array(self.elements));
+        }
+        let mut pairs = Vec::new();
+        pairs.try_reserve_exact(self.elements.len() / 2).ok()?;
         let mut elements = self.elements.into_iter();
         while let (Some(key), Some(value)) = (elements.next(), elements.next()) {
             pairs.push((key, value));
         }
-        Reply::Map(pairs)
+        Some(Reply::Map(pairs))
     }
 }
 
@@ -1383,6 +1456,43 @@ mod tests {
                 assert!(parsed.is_none_or(|(_, size)| size == stream.len()));
                 let header_end = parser.position.min(input.len());
                 input[..header_end].fill(b'!');
+            }
+        }
+    }
+
+    /// Wherever it is let go of, and however its rest comes: the reply behind it is read as it was sent.
+    #[test]
+    fn a_reply_that_is_let_go_of_ends_where_it_ends() {
+        const DROPPED: [&str; 8] = [
+            "+a line\r\n",
+            ":12345\r\n",
+            "$-1\r\n",
+            "$0\r\n\r\n",
+            "$11\r\nline\r\n$3\r\n:\r\n",
+            "=8\r\ntxt:some\r\n",
+            "*4\r\n$3\r\nkey\r\n*0\r\n*2\r\n:1\r\n$2\r\n\r\n\r\n_\r\n",
+            "%1\r\n$3\r\nkey\r\n%1\r\n+name\r\n#t\r\n",
+        ];
+        for dropped in DROPPED {
+            let stream = format!("{dropped}:7\r\n").into_bytes();
+            for (begin, piece_size) in (0..dropped.len()).flat_map(|begin| [(begin, 1), (begin, 3), (begin, 99)]) {
+                let mut parser = ReplyParser::new(REPLY_LIMITS_WIDE);
+                let mut input = stream[..begin].to_vec();
+                assert_eq!(parser.parse(&input), Ok(None));
+                let mut replies = Vec::new();
+                input.drain(..parser.let_go());
+                for piece in stream[begin..].chunks(piece_size) {
+                    input.extend_from_slice(piece);
+                    while let Some((reply, size)) = parser.parse(&input).unwrap() {
+                        input.drain(..size);
+                        replies.push(reply);
+                    }
+                    if parser.is_dropping() {
+                        input.drain(..parser.let_go());
+                        assert!(input.len() <= dropped.len().min(HEADER_SIZE_MAX), "it keeps nothing but a header");
+                    }
+                }
+                assert_eq!(replies, [Reply::Dropped(dropped.len()), Reply::Integer(7)], "{dropped:?} at {begin}");
             }
         }
     }

@@ -49,6 +49,7 @@ pub(super) fn write(reply: &Reply, writer: &mut dyn ReplyWriter) {
                 write(value, writer);
             }
         }
+        Reply::Dropped(size) => panic!("a reply of {size} bytes was dropped, for which there is memory"),
     }
 }
 

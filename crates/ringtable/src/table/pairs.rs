@@ -77,12 +77,14 @@ impl Pairs {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// Adds a pair.
-    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+    /// Adds a pair; `None` if there is no memory for it.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let (start, key_size, value_size) = (self.bytes.len(), key.len(), value.len());
+        self.bytes.try_reserve(key_size + value_size).ok()?;
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
         self.places.push(Place { start, key_size, value_copied: value_size, value_size });
+        Some(())
     }
 
     /// Keeps the first `count` pairs only.

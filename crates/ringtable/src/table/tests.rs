@@ -166,7 +166,7 @@ fn a_bucket_read_is_the_whole_chain() {
         reader.read_bucket(&n.to_le_bytes(), Want::Values, no_time, &mut pairs).unwrap();
         let held = writer.read_bucket(&n.to_le_bytes(), usize::MAX, no_time, &mut seen_by_writer).unwrap();
         assert!(seen_by_writer.size() <= limits::COPIED_LOCKED_MAX, "others wait meanwhile");
-        held.iter().for_each(|held| seen_by_writer.push(&held.key(), held.bytes()));
+        held.iter().for_each(|held| seen_by_writer.push(&held.key(), held.bytes()).expect("there is memory"));
         assert!(pairs.iter().eq(seen_by_writer.iter()));
         assert!(pairs.iter().any(|pair| pair.key == n.to_le_bytes() && pair.value == b"v"));
         seen += 1;
@@ -189,7 +189,7 @@ fn of_a_large_bucket_little_is_copied_while_it_is_locked() {
         let held = writer.read_bucket(&[size as u8; 16], usize::MAX, no_time, &mut copied).unwrap();
         assert!(copied.size() <= limits::COPIED_LOCKED_MAX && held.iter().all(|held| held.found().size >= 1_000));
         assert_eq!(writer.table().reclaimer().holds(), held.len() as u64);
-        held.iter().for_each(|held| copied.push(&held.key(), held.bytes()));
+        held.iter().for_each(|held| copied.push(&held.key(), held.bytes()).expect("there is memory"));
         let sorted = |pairs: &Pairs| {
             let mut all: Vec<_> = pairs.iter().map(|pair| (pair.key.to_vec(), pair.value.to_vec())).collect();
             all.sort();
