@@ -143,8 +143,8 @@ pub const LEASE_RETURN_MAX: Duration = Duration::from_millis(100);
 /// Largest buffer that a client keeps for the next large reply, in bytes.
 pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 
-/// Buckets that a client goes over in place before it looks for signals again: less than a millisecond, or what it takes
-/// to touch so much memory for the first time.
+/// Buckets that a client goes over in place before it looks for signals again: less than a millisecond, or what it
+/// takes to touch so much memory for the first time.
 pub const WALK_STEPS_MAX: usize = 4_096;
 
 /// How often a reader tries again when writers get in its way, before it asks the server.
@@ -153,8 +153,8 @@ pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 /// a chain that is being rebuilt. With the home bucket, 259 entries: fifty times as many as a bucket has on average.
 pub const CHAIN_HOPS_MAX: usize = if cfg!(all(loom, not(shuttle))) { 3 } else { 42 };
 
-/// How long a write whose bucket is full waits for another worker to split a bucket, in nanoseconds: for as long as that
-/// may be without its processor.
+/// How long a write whose bucket is full waits for another worker to split a bucket, in nanoseconds: for as long as
+/// that may be without its processor.
 pub const GROWTH_PATIENCE_NS: u64 = 50_000_000;
 
 /// Longest time for which either side may spin, in nanoseconds, whatever was measured or asked for.

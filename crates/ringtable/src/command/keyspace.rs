@@ -319,8 +319,8 @@ pub(super) const BUCKETS_PER_CLOCK: i64 = 16;
 
 /// `SCAN cursor [COUNT count]`
 ///
-/// The cursor goes bucket by bucket; a key that is there all the while is reported exactly once. There may be fewer keys
-/// than were asked for, or none: a bucket is read at least, and no more once the turn is over.
+/// The cursor goes bucket by bucket; a key that is there all the while is reported exactly once. There may be fewer
+/// keys than were asked for, or none: a bucket is read at least, and no more once the turn is over.
 pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let invalid = || Refusal::err("invalid cursor");
     let mut cursor: u64 =

@@ -234,8 +234,8 @@ impl From<WriteError> for Refusal {
                  server with a larger --max-memory"
             )),
             WriteError::BucketFull => Self(format!(
-                "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into one; \
-                 others can be written"
+                "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into \
+                 one; others can be written"
             )),
         }
     }

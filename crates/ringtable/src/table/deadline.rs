@@ -1,7 +1,7 @@
 //! When a worker has done enough of what is nobody's request in particular.
 
-/// A time to end at. There are no clocks in a model: of loom, which tries all runs, it has always come; of shuttle, where
-/// everybody goes on some day, never.
+/// A time to end at. There are no clocks in a model: of loom, which tries all runs, it has always come; of shuttle,
+/// where everybody goes on some day, never.
 pub(super) struct Deadline {
     #[cfg(not(loom))]
     at_ns: u64,

@@ -100,8 +100,8 @@ impl Hints {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Calls `each` for every hint that has come since the last call. If another worker is at it, for none. If there are
-    /// so many that others would wait, for some, and for the rest at the next call.
+    /// Calls `each` for every hint that has come since the last call. If another worker is at it, for none. If there
+    /// are so many that others would wait, for some, and for the rest at the next call.
     pub(super) fn take(&self, mut each: impl FnMut(u64)) {
         let Ok(mut state) = self.state.try_lock() else { return };
         let State { boards, first, .. } = &mut *state;

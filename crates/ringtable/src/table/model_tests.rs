@@ -467,8 +467,8 @@ fn a_count_that_becomes_nonsense_under_a_reader_is_no_harm() {
     }
 }
 
-/// A walk with a cursor that no walk has come to once went over the whole table in its first step, and compared all keys
-/// with each other, while a worker's other clients waited.
+/// A walk with a cursor that no walk has come to once went over the whole table in its first step, and compared all
+/// keys with each other, while a worker's other clients waited.
 #[test]
 fn a_cursor_that_is_made_up_costs_no_more_than_an_honest_one() {
     let history = &mut History::new(Shape { pages: 64, buckets: 1, ..SMALL }, random());

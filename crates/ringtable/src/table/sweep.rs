@@ -52,8 +52,8 @@ pub struct Sweep {
 }
 
 impl<M: Memory> Writer<M> {
-    /// Goes on with the sweep at time `now_ms`, over up to `count` buckets, fewer if there is much to do in them. Returns
-    /// whether a round has ended with it.
+    /// Goes on with the sweep at time `now_ms`, over up to `count` buckets, fewer if there is much to do in them.
+    /// Returns whether a round has ended with it.
     pub fn sweep_some(&mut self, count: u64, now_ms: u64) -> bool {
         let table = Arc::clone(&self.table);
         let mut sweep = lock(&table.sweep);

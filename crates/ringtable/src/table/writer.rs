@@ -81,7 +81,7 @@ pub enum WriteError {
     #[error("no room for an entry of {0} bytes")]
     OutOfMemory(usize),
     /// The bucket that the key falls in is full: see [`super::chain`].
-    #[error("the bucket that the key falls in has {max} entries, and can have no more", max = super::chain::ENTRIES_MAX)]
+    #[error("the key's bucket has {max} entries, and can have no more", max = super::chain::ENTRIES_MAX)]
     BucketFull,
 }
 
@@ -635,7 +635,8 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Deletes all entries of up to `count` buckets from bucket `first` on, of fewer if there are many in them; returns
-    /// the bucket to go on with, `None` at the end. Called until then, nothing that was there at the beginning survives, though it is not one atomic step.
+    /// the bucket to go on with, `None` at the end. Called until then, nothing that was there at the beginning
+    /// survives, though it is not one atomic step.
     ///
     /// The entries themselves are not touched: whole slabs come back at once (unless somebody reads in place).
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
