@@ -13,6 +13,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -244,7 +245,7 @@ def test_nothing_of_it_is_in_a_core_dump(server_process: ServerProcess) -> None:
     def left_out(pid: int) -> list[bool]:
         areas = Path(f"/proc/{pid}/smaps").read_text().split("VmFlags:")
         # The line of an area's name comes before its flags.
-        pairs = zip(areas, areas[1:], strict=False)
+        pairs = pairwise(areas)
         return ["dd" in flags.splitlines()[0].split() for area, flags in pairs if "memfd:ringtable" in area]
 
     def client() -> None:
