@@ -151,7 +151,7 @@ impl Connection {
             }
             None => {
                 plain.speak_resp3(&mut patience)?;
-                (None, Channel::Socket(plain))
+                (None, Channel::Socket(Box::new(plain)))
             }
         };
         let keeper = match (&channel, &reader) {

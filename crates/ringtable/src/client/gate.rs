@@ -187,8 +187,8 @@ impl<T> Gate<T> {
         if let Some(place) = queue.place(ticket) {
             queue.tickets.remove(place);
         }
-        // We may have been woken for an open gate, and the others rely on that: we enter it, or it is closed by somebody
-        // who knows that they wait.
+        // We may have been woken for an open gate, and the others rely on that: we enter it, or it is closed by one who
+        // knows that they wait.
         queue.tickets.is_empty() || !self.take_or_mark(ticket.number, true)
     }
 
@@ -255,8 +255,7 @@ mod tests {
             Ok(*value)
         });
         assert_eq!(outcome.unwrap(), 2);
-        gate.enter(Patience::endless(), |value, _| Ok(*value += 1)).unwrap();
-        assert_eq!(gate.value.into_inner(), 3);
+        assert_eq!(gate.enter(Patience::endless(), |value, _| Ok(*value + 1)).unwrap(), 3);
     }
 
     /// It was open for whoever came first, which is who had just left, again and again.

@@ -29,7 +29,7 @@ const PUBLISH_EVERY: usize = 16;
 pub(super) enum Channel {
     Lane(Box<LaneLink>),
     Rings(Box<RingsLink>),
-    Socket(SocketLink),
+    Socket(Box<SocketLink>),
 }
 
 /// A reply that comes though nobody waits for it.

@@ -246,8 +246,8 @@ pub struct Patience<'a> {
 
 impl<'a> Patience<'a> {
     /// Patience for `timeout` (for ever, if `None`); `interrupted` is asked after every signal, and at least ten times
-    /// a second while waiting. Once it has said yes, it has to say so for the rest of the call: an interrupt ends all of
-    /// it, also where one wait follows another.
+    /// a second while waiting. Once it has said yes, it has to say so for the rest of the call: an interrupt ends all
+    /// of it, also where one wait follows another.
     pub fn new(timeout: Option<Duration>, interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
         Self { timeout, deadline: None, interrupted, generation: fork::generation() }
     }
