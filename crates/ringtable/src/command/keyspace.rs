@@ -17,6 +17,7 @@ use crate::table::{Expiry, Guard, Held, Lookup, Outcome, Sink, Want};
 
 /// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most
 /// `size_max` bytes.
+#[inline]
 fn find(context: &mut Context<'_>, key: &[u8], size_max: usize) -> Result<Option<Found>, Refusal> {
     let Context { writer, scratch: buffer, .. } = context;
     match writer.get(key, wall_ms, &mut UpTo { size_max, buffer }) {
@@ -49,6 +50,7 @@ pub(super) enum Value {
 }
 
 /// Looks a value up for a reply: a large one stays in its entry. Removes it if its time has passed.
+#[inline]
 pub(super) fn find_value(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Value>, Refusal> {
     Ok(match find(context, key, limits::LARGE_VALUE_SIZE - 1)? {
         // It may have gone meanwhile.
