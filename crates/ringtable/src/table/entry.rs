@@ -134,8 +134,8 @@ impl<'a> EntryRef<'a> {
         Some(Expiry(self.words[HEADER_WORDS].load(Ordering::Relaxed))).filter(|&expiry| expiry != Expiry::NEVER)
     }
 
-    /// Gives it another version and expiry, for which it has the word. Only for the holder of its bucket, who unlocks it
-    /// with a higher version.
+    /// Gives it another version and expiry, for which it has the word. Only for the holder of its bucket, who unlocks
+    /// it with a higher version.
     ///
     /// Relaxed: as for slots, the fences of the bucket's lock keep a reader from believing a part of it.
     #[inline]

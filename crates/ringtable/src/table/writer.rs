@@ -4,9 +4,9 @@
 //!
 //! A write prepares its entry outside of any lock, locks the bucket, makes sure that the bucket is still the right
 //! one, swings one slot, unlocks, and only then retires the old entry. Everything conditional is one primitive,
-//! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments read without a lock
-//! and put with `Guard::Version`; somebody always wins, so that is lock-free. A new expiry alone needs no new entry, see
-//! [`super::lifetime`].
+//! [`Writer::put`] with a [`Guard`]: "if absent", "if present", "if still this version". Increments read without a
+//! lock and put with `Guard::Version`; somebody always wins, so that is lock-free. A new expiry alone needs no new
+//! entry, see [`super::lifetime`].
 //!
 //! # Invariants
 //!
@@ -704,8 +704,8 @@ impl<M: Memory> Writer<M> {
     /// All entries of the bucket that `key` falls in, but those whose time has passed, if they have at most `size_max`
     /// bytes together; else how many they have.
     ///
-    /// Copies of the first ones go into `out`, as many as fit [`limits::COPIED_LOCKED_MAX`]: others wait meanwhile. What
-    /// is held instead is for the caller to copy.
+    /// Copies of the first ones go into `out`, as many as fit [`limits::COPIED_LOCKED_MAX`]: others wait meanwhile.
+    /// What is held instead is for the caller to copy.
     pub fn read_bucket(
         &mut self,
         key: &[u8],
