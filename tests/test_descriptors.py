@@ -233,6 +233,14 @@ def test_a_client_without_descriptors(ringtable_dir: Path, way: str, topology: s
             wait_until(lambda: table.stats()["clients"] == 1, "nothing is left of the others")
 
 
+def count_descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def has_descriptors(pid: int, count: int) -> bool:
+    return count_descriptors(pid) == count
+
+
 @pytest.mark.parametrize("topology", ["lanes", "shared"])
 def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> None:
     """Each client is told at once, in the server's words, whatever it was that could not be made."""
@@ -260,6 +268,7 @@ def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> Non
             server.stdin.write(f"{count}\n")
             server.stdin.flush()
             assert server.stdout.readline() == f"left {count}\n"
+            before = count_descriptors(server.pid)
             for connect in ringtable.connect, partial(Table, transport="socket"), table.watch:
                 start = time.monotonic()
                 try:
@@ -270,6 +279,7 @@ def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> Non
                     assert words.endswith(": too many open files (the limit is 48)")
                     refused.add(words.split(":")[0].removeprefix("the server cannot "))
                 assert time.monotonic() - start < 5.0
+                wait_until(partial(has_descriptors, server.pid, before), "the server has closed what it had for that")
         joining = "make a lane" if topology == "lanes" else "let another client join its rings"
         assert refused == {"take another connection", "make a watch", joining}
         server.stdin.write("-1\n")

@@ -81,6 +81,7 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
     let name = match error {
         server::Error::Exists(_) => "ServerExists",
         server::Error::Taken { .. } => "PathTaken",
+        error if error.is_shortage() => "OutOfResources",
         server::Error::Folder(FolderError::System { .. }) => "Error",
         server::Error::Folder(_) => "Untrusted",
         server::Error::Option { .. }
@@ -88,7 +89,6 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::Address(_)
         | server::Error::NotLoopback(_)
         | server::Error::NoRoom { .. } => "InvalidOption",
-        error if error.is_shortage() => "OutOfResources",
         _ => "Error",
     };
     family(py, name, error.to_string())
