@@ -1,9 +1,9 @@
 //! Requests that have come and wait, since the replies to those before them find no room.
 //!
-//! Many clients send all of a pipeline before they read the first reply. If the server did not take what they send until
-//! they read, both would wait for each other. So it takes it, and keeps it here, up to a bound for each client and one
-//! for all of them together; who goes beyond is sent away. The pieces keep their size however little comes at a time,
-//! and go one by one: nothing here takes longer the more there is.
+//! Many clients send all of a pipeline before they read the first reply. If the server did not take what they send
+//! until they read, both would wait for each other. So it takes it, and keeps it here, up to a bound for each client
+//! and one for all of them together; who goes beyond is sent away. The pieces keep their size however little comes at
+//! a time, and go one by one: nothing here takes longer the more there is.
 
 use std::collections::VecDeque;
 

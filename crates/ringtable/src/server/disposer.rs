@@ -66,7 +66,8 @@ fn dispose(batch: Vec<Descriptor>) -> Option<JoinHandle<()>> {
     let (keep_on, kept_on) = mpsc::channel::<()>();
     let hold = move || {
         #[allow(unsafe_code)]
-        // SAFETY: from here on this thread has a table of descriptors of its own. It uses none of it: it waits, and ends.
+        // SAFETY: from here on this thread has a table of descriptors of its own. It uses nothing of it: it waits, and
+        // ends.
         let apart = unsafe { libc::unshare(libc::CLONE_FILES) } == 0;
         if apart {
             let _ = give_back.send(batch);

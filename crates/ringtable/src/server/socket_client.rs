@@ -410,9 +410,9 @@ impl SocketClient {
 
 /// Whether the line that ends with this word may be the first one of an HTTP request.
 ///
-/// A web page can make its reader's browser send requests to any port of the reader's machine, and the page chooses some
-/// of their lines. `GET` and `DEL` may begin one, so it is known by its end; so that nothing else of it is executed, nor
-/// of other protocols, a plain line that is no command ends the connection.
+/// A web page can make its reader's browser send requests to any port of the reader's machine, and the page chooses
+/// some of their lines. `GET` and `DEL` may begin one, so it is known by its end; so that nothing else of it is
+/// executed, nor of other protocols, a plain line that is no command ends the connection.
 fn is_http_version(word: &[u8]) -> bool {
     word.len() >= 6 && word[..5].eq_ignore_ascii_case(b"HTTP/") && word[5].is_ascii_digit()
 }

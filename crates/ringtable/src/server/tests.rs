@@ -222,8 +222,8 @@ fn lingering() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-/// Passes a file and closes it: from then on the last one to let go of it is the other side. Unless that was faster, and
-/// then we wait.
+/// Passes a file and closes it: from then on the last one to let go of it is the other side. Unless that was faster,
+/// and then we wait.
 fn pass(through: &UnixStream, bytes: &[u8], passed: impl AsFd + 'static) {
     let _ = descriptors::send(through, bytes, &[passed.as_fd(); 4]);
     drop(passed);
