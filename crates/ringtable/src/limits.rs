@@ -108,6 +108,9 @@ pub const WAKE_NS_MAX: u64 = 1_000_000;
 pub const WAKING_NS_MAX: u64 = 20_000_000;
 /// Requests executed between two looks at how long the turn has lasted; a look takes 20 ns.
 pub const TURN_REQUESTS_PER_CLOCK: usize = 16;
+/// For how long a write that finds no memory is tried again, turn after turn, while other workers have it in hand: they
+/// make room themselves, which takes milliseconds, or hold free slots back.
+pub const ROOM_PATIENCE_NS: u64 = 100_000_000;
 /// Reply bytes waiting for a client to take them, above which its further requests wait too.
 pub const REPLY_BACKLOG_MAX: usize = 64 << 10;
 /// Bytes of further requests that are kept for a client meanwhile. Beyond, its connection ends.

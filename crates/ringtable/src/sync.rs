@@ -42,9 +42,17 @@ pub fn spin_loop() {
     shuttle::thread::yield_now();
 }
 
+#[cfg(all(test, not(loom)))]
+thread_local! {
+    /// How often this thread has given way: who has nobody to wait for should not.
+    pub static YIELDS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// Gives the rest of this thread's time slice to another one.
 #[inline]
 pub fn yield_now() {
+    #[cfg(all(test, not(loom)))]
+    YIELDS.set(YIELDS.get() + 1);
     #[cfg(not(loom))]
     std::thread::yield_now();
     #[cfg(all(loom, not(shuttle)))]

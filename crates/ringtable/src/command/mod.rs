@@ -26,6 +26,7 @@ pub mod set_options;
 use arguments::Arguments;
 use reply::ReplyWriter;
 
+use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::table::reader::Buffer;
@@ -247,6 +248,9 @@ pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     context.scratch.clear();
     context.pairs.clear();
+    context.writer.take_crowded();
+    // A value that has arrived goes with the attempt to write it.
+    let is_repeatable = context.streamed.is_none();
     let outcome = if spec.arity.contains(&arguments.len()) {
         (spec.run)(context, arguments)
     } else {
@@ -254,7 +258,23 @@ pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
         Err(Refusal::err(format_args!("wrong number of arguments for '{name}' command")))
     };
     if let Err(Refusal(message)) = outcome {
-        context.reply.error(&message);
+        if is_repeatable && context.writer.take_crowded() && context.has_patience() {
+            context.effect = Effect::Again;
+        } else {
+            context.reply.error(&message);
+        }
+    }
+}
+
+impl Context<'_> {
+    /// Whether to try a write again that other workers were in the way of. The progress of such a command, which has
+    /// changed nothing and answered nothing, is the time at which it was tried first.
+    fn has_patience(&mut self) -> bool {
+        let now_ns = monotonic_ns();
+        if self.progress == 0 {
+            self.progress = now_ns;
+        }
+        now_ns.saturating_sub(self.progress) < limits::ROOM_PATIENCE_NS
     }
 }
 

@@ -511,6 +511,7 @@ impl Worker {
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
     fn look_after(&mut self, now: u64) -> Option<Duration> {
         let Self { bench, limbo_looked_ns, .. } = self;
+        bench.writer.heed_recall();
         let naps = [
             housekeeping::tend(&bench.shared, &mut bench.writer, now),
             pins::tend_limbo(&mut bench.writer, limbo_looked_ns),

@@ -112,6 +112,12 @@ impl Slot {
         Self(self.0 & !EXPIRY_MASK | code << AT_BITS)
     }
 
+    /// Whether it holds an entry that expires.
+    #[inline]
+    pub fn expires(self) -> bool {
+        self.is_entry() && self.expiry_code() != 0
+    }
+
     /// Whether it holds an entry.
     #[inline]
     pub fn is_entry(self) -> bool {
@@ -145,6 +151,11 @@ impl<'a> BucketRef<'a> {
     /// Whether both are the same bucket.
     pub fn is(self, other: BucketRef<'_>) -> bool {
         std::ptr::eq(self.0, other.0)
+    }
+
+    /// The word of the segment at which it begins.
+    pub fn start(self, segment: &[AtomicU64]) -> usize {
+        (self.0.as_ptr().addr() - segment.as_ptr().addr()) / size_of::<AtomicU64>()
     }
 
     /// What slot `index` (0 to 6) holds.

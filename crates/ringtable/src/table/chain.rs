@@ -36,9 +36,13 @@ impl<M: Memory> Table<M> {
     }
 
     /// Whether another entry finds a place in a locked chain.
-    fn has_room(&self, guard: &BucketGuard<'_>) -> bool {
-        self.chain(guard).count() <= limits::CHAIN_HOPS_MAX
-            || self.chain(guard).any(|bucket| (0..SLOTS).any(|index| bucket.slot(index) == EMPTY))
+    pub(super) fn has_room(&self, guard: &BucketGuard<'_>) -> bool {
+        self.chain(guard).count() <= limits::CHAIN_HOPS_MAX || self.has_hole(guard)
+    }
+
+    /// Whether it finds one without another overflow bucket.
+    pub(super) fn has_hole(&self, guard: &BucketGuard<'_>) -> bool {
+        self.chain(guard).any(|bucket| (0..SLOTS).any(|index| bucket.slot(index) == EMPTY))
     }
 
     /// Takes out of a locked chain what has expired at `now_ms`, of the entries that are worth a look; in one pass,

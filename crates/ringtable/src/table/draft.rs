@@ -19,7 +19,7 @@ use super::entry::{Expiry, HEADER_WORDS, Shape};
 use super::heap::Cache;
 use super::writer::{Guard, Outcome, Table, WriteError, Writer, check_sizes};
 use crate::limits;
-use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in};
+use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in, lock};
 
 /// An entry that nobody can find yet.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ impl<M: Memory> Drop for Draft<M> {
         // Relaxed: a limit that guards no data.
         self.table.drafts.fetch_sub(self.shape.words() as u64 * 8, Ordering::Relaxed);
         if let Some(start) = self.start {
+            lock(&self.table.draft_starts).remove(&start);
             // It may be dropped where there is no writer, and is no matter of every day.
             let mut cache = Cache::default();
             self.table.heap.free(self.table.words(), &mut cache, start, self.shape.words());
@@ -111,7 +112,9 @@ impl<M: Memory> Writer<M> {
         if all > draft.table.words().len() as u64 * 8 / limits::DRAFTS_SHARE {
             return Err(WriteError::OutOfMemory(size as usize));
         }
-        draft.start = Some(self.reserve(shape)?);
+        let start = self.reserve(shape)?;
+        lock(&self.table.draft_starts).insert(start);
+        draft.start = Some(start);
         Ok(draft)
     }
 
@@ -133,6 +136,7 @@ impl<M: Memory> Writer<M> {
         let shape = draft.shape;
         assert!(key.len() == shape.key_size && draft.missing() == 0, "a draft is published as it was announced");
         let start = draft.start.take().unwrap_or_default();
+        lock(&self.table.draft_starts).remove(&start);
         let entry = &self.table.words()[start as usize..start as usize + shape.words()];
         // Relaxed: as in `Writer::prepare`.
         entry[0].store(shape.pack(), Ordering::Relaxed);

@@ -25,11 +25,12 @@ use super::bucket::{BucketRef, SLOTS, Slot};
 use super::deadline::Deadline;
 use super::entry::{EntryRef, Expiry};
 use super::events::Kind;
-use super::heap::{Clearing, Heap};
-use super::layout::{BUCKET_WORDS, address};
-use super::sieve::Id;
+use super::heap::{self, BATCH, CLASSES, Clearing, Heap};
+use super::layout::{BUCKET_WORDS, PAGE_WORDS, address};
+use super::sieve::{self, Id};
 use super::writer::{Table, Writer};
-use crate::sync::{Arc, Memory, Ordering, copy_words, yield_now};
+use crate::limits;
+use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_words, lock};
 
 /// What happens when memory is short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,8 +81,8 @@ const TIDIED_PER_ARRIVAL: usize = 4;
 const STALE_MIN: u64 = if cfg!(loom) { 2 } else { 16_384 };
 /// Entries of which the one that expires soonest is evicted.
 const SAMPLE_SIZE: usize = 16;
-/// How often a worker that finds nothing to evict gives way to those that have taken it.
-const WAITED_MAX: usize = if cfg!(loom) { 0 } else { 1_000 };
+/// Buckets that are walked over for a sample, of blocks in which something expires, before a smaller one will do.
+const WALKED_MAX: usize = 512;
 /// Clearings without success after which the heap asks all workers for the slots they hold, and which come to an end.
 const VAIN_MAX: usize = 8;
 
@@ -130,59 +131,85 @@ impl<M: Memory> Table<M> {
 
 impl<M: Memory> Writer<M> {
     /// Memory for `words` words that were not to be had: evicts and moves entries until there is. `None` if that does
-    /// not help, or is not allowed.
+    /// not help, or is not allowed; [`Writer::take_crowded`] says whether that is due to other workers.
     #[cold]
     pub(super) fn make_room(&mut self, words: usize) -> Option<u64> {
         let table = Arc::clone(&self.table);
-        if !table.heap.can_ever_hold(words) {
-            return None;
+        let searching = Searching::begin(&table.searchers);
+        let mut kept = Kept::default();
+        let may_evict = self.may_evict_beside(words, &mut kept);
+        let found = match table.eviction {
+            // All that is not kept may go: where that would not do, nothing will.
+            Eviction::AllkeysSieve if !may_evict => None,
+            Eviction::VolatileTtl if !may_evict => {
+                self.search(words, false, &mut kept).or_else(|| self.evict_run(words, &mut kept))
+            }
+            _ => self.search(words, may_evict, &mut kept),
+        };
+        if found.is_none() && may_evict {
+            table.heap.drain(table.words(), &mut self.cache);
+            table.heap.recall();
+            self.crowded = searching.is_anybody_else() || table.heap.has_holders();
         }
+        found
+    }
+
+    /// Whether entries may be evicted by the policy, one after the other, to find `words` words: only if that is known
+    /// to lead there, unless others take, pin or hold something meanwhile.
+    ///
+    /// Most of the time this looks at a few counts, or at as many pages as are wanted.
+    pub(super) fn may_evict_for(&self, words: usize) -> bool {
+        self.may_evict_beside(words, &mut Kept::default())
+    }
+
+    fn may_evict_beside(&self, words: usize, kept: &mut Kept) -> bool {
+        /// Free slots of a class that other workers hold back.
+        const HELD_BACK_MAX: u64 = (limits::WORKERS_MAX * 2 * BATCH) as u64;
+        let table = &self.table;
+        let (pages, kind) = (Heap::run_pages(words) + self.sparing.pages, heap::kind_of(words));
+        // How many there may be; there is no need to know which, if others would do.
+        let kept_max = table.reclaimer.keepers_max() + lock(&table.draft_starts).len() as u64 + 2;
+        match (table.eviction, &table.expiring) {
+            (Eviction::AllkeysSieve, _) => {
+                let is_common = kind < CLASSES
+                    && kind != heap::kind_of(BUCKET_WORDS)
+                    && table.heap.used_slots(kind) > kept_max + HELD_BACK_MAX;
+                is_common || table.heap.has_run_without(pages, sieve::SPARE_MAX, kept.starts(self))
+            }
+            (Eviction::VolatileTtl, Some(expiring)) => kind < CLASSES && expiring.amount(kind) > kept_max,
+            _ => false,
+        }
+    }
+
+    fn search(&mut self, words: usize, may_evict: bool, kept: &mut Kept) -> Option<u64> {
+        let table = Arc::clone(&self.table);
         let pages = Heap::run_pages(words);
-        let may_evict = table.eviction == Eviction::AllkeysSieve;
-        let (mut vain, mut evicted, mut waited) = (0, 0, 0);
+        let (mut vain, mut evicted) = (0, 0);
         loop {
             // The slots that we hold back may be what a slab lacks to be empty.
             table.heap.drain(table.words(), &mut self.cache);
-            let before = table.heap.usage();
-            let page_bytes = (pages * super::layout::PAGE_WORDS * 8) as u64;
-            let cleared = if vain >= VAIN_MAX {
-                false
-            } else if let Some(clearing) = table.heap.close_sparse_slab() {
-                self.clear(&clearing, may_evict);
-                true
-            } else if before.free_pages >= page_bytes + page_bytes / 4
-                && let Some(clearing) = table.heap.close_run(pages)
-            {
-                self.clear(&clearing, may_evict);
-                true
-            } else {
-                false
-            };
-            if cleared {
-                if table.heap.usage().free_pages <= before.free_pages {
+            let free_before = table.heap.free_pages();
+            if vain < VAIN_MAX && self.clear_something(pages, free_before, may_evict, kept) {
+                if table.heap.free_pages() <= free_before {
                     vain += 1;
                     table.heap.recall();
+                    *kept = Kept::default();
                 }
             } else {
                 let mut now = 0;
-                while now < EVICTED_AT_ONCE && self.evict(1) == 1 {
+                while may_evict && now < EVICTED_AT_ONCE && self.evict(1) == 1 {
                     now += 1;
                     // Most often the first one leaves a slot of the right size.
                     if let Some(start) = table.heap.allocate_at_hand(table.words(), &mut self.cache, words) {
                         return Some(start);
                     }
                 }
+                if table.eviction == Eviction::AllkeysSieve {
+                    table.sieve.give_back(&table.heap);
+                }
                 if now == 0 {
-                    if let Some(start) = self.make_room_at_last(words, may_evict) {
-                        return Some(start);
-                    }
-                    // What there is to evict, or what was freed by it, may be in the hands of other workers, which are
-                    // making room themselves: slots that they keep, slabs that they clear. Also if no entry is left.
-                    waited += 1;
-                    if !may_evict || waited > WAITED_MAX {
-                        return None;
-                    }
-                    yield_now();
+                    let start = table.allocate(&mut self.cache, words);
+                    return start.or_else(|| self.make_room_at_last(words, may_evict, kept));
                 }
                 evicted += now;
                 vain = vain.saturating_sub(usize::from(evicted.is_multiple_of(64)));
@@ -196,52 +223,157 @@ impl<M: Memory> Writer<M> {
         }
     }
 
+    /// Clears a slab or, if `free_pages` are enough, a run of `pages` pages. `false` if there is nothing to clear.
+    fn clear_something(&mut self, pages: usize, free_pages: usize, may_evict: bool, kept: &mut Kept) -> bool {
+        let table = Arc::clone(&self.table);
+        let mut clearing = None;
+        if table.heap.has_sparse_class() {
+            clearing = table.heap.close_sparse_slab(kept.starts(self));
+        }
+        // With a margin: what moves leaves gaps too.
+        if clearing.is_none() && 4 * free_pages >= 5 * pages {
+            clearing = table.heap.close_run(pages, kept.starts(self), !may_evict);
+        }
+        if let Some(clearing) = &clearing {
+            self.clear(clearing, may_evict);
+        }
+        clearing.is_some()
+    }
+
+    /// The same for a run of pages where not all entries may go: those go that expire and lie in one run of pages. Before
+    /// the first one does, all that stays has moved out of the run, or is certain to find room.
+    fn evict_run(&mut self, words: usize, kept: &mut Kept) -> Option<u64> {
+        let table = Arc::clone(&self.table);
+        let expiring = table.expiring.as_ref()?;
+        let pages = Heap::run_pages(words) + self.sparing.pages;
+        if table.heap.pages_without(|kind| expiring.amount(kind)) < pages as u64 {
+            return None;
+        }
+        let used: Vec<u64> = (0..CLASSES).map(|class| table.heap.used_slots(class)).collect();
+        for _ in 0..VAIN_MAX {
+            table.heap.drain(table.words(), &mut self.cache);
+            // Of a size class as large a share stays everywhere, as far as is known.
+            let stays = |start, kind, living: u64| match expiring.amount(kind) {
+                going if kind < CLASSES => {
+                    let used = used[kind].max(going).max(1);
+                    (u128::from(living) * u128::from(used - going) / u128::from(used)) as u64
+                }
+                _ if EntryRef::at(table.words(), start).is_some_and(|entry| entry.expiry().is_some()) => 0,
+                _ => living,
+            };
+            let clearing = table.heap.close_run_by(pages, kept.starts(self), false, stays)?;
+            self.clearing = true;
+            failpoint!("move.closed");
+            let (goes, stays): (Vec<u64>, Vec<u64>) =
+                clearing.starts.iter().partition(|&&start| self.expires_at(start));
+            let stays: Vec<u64> = stays.into_iter().filter(|&start| !self.relocate(start, false)).collect();
+            // Slots that would come free elsewhere, if need be, by evicting what expires there.
+            let mut left: Vec<i64> = (0..CLASSES).map(|class| expiring.amount(class).cast_signed()).collect();
+            let certain = {
+                let mut is_certain = true;
+                let mut take = |words: usize, least: i64| match left.get_mut(heap::kind_of(words)) {
+                    Some(left) => {
+                        *left -= 1;
+                        is_certain &= *left >= least;
+                    }
+                    None => is_certain &= least == i64::MIN,
+                };
+                table.heap.words_of(kept.starts(self), |words| take(words, i64::MIN));
+                table.heap.words_of(&goes, |words| take(words, i64::MIN));
+                table.heap.words_of(&stays, |words| take(words, 0));
+                is_certain
+            };
+            if certain {
+                for &start in &stays {
+                    while !self.relocate(start, false) && self.evict_soonest() {}
+                }
+                goes.into_iter().for_each(|start| self.evict_at(start));
+            }
+            self.clearing = false;
+            table.heap.drain(table.words(), &mut self.cache);
+            table.heap.finish_clearing(&clearing);
+            if certain {
+                return table.allocate(&mut self.cache, words);
+            }
+            kept.add(stays);
+        }
+        None
+    }
+
+    /// Whether an entry lives at word `start` that expires.
+    fn expires_at(&self, start: u64) -> bool {
+        EntryRef::at(self.table.words(), start).is_some_and(|entry| {
+            entry.shape.expires && self.table.is_pointed_at(self.hash_of(entry), start, Slot::expires)
+        })
+    }
+
+    /// Evicts the entry at word `start`, if one lives there and expires.
+    fn evict_at(&mut self, start: u64) {
+        let table = Arc::clone(&self.table);
+        let Some(entry) = EntryRef::at(table.words(), start) else { return };
+        let guard = table.lock(self.hash_of(entry));
+        match table.pointer(&guard, start).filter(|(_, _, slot)| slot.expires()) {
+            Some((bucket, index, _)) => {
+                let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
+                guard.unlock();
+                self.free(left);
+            }
+            None => guard.unlock_unchanged(),
+        }
+    }
+
     /// Moves what lives in a nearly empty slab to others. Returns whether that has freed pages.
     pub fn empty_a_slab(&mut self) -> bool {
         let table = Arc::clone(&self.table);
         table.heap.drain(table.words(), &mut self.cache);
         let before = table.heap.free_pages();
-        let Some(clearing) = table.heap.close_sparse_slab() else { return false };
+        let mut kept = Kept::default();
+        let Some(clearing) = table.heap.close_sparse_slab(kept.starts(self)) else { return false };
         self.clear(&clearing, false);
         table.heap.free_pages() > before
     }
 
     /// What remains when nothing can be evicted: gathers what is free, wherever it lies.
-    fn make_room_at_last(&mut self, words: usize, may_evict: bool) -> Option<u64> {
+    fn make_room_at_last(&mut self, words: usize, may_evict: bool, kept: &mut Kept) -> Option<u64> {
         let table = Arc::clone(&self.table);
         let pages = Heap::run_pages(words);
         for _ in 0..VAIN_MAX {
             table.heap.drain(table.words(), &mut self.cache);
             let usage = table.heap.usage();
             // With a margin: what moves leaves gaps too.
-            if usage.free_pages + usage.free_slots < (pages * super::layout::PAGE_WORDS * 8) as u64 * 5 / 4 {
+            if usage.free_pages + usage.free_slots < (pages * PAGE_WORDS * 8) as u64 * 5 / 4 {
                 return None;
             }
-            let clearing = table.heap.close_run(pages)?;
+            let clearing = table.heap.close_run(pages, kept.starts(self), !may_evict)?;
             self.clear(&clearing, may_evict);
             if let Some(start) = table.allocate(&mut self.cache, words) {
                 return Some(start);
             }
             table.heap.recall();
+            *kept = Kept::default();
         }
         None
     }
 
-    /// Moves what lives in a clearing, evicts what finds no other place (if it may), and ends the clearing.
+    /// Moves what lives in a clearing, evicts what finds no other place (if it may, by the policy too), and ends the
+    /// clearing.
     pub(super) fn clear(&mut self, clearing: &Clearing, may_evict: bool) {
         failpoint!("move.closed");
+        self.clearing = true;
         for &start in &clearing.starts {
             self.relocate(start, may_evict);
         }
+        self.clearing = false;
         self.table.heap.drain(self.table.words(), &mut self.cache);
         self.table.heap.finish_clearing(clearing);
     }
 
-    /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does.
+    /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does. Returns whether nothing lives
+    /// there any more.
     ///
     /// What is there may be anything: the rest of an entry that is gone, one that is being written, or an overflow
     /// bucket that looks like an entry. It is believed only if a slot of the right kind points at it.
-    pub(super) fn relocate(&mut self, start: u64, may_evict: bool) {
+    pub(super) fn relocate(&mut self, start: u64, may_evict: bool) -> bool {
         let table = Arc::clone(&self.table);
         let words = table.words();
         if let Some(entry) = EntryRef::at(words, start)
@@ -267,7 +399,7 @@ impl<M: Memory> Writer<M> {
                 if let Some(copy) = copy {
                     table.heap.free(words, &mut self.cache, copy, size);
                 }
-                return;
+                return true;
             };
             if let Some(copy) = copy {
                 bucket.set_slot(index, slot.moved_to(copy));
@@ -276,39 +408,41 @@ impl<M: Memory> Writer<M> {
                 failpoint!("move.unlocked");
                 table.tally.moved.fetch_add(1, Ordering::Relaxed);
                 table.retire_moved(start);
-            } else if may_evict {
+            } else if may_evict && table.may_go(slot) && self.sparing.hash != Some(hash) {
                 let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
                 guard.unlock();
                 self.free(left);
             } else {
                 guard.unlock_unchanged();
+                return false;
             }
-            return;
+            return true;
         }
-        self.relocate_overflow(start);
+        self.relocate_overflow(start)
     }
 
-    /// Moves the overflow bucket at word `start`, if there is one.
-    fn relocate_overflow(&mut self, start: u64) {
+    /// Moves the overflow bucket at word `start`, if there is one. Returns whether none is there any more.
+    fn relocate_overflow(&mut self, start: u64) -> bool {
         let table = Arc::clone(&self.table);
         let words = table.words();
-        let Some(overflow) = BucketRef::at(words, start as usize) else { return };
+        let Some(overflow) = BucketRef::at(words, start as usize) else { return true };
         // It is never empty, and any entry in it tells which chain it belongs to.
         let inside = (0..SLOTS).map(|index| overflow.slot(index)).filter(|slot| slot.is_entry());
         let Some(hash) =
             inside.filter_map(|slot| EntryRef::at(words, slot.at())).map(|entry| self.hash_of(entry)).next()
         else {
-            return;
+            return true;
         };
         if !table.is_pointed_at(hash, start, Slot::is_link) {
-            return;
+            return true;
         }
-        let Some(copy) = table.heap.allocate(words, &mut self.cache, BUCKET_WORDS) else { return };
+        let Some(copy) = table.heap.allocate(words, &mut self.cache, BUCKET_WORDS) else { return false };
         let guard = table.lock(hash);
         let pointer = table.pointer(&guard, start).filter(|(_, _, slot)| slot.is_link());
         let Some((before, index, _)) = pointer else {
             guard.unlock_unchanged();
-            return table.heap.free(words, &mut self.cache, copy, BUCKET_WORDS);
+            table.heap.free(words, &mut self.cache, copy, BUCKET_WORDS);
+            return true;
         };
         let moved = table.overflow(Slot::link(copy));
         for index in 0..SLOTS {
@@ -317,6 +451,7 @@ impl<M: Memory> Writer<M> {
         before.set_slot(index, Slot::link(copy));
         guard.unlock();
         table.retire_moved(start);
+        true
     }
 
     /// Evicts up to `count` entries by the table's policy. Returns how many.
@@ -345,10 +480,13 @@ impl<M: Memory> Writer<M> {
                 (evicted, passed, deadline) = (evicted + 1, 0, None);
             } else {
                 passed += 1;
+                if passed > self.table.sieve.ids() as usize + 2 * PASSED_MAX {
+                    break; // only the one that is spared is left
+                }
                 if passed.is_multiple_of(PASSED_PER_CLOCK)
                     && deadline.get_or_insert_with(|| Deadline::after(PASSED_NS_MAX)).has_come()
                 {
-                    passed = PASSED_MAX;
+                    passed = passed.max(PASSED_MAX);
                 }
             }
         }
@@ -369,7 +507,7 @@ impl<M: Memory> Writer<M> {
             guard.unlock_unchanged();
             return false;
         };
-        let goes = evict.is_some_and(|even_if_used| even_if_used || !slot.is_visited());
+        let goes = evict.is_some_and(|even_if_used| even_if_used || !slot.is_visited()) && !self.is_spared(slot);
         if goes {
             let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
             failpoint!("evict.unlinked");
@@ -399,7 +537,7 @@ impl<M: Memory> Writer<M> {
                 break;
             }
             // The queue has a page or two left, and needs one more soon: like any entry, it gets one by eviction.
-            if let Some(clearing) = table.heap.close_sparse_slab() {
+            if let Some(clearing) = table.heap.close_sparse_slab(Kept::default().starts(self)) {
                 self.clear(&clearing, true);
             } else {
                 self.evict(EVICTED_AT_ONCE);
@@ -457,30 +595,21 @@ impl<M: Memory> Writer<M> {
     /// Evicts, of a sample of the entries that expire, the one that does so soonest. `false` if none expires.
     fn evict_soonest(&mut self) -> bool {
         let table = Arc::clone(&self.table);
-        // Relaxed: a count; entries that come or go meanwhile are somebody else's luck.
-        if table.tally.expiring.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
+        let Some(expiring) = &table.expiring else { return false };
         let buckets = table.buckets();
         let begin = fastrand::u64(..buckets);
-        let mut sampled = 0;
+        let (mut sampled, mut walked) = (0, 0);
         let mut soonest: Option<(Expiry, u64, u64, u64)> = None;
-        for index in (begin..buckets).chain(0..begin) {
-            let Some(guard) = table.lock_at(index) else { continue };
-            for slot in table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index))) {
-                if slot.is_entry() && slot.expiry_code() != 0 {
-                    let entry = table.entry(slot);
-                    sampled += 1;
-                    if let Some(expiry) = entry.expiry()
-                        && soonest.as_ref().is_none_or(|(least, ..)| expiry < *least)
-                    {
-                        soonest = Some((expiry, index, slot.at(), entry.version()));
-                    }
+        'walk: for (from, to) in [(begin, buckets), (0, begin)] {
+            let mut next = from;
+            while let Some(index) = expiring.next(next, to) {
+                next = index + 1;
+                walked += 1;
+                if self.sample(index, &mut sampled, &mut soonest)
+                    && (sampled >= SAMPLE_SIZE || walked >= WALKED_MAX && sampled > 0)
+                {
+                    break 'walk;
                 }
-            }
-            guard.unlock_unchanged();
-            if sampled >= SAMPLE_SIZE {
-                break;
             }
         }
         let Some((_, index, start, version)) = soonest else { return false };
@@ -497,9 +626,116 @@ impl<M: Memory> Writer<M> {
         }
         true
     }
+
+    /// Adds the entries of bucket `index` that expire to a sample: how many, and the one that does so soonest, with its
+    /// bucket, place and version. Returns whether it was walked over.
+    fn sample(&self, index: u64, sampled: &mut usize, soonest: &mut Option<(Expiry, u64, u64, u64)>) -> bool {
+        let table = &self.table;
+        let home = table.bucket(index);
+        // A look without the lock: most buckets have none.
+        if !(0..SLOTS).any(|index| home.slot(index).expires() || home.slot(index).is_link()) {
+            return true;
+        }
+        let Some(guard) = table.lock_at(index) else { return false };
+        for slot in table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index))) {
+            if slot.expires() && !self.is_spared(slot) {
+                let entry = table.entry(slot);
+                *sampled += 1;
+                if let Some(expiry) = entry.expiry()
+                    && soonest.as_ref().is_none_or(|(least, ..)| expiry < *least)
+                {
+                    *soonest = Some((expiry, index, slot.at(), entry.version()));
+                }
+            }
+        }
+        guard.unlock_unchanged();
+        true
+    }
+
+    /// Whether a slot of a locked chain points at the entry that is not to be evicted for the write in hand.
+    fn is_spared(&self, slot: Slot) -> bool {
+        self.sparing
+            .hash
+            .is_some_and(|hash| slot.tag() == super::bucket::tag(hash) && self.hash_of(self.table.entry(slot)) == hash)
+    }
+}
+
+/// What is not to be evicted for the write in hand.
+#[derive(Debug, Default)]
+pub(super) struct Sparing {
+    /// The hash of the key that is written, if it has to be there: or its own write would find it gone.
+    pub(super) hash: Option<u64>,
+    /// The word at which the new entry begins, or its overflow bucket, which no slot points at yet.
+    pub(super) start: Option<u64>,
+    /// Pages that are needed besides those for the entry.
+    pub(super) pages: usize,
+}
+
+/// The words at which something begins that neither goes nor moves: what is pinned, held or in the limbo, drafts, and
+/// what is spared. Gathered when somebody asks.
+#[derive(Default)]
+struct Kept(Option<Vec<u64>>);
+
+impl Kept {
+    /// All of them, in order.
+    fn starts<M: Memory>(&mut self, writer: &Writer<M>) -> &[u64] {
+        self.0.get_or_insert_with(|| {
+            let Writer { table, sparing, .. } = writer;
+            let mut starts = table.reclaimer.kept();
+            starts.extend(lock(&table.draft_starts).iter());
+            starts.extend(sparing.start);
+            if let Some(hash) = sparing.hash {
+                let guard = table.lock(hash);
+                let slots = table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)));
+                starts.extend(slots.filter(|&slot| slot.is_entry() && writer.is_spared(slot)).map(Slot::at));
+                guard.unlock_unchanged();
+            }
+            // Pins may be nonsense (I4).
+            starts.retain(|&start| start < table.words().len() as u64);
+            starts.sort_unstable();
+            starts
+        })
+    }
+
+    /// Adds what was found to find no other place.
+    fn add(&mut self, more: Vec<u64>) {
+        let starts = self.0.get_or_insert_default();
+        starts.extend(more);
+        starts.sort_unstable();
+    }
+}
+
+/// A worker that is making room, counted.
+struct Searching<'a>(&'a AtomicU64);
+
+impl<'a> Searching<'a> {
+    fn begin(searchers: &'a AtomicU64) -> Self {
+        // Relaxed, here and below: a count that guards no data.
+        searchers.fetch_add(1, Ordering::Relaxed);
+        Self(searchers)
+    }
+
+    fn is_anybody_else(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 1
+    }
+}
+
+impl Drop for Searching<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<M: Memory> Table<M> {
+    /// Whether the policy lets the entry go that a slot points at.
+    fn may_go(&self, slot: Slot) -> bool {
+        match self.eviction {
+            Eviction::Never => false,
+            Eviction::AllkeysSieve => true,
+            Eviction::VolatileTtl => slot.expires(),
+        }
+    }
+
     /// Whether a slot of that kind in the chain of `hash` points at word `start`.
     fn is_pointed_at(&self, hash: u64, start: u64, kind: fn(Slot) -> bool) -> bool {
         let guard = self.lock(hash);
@@ -514,7 +750,7 @@ mod tests {
     use super::*;
     use crate::sync::{AtomicU64, heap_words};
     use crate::table::layout::PAGE_WORDS;
-    use crate::table::{Guard, Lookup, Options, WriteError};
+    use crate::table::{Guard, Lookup, Options, Outcome, WriteError};
 
     type Words = Box<[AtomicU64]>;
 
@@ -646,7 +882,19 @@ mod tests {
                         match random.u8(..8) {
                             0..5 => {
                                 let value = value_of(key, random.usize(..=size));
-                                let done = writer.put(&key.to_le_bytes(), &value, None, Guard::Always, || 1_000);
+                                let began = std::time::Instant::now();
+                                let mut put = || {
+                                    let done = writer.put(&key.to_le_bytes(), &value, None, Guard::Always, || 1_000);
+                                    (done, writer.take_crowded())
+                                };
+                                let done = loop {
+                                    match put() {
+                                        (Err(_), true) if began.elapsed().as_secs() < 60 => {
+                                            std::thread::yield_now();
+                                        }
+                                        (done, _) => break done,
+                                    }
+                                };
                                 assert!(done.is_ok(), "{done:?}");
                             }
                             5..7 => {
@@ -682,6 +930,149 @@ mod tests {
         }
         writer.release();
         assert_eq!((table.entries(), table.heap.usage().allocated), (0, 0));
+    }
+
+    /// A search that found nothing gave way a thousand times, to nobody: beside programs that compute that took more than
+    /// a second, for which all other clients of the worker waited.
+    #[test]
+    fn who_finds_no_room_waits_only_for_others_that_make_some() {
+        let mut writer = writer(32, Eviction::AllkeysSieve);
+        for count in 0..5_000 {
+            put(&mut writer, &format!("key {count}"), 200).unwrap();
+        }
+        let table = Arc::clone(&writer.table);
+        // Nobody knows of it: as if another worker had it in hand.
+        put(&mut writer, "large", 10 * PAGE_WORDS * 8 - 100).unwrap();
+        let hash = table.constants().hash(b"large");
+        let guard = table.lock(hash);
+        let (bucket, index, _) = table.find(&guard, hash, b"large").entry.unwrap();
+        let _ = table.take_out(&guard, (bucket, index), Kind::Delete, &mut false);
+        guard.unlock();
+        let before = crate::sync::YIELDS.get();
+        assert!(put(&mut writer, "too large", 25 * PAGE_WORDS * 8).is_err());
+        assert!(!writer.take_crowded(), "there is nobody else");
+        table.searchers.fetch_add(1, Ordering::Relaxed);
+        assert!(put(&mut writer, "too large", 25 * PAGE_WORDS * 8).is_err());
+        assert!(writer.take_crowded() && !writer.take_crowded());
+        table.searchers.fetch_sub(1, Ordering::Relaxed);
+        let mut other = Writer::new(Arc::clone(&table));
+        put(&mut other, "small", 10).unwrap();
+        assert!(put(&mut writer, "too large", 25 * PAGE_WORDS * 8).is_err());
+        assert!(writer.take_crowded(), "the other one holds slots");
+        other.heed_recall();
+        assert!(put(&mut writer, "too large", 25 * PAGE_WORDS * 8).is_err());
+        assert!(!writer.take_crowded());
+        assert_eq!(before, crate::sync::YIELDS.get(), "nobody is given way to in the middle of a turn");
+    }
+
+    /// Of a write whose condition does not hold nothing is seen, also where it would have had to make room.
+    #[test]
+    fn a_condition_that_does_not_hold_evicts_nothing() {
+        for eviction in [Eviction::AllkeysSieve, Eviction::VolatileTtl] {
+            let mut writer = writer(16, eviction);
+            let mut write = |key: u64, size: usize, guard: Guard| {
+                writer.put(&key.to_le_bytes(), &vec![1; size], Some(Expiry(u64::MAX - 1)), guard, || 1_000).unwrap()
+            };
+            for key in 0..3_000 {
+                write(key, 500, Guard::Always);
+            }
+            assert_eq!(write(2_999, 200_000, Guard::Absent), Outcome::Refused);
+            assert_eq!(write(9_999, 200_000, Guard::Present), Outcome::Refused);
+            assert_eq!(write(2_999, 200_000, Guard::Version(1)), Outcome::Refused);
+            let (entries, evicted) = (writer.table.entries(), writer.table.tally.evicted.load(Ordering::Relaxed));
+            assert_eq!(evicted + entries, 3_000);
+        }
+    }
+
+    /// A value too large for what may go once took all of that, and was refused. One for which there would be room gets
+    /// it, though what stays lies everywhere in between.
+    #[test]
+    fn of_entries_that_expire_none_goes_in_vain() {
+        let mut writer = writer(256, Eviction::VolatileTtl);
+        let mut write = |key: u64, size: usize, expiry: Option<Expiry>| {
+            writer.put(&key.to_le_bytes(), &vec![1; size], expiry, Guard::Always, || 1_000)
+        };
+        // A third stays.
+        for key in 0..12_000 {
+            write(key, 1_000, (key % 3 > 0).then_some(Expiry(1 << 40))).unwrap();
+        }
+        assert!(matches!(write(20_000, 12 << 20, None), Err(WriteError::OutOfMemory(_))));
+        write(20_001, 4 << 20, None).unwrap();
+        assert!(matches!(write(20_002, 9 << 20, None), Err(WriteError::OutOfMemory(_))));
+        let evicted = writer.table.tally.evicted.load(Ordering::Relaxed);
+        assert!((1_000..7_000).contains(&evicted), "{evicted} of 8,000");
+        let mut stays = (0..12_000_u64).filter(|key| key % 3 == 0);
+        let is_there = |writer: &mut Writer<Words>, key: u64| {
+            matches!(writer.get(&key.to_le_bytes(), || 1_000, &mut crate::table::reader::Presence), Lookup::Hit(_))
+        };
+        assert!(stays.all(|key| is_there(&mut writer, key)));
+        assert_eq!(writer.table.entries(), 12_001 - evicted);
+    }
+
+    /// A key that has to be there for its own write is not what goes to make room for it.
+    #[test]
+    fn a_write_never_evicts_the_key_that_it_is_about() {
+        for eviction in [Eviction::AllkeysSieve, Eviction::VolatileTtl] {
+            let mut writer = writer(16, eviction);
+            let mut write = |key: u64, size: usize, expiry: u64, guard: Guard| {
+                writer.put(&key.to_le_bytes(), &vec![1; size], Some(Expiry(expiry)), guard, || 1_000)
+            };
+            // The oldest, and the one that expires soonest.
+            write(0, 100, 2_000, Guard::Always).unwrap();
+            for key in 1..3_000 {
+                write(key, 500, 1 << 40, Guard::Always).unwrap();
+                let done = write(0, 100 + key as usize % 50, 2_000, Guard::Present);
+                assert!(matches!(done, Ok(Outcome::Done { .. })), "{done:?}");
+            }
+            let done = write(0, 250_000, 2_000, Guard::Present);
+            assert!(matches!(done, Ok(Outcome::Done { .. })), "{done:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_of_entries_that_expire_is_what_there_is() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut writer = writer(64, Eviction::VolatileTtl);
+        for round in 0..60_000_u64 {
+            let (key, size) =
+                (random.u64(..20_000).to_le_bytes(), 1 << random.u32(..if round % 500 == 0 { 19 } else { 8 }));
+            let expiry = random.bool().then(|| Expiry(2_000 + random.u64(..1_000_000)));
+            match random.u8(..10) {
+                0 => drop(writer.delete(&key, || 1_000)),
+                1 if round % 100 == 0 => drop(writer.sweep_some(u64::MAX >> 1, 2_000 + round * 5)),
+                2 if round % 10_000 < 10 => {
+                    let mut next = Some(0);
+                    while let Some(first) = next {
+                        next = writer.clear_some(first, 100);
+                    }
+                    while writer.table.shrink_some(100) {}
+                }
+                _ => drop(writer.put(&key, &vec![1; size], expiry, Guard::Always, || 1_000)),
+            }
+            if round % 5_000 == 4_999 {
+                let (mut all, mut amounts) = (0, vec![0; CLASSES + 1]);
+                let table = &writer.table;
+                for index in 0..table.buckets() {
+                    let guard = table.lock_at(index).unwrap();
+                    for slot in table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index))) {
+                        if slot.expires() {
+                            let words = table.entry(slot).shape.words();
+                            let kind = heap::kind_of(words);
+                            amounts[kind] += if kind < CLASSES { 1 } else { words.div_ceil(PAGE_WORDS) as u64 };
+                            all += 1;
+                            assert_eq!(table.expiring.as_ref().unwrap().next(index, index + 1), Some(index));
+                        }
+                    }
+                    guard.unlock_unchanged();
+                }
+                let expiring = table.expiring.as_ref().unwrap();
+                assert_eq!(table.tally.expiring.load(Ordering::Relaxed), all);
+                assert_eq!((0..=CLASSES).map(|kind| expiring.amount(kind)).collect::<Vec<_>>(), amounts);
+                assert_eq!(expiring.all(), all);
+            }
+        }
     }
 
     #[test]

@@ -200,6 +200,12 @@ impl<M: Memory> Writer<M> {
         // and a key gone finds the new count too.
         table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
         failpoint!("split.counted");
+        if let Some(expiring) = &table.expiring {
+            for _ in go.iter().filter(|slot| slot.expires()) {
+                expiring.leave(split_source(count));
+                expiring.come(count);
+            }
+        }
         target.unlock();
         source.unlock();
         failpoint!("split.unlocked");

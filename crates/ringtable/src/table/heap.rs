@@ -38,7 +38,7 @@ use super::layout::PAGE_WORDS;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 
 /// Largest slot of a size class, in words; anything above is an extent of whole pages.
-const CLASS_WORDS_MAX: usize = 4 * PAGE_WORDS;
+pub const CLASS_WORDS_MAX: usize = 4 * PAGE_WORDS;
 /// Up to here classes go in steps of one word.
 const FINE_WORDS_MAX: usize = 32;
 /// Smallest slot, in words: the header of an entry.
@@ -66,6 +66,12 @@ fn class_of(words: usize) -> usize {
     let step = (1 << octave) / STEPS;
     let steps = (words - (1 << octave)).div_ceil(step);
     FINE_CLASSES + (octave - FINE_WORDS_MAX.ilog2() as usize) * STEPS + steps - 1
+}
+
+/// The size class that serves `words` words; [`CLASSES`] for an extent.
+#[inline]
+pub fn kind_of(words: usize) -> usize {
+    if words > CLASS_WORDS_MAX { CLASSES } else { class_of(words) }
 }
 
 /// What a size class looks like.
@@ -138,13 +144,15 @@ pub struct Cache {
     slots: Vec<Vec<u64>>,
     /// Slots of all classes together.
     count: usize,
+    /// Whether it counts among those that hold slots.
+    holds: bool,
     /// How often the heap had asked for them when we last looked.
     recalls: u64,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { slots: vec![Vec::new(); CLASSES], count: 0, recalls: 0 }
+        Self { slots: vec![Vec::new(); CLASSES], count: 0, holds: false, recalls: 0 }
     }
 }
 
@@ -210,6 +218,8 @@ struct Inner {
     pages: Vec<Page>,
     /// By class: slabs that have free slots.
     partial: Vec<Vec<u32>>,
+    /// By class: the one of these that is empty and kept for the next to come, plus one; 0 = none.
+    kept_empty: Vec<u32>,
     census: Vec<Census>,
     /// Where the search for pages to clear, and for those to give back, goes on.
     clear_rover: u32,
@@ -237,6 +247,8 @@ pub struct Heap {
     slack: AtomicBool,
     /// Goes up when workers are to give back the free slots that they hold.
     recalls: AtomicU64,
+    /// Workers that hold free slots, or did a moment ago.
+    holders: AtomicU64,
 }
 
 /// Pages that are being cleared: what lives there is to be moved or removed, then [`Heap::finish_clearing`].
@@ -271,12 +283,18 @@ impl Heap {
             extent_pages: 0,
             pages,
             partial: vec![Vec::new(); CLASSES],
+            kept_empty: vec![0; CLASSES],
             census: vec![Census::default(); CLASSES],
             clear_rover: 0,
             dirty_rover: 0,
             sparse_rover: 0,
         };
-        Self { inner: Mutex::new(inner), slack: AtomicBool::new(false), recalls: AtomicU64::new(0) }
+        Self {
+            inner: Mutex::new(inner),
+            slack: AtomicBool::new(false),
+            recalls: AtomicU64::new(0),
+            holders: AtomicU64::new(0),
+        }
     }
 
     /// Memory for `words` words, as the word it begins at; `None` if there is none.
@@ -310,19 +328,15 @@ impl Heap {
             let first = lock(&self.inner).take_run(words.div_ceil(PAGE_WORDS) as u32, Kind::Extent)?;
             return Some(u64::from(first) * PAGE_WORDS as u64);
         }
-        // Relaxed: a request that is heard a little later is heard all the same.
-        let recalls = self.recalls.load(Ordering::Relaxed);
-        if cache.recalls != recalls {
-            cache.recalls = recalls;
-            self.drain(segment, cache);
-        }
+        self.heed_recall(segment, cache);
         let class = class_of(words);
         let slots = &mut cache.slots[class];
         if slots.is_empty() {
             lock(&self.inner).take_slots(segment, class, batch(class), slots);
             cache.count += slots.len();
+            self.note_holder(cache);
         }
-        let start = slots.pop()?;
+        let start = cache.slots[class].pop()?;
         cache.count -= 1;
         Some(start)
     }
@@ -337,6 +351,8 @@ impl Heap {
         let slots = &mut cache.slots[class];
         slots.push(start);
         cache.count += 1;
+        self.note_holder(cache);
+        let slots = &mut cache.slots[class];
         if slots.len() >= 2 * batch(class) {
             // The oldest go back: what was freed last is the likeliest to be in the processor's cache.
             cache.count -= batch(class);
@@ -347,6 +363,10 @@ impl Heap {
 
     /// Takes back all that a cache holds.
     pub fn drain(&self, segment: &[AtomicU64], cache: &mut Cache) {
+        if std::mem::take(&mut cache.holds) {
+            // Relaxed: a count that guards no data.
+            self.holders.fetch_sub(1, Ordering::Relaxed);
+        }
         if cache.count == 0 {
             return;
         }
@@ -358,10 +378,37 @@ impl Heap {
         self.note_slack();
     }
 
-    /// Makes every worker give back the free slots it holds, at its next allocation.
+    /// Makes every worker give back the free slots it holds, soon.
     pub fn recall(&self) {
-        // Relaxed: see `try_allocate`.
+        // Relaxed: see `heed_recall`.
         self.recalls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes back all that a cache holds, if that was asked for since the last call.
+    #[inline]
+    pub fn heed_recall(&self, segment: &[AtomicU64], cache: &mut Cache) {
+        // Relaxed: a request that is heard a little later is heard all the same.
+        let recalls = self.recalls.load(Ordering::Relaxed);
+        if cache.recalls != recalls {
+            cache.recalls = recalls;
+            self.drain(segment, cache);
+        }
+    }
+
+    /// Whether there are workers that hold free slots.
+    pub fn has_holders(&self) -> bool {
+        // Relaxed: a count that guards no data.
+        self.holders.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note that a cache holds slots.
+    #[inline]
+    fn note_holder(&self, cache: &mut Cache) {
+        if !cache.holds {
+            cache.holds = true;
+            // Relaxed: as in `drain`.
+            self.holders.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Gives up the empty slabs that were kept for the next to come.
@@ -423,14 +470,48 @@ impl Heap {
         if words > CLASS_WORDS_MAX { words.div_ceil(PAGE_WORDS) } else { slab_pages(class_of(words)) }
     }
 
-    /// Whether a slot or a run of pages for `words` words is there, or could be: what a search for room begins with.
-    pub fn can_ever_hold(&self, words: usize) -> bool {
-        let (mut longest, mut here) = (0, 0);
-        for page in &lock(&self.inner).pages {
-            here = if page.kind == Kind::Fixed { 0 } else { here + 1 };
-            longest = longest.max(here);
+    /// Slots of a size class that were handed out.
+    pub fn used_slots(&self, class: usize) -> u64 {
+        let Census { slots, free } = lock(&self.inner).census[class];
+        slots - free
+    }
+
+    /// Pages that would belong to nobody if so many slots of each class went, and so many pages of extents
+    /// (`gone(CLASSES)`), and what is left in each class were moved together.
+    pub fn pages_without(&self, gone: impl Fn(usize) -> u64) -> u64 {
+        let inner = lock(&self.inner);
+        let slabs = inner.census.iter().enumerate().map(|(class, census)| {
+            let free = (census.free + gone(class)).min(census.slots);
+            free / u64::from(slab_slots(class)) * slab_pages(class) as u64
+        });
+        u64::from(inner.free_unreserved()) + slabs.sum::<u64>() + gone(CLASSES)
+    }
+
+    /// Whether there are `count` pages in a row in which nothing lies that has to stay, as what begins at one of the
+    /// words of `kept` does, which are in order. Elsewhere there have to be those pages that are reserved and will be,
+    /// which are `reserved_max` at most.
+    ///
+    /// Looks from the high end, and no further than needed: most of the time that is `count` pages.
+    pub fn has_run_without(&self, count: usize, reserved_max: usize, kept: &[u64]) -> bool {
+        let inner = lock(&self.inner);
+        let besides = reserved_max.min(inner.reserved as usize);
+        let (mut all, mut here, mut longest) = (0, 0, 0);
+        let mut end = inner.pages.len() as u32;
+        while end > 0 && (longest < count || all < count + besides) {
+            let page = inner.pages[end as usize - 1];
+            let first = match page.kind {
+                Kind::Free => inner.free_runs.range(..end).next_back().map_or(end - 1, |(&first, _)| first),
+                _ => page.first,
+            };
+            if page.kind == Kind::Fixed || Inner::is_any_in(kept, first, end - first) {
+                here = 0;
+            } else {
+                (all, here) = (all + (end - first) as usize, here + (end - first) as usize);
+                longest = longest.max(here);
+            }
+            end = first;
         }
-        Self::run_pages(words) <= longest
+        longest >= count && all >= count + besides
     }
 }
 
@@ -544,27 +625,29 @@ impl Heap {
         self.note_slack();
     }
 
+    /// Whether there is a class whose slabs have room for what lives in one of them.
+    pub fn has_sparse_class(&self) -> bool {
+        let inner = lock(&self.inner);
+        (0..CLASSES).any(|class| inner.is_sparse(class))
+    }
+
     /// Closes the emptiest known slab of a class whose other slabs have room for what lives in it; `None` if no class
-    /// has so many free slots.
-    pub fn close_sparse_slab(&self) -> Option<Clearing> {
+    /// has so many free slots. None in which something begins at one of the words of `kept`, which are in order.
+    pub fn close_sparse_slab(&self, kept: &[u64]) -> Option<Clearing> {
         /// How many slabs of a class are compared.
         const COMPARED_MAX: usize = 64;
         let mut inner = lock(&self.inner);
-        let has_room = |class: usize| {
-            let Census { free, .. } = inner.census[class];
-            // One empty slab may be kept for the next to come; it frees nothing to close that one.
-            free >= u64::from(slab_slots(class)) && inner.partial[class].len() > 1
-        };
         let share = |class: usize| {
             let Census { slots, free } = inner.census[class];
             free * 1_000 / slots.max(1)
         };
-        let class = (0..CLASSES).filter(|&class| has_room(class)).max_by_key(|&class| share(class))?;
+        let class = (0..CLASSES).filter(|&class| inner.is_sparse(class)).max_by_key(|&class| share(class))?;
         // Not always the same ones: where full slabs have gathered, there are no empty ones.
         inner.sparse_rover = inner.sparse_rover.wrapping_add(COMPARED_MAX);
         let listed = &inner.partial[class];
         let compared = (0..listed.len().min(COMPARED_MAX)).map(|nth| listed[(inner.sparse_rover + nth) % listed.len()]);
-        let slab = compared.max_by_key(|&slab| inner.pages[slab as usize].free)?;
+        let movable = compared.filter(|&slab| !Inner::is_any_in(kept, slab, inner.pages[slab as usize].length));
+        let slab = movable.max_by_key(|&slab| inner.pages[slab as usize].free)?;
         let mut clearing = Clearing::default();
         inner.close(slab, &mut clearing);
         Some(clearing)
@@ -583,8 +666,22 @@ impl Heap {
         Some(clearing)
     }
 
-    /// Closes adjacent pages, `count` of them or somewhat more, with as little living in them as can be found.
-    pub fn close_run(&self, count: usize) -> Option<Clearing> {
+    /// Closes adjacent pages, `count` of them or somewhat more, with as little living in them as can be found, and
+    /// nothing that begins at one of the words of `kept`, which are in order. If all of it `must_fit` elsewhere, it does,
+    /// as far as that can be told from how much is free of each class.
+    pub fn close_run(&self, count: usize, kept: &[u64], must_fit: bool) -> Option<Clearing> {
+        self.close_run_by(count, kept, must_fit, |_, _, living| living)
+    }
+
+    /// The same by another measure of what lives there: of the slab or extent of a kind (see [`kind_of`]) that begins at
+    /// a word, and has so many words in use.
+    pub fn close_run_by(
+        &self,
+        count: usize,
+        kept: &[u64],
+        must_fit: bool,
+        measure: impl Fn(u64, usize, u64) -> u64,
+    ) -> Option<Clearing> {
         /// Slabs, extents and free runs that are looked at, besides those of the run itself.
         const LOOKED_AT_MAX: usize = 4_096;
         let mut inner = lock(&self.inner);
@@ -599,12 +696,15 @@ impl Heap {
                 break;
             }
             let (length, living) = inner.object(at);
-            let Some(living) = living else {
+            let Some(living) = living.filter(|_| !Inner::is_any_in(kept, at, length)) else {
                 window.clear();
                 (pages, cost) = (0, 0);
                 at += length;
                 continue;
             };
+            let page = &inner.pages[at as usize];
+            let kind = if page.kind == Kind::Extent { CLASSES } else { usize::from(page.class) };
+            let living = if living > 0 { measure(u64::from(at) * PAGE_WORDS as u64, kind, living) } else { 0 };
             window.push_back((at, length, living));
             (pages, cost) = (pages + length, cost + living);
             at += length;
@@ -614,7 +714,10 @@ impl Heap {
                 window.pop_front();
                 (pages, cost) = (pages - length, cost - living);
             }
-            if pages as usize >= count && best.is_none_or(|(least, ..)| cost < least) {
+            if pages as usize >= count
+                && best.is_none_or(|(least, ..)| cost < least)
+                && (!must_fit || inner.fits_elsewhere(window.iter().map(|&(first, length, _)| (first, length))))
+            {
                 best = window.front().map(|&(first, ..)| (cost, first, pages));
             }
         }
@@ -711,9 +814,13 @@ impl Heap {
 
     /// Words of the slot or extent that begins at word `start`.
     pub fn slot_words(&self, start: u64) -> usize {
+        lock(&self.inner).slot_words(start)
+    }
+
+    /// The same for many, one after the other.
+    pub fn words_of(&self, starts: &[u64], mut take: impl FnMut(usize)) {
         let inner = lock(&self.inner);
-        let page = inner.pages[inner.pages[start as usize / PAGE_WORDS].first as usize];
-        if page.kind == Kind::Extent { page.length as usize * PAGE_WORDS } else { class_words(usize::from(page.class)) }
+        starts.iter().for_each(|&start| take(inner.slot_words(start)));
     }
 }
 
@@ -721,6 +828,23 @@ impl Inner {
     /// Free pages that may be used. (Those that are set aside for a moment may be among the reserved ones.)
     fn free_unreserved(&self) -> u32 {
         self.free_pages.saturating_sub(self.reserved)
+    }
+
+    /// Whether a class has so many free slots that one of its slabs can be emptied into others. One empty slab may be
+    /// kept for the next to come; it frees nothing to close that one.
+    fn is_sparse(&self, class: usize) -> bool {
+        self.census[class].free >= u64::from(slab_slots(class)) && self.partial[class].len() > 1
+    }
+
+    /// Whether one of the words of `kept`, which are in order, lies in these pages.
+    fn is_any_in(kept: &[u64], first: u32, count: u32) -> bool {
+        let word = |page: u32| u64::from(page) * PAGE_WORDS as u64;
+        kept.get(kept.partition_point(|&start| start < word(first))).is_some_and(|&start| start < word(first + count))
+    }
+
+    fn slot_words(&self, start: u64) -> usize {
+        let page = self.pages[self.pages[start as usize / PAGE_WORDS].first as usize];
+        if page.kind == Kind::Extent { page.length as usize * PAGE_WORDS } else { class_words(usize::from(page.class)) }
     }
 
     /// Takes `count` adjacent pages from the highest free run that has them.
@@ -825,6 +949,32 @@ impl Inner {
         }
     }
 
+    /// Whether what lives in these objects (first page and pages of each) would find room in free slots and free pages
+    /// that are not among them.
+    fn fits_elsewhere(&self, objects: impl Iterator<Item = (u32, u32)>) -> bool {
+        // Pages that are free elsewhere, and by class the slots that are.
+        let mut pages = i64::from(self.free_unreserved());
+        let mut slots: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
+        for (first, length) in objects {
+            let page = &self.pages[first as usize];
+            match page.kind {
+                Kind::Slab => {
+                    let class = usize::from(page.class);
+                    let (free, living) =
+                        slots.entry(class).or_insert_with(|| (self.census[class].free.cast_signed(), 0));
+                    *free -= i64::from(page.free);
+                    *living += i64::from(slab_slots(class) - page.free);
+                }
+                _ => pages -= i64::from(length),
+            }
+        }
+        for (class, (free, living)) in slots {
+            let slabs = (living - free).max(0).cast_unsigned().div_ceil(u64::from(slab_slots(class)));
+            pages -= slabs.cast_signed() * slab_pages(class) as i64;
+        }
+        pages >= 0
+    }
+
     /// Closes a slab, and takes note of what may live in it.
     fn close(&mut self, slab: u32, clearing: &mut Clearing) {
         let page = self.pages[slab as usize];
@@ -853,6 +1003,9 @@ impl Inner {
                 self.list(class, slab);
                 continue;
             };
+            if self.kept_empty[class] == slab + 1 {
+                self.kept_empty[class] = 0;
+            }
             let page = &mut self.pages[slab as usize];
             let slot = if page.first_free != 0 {
                 let slot = page.first_free - 1;
@@ -896,12 +1049,17 @@ impl Inner {
                 }
             } else if page.closed {
                 // Whoever clears it looks at it when done.
-            } else if page.listed == 0 {
-                self.list(class, slab);
-            } else if is_empty && self.partial[class].len() > 1 {
+            } else {
+                if page.listed == 0 {
+                    self.list(class, slab);
+                }
                 // One empty slab is kept, lest a single entry that comes and goes take and give pages all the time.
-                self.unlist(class, slab);
-                self.give_run(slab);
+                if is_empty && self.partial[class].len() > 1 {
+                    self.unlist(class, slab);
+                    self.give_run(slab);
+                } else if is_empty {
+                    self.kept_empty[class] = slab + 1;
+                }
             }
         }
     }
@@ -909,9 +1067,7 @@ impl Inner {
     /// Gives up the empty slabs that were kept for the next to come.
     fn release_empty_slabs(&mut self) {
         for class in 0..CLASSES {
-            let empty = |inner: &Self, slab: u32| inner.pages[slab as usize].free == slab_slots(class);
-            while let Some(place) = self.partial[class].iter().position(|&slab| empty(self, slab)) {
-                let slab = self.partial[class][place];
+            if let Some(slab) = self.kept_empty[class].checked_sub(1) {
                 self.unlist(class, slab);
                 self.give_run(slab);
             }
@@ -925,6 +1081,9 @@ impl Inner {
 
     fn unlist(&mut self, class: usize, slab: u32) {
         let place = std::mem::take(&mut self.pages[slab as usize].listed) as usize - 1;
+        if self.kept_empty[class] == slab + 1 {
+            self.kept_empty[class] = 0;
+        }
         self.partial[class].swap_remove(place);
         if let Some(&moved) = self.partial[class].get(place) {
             self.pages[moved as usize].listed = place as u32 + 1;
@@ -1029,7 +1188,7 @@ mod tests {
         heap.free(&segment, &mut cache, starts[1], extents[1]);
         for count in 1..=7 {
             let before = heap.free_pages();
-            let clearing = heap.close_run(count).unwrap();
+            let clearing = heap.close_run(count, &[], false).unwrap();
             assert!(before - heap.free_pages() <= count, "{} pages for {count}", before - heap.free_pages());
             heap.finish_clearing(&clearing);
             assert_eq!(heap.free_pages(), before);

@@ -51,9 +51,10 @@ impl<M: Memory> Writer<M> {
                 // As when the key is written, this is a use of it.
                 bucket.set_slot(index, slot.with_expiry_code(code).with_visited(true));
                 *published |= table.publish(Kind::Set, key, version, entry.shape.value_size);
+                let words = entry.shape.words();
+                table.count_expiring(guard.bucket, slot.expires().then_some(words), (code != 0).then_some(words));
                 guard.unlock();
                 failpoint!("expire.unlocked");
-                table.count_expiring(slot.expiry_code(), code);
                 return Ok(true);
             }
             let (mut bytes, version) = ([0; super::entry::EXPIRY_WORD_SIZE], entry.version());

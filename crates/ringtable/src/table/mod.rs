@@ -8,7 +8,7 @@
 //! - [`draft`]: entries whose value is still arriving,
 //! - [`lifetime`]: a new expiry for an entry that is there,
 //! - [`growth`]: more buckets, and fewer,
-//! - [`sieve`], [`evict`]: who goes when memory is short, and how room is made,
+//! - [`sieve`], [`expiring`], [`evict`]: who goes when memory is short, and how room is made,
 //! - [`hints`]: what direct readers tell of what they used,
 //! - [`sweep`]: removing what has expired,
 //! - [`heap`]: memory for entries: size classes, pages, extents,
@@ -36,6 +36,7 @@ pub mod draft;
 pub mod entry;
 pub mod events;
 pub mod evict;
+pub mod expiring;
 pub mod growth;
 pub mod heap;
 pub mod hints;

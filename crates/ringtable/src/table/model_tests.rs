@@ -160,7 +160,14 @@ impl History {
             Guard::Version(version) => before.as_ref().is_some_and(|entry| entry.version == version),
         };
         let writer = self.writer();
-        let outcome = if self.random.u8(..8) == 0 {
+        let in_pieces = self.random.u8(..8) == 0;
+        // What other workers hold back is not known beforehand.
+        let is_alone = self.random.u8(..4) == 0;
+        if is_alone {
+            self.writers.iter_mut().for_each(Writer::release);
+        }
+        let evicted = self.evicted();
+        let outcome = if in_pieces {
             self.put_in_pieces(writer, &key, &value, expiry, guard)
         } else {
             self.writers[writer].put(&key, &value, expiry.map(Expiry), guard, || now_ms)
@@ -176,11 +183,13 @@ impl History {
                 self.model.insert(key, Entry { value, expiry, version });
             }
             Ok(Outcome::Refused) => {
+                assert!(in_pieces || evicted == self.evicted(), "a refused write has changed something: {guard:?}");
                 let lost = before.as_ref().is_some_and(|entry| self.may_be_lost(entry));
                 assert!(!allowed || lost, "{guard:?} did not hold, with {before:?}");
             }
             Err(WriteError::OutOfMemory(_)) => {
                 self.refused += 1;
+                assert!(!is_alone || evicted == self.evicted(), "evicted in vain for {} bytes", value.len());
                 assert_eq!(self.get(&key), self.model.get(&key).filter(|entry| entry.is_alive(now_ms)).cloned());
                 if self.refused.is_multiple_of(50) {
                     self.check_all();
@@ -209,6 +218,11 @@ impl History {
             rest = left;
         }
         writer.put_draft(key, draft, expiry.map(Expiry), guard, || now_ms)
+    }
+
+    /// Entries evicted so far.
+    fn evicted(&self) -> u64 {
+        self.writers[0].table().tally().evicted.load(Ordering::Relaxed)
     }
 
     /// As somebody would whose writes are refused.
@@ -383,6 +397,65 @@ fn a_cache_is_a_part_of_a_map() {
         let evicted = history.writers[0].table().tally().evicted.load(Ordering::Relaxed);
         assert!(evicted > 0, "it was never full");
     }
+}
+
+/// Values that take a large part of the memory, beside small ones of all sizes, views and values that are arriving: what
+/// is refused has evicted nothing, and a cache refuses nothing for which a row of pages could be had.
+#[test]
+fn a_write_that_is_refused_evicts_nothing() {
+    let mut random = random();
+    let (mut refused, mut done) = ([0; 2], [0; 2]);
+    for round in 0..40 {
+        let eviction = [Eviction::AllkeysSieve, Eviction::VolatileTtl][round % 2];
+        let pages = random.usize(12..200);
+        let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0, eviction };
+        let table = Arc::new(Table::create(heap_words(pages * layout::PAGE_WORDS), &options).unwrap());
+        let mut writer = Writer::new(Arc::clone(&table));
+        let sizes = [1 << random.u32(4..19), 1 << random.u32(4..15), random.usize(1..2_000)];
+        // Of what may not go by expiry there is this much at most.
+        let stays_max = random.usize(..pages << 16);
+        let (mut held, mut drafts, mut stays) = (Vec::new(), Vec::new(), 0);
+        let mut fill = |random: &mut fastrand::Rng, writer: &mut Writer<_>, amount: usize| {
+            let mut written = 0;
+            while written < amount {
+                let most = *random.choice(&sizes).unwrap();
+                let (number, size) = (random.u32(..50_000), random.usize(..most));
+                let expires = stays >= stays_max || random.bool();
+                stays += if expires { 0 } else { size + 64 };
+                let expiry = expires.then(|| Expiry(random.u64(2_000..1 << 40)));
+                let _ = writer.put(&number.to_le_bytes(), &vec![1; size], expiry, Guard::Always, || 1_000);
+                written += size + 64;
+            }
+        };
+        fill(&mut random, &mut writer, pages << 17);
+        for _ in 0..random.usize(..4) {
+            held.extend(writer.hold(&random.u32(..50_000).to_le_bytes(), || 1_000));
+            drafts.extend(writer.draft(4, random.usize(1 << 16..1 << 18)));
+        }
+        for _ in 0..8 {
+            let state = |writer: &Writer<_>| {
+                let table: &Arc<Table<Box<[AtomicU64]>>> = writer.table();
+                (table.tally().evicted.load(Ordering::Relaxed), table.entries())
+            };
+            let (before, size) = (state(&writer), random.usize(1..pages << 16));
+            let guard = *random.choice(&[Guard::Always, Guard::Absent, Guard::Present, Guard::Version(1)]).unwrap();
+            let key = random.u32(..50_000).to_le_bytes();
+            match writer.put(&key, &vec![2; size], None, guard, || 1_000) {
+                Ok(Outcome::Done { .. }) => done[round % 2] += 1,
+                answer => {
+                    assert_eq!(before, state(&writer), "{answer:?} for {size} bytes of {pages} pages, {options:?}");
+                    let fixed = table.buckets().div_ceil(layout::PAGE_BUCKETS as u64) as usize + 1;
+                    let could = (size + 100).div_ceil(1 << 16) + fixed + super::sieve::SPARE_MAX <= pages;
+                    let is_alone = held.is_empty() && drafts.is_empty() && guard == Guard::Always;
+                    assert!(!(is_alone && could && eviction == Eviction::AllkeysSieve), "{answer:?} {size} of {pages}");
+                    refused[round % 2] += 1;
+                }
+            }
+            let more = random.usize(..pages << 16);
+            fill(&mut random, &mut writer, more);
+        }
+    }
+    println!("{done:?} done, {refused:?} refused");
 }
 
 /// Keys that differ in nothing that a slot knows of, all in one chain: each is told from the others by itself alone.

@@ -282,6 +282,21 @@ impl Reclaimer {
         lock(&self.state).words as u64 * 8
     }
 
+    /// How many entries may be kept where they are at most.
+    pub(super) fn keepers_max(&self) -> u64 {
+        self.boards() * limits::PINS_MAX as u64 + self.holds() + self.limbo_entries()
+    }
+
+    /// The words at which what is kept begins, pinned, held or in the limbo, in no order; nonsense in pins included.
+    pub(super) fn kept(&self) -> Vec<u64> {
+        if self.keepers_max() == 0 {
+            return Vec::new();
+        }
+        let state = lock(&self.state);
+        let limbo = state.limbo.iter().map(|entry| entry.start);
+        state.pinned_words().chain(state.holds.keys().copied()).chain(limbo).collect()
+    }
+
     /// Clients that may pin.
     pub fn boards(&self) -> u64 {
         // Relaxed: a figure for people, here and below.

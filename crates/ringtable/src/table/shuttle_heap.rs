@@ -150,8 +150,8 @@ impl Stage {
         let mut cache = Cache::default();
         for _ in 0..STEPS / 2 {
             let clearing = match random.u8(..8) {
-                0..3 => self.heap.close_sparse_slab(),
-                3..5 => self.heap.close_run(random.usize(1..6)),
+                0..3 => self.heap.close_sparse_slab(&[]),
+                3..5 => self.heap.close_run(random.usize(1..6), &[], random.bool()),
                 5 => self.heap.close_page(random.usize(FIRST_PAGE..PAGES)),
                 6 => {
                     if random.bool() {

@@ -207,7 +207,7 @@ fn keep_house(table: Arc<Table<Words>>, happened: &Happened, random: &mut fastra
                 // A run of pages, as for a large value; or those of some entry, as for the next bucket.
                 let clearing = match start_of(&table, any_key(random)) {
                     Some(start) => table.heap().close_page(start as usize / PAGE_WORDS),
-                    None => table.heap().close_run(random.usize(1..5)),
+                    None => table.heap().close_run(random.usize(1..5), &[], random.bool()),
                 };
                 if let Some(clearing) = clearing {
                     writer.clear(&clearing, table.eviction() == Eviction::AllkeysSieve);

@@ -49,6 +49,8 @@ const TAG_BITS: u32 = 40 - LOW_BITS;
 const ID_SIZE: usize = 5;
 /// Pages that are kept ready: ids that pass from one queue to the other need one before they leave another, in each.
 const SPARE_MIN: usize = 2;
+/// Most pages that are kept ready: what a queue without ids has of the table.
+pub const SPARE_MAX: usize = 2 * SPARE_MIN;
 /// Bytes of a piece of a queue: a page's.
 const CHUNK_SIZE: usize = PAGE_WORDS * 8 / ID_SIZE * ID_SIZE;
 
@@ -151,7 +153,7 @@ struct Inner {
 impl Inner {
     /// Gives back what is more than the next ids need.
     fn give_spare_back(&mut self, heap: &Heap) {
-        let surplus = self.spare.saturating_sub(2 * SPARE_MIN);
+        let surplus = self.spare.saturating_sub(SPARE_MAX);
         heap.unreserve_pages(surplus);
         self.spare -= surplus;
     }
@@ -190,6 +192,11 @@ impl Sieve {
         }
         inner.give_spare_back(heap);
         inner.spare >= SPARE_MIN
+    }
+
+    /// Gives pages back that the queue does not need any more since it has become shorter.
+    pub fn give_back(&self, heap: &Heap) {
+        lock(&self.inner).give_spare_back(heap);
     }
 
     /// Adds ids of entries that have just arrived.

@@ -15,10 +15,13 @@
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
 //!   is exact when all workers rest.
 
+use std::collections::BTreeSet;
+
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
 use super::events::{Broadcast, Event, Kind, Start};
-use super::evict::Eviction;
+use super::evict::{Eviction, Sparing};
+use super::expiring::Expiring;
 use super::heap::{Cache, Heap};
 use super::hints::Hints;
 use super::layout::{
@@ -51,6 +54,19 @@ pub enum Guard {
     Present,
     /// If the key is there and still has this version.
     Version(u64),
+}
+
+impl Guard {
+    /// Whether it holds for a key that is there with such a version, or is absent.
+    #[inline]
+    fn allows(self, live: Option<u64>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Absent => live.is_none(),
+            Self::Present => live.is_some(),
+            Self::Version(version) => live == Some(version),
+        }
+    }
 }
 
 /// What became of a [`Writer::put`].
@@ -105,6 +121,10 @@ pub struct Table<M> {
     pub(super) reclaimer: Reclaimer,
     /// Bytes that drafts have reserved.
     pub(super) drafts: AtomicU64,
+    /// The words at which drafts begin.
+    pub(super) draft_starts: Mutex<BTreeSet<u64>>,
+    /// Workers that are making room.
+    pub(super) searchers: AtomicU64,
     /// Whether a worker is splitting a bucket, or joining two.
     pub(super) splitting: AtomicBool,
     /// Buckets that there were at the beginning, fewer than which there never are.
@@ -116,6 +136,8 @@ pub struct Table<M> {
     events: Broadcast,
     pub(super) eviction: Eviction,
     pub(super) sieve: Sieve,
+    /// If entries are evicted by their expiry.
+    pub(super) expiring: Option<Expiring>,
     pub(super) hints: Hints,
     pub(super) sweep: Mutex<Sweep>,
     pub(super) tally: Tally,
@@ -152,6 +174,13 @@ pub struct Writer<M: Memory> {
     pub(super) published: bool,
     /// Entries that the sieve has not been told of yet.
     pub(super) arrivals: Vec<Id>,
+    /// What is not to be evicted for the write in hand.
+    pub(super) sparing: Sparing,
+    /// Whether it is clearing pages: what comes free then does not go by way of its own free slots, from which what
+    /// moves out of these pages would move in again.
+    pub(super) clearing: bool,
+    /// Whether the last search for room found none since other workers have it in hand, see [`Self::take_crowded`].
+    pub(super) crowded: bool,
 }
 
 /// Where a key is, or could go, in the chain of a locked bucket.
@@ -193,6 +222,8 @@ impl<M: Memory> Table<M> {
         if options.eviction == Eviction::AllkeysSieve {
             sieve.provide(&heap);
         }
+        let buckets_max = (words / BUCKET_WORDS) as u64;
+        let expiring = (options.eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
         Ok(Self {
             memory,
             constants,
@@ -200,6 +231,8 @@ impl<M: Memory> Table<M> {
             heap,
             reclaimer: Reclaimer::default(),
             drafts: AtomicU64::new(0),
+            draft_starts: Mutex::new(BTreeSet::new()),
+            searchers: AtomicU64::new(0),
             splitting: AtomicBool::new(false),
             buckets_min: options.buckets,
             bucket_pages: AtomicU64::new(first_page as u64),
@@ -207,6 +240,7 @@ impl<M: Memory> Table<M> {
             events: Broadcast::new(),
             eviction: options.eviction,
             sieve,
+            expiring,
             hints: Hints::default(),
             sweep: Mutex::new(Sweep::default()),
             tally: Tally::default(),
@@ -416,26 +450,53 @@ impl<M: Memory> Table<M> {
         if let Some(count) = count {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        self.count_expiring(slot.expiry_code(), 0);
         let left = Left { start: slot.at(), words: entry.shape.words(), overflow: None };
+        self.count_expiring(guard.bucket, slot.expires().then_some(left.words), None);
         Left { overflow: self.unlink_if_empty(guard, bucket), ..left }
     }
 
-    /// Takes note that an entry with one expiry code was replaced by one with another; 0 is none.
-    pub(super) fn count_expiring(&self, before: u64, after: u64) {
-        let expiring = &self.tally.expiring;
-        match (before != 0, after != 0) {
-            (false, true) => drop(expiring.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => drop(expiring.fetch_sub(1, Ordering::Relaxed)),
+    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the words of each, if
+    /// it expires.
+    pub(super) fn count_expiring(&self, home: BucketRef<'_>, before: Option<usize>, after: Option<usize>) {
+        let count = &self.tally.expiring;
+        match (before, after) {
+            (None, Some(_)) => drop(count.fetch_add(1, Ordering::Relaxed)),
+            (Some(_), None) => drop(count.fetch_sub(1, Ordering::Relaxed)),
             _ => {}
         }
+        if let Some(expiring) = &self.expiring
+            && before != after
+        {
+            let bucket = self.index_of(home);
+            if let Some(words) = before {
+                expiring.leave(bucket);
+                expiring.depart(words);
+            }
+            if let Some(words) = after {
+                expiring.come(bucket);
+                expiring.arrive(words);
+            }
+        }
+    }
+
+    /// The number of a home bucket.
+    pub(super) fn index_of(&self, home: BucketRef<'_>) -> u64 {
+        ((home.start(self.words()) - bucket_start(0)) / BUCKET_WORDS) as u64
     }
 }
 
 impl<M: Memory> Writer<M> {
     /// A writer for one thread.
     pub fn new(table: Arc<Table<M>>) -> Self {
-        Self { table, cache: Cache::default(), published: false, arrivals: Vec::new() }
+        Self {
+            table,
+            cache: Cache::default(),
+            published: false,
+            arrivals: Vec::new(),
+            sparing: Sparing::default(),
+            clearing: false,
+            crowded: false,
+        }
     }
 
     /// The table it writes.
@@ -497,8 +558,63 @@ impl<M: Memory> Writer<M> {
         let hash = self.table.constants.hash(key);
         // The bucket's line comes while the entry is made: it is the one cache miss of a small write.
         prefetch(&self.table.words()[bucket_start(address(hash, self.table.buckets()))]);
-        let (start, shape) = self.prepare(key, value, expiry)?;
+        let shape = Shape::of(key.len(), value.len(), expiry.is_some());
+        let start = match self.table.allocate(&mut self.cache, shape.words()) {
+            Some(start) => start,
+            None => match self.reserve_guarded(shape, hash, key, guard, &now_ms)? {
+                Some(start) => start,
+                None => return Ok(Outcome::Refused),
+            },
+        };
+        self.fill(start, shape, key, value, expiry);
         self.publish_entry(hash, key, (start, shape), guard, now_ms)
+    }
+
+    /// Makes room for an entry, if the guard of its write holds and its bucket has a place: what is refused evicts
+    /// nothing. `None` if the guard does not hold.
+    #[cold]
+    fn reserve_guarded(
+        &mut self,
+        shape: Shape,
+        hash: u64,
+        key: &[u8],
+        guard: Guard,
+        now_ms: &impl Fn() -> u64,
+    ) -> Result<Option<u64>, WriteError> {
+        let bucket = self.table.lock(hash);
+        let found = self.table.find(&bucket, hash, key).entry;
+        let is_full = found.is_none() && !self.table.has_room(&bucket);
+        let is_long = found.is_none() && !self.table.has_hole(&bucket);
+        let live = found.filter(|(_, _, entry)| !entry.has_expired(now_ms)).map(|(_, _, entry)| entry.version());
+        bucket.unlock_unchanged();
+        if !guard.allows(live) {
+            return Ok(None);
+        }
+        if is_full && !self.make_way(hash, now_ms()) {
+            return Err(WriteError::BucketFull);
+        }
+        // If it has to be there: or the guard would not hold any more when there is room.
+        self.sparing.hash = live.filter(|_| guard != Guard::Always).map(|_| hash);
+        let reserved = if is_long { self.reserve_with_bucket(shape) } else { self.reserve(shape) };
+        self.sparing = Sparing::default();
+        reserved.map(Some)
+    }
+
+    /// Makes room for an entry whose chain needs another overflow bucket. Room for that goes to our own free slots.
+    fn reserve_with_bucket(&mut self, shape: Shape) -> Result<u64, WriteError> {
+        let words = shape.words();
+        // What is certain comes last, so that neither has evicted anything if the other one is not to be had.
+        if !self.may_evict_for(words) {
+            self.sparing.pages = 1;
+            return self.reserve(shape);
+        }
+        let room = self.table.allocate(&mut self.cache, BUCKET_WORDS).or_else(|| self.make_room(BUCKET_WORDS));
+        let room = room.ok_or(WriteError::OutOfMemory(words * 8))?;
+        self.sparing.start = Some(room);
+        let reserved = self.reserve(shape);
+        let Self { table, cache, .. } = self;
+        table.heap.free(table.words(), cache, room, BUCKET_WORDS);
+        reserved
     }
 
     /// The second half of [`Self::put`]: makes the entry at `start`, of which all but the version is written, the
@@ -512,19 +628,13 @@ impl<M: Memory> Writer<M> {
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
-        let Self { table, cache, published, arrivals } = self;
+        let Self { table, cache, published, arrivals, .. } = self;
         failpoint!("put.prepared");
         let bucket = table.lock(hash);
         failpoint!("put.locked");
         let place = table.find(&bucket, hash, key);
         let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
-        let allowed = match guard {
-            Guard::Always => true,
-            Guard::Absent => live.is_none(),
-            Guard::Present => live.is_some(),
-            Guard::Version(version) => live.is_some_and(|(_, _, entry)| entry.version() == version),
-        };
-        if !allowed {
+        if !guard.allows(live.map(|(_, _, entry)| entry.version())) {
             bucket.unlock_unchanged();
             table.heap.free(table.words(), cache, start, shape.words());
             return Ok(Outcome::Refused);
@@ -556,8 +666,10 @@ impl<M: Memory> Writer<M> {
                 } else if !table.append(cache, place.last, slot) {
                     bucket.unlock_unchanged();
                     // Room for an overflow bucket goes to our own free slots, where the next attempt finds it.
+                    self.sparing.start = Some(start);
                     let room = self.make_room(BUCKET_WORDS);
-                    let Self { table, cache, .. } = self;
+                    let Self { table, cache, sparing, .. } = self;
+                    sparing.start = None;
                     let Some(room) = room else {
                         table.heap.free(table.words(), cache, start, shape.words());
                         return Err(WriteError::OutOfMemory(shape.words() * 8));
@@ -571,9 +683,12 @@ impl<M: Memory> Writer<M> {
         failpoint!("put.linked");
         let inserted = live.is_none();
         *published |= table.publish(Kind::Set, key, version, shape.value_size);
+        let (before, after) = (old.filter(|(old, _)| old.expires()), slot.expires());
+        if before.is_some() || after {
+            table.count_expiring(bucket.bucket, before.map(|(_, words)| words), after.then_some(shape.words()));
+        }
         bucket.unlock();
         failpoint!("put.unlocked");
-        table.count_expiring(old.map_or(0, |(old, _)| old.expiry_code()), code);
         if let Some((old, words)) = old {
             table.retire(cache, old.at(), words);
         } else {
@@ -627,9 +742,13 @@ impl<M: Memory> Writer<M> {
     /// Frees what an entry has left behind that was taken out of its chain, which is unlocked.
     pub(super) fn free(&mut self, left: Left) {
         let Self { table, cache, .. } = self;
-        table.retire(cache, left.start, left.words);
-        if let Some(overflow) = left.overflow {
-            table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
+        if self.clearing {
+            table.retire_all(std::iter::once(left.start).chain(left.overflow).collect());
+        } else {
+            table.retire(cache, left.start, left.words);
+            if let Some(overflow) = left.overflow {
+                table.heap.free(table.words(), cache, overflow, BUCKET_WORDS);
+            }
         }
         table.add_entries(-1);
     }
@@ -648,6 +767,7 @@ impl<M: Memory> Writer<M> {
         let table = &self.table;
         let (mut deleted, mut expiring) = (0, 0);
         let mut left: Vec<u64> = Vec::new();
+        let mut aging: Vec<u64> = Vec::new();
         // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
         let mut end = (first + count).min(table.buckets());
         for index in first..end {
@@ -661,7 +781,13 @@ impl<M: Memory> Writer<M> {
                 for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|&slot| slot != EMPTY) {
                     left.push(slot.at());
                     deleted += i64::from(slot.is_entry());
-                    expiring += u64::from(slot.is_entry() && slot.expiry_code() != 0);
+                    if slot.expires() {
+                        expiring += 1;
+                        if let Some(expiring) = &table.expiring {
+                            expiring.leave(index);
+                            aging.push(slot.at());
+                        }
+                    }
                 }
             }
             if left.len() == before {
@@ -675,6 +801,9 @@ impl<M: Memory> Writer<M> {
         if !left.is_empty() {
             failpoint!("flush.unlinked");
         }
+        if let Some(expiring) = &table.expiring {
+            table.heap.words_of(&aging, |words| expiring.depart(words));
+        }
         table.retire_all(left);
         table.tally.expiring.fetch_sub(expiring, Ordering::Relaxed);
         table.add_entries(-deleted);
@@ -683,6 +812,13 @@ impl<M: Memory> Writer<M> {
         }
         self.published |= self.table.publish(Kind::Flush, b"", 0, 0);
         None
+    }
+
+    /// Whether a write was refused since the last call that may go well in a moment: for want of memory, while other
+    /// workers had in hand what is there to be had. They were making room, too, or held free slots back.
+    #[inline]
+    pub fn take_crowded(&mut self) -> bool {
+        std::mem::take(&mut self.crowded)
     }
 
     /// Whether watchers were told of anything since the last call, and may have to be woken.
@@ -796,10 +932,14 @@ impl<M: Memory> Writer<M> {
         self.table.heap.drain(self.table.words(), &mut self.cache);
     }
 
-    /// Allocates and fills an entry; all but its version.
-    fn prepare(&mut self, key: &[u8], value: &[u8], expiry: Option<Expiry>) -> Result<(u64, Shape), WriteError> {
-        let shape = Shape::of(key.len(), value.len(), expiry.is_some());
-        let start = self.reserve(shape)?;
+    /// The same if another worker is in need of it.
+    #[inline]
+    pub fn heed_recall(&mut self) {
+        self.table.heap.heed_recall(self.table.words(), &mut self.cache);
+    }
+
+    /// Fills an entry; all but its version.
+    fn fill(&self, start: u64, shape: Shape, key: &[u8], value: &[u8], expiry: Option<Expiry>) {
         let entry = &self.table.words()[start as usize..start as usize + shape.words()];
         // Relaxed: nobody can reach the entry before a slot points at it (Release in `set_slot`).
         entry[0].store(shape.pack(), Ordering::Relaxed);
@@ -809,7 +949,6 @@ impl<M: Memory> Writer<M> {
         }
         copy_in(key, &entry[shape.key_at()..]);
         copy_in(value, &entry[shape.value_at()..]);
-        Ok((start, shape))
     }
 
     /// Allocates memory for an entry.
