@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload soak lock clean
+.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale soak lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,9 @@ bench-hits: install .venv/bench ## Hit ratios beside reference caches and Valkey
 
 bench-overhead: install .venv/bench ## Bytes that an entry costs beyond its key and value.
 	$(BIN)/python -m benches.overhead
+
+bench-scale: install .venv/bench ## What operations cost by the size of the table, up to 4 GiB: some minutes.
+	$(BIN)/python -m benches.scale
 
 bench-payload: install .venv/bench ## Large values, beside plain copies.
 	$(BIN)/python -m benches.payload

@@ -1,6 +1,6 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-Three scripts of their own measure one thing each: `hit_ratio`, `overhead` and `payload`.
+Four scripts of their own measure one thing each: `hit_ratio`, `overhead`, `payload` and `scale`.
 
 | module       | what it holds                                                               |
 |--------------|-----------------------------------------------------------------------------|
@@ -9,6 +9,7 @@ Three scripts of their own measure one thing each: `hit_ratio`, `overhead` and `
 | `hit_ratio`  | a script: hit ratios of caches of the same size                             |
 | `overhead`   | a script: what an entry costs beyond its key and value                      |
 | `payload`    | a script: large values, beside plain copies                                 |
+| `scale`      | a script: what operations cost by the size of the table                     |
 | `standalone` | what these scripts have in common: arguments, a time limit, the report      |
 | `sections`   | tables of text: the same for the terminal and as Markdown                   |
 | `goals`      | what ringtable promises, each goal judged from the figures of this very run |

@@ -13,6 +13,22 @@
 //! So a table that was full of small values can become one of large values, and back, and entries leave in the order
 //! that the policy says, whatever their size. What finds no other place when a run is cleared is evicted out of order.
 //!
+//! # Refusals
+//!
+//! A write that is refused has evicted nothing. So a search begins with the question whether evicting can lead there:
+//!
+//! - In a cache anything may go but what is [`Kept`], so it can if there is a run of pages without any such thing. That
+//!   is looked up page by page, from the high end, until the first run that will do; or not at all, if the size class
+//!   has more slots in use than can be kept.
+//! - Where only what expires may go, it can if the size class has enough such entries ([`super::expiring`]). Else a run
+//!   of pages is closed, and what stays moves out of it. Only when all of that has moved, or will for certain find the
+//!   slot of an entry that expires elsewhere, does the first entry go ([`Writer::evict_run`]).
+//!
+//! A condition is looked at before there is room for its write, and the key that it is about is spared.
+//!
+//! What other workers take, pin or hold meanwhile may still make a search fail that has evicted something. It does not
+//! wait for them: the request is taken up again in a later turn ([`Writer::take_crowded`]).
+//!
 //! A move is a write like any other: copy, lock, check that the slot still points at the original, swing it, unlock.
 //! The copy keeps the entry's version: to who compares versions, nothing has happened.
 //!
