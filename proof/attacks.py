@@ -561,30 +561,30 @@ def collisions(target: Target, random: Random) -> Attacks:
         made = colliding(seed_of(lane.table), PREFIX, random)
     keys = [next(made) for _ in range(3 * BUCKET_ENTRIES_MAX)]
     with closing(target.socket(random)) as connection, connection.makefile("rb") as replies:
+        # All of them, and then, again and again, some: the bucket is as full as it gets.
+        requests = [[b"SET", key, b"value"] for key in keys]
         while True:
             key, some = random.choice(keys), random.sample(keys, random.choice([1, 16, 256]))
-            lasts = random.choice([[], [b"PX", b"20"], [b"EX", b"1000"]])
-            request = random.choice(
+            made_up = random.randrange(34) << 32 | random.getrandbits(31)
+            for request in [*requests, [b"RING.BUCKET", key]]:
+                connection.sendall(resp(*request))
+                if request[0] == b"RING.BUCKET":
+                    count = int(admitted(replies.readline())[1:])
+                    assert count <= 2 * BUCKET_ENTRIES_MAX, f"forbidden: a bucket of {count // 2} entries"
+                    for _ in range(count):
+                        skip_reply(replies)
+                else:
+                    skip_reply(replies)
+            requests = random.choice(
                 [
-                    *[[b"SET", key, b"value", *lasts]] * 12,
-                    [b"EXISTS", *some],
-                    [b"EXISTS", *some * 100],
-                    [b"GET", key],
-                    [b"INCRBY", key, b"1"],
-                    [b"PEXPIRE", key, b"20"],
-                    [b"DEL", *some],
-                    [b"RING.BUCKET", key],
-                    [b"SCAN", b"%d" % (random.randrange(34) << 32 | random.getrandbits(31)), b"COUNT", b"100000"],
+                    [[b"SET", each, b"value", *random.choice([[], [b"PX", b"20"], [b"EX", b"9"]])] for each in some],
+                    [[b"EXISTS", *some]],
+                    [[b"EXISTS", *some * 100]],
+                    [[b"GET", key], [b"INCRBY", key, b"1"], [b"PEXPIRE", key, b"20"]],
+                    [[b"DEL", *some]],
+                    [[b"SCAN", b"%d" % made_up, b"COUNT", b"100000"]],
                 ]
             )
-            connection.sendall(resp(*request))
-            if request[0] == b"RING.BUCKET":
-                head = admitted(replies.readline())
-                assert int(head[1:]) <= 2 * BUCKET_ENTRIES_MAX, f"a bucket of {int(head[1:]) // 2} entries"
-                for _ in range(int(head[1:])):
-                    skip_reply(replies)
-            else:
-                skip_reply(replies)
             yield
 
 

@@ -73,7 +73,7 @@ ATTACKS_A_MINUTE: dict[str, int] = {
     "doorbell": 478_098,
     "malformed": 45_036,
     "extremes": 12_860,
-    "collisions": 60_000,
+    "collisions": 2_400,
     "unread": 26_300,
     "ahead": 3_000,
     "drafts": 22_676,
