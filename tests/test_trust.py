@@ -291,7 +291,8 @@ def test_a_link_to_a_folder_is_not_trusted(ringtable_dir: Path, monkeypatch: pyt
 
 
 def test_users_that_are_none(server: Server) -> None:
-    for wrong in (-1, 1 << 32, "no such user", "", [NOBODY, "no such user"]):
+    strangers: list[int | str | list[int | str]] = [-1, 1 << 32, "no such user", "", [NOBODY, "no such user"]]
+    for wrong in strangers:
         with pytest.raises(ringtable.InvalidOption, match="there is no such user"):
             ringtable.connect(trust_user=wrong)
     wrong_types: list[Any] = [True, 1.5, b"root", [None]]

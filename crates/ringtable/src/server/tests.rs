@@ -281,7 +281,6 @@ const WAYS: &[fn(UnixStream, TcpStream)] = &[
         let passed = [near.as_fd()];
         assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
         let _ = rustix::net::sendmsg(&attacker, &[IoSlice::new(b"x")], &mut control, SendFlags::OOB);
-        drop(control);
         drop(near);
         let _ = attacker.write_all(b"PING\r\n");
         last_words(attacker);
