@@ -99,6 +99,27 @@ def test_volatile_ttl_evicts_what_expires_soonest_and_nothing_else(ringtable_dir
             table.set_many((f"key {number}", VALUE) for number in range(count))
 
 
+def test_a_value_for_which_there_is_no_room_drives_nobody_out(ringtable_dir: object) -> None:
+    """What was refused had evicted all that could go: sessions, or everything but a value in view."""
+    with Server(max_memory=MEMORY, eviction="volatile-ttl"), ringtable.connect() as table:
+        table.set_many({f"stays {n}": bytes(MEMORY // 16) for n in range(8)})
+        table.set_many({f"session {n}": bytes(200) for n in range(3_000)}, ttl=3_600)
+        with pytest.raises(ringtable.OutOfMemory):
+            table["large"] = bytes(MEMORY * 5 // 8)
+        assert len(table) == 3_008
+    with full() as table:
+        keys = [f"key {n}" for n in range(6_000)]
+        table.set_many({key: bytes(MEMORY // 8_000) for key in keys})
+        with table.view(keys[3_000]):
+            before = len(table)
+            with pytest.raises(ringtable.OutOfMemory):
+                table["large"] = bytes(MEMORY * 7 // 8)
+            assert len(table) == before
+        # With the view closed it can be done, and is.
+        table["large"] = bytes(MEMORY * 7 // 8)
+        assert len(table["large"]) == MEMORY * 7 // 8
+
+
 def test_expired_entries_are_swept_away(ringtable_dir: object) -> None:
     with Server(), ringtable.connect() as table:
         table["stays"] = b"for ever"

@@ -256,8 +256,8 @@ impl<M: Memory> Writer<M> {
         clearing.is_some()
     }
 
-    /// The same for a run of pages where not all entries may go: those go that expire and lie in one run of pages. Before
-    /// the first one does, all that stays has moved out of the run, or is certain to find room.
+    /// The same for a run of pages where not all entries may go: those go that expire and lie in one run of pages.
+    /// Before the first one does, all that stays has moved out of the run, or is certain to find room.
     fn evict_run(&mut self, words: usize, kept: &mut Kept) -> Option<u64> {
         let table = Arc::clone(&self.table);
         let expiring = table.expiring.as_ref()?;
@@ -384,8 +384,8 @@ impl<M: Memory> Writer<M> {
         self.table.heap.finish_clearing(clearing);
     }
 
-    /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does. Returns whether nothing lives
-    /// there any more.
+    /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does. Returns whether nothing
+    /// lives there any more.
     ///
     /// What is there may be anything: the rest of an entry that is gone, one that is being written, or an overflow
     /// bucket that looks like an entry. It is believed only if a slot of the right kind points at it.
@@ -948,8 +948,8 @@ mod tests {
         assert_eq!((table.entries(), table.heap.usage().allocated), (0, 0));
     }
 
-    /// A search that found nothing gave way a thousand times, to nobody: beside programs that compute that took more than
-    /// a second, for which all other clients of the worker waited.
+    /// A search that found nothing gave way a thousand times, to nobody: beside programs that compute that took more
+    /// than a second, for which all other clients of the worker waited.
     #[test]
     fn who_finds_no_room_waits_only_for_others_that_make_some() {
         let mut writer = writer(32, Eviction::AllkeysSieve);

@@ -667,14 +667,14 @@ impl Heap {
     }
 
     /// Closes adjacent pages, `count` of them or somewhat more, with as little living in them as can be found, and
-    /// nothing that begins at one of the words of `kept`, which are in order. If all of it `must_fit` elsewhere, it does,
-    /// as far as that can be told from how much is free of each class.
+    /// nothing that begins at one of the words of `kept`, which are in order. If all of it `must_fit` elsewhere, it
+    /// does, as far as that can be told from how much is free of each class.
     pub fn close_run(&self, count: usize, kept: &[u64], must_fit: bool) -> Option<Clearing> {
         self.close_run_by(count, kept, must_fit, |_, _, living| living)
     }
 
-    /// The same by another measure of what lives there: of the slab or extent of a kind (see [`kind_of`]) that begins at
-    /// a word, and has so many words in use.
+    /// The same by another measure of what lives there: of the slab or extent of a kind (see [`kind_of`]) that begins
+    /// at a word, and has so many words in use.
     pub fn close_run_by(
         &self,
         count: usize,

@@ -399,8 +399,8 @@ fn a_cache_is_a_part_of_a_map() {
     }
 }
 
-/// Values that take a large part of the memory, beside small ones of all sizes, views and values that are arriving: what
-/// is refused has evicted nothing, and a cache refuses nothing for which a row of pages could be had.
+/// Values that take a large part of the memory, beside small ones of all sizes, views and values that are arriving:
+/// what is refused has evicted nothing, and a cache refuses nothing for which a row of pages could be had.
 #[test]
 fn a_write_that_is_refused_evicts_nothing() {
     let mut random = random();

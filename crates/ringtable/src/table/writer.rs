@@ -455,8 +455,8 @@ impl<M: Memory> Table<M> {
         Left { overflow: self.unlink_if_empty(guard, bucket), ..left }
     }
 
-    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the words of each, if
-    /// it expires.
+    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the words of each,
+    /// if it expires.
     pub(super) fn count_expiring(&self, home: BucketRef<'_>, before: Option<usize>, after: Option<usize>) {
         let count = &self.tally.expiring;
         match (before, after) {
