@@ -276,7 +276,7 @@ pub(super) fn load_entries(words: &[AtomicU64]) -> u64 {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashSet;
 
     use super::*;
 
@@ -317,7 +317,7 @@ mod tests {
         println!("RINGTABLE_TEST_SEED={seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         // Lengths of each kind, and at the edges between them.
-        let lengths = [8, 9, 12, 15, 16, 17, 24, 32, 33, 48, 49, 64, 80, 81, 96, 97, 112, 113, 128, 224, 225, 336, 400];
+        let lengths = [9, 12, 15, 16, 17, 24, 32, 33, 48, 49, 64, 80, 81, 96, 97, 112, 113, 128, 224, 225, 336, 400];
         for length in (0..4).flat_map(|_| lengths) {
             let constants = with_seed(random.u64(..));
             let secrets = constants.secrets.secrets.into_iter().chain([constants.secrets.seed]);
@@ -328,11 +328,12 @@ mod tests {
                         let mut hash_of_random = || {
                             let mut key: Vec<u8> = (0..length).map(|_| random.u8(..)).collect();
                             key[place..place + 8].copy_from_slice(&word.to_le_bytes());
-                            (key.clone(), constants.hash(&key))
+                            constants.hash(&key)
                         };
-                        let hashes: HashMap<_, _> = (0..4).map(|_| hash_of_random()).collect();
-                        let distinct: HashSet<_> = hashes.values().collect();
-                        assert_eq!(distinct.len(), hashes.len(), "{word:#x} at {place} of {length} bytes");
+                        // Some bits of the rest may count for nothing to one who has chosen the word by the secrets, all
+                        // of them never.
+                        let hashes: HashSet<_> = (0..8).map(|_| hash_of_random()).collect();
+                        assert!(hashes.len() > 1, "{word:#x} at {place} of {length} bytes");
                     }
                 }
             }
