@@ -98,7 +98,7 @@ const STALE_MIN: u64 = if cfg!(loom) { 2 } else { 16_384 };
 /// Entries of which the one that expires soonest is evicted.
 const SAMPLE_SIZE: usize = 16;
 /// Buckets that are walked over for a sample, of blocks in which something expires, before a smaller one will do.
-const WALKED_MAX: usize = 512;
+const WALKED_MAX: usize = 256;
 /// Clearings without success after which the heap asks all workers for the slots they hold, and which come to an end.
 const VAIN_MAX: usize = 8;
 

@@ -9,7 +9,7 @@
 //! - **By bucket**: for each block of [`BLOCK`] buckets, and for each group of [`GROUP`] blocks, how many entries in
 //!   them expire. A walk that begins at a random bucket skips what has none, so that a sample costs the same in a table
 //!   of any size, however few expire. Blocks of a group are made when the first entry comes to it; they take 8 bytes
-//!   for 128 buckets, which are 8 KiB.
+//!   for 32 buckets, which are 2 KiB.
 //! - **By size class**: how many slots, or pages of extents, would be free if all of them went.
 //!
 //! Redis has an index of all keys that expire; that costs memory for each of them, and work at each change.
@@ -24,9 +24,9 @@ use super::layout::PAGE_WORDS;
 use crate::sync::{AtomicU64, OnceLock, Ordering};
 
 /// Buckets of a block.
-const BLOCK: u64 = 128;
+const BLOCK: u64 = 32;
 /// Blocks of a group.
-const GROUP: u64 = 512;
+const GROUP: u64 = 1_024;
 
 #[derive(Debug, Default)]
 struct Group {
