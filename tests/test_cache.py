@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import ringtable
@@ -150,3 +150,46 @@ def test_watchers_are_told(ringtable_dir: object) -> None:
 def test_an_unknown_policy_is_refused(ringtable_dir: object) -> None:
     with pytest.raises(ringtable.InvalidOption, match="--eviction is 'random'; allowed are noeviction, allkeys-sieve"):
         Server(eviction="random")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("transport", ["lane", "socket"])
+@pytest.mark.parametrize("eviction", ["allkeys-sieve", "volatile-ttl"])
+def test_a_large_write_never_evicts_its_own_key(
+    ringtable_dir: object, transport: Literal["lane", "socket"], eviction: Eviction
+) -> None:
+    """While a large value arrives, nobody knows yet whether its key has to be there."""
+    new = b"2" * 70_000
+    with Server(max_memory=MEMORY, cache=True, eviction=eviction), Table(transport=transport) as table:
+        count = 0
+        while table.stats()["evicted_keys"] == 0:
+            table.set(f"{count}", bytes(70_000), ttl=1_000 + count)
+            count += 1
+        # The next one to go, were it not for its own write.
+        oldest = min(map(int, table))
+        assert not table.set(f"{oldest}", new, nx=True)
+        oldest = min(map(int, table))
+        assert table.set(f"{oldest}", new, xx=True)
+        oldest = min({int(key) for key in table} - {oldest})
+        found = table.get_with_version(f"{oldest}")
+        assert found is not None
+        assert table.set(f"{oldest}", new, if_version=found[1])
+
+
+@pytest.mark.parametrize("transport", ["lane", "socket"])
+def test_a_value_that_takes_most_of_a_cache_can_be_changed(
+    ringtable_dir: object, transport: Literal["lane", "socket"]
+) -> None:
+    with Server(max_memory=MEMORY, cache=True), Table(transport=transport) as table:
+        table["log"] = bytes(6 << 20)
+        table.set_many({f"{number}": VALUE for number in range(20)})
+        calls: list[int] = []
+
+        def shorten(old: bytes | None) -> bytes:
+            calls.append(-1 if old is None else len(old))
+            return (old or b"")[-1_900_000:] + b"new"
+
+        with suppress(ringtable.OutOfMemory):  # there may be no room for both
+            table.update("log", shorten)
+        assert calls == [6 << 20]
+        assert len(table["log"]) in (6 << 20, 1_900_003)
+        assert len(table) == 21

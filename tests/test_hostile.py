@@ -1,14 +1,17 @@
 """A hostile client by each of its strategies, for a moment, beside honest clients that check all that they get."""
 
 import resource
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
+import ringtable
 from ringtable import Table
 from ringtable._ringtable import socket_path
-from support import RawLane, ServerProcess, resp, wait_until
+from support import DEADLINE_S, RawLane, ServerProcess, resp, wait_until
 
 from benches.probe import private_bytes
 from proof import hostile
@@ -156,3 +159,34 @@ def test_unfinished_requests_are_bounded(running: Running) -> None:
         table["key"] = b"value"
         assert private_bytes(running.pid) < 2 * bound
         assert table.stats()["clients_ended_memory"] == 1
+
+
+def test_what_was_gathered_is_given_back_as_fast_as_it_comes(running: Running) -> None:
+    """Requests that are well-formed and read, each of some MiB, by several connections at once."""
+    keys = [b"%065535d" % number for number in range(64)]
+    request = resp(b"EXISTS", *keys)
+    highest: list[int] = []
+
+    def flood() -> None:
+        with closing(socket.socket(socket.AF_UNIX)) as connection:
+            connection.connect(running.target.path)
+            connection.settimeout(DEADLINE_S)
+            for _ in range(25):
+                connection.sendall(request)
+                assert connection.recv(16) == b":0\r\n"
+                highest.append(private_bytes(running.pid))
+
+    before = private_bytes(running.pid)
+    with ThreadPoolExecutor(4) as pool:
+        for flooding in [pool.submit(flood) for _ in range(4)]:
+            flooding.result()
+    # What each has in hand, as much once more on its way back, and what the allocator keeps.
+    assert max(highest) - before < 3 * 4 * len(request)
+
+
+def test_a_large_message_is_not_sent_back(running: Running) -> None:
+    with Table(running.target.path, transport="socket") as table:
+        assert table.call("PING", bytes(64 << 10)) == bytes(64 << 10)
+        with pytest.raises(ringtable.CommandError, match="65537 bytes, at most 65536"):
+            table.call("PING", bytes((64 << 10) + 1))
+        assert table.call("PING", b"") == b""

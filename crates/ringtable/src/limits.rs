@@ -121,6 +121,8 @@ pub const REQUEST_BACKLOG_SHARE: u64 = 8;
 pub const REPLY_SIZE_MAX: usize = VALUE_SIZE_MAX + (1 << 20);
 /// Largest request, in bytes: the largest key and value, and room for framing and options.
 pub const REQUEST_SIZE_MAX: usize = VALUE_SIZE_MAX + KEY_SIZE_MAX + 4_096;
+/// Longest message that `PING` sends back, in bytes.
+pub const PING_SIZE_MAX: usize = 64 << 10;
 /// Most arguments of one request.
 pub const ARGUMENTS_MAX: usize = 1 << 16;
 /// Longest request line of a RESP client that sends plain lines, in bytes.

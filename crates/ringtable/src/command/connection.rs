@@ -3,13 +3,20 @@
 use super::arguments::Arguments;
 use super::resp::Protocol;
 use super::{Context, Effect, FINGERPRINT, Refusal};
+use crate::limits;
 use crate::ring::exchange::EXCHANGE_VERSION;
 use crate::ring::lane::LANE_VERSION;
 use crate::table::layout::LAYOUT_VERSION;
 
 /// `PING [message]`
+///
+/// A large message would be copied in one go, and kept until its sender reads it.
 pub(super) fn ping(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     match arguments.iter().next() {
+        Some(message) if message.len() > limits::PING_SIZE_MAX => {
+            let (size, most) = (message.len(), limits::PING_SIZE_MAX);
+            return Err(Refusal::err(format_args!("the message has {size} bytes, at most {most} are allowed")));
+        }
         Some(message) => context.reply.bulk(message),
         None => context.reply.status("PONG"),
     }

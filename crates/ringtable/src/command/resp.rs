@@ -258,7 +258,7 @@ pub struct RequestLimits {
 }
 
 /// What [`RequestParser::parse`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// The request is not there yet: append more bytes and parse again from the same start.
     Incomplete {
@@ -275,8 +275,8 @@ pub enum Parsed {
     ///   [`RequestParser::leave_out`] once all of them are out, and to get the request with an empty
     ///   value.
     LargeValue {
-        /// The size of the key.
-        key_size: usize,
+        /// Where the key lies.
+        key: Range<usize>,
         /// Where the value begins.
         start: usize,
         /// Its size.
@@ -438,7 +438,7 @@ impl RequestParser {
                     let offered = size >= self.limits.large_value_size && self.is_value_of_set(input);
                     self.state = RequestState::ArgumentBody { remaining, size, offered };
                     if offered {
-                        return Ok(Parsed::LargeValue { key_size: self.arguments[1].len(), start: next, size });
+                        return Ok(Parsed::LargeValue { key: self.arguments[1].clone(), start: next, size });
                     }
                 }
                 RequestState::ArgumentBody { remaining, size, .. } => {

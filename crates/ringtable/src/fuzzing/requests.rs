@@ -50,8 +50,10 @@ fn read(stream: &[u8], sizes: &mut Input<'_>, leave_out: bool) -> Read {
                     return Some(0);
                 }
                 Ok(Parsed::Paused) => {}
-                Ok(Parsed::LargeValue { key_size, start, size }) => {
-                    assert!(key_size <= LIMITS.argument_size_max && size >= LIMITS.large_value_size);
+                Ok(Parsed::LargeValue { key, start, size }) => {
+                    assert!(
+                        key.end <= start && key.len() <= LIMITS.argument_size_max && size >= LIMITS.large_value_size
+                    );
                     assert!(start <= input.len() && value.is_none());
                     if leave_out {
                         let here = input.len().min(start + size);

@@ -39,9 +39,9 @@ pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize, most: usize) -> Result<
 }
 
 impl Inflow {
-    /// Makes room for a value of `size` bytes. `None` if its request should be gathered instead.
-    pub fn begin(bench: &mut Bench, key_size: usize, size: usize) -> Option<Self> {
-        match bench.writer.draft(key_size, size) {
+    /// Makes room for a value of `size` bytes of a key. `None` if its request should be gathered instead.
+    pub fn begin(bench: &mut Bench, key: &[u8], size: usize) -> Option<Self> {
+        match bench.writer.draft(key, size) {
             Ok(draft) => {
                 failpoint!("inflow.begun");
                 Some(Self::Entry(draft))

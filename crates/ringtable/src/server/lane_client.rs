@@ -84,7 +84,8 @@ impl Unfinished {
                     None => Stage::Rest(None),
                 },
                 Stage::Key { end, key_size, value_size } if self.bytes.len() == end => {
-                    match Inflow::begin(bench, key_size, value_size) {
+                    let key_at = end - key_size.next_multiple_of(8);
+                    match Inflow::begin(bench, &self.bytes[key_at..key_at + key_size], value_size) {
                         Some(inflow) => {
                             self.size = record::cut_value(&mut self.bytes);
                             Stage::Value(inflow)
@@ -459,7 +460,8 @@ impl LaneClient {
         }
         if let Some(unfinished) = self.unfinished.take() {
             unfinished.forget_size(&bench.shared);
-            bench.discard(unfinished.bytes);
+            let touched = unfinished.bytes.len();
+            bench.discard(unfinished.bytes, touched);
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) struct SocketClient {
     parser: RequestParser,
     /// Requests as they arrive, from `parsed` on.
     incoming: Vec<u8>,
+    /// The most bytes that it has had since it was made.
+    touched: usize,
     parsed: usize,
     /// Bytes of it that count as unfinished requests: all, if they are many.
     counted: usize,
@@ -71,6 +73,7 @@ impl SocketClient {
                 large_value_size: limits::LARGE_VALUE_SIZE,
             }),
             incoming: Vec::new(),
+            touched: 0,
             parsed: 0,
             counted: 0,
             backlog: Backlog::default(),
@@ -158,8 +161,9 @@ impl SocketClient {
                     worked = true;
                     break;
                 }
-                Ok(Parsed::LargeValue { key_size, start, size }) => {
-                    self.inflow = Inflow::begin(bench, key_size, size).map(|inflow| (inflow, start));
+                Ok(Parsed::LargeValue { key, start, size }) => {
+                    let key = &self.incoming[self.parsed..][key];
+                    self.inflow = Inflow::begin(bench, key, size).map(|inflow| (inflow, start));
                 }
                 Ok(Parsed::Complete { size }) => {
                     worked = true;
@@ -286,7 +290,7 @@ impl SocketClient {
         self.incoming.drain(..self.parsed);
         self.parsed = 0;
         if self.incoming.is_empty() && self.incoming.capacity() > BUFFER_KEPT_MAX {
-            bench.discard(std::mem::take(&mut self.incoming));
+            bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
         }
         if self.incoming.len() > limits::REQUEST_SIZE_MAX {
             return Err(End::Memory);
@@ -296,13 +300,16 @@ impl SocketClient {
         let more = piece.as_deref().unwrap_or(&bench.received[..received]);
         inflow::reserve(&mut self.incoming, more.len(), limits::REQUEST_SIZE_MAX).map_err(|_| End::Memory)?;
         self.incoming.extend_from_slice(more);
-        self.hungry = more.is_empty();
+        self.touched = self.touched.max(self.incoming.len());
+        let size = more.len();
+        bench.make_up_for(size);
+        self.hungry = size == 0;
         if self.hungry && self.finished {
             // The replies to what it has sent still go to it, as far as it takes them.
             self.closing = true;
             self.reason = End::Gone;
         }
-        Ok(more.len())
+        Ok(size)
     }
 
     /// Receives although nothing can be done with it now: many clients send all before they read. Returns whether
@@ -365,7 +372,7 @@ impl SocketClient {
     pub fn drop_unfinished(&mut self, bench: &mut Bench) {
         (self.inflow, self.streamed, self.progress) = (None, None, None);
         let _ = self.count(0, &bench.shared);
-        bench.discard(std::mem::take(&mut self.incoming));
+        bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
         self.parsed = 0;
         self.backlog.clear(bench);
     }

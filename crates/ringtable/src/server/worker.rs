@@ -265,8 +265,12 @@ impl Bench {
         executed
     }
 
-    /// Takes a buffer that nobody needs any more. Its memory is given back in steps.
-    pub fn discard(&mut self, buffer: Vec<u8>) {
+    /// Takes a buffer that nobody needs any more, and of which no more than the first `touched` bytes were ever written.
+    /// Its memory is given back in steps.
+    pub fn discard(&mut self, mut buffer: Vec<u8>, touched: usize) {
+        // Behind them there are only addresses, which cost nothing.
+        buffer.clear();
+        buffer.shrink_to(touched);
         if buffer.capacity() > DISCARDED_AT_ONCE {
             self.discarded.push(buffer);
         }
@@ -276,7 +280,14 @@ impl Bench {
     #[inline]
     fn tend_left_behind(&mut self) -> bool {
         let leases = &self.shared.leases;
-        (leases.has_ended() && leases.tend()) | (!self.discarded.is_empty() && self.give_discarded_back())
+        (leases.has_ended() && leases.tend()) | self.give_discarded_back(DISCARDED_AT_ONCE)
+    }
+
+    /// Makes room for `size` bytes that were received, out of what was discarded, twice as much: so clients cannot have
+    /// buffers discarded faster than they are given back.
+    #[inline]
+    pub fn make_up_for(&mut self, size: usize) {
+        self.give_discarded_back(2 * size);
     }
 
     /// The same of many buffers that are much together.
@@ -284,10 +295,14 @@ impl Bench {
         self.discarded.extend(buffers);
     }
 
-    /// Gives some memory of discarded buffers back. Returns whether there is more.
+    /// Gives so many bytes of discarded buffers back. Returns whether there is more.
+    #[inline]
+    fn give_discarded_back(&mut self, share: usize) -> bool {
+        !self.discarded.is_empty() && self.cut_discarded(share)
+    }
+
     #[cold]
-    fn give_discarded_back(&mut self) -> bool {
-        let mut share = DISCARDED_AT_ONCE;
+    fn cut_discarded(&mut self, mut share: usize) -> bool {
         while share > 0
             && let Some(buffer) = self.discarded.last_mut()
         {
@@ -334,7 +349,8 @@ impl Bench {
         }
         if self.record.capacity() > BUFFER_KEPT_MAX {
             let record = std::mem::take(&mut self.record);
-            self.discard(record);
+            let touched = record.capacity();
+            self.discard(record, touched);
         }
     }
 }

@@ -16,6 +16,7 @@
 //! - All drafts together reserve at most one part in [`limits::DRAFTS_SHARE`] of the segment.
 
 use super::entry::{Expiry, HEADER_WORDS, Shape};
+use super::evict::Sparing;
 use super::heap::Cache;
 use super::writer::{Guard, Outcome, Table, WriteError, Writer, check_sizes};
 use crate::limits;
@@ -97,13 +98,15 @@ impl<M: Memory> Drop for Draft<M> {
 }
 
 impl<M: Memory> Writer<M> {
-    /// Reserves an entry for a key and a value of these sizes.
+    /// Reserves an entry for a key and a value of this size.
+    ///
+    /// What the key has now is not evicted for it: whether it has to be there is not known before the value has come.
     ///
     /// # Errors
     /// Key or value too long, or no memory, or too much of it in drafts.
-    pub fn draft(&mut self, key_size: usize, value_size: usize) -> Result<Draft<M>, WriteError> {
-        check_sizes(key_size, value_size)?;
-        let shape = Shape { key_size, value_size, expires: true };
+    pub fn draft(&mut self, key: &[u8], value_size: usize) -> Result<Draft<M>, WriteError> {
+        check_sizes(key.len(), value_size)?;
+        let shape = Shape { key_size: key.len(), value_size, expires: true };
         let size = shape.words() as u64 * 8;
         let table = Arc::clone(&self.table);
         // Counted before it is looked at, so that two at once cannot both take the rest. Relaxed: as in `drop`.
@@ -112,7 +115,10 @@ impl<M: Memory> Writer<M> {
         if all > draft.table.words().len() as u64 * 8 / limits::DRAFTS_SHARE {
             return Err(WriteError::OutOfMemory(size as usize));
         }
-        let start = self.reserve(shape)?;
+        self.sparing.hash = Some(self.table.constants().hash(key));
+        let reserved = self.reserve(shape);
+        self.sparing = Sparing::default();
+        let start = reserved?;
         lock(&self.table.draft_starts).insert(start);
         draft.start = Some(start);
         Ok(draft)
@@ -172,7 +178,7 @@ mod tests {
         let mut writer = writer(4);
         for size in [0, 1, 7, 8, 4_095, 70_000, 300_001] {
             let value: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
-            let mut draft = writer.draft(3, size).unwrap();
+            let mut draft = writer.draft(b"key", size).unwrap();
             let mut rest = &value[..];
             while !rest.is_empty() {
                 let (piece, left) = rest.split_at(random.usize(1..=rest.len().min(9_000)));
@@ -190,7 +196,7 @@ mod tests {
     #[test]
     fn what_fills_up_the_last_word_is_not_believed() {
         let mut writer = writer(4);
-        let mut draft = writer.draft(3, 11).unwrap();
+        let mut draft = writer.draft(b"key", 11).unwrap();
         let scribble = |words: &[AtomicU64]| words.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         draft.fill_words(8, scribble);
         draft.fill_words(64, scribble);
@@ -203,18 +209,18 @@ mod tests {
     fn a_draft_that_is_not_wanted_leaves_nothing_behind() {
         let mut writer = writer(8);
         let (free, size) = (writer.table().free_bytes(), 1 << 20);
-        let first = writer.draft(3, size).unwrap();
+        let first = writer.draft(b"key", size).unwrap();
         assert!(writer.table().free_bytes() < free);
-        assert_eq!(writer.draft(3, size).unwrap_err(), WriteError::OutOfMemory(first.shape.words() * 8));
+        assert_eq!(writer.draft(b"key", size).unwrap_err(), WriteError::OutOfMemory(first.shape.words() * 8));
         drop(first);
         assert_eq!(writer.table().free_bytes(), free);
         // Nor one that is refused.
-        let mut draft = writer.draft(3, size).unwrap();
+        let mut draft = writer.draft(b"key", size).unwrap();
         draft.fill(&vec![1; size]);
         assert_eq!(writer.put_draft(b"key", draft, None, Guard::Present, || 0), Ok(Outcome::Refused));
         assert_eq!(writer.table().free_bytes(), free);
         assert_eq!(writer.table().draft_bytes(), 0);
         let size = limits::VALUE_SIZE_MAX + 1;
-        assert_eq!(writer.draft(3, size).unwrap_err(), WriteError::ValueTooLarge(size));
+        assert_eq!(writer.draft(b"key", size).unwrap_err(), WriteError::ValueTooLarge(size));
     }
 }

@@ -210,7 +210,7 @@ impl History {
         guard: Guard,
     ) -> Result<Outcome, WriteError> {
         let (now_ms, writer) = (self.now_ms, &mut self.writers[writer]);
-        let mut draft = writer.draft(key.len(), value.len())?;
+        let mut draft = writer.draft(key, value.len())?;
         let mut rest = value;
         while !rest.is_empty() {
             let (piece, left) = rest.split_at(self.random.usize(1..=rest.len()));
@@ -430,7 +430,7 @@ fn a_write_that_is_refused_evicts_nothing() {
         fill(&mut random, &mut writer, pages << 17);
         for _ in 0..random.usize(..4) {
             held.extend(writer.hold(&random.u32(..50_000).to_le_bytes(), || 1_000));
-            drafts.extend(writer.draft(4, random.usize(1 << 16..1 << 18)));
+            drafts.extend(writer.draft(b"none", random.usize(1 << 16..1 << 18)));
         }
         for _ in 0..8 {
             let state = |writer: &Writer<_>| {
