@@ -294,6 +294,23 @@ def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> Non
         assert server.wait(DEADLINE_S) == 0
 
 
+def test_the_largest_size_of_files_is_named(ringtable_dir: Path) -> None:
+    run_script(
+        """
+        import resource
+        import ringtable
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        try:
+            ringtable.Server(max_memory="16MiB", workers=1)
+        except ringtable.OutOfResources as error:
+            assert "RLIMIT_FSIZE" in str(error), error
+        else:
+            raise AssertionError("there is a larger segment")
+        """
+    )
+
+
 def test_a_server_that_could_serve_nobody_does_not_start(ringtable_dir: Path) -> None:
     """Whatever it runs out of first: nothing is left behind, and "ready" is said only if a client can connect."""
     script = f"""

@@ -424,6 +424,20 @@ def test_a_path_whose_folder_was_removed_is_made_anew_once_there_is_one(
     assert contents(folder) == {}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_full_disk_is_named(ringtable_dir: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    target = os.fsencode(ringtable_dir)
+    # Its own folder takes one inode.
+    if libc.mount(b"none", target, b"tmpfs", 0, b"nr_inodes=1,mode=700"):
+        pytest.skip(f"no file system can be mounted: {os.strerror(ctypes.get_errno())}")
+    try:
+        with pytest.raises(ringtable.OutOfResources, match="lock: no space left on the device"):
+            Server("t", **SMALL)
+    finally:
+        assert libc.umount2(target, 2) == 0
+
+
 @contextmanager
 def no_watches_left() -> Iterator[None]:
     libc = ctypes.CDLL(None)
@@ -597,6 +611,30 @@ def test_a_child_leaves_its_parents_files_alone(path: Path) -> None:
             child.result()
         assert contents(path.parent) == before
         assert serves(server.path)
+
+
+def test_a_server_that_nobody_has_stopped_stops_at_the_end(path: Path) -> None:
+    """Also one that a daemon thread keeps, and not that of a parent when a child ends."""
+    run_script(
+        f"""
+        import os, sys, threading
+        import ringtable
+
+        server = ringtable.Server({str(path)!r}, workers=1, max_memory="4MiB")
+        if os.fork() == 0:
+            sys.exit()
+        assert os.wait()[1] == 0
+        with ringtable.connect(server.path) as table:
+            table["key"] = b"value"
+
+        def keep():
+            server.running
+            threading.Event().wait()
+
+        threading.Thread(target=keep, daemon=True).start()
+        """
+    )
+    assert contents(path.parent) == {}
 
 
 def test_the_lock_is_free_when_its_process_has_ended(path: Path) -> None:

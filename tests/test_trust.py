@@ -302,3 +302,22 @@ def test_users_that_are_none(server: Server) -> None:
     assert server.tcp is not None
     with ringtable.connect(server.tcp, trust_user=[]) as table:
         table["key"] = b"value"
+
+
+@as_root
+@pytest.mark.parametrize("mask", [0o177, 0o277, 0o777], ids=oct)
+def test_the_umask_does_not_matter(folder: Path, monkeypatch: pytest.MonkeyPatch, mask: int) -> None:
+    """What a server makes has the modes that it needs: of folders, of a lock that is left, and of the socket."""
+    folder.mkdir()
+    os.chown(folder, NOBODY, NOBODY)
+    names = folder / "new" / "names"
+    monkeypatch.setenv("RINGTABLE_DIR", str(names))
+
+    def serve_with_mask() -> list[int]:
+        os.umask(mask)
+        with Server("t", **SMALL) as server, ringtable.connect("t") as table:
+            table["key"] = b"value"
+            made = names.parent, names, Path(server.path), Path(f"{server.path}.lock")
+            return [path.stat().st_mode & 0o7777 for path in made]
+
+    assert as_user(NOBODY, serve_with_mask) == [0o700, 0o700, 0o600, 0o600]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +26,7 @@ class Server:
     """A running server, from its construction until `stop` or the end of a `with` block.
 
     Its worker threads live in this process and never take the interpreter lock, so that Python code, also of other
-    threads, does not slow them down.
+    threads, does not slow them down. A server that nobody has stopped stops at the end of the interpreter.
 
         with ringtable.Server("words", workers=2) as server, ringtable.connect("words") as table:
             table["hello"] = b"world"
@@ -108,6 +111,7 @@ class Server:
             slot_size=slot_size,
             laggard_timeout=laggard_timeout,
         )
+        _servers.add(self)
 
     @property
     def path(self) -> str:
@@ -168,3 +172,16 @@ class Server:
 
     def __repr__(self) -> str:
         return f"<ringtable.Server {self.name!r} {'running' if self.running else 'stopped'} at {self.path!r}>"
+
+
+# What still refers to a server at the end, a daemon thread for instance, keeps it from being dropped.
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop the servers that are left. Those of a parent are not this process's, and go on."""
+    for server in list(_servers):
+        # Its clients have been told, and nobody is left to tell.
+        with suppress(ServerFailed):
+            server.stop()

@@ -17,9 +17,9 @@
 //! ```
 //!
 //! The client can write everywhere in it. The server therefore believes nothing that it did not write itself and keep a
-//! private copy of (I4); a client that scribbles over its lane harms itself alone. What it could do to the memory itself,
-//! through the descriptor, it has to give up before the server looks at the lane: it maps the lane, seals it strictly
-//! (see `shm/segment.rs`), and rings.
+//! private copy of (I4); a client that scribbles over its lane harms itself alone. What it could do to the memory
+//! itself, through the descriptor, it has to give up before the server looks at the lane: it maps the lane, seals it
+//! strictly (see `shm/segment.rs`), and rings.
 //!
 //! # Doorbells
 //!

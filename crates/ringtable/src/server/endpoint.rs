@@ -235,7 +235,11 @@ fn open_lock(folder: &Folder, name: &OsString, path: &Path) -> Result<Option<(De
         Descriptor::make(|| rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR))
     };
     match open(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
-        Ok(file) => return Ok(Some((file, true))),
+        Ok(file) => {
+            // As below, in `set_mode`. We have it open already; the mode is for the next server, should we be killed.
+            let _ = rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR);
+            return Ok(Some((file, true)));
+        }
         Err(Errno::EXIST) => {}
         Err(error) => return Err(failed(error)),
     }
@@ -283,7 +287,11 @@ fn listen(folder: &Arc<Folder>, place: &SocketPath) -> Result<Socket, Error> {
         let file = open_file(folder, place).and_then(|file| {
             let seen = rustix::fs::fstat(&file)?;
             let is_ours = FileType::from_raw_mode(seen.st_mode) == FileType::Socket && seen.st_uid == own_user();
-            if is_ours { Ok(file) } else { Err(Errno::NOENT) }
+            if !is_ours {
+                return Err(Errno::NOENT);
+            }
+            set_mode(&file, Mode::RUSR | Mode::WUSR)?;
+            Ok(file)
         });
         let file = match file {
             Ok(file) => OwnFile { folder: Arc::clone(folder), name: place.file_name().to_owned(), file },
@@ -369,6 +377,17 @@ fn remove_dead(folder: &Folder, place: &SocketPath, seen: &Stat) -> Result<(), E
     }
 }
 
+/// Gives what we have made its mode, of which the umask may have taken away what we need ourselves.
+fn set_mode(file: &Descriptor, mode: Mode) -> Result<(), Errno> {
+    let found = rustix::fs::fstat(file)?;
+    // What somebody has put in its place is not ours to change, and is noticed elsewhere.
+    if Mode::from_raw_mode(found.st_mode).contains(mode) || found.st_uid != own_user() {
+        return Ok(());
+    }
+    // The system call that needs no path refuses descriptors that are only for looking at.
+    rustix::fs::chmod(through_proc(file), mode)
+}
+
 fn busy() -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, "others make and remove it all the time")
 }
@@ -387,7 +406,13 @@ impl MadeFolders {
         }
         for folder in missing.into_iter().rev() {
             match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-                Ok(()) => made.0.push(folder.to_owned()),
+                Ok(()) => {
+                    made.0.push(folder.to_owned());
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let opened = Descriptor::make(|| rustix::fs::open(folder, flags, Mode::empty()));
+                    let given = opened.and_then(|opened| set_mode(&opened, Mode::RWXU));
+                    doing(format!("opening the folder {}", folder.display()), given.map_err(Into::into))?;
+                }
                 // By another server that starts.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return doing(format!("making the folder {}", folder.display()), Err(error)),

@@ -31,11 +31,11 @@
 //!
 //! # Threads
 //!
-//! `workers` threads serve clients; one gives memory back ([`returning`]); one more accepts connections and gives each to the worker that has the fewest,
-//! among at most as many workers as there are processors: more of them would serve nobody faster. A client stays with
-//! its worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the kernel
-//! without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the
-//! embedding program handles those.
+//! `workers` threads serve clients; one gives memory back ([`returning`]); one more accepts connections and gives each
+//! to the worker that has the fewest, among at most as many workers as there are processors: more of them would serve
+//! nobody faster. A client stays with its worker, which keeps its requests in order. Nothing runs while nothing is
+//! asked: all threads sleep in the kernel without time-outs, unless freed memory waits for somebody who reads it still.
+//! All signals are blocked in them: the embedding program handles those.
 //!
 //! # The end
 //!

@@ -52,7 +52,7 @@ use crate::command::{self, Command, Context, Effect, Streamed};
 use crate::limits;
 use crate::ring::wait::{Pauses, State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
-use crate::shm::doorbell::{Doorbell, timespec};
+use crate::shm::doorbell::{Doorbell, timespec, watch};
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, lock, spin_loop};
@@ -466,12 +466,12 @@ impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let epoll = Descriptor::make(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
         let mailbox = &shared.workers[index];
-        epoll::add(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
+        watch(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
         let exchange = shared.topology.exchange_of(index, &shared.exchanges);
         if let Some(exchange) = &exchange {
             // One of the workers that share the bell is enough.
             let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
-            epoll::add(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
+            watch(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
         }
         Ok(Self {
             station: exchange.map(|exchange| Station::new(exchange, index)),
@@ -883,9 +883,10 @@ impl Worker {
             failpoint!("accept.taken");
             let serial = self.places[place].serial;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            let watched = epoll::add(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
-            if let Err(error) = watched {
-                tell_failure(&socket, "watch another connection", &error.into());
+            let source = Source::Socket { place, serial }.pack();
+            let watched = watch(&self.epoll, &socket, source, flags);
+            if let Err(error) = &watched {
+                tell_failure(&socket, "watch another connection", error);
             }
             let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
             let number = self.bench.shared.leases.new_connection();
@@ -918,8 +919,8 @@ impl Worker {
             }
             _ => {
                 let (epoll, source) = (&self.epoll, Source::Bell { place, serial }.pack());
-                let watch = |bell: &Doorbell| Ok(epoll::add(epoll, bell, source, EventFlags::IN | EventFlags::ET)?);
-                Offer::make(given_up, index, &self.bench.shared, watch).map(|offer| {
+                let watched = |bell: &Doorbell| watch(epoll, bell, source, EventFlags::IN | EventFlags::ET);
+                Offer::make(given_up, index, &self.bench.shared, watched).map(|offer| {
                     self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
                     failpoint!("join.passed");
                     client.connection = Connection::Offered(Box::new(offer));

@@ -17,6 +17,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec};
 
 use super::fork::Descriptor;
+use super::shortage;
 
 /// A duration as the kernel takes it.
 pub fn timespec(duration: Duration) -> Timespec {
@@ -61,6 +62,14 @@ pub struct Woken {
     pub socket: bool,
 }
 
+/// Has an epoll instance watch something.
+///
+/// # Errors
+/// Those of the system; if it lets nothing more be watched, one that says so.
+pub fn watch(epoll: impl AsFd, what: impl AsFd, data: EventData, flags: EventFlags) -> io::Result<()> {
+    shortage::of_watching(epoll::add(epoll, what, data, flags))
+}
+
 /// The client's waiting side: an epoll instance with the server's doorbell and the client's own socket in it.
 #[derive(Debug)]
 pub struct Listener(Descriptor);
@@ -72,13 +81,13 @@ impl Listener {
     /// Made by the server: watches `bell`.
     pub fn new(bell: &Doorbell) -> io::Result<Self> {
         let fd = Descriptor::make(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
-        epoll::add(&fd, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+        watch(&fd, bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
         Ok(Self(fd))
     }
 
     /// Taken over by the client: watches its `socket` too.
     pub fn from_foreign(fd: Descriptor, socket: impl AsFd) -> io::Result<Self> {
-        epoll::add(&fd, socket, EventData::new_u64(SOCKET), EventFlags::IN | EventFlags::RDHUP)?;
+        watch(&fd, socket, EventData::new_u64(SOCKET), EventFlags::IN | EventFlags::RDHUP)?;
         Ok(Self(fd))
     }
 

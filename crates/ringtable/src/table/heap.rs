@@ -531,8 +531,8 @@ impl Heap {
         inner.pages.len() as u64 - u64::from(inner.free_pages - inner.dirty_free)
     }
 
-    /// The next run of free pages from page `at` on, of at most `count`, behind which there is no memory unless somebody
-    /// else has touched it: first page and number.
+    /// The next run of free pages from page `at` on, of at most `count`, behind which there is no memory unless
+    /// somebody else has touched it: first page and number.
     pub fn next_untouched(&self, at: usize, count: usize) -> Option<(usize, usize)> {
         let inner = lock(&self.inner);
         let is_untouched = |page: &&Page| page.kind == Kind::Free && !page.dirty;

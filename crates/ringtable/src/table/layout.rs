@@ -330,8 +330,8 @@ mod tests {
                             key[place..place + 8].copy_from_slice(&word.to_le_bytes());
                             constants.hash(&key)
                         };
-                        // Some bits of the rest may count for nothing to one who has chosen the word by the secrets, all
-                        // of them never.
+                        // Some bits of the rest may count for nothing to one who has chosen the word by the secrets,
+                        // all of them never.
                         let hashes: HashSet<_> = (0..8).map(|_| hash_of_random()).collect();
                         assert!(hashes.len() > 1, "{word:#x} at {place} of {length} bytes");
                     }
