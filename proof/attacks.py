@@ -33,7 +33,7 @@ import numpy as np
 from ringtable._ringtable import lane_request, rings_request, watch_request
 from support import Passing, RawLane, RawMember, RawRings, SlotState, resp
 
-from proof.collisions import colliding, seed_of
+from proof.collisions import colliding, colliding_long, seed_of
 
 PREFIX = b"hostile"
 DEADLINE_S = 10.0
@@ -556,10 +556,14 @@ def skip_reply(replies: Any) -> None:
 
 
 def collisions(target: Target, random: Random) -> Attacks:
-    """Keys that all have one hash, by the seed that a client can read: they fill a bucket, and that has an end."""
+    """Keys that all have one hash, by the seed that a client can read: they fill two buckets, which have an end.
+
+    The short ones one, and the longest ones, which are compared to their last bytes, the other.
+    """
     with closing(target.lane()) as lane:
-        made = colliding(seed_of(lane.table), PREFIX, random)
-    keys = [next(made) for _ in range(3 * BUCKET_ENTRIES_MAX)]
+        seed = seed_of(lane.table)
+    made, made_long = colliding(seed, PREFIX, random), colliding_long(seed, PREFIX, random)
+    keys = [next(made) for _ in range(3 * BUCKET_ENTRIES_MAX)] + [next(made_long) for _ in range(40)]
     with closing(target.socket(random)) as connection, connection.makefile("rb") as replies:
         # All of them, and then, again and again, some: the bucket is as full as it gets.
         requests = [[b"SET", key, b"value"] for key in keys]

@@ -13,6 +13,8 @@ MASK = (1 << 64) - 1
 SEED_AT = 40
 """Where the header has the seed, in bytes."""
 PUBLISHED = (0x2D358DCCAA6C78A5, 0x8BB84B93962EACC9, 0x4B33A62ED433D4A3)
+BLOCK = 112
+"""Bytes that the hash of a long key takes at a time, in seven lanes."""
 
 
 def folded(a: int, b: int) -> int:
@@ -51,3 +53,24 @@ def colliding(seed: int, prefix: bytes, random: Random) -> Iterator[bytes]:
         second = random.getrandbits(64)
         last = protected(first ^ secret, second ^ start)
         yield struct.pack("<4Q", first, second, third, last)
+
+
+def colliding_long(seed: int, prefix: bytes, random: Random, size: int = 65_535) -> Iterator[bytes]:
+    """Keys of so many bytes, at least three blocks, that have one hash and are the same but for their last bytes.
+
+    The last two whole blocks differ, and there only the first lane's two words: the second block cancels the first.
+    """
+    start = derived(seed, 0)
+    secret = derived(start, 0)
+    blocks = (size - 1) // BLOCK
+    same = prefix.ljust((blocks - 2) * BLOCK, b".")
+    lane = start
+    for at in range(0, len(same), BLOCK):
+        first, second = struct.unpack_from("<2Q", same, at)
+        lane = protected(first ^ secret, second ^ lane)
+    filler, aim = bytes(BLOCK - 16), random.getrandbits(64)
+    while True:
+        first, second = random.getrandbits(64), random.getrandbits(64)
+        cancelling = struct.pack("<2Q", 0, aim ^ protected(first ^ secret, second ^ lane))
+        last = struct.pack("<2Q", first, second) + filler + cancelling + filler
+        yield (same + last).ljust(size, b".")

@@ -10,9 +10,11 @@ from ringtable import Server, Table
 from ringtable._ringtable import socket_path
 from support import RawConnection, RawLane, ServerProcess
 
-from proof.collisions import colliding, seed_of
+from proof.collisions import colliding, colliding_long, seed_of
 
 BUCKET_ENTRIES_MAX = 259
+LONG_KEYS_MAX = 32
+"""Of the longest keys, as many as fit the 2 MiB that the long keys of a bucket may have."""
 
 
 def chosen(seed: int) -> Iterator[bytes]:
@@ -81,6 +83,57 @@ def test_a_cache_evicts_within_the_bucket(ringtable_dir: Path, seed: int) -> Non
         assert len(table) == BUCKET_ENTRIES_MAX + 1
         assert evicted == int(table.stats()["evicted_keys"]) == 2 * BUCKET_ENTRIES_MAX
         assert table["elsewhere"] == b"value"
+
+
+def chosen_long(seed: int) -> Iterator[bytes]:
+    """As `chosen`, but of the longest keys, which are the same but for their last bytes."""
+    with RawLane() as lane:
+        return colliding_long(seed_of(lane.table), b"chosen", Random(seed))
+
+
+def test_long_keys_of_one_hash_are_so_many_bytes_and_no_more(server: Server, seed: int) -> None:
+    """259 of them once made each request compare, and each step of a walk answer, 16 MiB at once."""
+    keys = chosen_long(seed)
+    with ringtable.connect() as table, RawConnection(socket_path("default")) as connection:
+        there = [next(keys) for _ in range(LONG_KEYS_MAX)]
+        for key in there:
+            table[key] = b"value"
+        assert {key for key, _ in table.read_bucket(there[0])} == set(there), "they fall into one bucket"
+        for key in [next(keys) for _ in range(5)]:
+            with pytest.raises(ringtable.BucketFull, match="2097152 bytes"):
+                table[key] = b"value"
+            assert key not in table
+            assert table.get(key, reads="server") is None
+        for key in there:
+            table[key] = b"other value"
+        del table[there[0]]
+        table[next(keys)] = b"value"
+        cursor, seen = b"0", 0
+        while True:
+            cursor, found = connection.command(b"SCAN", cursor, b"COUNT", b"1000000000")
+            assert sum(map(len, found)) < 3 << 20, "in pieces"
+            seen += len(found)
+            if cursor == b"0":
+                break
+        assert seen == LONG_KEYS_MAX
+
+
+def test_what_is_too_long_for_a_key_or_a_number_is_absent_or_refused(server: Server) -> None:
+    """It was hashed, or looked at as a number, to its end."""
+    long = bytes(65_536)
+    with RawConnection(socket_path("default")) as connection:
+        for command in [b"DEL", b"EXISTS"]:
+            assert connection.command(command, long, long) == 0
+        assert connection.command(b"GET", long) is None
+        assert connection.command(b"TTL", long) == -2
+        assert connection.command(b"EXPIRE", long, b"10") == 0
+        assert connection.command(b"RING.UNLEASE", long, b"1") == 0
+        for command in [b"RING.BUCKET", b"RING.LEASE"]:
+            with pytest.raises(Exception, match="KEYTOOLONG"):
+                connection.command(command, long)
+        for command in [(b"SCAN", b"0" * 21), (b"SCAN", b"1" * (1 << 20)), (b"EXPIRE", b"key", b"1" * (1 << 20))]:
+            with pytest.raises(Exception, match="invalid cursor|not an integer"):
+                connection.command(*command)
 
 
 def test_a_walk_with_any_cursor_is_answered_in_pieces(ringtable_dir: Path, seed: int) -> None:

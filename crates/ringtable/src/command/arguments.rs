@@ -53,13 +53,26 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// Most digits of a 64-bit integer, with its sign: what is longer is none, whatever it says.
+pub const INTEGER_SIZE_MAX: usize = 20;
+
 /// A 64-bit integer in decimal digits, as strictly as Redis: no blanks, no plus sign, no leading zeroes.
 pub fn parse_integer(bytes: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(bytes).ok()?;
+    let text = short_text(bytes)?;
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     let leading_zero = digits.len() > 1 && digits.starts_with('0') || text == "-0";
     if canonical && !leading_zero { text.parse().ok() } else { None }
+}
+
+/// A 64-bit integer without a sign, in decimal digits, as of a cursor.
+pub fn parse_cursor(bytes: &[u8]) -> Option<u64> {
+    short_text(bytes)?.parse().ok()
+}
+
+/// What may be an integer, as text. Its size is looked at first: an argument may have half a gigabyte.
+fn short_text(bytes: &[u8]) -> Option<&str> {
+    if bytes.len() > INTEGER_SIZE_MAX { None } else { std::str::from_utf8(bytes).ok() }
 }
 
 /// The refusal for something that should be an integer, in Redis' words.
@@ -79,6 +92,14 @@ mod tests {
         }
         for text in ["", "-", "+1", " 1", "1 ", "01", "-0", "1.0", "9223372036854775808", "0x1", "\u{661}"] {
             assert_eq!(parse_integer(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cursors_have_as_many_digits_as_64_bits_give() {
+        assert_eq!(parse_cursor(b"18446744073709551615"), Some(u64::MAX));
+        for text in ["", "-1", "18446744073709551616", "000000000000000000000", "\u{661}"] {
+            assert_eq!(parse_cursor(text.as_bytes()), None, "{text:?}");
         }
     }
 }

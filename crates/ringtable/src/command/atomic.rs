@@ -86,7 +86,8 @@ pub(super) fn ring_unlease(context: &mut Context<'_>, arguments: Arguments<'_>) 
         _ if arguments.get(1).eq_ignore_ascii_case(b"TICKET") => LeaseName::Ticket(positive(arguments.get(2))?),
         _ => return Err(Refusal::err("syntax error")),
     };
-    let had = context.host.unlease(context.connection, arguments.get(0), name);
+    let key = arguments.get(0);
+    let had = key.len() <= limits::KEY_SIZE_MAX && context.host.unlease(context.connection, key, name);
     context.reply.integer(i64::from(had));
     Ok(())
 }

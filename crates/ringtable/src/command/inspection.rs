@@ -5,8 +5,8 @@ use super::keyspace::BUCKETS_PER_CLOCK;
 use super::{Context, Refusal};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::Want;
 use crate::table::layout::BUCKET_SIZE;
+use crate::table::{Want, WriteError};
 
 /// Values of a bucket that are sent out of their entries, if they have at least so many bytes: to hold one takes about
 /// as long as to copy it.
@@ -15,7 +15,11 @@ const BUCKET_VALUE_HELD_MIN: usize = 1 << 10;
 /// `RING.BUCKET key`: all keys and values of the bucket that the key falls in.
 pub(super) fn ring_bucket(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let Context { writer, pairs, reply, passed, .. } = context;
-    let held = writer.read_bucket(arguments.get(0), limits::VALUE_SIZE_MAX, wall_ms, pairs).map_err(|size| {
+    let key = arguments.get(0);
+    if key.len() > limits::KEY_SIZE_MAX {
+        return Err(WriteError::KeyTooLong(key.len()).into());
+    }
+    let held = writer.read_bucket(key, limits::VALUE_SIZE_MAX, wall_ms, pairs).map_err(|size| {
         Refusal::err(format_args!(
             "the bucket's entries have {size} bytes, a reply at most {}: read them one by one",
             limits::VALUE_SIZE_MAX

@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::arguments::{Arguments, INTEGER_SIZE_MAX, not_an_integer, parse_cursor, parse_integer};
 use super::set_options::SetOptions;
 use super::{Context, Effect, Refusal};
 use crate::limits;
@@ -109,7 +109,7 @@ pub(super) fn exists(context: &mut Context<'_>, arguments: Arguments<'_>) -> Res
 }
 
 /// Keys that a command with many of them goes over between two looks at the clock: in the longest chains they take some
-/// microseconds each.
+/// microseconds each. A long key may take hundreds, and the clock is looked at after each.
 const KEYS_PER_CLOCK: usize = 8;
 
 /// Answers with the number of keys of which something is true, which is found out key after key, in several turns.
@@ -120,12 +120,16 @@ fn count_keys(
 ) {
     // Both have at most `limits::ARGUMENTS_MAX`.
     let (mut next, mut count) = (context.progress as u32 as usize, context.progress >> 32);
+    let mut since_clock = 0;
     while next < arguments.len() {
-        let end = arguments.len().min(next + KEYS_PER_CLOCK);
-        for index in next..end {
-            count += u64::from(is_true(context, arguments.get(index)));
+        let key = arguments.get(next);
+        count += u64::from(is_true(context, key));
+        next += 1;
+        since_clock += 1;
+        if since_clock < KEYS_PER_CLOCK && key.len() <= limits::LONG_KEY_SIZE {
+            continue;
         }
-        next = end;
+        since_clock = 0;
         if next < arguments.len() && context.is_turn_over() {
             context.progress = count << 32 | next as u64;
             context.effect = Effect::Again;
@@ -180,9 +184,6 @@ impl Bounds {
         i64::try_from(sum).map(Some).map_err(|_| Refusal::err("increment or decrement would overflow"))
     }
 }
-
-/// Most digits of a 64-bit integer, with its sign: what is longer is none, whatever it says.
-const INTEGER_SIZE_MAX: usize = 20;
 
 /// Adds to the integer that a key holds, 0 if there is none. The answer is the sum, or nil if it were out of bounds.
 pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bounds) -> Result<(), Refusal> {
@@ -325,8 +326,7 @@ pub(super) const BUCKETS_PER_CLOCK: i64 = 16;
 /// keys than were asked for, or none: a bucket is read at least, and no more once the turn is over.
 pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let invalid = || Refusal::err("invalid cursor");
-    let mut cursor: u64 =
-        std::str::from_utf8(arguments.get(0)).ok().and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
+    let mut cursor = parse_cursor(arguments.get(0)).ok_or_else(invalid)?;
     let count = match arguments.len() {
         1 => 10,
         3 if arguments.get(1).eq_ignore_ascii_case(b"COUNT") => arguments.integer(2)?,
@@ -406,6 +406,9 @@ mod tests {
         };
         let turns_of_keys = keys.len().div_ceil(KEYS_PER_CLOCK);
         assert_eq!(turns("EXISTS", &keys), (turns_of_keys, ":200\r\n".into()));
+        // To compare a long key may take as long as a turn.
+        let long = vec![vec![0; limits::LONG_KEY_SIZE + 1]; 20];
+        assert_eq!(turns("EXISTS", &long), (20, ":0\r\n".into()));
         // Walks give what they have, and a cursor or a bucket to go on from.
         let walk = [b"0".to_vec(), b"COUNT".to_vec(), b"1000000".to_vec()];
         let (turns_of_scan, scanned) = turns("SCAN", &walk);

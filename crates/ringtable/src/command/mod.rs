@@ -234,7 +234,7 @@ impl From<WriteError> for Refusal {
                 "OOM command not allowed when used memory > 'maxmemory': {error}; delete something, or start the \
                  server with a larger --max-memory"
             )),
-            WriteError::BucketFull => Self(format!(
+            WriteError::BucketFull | WriteError::BucketKeysFull => Self(format!(
                 "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into \
                  one; others can be written"
             )),

@@ -4,7 +4,10 @@
 //!
 //! All that is done to a key goes over its bucket's chain, under the bucket's lock if it is a write. With the seed,
 //! which a client can read, one can choose any number of keys that fall into one bucket. So a chain has an end,
-//! [`ENTRIES_MAX`]: the cost of a request has one, too, and who chooses such keys fills a bucket and nothing else.
+//! [`ENTRIES_MAX`]: the cost of a request has one, too, and who chooses such keys fills a bucket and nothing else. For
+//! the same reason the long keys of a chain have so many bytes together at most, [`limits::CHAIN_KEYS_SIZE_MAX`]: keys
+//! that differ in their last bytes only are compared to their ends. Their sum is computed when a long key comes, and
+//! costs nobody else anything.
 //!
 //! Others do not meet it. The table has five entries for each bucket, so that a chain of twenty is an event. Only where
 //! growth falls behind chains are long: a few buckets to begin with, and a worker that loses its processor while it
@@ -14,13 +17,14 @@
 //! 2. removes what has expired,
 //! 3. evicts one of the chain's entries, by the table's policy.
 //!
-//! If none of these helps, the write is refused ([`WriteError::BucketFull`](super::WriteError::BucketFull)). A key that
-//! is there is always overwritten: that takes no slot.
+//! If it is its long keys that are at their end, only long ones go, as many as it takes. If none of these helps, the
+//! write is refused ([`WriteError::BucketFull`], [`WriteError::BucketKeysFull`]), and has evicted nothing. A key that is
+//! there is always overwritten: that takes no slot.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::events::Kind;
 use super::evict::Eviction;
-use super::writer::{Left, Table, Writer};
+use super::writer::{Left, Table, WriteError, Writer};
 use crate::limits;
 use crate::sync::{Arc, Memory};
 
@@ -35,9 +39,29 @@ impl<M: Memory> Table<M> {
             .filter(|(_, _, slot)| slot.is_entry())
     }
 
-    /// Whether another entry finds a place in a locked chain.
-    pub(super) fn has_room(&self, guard: &BucketGuard<'_>) -> bool {
-        self.chain(guard).count() <= limits::CHAIN_HOPS_MAX || self.has_hole(guard)
+    /// Whether another entry with a key of so many bytes finds a place in a locked chain.
+    pub(super) fn has_room(&self, guard: &BucketGuard<'_>, key_size: usize) -> bool {
+        let has_slot = self.chain(guard).count() <= limits::CHAIN_HOPS_MAX || self.has_hole(guard);
+        has_slot && self.takes_key(guard, key_size)
+    }
+
+    /// Whether a locked chain takes another key of so many bytes, if there is a slot.
+    #[inline]
+    pub(super) fn takes_key(&self, guard: &BucketGuard<'_>, key_size: usize) -> bool {
+        key_size <= limits::LONG_KEY_SIZE || self.takes_long_key(guard, key_size, |_| true)
+    }
+
+    /// Whether a locked chain would take another long key, if it had only those of its entries that `stay`.
+    #[cold]
+    fn takes_long_key(&self, guard: &BucketGuard<'_>, key_size: usize, mut stays: impl FnMut(Slot) -> bool) -> bool {
+        let staying = self.slots(guard).map(|(_, _, slot)| slot).filter(|&slot| stays(slot));
+        let long: usize = staying.map(|slot| self.long_key_size(slot)).sum();
+        long + key_size <= limits::CHAIN_KEYS_SIZE_MAX
+    }
+
+    /// Bytes of an entry's key if it is a long one, else 0.
+    fn long_key_size(&self, slot: Slot) -> usize {
+        Some(self.entry(slot).shape.key_size).filter(|&size| size > limits::LONG_KEY_SIZE).unwrap_or(0)
     }
 
     /// Whether it finds one without another overflow bucket.
@@ -70,9 +94,14 @@ impl<M: Memory> Table<M> {
         left
     }
 
-    /// The entry of a locked chain that goes first, if the table's policy lets any go.
-    fn first_to_go<'a>(&'a self, guard: &BucketGuard<'a>) -> Option<(BucketRef<'a>, usize)> {
-        let all: Vec<_> = self.slots(guard).collect();
+    /// The entry of a locked chain that goes first for a key of so many bytes, if any may go.
+    fn first_to_go<'a>(&'a self, guard: &BucketGuard<'a>, key_size: usize) -> Option<(BucketRef<'a>, usize)> {
+        let only_long = !self.takes_key(guard, key_size);
+        if only_long && !self.takes_long_key(guard, key_size, |slot| !self.may_go(slot)) {
+            return None;
+        }
+        let would_help = |slot: Slot| self.may_go(slot) && (!only_long || self.long_key_size(slot) > 0);
+        let all: Vec<_> = self.slots(guard).filter(|&(_, _, slot)| would_help(slot)).collect();
         let chosen = match self.eviction {
             Eviction::Never => None,
             // Of those that nobody has used lately any one: the first would often be the one that has just come.
@@ -81,43 +110,49 @@ impl<M: Memory> Table<M> {
                 let mut round = from.iter().chain(before);
                 round.clone().find(|(_, _, slot)| !slot.is_visited()).or(round.next())
             }
-            Eviction::VolatileTtl => {
-                let expiring = all.iter().filter(|(_, _, slot)| slot.expiry_code() != 0);
-                expiring.min_by_key(|(_, _, slot)| self.entry(*slot).expiry())
-            }
+            Eviction::VolatileTtl => all.iter().min_by_key(|(_, _, slot)| self.entry(*slot).expiry()),
         };
         chosen.map(|&(bucket, index, _)| (bucket, index))
     }
 }
 
 impl<M: Memory> Writer<M> {
-    /// Makes room in the chain of a hash, which is at its end. Returns whether there may be some now.
+    /// Makes room for a key of so many bytes in the chain of a hash, which is at its end. There may be some then.
+    ///
+    /// # Errors
+    /// Which end it is, if there is none.
     #[cold]
-    pub(super) fn make_way(&mut self, hash: u64, now_ms: u64) -> bool {
+    pub(super) fn make_way(&mut self, hash: u64, key_size: usize, now_ms: u64) -> Result<(), WriteError> {
         if self.catch_up() {
-            return true;
+            return Ok(());
         }
         let table = Arc::clone(&self.table);
         let guard = table.lock(hash);
-        if table.has_room(&guard) {
+        if table.has_room(&guard, key_size) {
             guard.unlock_unchanged();
-            return true;
+            return Ok(());
         }
         let is_expiring = |slot: Slot| slot.expiry_code() != 0;
         let mut left = table.take_expired(&guard, is_expiring, now_ms, &mut self.published);
-        if left.is_empty()
-            && let Some(place) = table.first_to_go(&guard)
+        // More than once only for a long key, which takes the place of shorter ones.
+        while !table.has_room(&guard, key_size)
+            && let Some(place) = table.first_to_go(&guard, key_size)
         {
             left.push(table.take_out(&guard, place, Kind::Evict, &mut self.published));
         }
-        let is_made = !left.is_empty();
-        if is_made {
-            guard.unlock()
-        } else {
+        let takes_key = table.takes_key(&guard, key_size);
+        let has_room = table.has_room(&guard, key_size);
+        if left.is_empty() {
             guard.unlock_unchanged()
+        } else {
+            guard.unlock()
         }
         left.into_iter().for_each(|left| self.free(left));
-        is_made
+        match (has_room, takes_key) {
+            (true, _) => Ok(()),
+            (false, true) => Err(WriteError::BucketFull),
+            (false, false) => Err(WriteError::BucketKeysFull),
+        }
     }
 }
 
@@ -228,6 +263,122 @@ mod tests {
         assert!(put(&mut writer, &last[0], None).is_ok() && put(&mut writer, &last[1], None).is_ok());
         assert_eq!(put(&mut writer, &last[2], None), Err(WriteError::BucketFull));
         assert_eq!(count(&reader, &lasting, 1_000), ENTRIES_MAX - 2);
+    }
+
+    const LONGEST_MAX: usize = limits::CHAIN_KEYS_SIZE_MAX / limits::KEY_SIZE_MAX;
+
+    /// A table of a hundred buckets with room for long keys, and such keys that fall into one of them.
+    fn table_for_long_keys(eviction: Eviction) -> (Writer<Words>, impl Fn(usize, usize) -> Vec<Vec<u8>>) {
+        let options = Options { buckets: 100, seed: 5, workers: 1, spin_ns: 0, eviction };
+        let table = Table::create(Arc::new(heap_words(1_024 * PAGE_WORDS)), &options).unwrap();
+        let constants = table.constants().clone();
+        // They differ at their ends only, so that each is compared as a whole.
+        let keys = move |size: usize, count: usize| {
+            let all = (0..10_000_000_u64).map(|n| [&vec![7; size - 8][..], &n.to_le_bytes()].concat());
+            all.filter(|key| address(constants.hash(key), 100) == 7).take(count).collect()
+        };
+        (Writer::new(Arc::new(table)), keys)
+    }
+
+    fn is_there(writer: &mut Writer<Words>, key: &[u8]) -> bool {
+        matches!(writer.get(key, || 1_000, &mut Presence), Lookup::Hit(_))
+    }
+
+    /// 259 of them once were 16 MiB to compare for each request, and to copy for each step of a walk.
+    #[test]
+    fn a_chain_has_so_many_bytes_of_long_keys_and_no_more() {
+        let (mut writer, keys) = table_for_long_keys(Eviction::Never);
+        let long = keys(limits::KEY_SIZE_MAX, LONGEST_MAX + 10);
+        let (there, more) = long.split_at(LONGEST_MAX);
+        put_all(&mut writer, there, None);
+        let allocated = writer.table().heap().usage().allocated;
+        for key in more {
+            assert_eq!(put(&mut writer, key, None), Err(WriteError::BucketKeysFull));
+            assert!(!is_there(&mut writer, key));
+            put(&mut writer, &there[3], None).unwrap();
+        }
+        assert!(writer.table().heap().usage().allocated <= allocated + (1 << 18), "what was refused is free");
+        // Shorter ones have all of the slots.
+        let short = keys(limits::LONG_KEY_SIZE, ENTRIES_MAX - LONGEST_MAX + 1);
+        let (last, short) = short.split_last().unwrap();
+        put_all(&mut writer, short, None);
+        assert_eq!(put(&mut writer, last, None), Err(WriteError::BucketFull));
+        assert!(there.iter().chain(short).all(|key| is_there(&mut writer, key)));
+        // Room is room.
+        assert!(writer.delete(&there[0], || 1_000));
+        put(&mut writer, &more[0], None).unwrap();
+        assert!(writer.delete(&short[0], || 1_000));
+        assert_eq!(put(&mut writer, &more[1], None), Err(WriteError::BucketKeysFull));
+    }
+
+    #[test]
+    fn a_cache_evicts_long_keys_for_a_long_one() {
+        let (mut writer, keys) = table_for_long_keys(Eviction::AllkeysSieve);
+        let short = keys(100, 20);
+        put_all(&mut writer, &short, None);
+        let long = keys(10_000, 230);
+        put_all(&mut writer, &long, None);
+        let before = writer.table().entries();
+        let longest = keys(limits::KEY_SIZE_MAX, 100);
+        for key in &longest {
+            put(&mut writer, key, None).unwrap();
+            assert!(is_there(&mut writer, key), "the new one is there");
+        }
+        assert!(short.iter().all(|key| is_there(&mut writer, key)), "short ones would not have helped");
+        let count =
+            |writer: &mut Writer<Words>, keys: &[Vec<u8>]| keys.iter().filter(|key| is_there(writer, key)).count();
+        let (long, longest) = (count(&mut writer, &long), count(&mut writer, &longest));
+        let size = long * 10_000 + longest * limits::KEY_SIZE_MAX;
+        let most = limits::CHAIN_KEYS_SIZE_MAX;
+        assert!(size <= most && size > most - 2 * limits::KEY_SIZE_MAX, "{size} of {most}, {before} entries before");
+    }
+
+    #[test]
+    fn what_is_refused_for_its_long_key_evicts_nothing_and_what_has_expired_makes_way() {
+        let (mut writer, keys) = table_for_long_keys(Eviction::VolatileTtl);
+        let lasting = keys(limits::KEY_SIZE_MAX, LONGEST_MAX);
+        let (longest, lasting) = lasting.split_last().unwrap();
+        put_all(&mut writer, lasting, None);
+        // What is left of the bytes is enough for one of the longest, and a few of these go for it.
+        let expiring = keys(limits::LONG_KEY_SIZE + 1, 64);
+        put_all(&mut writer, &expiring[..63], Some(9_000));
+        put(&mut writer, longest, None).unwrap();
+        let evicted = writer.table().tally().evicted.load(Ordering::Relaxed);
+        assert!((60..=63).contains(&evicted), "{evicted}");
+        // Of those that are left none would make enough room.
+        let entries = writer.table().entries();
+        let other = keys(30_000, 1);
+        assert_eq!(put(&mut writer, &other[0], None), Err(WriteError::BucketKeysFull));
+        assert_eq!(writer.table().entries(), entries);
+        assert!(writer.delete(&lasting[0], || 1_000));
+        put(&mut writer, &other[0], Some(2_000)).unwrap();
+        assert_eq!(writer.put(longest, b"", None, Guard::Absent, || 2_000), Ok(Outcome::Refused));
+        assert!(writer.put(&lasting[0], b"", None, Guard::Always, || 2_000).is_ok());
+        assert_eq!(writer.table().tally().expired.load(Ordering::Relaxed), 1);
+    }
+
+    /// A table of the longest keys alone, grown from one bucket: others do not meet the limit.
+    #[test]
+    fn a_table_of_long_keys_is_short_of_memory_and_not_of_room_in_a_chain() {
+        for buckets in [1, 1_000] {
+            let options = Options { buckets, seed: 5, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+            let table = Arc::new(Table::create(heap_words(1_024 * PAGE_WORDS), &options).unwrap());
+            let mut writer = Writer::new(Arc::clone(&table));
+            let key = |n: u64| [&vec![7; limits::KEY_SIZE_MAX - 8][..], &n.to_le_bytes()].concat();
+            let refused = (0..).find_map(|n| writer.put(&key(n), b"", None, Guard::Always, || 0).err());
+            assert!(matches!(refused, Some(WriteError::OutOfMemory(_))), "{refused:?} after {}", table.entries());
+        }
+    }
+
+    /// Half a gigabyte once was hashed before it was found to be no key.
+    #[test]
+    fn what_is_too_long_for_a_key_is_absent() {
+        let (mut writer, _, _) = table(Eviction::Never);
+        let key = vec![7; limits::KEY_SIZE_MAX + 1];
+        assert_eq!(put(&mut writer, &key, None), Err(WriteError::KeyTooLong(key.len())));
+        assert!(!is_there(&mut writer, &key) && !writer.delete(&key, || 1_000));
+        assert!(writer.hold(&key, || 1_000).is_none());
+        assert_eq!(writer.expire(&key, Expiry(2_000), || 1_000), Ok(false));
     }
 
     /// As when a worker loses its processor while it splits one of few buckets, and the others go on.

@@ -744,7 +744,7 @@ impl Drop for Searching<'_> {
 
 impl<M: Memory> Table<M> {
     /// Whether the policy lets the entry go that a slot points at.
-    fn may_go(&self, slot: Slot) -> bool {
+    pub(super) fn may_go(&self, slot: Slot) -> bool {
         match self.eviction {
             Eviction::Never => false,
             Eviction::AllkeysSieve => true,

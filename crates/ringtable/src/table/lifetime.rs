@@ -21,6 +21,7 @@ use super::entry::Expiry;
 use super::events::Kind;
 use super::sweep;
 use super::writer::{Guard, Outcome, WriteError, Writer};
+use crate::limits;
 use crate::sync::{Memory, as_uninit, copy_out};
 
 impl<M: Memory> Writer<M> {
@@ -29,6 +30,9 @@ impl<M: Memory> Writer<M> {
     /// # Errors
     /// No memory for an entry that has to be written anew: then everything is as it was.
     pub fn expire(&mut self, key: &[u8], expiry: Expiry, now_ms: impl Fn() -> u64) -> Result<bool, WriteError> {
+        if key.len() > limits::KEY_SIZE_MAX {
+            return Ok(false);
+        }
         let hash = self.table.constants().hash(key);
         loop {
             let Self { table, published, .. } = self;

@@ -99,6 +99,12 @@ pub enum WriteError {
     /// The bucket that the key falls in is full: see [`super::chain`].
     #[error("the key's bucket has {max} entries, and can have no more", max = super::chain::ENTRIES_MAX)]
     BucketFull,
+    /// The key is long, and the bucket that it falls in has as many bytes of long keys as it may have.
+    #[error(
+        "the long keys of the key's bucket, this one included, would have more than {max} bytes",
+        max = limits::CHAIN_KEYS_SIZE_MAX
+    )]
+    BucketKeysFull,
 }
 
 /// Whether a key and a value are small enough.
@@ -506,6 +512,9 @@ impl<M: Memory> Writer<M> {
 
     /// Looks a key up, however much others write.
     pub fn get(&mut self, key: &[u8], now_ms: impl Fn() -> u64, sink: &mut impl Sink) -> Lookup {
+        if key.len() > limits::KEY_SIZE_MAX {
+            return Lookup::Miss;
+        }
         let hash = self.table.constants.hash(key);
         let answer = reader::lookup(self.table.words(), hash, key, &now_ms, sink);
         if let Lookup::Hit(found) = answer
@@ -583,15 +592,15 @@ impl<M: Memory> Writer<M> {
     ) -> Result<Option<u64>, WriteError> {
         let bucket = self.table.lock(hash);
         let found = self.table.find(&bucket, hash, key).entry;
-        let is_full = found.is_none() && !self.table.has_room(&bucket);
+        let is_full = found.is_none() && !self.table.has_room(&bucket, key.len());
         let is_long = found.is_none() && !self.table.has_hole(&bucket);
         let live = found.filter(|(_, _, entry)| !entry.has_expired(now_ms)).map(|(_, _, entry)| entry.version());
         bucket.unlock_unchanged();
         if !guard.allows(live) {
             return Ok(None);
         }
-        if is_full && !self.make_way(hash, now_ms()) {
-            return Err(WriteError::BucketFull);
+        if is_full {
+            self.make_way(hash, key.len(), now_ms())?;
         }
         // If it has to be there: or the guard would not hold any more when there is room.
         self.sparing.hash = live.filter(|_| guard != Guard::Always).map(|_| hash);
@@ -653,16 +662,18 @@ impl<M: Memory> Writer<M> {
             }
             (None, hole) => {
                 let slot = slot.with_seen(!table.sieve.seen_mark());
-                if let Some((home, index)) = hole {
-                    home.set_slot(index, slot);
-                } else if place.hops >= limits::CHAIN_HOPS_MAX {
+                let has_slot = hole.is_some() || place.hops < limits::CHAIN_HOPS_MAX;
+                if !has_slot || !table.takes_key(&bucket, key.len()) {
                     bucket.unlock_unchanged();
-                    if !self.make_way(hash, now_ms()) {
+                    if let Err(full) = self.make_way(hash, key.len(), now_ms()) {
                         let Self { table, cache, .. } = self;
                         table.heap.free(table.words(), cache, start, shape.words());
-                        return Err(WriteError::BucketFull);
+                        return Err(full);
                     }
                     return self.publish_entry(hash, key, (start, shape), guard, now_ms);
+                }
+                if let Some((home, index)) = hole {
+                    home.set_slot(index, slot);
                 } else if !table.append(cache, place.last, slot) {
                     bucket.unlock_unchanged();
                     // Room for an overflow bucket goes to our own free slots, where the next attempt finds it.
@@ -721,6 +732,9 @@ impl<M: Memory> Writer<M> {
     }
 
     fn remove(&mut self, key: &[u8], which: impl Fn(EntryRef<'_>) -> bool, now_ms: impl Fn() -> u64) -> bool {
+        if key.len() > limits::KEY_SIZE_MAX {
+            return false;
+        }
         let Self { table, published, .. } = self;
         let hash = table.constants.hash(key);
         let guard = table.lock(hash);
@@ -913,6 +927,9 @@ impl<M: Memory> Writer<M> {
 
     /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
     pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<Held<M>> {
+        if key.len() > limits::KEY_SIZE_MAX {
+            return None;
+        }
         let hash = self.table.constants.hash(key);
         let guard = self.table.lock(hash);
         let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
