@@ -103,7 +103,7 @@ def test_long_keys_of_one_hash_are_so_many_bytes_and_no_more(server: Server, see
             with pytest.raises(ringtable.BucketFull, match="2097152 bytes"):
                 table[key] = b"value"
             assert key not in table
-            assert table.get(key, reads="server") is None
+            assert connection.command(b"GET", key) is None
         for key in there:
             table[key] = b"other value"
         del table[there[0]]
@@ -128,12 +128,11 @@ def test_what_is_too_long_for_a_key_or_a_number_is_absent_or_refused(server: Ser
         assert connection.command(b"TTL", long) == -2
         assert connection.command(b"EXPIRE", long, b"10") == 0
         assert connection.command(b"RING.UNLEASE", long, b"1") == 0
-        for command in [b"RING.BUCKET", b"RING.LEASE"]:
-            with pytest.raises(Exception, match="KEYTOOLONG"):
-                connection.command(command, long)
-        for command in [(b"SCAN", b"0" * 21), (b"SCAN", b"1" * (1 << 20)), (b"EXPIRE", b"key", b"1" * (1 << 20))]:
-            with pytest.raises(Exception, match="invalid cursor|not an integer"):
-                connection.command(*command)
+        for name in (b"RING.BUCKET", b"RING.LEASE"):
+            assert "65536 bytes, at most 65535" in str(connection.command(name, long))
+        for cursor in (b"0" * 21, b"1" * (1 << 20)):
+            assert "invalid cursor" in str(connection.command(b"SCAN", cursor))
+        assert "not an integer" in str(connection.command(b"EXPIRE", b"key", b"1" * (1 << 20)))
 
 
 def test_a_walk_with_any_cursor_is_answered_in_pieces(ringtable_dir: Path, seed: int) -> None:

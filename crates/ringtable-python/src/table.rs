@@ -741,6 +741,7 @@ pub fn classic_client<'py>(
     let (user, system) = (usage("ru_utime")?, usage("ru_stime")?);
     let started = Instant::now();
     let last_check = Mutex::new(Instant::now());
+    let mut summary = classic::Summary::default();
     let outcome = waiting(py, timeout, |patience| {
         let stop = || {
             let mut last_check = last_check.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -750,17 +751,20 @@ pub fn classic_client<'py>(
             *last_check = Instant::now();
             patience.check_interrupted().is_err()
         };
-        let (summary, result) = classic::run(&client, outer, inner, seed, patience, &stop);
+        let result;
+        (summary, result) = classic::run(&client, outer, inner, seed, patience, &stop);
         match result {
-            // Interrupted, or stopped before it was done.
-            Err(classic::ClassicError::Client(ringtable::client::Error::Interrupted)) => Ok((summary, None)),
             Err(classic::ClassicError::Client(error)) => Err(error),
-            Err(classic::ClassicError::Mismatch(what)) => Ok((summary, Some(what))),
-            Ok(()) => Ok((summary, None)),
+            Err(classic::ClassicError::Mismatch(what)) => Ok(Some(what)),
+            Ok(()) => Ok(None),
         }
     });
     let seconds = started.elapsed().as_secs_f64();
-    let (summary, mismatch) = outcome?;
+    let mismatch = match outcome {
+        // Loops without end are meant to be ended like this.
+        Err(error) if outer == 0 && error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) => None,
+        outcome => outcome?,
+    };
     if let Some(mismatch) = mismatch {
         return Err(errors::family(py, "Error", format!("mismatch: {mismatch}")));
     }

@@ -159,9 +159,9 @@ pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 pub const CHAIN_HOPS_MAX: usize = if cfg!(all(loom, not(shuttle))) { 3 } else { 42 };
 /// A key of more bytes is long: to compare or to copy it takes longer than to find it.
 pub const LONG_KEY_SIZE: usize = 1 << 10;
-/// Bytes of the long keys of a chain, together: what a lookup may have to compare, and a walk to copy at once. That is 32
-/// of the longest keys. A bucket has ten entries on average at most, just before it is split: of a hundred million such
-/// buckets one has more than 32.
+/// Bytes of the long keys of a chain, together: what a lookup may have to compare, and a walk to copy at once. That is
+/// 32 of the longest keys. A bucket has ten entries on average at most, just before it is split: of a hundred million
+/// such buckets one has more than 32.
 pub const CHAIN_KEYS_SIZE_MAX: usize = 2 << 20;
 
 /// How long a write whose bucket is full waits for another worker to split a bucket, in nanoseconds: for as long as

@@ -265,8 +265,8 @@ impl Bench {
         executed
     }
 
-    /// Takes a buffer that nobody needs any more, and of which no more than the first `touched` bytes were ever written.
-    /// Its memory is given back in steps.
+    /// Takes a buffer that nobody needs any more, and of which no more than the first `touched` bytes were ever
+    /// written. Its memory is given back in steps.
     pub fn discard(&mut self, mut buffer: Vec<u8>, touched: usize) {
         // Behind them there are only addresses, which cost nothing.
         buffer.clear();

@@ -18,8 +18,8 @@
 //! 3. evicts one of the chain's entries, by the table's policy.
 //!
 //! If it is its long keys that are at their end, only long ones go, as many as it takes. If none of these helps, the
-//! write is refused ([`WriteError::BucketFull`], [`WriteError::BucketKeysFull`]), and has evicted nothing. A key that is
-//! there is always overwritten: that takes no slot.
+//! write is refused ([`WriteError::BucketFull`], [`WriteError::BucketKeysFull`]), and has evicted nothing. A key that
+//! is there is always overwritten: that takes no slot.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::events::Kind;
