@@ -208,12 +208,19 @@ def settle(lane: RawLane, wait_s: float = 0.05) -> bool:
 
 def ask(lane: RawLane, request: bytes) -> None:
     """Have a well-formed request answered, and pass over the reply."""
+    assert is_answered(lane, request), f"the server ended a connection: {lane.last_words()!r}"
+
+
+def is_answered(lane: RawLane, request: bytes) -> bool:
+    """The same, unless the server ends the connection instead; return whether it has answered."""
     publish(lane, request)
     deadline = time.monotonic() + DEADLINE_S
     while lane.load(RawLane.RESPONSE_TAIL) == lane.load(RawLane.RESPONSE_HEAD):
-        assert not is_ended(lane, 0.0001), f"the server ended a connection: {lane.last_words()!r}"
+        if is_ended(lane, 0.0001):
+            return False
         assert time.monotonic() < deadline, f"the server did not answer within {DEADLINE_S} s"
     lane.store(RawLane.RESPONSE_HEAD, lane.load(RawLane.RESPONSE_TAIL))
+    return True
 
 
 def positions(target: Target, random: Random) -> Attacks:
@@ -981,7 +988,8 @@ def waiters(target: Target, random: Random) -> Attacks:
                 while are_there():
                     if descriptor == lane.listener:
                         lane.store(640, 1)
-                        ask(lane, record(PING))
+                        if not is_answered(lane, record(PING)):
+                            break
                     else:
                         connection.sendall(ping)
                         if not admitted(connection.recv(100)):

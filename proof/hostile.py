@@ -523,7 +523,13 @@ def take_turns(
                 outcome.hostile_s += took
                 outcome.hostile_cpu += sum(map(cpu_s, hostile)) - cpu_before
             shared.phase[0] = WAIT
-            wait_until(lambda: not shared.is_busy(), "forbidden: the hostile client waits for the server")
+
+            def is_at_rest() -> bool:
+                for child in children:
+                    child.check()
+                return not shared.is_busy()
+
+            wait_until(is_at_rest, "forbidden: the hostile client waits for the server")
             # What it leaves behind is its doing, too: the server has a moment to clear it away.
             time.sleep(0.02)
 
