@@ -261,12 +261,12 @@ mod tests {
     /// It was open for whoever came first, which is who had just left, again and again.
     #[test]
     fn who_has_waited_for_long_comes_next() {
-        let gate = Gate::new(());
-        std::thread::scope(|scope| {
+        let (gate, done) = (Gate::new(()), AtomicBool::new(false));
+        let state = std::thread::scope(|scope| {
             let waiting = gate.enter(Patience::endless(), |(), _| {
                 let waiting = scope.spawn(|| {
                     gate.enter(Patience::endless(), |(), _| {
-                        wait_until(|| gate.waiting() > 0);
+                        wait_until(|| gate.waiting() > 0 || done.load(Ordering::Relaxed));
                         Ok(())
                     })
                 });
@@ -275,11 +275,14 @@ mod tests {
                 Ok(waiting)
             });
             // The gate has been handed over, and stays closed until we wait, too.
-            assert_eq!(gate.state.load(Ordering::Relaxed) & WAITED, 0);
-            assert_ne!(gate.state.load(Ordering::Relaxed), OPEN, "it was opened for whoever comes first");
+            let state = gate.state.load(Ordering::Relaxed);
             gate.enter(Patience::endless(), |(), _| Ok(())).unwrap();
+            done.store(true, Ordering::Relaxed);
             waiting.unwrap().join().unwrap().unwrap();
+            state
         });
+        assert_eq!(state & WAITED, 0);
+        assert_ne!(state, OPEN, "it was opened for whoever comes first");
         assert_eq!((gate.state.into_inner(), lock(&gate.queue).tickets.len()), (OPEN, 0));
     }
 
