@@ -386,6 +386,10 @@ def fill(table: Table, number: int) -> None:
     table.set_many((b"filler %d" % random.randrange(10_000), bytes(size)) for _ in range(100_000 // size))
 
 
+def fill_largely(table: Table, number: int) -> None:
+    table.set(b"large %d" % (number % 7), bytes(random.randrange(300_000, 2_000_000)))
+
+
 def expire(table: Table, _: int) -> None:
     table.set_many(((b"expires %d" % index, b"value") for index in range(500)), ttl=0.05)
     time.sleep(0.02)
@@ -427,6 +431,11 @@ VISITED_RINGS = Site("shared", again_and_again(come_and_go))
 GROWING = Site(provoke=again_and_again(grow), options={"buckets": 1})
 CLEARED = Site(provoke=again_and_again(grow_and_clear), options={"buckets": 1}, forgets=True)
 FULL = Site(provoke=again_and_again(fill), options={"max_memory": "4MiB", "eviction": "allkeys-sieve"}, forgets=True)
+FULL_OF_LARGE = Site(
+    provoke=again_and_again(fill_largely),
+    options={"max_memory": "12MiB", "eviction": "allkeys-sieve"},
+    forgets=True,
+)
 LAGGARD = Site("shared", stop_one("wait.announced"), {"ring_slots": 16, "laggard_timeout": 0.05})
 
 SERVER = {
@@ -455,6 +464,8 @@ SERVER = {
     "socket.executed": Site(),
     "inflow.begun": Site(),
     "inflow.piece": Site(),
+    "room.ordered": FULL_OF_LARGE,
+    "room.made": FULL_OF_LARGE,
     "queue.taken": Site("sharded"),
     "queue.released": Site("shared"),
     "queue.quarantined": Site("shared", stop_one("rings.written")),

@@ -92,6 +92,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("socket.executed", "a request from a plain socket is executed, and its reply not sent"),
     ("inflow.begun", "an entry is reserved for a large value, of which nothing is in it"),
     ("inflow.piece", "a piece of the value is in the entry"),
+    ("room.ordered", "room for a large entry is ordered, and the thread that makes it was not woken"),
+    ("room.made", "there is room, and its client does not know"),
     ("queue.taken", "a piece is taken from the queue, and not copied"),
     ("queue.released", "it is copied, its slot free, and it is not its sender's yet"),
     ("queue.quarantined", "a slot was stepped over"),

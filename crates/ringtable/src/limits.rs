@@ -48,6 +48,10 @@ pub const COPIED_LOCKED_MAX: usize = 4 << 10;
 /// Values that are still arriving reserve at most one part of so many of the table segment, all together.
 pub const DRAFTS_SHARE: u64 = 4;
 
+/// Bytes for which a worker makes room itself: to evict as much of small entries takes about a millisecond. For larger
+/// entries a thread of its own does it, one after the other, while their clients wait: each has one such request.
+pub const ROOM_AT_ONCE_MAX: usize = 256 << 10;
+
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
 /// Hints that a direct reader leaves at most before the oldest are lost; a power of two.

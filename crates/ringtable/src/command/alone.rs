@@ -3,13 +3,13 @@
 use super::arguments::Arguments;
 use super::reply::ReplyWriter;
 use super::resp::Protocol;
-use super::{COMMANDS, Command, Context, Effect, Host, LeaseName, Refusal, execute};
+use super::{COMMANDS, Command, Context, Effect, Host, LeaseName, Order, Refusal, Streamed, execute};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::Arc;
 use crate::table::reader::Buffer;
-use crate::table::{Options, Pairs, Table, Writer};
+use crate::table::{Options, Pairs, Table, WriteError, Writer};
 
 /// A table, and what a worker has besides it.
 pub struct Alone {
@@ -19,6 +19,8 @@ pub struct Alone {
     pub turn_ns: u64,
     scratch: Buffer,
     pairs: Pairs,
+    /// The value of the command that takes several turns.
+    streamed: Option<Streamed>,
 }
 
 impl Alone {
@@ -27,7 +29,13 @@ impl Alone {
         let segment = Segment::create("ringtable-alone", size).expect("there is memory");
         let table = Table::create(segment.map_writable().expect("there is memory"), options).expect("it fits");
         let turn_ns = limits::TURN_NS_MAX;
-        Self { writer: Writer::new(Arc::new(table)), turn_ns, scratch: Buffer::default(), pairs: Pairs::default() }
+        Self {
+            writer: Writer::new(Arc::new(table)),
+            turn_ns,
+            scratch: Buffer::default(),
+            pairs: Pairs::default(),
+            streamed: None,
+        }
     }
 
     /// One turn of the command of that number, which has come as far as `progress`. Returns its effect, and how far it
@@ -50,8 +58,9 @@ impl Alone {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
-            streamed: None,
+            streamed: self.streamed.take(),
             connection: 0,
+            worker: 0,
             reply,
             host: &Nobody,
             protocol,
@@ -62,7 +71,9 @@ impl Alone {
         };
         let spec = &COMMANDS[usize::from(number)];
         execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
-        (context.effect, context.progress)
+        let (effect, progress) = (context.effect, context.progress);
+        self.streamed = context.streamed;
+        (effect, progress)
     }
 }
 
@@ -82,6 +93,10 @@ impl Host for Nobody {
 
     fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
         Ok(None)
+    }
+
+    fn order(&self, order: &Arc<Order>) {
+        order.answer(Err(WriteError::OutOfMemory(order.size)));
     }
 
     fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {

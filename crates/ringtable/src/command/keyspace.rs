@@ -7,13 +7,14 @@ use std::mem::MaybeUninit;
 
 use super::arguments::{Arguments, INTEGER_SIZE_MAX, not_an_integer, parse_cursor, parse_integer};
 use super::set_options::SetOptions;
+use super::streamed::{self, Streamed};
 use super::{Context, Effect, Refusal};
 use crate::limits;
 use crate::shm::clock::{coarse_ms, wall_ms};
 use crate::shm::segment::Mapping;
 use crate::table::layout::BUCKET_SIZE;
 use crate::table::reader::{Buffer, Found, Presence};
-use crate::table::{Expiry, Guard, Held, Lookup, Outcome, Sink, Want};
+use crate::table::{Expiry, Guard, Held, Lookup, Outcome, Sink, Terms, Want};
 
 /// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most
 /// `size_max` bytes.
@@ -60,6 +61,15 @@ pub(super) fn find_value(context: &mut Context<'_>, key: &[u8]) -> Result<Option
     })
 }
 
+/// Whether a write on this condition would be done now.
+fn is_allowed(context: &mut Context<'_>, key: &[u8], guard: Guard) -> bool {
+    guard == Guard::Always
+        || guard.allows(match context.writer.get(key, wall_ms, &mut Presence) {
+            Lookup::Hit(found) => Some(found.version),
+            _ => None,
+        })
+}
+
 /// The expiry of a key: outer `None` if there is no such key.
 fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Expiry>> {
     match context.writer.get(key, wall_ms, &mut Presence) {
@@ -82,10 +92,33 @@ pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
 pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let options = SetOptions::parse(arguments, 2)?;
     let key = arguments.get(0);
-    let outcome = match context.streamed.take() {
-        Some(value) => context.writer.put_draft(key, value?, options.expiry, options.guard, wall_ms)?,
-        None => context.writer.put(key, arguments.get(1), options.expiry, options.guard, wall_ms)?,
+    let value = arguments.get(1);
+    let draft = match context.streamed.take() {
+        // In the arguments an empty one stands for a value that has come in its entry.
+        Some(Streamed::Entry(draft)) if draft.missing() == 0 => draft,
+        Some(Streamed::Refused(error)) => return Err(error.into()),
+        None if value.len() < limits::LARGE_VALUE_SIZE => {
+            let outcome = context.writer.put(key, value, options.expiry, options.guard, wall_ms)?;
+            options.answer(outcome, context.reply);
+            return Ok(());
+        }
+        begun => {
+            // What is refused has evicted nothing.
+            if begun.is_none() && !is_allowed(context, key, options.guard) {
+                options.answer(Outcome::Refused, context.reply);
+                return Ok(());
+            }
+            context.streamed = begun;
+            match streamed::settle(context, key, value, Terms::Whole(options.guard))? {
+                Some(draft) => draft,
+                None => {
+                    context.effect = Effect::Again;
+                    return Ok(());
+                }
+            }
+        }
     };
+    let outcome = context.writer.put_draft(key, draft, options.expiry, options.guard, wall_ms)?;
     options.answer(outcome, context.reply);
     Ok(())
 }
@@ -417,6 +450,42 @@ mod tests {
         assert!(!scanned.starts_with("*2\r\n$1\r\n0\r\n") && scanned.matches('$').count() < 80, "{scanned}");
         assert!(dumped.contains(&format!("\r\n:{BUCKETS_PER_CLOCK}\r\n")), "{dumped}");
         assert_eq!(turns("DEL", &keys), (turns_of_keys, ":200\r\n".into()));
+    }
+
+    /// It was once copied in one go, however large.
+    #[test]
+    fn a_large_value_is_copied_a_piece_a_turn() {
+        use crate::command::alone::Alone;
+        use crate::command::resp::{Protocol, RespWriter};
+        use crate::table::{Eviction, Options};
+
+        let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(16 << 20, &options);
+        let mut set = |value: &[u8], condition: &str| {
+            let arguments = [b"key", value, condition.as_bytes()];
+            let arguments = if condition.is_empty() { &arguments[..2] } else { &arguments };
+            let (mut reply, mut progress, mut turns) = (Vec::new(), 0, 0);
+            loop {
+                let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
+                let number = crate::command::number("SET");
+                let (effect, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
+                (progress, turns) = (come, turns + 1);
+                if effect != Effect::Again {
+                    return (turns, String::from_utf8_lossy(&reply).into_owned());
+                }
+            }
+        };
+        let pieces = 40;
+        let value: Vec<u8> = (0..pieces * limits::TURN_BYTES_MAX).map(|at| (at % 251) as u8).collect();
+        assert_eq!(set(&value, "XX"), (1, "$-1\r\n".into()), "what is refused is not copied");
+        assert_eq!(set(&value, "NX"), (pieces, "+OK\r\n".into()));
+        assert_eq!(set(&value, "NX"), (1, "$-1\r\n".into()));
+        let (turns, refused) = set(&vec![0; 16 << 20], "");
+        assert!(turns <= 2 && refused.starts_with("-OOM"), "{turns} turns: {refused}");
+        let mut found = Buffer::default();
+        let Lookup::Hit(_) = alone.writer.get(b"key", wall_ms, &mut found) else { panic!("no key") };
+        assert!(found.bytes() == value);
+        assert_eq!(alone.writer.table().draft_bytes(), 0);
     }
 
     #[test]

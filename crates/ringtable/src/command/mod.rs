@@ -3,6 +3,7 @@
 //! - [`COMMANDS`]: the table of all commands, one line each,
 //! - [`keyspace`], [`atomic`], [`connection`], [`inspection`]: what the commands do, one function each,
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
+//! - [`streamed`]: the large value of a `SET` on its way into its entry,
 //! - [`reply`]: how they answer,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
 //! - [`record`]: requests and replies as they flow through a lane,
@@ -22,15 +23,18 @@ pub mod record;
 pub mod reply;
 pub mod resp;
 pub mod set_options;
+pub mod streamed;
 
 use arguments::Arguments;
 use reply::ReplyWriter;
+pub use streamed::{Order, Streamed};
 
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
+use crate::sync::Arc;
 use crate::table::reader::Buffer;
-use crate::table::{Draft, Pairs, WriteError, Writer};
+use crate::table::{Pairs, WriteError, Writer};
 
 /// One thing that can be asked.
 pub struct Spec {
@@ -139,7 +143,8 @@ pub enum Effect {
     Watch,
     /// Let the pins in the client's lane count before the reply is sent; the command has written no reply.
     Pins,
-    /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply.
+    /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply. If
+    /// its value is [`Streamed::is_waiting`], not before it is not.
     Again,
 }
 
@@ -169,13 +174,12 @@ pub trait Host {
     /// If there are too many.
     fn lease(&self, connection: u64, key: &[u8], ticket: u64) -> Result<Option<u64>, Refusal>;
 
+    /// Has room made for a large entry, and rings for the worker that waits.
+    fn order(&self, order: &Arc<Order>);
+
     /// Ends a lease of a connection. Returns whether it had it.
     fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool;
 }
-
-/// A value that was not gathered with its request: it has arrived in its entry, or there was no room for that. In the
-/// arguments an empty one stands for it.
-pub type Streamed = Result<Draft<Mapping>, WriteError>;
 
 /// What a command works with.
 pub struct Context<'a> {
@@ -185,7 +189,7 @@ pub struct Context<'a> {
     pub scratch: &'a mut Buffer,
     /// The same for many entries.
     pub pairs: &'a mut Pairs,
-    /// The value of a `SET`, if it is not among the arguments.
+    /// The value of a `SET`, if it is not among the arguments, or on its way from there.
     pub streamed: Option<Streamed>,
     /// Where the answer goes.
     pub reply: &'a mut dyn ReplyWriter,
@@ -193,6 +197,8 @@ pub struct Context<'a> {
     pub host: &'a dyn Host,
     /// The number of the connection, which no other one has or had: what belongs to it ends with it.
     pub connection: u64,
+    /// The number of the worker.
+    pub worker: usize,
     /// The version of RESP that the connection speaks; a lane counts as 3.
     pub protocol: resp::Protocol,
     /// How far a command that takes several turns has come; 0 at its begin.

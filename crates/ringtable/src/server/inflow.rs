@@ -2,16 +2,18 @@
 //!
 //! A value of `limits::LARGE_VALUE_SIZE` or more is not gathered with the rest of its request: it flows into the entry
 //! that it is going to be (`table::draft`), a piece a turn. What is left of the request is executed once all has come.
-//! Where there is no room for the entry, the request is gathered as a whole, since there may be room when it has come.
-//! What cannot be gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
+//! Room that has to be searched for is ordered ([`super::room`]); nothing of the value is taken meanwhile. Where there is
+//! no room for the entry, the request is gathered as a whole, since there may be room when it has come. What cannot be
+//! gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
 
 use std::collections::TryReserveError;
 
 use super::worker::{BUFFER_KEPT_MAX, Bench};
-use crate::command::Streamed;
+use crate::command::{Host, Order, Streamed};
 use crate::ring::spsc::{Consumer, Ring};
 use crate::shm::segment::Mapping;
-use crate::table::{Draft, WriteError};
+use crate::sync::Arc;
+use crate::table::{Draft, Terms, WriteError};
 
 /// Where a large value flows to.
 pub(super) enum Inflow {
@@ -38,19 +40,48 @@ pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize, most: usize) -> Result<
     buffer.try_reserve(more)
 }
 
-impl Inflow {
-    /// Makes room for a value of `size` bytes of a key. `None` if its request should be gathered instead.
-    pub fn begin(bench: &mut Bench, key: &[u8], size: usize) -> Option<Self> {
-        match bench.writer.draft(key, size) {
-            Ok(draft) => {
-                failpoint!("inflow.begun");
-                Some(Self::Entry(draft))
+/// What comes first of a large value.
+pub(super) enum Begin {
+    /// It flows.
+    Flow(Inflow),
+    /// Its request is gathered instead.
+    Gather,
+    /// Room for it is ordered.
+    Wait(Arc<Order>),
+}
+
+impl Begin {
+    /// Looks for room for a value of `size` bytes of a key.
+    pub fn with(bench: &mut Bench, key: &[u8], size: usize) -> Self {
+        match bench.writer.draft_soon(key, size, Terms::Arriving).transpose() {
+            Some(found) => Self::of(found, size, bench),
+            None => {
+                let order = Order::new(key, size, Terms::Arriving, bench.index);
+                bench.shared.order(&order);
+                Self::Wait(order)
             }
-            Err(WriteError::OutOfMemory(needed)) if bench.shared.may_gather(needed) => None,
-            Err(reason) => Some(Self::Nowhere { reason, missing: size }),
         }
     }
 
+    /// Takes what has become of an order.
+    pub fn of_order(order: &Order, bench: &Bench) -> Self {
+        let found = order.take().unwrap_or(Err(WriteError::OutOfMemory(order.size)));
+        Self::of(found, order.size, bench)
+    }
+
+    fn of(found: Result<Draft<Mapping>, WriteError>, size: usize, bench: &Bench) -> Self {
+        match found {
+            Ok(draft) => {
+                failpoint!("inflow.begun");
+                Self::Flow(Inflow::Entry(draft))
+            }
+            Err(WriteError::OutOfMemory(needed)) if bench.shared.may_gather(needed) => Self::Gather,
+            Err(reason) => Self::Flow(Inflow::Nowhere { reason, missing: size }),
+        }
+    }
+}
+
+impl Inflow {
     /// Bytes that are still to come.
     #[inline]
     pub fn missing(&self) -> usize {
@@ -88,8 +119,8 @@ impl Inflow {
     /// What a request gets for its value, all of which has come.
     pub fn finish(self) -> Streamed {
         match self {
-            Self::Entry(draft) => Ok(draft),
-            Self::Nowhere { reason, .. } => Err(reason),
+            Self::Entry(draft) => Streamed::Entry(draft),
+            Self::Nowhere { reason, .. } => Streamed::Refused(reason),
         }
     }
 }

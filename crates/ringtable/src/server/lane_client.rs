@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::inflow::{self, Inflow};
+use super::inflow::{self, Begin, Inflow};
 use super::outgoing::Outgoing;
 use super::pins::{Lingering, PinBoard};
 use super::socket::Socket;
 use super::statistics::{End, tell_failure};
 use super::waking::Waking;
-use super::worker::{Bench, Turn};
+use super::worker::{Again, Bench, Turn};
 use crate::command::record;
-use crate::command::{Effect, Streamed};
+use crate::command::{Effect, Order, Streamed};
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -41,6 +41,8 @@ enum Stage {
     Head(usize),
     /// It is one: behind so many bytes the value begins, and these are the sizes of key and value.
     Key { end: usize, key_size: usize, value_size: usize },
+    /// Room for its value is being made.
+    Wait(Arc<Order>),
     /// The value flows past.
     Value(Inflow),
     /// The rest comes, for a value that has come if there is one.
@@ -53,7 +55,7 @@ impl Unfinished {
     fn make_room(&mut self, size: usize, shared: &Shared) -> Result<&mut [u8], End> {
         let end = match self.stage {
             Stage::Head(end) | Stage::Key { end, .. } => end,
-            Stage::Value(_) | Stage::Rest(_) => self.size,
+            Stage::Wait(_) | Stage::Value(_) | Stage::Rest(_) => self.size,
         };
         let start = self.bytes.len();
         let size = size.min(end - start);
@@ -85,14 +87,10 @@ impl Unfinished {
                 },
                 Stage::Key { end, key_size, value_size } if self.bytes.len() == end => {
                     let key_at = end - key_size.next_multiple_of(8);
-                    match Inflow::begin(bench, &self.bytes[key_at..key_at + key_size], value_size) {
-                        Some(inflow) => {
-                            self.size = record::cut_value(&mut self.bytes);
-                            Stage::Value(inflow)
-                        }
-                        None => Stage::Rest(None),
-                    }
+                    let begin = Begin::with(bench, &self.bytes[key_at..key_at + key_size], value_size);
+                    self.begin(begin)
                 }
+                Stage::Wait(order) if order.is_done() => self.begin(Begin::of_order(&order, bench)),
                 Stage::Value(inflow) if inflow.missing() == 0 => Stage::Rest(Some(inflow.finish())),
                 stage => {
                     let is_last = matches!(stage, Stage::Rest(_));
@@ -101,6 +99,23 @@ impl Unfinished {
                 }
             }
         }
+    }
+
+    /// The stage that follows when it is known where the value goes.
+    fn begin(&mut self, begin: Begin) -> Stage {
+        match begin {
+            Begin::Flow(inflow) => {
+                self.size = record::cut_value(&mut self.bytes);
+                Stage::Value(inflow)
+            }
+            Begin::Gather => Stage::Rest(None),
+            Begin::Wait(order) => Stage::Wait(order),
+        }
+    }
+
+    /// Whether nothing can be done about it yet.
+    fn is_waiting(&self) -> bool {
+        matches!(&self.stage, Stage::Wait(order) if !order.is_done())
     }
 }
 
@@ -143,7 +158,7 @@ pub(super) struct LaneClient {
     responses: Producer,
     unfinished: Option<Unfinished>,
     /// A request that takes several turns, and how far it has come.
-    again: Option<(Vec<u8>, u64)>,
+    again: Option<(Vec<u8>, Again)>,
     /// Reply records that did not fit the ring yet.
     outgoing: Outgoing,
     closing: bool,
@@ -272,10 +287,13 @@ impl LaneClient {
         let mut worked = self.send_replies(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while !bench.is_turn_over(requests, bytes) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX && !self.closing {
-            if let Some((record, progress)) = self.again.take() {
+            if self.is_waiting() {
+                break;
+            }
+            if let Some((record, again)) = self.again.take() {
                 worked = true;
                 bench.record = record;
-                self.execute(bench, progress)?;
+                self.execute(bench, again)?;
             } else {
                 let (taken, complete) = self.take_request(bench, limits::TURN_BYTES_MAX - bytes)?;
                 if taken == 0 {
@@ -285,7 +303,8 @@ impl LaneClient {
                 bytes += taken;
                 if complete {
                     requests += 1;
-                    self.execute(bench, 0)?;
+                    let streamed = bench.streamed.take();
+                    self.execute(bench, Again { progress: 0, streamed })?;
                 }
             }
             if self.again.is_some() {
@@ -307,6 +326,12 @@ impl LaneClient {
             return Err(End::Quit);
         }
         Ok(if worked { Turn::Worked } else { Turn::Idle })
+    }
+
+    /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
+    pub fn is_waiting(&self) -> bool {
+        self.again.as_ref().is_some_and(|(_, again)| again.is_waiting())
+            || self.unfinished.as_ref().is_some_and(Unfinished::is_waiting)
     }
 
     /// Wakes the client if it sleeps. To be called after a turn that worked. Returns whether it had to be.
@@ -332,7 +357,11 @@ impl LaneClient {
         // Bytes that are taken already.
         let mut begun = 0;
         let unfinished = match &mut self.unfinished {
-            Some(unfinished) => unfinished,
+            Some(unfinished) => {
+                // What it has waited for may be done.
+                unfinished.advance(bench);
+                unfinished
+            }
             None => {
                 let word = self.requests.peek(ring);
                 let size = record::record_size(word, limits::REQUEST_SIZE_MAX).map_err(|_| End::Record)?;
@@ -373,10 +402,10 @@ impl LaneClient {
     }
 
     /// Executes the request in `bench.record`, or goes on with it.
-    fn execute(&mut self, bench: &mut Bench, progress: u64) -> Result<(), End> {
+    fn execute(&mut self, bench: &mut Bench, again: Again) -> Result<(), End> {
         let record = std::mem::take(&mut bench.record);
         failpoint!("request.copied");
-        let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
+        let executed = bench.execute_record(&record, &mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.effect == Effect::Close;
         if executed.effect == Effect::Pins && self.board.is_none() {
@@ -385,7 +414,7 @@ impl LaneClient {
             self.board = Some(bench.shared.table.reclaimer().register(Box::new(board)));
         }
         if executed.effect == Effect::Again {
-            self.again = Some((record, executed.progress));
+            self.again = Some((record, executed.again));
         } else {
             bench.record = record;
         }
@@ -429,9 +458,12 @@ impl LaneClient {
         let (mut requests, mut bytes) = (0, 0);
         while !bench.is_turn_over(requests, bytes) {
             self.outgoing.clear();
-            if let Some((record, progress)) = self.again.take() {
+            if self.again.as_ref().is_some_and(|(_, again)| again.is_waiting()) {
+                break;
+            }
+            if let Some((record, again)) = self.again.take() {
                 bench.record = record;
-                if self.execute(bench, progress).is_err() {
+                if self.execute(bench, again).is_err() {
                     return false;
                 }
             } else {
@@ -439,7 +471,8 @@ impl LaneClient {
                     Ok((taken, complete)) if taken > 0 => {
                         bytes += taken;
                         requests += usize::from(complete);
-                        if complete && self.execute(bench, 0).is_err() {
+                        let streamed = bench.streamed.take();
+                        if complete && self.execute(bench, Again { progress: 0, streamed }).is_err() {
                             return false;
                         }
                     }

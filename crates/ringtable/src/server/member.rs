@@ -13,7 +13,7 @@ use super::Shared;
 use super::outgoing::Outgoing;
 use super::socket::Socket;
 use super::statistics::End;
-use super::worker::{BUFFER_KEPT_MAX, Bench};
+use super::worker::{Again, BUFFER_KEPT_MAX, Bench};
 use crate::command::Effect;
 use crate::command::record;
 use crate::limits;
@@ -59,8 +59,8 @@ pub(super) struct Member {
     /// Records as they arrive, from `parsed` on.
     incoming: Vec<u8>,
     parsed: usize,
-    /// A request that takes several turns, and how far it has come.
-    again: Option<(Vec<u8>, u64)>,
+    /// How far the next request has come, if it takes several turns.
+    again: Option<Again>,
     /// Whether the last turn has ended before all that was complete was executed.
     unfinished: bool,
     /// Reply records that were not sent yet.
@@ -150,13 +150,8 @@ impl Member {
         let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
         let (mut requests, mut hungry) = (0, false);
         while !bench.is_turn_over(requests, 0) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
-            if let Some((record, progress)) = self.again.take() {
-                let executed = bench.execute_record(&record, &mut self.outgoing, progress)?;
-                if executed.effect == Effect::Again {
-                    self.again = Some((record, executed.progress));
-                    break;
-                }
-                continue;
+            if self.again.as_ref().is_some_and(Again::is_waiting) {
+                break;
             }
             let rest = &self.incoming[self.parsed..];
             let size = rest.first_chunk::<8>().map(|word| u64::from_ne_bytes(*word));
@@ -165,10 +160,12 @@ impl Member {
                 hungry = true;
                 break;
             };
-            requests += 1;
-            let executed = bench.execute_record(record, &mut self.outgoing, 0)?;
+            let again = self.again.take();
+            requests += usize::from(again.is_none());
+            let executed = bench.execute_record(record, &mut self.outgoing, again.unwrap_or_default())?;
             if executed.effect == Effect::Again {
-                self.again = Some((record.to_vec(), executed.progress));
+                self.again = Some(executed.again);
+                break;
             }
             self.parsed += record.len();
             if executed.effect == Effect::Close {

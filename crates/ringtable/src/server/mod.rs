@@ -14,7 +14,7 @@
 //! - [`watch_client`]: a connection that is told of changes,
 //! - [`leases`]: who may compute the value of a key,
 //! - [`housekeeping`]: what has to be done though nobody asks for it,
-//! - [`returning`]: giving memory back to the kernel,
+//! - [`returning`]: giving memory back to the kernel, and [`room`]: making room for large entries,
 //! - [`statistics`]: what is counted,
 //! - [`wake`]: what a wake-up costs here,
 //! - [`waking`]: clients that are too dear to wake.
@@ -31,7 +31,8 @@
 //!
 //! # Threads
 //!
-//! `workers` threads serve clients; one gives memory back ([`returning`]); one more accepts connections and gives each
+//! `workers` threads serve clients; one gives memory back ([`returning`]), and one makes room for large entries
+//! ([`room`]); one more accepts connections and gives each
 //! to the worker that has the fewest, among at most as many workers as there are processors: more of them would serve
 //! nobody faster. A client stays with its worker, which keeps its requests in order. Nothing runs while nothing is
 //! asked: all threads sleep in the kernel without time-outs, unless freed memory waits for somebody who reads it still.
@@ -59,6 +60,7 @@ mod member;
 mod outgoing;
 mod pins;
 mod returning;
+mod room;
 mod socket;
 mod socket_client;
 mod statistics;
@@ -96,6 +98,7 @@ use exchange::Exchange;
 use housekeeping::Housekeeping;
 use listener::Listener;
 use returning::Returning;
+use room::Room;
 use statistics::Statistics;
 pub use topology::Topology;
 
@@ -253,6 +256,7 @@ struct Shared {
     statistics: Statistics,
     housekeeping: Housekeeping,
     returning: Returning,
+    room: Room,
     /// Whom to wake when there are events.
     watchers: watch_client::Registry,
     leases: leases::Leases,
@@ -311,6 +315,7 @@ impl Shared {
             statistics: Statistics::new(options.workers),
             housekeeping: Housekeeping::default(),
             returning: doing("making a doorbell", Returning::new())?,
+            room: Room::default(),
             watchers: watch_client::Registry::default(),
             leases: leases::Leases::default(),
             workers: doing("making doorbells", mailboxes)?,
@@ -374,6 +379,7 @@ impl Shared {
             worker.ring();
         }
         self.returning.ring();
+        self.room.stop();
     }
 }
 
@@ -537,6 +543,8 @@ impl Crew {
         }
         let shared = Arc::clone(&self.shared);
         self.add("ringtable-return", "the thread that gives memory back", move || returning::run(&shared))?;
+        let shared = Arc::clone(&self.shared);
+        self.add("ringtable-room", "the thread that makes room", move || room::run(&shared))?;
         let reserve = doing("keeping a descriptor in reserve", Doorbell::new())?;
         doing("making what a client needs", rehearse())?;
         thread("ringtable-accept", move || self.accept(reserve))

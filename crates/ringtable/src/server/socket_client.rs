@@ -6,20 +6,20 @@ use rustix::event::epoll::EventFlags;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use super::backlog::{Backlog, TooMuch};
-use super::inflow::{self, Inflow};
+use super::inflow::{self, Begin, Inflow};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
 use super::statistics::End;
 use super::waking::Waking;
-use super::worker::{BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
+use super::worker::{Again, BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
 use super::{Shared, Topology};
 use crate::command::arguments::Arguments;
 use crate::command::connection::NO_PINS;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
-use crate::command::{self, COMMANDS, Command, Effect, Streamed};
+use crate::command::{self, COMMANDS, Command, Effect, Order, Streamed};
 use crate::limits;
-use crate::sync::Ordering;
+use crate::sync::{Arc, Ordering};
 
 /// Most pieces of replies sent by one system call.
 const PIECES_MAX: usize = 8;
@@ -46,12 +46,14 @@ pub(super) struct SocketClient {
     hungry: bool,
     /// Bytes of the request that the parser has completed last.
     request_size: usize,
+    /// Room that is being made for a large value, and where that stands in its request.
+    order: Option<(Arc<Order>, usize)>,
     /// A large value that flows past the rest of its request, and where it would stand in it.
     inflow: Option<(Inflow, usize)>,
     /// The same once all of it has come.
     streamed: Option<Streamed>,
     /// How far the request has come that the parser has completed and that takes several turns.
-    progress: Option<u64>,
+    again: Option<Again>,
     outgoing: Outgoing,
     protocol: Protocol,
     closing: bool,
@@ -80,9 +82,10 @@ impl SocketClient {
             finished: false,
             hungry: true,
             request_size: 0,
+            order: None,
             inflow: None,
             streamed: None,
-            progress: None,
+            again: None,
             outgoing: Outgoing::default(),
             protocol: Protocol::Resp2,
             closing: false,
@@ -129,13 +132,19 @@ impl SocketClient {
         let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
         while !bench.is_turn_over(requests, bytes) && !self.is_held_up() {
-            if let Some(progress) = self.progress.take() {
+            if self.is_waiting() {
+                break;
+            }
+            if let Some(again) = self.again.take() {
                 worked = true;
-                self.execute(bench, progress);
-                if self.progress.is_some() {
+                self.execute(bench, again);
+                if self.again.is_some() {
                     break;
                 }
                 continue;
+            }
+            if let Some((order, start)) = self.order.take() {
+                self.begin_inflow(Begin::of_order(&order, bench), start);
             }
             if self.hungry {
                 let received = self.take_more(bench)?;
@@ -162,15 +171,16 @@ impl SocketClient {
                     break;
                 }
                 Ok(Parsed::LargeValue { key, start, size }) => {
-                    let key = &self.incoming[self.parsed..][key];
-                    self.inflow = Inflow::begin(bench, key, size).map(|inflow| (inflow, start));
+                    let begin = Begin::with(bench, &self.incoming[self.parsed..][key], size);
+                    self.begin_inflow(begin, start);
                 }
                 Ok(Parsed::Complete { size }) => {
                     worked = true;
                     requests += 1;
                     self.request_size = size;
-                    let effect = self.execute(bench, 0);
-                    if self.progress.is_some() {
+                    let streamed = self.streamed.take();
+                    let effect = self.execute(bench, Again { progress: 0, streamed });
+                    if self.again.is_some() {
                         break;
                     }
                     if let Effect::Lane | Effect::Rings | Effect::Watch = effect {
@@ -220,7 +230,7 @@ impl SocketClient {
     }
 
     /// Executes the request that the parser has just completed.
-    fn execute(&mut self, bench: &mut Bench, progress: u64) -> Effect {
+    fn execute(&mut self, bench: &mut Bench, again: Again) -> Effect {
         let Some((name, ranges)) = self.parser.arguments().split_first() else {
             self.parsed += self.request_size;
             return Effect::None;
@@ -236,12 +246,11 @@ impl SocketClient {
                 Effect::Close
             }
             Some(number) => {
-                bench.streamed = self.streamed.take();
                 let command =
                     Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
-                let executed = bench.execute(command, &mut writer, self.protocol, progress);
+                let executed = bench.execute(command, &mut writer, self.protocol, again);
                 failpoint!("socket.executed");
-                self.progress = (executed.effect == Effect::Again).then_some(executed.progress);
+                self.again = (executed.effect == Effect::Again).then_some(executed.again);
                 executed.effect
             }
             None if self.parser.is_inline() => {
@@ -265,6 +274,21 @@ impl SocketClient {
         }
         self.parsed += self.request_size;
         effect
+    }
+
+    /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
+    pub fn is_waiting(&self) -> bool {
+        self.again.as_ref().is_some_and(Again::is_waiting)
+            || self.order.as_ref().is_some_and(|(order, _)| !order.is_done())
+    }
+
+    /// Takes note of where a large value goes, which stands at `start` in its request.
+    fn begin_inflow(&mut self, begin: Begin, start: usize) {
+        match begin {
+            Begin::Flow(inflow) => self.inflow = Some((inflow, start)),
+            Begin::Gather => {}
+            Begin::Wait(order) => self.order = Some((order, start)),
+        }
     }
 
     /// Takes what has come of a large value out of the request. Returns whether there is anything for the parser.
@@ -370,7 +394,7 @@ impl SocketClient {
 
     /// Forgets what has come and will not be executed.
     pub fn drop_unfinished(&mut self, bench: &mut Bench) {
-        (self.inflow, self.streamed, self.progress) = (None, None, None);
+        (self.order, self.inflow, self.streamed, self.again) = (None, None, None, None);
         let _ = self.count(0, &bench.shared);
         bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
         self.parsed = 0;

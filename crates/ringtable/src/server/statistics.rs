@@ -1,8 +1,8 @@
 //! What is counted. All counters are relaxed: they are figures for people and guard nothing.
 
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hdrhistogram::Histogram;
 use rustix::net::SendFlags;
@@ -10,7 +10,7 @@ use rustix::net::SendFlags;
 use super::Shared;
 use super::exchange::Exchange;
 use super::socket::Socket;
-use crate::command::{Host, LeaseName, Refusal};
+use crate::command::{Host, LeaseName, Order, Refusal};
 use crate::shm::shortage;
 use crate::sync::lock;
 use crate::table::hints::Hints;
@@ -205,6 +205,10 @@ impl Host for Shared {
 
     fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool {
         self.leases.give_back(connection, key, name)
+    }
+
+    fn order(&self, order: &Arc<Order>) {
+        self.room.order(Arc::clone(order));
     }
 
     fn ask_for_memory_back(&self) {

@@ -12,12 +12,12 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::{Options, Server};
-use crate::command;
 use crate::command::alone::Alone;
 use crate::command::arguments::Arguments;
 use crate::command::record::{RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, Protocol, RespWriter};
+use crate::command::{self, Effect};
 use crate::ring::lane::{LANE_VERSION, Lane};
 use crate::ring::spsc::{Consumer, Producer};
 use crate::shm::descriptors;
@@ -47,7 +47,11 @@ impl Reference {
     }
 
     fn execute(&mut self, request: &Request, reply: &mut dyn ReplyWriter, protocol: Protocol) {
-        self.0.turn(command::find(&request[0]).unwrap(), &request[1..], reply, protocol, 0);
+        let number = command::find(&request[0]).unwrap();
+        let mut progress = 0;
+        while let (Effect::Again, come) = self.0.turn(number, &request[1..], reply, protocol, progress) {
+            progress = come;
+        }
     }
 }
 

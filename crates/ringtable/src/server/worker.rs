@@ -172,7 +172,21 @@ pub(super) struct Bench {
 /// What a connection has to do after a request, and how far the request has come if it takes several turns.
 pub(super) struct Executed {
     pub effect: Effect,
+    pub again: Again,
+}
+
+/// How far a request has come, and what has come of its value if that does not stand in it.
+#[derive(Default)]
+pub(super) struct Again {
     pub progress: u64,
+    pub streamed: Option<Streamed>,
+}
+
+impl Again {
+    /// Whether it can do nothing before another thread has made room for it.
+    pub fn is_waiting(&self) -> bool {
+        self.streamed.as_ref().is_some_and(Streamed::is_waiting)
+    }
 }
 
 impl Bench {
@@ -207,14 +221,15 @@ impl Bench {
         }
     }
 
-    /// Executes a request, or goes on with one that has come as far as `progress`. The reply goes to `reply`.
+    /// Executes a request, or goes on with one that has come as far as `again` says. The reply goes to `reply`.
     pub fn execute(
         &mut self,
         command: Command<'_>,
         reply: &mut dyn ReplyWriter,
         protocol: Protocol,
-        progress: u64,
+        again: Again,
     ) -> Executed {
+        let Again { progress, streamed } = again;
         #[cfg(test)]
         super::tests::panic_if_asked(&command.arguments);
         self.begin_turn();
@@ -226,10 +241,11 @@ impl Bench {
             writer: &mut self.writer,
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
-            streamed: self.streamed.take(),
+            streamed,
             reply,
             host: &*self.shared,
             connection: self.connection,
+            worker: self.index,
             protocol,
             progress,
             effect: Effect::None,
@@ -237,17 +253,19 @@ impl Bench {
             passed: 0,
         };
         command::execute(&mut context, command);
-        let executed = Executed { effect: context.effect, progress: context.progress };
-        self.passed += context.passed + self.scratch.bytes().len() + self.pairs.size();
+        let (effect, passed) = (context.effect, context.passed);
+        let again = Again { progress: context.progress, streamed: context.streamed };
+        let executed = Executed { effect, again };
+        self.passed += passed + self.scratch.bytes().len() + self.pairs.size();
         executed
     }
 
     /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one.
-    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, progress: u64) -> Result<Executed, End> {
+    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, again: Again) -> Result<Executed, End> {
         let mut ranges = std::mem::take(&mut self.ranges);
         let executed = record::decode_request(record, &mut ranges).map_err(|_| End::Record).map(|command| {
             let mut writer = RecordWriter::new(outgoing);
-            let executed = self.execute(command, &mut writer, Protocol::Resp3, progress);
+            let executed = self.execute(command, &mut writer, Protocol::Resp3, again);
             match executed.effect {
                 Effect::Lane | Effect::Rings => {
                     writer.error("ERR this connection has a lane, or has joined the rings, already");
@@ -261,7 +279,6 @@ impl Bench {
             executed
         });
         self.ranges = ranges;
-        self.streamed = None;
         executed
     }
 
@@ -367,6 +384,17 @@ enum Connection {
     Lingering(Lingering),
 }
 
+impl Connection {
+    /// Whether it can do nothing before another thread has made room for its request.
+    fn is_waiting(&self) -> bool {
+        match self {
+            Self::Lane(lane) => lane.is_waiting(),
+            Self::Socket(socket) => socket.is_waiting(),
+            _ => false,
+        }
+    }
+}
+
 struct Client {
     connection: Connection,
     /// The number of the connection, which stays when it is upgraded.
@@ -443,6 +471,8 @@ pub(super) struct Worker {
     hot: Vec<usize>,
     /// Lanes that were served and may have to be rung.
     served: Vec<usize>,
+    /// Clients that wait for room, for which the mailbox is rung.
+    waiting: Vec<usize>,
     last_work_ns: u64,
     pauses: Pauses,
     busy_rounds: u32,
@@ -481,6 +511,7 @@ impl Worker {
             free: Vec::new(),
             hot: Vec::new(),
             served: Vec::new(),
+            waiting: Vec::new(),
             last_work_ns: 0,
             pauses: Pauses::default(),
             busy_rounds: 0,
@@ -682,6 +713,9 @@ impl Worker {
             Connection::Lingering(lingering) => lingering.check().map(|()| Turn::Idle),
         };
         self.bench.end_turn();
+        if client.connection.is_waiting() && !self.waiting.contains(&place) {
+            self.waiting.push(place);
+        }
         match turn {
             Ok(Turn::Idle) => return false,
             Ok(Turn::Worked) => {
@@ -816,7 +850,12 @@ impl Worker {
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut events, timeout.as_ref()) else { return };
         for event in events.iter() {
             match Source::unpack(event.data) {
-                Source::Mailbox => self.take_arrivals(),
+                Source::Mailbox => {
+                    self.take_arrivals();
+                    for place in std::mem::take(&mut self.waiting) {
+                        self.heat(place);
+                    }
+                }
                 Source::Queue => {} // we look at it anyway
                 Source::Bell { place, serial } if self.is_current(place, serial) => self.answer_bell(place),
                 Source::Socket { place, serial } if self.is_current(place, serial) => {

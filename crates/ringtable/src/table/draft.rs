@@ -5,15 +5,20 @@
 //! A value that is larger than what a client sends at once flows piece by piece straight into the memory of the entry
 //! that it is going to be: there is no second copy of it in the server. The entry is allocated at its full size as soon
 //! as the sizes are known ([`Writer::draft`]), but its pages come into being as they are written to, so a client that
-//! announces much and sends little takes address space only. [`Writer::put_draft`] publishes it as [`Writer::put`]
-//! would. A draft that is dropped gives its memory back.
+//! announces much and sends little takes address space only. A value that has come as a whole flows in the same way,
+//! since to copy it at once would take long. [`Writer::put_draft`] publishes it as [`Writer::put`] would. A draft that is
+//! dropped gives its memory back.
+//!
+//! Room for a large entry may take long to find. [`Writer::draft_soon`] leaves such a search to somebody who has the
+//! time for it.
 //!
 //! # Invariants
 //!
 //! - No slot points at a draft: only who has it touches its memory.
 //! - An entry made of a draft always has the word for an expiry, which is not known before the value has come;
 //!   [`Expiry::NEVER`] stands for none, as in any large entry.
-//! - All drafts together reserve at most one part in [`limits::DRAFTS_SHARE`] of the segment.
+//! - All drafts of values that are still to come reserve at most one part in [`limits::DRAFTS_SHARE`] of the segment.
+//!   Those of values that are here are drafts for some turns only, and are limited by the memory that the values take.
 
 use super::entry::{Expiry, HEADER_WORDS, Shape};
 use super::evict::Sparing;
@@ -22,6 +27,15 @@ use super::writer::{Guard, Outcome, Table, WriteError, Writer, check_sizes};
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in, lock};
 
+/// How a draft is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// The value is still to come. What the key has now is spared, since the condition of its write is not known.
+    Arriving,
+    /// The value is here, and will be written on this condition.
+    Whole(Guard),
+}
+
 /// An entry that nobody can find yet.
 #[derive(Debug)]
 pub struct Draft<M: Memory> {
@@ -29,6 +43,8 @@ pub struct Draft<M: Memory> {
     /// Where the entry begins; `None` once it belongs to the table.
     start: Option<u64>,
     shape: Shape,
+    /// Bytes that count as those of drafts.
+    counted: u64,
     /// Bytes of the value that are there.
     filled: usize,
 }
@@ -86,7 +102,7 @@ impl<M: Memory> Draft<M> {
 impl<M: Memory> Drop for Draft<M> {
     fn drop(&mut self) {
         // Relaxed: a limit that guards no data.
-        self.table.drafts.fetch_sub(self.shape.words() as u64 * 8, Ordering::Relaxed);
+        self.table.drafts.fetch_sub(self.counted, Ordering::Relaxed);
         if let Some(start) = self.start {
             lock(&self.table.draft_starts).remove(&start);
             // It may be dropped where there is no writer, and is no matter of every day.
@@ -98,30 +114,56 @@ impl<M: Memory> Drop for Draft<M> {
 }
 
 impl<M: Memory> Writer<M> {
-    /// Reserves an entry for a key and a value of this size.
-    ///
-    /// What the key has now is not evicted for it: whether it has to be there is not known before the value has come.
+    /// Reserves an entry for a key and a value of this size. That may take as long as it takes to evict so much.
     ///
     /// # Errors
     /// Key or value too long, or no memory, or too much of it in drafts.
-    pub fn draft(&mut self, key: &[u8], value_size: usize) -> Result<Draft<M>, WriteError> {
+    pub fn draft(&mut self, key: &[u8], value_size: usize, terms: Terms) -> Result<Draft<M>, WriteError> {
+        let draft = self.draft_within(key, value_size, terms, usize::MAX)?;
+        Ok(draft.expect("every size is within"))
+    }
+
+    /// The same in some hundred microseconds at most: `None` if room has to be made that is more than
+    /// [`limits::ROOM_AT_ONCE_MAX`].
+    ///
+    /// # Errors
+    /// As [`Self::draft`].
+    pub fn draft_soon(&mut self, key: &[u8], value_size: usize, terms: Terms) -> Result<Option<Draft<M>>, WriteError> {
+        self.draft_within(key, value_size, terms, limits::ROOM_AT_ONCE_MAX)
+    }
+
+    fn draft_within(
+        &mut self,
+        key: &[u8],
+        value_size: usize,
+        terms: Terms,
+        searched_max: usize,
+    ) -> Result<Option<Draft<M>>, WriteError> {
         check_sizes(key.len(), value_size)?;
         let shape = Shape { key_size: key.len(), value_size, expires: true };
         let size = shape.words() as u64 * 8;
         let table = Arc::clone(&self.table);
+        let counted = if terms == Terms::Arriving { size } else { 0 };
         // Counted before it is looked at, so that two at once cannot both take the rest. Relaxed: as in `drop`.
-        let all = table.drafts.fetch_add(size, Ordering::Relaxed) + size;
-        let mut draft = Draft { table, start: None, shape, filled: 0 };
-        if all > draft.table.words().len() as u64 * 8 / limits::DRAFTS_SHARE {
+        let all = table.drafts.fetch_add(counted, Ordering::Relaxed) + counted;
+        let mut draft = Draft { table, start: None, shape, counted, filled: 0 };
+        if counted > 0 && all > draft.table.words().len() as u64 * 8 / limits::DRAFTS_SHARE {
             return Err(WriteError::OutOfMemory(size as usize));
         }
-        self.sparing.hash = Some(self.table.constants().hash(key));
-        let reserved = self.reserve(shape);
-        self.sparing = Sparing::default();
-        let start = reserved?;
+        let start = match draft.table.allocate(&mut self.cache, shape.words()) {
+            Some(start) => start,
+            None if size as usize > searched_max => return Ok(None),
+            None => {
+                let spares = terms != Terms::Whole(Guard::Always);
+                self.sparing.hash = spares.then(|| self.table.constants().hash(key));
+                let reserved = self.reserve(shape);
+                self.sparing = Sparing::default();
+                reserved?
+            }
+        };
         lock(&self.table.draft_starts).insert(start);
         draft.start = Some(start);
-        Ok(draft)
+        Ok(Some(draft))
     }
 
     /// Writes a key whose value is a draft, as [`Writer::put`] would.
@@ -178,7 +220,7 @@ mod tests {
         let mut writer = writer(4);
         for size in [0, 1, 7, 8, 4_095, 70_000, 300_001] {
             let value: Vec<u8> = (0..size).map(|_| random.u8(..)).collect();
-            let mut draft = writer.draft(b"key", size).unwrap();
+            let mut draft = writer.draft(b"key", size, Terms::Arriving).unwrap();
             let mut rest = &value[..];
             while !rest.is_empty() {
                 let (piece, left) = rest.split_at(random.usize(1..=rest.len().min(9_000)));
@@ -196,7 +238,7 @@ mod tests {
     #[test]
     fn what_fills_up_the_last_word_is_not_believed() {
         let mut writer = writer(4);
-        let mut draft = writer.draft(b"key", 11).unwrap();
+        let mut draft = writer.draft(b"key", 11, Terms::Arriving).unwrap();
         let scribble = |words: &[AtomicU64]| words.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         draft.fill_words(8, scribble);
         draft.fill_words(64, scribble);
@@ -206,21 +248,46 @@ mod tests {
     }
 
     #[test]
+    fn a_long_search_is_left_to_somebody_with_time() {
+        let memory = crate::sync::heap_words(16 << 17);
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::AllkeysSieve };
+        let mut writer = Writer::new(Arc::new(Table::create(memory, &options).unwrap()));
+        let (large, terms) = (2 * limits::ROOM_AT_ONCE_MAX, Terms::Arriving);
+        assert!(writer.draft_soon(b"key", large, terms).unwrap().is_some(), "there is room");
+        for number in 0..40_000_u32 {
+            writer.put(&number.to_ne_bytes(), &[0; 1_000], None, Guard::Always, || 0).unwrap();
+        }
+        let entries = writer.table().entries();
+        assert!(writer.draft_soon(b"key", large, terms).unwrap().is_none());
+        assert_eq!((writer.table().entries(), writer.table().draft_bytes()), (entries, 0), "nothing has gone for it");
+        assert!(writer.draft_soon(b"key", limits::LARGE_VALUE_SIZE, terms).unwrap().is_some());
+        assert!(writer.draft(b"key", large, terms).is_ok());
+        assert!(writer.table().entries() < entries);
+    }
+
+    #[test]
     fn a_draft_that_is_not_wanted_leaves_nothing_behind() {
         let mut writer = writer(8);
         let (free, size) = (writer.table().free_bytes(), 1 << 20);
-        let first = writer.draft(b"key", size).unwrap();
+        let first = writer.draft(b"key", size, Terms::Arriving).unwrap();
         assert!(writer.table().free_bytes() < free);
-        assert_eq!(writer.draft(b"key", size).unwrap_err(), WriteError::OutOfMemory(first.shape.words() * 8));
+        assert_eq!(
+            writer.draft(b"key", size, Terms::Arriving).unwrap_err(),
+            WriteError::OutOfMemory(first.shape.words() * 8)
+        );
         drop(first);
         assert_eq!(writer.table().free_bytes(), free);
         // Nor one that is refused.
-        let mut draft = writer.draft(b"key", size).unwrap();
+        let mut draft = writer.draft(b"key", size, Terms::Arriving).unwrap();
         draft.fill(&vec![1; size]);
         assert_eq!(writer.put_draft(b"key", draft, None, Guard::Present, || 0), Ok(Outcome::Refused));
         assert_eq!(writer.table().free_bytes(), free);
         assert_eq!(writer.table().draft_bytes(), 0);
+        // One whose value is here is a draft for a moment only.
+        let first = writer.draft(b"key", size, Terms::Arriving).unwrap();
+        assert!(writer.draft(b"key", size, Terms::Whole(Guard::Always)).is_ok());
+        drop(first);
         let size = limits::VALUE_SIZE_MAX + 1;
-        assert_eq!(writer.draft(b"key", size).unwrap_err(), WriteError::ValueTooLarge(size));
+        assert_eq!(writer.draft(b"key", size, Terms::Arriving).unwrap_err(), WriteError::ValueTooLarge(size));
     }
 }

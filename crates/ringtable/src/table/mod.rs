@@ -75,7 +75,7 @@ mod shuttle_table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use draft::Draft;
+pub use draft::{Draft, Terms};
 pub use entry::Expiry;
 pub use evict::Eviction;
 pub use layout::{AttachError, Options};

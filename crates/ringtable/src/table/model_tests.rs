@@ -209,8 +209,9 @@ impl History {
         expiry: Option<u64>,
         guard: Guard,
     ) -> Result<Outcome, WriteError> {
+        let terms = if self.random.bool() { Terms::Arriving } else { Terms::Whole(guard) };
         let (now_ms, writer) = (self.now_ms, &mut self.writers[writer]);
-        let mut draft = writer.draft(key, value.len())?;
+        let mut draft = writer.draft(key, value.len(), terms)?;
         let mut rest = value;
         while !rest.is_empty() {
             let (piece, left) = rest.split_at(self.random.usize(1..=rest.len()));
@@ -430,7 +431,7 @@ fn a_write_that_is_refused_evicts_nothing() {
         fill(&mut random, &mut writer, pages << 17);
         for _ in 0..random.usize(..4) {
             held.extend(writer.hold(&random.u32(..50_000).to_le_bytes(), || 1_000));
-            drafts.extend(writer.draft(b"none", random.usize(1 << 16..1 << 18)));
+            drafts.extend(writer.draft(b"none", random.usize(1 << 16..1 << 18), Terms::Arriving));
         }
         for _ in 0..8 {
             let state = |writer: &Writer<_>| {

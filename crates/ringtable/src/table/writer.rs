@@ -59,7 +59,7 @@ pub enum Guard {
 impl Guard {
     /// Whether it holds for a key that is there with such a version, or is absent.
     #[inline]
-    fn allows(self, live: Option<u64>) -> bool {
+    pub fn allows(self, live: Option<u64>) -> bool {
         match self {
             Self::Always => true,
             Self::Absent => live.is_none(),
