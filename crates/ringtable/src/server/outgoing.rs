@@ -1,4 +1,7 @@
 //! Replies that wait for room on their way to a client.
+//!
+//! What has gone makes room for what follows, also if some is always on its way: a client that sends further requests
+//! before it has read all replies never sees the end of them.
 
 use std::collections::VecDeque;
 
@@ -6,6 +9,9 @@ use super::worker::BUFFER_KEPT_MAX;
 use crate::command::reply::Destination;
 use crate::shm::segment::Mapping;
 use crate::table::Held;
+
+/// Bytes that have gone above which their room is used anew, if others wait behind them.
+const FORGOTTEN_MIN: usize = 64 << 10;
 
 /// Replies in the order in which they go out: bytes, and between them large values, which stay in their entries.
 #[derive(Default)]
@@ -98,6 +104,21 @@ impl Outgoing {
         }
         if self.is_empty() {
             self.clear();
+        } else if self.sent >= FORGOTTEN_MIN && self.sent >= self.bytes.len() / 2 {
+            self.forget_sent();
+        }
+    }
+
+    /// Lets go of the bytes that have gone, which are at least as many as those that are moved for it.
+    #[cold]
+    fn forget_sent(&mut self) {
+        self.bytes.drain(..self.sent);
+        for value in &mut self.values {
+            value.at -= self.sent;
+        }
+        self.sent = 0;
+        if self.bytes.capacity() > BUFFER_KEPT_MAX {
+            self.bytes.shrink_to(BUFFER_KEPT_MAX);
         }
     }
 
@@ -150,6 +171,30 @@ mod tests {
         Writer::new(Arc::new(Table::create(segment.map_writable().unwrap(), &options).unwrap()))
     }
 
+    /// They once kept all that had ever gone, as long as anything was still to go.
+    #[test]
+    fn what_has_gone_takes_no_room_though_more_is_always_to_come() {
+        let mut outgoing = Outgoing::default();
+        outgoing.bytes().extend_from_slice(&[0; 1_000]);
+        for _ in 0..100_000 {
+            outgoing.bytes().extend_from_slice(&[0; 1_000]);
+            outgoing.advance(1_000);
+            assert_eq!(outgoing.len(), 1_000);
+        }
+        assert!(outgoing.bytes.capacity() <= 4 * FORGOTTEN_MIN, "{} bytes", outgoing.bytes.capacity());
+        // So with values in between.
+        let mut writer = writer();
+        writer.put(b"key", &[1; 1_000], None, Guard::Always, || 0).unwrap();
+        outgoing.hold(writer.hold(b"key", || 0).unwrap(), 1_000);
+        for _ in 0..1_000 {
+            outgoing.bytes().extend_from_slice(&[0; 1_000]);
+            outgoing.hold(writer.hold(b"key", || 0).unwrap(), 1_000);
+            outgoing.advance(2_000);
+            assert_eq!(outgoing.pieces().collect::<Vec<_>>().concat(), [[0; 1_000], [1; 1_000]].concat());
+        }
+        assert!(outgoing.bytes.capacity() <= 4 * FORGOTTEN_MIN, "{} bytes", outgoing.bytes.capacity());
+    }
+
     #[test]
     fn bytes_and_values_go_out_in_order_however_they_are_cut() {
         let seed = fastrand::u64(..);
@@ -159,7 +204,8 @@ mod tests {
         for _ in 0..200 {
             let (mut outgoing, mut expected, mut gone) = (Outgoing::default(), Vec::new(), Vec::new());
             for _ in 0..random.usize(1..6) {
-                let bytes: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
+                let most = if random.u8(..10) == 0 { 2 * FORGOTTEN_MIN } else { 300 };
+                let bytes: Vec<u8> = (0..random.usize(0..most)).map(|_| random.u8(..)).collect();
                 expected.extend_from_slice(&bytes);
                 // A value that is held has at least a byte: what is empty never goes out, and so is never let go of.
                 if !bytes.is_empty() && random.bool() {
