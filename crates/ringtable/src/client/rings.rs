@@ -302,8 +302,8 @@ impl RingsLink {
         let Some(size) = self.next_size()? else { return Ok(None) };
         let rest = &self.incoming[self.parsed..];
         let Some(record) = rest.get(..size) else {
-            // The rest of a large reply comes behind what is here already.
-            if self.parsed > 0 && size > LARGE_SIZE {
+            // The rest of a large reply comes behind what is here already, and what was read takes no room for long.
+            if self.parsed > 0 && (size > LARGE_SIZE || self.parsed >= LARGE_SIZE) {
                 self.incoming.drain(..self.parsed);
                 self.parsed = 0;
             }
