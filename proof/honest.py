@@ -10,7 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -28,6 +28,9 @@ RINGS_TIMEOUT_S = 1.5
 
 SIZES = (*(40 + 23 * index for index in range(16)), 5_000, 5_001, 30_000, 100_003)
 """Bytes of the values of a client's keys; the last one is large: it flows straight into its entry."""
+
+FULL_KEYS_MAX = 2
+"""Keys of a client that may happen to fall into buckets that the hostile one has filled: two of ten thousand."""
 
 BUCKETS = 64 * 32
 PHASES = ("quiet", "neighbour", "hostile")
@@ -172,6 +175,7 @@ class Honest:
         self._seen: dict[str, int] = {}
         self._count = 0
         self._shared_count = 0
+        self._full: set[str] = set()
 
     def connect(self) -> Table:
         timeout = RINGS_TIMEOUT_S if self._role.may_fail else TIMEOUT_S
@@ -256,8 +260,19 @@ class Honest:
     def _write(self, table: Table) -> None:
         index, key = self._own()
         self._given[index] += 1
-        table[key] = value_of(key, self._given[index], SIZES[index])
-        self._numbers[index] = self._given[index]
+        with self._may_be_full(key):
+            table[key] = value_of(key, self._given[index], SIZES[index])
+            self._numbers[index] = self._given[index]
+
+    @contextmanager
+    def _may_be_full(self, key: str) -> Iterator[None]:
+        """A key may happen to fall into a bucket that somebody has filled on purpose: then it cannot be written."""
+        try:
+            yield
+        except ringtable.BucketFull:
+            self._full.add(key)
+            if len(self._full) > FULL_KEYS_MAX:
+                raise
 
     def _remove(self, table: Table) -> None:
         index, key = self._own()
@@ -268,15 +283,17 @@ class Honest:
 
     def _increase(self, table: Table) -> None:
         if self._random.random() < 0.5:
-            found = table.incr(f"{PREFIX} {self._number} count")
-            if found != self._count + 1 and not (self._forgets and found == 1):
-                raise Wrong(f"an own counter went from {self._count} to {found}")
-            self._count = found
+            with self._may_be_full(key := f"{PREFIX} {self._number} count"):
+                found = table.incr(key)
+                if found != self._count + 1 and not (self._forgets and found == 1):
+                    raise Wrong(f"an own counter went from {self._count} to {found}")
+                self._count = found
         else:
-            found = table.incr(f"{PREFIX} count")
-            if found <= self._shared_count and not self._forgets:
-                raise Wrong(f"the common counter went from {self._shared_count} to {found}")
-            self._shared_count = found
+            with self._may_be_full(key := f"{PREFIX} count"):
+                found = table.incr(key)
+                if found <= self._shared_count and not self._forgets:
+                    raise Wrong(f"the common counter went from {self._shared_count} to {found}")
+                self._shared_count = found
 
     def _several(self, table: Table) -> None:
         indices = self._random.sample(range(len(SIZES)), 4)
@@ -296,8 +313,9 @@ class Honest:
             before = bytes(seen)
             self._check_own(index, before)
             self._given[index] += 1
-            table[key] = value_of(key, self._given[index], SIZES[index])
-            self._numbers[index] = self._given[index]
+            with self._may_be_full(key):
+                table[key] = value_of(key, self._given[index], SIZES[index])
+                self._numbers[index] = self._given[index]
             if bytes(seen) != before:
                 raise Wrong(f"a view of {key!r} has changed")
 
