@@ -706,6 +706,13 @@ def processes_of(folder: str | None) -> set[int]:
     return found
 
 
+def words_of(process: int) -> list[bytes]:
+    """The command line of a process, if it is there still."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    return []
+
+
 def own_ringtable_memory() -> list[str]:
     """The mappings and descriptors of ringtable's segments in this process."""
     return mappings(os.getpid(), "ringtable") + memfds(os.getpid(), "ringtable")

@@ -13,9 +13,24 @@ from pathlib import Path
 import pytest
 import ringtable
 from ringtable import Server
+from ringtable._cli.connection import Connection
 from ringtable._cli.stats import grouped, humane
 from support import DEADLINE_S, ServerProcess, run_cli, wait_until
 
+CONNECTING = {
+    "get": ["get", "key"],
+    "set": ["set", "key", "value"],
+    "del": ["del", "key"],
+    "keys": ["keys"],
+    "clear": ["clear"],
+    "watch": ["watch"],
+    "ping": ["ping"],
+    "stats": ["stats"],
+    "client": ["client", "1", "1"],
+}
+"""The commands that ask a server, by name, with what they need."""
+
+COMMANDS = ["server", "list", *CONNECTING, "demo", "bench", "profile"]
 JSON_KEYS = ["seed", "seconds", "user_s", "system_s", "operations", "operations_per_s"]
 
 
@@ -29,6 +44,12 @@ def refused(*arguments: str) -> str:
     return done.stderr
 
 
+def in_shell(redirections: str, *arguments: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run `ringtable` with these arguments and with what the shell makes of its streams."""
+    command = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-m", "ringtable", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=False)
+
+
 def test_smoke() -> None:
     done = run_cli("--version")
     assert done.returncode == 0
@@ -38,11 +59,11 @@ def test_smoke() -> None:
 def test_the_script_is_installed() -> None:
     script = Path(sys.executable).with_name("ringtable")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=DEADLINE_S)
-    for command in ("server", "client", "get", "set", "del", "stats", "demo", "bench"):
+    for command in COMMANDS:
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["server", "serve", "client", "get", "set", "del", "stats", "demo", "bench"])
+@pytest.mark.parametrize("command", [*COMMANDS, "serve"])
 def test_every_command_explains_itself(command: str) -> None:
     done = run_cli(command, "--help")
     assert done.returncode == 0
@@ -52,7 +73,7 @@ def test_every_command_explains_itself(command: str) -> None:
 # server
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("command", ["server", "serve"])
 def test_a_server_says_that_it_is_ready_and_stops_cleanly(ringtable_dir: Path, command: str, number: int) -> None:
     process = subprocess.Popen(
@@ -85,9 +106,37 @@ def test_a_server_says_that_it_is_ready_and_stops_cleanly(ringtable_dir: Path, c
         process.send_signal(number)
         output, errors = process.communicate(timeout=DEADLINE_S)
         assert (process.returncode, output, errors) == (0, "", "")
-        assert not socket.exists()
+        assert list(ringtable_dir.iterdir()) == []
         with pytest.raises(ringtable.ServerGone):
             table["key"] = b"value"
+
+
+def test_a_server_under_nohup_outlives_its_terminal(ringtable_dir: Path) -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    command = [sys.executable, "-m", "ringtable", "server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore) as process:
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        process.send_signal(signal.SIGHUP)
+        assert run_cli("ping").stdout == "PONG\n"
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+
+
+@pytest.mark.parametrize("redirections", ["| true", ">&-", ">/dev/full", ">&- 2>&-"])
+def test_a_server_whose_ready_line_nobody_reads(ringtable_dir: Path, redirections: str) -> None:
+    """The line is for whoever wants it: the server runs all the same, and ends without a word."""
+    script = f'"$@" {redirections}'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "ringtable", "server"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, process_group=0) as process:
+        wait_until(lambda: run_cli("ping").stdout == "PONG\n", "it answers")
+        with ringtable.connect() as table:
+            os.kill(int(table.stats()["process_id"]), signal.SIGTERM)
+        _, errors = process.communicate(timeout=DEADLINE_S)
+        assert errors == b""
+    assert list(ringtable_dir.iterdir()) == []
 
 
 def test_a_servers_ready_line_tells_its_port() -> None:
@@ -248,6 +297,199 @@ def test_a_quick_look(server: Server) -> None:
     assert "key" in refused("get", "key")
 
 
+ODD = b"\xff\xfe"
+
+
+def test_keys_and_values_are_bytes(server: Server) -> None:
+    assert in_shell("", "set", ODD, b"1\xff2").returncode == 0
+    with ringtable.connect() as table:
+        assert table[ODD] == b"1\xff2"
+    assert in_shell("", "get", ODD).stdout == b"1\xff2\n"
+    assert in_shell("", "keys", ODD[:1]).stdout == ODD + b"\n"
+    assert in_shell("", "del", ODD).stdout == b"1\n"
+    missing = in_shell("", "get", ODD)
+    assert (missing.returncode, missing.stderr) == (1, b"ringtable: there is no key b'\\xff\\xfe'\n")
+
+
+@pytest.mark.parametrize("arguments", [[ODD], ["get", "key", "--name", ODD], ["server", "--workers", ODD]])
+def test_what_is_no_text_is_refused_in_words(server: Server, arguments: list[str | bytes]) -> None:
+    done = in_shell("", *arguments)
+    assert done.returncode in (1, 2)
+    assert b"Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("redirections", "words"),
+    [
+        (">/dev/full", b"ringtable: writing the output: No space left on device\n"),
+        (">&-", b"ringtable: writing the output: Bad file descriptor\n"),
+        (">&- 2>&-", b""),
+        (">/dev/full 2>/dev/full", b""),
+    ],
+)
+@pytest.mark.parametrize("command", ["get", "del", "keys", "stats", "ping", "client", "list", "--help", "--version"])
+def test_output_that_cannot_be_written(server: Server, redirections: str, words: bytes, command: str) -> None:
+    with ringtable.connect() as table:
+        table["key"] = b"value"
+    done = in_shell(redirections, *CONNECTING.get(command, [command]))
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", words)
+
+
+@pytest.mark.parametrize("command", ["set", "clear"])
+def test_what_says_nothing_needs_no_output(server: Server, command: str) -> None:
+    done = in_shell(">&-", *CONNECTING[command])
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("command", ["get", "keys", "stats", "watch", "--help"])
+def test_nobody_reads_the_output(server: Server, command: str) -> None:
+    with ringtable.connect() as table:
+        table["key"] = b"value"
+        reader, writer = os.pipe()
+        os.close(reader)
+        arguments = [sys.executable, "-m", "ringtable", *CONNECTING.get(command, [command])]
+        process = subprocess.Popen(arguments, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        if command == "watch":
+            wait_until(lambda: table.stats()["watchers"] == 1, "it watches")
+            table["key"] = b"value"
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, errors) == (1, b"")
+
+
+def test_keys(server: Server) -> None:
+    names = [b"user:1", b"user:2:name", b"user:30:name", b"page*", b"page 1"]
+    with ringtable.connect() as table:
+        table.update(dict.fromkeys(names, b"value"))
+
+    def found(*which: str) -> set[bytes]:
+        return set(in_shell("", "keys", *which).stdout.splitlines())
+
+    assert found() == set(names)
+    assert found("user:") == {b"user:1", b"user:2:name", b"user:30:name"}
+    assert found("user:?:*") == {b"user:2:name"}
+    assert found("page[*]") == {b"page*"}
+    assert found("nothing") == set()
+
+
+def test_clear_and_ping(server: Server) -> None:
+    with ringtable.connect() as table:
+        table.update({f"key {index}": b"value" for index in range(1_000)})
+        assert run_cli("ping").stdout == "PONG\n"
+        assert len(table) == 1_000
+        assert run_cli("clear").stdout == ""
+        assert len(table) == 0
+    for way in (server.path, server.tcp or ""):
+        assert run_cli("ping", "--name", way).stdout == "PONG\n"
+
+
+def test_watching(server: Server) -> None:
+    def watching(*options: str) -> list[str]:
+        """What it prints of the same five changes."""
+        command = [sys.executable, "-m", "ringtable", "watch", "user", *options]
+        with ringtable.connect() as table, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: table.stats()["watchers"] == 1, "it watches")
+            table["user:1"] = b"Ada"
+            table["other"] = b"nobody asks"
+            table[b"user\xff"] = b"12345"
+            del table["user:1"]
+            table.clear()
+            output, _ = process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == 0
+            wait_until(lambda: table.stats()["watchers"] == 0, "it is gone")
+        return output.splitlines()
+
+    assert watching("--count", "4") == [
+        "set 'user:1', 3 bytes",
+        "set b'user\\xff', 5 bytes",
+        "delete 'user:1'",
+        "flush",
+    ]
+    events = [json.loads(line) for line in watching("--count", "4", "--json")]
+    assert [event["kind"] for event in events] == ["set", "set", "delete", "flush"]
+    assert (events[0]["key"], events[0]["size"]) == ("user:1", 3)
+    assert events[1]["key"].encode(errors="surrogateescape") == b"user\xff"
+    assert events[2]["version"] > events[0]["version"] > 0
+    assert "events" in refused("watch", "--count", "0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_watching_until_interrupted(server: Server, number: int) -> None:
+    command = [sys.executable, "-m", "ringtable", "watch"]
+    with ringtable.connect() as table, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: table.stats()["watchers"] == 1, "it watches")
+        table["key"] = b"value"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "set 'key', 5 bytes\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=DEADLINE_S)[0] == ""
+        assert process.returncode == 0
+
+
+def test_a_watch_ends_with_its_server() -> None:
+    with ServerProcess() as server, ringtable.connect() as table:
+        command = [sys.executable, "-m", "ringtable", "watch"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: table.stats()["watchers"] == 1, "it watches")
+            server.kill()
+            _, errors = process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == 1
+            assert errors.startswith("ringtable: the server is gone")
+            assert errors.count("\n") == 1
+
+
+def test_the_list_of_servers(ringtable_dir: Path) -> None:
+    assert run_cli("list").stdout.split() == ["NAME", "PID", "MEMORY", "CLIENTS"]
+    assert json.loads(run_cli("list", "--json").stdout) == []
+    with ServerProcess("--name", "first") as first, ServerProcess("--name", "second") as second:
+        with ringtable.connect("second"):
+            listed = json.loads(run_cli("list", "--json").stdout)
+            lines = [line.split(maxsplit=2) for line in run_cli("list").stdout.splitlines()]
+        assert [(row["name"], row["process_id"]) for row in listed] == [("first", first.pid), ("second", second.pid)]
+        # Beside the one that asks.
+        assert [row["clients"] - 1 for row in listed] == [0, 1]
+        assert all(0 < row["memory_resident"] < 1 << 30 for row in listed)
+        assert [line[:2] for line in lines[1:]] == [["first", str(first.pid)], ["second", str(second.pid)]]
+        second.freeze()
+        # What is left of a server that was killed is none.
+        with ServerProcess("--name", "third") as third:
+            third.kill()
+            (ringtable_dir / "not a name.sock").touch()
+            done = run_cli("list", "--json", "--timeout", "0.2")
+            (ringtable_dir / "not a name.sock").unlink()
+        assert done.returncode == 1
+        assert [row["name"] for row in json.loads(done.stdout)] == ["first"]
+        assert done.stderr == "ringtable: second: no answer within 0.2 s; a write may still be done\n"
+
+
+def test_a_full_server_still_tells_how_it_does(ringtable_dir: Path) -> None:
+    with ServerProcess("--max-clients", "2"), ringtable.connect() as table, ringtable.connect():
+        for _ in range(3):
+            figures = json.loads(run_cli("stats", "--json").stdout)
+            # Who looks has a place of its own, and is no client.
+            assert (figures["clients"], figures["clients_max"]) == (2, 2)
+            assert run_cli("ping").stdout == "PONG\n"
+            assert json.loads(run_cli("list", "--json").stdout)[0]["clients"] == 2
+            for command in ("get", "set", "del", "keys", "clear", "watch", "client"):
+                assert "2 of 2" in refused(*CONNECTING[command])
+        refusals = int(table.stats()["clients_refused"])
+        assert refusals == 3 * 7
+
+
+CLIENTS = [["client", "1", "1", "--python"], ["client", "1", "1", "--transport", "socket"], ["client", "--debug-print"]]
+
+
+@pytest.mark.parametrize("command", [*CONNECTING.values(), *CLIENTS], ids=" ".join)
+def test_a_stopped_server_hangs_nobody(server_process: ServerProcess, command: list[str]) -> None:
+    server_process.freeze()
+    assert "no answer within 0.2 s" in refused(*command, "--timeout", "0.2")
+
+
+def test_nobody_waits_for_ever_unless_told_to() -> None:
+    assert Connection().timeout == 5.0
+    assert "timeout" in refused("get", "key", "--timeout=-1")
+
+
 def test_stats(server: Server) -> None:
     with ringtable.connect() as table:
         table["key"] = b"value"
@@ -317,11 +559,9 @@ def test_figures_for_people(name: str, value: int, text: str) -> None:
     assert humane(name, value) == text
 
 
-@pytest.mark.parametrize(
-    "command", [["get", "key"], ["set", "key", "value"], ["del", "key"], ["stats"], ["client", "1", "1"]]
-)
-def test_without_a_server(command: list[str]) -> None:
-    assert "nobody" in refused(*command, "--name", "nobody")
+@pytest.mark.parametrize("command", CONNECTING)
+def test_without_a_server(command: str) -> None:
+    assert "nobody" in refused(*CONNECTING[command], "--name", "nobody")
 
 
 def test_a_reader_that_goes_away(server: Server) -> None:

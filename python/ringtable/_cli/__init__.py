@@ -2,22 +2,31 @@
 
 server.py   server, serve
 client.py   client (the classic client, and the printing of the table)
-quick.py    get, set, del
+quick.py    get, set, del, clear, ping
+keys.py     keys
+watch.py    watch
 stats.py    stats
+servers.py  list
 demo.py     demo
 bench.py    bench
 profile.py  profile
+
+What they share: connection.py, the options that name a server; output.py, standard output and standard error;
+signals.py, how they are told to end; children.py, processes that end with them.
 """
 
-import os
 import sys
 
 from cyclopts import App, Parameter
 
 from ringtable._cli.client import client
-from ringtable._cli.quick import delete, get, set_
+from ringtable._cli.keys import keys
+from ringtable._cli.output import complain, complete_streams, silence
+from ringtable._cli.quick import clear, delete, get, ping, set_
 from ringtable._cli.server import server
+from ringtable._cli.servers import list_
 from ringtable._cli.stats import stats
+from ringtable._cli.watch import watch
 from ringtable._errors import Error
 from ringtable._ringtable import __version__
 
@@ -30,11 +39,16 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 app.command(server, name=["server", "serve"])
-app.command(client)
+app.command(list_, name="list")
+app.command(stats)
+app.command(ping)
 app.command(get)
 app.command(set_, name="set")
 app.command(delete, name="del")
-app.command(stats)
+app.command(keys)
+app.command(clear)
+app.command(watch)
+app.command(client)
 # Imported only when they run: what they need would double the start-up time of all the others.
 app.command(
     "ringtable._cli.demo:demo", help="Count the words of Python's standard library with eight processes; measure."
@@ -47,15 +61,39 @@ app.command(
 
 def main() -> None:
     """Run the command that the arguments name. An `Error` becomes one line on standard error and exit status 1."""
+    complete_streams()
+    status = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        status = _tell(error)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """The command's exit status."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Error as error:
-        print(f"ringtable: {error}", file=sys.stderr)
-        sys.exit(1)
+        complain(str(error))
+        return 1
     except KeyboardInterrupt:
         # Commands have their own way to end; this one came while their modules were imported.
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has had enough. Python would complain again when it flushes at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 130
+    except OSError as error:
+        return _tell(error)
+    return 0
+
+
+def _tell(error: OSError) -> int:
+    """Say what the system refuses: to write the output, where it names no file. The exit status."""
+    if error.filename is not None:
+        complain(f"{error.filename}: {error.strerror}")
+        return 1
+    # A reader of the output that has had enough is no news to anybody.
+    if not isinstance(error, BrokenPipeError):
+        complain(f"writing the output: {error.strerror}")
+    silence(sys.stdout)
+    return 1

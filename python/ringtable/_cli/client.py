@@ -11,6 +11,7 @@ from typing import Annotated, Literal, cast
 
 from cyclopts import Parameter
 
+from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
 from ringtable._options import check_range
@@ -43,13 +44,12 @@ def client(
     /,
     *,
     seed: int | None = None,
-    name: str = "default",
     reads: Literal["direct", "server"] = "direct",
     transport: Literal["auto", "lane", "rings", "socket"] = "auto",
     python: bool = False,
     json: bool = False,
-    trust_user: list[str] | None = None,
     debug_print: Annotated[bool, Parameter(help="Print the table, bucket by bucket.")] = False,
+    at: Connection = DEFAULT,
 ) -> None:
     """Insert keys, read and check their buckets, delete them; measure how long that takes.
 
@@ -59,8 +59,6 @@ def client(
         outer: How many times; 0 for until Ctrl-C.
         inner: Keys each time.
         seed: The seed of the random keys; a random one unless given.
-        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
-        trust_user: A user whose server that may be, besides this user and root; may be given several times.
         reads: Read in place, or through the server.
         transport: Use the shared memory that the server has for its clients (a lane, or rings), or the plain socket.
         python: Run the loop through the public Python API instead of in the engine.
@@ -77,18 +75,25 @@ def client(
         check_range("--seed", seed, 0, _U64_MAX, "as a number")
         interrupt_on_termination()
         if python:
-            with Table(name, reads=reads, transport=transport, trust_user=trust_user) as table:
+            with at.open(reads=reads, transport=transport) as table:
                 figures = classic_client_python(table, outer, inner, seed)
         else:
             measured = classic_client(
-                name, outer, inner, seed=seed, reads=reads, transport=transport, trust_user=trust_user
+                at.name,
+                outer,
+                inner,
+                seed=seed,
+                reads=reads,
+                transport=transport,
+                timeout=at.timeout,
+                trust_user=at.trust_user,
             )
             figures = Figures(
                 measured["seconds"], measured["user_s"], measured["system_s"], int(measured["operations"])
             )
         print(_as_json(seed, figures) if json else _as_text(seed, figures))
     if debug_print:
-        with Table(name, transport=transport, trust_user=trust_user) as table:
+        with at.open(transport=transport) as table:
             print_table(table)
 
 

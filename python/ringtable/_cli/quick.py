@@ -1,23 +1,27 @@
-"""`ringtable get`, `set` and `del`: a quick look at a table."""
+"""`ringtable get`, `set`, `del`, `clear` and `ping`: a quick look at a table, and a quick change.
 
+Keys and values are the bytes that were typed, whether those are text or not.
+"""
+
+import os
 import sys
 
+from ringtable._cli.connection import DEFAULT, Connection
+from ringtable._cli.output import printable
 from ringtable._errors import Error
-from ringtable._table import connect
 
 
-def get(key: str, /, *, name: str = "default", trust_user: list[str] | None = None) -> None:
+def get(key: str, /, *, at: Connection = DEFAULT) -> None:
     """Print the value of a key, as it is, and a newline; exit status 1 where there is none.
 
     Args:
         key: The key.
-        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
-        trust_user: A user whose server that may be, besides this user and root; may be given several times.
     """
-    with connect(name, trust_user=trust_user or ()) as table:
-        value = table.get(key)
+    wanted = os.fsencode(key)
+    with at.open() as table:
+        value = table.get(wanted)
     if value is None:
-        raise Error(f"there is no key {key!r}")
+        raise Error(f"there is no key {printable(wanted)}")
     sys.stdout.buffer.write(value + b"\n")
 
 
@@ -29,33 +33,43 @@ def set_(
     ttl: float | None = None,
     nx: bool = False,
     xx: bool = False,
-    name: str = "default",
-    trust_user: list[str] | None = None,
+    at: Connection = DEFAULT,
 ) -> None:
     """Write a value; exit status 1 where --nx or --xx forbids it.
 
     Args:
         key: The key.
-        value: The value, written as UTF-8.
+        value: The value.
         ttl: Seconds after which the entry is gone.
         nx: Write only if the key is absent.
         xx: Write only if the key is present.
-        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
-        trust_user: A user whose server that may be, besides this user and root; may be given several times.
     """
-    with connect(name, trust_user=trust_user or ()) as table:
-        if not table.set(key, value.encode(), ttl=ttl, nx=nx, xx=xx):
-            raise Error(f"not written: the key {key!r} is {'present' if nx else 'absent'}")
+    written = os.fsencode(key)
+    with at.open() as table:
+        if not table.set(written, os.fsencode(value), ttl=ttl, nx=nx, xx=xx):
+            raise Error(f"not written: the key {printable(written)} is {'present' if nx else 'absent'}")
 
 
-def delete(key: str, /, *keys: str, name: str = "default", trust_user: list[str] | None = None) -> None:
+def delete(key: str, /, *keys: str, at: Connection = DEFAULT) -> None:
     """Delete keys, and print how many there were.
 
     Args:
         key: A key.
         keys: More keys.
-        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
-        trust_user: A user whose server that may be, besides this user and root; may be given several times.
     """
-    with connect(name, trust_user=trust_user or ()) as table:
-        print(table.delete(key, *keys))
+    with at.open() as table:
+        print(table.delete(*map(os.fsencode, (key, *keys))))
+
+
+def clear(*, at: Connection = DEFAULT) -> None:
+    """Delete all keys."""
+    with at.open() as table:
+        table.clear()
+
+
+def ping(*, at: Connection = DEFAULT) -> None:
+    """Print PONG if the server answers; exit status 1 if it does not. A full server answers, too."""
+    # What has no lane gets into the place that a full server has in reserve.
+    with at.open(transport="socket") as table:
+        answer = table.call("PING")
+    sys.stdout.buffer.write(answer + b"\n" if isinstance(answer, bytes) else b"\n")

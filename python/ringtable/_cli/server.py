@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ringtable._cli.output import announce
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._options import format_size, parse_size
 from ringtable._server import Server
@@ -26,7 +27,7 @@ def server(
     slot_size: int = 256,
     laggard_timeout: float = 2.0,
 ) -> None:
-    """Run a server until SIGINT (Ctrl-C) or SIGTERM: a line when it is ready, then nothing.
+    """Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.
 
     Args:
         buckets: Buckets of 64 bytes that the table has at first; it grows as needed.
@@ -67,11 +68,10 @@ def server(
             slot_size=slot_size,
             laggard_timeout=laggard_timeout,
         ) as running:
-            print(
+            announce(
                 f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"
                 f" memory: at most {format_size(size)}, topology: {topology}"
-                f"{f', tcp: {running.tcp}' if running.tcp else ''}",
-                flush=True,
+                f"{f', tcp: {running.tcp}' if running.tcp else ''}"
             )
             running.wait()
     except KeyboardInterrupt:

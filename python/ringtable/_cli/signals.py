@@ -5,39 +5,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
+"""What a terminal sends to all processes of a command: at Ctrl-C, and when it goes itself."""
 
 
 def interrupt_on_termination() -> None:
-    """Let SIGINT and SIGTERM both raise `KeyboardInterrupt`, once, so that one `except` or `finally` serves both.
+    """Let SIGINT, SIGTERM and SIGHUP raise `KeyboardInterrupt`, once, so that one `except` or `finally` serves all.
 
-    SIGINT is set, too: a shell without job control starts background commands with SIGINT ignored.
+    SIGINT is set, too: a shell without job control starts background commands with SIGINT ignored. `nohup` has SIGHUP
+    ignored on purpose, and that stays so.
     """
-    for number in _NUMBERS:
+    for number in _numbers():
         signal.signal(number, _interrupt_once)
+
+
+def _numbers() -> list[signal.Signals]:
+    """The signals by which commands are told to end."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (not ignored)
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
     # A second signal would break off what the first one has begun: to end in order.
-    for either in _NUMBERS:
-        signal.signal(either, signal.SIG_IGN)
+    for other in _numbers():
+        signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 @contextmanager
 def interrupts_held_back() -> Iterator[list[int]]:
-    """Hold SIGINT and SIGTERM back until the end of the block. Processes that are started in it never get a SIGINT.
+    """Hold SIGINT, SIGTERM and SIGHUP back until the end of the block.
 
-    So Ctrl-C, which a terminal sends to all processes of a command, reaches only the one that ends the others; it does
-    not even catch them in their start, where no handler is set yet.
+    Processes that are started in it never get a SIGINT or a SIGHUP. So Ctrl-C, which a terminal sends to all processes
+    of a command, reaches only the one that ends the others; it does not even catch them in their start, where no
+    handler is set yet.
 
     The block gets a list of the signals that came; those that are left in it take effect at its end.
     """
     held: list[int] = []
     # Blocking is what the new processes inherit. Here it is not enough: another thread may take the signal, and the
     # handler runs in this one all the same.
-    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in _NUMBERS}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in _numbers()}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
     try:
         yield held
     finally:

@@ -5,8 +5,8 @@ import re
 import sys
 from collections.abc import Mapping
 
+from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._errors import InvalidOption
-from ringtable._table import connect
 
 # The groups, and which figures belong to them: the first group with a pattern that fits the whole name.
 GROUPS = {
@@ -16,7 +16,7 @@ GROUPS = {
     "Ends of connections": r"clients_.*",
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",
-    "Server": r"workers|cpus|spin_ns|name_.*",
+    "Server": r"process_id|workers|cpus|spin_ns|name_.*",
     # So that no figure is lost.
     "Others": r".*",
 }
@@ -28,20 +28,19 @@ _KIB = 1 << 10
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
-def stats(
-    *, name: str = "default", json: bool = False, plain: bool = False, trust_user: list[str] | None = None
-) -> None:
+def stats(*, json: bool = False, plain: bool = False, at: Connection = DEFAULT) -> None:
     """Print the server's figures: grouped in a terminal, else one on a line with its bare number.
 
+    A full server answers, too.
+
     Args:
-        name: The server's name, the path of its socket, a `unix://` or a `tcp://` URL.
-        trust_user: A user whose server that may be, besides this user and root; may be given several times.
         json: Print them as one line of JSON.
         plain: Print one figure on a line with its bare number, also in a terminal.
     """
     if json and plain:
         raise InvalidOption("--json and --plain exclude each other: choose one")
-    with connect(name, trust_user=trust_user or ()) as table:
+    # What has no lane gets into the place that a full server has in reserve.
+    with at.open(transport="socket") as table:
         figures = table.stats()
     if json:
         print(json_.dumps(figures))
@@ -71,7 +70,7 @@ def humane(name: str, value: int | float | str) -> str:
         return _size(value)
     if NANOSECONDS.fullmatch(name):
         return _time(value)
-    return f"{value:,}"
+    return str(value) if name == "process_id" else f"{value:,}"
 
 
 def _size(size: int) -> str:

@@ -19,8 +19,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::endpoint::Endpoint;
 use super::socket::Socket;
-use super::statistics::tell_failure;
-use super::{Error, Shared, doing};
+use super::statistics::{send_now, tell_failure};
+use super::{Error, Shared, doing, reserved};
 use crate::address;
 use crate::limits;
 use crate::shm::doorbell::{Doorbell, timespec};
@@ -277,22 +277,20 @@ fn accept_one(door: &Door, shared: &Shared, reserve: &mut Option<Doorbell>) {
     }
 }
 
-fn admit(socket: Socket, shared: &Shared) {
-    let clients: usize = shared.workers.iter().map(|worker| worker.clients()).sum();
-    if clients >= shared.clients_max {
-        shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
-        let message = format!("-MAXCLIENTS max number of clients reached: {clients} of {}\r\n", shared.clients_max);
-        let _ = rustix::net::send(
-            &socket,
-            message.as_bytes(),
-            rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
-        );
-        return;
+fn admit(mut socket: Socket, shared: &Shared) {
+    let is_full = shared.clients() >= shared.clients_max;
+    if is_full {
+        socket.reservation = shared.reserved.take(&socket);
+        if socket.reservation.is_none() {
+            shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
+            send_now(&socket, &reserved::refusal(shared));
+            return;
+        }
     }
     // More workers than processors serve nobody faster, and cost a switch between threads for every request.
     let useful = shared.workers.len().min(shared.cpus);
     if let Some(worker) = shared.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
-        shared.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
+        shared.statistics.clients_accepted.fetch_add(u64::from(!is_full), Ordering::Relaxed);
         worker.deliver(socket);
     }
 }

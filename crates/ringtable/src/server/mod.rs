@@ -3,6 +3,7 @@
 //! - [`listener`]: the sockets at the door, and the accepting thread,
 //! - [`endpoint`]: the socket and its lock on disk, and the guarantee that a name has one server,
 //! - [`worker`]: one thread, one event loop,
+//! - [`reserved`]: the place that a full server has left for who runs it,
 //! - [`topology`]: which queues lie between clients and workers,
 //! - [`socket`]: a client's socket, and [`disposer`] that closes it where closing may take time,
 //! - [`lane_client`], [`socket_client`]: a connection of either kind,
@@ -59,6 +60,7 @@ mod listener;
 mod member;
 mod outgoing;
 mod pins;
+mod reserved;
 mod returning;
 mod room;
 mod socket;
@@ -97,6 +99,7 @@ use disposer::Disposer;
 use exchange::Exchange;
 use housekeeping::Housekeeping;
 use listener::Listener;
+use reserved::Reserved;
 use returning::Returning;
 use room::Room;
 use statistics::Statistics;
@@ -264,6 +267,7 @@ struct Shared {
     topology: Topology,
     exchanges: Vec<Arc<Exchange>>,
     clients_max: usize,
+    reserved: Reserved,
     disposer: Option<Disposer>,
     max_memory: u64,
     spin_ns: u64,
@@ -322,6 +326,7 @@ impl Shared {
             topology: options.topology,
             exchanges: doing("making the rings", options.topology.exchanges(options))?,
             clients_max: options.clients_max,
+            reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
             max_memory: size as u64,
             spin_ns,
@@ -331,6 +336,11 @@ impl Shared {
             stopping: AtomicBool::new(false),
             course: Arc::default(),
         })
+    }
+
+    /// How many clients there are, or are about to be.
+    fn clients(&self) -> usize {
+        self.workers.iter().map(|worker| worker.clients()).sum()
     }
 
     /// Most bytes that unfinished requests of all clients together may take: more than the table has room for, or than

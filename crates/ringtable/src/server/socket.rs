@@ -17,6 +17,7 @@ use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, sockopt};
 
 use super::disposer::Disposer;
+use super::reserved::Reservation;
 use super::statistics::End;
 use crate::shm::fork::Descriptor;
 
@@ -25,6 +26,8 @@ pub(super) struct Socket {
     descriptor: ManuallyDrop<Descriptor>,
     /// Whether it is a unix socket, over which we can pass descriptors.
     pub is_local: bool,
+    /// The reserved place, if it has that.
+    pub reservation: Option<Reservation>,
     /// Who closes it, if descriptors may be on their way through it.
     disposer: Option<Disposer>,
 }
@@ -38,7 +41,7 @@ impl Socket {
             // is none of it on unix sockets, this is refused.
             let _ = sockopt::set_socket_oobinline(&descriptor, true);
         }
-        Self { descriptor: ManuallyDrop::new(descriptor), is_local, disposer }
+        Self { descriptor: ManuallyDrop::new(descriptor), is_local, reservation: None, disposer }
     }
 
     /// Receives what has come. `None` if nothing has, and no bytes at the end of the stream.

@@ -12,7 +12,7 @@ use super::socket::Socket;
 use super::statistics::End;
 use super::waking::Waking;
 use super::worker::{Again, BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
-use super::{Shared, Topology};
+use super::{Shared, Topology, reserved};
 use crate::command::arguments::Arguments;
 use crate::command::connection::NO_PINS;
 use crate::command::reply::ReplyWriter;
@@ -112,6 +112,11 @@ impl SocketClient {
     /// Whether no further request may be executed before replies have gone.
     fn is_held_up(&self) -> bool {
         self.closing || self.outgoing.len() >= limits::REPLY_BACKLOG_MAX
+    }
+
+    /// Whether it has the reserved place.
+    pub fn has_reservation(&self) -> bool {
+        self.socket.as_ref().is_some_and(|socket| socket.reservation.is_some())
     }
 
     /// Gives the socket away, to become the sign of life of a lane.
@@ -235,6 +240,7 @@ impl SocketClient {
             self.parsed += self.request_size;
             return Effect::None;
         };
+        let has_reservation = self.has_reservation();
         let bytes = &self.incoming[self.parsed..];
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
         let known = command::find(&bytes[name.clone()]);
@@ -243,6 +249,12 @@ impl SocketClient {
             Some(_) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
                 writer.error("ERR Protocol error: this is no HTTP server");
                 self.reason = End::Protocol;
+                Effect::Close
+            }
+            Some(number) if has_reservation && !reserved::answers(COMMANDS[usize::from(number)].name) => {
+                bench.shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
+                writer.error(&reserved::refusal(&bench.shared));
+                self.reason = End::Full;
                 Effect::Close
             }
             Some(number) => {

@@ -45,6 +45,8 @@ pub(super) enum End {
     Backlog,
     /// The server is stopping.
     Stopped,
+    /// There was no place for it but the reserved one; it counts as refused.
+    Full,
 }
 
 /// By reason, in the order of the names.
@@ -69,7 +71,7 @@ impl End {
     pub fn say_goodbye(self, socket: &Socket) {
         let reason = match self {
             // Who has sent too much ahead was told as a reply; who is dear to wake would be woken once more.
-            Self::Quit | Self::Gone | Self::Backlog | Self::Dear => return,
+            Self::Quit | Self::Gone | Self::Backlog | Self::Dear | Self::Full => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Descriptors => "PROTOCOL this server takes no descriptors",
@@ -227,7 +229,6 @@ impl Host for Shared {
         let sum = |counter: fn(&WorkerStatistics) -> &AtomicU64| {
             statistics.workers.iter().map(|worker| load(counter(worker))).sum::<u64>()
         };
-        let clients: usize = self.workers.iter().map(|worker| worker.clients()).sum();
         let (tally, usage, buckets) = (self.table.tally(), self.table.heap().usage(), self.table.buckets());
         let resident = self.segment.resident().unwrap_or(0);
         let mut figures = vec![
@@ -253,10 +254,11 @@ impl Host for Shared {
             ("holds", self.table.reclaimer().holds()),
             ("memory_unfinished_requests", load(&statistics.unfinished)),
             ("memory_waiting_requests", load(&statistics.waiting)),
+            ("process_id", u64::from(std::process::id())),
             ("workers", self.workers.len() as u64),
             ("cpus", self.cpus as u64),
             ("spin_ns", self.spin_ns),
-            ("clients", clients as u64),
+            ("clients", self.clients() as u64),
             ("clients_max", self.clients_max as u64),
             ("lanes", load(&statistics.lanes)),
             ("watchers", self.table.events().watchers() as u64),

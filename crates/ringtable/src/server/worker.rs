@@ -110,7 +110,8 @@ impl Mailbox {
 
     /// Hands over a connection.
     pub fn deliver(&self, socket: Socket) {
-        self.clients.fetch_add(1, Ordering::Relaxed);
+        // Who has the reserved place does not count.
+        self.clients.fetch_add(usize::from(socket.reservation.is_none()), Ordering::Relaxed);
         lock(&self.arrivals).push(socket);
         failpoint!("accept.delivered");
         self.bell.ring();
@@ -993,6 +994,7 @@ impl Worker {
         }
         let Some(client) = self.places[place].client.take() else { return };
         let (shared, number) = (Arc::clone(&self.bench.shared), client.number);
+        let has_reservation = matches!(&client.connection, Connection::Socket(socket) if socket.has_reservation());
         if let Connection::Lane(mut lane) = client.connection {
             if end == End::Gone {
                 failpoint!("end.noticed");
@@ -1065,7 +1067,7 @@ impl Worker {
         self.bench.writer.rescan();
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);
-        shared.workers[self.bench.index].clients.fetch_sub(1, Ordering::Relaxed);
+        shared.workers[self.bench.index].clients.fetch_sub(usize::from(!has_reservation), Ordering::Relaxed);
     }
 }
 

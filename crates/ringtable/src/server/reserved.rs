@@ -1,0 +1,66 @@
+//! The reserved place of a full server: who runs it can still ask how it does.
+//!
+//! # Design
+//!
+//! When there are as many clients as there may be, one more connection gets in: over the unix socket, by the server's
+//! own user or root, and one at a time. It is for looking, not for the table: what [`ANSWERED`] lists is answered, and
+//! anything else is refused in the words that every client of a full server hears, and ends the connection. So clients
+//! of the same user that come by mistake keep the place no longer than it takes to refuse them. Who has the place does
+//! not count as a client.
+//!
+//! # Not promised
+//!
+//! A process of the same user that connects and asks for nothing keeps the place for as long as it likes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Shared;
+use super::socket::Socket;
+use crate::folder::{Trust, own_user};
+use crate::shm::peer;
+
+/// The commands that are answered there.
+const ANSWERED: [&str; 4] = ["HELLO", "PING", "RING.STATS", "QUIT"];
+
+/// The place.
+pub(super) struct Reserved {
+    is_taken: Arc<AtomicBool>,
+    /// Whose server it is: the process may become another user's later.
+    user: u32,
+}
+
+/// That a connection has the place. Dropping it frees the place.
+pub(super) struct Reservation(Arc<AtomicBool>);
+
+impl Reserved {
+    pub fn new() -> Self {
+        Self { is_taken: Arc::default(), user: own_user() }
+    }
+
+    /// The place for this connection, if it may have it. Only the accepting thread asks.
+    pub fn take(&self, socket: &Socket) -> Option<Reservation> {
+        let trust = Trust { users: vec![self.user] };
+        let may = socket.is_local && peer::user(socket).is_ok_and(|user| trust.includes(user));
+        // Relaxed: it guards nothing but the count of those who have the place.
+        (may && !self.is_taken.swap(true, Ordering::Relaxed)).then(|| Reservation(Arc::clone(&self.is_taken)))
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // Relaxed: as above.
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Whether the client in the reserved place gets an answer to this command.
+pub(super) fn answers(command: &str) -> bool {
+    ANSWERED.contains(&command)
+}
+
+/// What every other client hears of a full server.
+pub(super) fn refusal(shared: &Shared) -> String {
+    let (clients, most) = (shared.clients(), shared.clients_max);
+    format!("MAXCLIENTS max number of clients reached: {clients} of {most}")
+}

@@ -1,0 +1,51 @@
+"""Standard output and standard error, which may be closed, full, or read by somebody who has had enough."""
+
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def complete_streams() -> None:
+    """Make streams of those that this process was started without (`>&-`): standard output refuses what is written.
+
+    Names of files and keys come out as the bytes that they are, also where those are no text.
+    """
+    if sys.stdout is None:
+        # Open for reading alone, so that writing is an error, as it is to a closed stream.
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+def silence(stream: TextIO) -> None:
+    """Let nothing more come of a stream that refuses: Python would complain again when it flushes at the exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def announce(line: str) -> None:
+    """Print a line that nobody may be there to read, which is no error then."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        silence(sys.stdout)
+
+
+def complain(words: str) -> None:
+    """Say on standard error, in one line, why the command fails."""
+    try:
+        print(f"ringtable: {words}", file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def printable(data: bytes) -> str:
+    """Bytes as they may be shown in a line of a terminal: text in quotes, or Python's bytes."""
+    try:
+        return repr(data.decode())
+    except UnicodeDecodeError:
+        return repr(data)

@@ -1,0 +1,68 @@
+"""`ringtable list`: which servers there are."""
+
+import json as json_
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ringtable._cli.connection import Caller
+from ringtable._cli.output import complain
+from ringtable._cli.stats import humane
+from ringtable._errors import Error, InvalidOption, TableNotFound
+from ringtable._ringtable import socket_path
+
+if TYPE_CHECKING:
+    from ringtable._types import Stats
+
+_COLUMNS = {"name": "NAME", "process_id": "PID", "memory_resident": "MEMORY", "clients": "CLIENTS"}
+_SUFFIX = ".sock"
+
+
+def list_(*, json: bool = False, caller: Caller = Caller()) -> None:  # noqa: B008 (it cannot be changed)
+    """List the servers in this user's folder of names: name, process, memory in use, clients.
+
+    A server that was given a path instead of a name is not among them. One that does not answer is told of on standard
+    error, and makes the exit status 1.
+
+    Args:
+        json: Print them as one line of JSON.
+    """
+    folder = Path(socket_path("default")).parent
+    rows: list[Stats] = []
+    failed = False
+    for socket in sorted(folder.glob(f"*{_SUFFIX}")):
+        name = socket.name.removesuffix(_SUFFIX)
+        try:
+            figures = _ask(name, caller)
+        except (TableNotFound, InvalidOption):
+            # The socket of a server that was killed, or of another program.
+            continue
+        except Error as error:
+            complain(f"{name}: {error}")
+            failed = True
+            continue
+        figures["name"] = name
+        rows.append({column: figures[column] for column in _COLUMNS})
+    if json:
+        print(json_.dumps(rows))
+    else:
+        _show([list(_COLUMNS.values()), *(_cells(row) for row in rows)])
+    if failed:
+        sys.exit(1)
+
+
+def _ask(name: str, caller: Caller) -> "Stats":
+    # What has no lane gets into the place that a full server has in reserve.
+    with caller.connect(name, transport="socket") as table:
+        return table.stats()
+
+
+def _cells(row: "Stats") -> list[str]:
+    return [str(value) if column in ("name", "process_id") else humane(column, value) for column, value in row.items()]
+
+
+def _show(lines: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for name, *others in lines:
+        figures = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print(name.ljust(widths[0]), *figures, sep="  ")
