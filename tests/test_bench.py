@@ -26,7 +26,7 @@ from ringtable._bench.samples import compare, samples
 from ringtable._bench.verdict import Contest, ratios, verdict
 from ringtable._bench.ways import WAYS
 from ringtable._ringtable import Histogram
-from support import DEADLINE_S, HtmlBalance, processes_of, run_cli, wait_until
+from support import DEADLINE_S, HtmlBalance, processes_of, run_cli, wait_until, words_of
 
 BENCH_S_MAX = 110.0
 Times = dict[str, dict[str, list[float]]]
@@ -194,7 +194,7 @@ with crew.Crew(3) as clients:
     assert done.stdout == "a client of the crew died with -9\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_leaves_nothing_behind(ringtable_dir: Path, files: Path, number: signal.Signals) -> None:
     arguments = ["--only", "scenarios", "--way", "lanes", "--way", "unix"]
     bench = subprocess.Popen(
@@ -216,6 +216,27 @@ def test_interrupted_it_leaves_nothing_behind(ringtable_dir: Path, files: Path, 
     assert bench.returncode == 130
     assert "Traceback" not in output
     assert "stopped" in output
+
+
+def test_killed_it_leaves_no_process_behind(ringtable_dir: Path, files: Path) -> None:
+    before = processes_of(None)
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "ringtable", "bench", "--only", "scaling", "--way", "lanes", "--peer", "manager"],
+        stdout=subprocess.DEVNULL,
+        # What a killed one leaves among the temporary files goes with the folder of the test.
+        env=os.environ | {"TMPDIR": str(ringtable_dir)},
+    )
+
+    def started() -> bool:
+        running = [words_of(process) for process in processes_of(str(ringtable_dir)) - before]
+        return len(running) > 20 and any(b"server" in words for words in running)
+
+    wait_until(started, "the crew and the servers are running")
+    bench.kill()
+    bench.wait(DEADLINE_S)
+    wait_until(lambda: processes_of(str(ringtable_dir)) <= before, "what it started has ended")
+    for socket in ringtable_dir.rglob("*.sock"):
+        socket.unlink()
 
 
 # The reports

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import DEADLINE_S, wait_until
+from support import DEADLINE_S, processes_of, wait_until, words_of
 
 # On two busy cores; on two free ones it is to stay under a minute.
 DEMO_S_MAX = 110.0
@@ -35,7 +35,7 @@ def start(temporary_files: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_smoke_interrupted(temporary_files: Path, number: signal.Signals) -> None:
     demo = start(temporary_files)
     # The demo itself, what multiprocessing needs, and at least some of its workers.
@@ -48,6 +48,24 @@ def test_smoke_interrupted(temporary_files: Path, number: signal.Signals) -> Non
     assert demo.returncode != 0
     assert "Traceback" not in output
     wait_until(lambda: not members(demo.pid), "all its processes have ended")
+
+
+@pytest.mark.parametrize("kind", [b"multiprocessing.spawn", b"client"])
+def test_killed_it_leaves_no_process_behind(ringtable_dir: Path, kind: bytes) -> None:
+    """While its workers count, and while the clients in the background are at work."""
+    # What a killed one leaves among the temporary files goes with the folder of the test.
+    demo = start(ringtable_dir)
+    before = processes_of(None) - {demo.pid}
+
+    def started() -> int:
+        return sum(kind in b" ".join(words_of(process)) for process in processes_of(str(ringtable_dir)) - before)
+
+    wait_until(lambda: started() >= 8, "they are at work", DEMO_S_MAX)
+    demo.kill()
+    demo.communicate(timeout=DEADLINE_S)
+    wait_until(lambda: processes_of(str(ringtable_dir)) <= before, "what it started has ended")
+    for socket in ringtable_dir.rglob("*.sock"):
+        socket.unlink()
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_smoke(tmp_path: Path, options: tuple[str, ...]) -> None:
         assert all(re.fullmatch(r"\S.* [1-9]\d*", line) for line in names.splitlines())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(tmp_path: Path, ringtable_dir: Path, number: signal.Signals) -> None:
     running = start(tmp_path)
     wait_until(lambda: len(profiled(ringtable_dir)["client"]) == 2, "the clients are running")

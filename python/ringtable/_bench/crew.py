@@ -1,7 +1,7 @@
 """Client processes that stand by and do the same together.
 
 The parent sends a function over a pipe; the client calls it with its `Client` and sends back the result or the failure.
-A client whose pipe closes ends itself, so no client outlives the parent, however that one ends.
+No client outlives the parent, however that one ends.
 """
 
 import gc
@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 from ringtable._bench.errors import ClientError
 from ringtable._bench.processes import CONTEXT
 from ringtable._bench.session import Session
+from ringtable._cli.children import end_with_parent
 from ringtable._cli.signals import interrupts_held_back
 
 REPLY_S_MAX = 180.0
@@ -206,6 +207,7 @@ class Crew:
 
 def work(index: int, pipe: Connection) -> None:
     """The life of a client process. Ctrl-C is the parent's to handle."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.disable()

@@ -17,6 +17,7 @@ from ringtable._bench.errors import BenchError
 from ringtable._bench.processes import CONTEXT, ServerProcess, accepts
 from ringtable._bench.session import Session
 from ringtable._bench.subject import Subject
+from ringtable._cli.children import end_with_parent
 from ringtable._cli.signals import interrupts_held_back
 
 LMDB_MAP_SIZE = 4 << 30
@@ -33,7 +34,7 @@ class Manager(Subject):
     def __init__(self, folder: Path) -> None:
         self._manager = SyncManager(str(folder / "manager.sock"), ctx=CONTEXT)
         with interrupts_held_back():
-            self._manager.start()
+            self._manager.start(end_with_parent)
         self.address = self._manager.dict()
 
     @property

@@ -1,4 +1,4 @@
-"""Starting and ending servers, each a process of its own."""
+"""Starting and ending servers, each a process of its own. They end with this process, however it ends."""
 
 import os
 import select
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ringtable._bench.errors import BenchError
+from ringtable._cli.children import bound
 from ringtable._cli.signals import interrupts_held_back
 
 START_S_MAX = 20.0
@@ -41,7 +42,10 @@ def start_forkserver(preload: list[str]) -> None:
 
 
 class ServerProcess:
-    """A server that is out of reach of Ctrl-C, and ready when the constructor returns."""
+    """A server that is out of reach of Ctrl-C, and ready when the constructor returns.
+
+    It also ends when the thread that has started it does.
+    """
 
     def __init__(self, name: str, command: list[str], ready: "Callable[[ServerProcess], bool]") -> None:
         """Starts it, and waits until `ready` holds."""
@@ -49,7 +53,7 @@ class ServerProcess:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
         with interrupts_held_back():
             self.process = subprocess.Popen(
-                command,
+                bound(command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 
+from ringtable._cli.children import bound, end_with_parent
 from ringtable._cli.signals import interrupt_on_termination, interrupts_held_back
 from ringtable._errors import Error, Timeout
 from ringtable._server import Server
@@ -109,6 +110,7 @@ _worker_table: Table
 def _worker_start(address: str) -> None:
     """Connect once for all tasks of this worker."""
     global _worker_table
+    end_with_parent()
     _worker_table = connect(address)
 
 
@@ -203,7 +205,8 @@ def _end(client: subprocess.Popen[bytes]) -> int:
 
 
 def _client_command(address: str, outer: int) -> list[str]:
-    return [sys.executable, "-m", "ringtable", "client", str(outer), str(CLASSIC_INNER), "--name", address, "--json"]
+    client = [sys.executable, "-m", "ringtable", "client", str(outer), str(CLASSIC_INNER)]
+    return bound([*client, "--name", address, "--json"])
 
 
 def _report(console: Console, measured: list[tuple[str, str]]) -> None:
