@@ -43,6 +43,8 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
     ("error", "base"),
     [
         (ringtable.TableNotFound, ConnectionError),
+        (ringtable.AccessDenied, PermissionError),
+        (ringtable.Untrusted, PermissionError),
         (ringtable.ServerGone, ConnectionError),
         (ringtable.ServerExists, OSError),
         (ringtable.ServerFailed, RuntimeError),

@@ -5,6 +5,7 @@ Everything raised is an `Error`.
 """
 
 from ringtable._errors import (
+    AccessDenied,
     BucketFull,
     BufferTooSmall,
     ClientOutOfMemory,
@@ -41,6 +42,7 @@ from ringtable._watch import Event, Lagged, Watch
 __all__ = [
     "KEY_SIZE_MAX",
     "VALUE_SIZE_MAX",
+    "AccessDenied",
     "BucketFull",
     "BufferTooSmall",
     "ClientOutOfMemory",

@@ -2,6 +2,7 @@
 
     Error
     ├── TableNotFound    (ConnectionError)  no server of that name answers
+    ├── AccessDenied     (PermissionError)  the system lets this user not connect, or not listen where a server should
     ├── Untrusted        (PermissionError)  the server is another user's, or others could put one there
     ├── ServerGone       (ConnectionError)  the server died or stopped while this client was connected
     │   └── Expelled                        the server sent this client away, because it kept others waiting
@@ -40,6 +41,13 @@ class Error(Exception):
 
 class TableNotFound(Error, ConnectionError):
     """No server of that name answers: none was started, or it has stopped."""
+
+
+class AccessDenied(Error, PermissionError):
+    """A folder or a socket does not let this user in: to connect, or to start a server there. The message says which.
+
+    A server's socket is its own user's alone, unless it was started with another `mode`.
+    """
 
 
 class Untrusted(Error, PermissionError):

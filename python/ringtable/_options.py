@@ -1,8 +1,12 @@
 """Checks of options that people write, with messages that name the value, the limit and the unit."""
 
+import grp
 import re
 
 from ringtable._errors import InvalidOption
+
+# The number above stands for "no group" in system calls.
+_GROUP_MAX = (1 << 32) - 2
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -27,6 +31,33 @@ def parse_size(text: str | int) -> int:
             f"{text!r} is no size: write bytes as a number, or with one of the units KiB, MiB, GiB, TiB"
         )
     return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+def parse_mode(text: str) -> int:
+    """Return the mode of a file, which is written as in `chmod`: in octal digits.
+
+    Raises:
+        InvalidOption: The text is no mode.
+    """
+    if not re.fullmatch(r"(0o?)?[0-7]{1,4}", text):
+        raise InvalidOption(f"--mode is {text!r}, which is no mode in octal digits, such as 0660")
+    return int(text.removeprefix("0o"), 8)
+
+
+def parse_group(group: int | str) -> int:
+    """Return the number of a group, given as a number or by its name.
+
+    Raises:
+        InvalidOption: There is no such group.
+    """
+    if isinstance(group, int) and 0 <= group <= _GROUP_MAX:
+        return group
+    if isinstance(group, str) and group.isascii() and group.isdigit() and int(group) <= _GROUP_MAX:
+        return int(group)
+    try:
+        return grp.getgrnam(group if isinstance(group, str) else "").gr_gid
+    except (KeyError, ValueError):
+        raise InvalidOption(f"group is {group!r}: there is no such group") from None
 
 
 def format_size(size: int) -> str:

@@ -183,6 +183,8 @@ class ServerCore:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        mode: int = 0o600,
+        group: int | None = None,
         eviction: Eviction = "noeviction",
         topology: Topology = "lanes",
         ring_slots: int = ...,

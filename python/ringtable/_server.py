@@ -9,8 +9,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ringtable._errors import ServerFailed
-from ringtable._options import check_range, parse_size
+from ringtable._errors import InvalidOption, ServerFailed
+from ringtable._options import check_range, parse_group, parse_size
 from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
 from ringtable._table import Table
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # What the engine's options can hold at all; its own limits are narrower, and it names them.
 _COUNT_MAX = 1 << 32
 _SIZE_MAX = 1 << 63
+
+_PRIVATE_MODE = 0o600
+_GROUP_MODE = 0o660
 
 
 class Server:
@@ -45,6 +48,8 @@ class Server:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        mode: int | None = None,
+        group: int | str | None = None,
         topology: Topology = "lanes",
         ring_slots: int = 2_048,
         slot_size: int = 256,
@@ -69,6 +74,11 @@ class Server:
                 The price is that memory, once used, is not given back to the system before the server stops.
             tcp: A port to listen at besides, as "HOST:PORT", for clients without unix sockets: the host is a loopback
                 address or "localhost", and port 0 lets the system choose. Any user of this machine may connect to it.
+            mode: Who may connect, as the mode of the socket: `0o600`, this user alone (and root), which is the default;
+                `0o660`, `group` too; `0o666`, all users. Who may connect may read and write everything. Other users'
+                clients have to say that they trust this one: `ringtable.connect(..., trust_user=...)`. Folders that the
+                server makes let the same users pass; those that are there stay as they are.
+            group: The group that the socket is given to, a number or a name; with it, `mode` is `0o660` unless given.
             topology: What lies between clients and workers: "lanes", two rings for each client; "shared", the classic,
                 one request queue and one response ring for all; "sharded", such a pair for each worker. The last two
                 are for clients that trust each other, and for measuring.
@@ -81,6 +91,7 @@ class Server:
             ServerExists: A server of that name runs already.
             PathTaken: What lies at the path of the socket, or of its lock, is no server's; it is left as it is.
             Untrusted: The folder of names belongs to another user, or others may write to it.
+            AccessDenied: This user may make no files there, or may not give them to `group`.
             InvalidOption: An option is out of its range, or `tcp` no loopback address.
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
@@ -91,6 +102,8 @@ class Server:
             check_range("workers", workers, 1, WORKERS_MAX, "threads")
         if max_clients is not None:
             check_range("max_clients", max_clients, 1, _COUNT_MAX, "clients")
+        if group is not None and mode == _PRIVATE_MODE:
+            raise InvalidOption(f"a socket of mode {mode:04o} (octal) is for no group: leave mode or group out")
         check_range("ring_slots", ring_slots, 1, _COUNT_MAX, "slots")
         check_range("slot_size", slot_size, 1, _COUNT_MAX, "bytes")
         self.name = os.fspath(name)
@@ -106,6 +119,8 @@ class Server:
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
+            mode=mode if mode is not None else _PRIVATE_MODE if group is None else _GROUP_MODE,
+            group=None if group is None else parse_group(group),
             topology=topology,
             ring_slots=ring_slots,
             slot_size=slot_size,

@@ -38,6 +38,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
     let name = match &error {
         Error::Address(_) | Error::NoSharedMemory(_) => "InvalidOption",
         Error::NotFound { .. } => "TableNotFound",
+        Error::Denied { .. } => "AccessDenied",
         Error::Untrusted(_) => "Untrusted",
         Error::Gone(_) => "ServerGone",
         Error::Expelled(_) => "Expelled",
@@ -82,9 +83,11 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         server::Error::Exists(_) => "ServerExists",
         server::Error::Taken { .. } => "PathTaken",
         error if error.is_shortage() => "OutOfResources",
+        server::Error::Group { .. } | server::Error::Folder(FolderError::Denied { .. }) => "AccessDenied",
         server::Error::Folder(FolderError::System { .. }) => "Error",
         server::Error::Folder(_) => "Untrusted",
         server::Error::Option { .. }
+        | server::Error::Mode(_)
         | server::Error::NoPowerOfTwo { .. }
         | server::Error::Address(_)
         | server::Error::NotLoopback(_)

@@ -20,7 +20,8 @@ impl ServerCore {
     #[new]
     #[pyo3(signature = (
         name=None, *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
-        eviction="noeviction", max_clients=None, spin_us=None, strict_seal=false, tcp=None, topology="lanes",
+        eviction="noeviction", max_clients=None, spin_us=None, strict_seal=false, tcp=None, mode=0o600, group=None,
+        topology="lanes",
         ring_slots=limits::RING_SLOTS_DEFAULT, slot_size=limits::RING_SLOT_SIZE_DEFAULT,
         laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0
     ))]
@@ -36,6 +37,8 @@ impl ServerCore {
         spin_us: Option<f64>,
         strict_seal: bool,
         tcp: Option<&str>,
+        mode: u32,
+        group: Option<u32>,
         topology: &str,
         ring_slots: usize,
         slot_size: usize,
@@ -70,6 +73,8 @@ impl ServerCore {
         let options = server::Options {
             address: name.map_or_else(|| Ok(defaults.address), convert::address)?,
             tcp,
+            mode,
+            group,
             buckets,
             workers: workers.unwrap_or(defaults.workers),
             max_memory,

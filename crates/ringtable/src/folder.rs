@@ -53,12 +53,22 @@ pub enum FolderError {
         /// What the system said.
         error: io::Error,
     },
-    /// It is a link, which may lead elsewhere tomorrow.
-    #[error(
-        "the folder of names {} is a symbolic link, or no folder at all: set $RINGTABLE_DIR to the folder itself",
-        .0.display()
-    )]
-    NoFolder(PathBuf),
+    /// This user may not do in it, or on the way to it, what is to be done.
+    #[error("{doing}: {why}: set $RINGTABLE_DIR to a folder of user {}, or give a path in one", own_user())]
+    Denied {
+        /// What was being done.
+        doing: String,
+        /// See [`denial`].
+        why: String,
+    },
+    /// It is a link, which may lead elsewhere tomorrow; or no folder.
+    #[error("the folder of names {} is {what}: set $RINGTABLE_DIR to the folder itself", .folder.display())]
+    NoFolder {
+        /// Its path.
+        folder: PathBuf,
+        /// What lies there.
+        what: String,
+    },
     /// It belongs to somebody who is not trusted.
     #[error(
         "the folder of names {} belongs to user {user}, who could put a server of their own there: set $RINGTABLE_DIR \
@@ -73,16 +83,55 @@ pub enum FolderError {
     },
     /// Others may write to it, who are not trusted.
     #[error(
-        "others may write to the folder of names {} (mode {mode:04o}), and could put a server of their own there: \
-         `chmod go-w` it, or set $RINGTABLE_DIR to another one",
-        .folder.display()
+        "others may write to the folder of names {} (mode {mode:04o}, of user {user}), and could put a server of their \
+         own there: {}",
+        .folder.display(), closing(.folder, *.user)
     )]
     Open {
         /// Its path.
         folder: PathBuf,
         /// Its mode.
         mode: u32,
+        /// Whose it is.
+        user: u32,
     },
+}
+
+/// What to do about a folder that others may write to.
+fn closing(folder: &Path, owner: u32) -> String {
+    let own = own_user();
+    let mine = folder.join(format!("ringtable-{own}"));
+    let instead =
+        format!("set $RINGTABLE_DIR to a folder of user {own}, such as {} (a server makes it)", mine.display());
+    // Only its owner can change it.
+    if own == owner || own == ROOT { format!("`chmod go-w` it, or {instead}") } else { instead }
+}
+
+/// What denies this process a path: a folder that lets it not pass, or what lies at the path.
+pub fn denial(path: &Path) -> String {
+    let own = own_user();
+    let folders: Vec<_> = path.ancestors().skip(1).collect();
+    for folder in folders.into_iter().rev() {
+        // One looks into a folder by passing through it.
+        if matches!(rustix::fs::stat(folder.join(".")), Err(rustix::io::Errno::ACCESS)) {
+            return match rustix::fs::stat(folder) {
+                Ok(found) => {
+                    format!("the folder {} ({}) does not let user {own} pass", folder.display(), owner(&found))
+                }
+                Err(_) => format!("the folder {} does not let user {own} pass", folder.display()),
+            };
+        }
+    }
+    match rustix::fs::stat(path) {
+        Ok(found) => format!("{} ({}) is not writable for user {own}", path.display(), owner(&found)),
+        Err(error) => io::Error::from(error).to_string(),
+    }
+}
+
+/// The mode of what was seen, and whose it is, for people.
+fn owner(found: &Stat) -> String {
+    let mode = Mode::from_raw_mode(found.st_mode).as_raw_mode();
+    format!("mode {mode:04o}, of user {}, group {}", found.st_uid, found.st_gid)
 }
 
 /// An opened folder.
@@ -99,13 +148,18 @@ impl Folder {
     /// See [`FolderError`].
     pub fn of(socket: &SocketPath, trust: &Trust) -> Result<Self, FolderError> {
         let path = socket.folder();
-        let failed = |error: rustix::io::Errno| FolderError::System { folder: path.to_owned(), error: error.into() };
+        let failed = |error: rustix::io::Errno| match error {
+            rustix::io::Errno::ACCESS => {
+                FolderError::Denied { doing: format!("opening the folder {}", path.display()), why: denial(path) }
+            }
+            error => FolderError::System { folder: path.to_owned(), error: error.into() },
+        };
         let links = if socket.is_named() { OFlags::NOFOLLOW } else { OFlags::empty() };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | links;
         let folder = match Descriptor::make(|| rustix::fs::open(path, flags, Mode::empty())) {
             Ok(descriptor) => Self { descriptor, path: path.to_owned() },
             Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) if socket.is_named() => {
-                return Err(FolderError::NoFolder(path.to_owned()));
+                return Err(FolderError::NoFolder { folder: path.to_owned(), what: what_else(path) });
             }
             Err(error) => return Err(failed(error)),
         };
@@ -122,7 +176,8 @@ impl Folder {
         let mode = Mode::from_raw_mode(found.st_mode);
         // In a sticky one, as /tmp is, others can put what is not there yet, and not replace what is.
         if mode.intersects(Mode::WGRP | Mode::WOTH) && !mode.contains(Mode::SVTX) {
-            return Err(FolderError::Open { folder: self.path.clone(), mode: mode.as_raw_mode() });
+            let (mode, user) = (mode.as_raw_mode(), found.st_uid);
+            return Err(FolderError::Open { folder: self.path.clone(), mode, user });
         }
         Ok(())
     }
@@ -191,6 +246,15 @@ pub fn through_proc(descriptor: &Descriptor) -> PathBuf {
 /// Whether two looks saw the same file.
 pub fn is_same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+/// What lies at a path where a folder should be.
+fn what_else(path: &Path) -> String {
+    match (rustix::fs::readlink(path, Vec::new()), rustix::fs::lstat(path)) {
+        (Ok(target), _) => format!("a symbolic link (to {})", target.to_string_lossy()),
+        (_, Ok(found)) => kind(&found).to_owned(),
+        _ => "no folder".to_owned(),
+    }
 }
 
 /// What kind of file was seen, in words.

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from ringtable._cli.output import announce
 from ringtable._cli.signals import interrupt_on_termination
-from ringtable._options import format_size, parse_size
+from ringtable._options import format_size, parse_mode, parse_size
 from ringtable._server import Server
 
 
@@ -22,6 +22,8 @@ def server(
     spin_us: float | None = None,
     strict_seal: bool = False,
     tcp: str | None = None,
+    mode: str | None = None,
+    group: str | None = None,
     topology: Literal["lanes", "shared", "sharded"] = "lanes",
     ring_slots: int = 2_048,
     slot_size: int = 256,
@@ -43,6 +45,10 @@ def server(
             the end, then.
         tcp: Listen at a TCP port, too, as HOST:PORT; the host is a loopback address or localhost, port 0 any free port.
             Every user of this machine may connect to it.
+        mode: Who may connect, as the mode of the socket: 0600, this user alone (and root), which is the default; 0660,
+            the group too; 0666, all users. Who may connect may read and write everything. Other users' clients say that
+            they trust this one by --trust-user.
+        group: The group that the socket is given to; with it, --mode is 0660 unless given.
         topology: What lies between clients and workers: a lane for each client; one pair of rings that all share, which
             is the classic; or such a pair for each worker.
         ring_slots: Slots of each ring of a classic topology, a power of two.
@@ -63,6 +69,8 @@ def server(
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
+            mode=None if mode is None else parse_mode(mode),
+            group=group,
             topology=topology,
             ring_slots=ring_slots,
             slot_size=slot_size,

@@ -123,6 +123,17 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
+    /// The system does not let this user connect.
+    #[error(
+        "permission denied for {location}: {why}; run this as the server's user, or have the server opened to others \
+         (`ringtable server --mode 0660 --group NAME`), in a folder that they may pass through"
+    )]
+    Denied {
+        /// Where.
+        location: Location,
+        /// See [`crate::folder::denial`].
+        why: String,
+    },
     /// Shared memory is asked for where there can be none.
     #[error("lanes, rings and watches need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
     NoSharedMemory(Location),

@@ -16,7 +16,7 @@ use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
 use crate::command::resp::{HEADER_SIZE_MAX, ReplyLimits, ReplyParser, write_request};
-use crate::folder::{Folder, FolderError, Trust, own_user};
+use crate::folder::{Folder, FolderError, Trust, denial, own_user};
 use crate::limits;
 use crate::shm::descriptors;
 use crate::shm::doorbell::timespec;
@@ -71,6 +71,10 @@ fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) 
                 std::thread::sleep(patience.slice()?.min(QUEUE_RETRY));
                 patience.check_interrupted()?;
             }
+            Err(rustix::io::Errno::ACCESS) => {
+                let why = denial(place.as_path());
+                return Err(Error::Denied { location: Location::Unix(place.clone()), why });
+            }
             Err(error) => return Err(not_found(Location::Unix(place.clone()), error)),
         }
     }
@@ -79,6 +83,7 @@ fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) 
 fn open_folder(place: &SocketPath, trust: &Trust) -> Result<Folder, Error> {
     Folder::of(place, trust).map_err(|error| match error {
         FolderError::System { error, .. } => not_found(Location::Unix(place.clone()), error),
+        FolderError::Denied { why, .. } => Error::Denied { location: Location::Unix(place.clone()), why },
         FolderError::Foreign { user, .. } => Error::Untrusted(format!("{error}, or {}", telling(user))),
         error => Error::Untrusted(error.to_string()),
     })

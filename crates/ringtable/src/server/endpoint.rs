@@ -12,6 +12,8 @@
 //!   device and inode: it keeps the file open, so that no other one can get the same number. It finds it in the folder
 //!   that it opened at the start, whatever the current folder is by then, or the name of that one.
 //! - Nothing is opened for reading or writing but a lock of ours: a link, a fifo or a device in its place is not.
+//! - The socket is its user's alone unless an [`Access`] says otherwise, which it has before anybody can connect. So
+//!   do folders that are made for it; those that were there stay as they are.
 //! - A start that fails leaves nothing behind, nor does an end in order. The next server clears away what a killed one
 //!   has left.
 //! - Two servers that have the same path, since the files of one were removed, do not remove each other's.
@@ -39,11 +41,12 @@ use rustix::fs::inotify::{self, WatchFlags};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Gid;
 
 use super::socket::refuse_descriptors;
 use super::{Error, doing};
 use crate::address::SocketPath;
-use crate::folder::{Folder, FolderError, Trust, is_same, kind, own_user, through_proc};
+use crate::folder::{Folder, FolderError, Trust, denial, is_same, kind, own_user, through_proc};
 use crate::limits;
 use crate::shm::fork::Descriptor;
 
@@ -52,9 +55,34 @@ const MARK: &[u8] = b"ringtable: the lock of the socket beside this file\n";
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
+/// Who may connect, besides the server's own user and root.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    /// The mode of the socket.
+    pub mode: Mode,
+    /// The group that it is given to, if to any.
+    pub group: Option<u32>,
+}
+
+impl Access {
+    /// The mode of a folder that is made for the socket: who may connect may pass.
+    fn of_folder(self) -> Mode {
+        let passing = |who: Mode, may: Mode| if self.mode.intersects(who) { may } else { Mode::empty() };
+        Mode::RWXU | passing(Mode::RWXG, Mode::XGRP) | passing(Mode::RWXO, Mode::XOTH)
+    }
+
+    /// Gives what we have made to the group.
+    fn give(self, file: &Descriptor, path: &Path) -> Result<(), Error> {
+        let Some(group) = self.group else { return Ok(()) };
+        rustix::fs::chownat(file, "", None, Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH)
+            .map_err(|error| Error::Group { path: path.to_owned(), group, error: error.into() })
+    }
+}
+
 /// A path that is this server's, and the two files there. Dropping it removes them.
 pub(super) struct Endpoint {
     place: SocketPath,
+    access: Access,
     // The socket goes before the lock: who waits for the lock finds the path free.
     socket: Socket,
     lock: OwnFile,
@@ -69,15 +97,15 @@ struct Socket {
 
 impl Endpoint {
     /// Makes the path this server's, and listens there.
-    pub fn claim(place: &SocketPath) -> Result<Self, Error> {
-        Self::claim_with(place, usize::MAX)
+    pub fn claim(place: &SocketPath, access: Access) -> Result<Self, Error> {
+        Self::claim_with(place, access, usize::MAX)
     }
 
     /// The same, making so many folders at most.
-    fn claim_with(place: &SocketPath, folders_max: usize) -> Result<Self, Error> {
+    fn claim_with(place: &SocketPath, access: Access, folders_max: usize) -> Result<Self, Error> {
         let mut tries = limits::CLAIM_TRIES_MAX;
         loop {
-            match Self::try_claim(place, folders_max) {
+            match Self::try_claim(place, access, folders_max) {
                 // A start that has failed has removed the folder that it had made, and that we have opened meanwhile.
                 Err(error) if place.is_named() && error.is_not_found() && tries > 0 => tries -= 1,
                 claimed => return claimed,
@@ -85,15 +113,15 @@ impl Endpoint {
         }
     }
 
-    fn try_claim(place: &SocketPath, folders_max: usize) -> Result<Self, Error> {
+    fn try_claim(place: &SocketPath, access: Access, folders_max: usize) -> Result<Self, Error> {
         let folders_max = if place.is_named() { folders_max } else { 0 };
-        let made = MadeFolders::make(place.folder(), folders_max)?;
+        let made = MadeFolders::make(place.folder(), access, folders_max)?;
         let folder = Arc::new(Folder::of(place, &Trust::default())?);
         let lock = take_lock(&folder, place)?;
         failpoint!("start.locked");
-        let socket = listen(&folder, place)?;
+        let socket = listen(&folder, place, access)?;
         failpoint!("start.bound");
-        Ok(Self { place: place.clone(), socket, lock, made, is_hidden: false })
+        Ok(Self { place: place.clone(), access, socket, lock, made, is_hidden: false })
     }
 
     /// The start has succeeded: the folders that it made stay when the server ends. Who removed them would let another
@@ -138,7 +166,7 @@ impl Endpoint {
         if !folder.is_in_place() {
             // The path counts, under which a new one may lie. For a name it is made anew, but not what is above it: who
             // has removed that has not done so by mistake.
-            *self = Self::claim_with(&self.place, 1)?;
+            *self = Self::claim_with(&self.place, self.access, 1)?;
             self.keep_folders();
             return Ok(true);
         }
@@ -148,7 +176,7 @@ impl Endpoint {
         if self.is_found() {
             return Ok(false);
         }
-        self.socket = listen(&folder, &self.place)?;
+        self.socket = listen(&folder, &self.place, self.access)?;
         Ok(true)
     }
 
@@ -229,7 +257,11 @@ fn take_lock(folder: &Arc<Folder>, place: &SocketPath) -> Result<OwnFile, Error>
 /// What is no lock of ours is not even opened: a fifo would wait, a device may do anything.
 fn open_lock(folder: &Folder, name: &OsString, path: &Path) -> Result<Option<(Descriptor, bool)>, Error> {
     let taken = |what: String| Err(Error::Taken { path: path.to_owned(), what });
-    let failed = |error: Errno| Error::System { doing: format!("opening {}", path.display()), error: error.into() };
+    let doing = || format!("opening {}", path.display());
+    let failed = |error: Errno| match error {
+        Errno::ACCESS => FolderError::Denied { doing: doing(), why: denial_in(path) }.into(),
+        error => Error::System { doing: doing(), error: error.into() },
+    };
     let open = |flags: OFlags| {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         Descriptor::make(|| rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR))
@@ -275,7 +307,7 @@ fn open_lock(folder: &Folder, name: &OsString, path: &Path) -> Result<Option<(De
 }
 
 /// Listens at a path whose lock we have.
-fn listen(folder: &Arc<Folder>, place: &SocketPath) -> Result<Socket, Error> {
+fn listen(folder: &Arc<Folder>, place: &SocketPath, access: Access) -> Result<Socket, Error> {
     let listening = || format!("listening at {place}");
     for _ in 0..limits::CLAIM_TRIES_MAX {
         make_way(folder, place)?;
@@ -303,6 +335,9 @@ fn listen(folder: &Arc<Folder>, place: &SocketPath) -> Result<Socket, Error> {
                 return doing(listening(), Err(error.into()));
             }
         };
+        // Group first: for a moment the mode would be meant for another one.
+        access.give(&file.file, place.as_path())?;
+        doing(listening(), set_mode(&file.file, access.mode).map_err(Into::into))?;
         doing(listening(), rustix::net::listen(&socket, BACKLOG).map_err(Into::into))?;
         return Ok(Socket { listening: Arc::new(socket), file });
     }
@@ -388,6 +423,14 @@ fn set_mode(file: &Descriptor, mode: Mode) -> Result<(), Errno> {
     rustix::fs::chmod(through_proc(file), mode)
 }
 
+/// What denies this process to make a file, or to open it.
+fn denial_in(path: &Path) -> String {
+    match (path.symlink_metadata(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => denial(folder),
+        _ => denial(path),
+    }
+}
+
 fn busy() -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, "others make and remove it all the time")
 }
@@ -398,7 +441,7 @@ struct MadeFolders(Vec<PathBuf>);
 
 impl MadeFolders {
     /// Makes what is missing, at most so many; of more, none.
-    fn make(folder: &Path, count_max: usize) -> Result<Self, Error> {
+    fn make(folder: &Path, access: Access, count_max: usize) -> Result<Self, Error> {
         let mut made = Self::default();
         let missing: Vec<_> = folder.ancestors().take_while(|ancestor| ancestor.symlink_metadata().is_err()).collect();
         if missing.len() > count_max {
@@ -410,12 +453,20 @@ impl MadeFolders {
                     made.0.push(folder.to_owned());
                     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let opened = Descriptor::make(|| rustix::fs::open(folder, flags, Mode::empty()));
-                    let given = opened.and_then(|opened| set_mode(&opened, Mode::RWXU));
+                    let opened = doing(format!("opening the folder {}", folder.display()), opened.map_err(Into::into))?;
+                    access.give(&opened, folder)?;
+                    let given = set_mode(&opened, access.of_folder());
                     doing(format!("opening the folder {}", folder.display()), given.map_err(Into::into))?;
                 }
                 // By another server that starts.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return doing(format!("making the folder {}", folder.display()), Err(error)),
+                Err(error) => {
+                    let doing = format!("making the folder {}", folder.display());
+                    return Err(match error.kind() {
+                        io::ErrorKind::PermissionDenied => FolderError::Denied { doing, why: denial_in(folder) }.into(),
+                        _ => Error::System { doing, error },
+                    });
+                }
             }
         }
         Ok(made)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Access, Endpoint};
 use super::socket::Socket;
 use super::statistics::{send_now, tell_failure};
 use super::{Error, Shared, doing, reserved};
@@ -44,9 +44,9 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub fn open(address: impl AsRef<std::ffi::OsStr>, tcp: Option<SocketAddr>) -> Result<Self, Error> {
+    pub fn open(address: impl AsRef<std::ffi::OsStr>, access: Access, tcp: Option<SocketAddr>) -> Result<Self, Error> {
         let place = address::socket_path(address)?;
-        let endpoint = Endpoint::claim(&place)?;
+        let endpoint = Endpoint::claim(&place, access)?;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let removals = Descriptor::make(|| inotify::init(flags)).ok().filter(|inotify| endpoint.watch(inotify).is_ok());
         let tcp = tcp.map(|address| doing(format!("listening at tcp://{address}"), bind_tcp(address))).transpose()?;

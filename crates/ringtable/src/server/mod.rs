@@ -85,8 +85,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::fs::Mode;
+
 use crate::address::AddressError;
-use crate::folder::FolderError;
+use crate::folder::{FolderError, own_user};
 use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
@@ -96,6 +98,7 @@ use crate::shm::shortage;
 use crate::sync::lock;
 use crate::table::{self, Eviction, Table, WriteError};
 use disposer::Disposer;
+use endpoint::Access;
 use exchange::Exchange;
 use housekeeping::Housekeeping;
 use listener::Listener;
@@ -112,6 +115,10 @@ pub struct Options {
     pub address: OsString,
     /// A loopback address to listen at besides; port 0 lets the kernel choose.
     pub tcp: Option<SocketAddr>,
+    /// The mode of its socket: 0600, 0660 or 0666.
+    pub mode: u32,
+    /// The group that the socket is given to; `None` leaves it the group that files of this process have.
+    pub group: Option<u32>,
     /// Buckets to begin with.
     pub buckets: u64,
     /// Worker threads.
@@ -141,6 +148,8 @@ impl Default for Options {
         Self {
             address: "default".into(),
             tcp: None,
+            mode: 0o600,
+            group: None,
             buckets: limits::BUCKETS_DEFAULT,
             workers: usable_cpus().min(limits::WORKERS_MAX),
             max_memory: limits::MAX_MEMORY_DEFAULT,
@@ -183,6 +192,22 @@ pub enum Error {
         value: u64,
         /// Of what.
         unit: &'static str,
+    },
+    /// The socket would have a mode that no socket of a server has.
+    #[error(
+        "--mode is {0:04o} (octal); allowed are 0600 for this user, 0660 for a group too, and 0666 for all users: who \
+         may connect may read and write everything"
+    )]
+    Mode(u32),
+    /// The socket cannot be given to a group.
+    #[error("giving {} to group {group}: {error}: user {} has to be a member of it", .path.display(), own_user())]
+    Group {
+        /// The socket's path.
+        path: PathBuf,
+        /// The group.
+        group: u32,
+        /// What the system said.
+        error: io::Error,
     },
     /// The address means nothing.
     #[error(transparent)]
@@ -461,7 +486,8 @@ impl Server {
     pub fn start(options: &Options) -> Result<Self, Error> {
         check(options)?;
         raise_descriptor_limit();
-        let listener = Listener::open(&options.address, options.tcp)?;
+        let access = Access { mode: Mode::from_raw_mode(options.mode), group: options.group };
+        let listener = Listener::open(&options.address, access, options.tcp)?;
         let shared = Arc::new(Shared::new(options)?);
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let (weak, course) = (Arc::downgrade(&shared), Arc::clone(&shared.course));
@@ -621,6 +647,9 @@ fn check(options: &Options) -> Result<(), Error> {
     };
     if let Some(address) = options.tcp.filter(|address| !address.ip().is_loopback()) {
         return Err(Error::NotLoopback(address));
+    }
+    if ![0o600, 0o660, 0o666].contains(&options.mode) {
+        return Err(Error::Mode(options.mode));
     }
     within("--buckets", options.buckets, 1, limits::BUCKETS_MAX, "buckets")?;
     within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
