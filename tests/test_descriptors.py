@@ -4,6 +4,7 @@ comes of it when there are no more of them, or no more threads."""
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import ringtable
-from ringtable import Table
-from support import DEADLINE_S, ServerProcess, run_script, wait_until
+from ringtable import Server, Table
+from support import DEADLINE_S, Child, ServerProcess, run_script, wait_until
 
 FORKS = 400
 
@@ -170,6 +171,23 @@ def test_a_server_without_standard_descriptors(ringtable_dir: Path) -> None:
 
 
 # When there are no more
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_only_a_program_of_ours_raises_its_limit(ringtable_dir: Path, embedded: bool) -> None:
+    """A program that has a server in it counts on the limit that it was given."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft = 256 if embedded else hard
+
+    def limits() -> tuple[int, int]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        with Server(max_memory="4MiB") if embedded else ServerProcess("--max-memory", "4MiB") as server:
+            pid = os.getpid() if isinstance(server, Server) else server.pid
+            return resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+    with Child(limits) as child:
+        assert child.result() == (soft, hard)
+
 
 # Has at most so many descriptors, and gives all but some of them away.
 SHORT = """

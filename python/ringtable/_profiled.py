@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from ringtable._cli.descriptors import raise_limit
 from ringtable._errors import Error
 from ringtable._profile import Stack, folded, readable
 from ringtable._ringtable import Profiler, classic_client
@@ -37,6 +38,7 @@ def main() -> None:
 
 
 def _serve(options: dict[str, Any]) -> None:
+    raise_limit()
     with Server(**options):
         _obey()
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ringtable._cli.descriptors import raise_limit
 from ringtable._cli.output import announce
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._options import format_size, parse_mode, parse_size
@@ -56,6 +57,7 @@ def server(
         laggard_timeout: Seconds for which one client may keep the others from getting replies, in a classic topology.
     """
     interrupt_on_termination()
+    raise_limit()
     size = parse_size(max_memory)
     try:
         with Server(

@@ -485,7 +485,6 @@ impl Server {
     /// An option out of range, a second server of the same name, or a refusal of the system.
     pub fn start(options: &Options) -> Result<Self, Error> {
         check(options)?;
-        raise_descriptor_limit();
         let access = Access { mode: Mode::from_raw_mode(options.mode), group: options.group };
         let listener = Listener::open(&options.address, access, options.tcp)?;
         let shared = Arc::new(Shared::new(options)?);
@@ -680,14 +679,6 @@ fn random_seed() -> u64 {
     let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
     // The addresses of this process are random too, should the kernel have no randomness yet.
     u64::from_ne_bytes(seed) ^ std::ptr::from_ref(&seed).addr() as u64
-}
-
-/// Raises the soft limit of open descriptors to the hard one: a lane needs three.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Blocks all signals in this thread: they are for the program around the server. All but SIGPROF, the tick of a
