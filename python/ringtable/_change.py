@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from ringtable._errors import Conflict
 from ringtable._options import check_range
-from ringtable._ringtable import to_bytes
+from ringtable._ringtable import check_ttl, to_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ringtable._ringtable import TableCore
-    from ringtable._types import Key
+    from ringtable._types import Key, Seconds
 
 _RETRIES_MAX = 1_000_000
 # Tries that follow at once: somebody else has succeeded, and may be done.
@@ -34,7 +34,7 @@ def change(
     fn: Callable[[bytes | None], Buffer | None],
     *,
     retries: int = 100,
-    ttl: float | None = None,
+    ttl: Seconds | None = None,
 ) -> bytes | None:
     """Write what a function makes of a value, if nobody has changed it meanwhile, else try again.
 
@@ -42,6 +42,10 @@ def change(
         Conflict: Others changed the key in all of the tries.
     """
     check_range("retries", retries, 0, _RETRIES_MAX, "tries")
+    if ttl is not None:
+        check_ttl(ttl)
+    if not callable(fn):
+        raise TypeError(f"update(key, fn) needs a function that makes the new value, not {type(fn).__name__}")
     started = 0.0
     for tries in range(retries + 1):
         if tries >= _EAGER_TRIES:

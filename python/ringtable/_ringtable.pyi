@@ -5,7 +5,7 @@ Everything public is re-exported, with its documentation, by the package `ringta
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar, final, overload
+from typing import Any, Self, TypeVar, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -18,6 +18,7 @@ from ringtable._types import (
     Reads,
     Reply,
     RequestedTransport,
+    Seconds,
     Topology,
     Transport,
     Trusted,
@@ -33,12 +34,14 @@ __all__ = [
     "VALUE_SIZE_MAX",
     "WORKERS_MAX",
     "Histogram",
+    "PipelineCore",
     "Profiler",
     "ServerCore",
     "TableCore",
     "View",
     "WatchCore",
     "__version__",
+    "check_ttl",
     "classic_client",
     "lane_request",
     "rings_request",
@@ -103,7 +106,7 @@ class TableCore:
         key: Key,
         value: Buffer,
         *,
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         nx: bool = False,
         xx: bool = False,
         if_version: int | None = None,
@@ -111,17 +114,17 @@ class TableCore:
     ) -> bool: ...
     def delete(self, *keys: Key, writes: Writes | None = None) -> int: ...
     def get_many(self, keys: Iterable[Key], /) -> list[bytes | None]: ...
-    def set_many(self, items: Items, /, *, ttl: float | None = None) -> None: ...
+    def set_many(self, items: Items, /, *, ttl: Seconds | None = None) -> None: ...
     def delete_many(self, keys: Iterable[Key], /) -> int: ...
     @overload
-    def incr(self, key: Key, by: int = 1, *, ttl_if_new: float | None = None) -> int: ...
+    def incr(self, key: Key, by: int = 1, *, ttl_if_new: Seconds | None = None) -> int: ...
     @overload
     def incr(
         self,
         key: Key,
         by: int = 1,
         *,
-        ttl_if_new: float | None = None,
+        ttl_if_new: Seconds | None = None,
         minimum: int | None = None,
         maximum: int | None = None,
     ) -> int | None: ...
@@ -131,12 +134,12 @@ class TableCore:
         self,
         key: Key,
         make: Callable[[], Buffer],
-        ttl: float | None = None,
+        ttl: Seconds | None = None,
         *,
-        stale: float = 0.0,
+        stale: Seconds = 0.0,
         timeout: float | None = None,
     ) -> bytes: ...
-    def expire(self, key: Key, ttl: float) -> bool: ...
+    def expire(self, key: Key, ttl: Seconds) -> bool: ...
     def ttl(self, key: Key) -> float | None: ...
     def read_bucket(self, key: Key) -> list[tuple[bytes, bytes]]: ...
     def scan(self, cursor: int = 0) -> tuple[int, list[bytes]]: ...
@@ -145,6 +148,40 @@ class TableCore:
     def close(self) -> None: ...
     def call(self, *arguments: Argument) -> Reply: ...
     def call_many(self, commands: Sequence[Sequence[Argument]], /) -> list[Reply | Exception]: ...
+
+@disjoint_base
+class PipelineCore:
+    """What `ringtable.Pipeline` inherits: it records commands for a table."""
+
+    def __new__(cls, table: TableCore) -> Self: ...
+    def __len__(self) -> int: ...
+    def get(self, key: Key) -> Self: ...
+    def get_with_version(self, key: Key) -> Self: ...
+    def set(
+        self,
+        key: Key,
+        value: Buffer,
+        *,
+        ttl: Seconds | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        if_version: int | None = None,
+    ) -> Self: ...
+    def delete(self, *keys: Key) -> Self: ...
+    def exists(self, key: Key) -> Self: ...
+    def incr(
+        self,
+        key: Key,
+        by: int = 1,
+        *,
+        ttl_if_new: Seconds | None = None,
+        minimum: int | None = None,
+        maximum: int | None = None,
+    ) -> Self: ...
+    def expire(self, key: Key, ttl: Seconds) -> Self: ...
+    def read_bucket(self, key: Key) -> Self: ...
+    def call(self, *arguments: Argument) -> Self: ...
+    def _send(self) -> list[Any]: ...
 
 @final
 class View:
@@ -257,6 +294,9 @@ class WatchCore:
     def disarm(self) -> None: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
+
+def check_ttl(ttl: Seconds, /) -> None:
+    """Raise what a write with this time to live would raise."""
 
 def classic_client(
     address: Address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Key,
         Reads,
         RequestedTransport,
+        Seconds,
         Stats,
         SupportsKeysAndGetItem,
         Trusted,
@@ -114,13 +116,13 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """A view of the values; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
         return _Values(self)
 
-    def add(self, key: Key, value: Buffer, *, ttl: float | None = None) -> bool:
+    def add(self, key: Key, value: Buffer, *, ttl: Seconds | None = None) -> bool:
         """Write only if the key is absent, as one step, and return whether it was.
 
         Args:
             key: The key, at most 65,535 bytes.
             value: The value, at most 512 MiB.
-            ttl: Seconds after which the entry is gone; `None` for never.
+            ttl: Seconds, or a `timedelta`, after which the entry is gone; `None` for never.
         """
         return self.set(key, value, ttl=ttl, nx=True)
 
@@ -170,11 +172,17 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     @overload
     def update(
-        self, key: Key, fn: Callable[[bytes | None], Buffer], /, *, retries: int = 100, ttl: float | None = None
+        self, key: Key, fn: Callable[[bytes | None], Buffer], /, *, retries: int = 100, ttl: Seconds | None = None
     ) -> bytes: ...
     @overload
     def update(
-        self, key: Key, fn: Callable[[bytes | None], Buffer | None], /, *, retries: int = 100, ttl: float | None = None
+        self,
+        key: Key,
+        fn: Callable[[bytes | None], Buffer | None],
+        /,
+        *,
+        retries: int = 100,
+        ttl: Seconds | None = None,
     ) -> bytes | None: ...
     @overload
     def update(self, other: Items | SupportsKeysAndGetItem = (), /, **values: Buffer) -> None: ...
@@ -186,23 +194,33 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         has changed the key meanwhile, so it should do nothing but compute.
 
         `update(mapping)`, `update(pairs)` and `update(name=value)` write many entries in few round trips, as `dict`'s.
+        There any `name=` is a key, `ttl=` and `retries=` too; `set_many(mapping, ttl=5)` gives a time to live.
 
         Args:
             other: The key; or the entries.
             fn: Makes the new value of the old one. All that follows is for this form alone.
             retries: How often to try again. The process that is refused has always lost to one that was not.
-            ttl: Seconds after which the new entry is gone; `None` for never, whatever the old one had.
+            ttl: Seconds, or a `timedelta`, after which the new entry is gone; `None` for never, whatever the old one
+                had.
 
         Raises:
             Conflict: Others changed the key in all of the tries.
+            TypeError: A key or a value is of another type; then nothing was written.
         """
         if fn is not _MISSING:
             return change(self, other, fn, **values)
+        for option in values.keys() & {"retries", "ttl"}:
+            try:
+                to_bytes(values[option])
+            except TypeError:
+                raise TypeError(
+                    f"update(..., {option}={values[option]!r}) without a function would write a key {option!r}, as "
+                    "dict.update does, and this is no value: for a time to live there is set_many(..., ttl=)"
+                ) from None
         if not isinstance(other, Mapping) and hasattr(other, "keys"):
             other = {key: other[key] for key in other.keys()}  # noqa: SIM118 (this is what `dict.update` asks for)
-        self.set_many(cast("Items", other))
-        if values:
-            self.set_many(values.items())
+        # All at once, so that all are checked before any of them is written.
+        self.set_many(chain(other.items() if isinstance(other, Mapping) else other, values.items()))
         return None
 
     def pipeline(self) -> Pipeline:

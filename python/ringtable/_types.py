@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Literal, Protocol
 
 from typing_extensions import Buffer
@@ -13,6 +14,9 @@ Trusted = int | str | Iterable[int | str]
 """Users whose servers are trusted: a number, a name, or several."""
 
 Key = str | bytes
+Seconds = float | timedelta
+"""A time to live: a number of seconds, or a `timedelta`."""
+
 Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | Iterable[tuple[Key, Buffer]]
 """What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""
 

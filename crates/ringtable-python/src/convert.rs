@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyMemoryError, PyTypeErr
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString};
 use pyo3::{BoundObject, ffi};
-use ringtable::client::{Error, Patience};
+use ringtable::client::{Error, Patience, check_key, check_value};
 use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
 use ringtable::table::reader::Sink;
@@ -61,22 +61,38 @@ fn user(py: Python<'_>, user: &Bound<'_, PyAny>) -> PyResult<u32> {
     }
 }
 
-/// The bytes of a key, which is a `str` (as UTF-8) or `bytes`.
+/// The bytes of a key, which is a `str` (as UTF-8) or `bytes`, and not too long.
 #[inline]
 pub fn key<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
-    if let Ok(bytes) = key.cast::<PyBytes>() {
+    let bytes = word(key)?;
+    check_key(bytes).map_err(|error| errors::client(key.py(), error))?;
+    Ok(bytes)
+}
+
+/// The bytes of a `str` (as UTF-8) or of `bytes`.
+#[inline]
+pub fn word<'a>(word: &'a Bound<'_, PyAny>) -> PyResult<&'a [u8]> {
+    if let Ok(bytes) = word.cast::<PyBytes>() {
         return Ok(bytes.as_bytes());
     }
-    if let Ok(text) = key.cast::<PyString>() {
+    if let Ok(text) = word.cast::<PyString>() {
         return Ok(text.to_str()?.as_bytes());
     }
-    Err(PyTypeError::new_err(format!("keys are str or bytes, not {}", type_name(key))))
+    Err(PyTypeError::new_err(format!("keys are str or bytes, not {}", type_name(word))))
+}
+
+/// The `bytes` of a value, which is not too large: see [`data`].
+#[inline]
+pub fn value<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = data(value)?;
+    check_value(bytes.as_bytes()).map_err(|error| errors::client(value.py(), error))?;
+    Ok(bytes)
 }
 
 /// Something with the buffer protocol as `bytes`: itself, or a copy, since what is mutable must not change while the
-/// interpreter runs other threads.
+/// interpreter runs other threads, nor after the call.
 #[inline]
-pub fn value<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub fn data<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(bytes.clone());
     }
@@ -104,45 +120,17 @@ impl<'py> Word<'py> {
         } else if word.is_instance_of::<PyInt>() || word.is_instance_of::<PyFloat>() {
             Ok(Self(word.str()?.into_any()))
         } else {
-            Ok(Self(value(&word)?.into_any()))
+            Ok(Self(data(&word)?.into_any()))
         }
     }
 
     pub fn bytes(&self) -> PyResult<&[u8]> {
-        key(&self.0)
+        self::word(&self.0)
     }
-}
 
-/// Longest time to live, a century or so: whatever clock is added to it, nothing overflows.
-const TTL_MAX_S: f64 = 4e9;
-
-/// A time to live in seconds, as milliseconds.
-pub fn ttl_ms(py: Python<'_>, ttl: Option<f64>) -> PyResult<Option<u64>> {
-    let Some(ttl) = ttl else { return Ok(None) };
-    if !(ttl > 0.0 && ttl <= TTL_MAX_S) {
-        let message = format!("ttl is {ttl}; allowed are seconds above 0 and up to {TTL_MAX_S:.0}");
-        return Err(errors::family(py, "InvalidOption", message));
+    pub fn into_object(self) -> Bound<'py, PyAny> {
+        self.0
     }
-    Ok(Some(((ttl * 1_000.0) as u64).max(1)))
-}
-
-/// The time to live of a value that may be used for `stale` seconds longer while it is made anew: what the table is
-/// told, and how much of that is the stale part, in milliseconds.
-pub fn ttl_and_stale_ms(py: Python<'_>, ttl: Option<f64>, stale: f64) -> PyResult<(Option<u64>, u64)> {
-    if stale == 0.0 {
-        return Ok((ttl_ms(py, ttl)?, 0));
-    }
-    let Some(ttl) = ttl else {
-        let message = format!("stale is {stale}, and without ttl nothing becomes stale: give a ttl in seconds");
-        return Err(errors::family(py, "InvalidOption", message));
-    };
-    // Checked one by one, so that the message is about what was given.
-    ttl_ms(py, Some(ttl))?;
-    let stale_ms = ttl_ms(py, Some(stale)).map_err(|_| {
-        let message = format!("stale is {stale}; allowed are seconds from 0 up to {TTL_MAX_S:.0}");
-        errors::family(py, "InvalidOption", message)
-    })?;
-    Ok((ttl_ms(py, Some(ttl + stale))?, stale_ms.unwrap_or(0)))
 }
 
 /// A time-out in seconds; `None` is none.

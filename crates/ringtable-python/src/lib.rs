@@ -3,12 +3,14 @@
 //!
 //! The package `ringtable` re-exports what is public and documents it.
 
+mod arguments;
 mod buffer;
 mod convert;
 mod errors;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod histogram;
+mod pipeline;
 mod profile;
 mod server;
 mod table;
@@ -43,11 +45,13 @@ mod _ringtable {
     #[pymodule_export]
     use super::histogram::Histogram;
     #[pymodule_export]
+    use super::pipeline::PipelineCore;
+    #[pymodule_export]
     use super::profile::Profiler;
     #[pymodule_export]
     use super::server::{ServerCore, socket_path};
     #[pymodule_export]
-    use super::table::{TableCore, classic_client, lane_request, rings_request, to_bytes};
+    use super::table::{TableCore, check_ttl, classic_client, lane_request, rings_request, to_bytes};
     #[pymodule_export]
     use super::view::ViewCore;
     #[pymodule_export]
@@ -59,6 +63,8 @@ mod _ringtable {
         refuse_other_interpreters(module.py())?;
         ringtable::client::prepare();
         errors::module(module.py())?;
+        // For times that are a `timedelta`; now, for the same reason.
+        module.py().import("datetime")?;
         module.add("KEY_SIZE_MAX", limits::KEY_SIZE_MAX)?;
         module.add("VALUE_SIZE_MAX", limits::VALUE_SIZE_MAX)?;
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;

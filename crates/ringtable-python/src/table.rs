@@ -9,10 +9,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use ringtable::client::atomic::{self, Bounds, Turn};
 use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
+use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
 use ringtable::limits;
 use ringtable::table::Pairs;
 
+use crate::arguments::{self, Increment, Seconds, Set, When, Whole};
 use crate::buffer::Exported;
 use crate::convert::{self, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
@@ -142,49 +144,22 @@ impl TableCore {
         }
     }
 
-    /// A write of a key that still has a version.
-    fn set_if_version(
-        &self,
-        key: &Bound<'_, PyAny>,
-        value: &Bound<'_, PyAny>,
-        ttl: Option<f64>,
-        conditional: bool,
-        version: u64,
-        writes: Option<&str>,
-    ) -> PyResult<bool> {
-        let py = key.py();
-        if conditional {
-            return Err(errors::family(py, "InvalidOption", "if_version excludes nx and xx: choose one"));
-        }
-        if let Some(name) = writes
-            && self.writes(py, Some(name))? == Writes::Posted
-        {
-            let message = "if_version with writes='posted': nobody would hear whether it was done";
-            return Err(errors::family(py, "InvalidOption", message));
-        }
-        let (key, value, ttl_ms) = (convert::key(key)?, convert::value(value)?, convert::ttl_ms(py, ttl)?);
-        let value = value.as_bytes();
-        let done = self.wait(py, |client, patience| client.set_if_version(key, value, ttl_ms, version, patience))?;
-        Ok(done.is_some())
-    }
-
     fn writes(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Writes> {
         name.map_or(Ok(self.writes), |name| writes(py, name))
     }
 
-    fn put(
-        &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        value: &Bound<'_, PyAny>,
-        ttl_ms: Option<u64>,
-        condition: Condition,
-        writes: Writes,
-    ) -> PyResult<bool> {
-        let key = convert::key(key)?;
-        let value = convert::value(value)?;
-        let value = value.as_bytes();
-        self.wait(py, |client, patience| client.set(key, value, ttl_ms, condition, writes, patience))
+    /// Asks many things, of so many words each, pipelined. What is refused is among the replies.
+    pub fn ask_many(&self, py: Python<'_>, words: &[&[u8]], counts: &[usize]) -> PyResult<Vec<Reply>> {
+        let mut rest = words;
+        let commands: Vec<&[&[u8]]> = counts
+            .iter()
+            .map(|&count| {
+                let (command, others) = rest.split_at(count);
+                rest = others;
+                command
+            })
+            .collect();
+        self.wait(py, |client, patience| client.call_many(&commands, patience))
     }
 }
 
@@ -281,7 +256,9 @@ impl TableCore {
     }
 
     fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.put(py, key, value, None, Condition::Always, self.writes).map(drop)
+        let Set { key, value, .. } = Set::check(key, value, None, (false, false), None)?;
+        let (value, writes) = (value.as_bytes(), self.writes);
+        self.wait(py, |client, patience| client.set(key, value, None, Condition::Always, writes, patience)).map(drop)
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -374,10 +351,11 @@ impl TableCore {
     /// Write `key`; return whether it was done.
     ///
     /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of numbers, up to 512 MiB; one that
-    /// holds pointers, as an array of objects does, is refused. `ttl` is in seconds: afterwards the key is absent. With
-    /// `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it still has this
-    /// version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it is on its way,
-    /// and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted table.
+    /// holds pointers, as an array of objects does, is refused. `ttl` is in seconds, or a `timedelta`: afterwards the
+    /// key is absent. With `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it
+    /// still has this version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it
+    /// is on its way, and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted
+    /// table.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
     #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None))]
@@ -387,25 +365,27 @@ impl TableCore {
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
-        ttl: Option<f64>,
+        ttl: Option<Seconds>,
         nx: bool,
         xx: bool,
-        if_version: Option<u64>,
+        if_version: Option<Whole>,
         writes: Option<&str>,
     ) -> PyResult<bool> {
-        if let Some(version) = if_version {
-            return self.set_if_version(key, value, ttl, nx || xx, version, writes);
-        }
-        let condition = match (nx, xx) {
-            (false, false) => Condition::Always,
-            (true, false) => Condition::Absent,
-            (false, true) => Condition::Present,
-            (true, true) => {
-                return Err(errors::family(py, "InvalidOption", "nx and xx exclude each other: choose one"));
+        let Set { key, value, ttl_ms, when } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref())?;
+        let (value, is_told) = (value.as_bytes(), writes.is_some());
+        let writes = self.writes(py, writes)?;
+        match when {
+            When::IfVersion(_) if is_told && writes == Writes::Posted => {
+                let message = "if_version with writes='posted': nobody would hear whether it was done";
+                Err(errors::family(py, "InvalidOption", message))
             }
-        };
-        let (ttl_ms, writes) = (convert::ttl_ms(py, ttl)?, self.writes(py, writes)?);
-        self.put(py, key, value, ttl_ms, condition, writes)
+            When::IfVersion(version) => self.wait(py, |client, patience| {
+                client.set_if_version(key, value, ttl_ms, version, patience).map(|version| version.is_some())
+            }),
+            When::If(condition) => {
+                self.wait(py, |client, patience| client.set(key, value, ttl_ms, condition, writes, patience))
+            }
+        }
     }
 
     /// Delete keys; return how many there were (with posted writes: how many were asked for).
@@ -450,20 +430,20 @@ impl TableCore {
         convert::list(py, values.into_iter().map(copy))
     }
 
-    /// Write many keys, pipelined: a mapping, or pairs. `ttl` is in seconds, for all of them.
+    /// Write many keys, pipelined: a mapping, or pairs. `ttl` is in seconds, or a `timedelta`, for all of them.
     ///
     /// Raises what `set` raises; other keys may have been written then.
     #[pyo3(signature = (items, /, *, ttl=None))]
-    fn set_many(&self, py: Python<'_>, items: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<()> {
-        let ttl_ms = convert::ttl_ms(py, ttl)?;
+    fn set_many(&self, py: Python<'_>, items: &Bound<'_, PyAny>, ttl: Option<Seconds>) -> PyResult<()> {
         let mut objects: Vec<(Bound<'_, PyAny>, Bound<'_, PyBytes>)> = Vec::new();
         // Asking a value for its bytes may run code that changes the mapping: its own iterator says so.
         let pairs = if items.hasattr("items")? { items.call_method0("items")? } else { items.clone() };
         for pair in pairs.try_iter()? {
             let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
-            let value = convert::value(&value)?;
+            let (_, value) = (convert::key(&key)?, convert::value(&value)?);
             objects.push((key, value));
         }
+        let ttl_ms = arguments::optional_ttl_ms(py, "ttl", ttl)?;
         let items = objects
             .iter()
             .map(|(key, value)| Ok((convert::key(key)?, value.as_bytes())))
@@ -482,26 +462,24 @@ impl TableCore {
     /// Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
     ///
     /// Atomic: of several processes that increment, each gets a sum of its own. With `minimum` or `maximum`, a sum that
-    /// would lie beyond changes nothing, and `None` is returned. `ttl_if_new` is in seconds, for a key that was absent;
-    /// one that was there keeps its time. Raises `NotAnInteger`.
-    #[pyo3(signature = (key, by=1, *, ttl_if_new=None, minimum=None, maximum=None))]
+    /// would lie beyond changes nothing, and `None` is returned. `ttl_if_new`, in seconds or a `timedelta`, is for a
+    /// key that was absent; one that was there keeps its time.
+    ///
+    /// Raises `NotAnInteger`, `InvalidOption`.
+    #[pyo3(
+        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None),
+        text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None)"
+    )]
     fn incr(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
-        by: i64,
-        ttl_if_new: Option<f64>,
-        minimum: Option<i64>,
-        maximum: Option<i64>,
+        by: Whole,
+        ttl_if_new: Option<Seconds>,
+        minimum: Option<Whole>,
+        maximum: Option<Whole>,
     ) -> PyResult<Option<i64>> {
-        let key = convert::key(key)?;
-        let bounds = Bounds { ttl_ms_if_new: convert::ttl_ms(py, ttl_if_new)?, least: minimum, most: maximum };
-        if let (Some(minimum), Some(maximum)) = (minimum, maximum)
-            && minimum > maximum
-        {
-            let message = format!("minimum is {minimum} and maximum is {maximum}: no sum lies between them");
-            return Err(errors::family(py, "InvalidOption", message));
-        }
+        let Increment { key, by, bounds } = Increment::check(key, &by, ttl_if_new, minimum.as_ref(), maximum.as_ref())?;
         self.wait(py, |client, patience| match bounds {
             Bounds { ttl_ms_if_new: None, least: None, most: None } => client.increment(key, by, patience).map(Some),
             bounds => client.increment_within(key, by, &bounds, patience),
@@ -526,31 +504,35 @@ impl TableCore {
     }
 
     /// Delete `key` if it still has this version; return whether it had.
-    fn delete_if_version(&self, py: Python<'_>, key: &Bound<'_, PyAny>, version: u64) -> PyResult<bool> {
-        let key = convert::key(key)?;
+    fn delete_if_version(&self, py: Python<'_>, key: &Bound<'_, PyAny>, version: Whole) -> PyResult<bool> {
+        let (key, version) = (convert::key(key)?, version.version(py, "version")?);
         self.wait(py, |client, patience| client.delete_if_version(key, version, patience))
     }
 
     /// Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
     ///
     /// All others, in whichever process, wait until it is written. If `make` raises, its caller gets the exception, and
-    /// the next one computes; so it does at once if the computing process dies. `ttl` is in seconds, as for `set`. With
+    /// the next one computes; so it does at once if the computing process dies. `ttl` is as for `set`. With
     /// `stale` the value is kept for that many seconds longer: in these, one caller computes it anew while the others
     /// get the old one without waiting. `timeout`, the table's own unless given, is for waiting for others: `Timeout`.
     ///
     /// What `make` runs, and other tasks of its thread, may ask for other keys in this way, but not for the same one,
     /// which would wait for itself: `Reentrant`.
-    #[pyo3(signature = (key, make, ttl=None, *, stale=0.0, timeout=None))]
+    #[pyo3(
+        signature = (key, make, ttl=None, *, stale=Seconds(0.0), timeout=None),
+        text_signature = "($self, key, make, ttl=None, *, stale=0.0, timeout=None)"
+    )]
     fn get_or_set<'py>(
         &self,
         key: &Bound<'py, PyAny>,
         make: &Bound<'py, PyAny>,
-        ttl: Option<f64>,
-        stale: f64,
+        ttl: Option<Seconds>,
+        stale: Seconds,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
-        let (ttl_ms, stale_ms) = convert::ttl_and_stale_ms(py, ttl, stale)?;
+        convert::key(key)?;
+        let (ttl_ms, stale_ms) = arguments::ttl_and_stale_ms(py, ttl, stale)?;
         let timeout = convert::timeout(py, timeout)?.or(self.timeout);
         if let Some(value) = self.find_fresh(key, stale_ms)? {
             return Ok(value);
@@ -585,10 +567,9 @@ impl TableCore {
         }
     }
 
-    /// Let `key` be absent after `ttl` seconds; return whether there is such a key.
-    fn expire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: f64) -> PyResult<bool> {
-        let key = convert::key(key)?;
-        let ttl_ms = convert::ttl_ms(py, Some(ttl))?.unwrap_or(1);
+    /// Let `key` be absent after `ttl`, in seconds or a `timedelta`; return whether there is such a key.
+    fn expire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: Seconds) -> PyResult<bool> {
+        let (key, ttl_ms) = (convert::key(key)?, arguments::ttl_ms(py, "ttl", ttl)?);
         self.wait(py, |client, patience| client.expire(key, ttl_ms as i64, patience))
     }
 
@@ -661,16 +642,7 @@ impl TableCore {
             counts.push(words.len() - before);
         }
         let slices = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
-        let mut rest = &slices[..];
-        let commands: Vec<&[&[u8]]> = counts
-            .into_iter()
-            .map(|count| {
-                let (command, others) = rest.split_at(count);
-                rest = others;
-                command
-            })
-            .collect();
-        let replies = self.wait(py, |client, patience| client.call_many(&commands, patience))?;
+        let replies = self.ask_many(py, &slices, &counts)?;
         convert::list(py, replies.into_iter().map(|reply| convert::reply(py, reply)))
     }
 }
@@ -680,6 +652,13 @@ impl TableCore {
 #[pyo3(signature = (value, /))]
 pub fn to_bytes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     convert::value(value)
+}
+
+/// Raise what a write with this time to live would raise.
+#[pyfunction]
+#[pyo3(signature = (ttl, /))]
+pub fn check_ttl(py: Python<'_>, ttl: Seconds) -> PyResult<()> {
+    arguments::ttl_ms(py, "ttl", ttl).map(drop)
 }
 
 /// The elements of any iterable.

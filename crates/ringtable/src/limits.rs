@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const KEY_SIZE_MAX: usize = 65_535;
 /// Longest value, in bytes (512 MiB, as Redis).
 pub const VALUE_SIZE_MAX: usize = 512 << 20;
+/// Longest time to live that clients ask for, in seconds: a century or so. Whatever clock is added to it, nothing
+/// overflows.
+pub const TTL_MAX_S: u64 = 4_000_000_000;
 
 /// Most worker threads of a server.
 pub const WORKERS_MAX: usize = 64;
@@ -127,7 +130,9 @@ pub const REPLY_SIZE_MAX: usize = VALUE_SIZE_MAX + (1 << 20);
 pub const REQUEST_SIZE_MAX: usize = VALUE_SIZE_MAX + KEY_SIZE_MAX + 4_096;
 /// Longest message that `PING` sends back, in bytes.
 pub const PING_SIZE_MAX: usize = 64 << 10;
-/// Most arguments of one request.
+/// Bytes around a word of a request, at most, in any encoding.
+pub const WORD_FRAMING_MAX: usize = 32;
+/// Most arguments of one request, its command's name included.
 pub const ARGUMENTS_MAX: usize = 1 << 16;
 /// Longest request line of a RESP client that sends plain lines, in bytes.
 pub const INLINE_SIZE_MAX: usize = 64 << 10;

@@ -191,6 +191,28 @@ pub enum Error {
     /// The value is too long.
     #[error("the value has {0} bytes, at most {max} are allowed", max = limits::VALUE_SIZE_MAX)]
     ValueTooLarge(usize),
+    /// A command has too many arguments. Nothing was sent.
+    #[error(
+        "'{command}' has {count} arguments, at most {max} are allowed: send several, in a pipeline",
+        max = limits::ARGUMENTS_MAX - 1
+    )]
+    TooManyArguments {
+        /// Its name.
+        command: String,
+        /// How many.
+        count: usize,
+    },
+    /// A command is too large. Nothing was sent.
+    #[error(
+        "'{command}' has {size} bytes in all, at most {max} are allowed: send several, in a pipeline",
+        max = limits::REQUEST_SIZE_MAX
+    )]
+    TooLarge {
+        /// Its name.
+        command: String,
+        /// Its bytes, framing included.
+        size: usize,
+    },
     /// There is no memory for a value of so many bytes here.
     #[error("no memory for a value of {0} bytes in this process")]
     NoRoom(usize),
@@ -824,8 +846,9 @@ impl Client {
     /// Asks many things, pipelined. Refusals are among the replies, and so are [`Reply::Dropped`] ones.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Those of [`check_command`], before anything is sent; those of the connection.
     pub fn call_many(&self, commands: &[&[&[u8]]], patience: Patience<'_>) -> Result<Vec<Reply>, Error> {
+        commands.iter().try_for_each(|words| check_command(words))?;
         // Names are looked up first: a name that is no command's is refused here, in the server's words.
         let numbers: Vec<Result<u16, Reply>> = commands
             .iter()
@@ -979,14 +1002,39 @@ enum Keys<'a> {
     Many,
 }
 
+/// Refuses a key that is too long.
+///
+/// # Errors
+/// [`Error::KeyTooLong`].
 #[inline]
-fn check_key(key: &[u8]) -> Result<(), Error> {
+pub fn check_key(key: &[u8]) -> Result<(), Error> {
     if key.len() > limits::KEY_SIZE_MAX { Err(Error::KeyTooLong(key.len())) } else { Ok(()) }
 }
 
+/// Refuses a value that is too large.
+///
+/// # Errors
+/// [`Error::ValueTooLarge`].
 #[inline]
-fn check_value(value: &[u8]) -> Result<(), Error> {
+pub fn check_value(value: &[u8]) -> Result<(), Error> {
     if value.len() > limits::VALUE_SIZE_MAX { Err(Error::ValueTooLarge(value.len())) } else { Ok(()) }
+}
+
+/// Refuses a command that no server would read, whatever it is: a connection would end by it, and with it all others
+/// that were sent over it.
+///
+/// # Errors
+/// [`Error::TooManyArguments`], [`Error::TooLarge`].
+pub fn check_command(words: &[&[u8]]) -> Result<(), Error> {
+    let name = || command::shown(words.first().copied().unwrap_or_default());
+    if words.len() > limits::ARGUMENTS_MAX {
+        return Err(Error::TooManyArguments { command: name(), count: words.len() - 1 });
+    }
+    let size = words.iter().map(|word| word.len() + limits::WORD_FRAMING_MAX).sum();
+    if size > limits::REQUEST_SIZE_MAX {
+        return Err(Error::TooLarge { command: name(), size });
+    }
+    Ok(())
 }
 
 fn fill(sink: &mut impl Sink, value: &[u8]) -> Result<(), Error> {

@@ -286,8 +286,12 @@ impl Context<'_> {
 
 /// The answer to a name that is no command's.
 pub fn unknown(name: &[u8]) -> Refusal {
-    let shown: String = String::from_utf8_lossy(&name[..name.len().min(64)]).escape_debug().collect();
-    Refusal::err(format_args!("unknown command '{shown}'"))
+    Refusal::err(format_args!("unknown command '{}'", shown(name)))
+}
+
+/// A command's name, or what is in the place of one, for messages.
+pub fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(64)]).escape_debug().collect()
 }
 
 #[cfg(test)]
