@@ -1,7 +1,9 @@
 """All doors have one opinion: a table, a pipeline and a batch take the same arguments, over every transport."""
 
 import datetime
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -391,3 +393,64 @@ def test_update_writes_nothing_that_it_refuses(table: Table) -> None:
     assert (len(table), calls) == (0, [])
     table.update({"key": b"1"}, ttl=b"2", retries=b"3")
     assert dict(table) == {b"key": b"1", b"ttl": b"2", b"retries": b"3"}
+
+
+# What is recorded
+
+
+def test_what_is_recorded_does_not_change_any_more(table: Table) -> None:
+    """A pipeline kept the caller's buffer: all that was recorded from one had its last content."""
+    buffer, word = bytearray(4), bytearray(b"word")
+    array = memoryview(bytearray(8)).cast("i")
+    pipeline = table.pipeline()
+    for number in range(3):
+        buffer[:] = b"%04d" % number
+        array[0] = number
+        pipeline.set(f"buffer {number}", buffer).set(f"array {number}", array).call("SET", f"word {number}", word)
+        word[:] = b"%04d" % number
+    commands: list[list[Any]] = [["SET", "list", bytearray(b"1")], ["GET", "list"]]
+    pipeline.call(*commands[0])
+    commands[0][2][:] = b"2"
+    buffer[:], array[0] = b"last", -1
+    pipeline.execute()
+    assert table.get_many(f"buffer {number}" for number in range(3)) == [b"0000", b"0001", b"0002"]
+    assert [int.from_bytes(table[f"array {number}"][:4], "little") for number in range(3)] == [0, 1, 2]
+    assert table.get_many(f"word {number}" for number in range(3)) == [b"word", b"0000", b"0001"]
+    assert table["list"] == b"1"
+
+
+def test_a_buffer_is_free_again_when_a_call_returns(table: Table) -> None:
+    """A `bytearray` cannot be made longer while somebody has its buffer."""
+    buffer = bytearray(b"value")
+    pipeline = table.pipeline()
+    calls: dict[str, Callable[[], object]] = {
+        "set": lambda: table.set("key", buffer),
+        "a posted write": lambda: table.set("key", buffer, writes="posted"),
+        "a large posted write": lambda: table.set("key", bytearray(1 << 20), writes="posted"),
+        "set_many": lambda: table.set_many({"key": buffer}),
+        "get_into": lambda: table.get_into("key", buffer),
+        "call": lambda: table.call("SET", "key", buffer),
+        "call_many": lambda: table.call_many([("SET", "key", buffer)]),
+        "update": lambda: table.update("key", lambda _: buffer),
+        "get_or_set": lambda: table.get_or_set("new", lambda: buffer),
+        "setdefault": lambda: table.setdefault("default", buffer),
+        "a pipeline": lambda: pipeline.set("key", buffer).call("SET", "key", buffer),
+    }
+    table["key"] = b"small"
+    for name, call in calls.items():
+        # What it returns is kept, too.
+        result = call()
+        buffer += b"."
+        assert result is not buffer, name
+    pipeline.execute()
+    assert table["key"] == b"value" + b"." * (len(calls) - 1)
+
+
+def test_a_pipeline_is_freed_with_its_table(way: Way) -> None:
+    """They refer to each other if one likes."""
+    table: Any = way.connect()
+    table.own_pipeline = table.pipeline().set("key", b"value")
+    gone = weakref.ref(table)
+    del table
+    gc.collect()
+    assert gone() is None
