@@ -454,3 +454,76 @@ def test_a_pipeline_is_freed_with_its_table(way: Way) -> None:
     del table
     gc.collect()
     assert gone() is None
+
+
+# More than a request holds
+
+
+MANY = 70_000
+
+
+def test_batches_of_any_size(table: Table) -> None:
+    """65,536 keys were the end of the connection, with some of what came before them done."""
+    keys = [b"%d" % number for number in range(MANY)]
+    table.set_many((key, key) for key in keys)
+    assert len(table) == MANY
+    assert table.get_many(keys) == keys
+    assert table.get_many([*keys, b"missing", *keys]) == [*keys, None, *keys]
+    table.update({key: b"u" + key for key in keys})
+    assert table.get_many(keys[::1_000]) == [b"u" + key for key in keys[::1_000]]
+    assert table.delete_many(keys[: MANY // 2]) == MANY // 2
+    assert table.delete(*keys) == MANY // 2
+    assert len(table) == 0
+
+
+def test_pipelines_of_any_length(table: Table) -> None:
+    keys = [b"%d" % number for number in range(MANY)]
+    table.set_many((key, b"") for key in keys)
+    pipeline = table.pipeline().incr("count")
+    # Beside each other: one command with many keys, and many commands with one.
+    pipeline.delete(*keys[: MANY // 2], *keys[: MANY // 2], b"missing").incr("count")
+    for key in keys:
+        pipeline.exists(key)
+    pipeline.delete(*keys).incr("count")
+    assert len(pipeline) == 5 + MANY
+    results = pipeline.execute()
+    half = MANY // 2
+    assert results == [1, half, 2, *[False] * half, *[True] * half, half, 3]
+    assert table.delete_many(["count"]) == 1
+    assert len(table) == 0
+
+
+def test_long_keys_are_split_by_their_size(table: Table) -> None:
+    keys = [b"%d" % number + b"k" * (ringtable.KEY_SIZE_MAX - 5) for number in range(100)]
+    table.set_many((key, b"") for key in keys)
+    assert table.pipeline().delete(*keys, *keys).get("missing").execute() == [100, None]
+
+
+ARGUMENTS_MAX = 65_535
+
+
+def test_a_single_command_with_too_many_arguments_is_refused(table: Table) -> None:
+    """It was the end of the connection: `ProtocolError` over a lane, the server's goodbye over a socket."""
+    table["0"] = b"value"
+    keys = [b"%d" % number for number in range(ARGUMENTS_MAX)]
+    assert table.call("EXISTS", *keys) == 1
+    for call in (
+        lambda: table.call("DEL", *keys, "one more"),
+        lambda: table.call_many([("DEL", "0"), ("DEL", *keys, "one more")]),
+        lambda: table.pipeline().call("DEL", *keys, "one more"),
+        lambda: table.call("NONSENSE", *keys, "one more"),
+    ):
+        with pytest.raises(ringtable.CommandError, match=r"'(DEL|NONSENSE)' has 65536 arguments, at most 65535"):
+            call()
+        # Nothing was sent, and the connection is in order.
+        assert "0" in table
+        assert table.call("PING") == b"PONG"
+    assert table.call("DEL", *keys) == 1
+
+
+def test_a_single_command_that_is_too_large_is_refused(table: Table) -> None:
+    # Zeroes that were never touched take no memory.
+    half = bytes(ringtable.VALUE_SIZE_MAX // 2 + (64 << 10))
+    with pytest.raises(ringtable.CommandError, match=r"'PING' has 5370\d{5} bytes in all, at most 536940543"):
+        table.call("PING", half, half)
+    assert table.call("PING") == b"PONG"

@@ -27,7 +27,7 @@
     ├── ClientOutOfMemory (MemoryError)     this process has no memory for a value; the table has
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
-    ├── CommandError                        the server refused the command for another reason
+    ├── CommandError                        the command was refused for another reason
     └── InvalidOption    (ValueError)       an option is out of its range
 
 Each has one argument, its message, which names the value, the limit and what to do. The second bases let code that
@@ -172,7 +172,11 @@ class NotAnInteger(Error, ValueError):
 
 
 class CommandError(Error):
-    """The server refused the command for a reason that has no class of its own."""
+    """The command was refused for a reason that has no class of its own.
+
+    By the server; or before it was sent, with all that was to be sent with it, if it has more arguments or bytes than a
+    server reads (65,535, and 512 MiB and 68 KiB).
+    """
 
 
 class InvalidOption(Error, ValueError):
