@@ -18,6 +18,10 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `attacks`         | what a hostile client does, by strategies                                        |
 | `collisions`      | keys that all have one hash, computed as a client may                            |
 | `honest`          | clients that check every answer, and measure how long it took                    |
+| `surroundings`    | a program: attacks on what surrounds servers and clients                         |
+| `hosts`           | servers there, in processes that fork, change folders, have no standard streams  |
+| `cleaner`         | somebody who removes and replaces the files of servers                           |
+| `shortages`       | servers and clients that have few descriptors                                    |
 | `soak`            | a program: all loads at once against one server, watched for as long as you like |
 | `loads`           | the loads of a soak, as command lines                                            |
 | `clients`         | a load: clients of all kinds that check every answer                             |

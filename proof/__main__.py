@@ -68,6 +68,11 @@ STEPS = {
             [PYTHON, "-m", "proof.hostile", "--minutes", "0.1"],
         ),
         Step(
+            "surroundings",
+            "files, folders, users, forks, standard streams and limits, as others treat them",
+            [PYTHON, "-m", "proof.surroundings"],
+        ),
+        Step(
             "soak",
             "all of it at once",
             [PYTHON, "-m", "proof.soak", "--minutes", "0.5", "--html", "target/proof/soak.html"],
@@ -117,7 +122,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def main(names: Sequence[str]) -> int:
     if names and names[0] == "--list":
         for step in STEPS.values():
-            print(f"{step.name:12} {step.about}")
+            print(f"{step.name:13} {step.about}")
         return 0
     if unknown := [name for name in names if name not in STEPS]:
         print(f"there is no step {unknown[0]!r}; there are {', '.join(STEPS)}", file=sys.stderr)
@@ -126,12 +131,12 @@ def main(names: Sequence[str]) -> int:
     begun = time.monotonic()
     failed = 0
     for step in [STEPS[name] for name in names] or STEPS.values():
-        print(f"{step.name:12}", end="", flush=True)
+        print(f"{step.name:13}", end="", flush=True)
         start = time.monotonic()
         held, words = run(step)
         failed += not held
         print(f"{time.monotonic() - start:6.0f} s  {'held  ' if held else 'FAILED'}  {words}", flush=True)
-    print(f"{'all':12}{time.monotonic() - begun:6.0f} s  {'held' if not failed else f'{failed} FAILED'}")
+    print(f"{'all':13}{time.monotonic() - begun:6.0f} s  {'held' if not failed else f'{failed} FAILED'}")
     return 1 if failed else 0
 
 

@@ -51,6 +51,7 @@
     test_memory_returns.py  memory goes back to the system after FLUSHALL and deletes
     test_churn.py           a cache at its limit, for as long as you like
     test_idle.py            an idle server uses no CPU
+    test_surroundings.py    `python -m proof.surroundings`: each kind of attack for a moment
     test_soak.py            `python -m proof.soak`: all loads at once, and the verdict
 
     The house

@@ -11,6 +11,7 @@ import pickle
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -749,6 +750,28 @@ def memfds(pid: int, name: str) -> list[str]:
             continue
         if f"memfd:{name}" in target:
             found.append(str(path))
+    return found
+
+
+def lock_of(path: str | Path) -> Path:
+    """The lock of the server at a path."""
+    return Path(f"{path}.lock")
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What is in a folder: names with kinds, inodes, and what regular files hold."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        data = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_ino, status.st_size, data)
+    return found
+
+
+def bound(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A socket of that kind at a path."""
+    found = socket.socket(socket.AF_UNIX, kind)
+    found.bind(str(path))
     return found
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -310,6 +312,62 @@ def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> Non
             wait_until(lambda: table.stats()["clients"] == 2, "nothing is left of the others")
         server.stdin.close()
         assert server.wait(DEADLINE_S) == 0
+
+
+def test_a_server_has_a_descriptor_in_reserve_again(ringtable_dir: Path) -> None:
+    """Also if another thread took the one that it gave up: as soon as there is one, whether anybody comes or not."""
+    script = f"""
+    {SHORT}
+    import threading, time
+
+    def take():
+        while len(kept) == count:
+            try:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                pass
+        print("the reserve is taken, too", flush=True)
+
+    limit(48)
+    with ringtable.Server(max_memory="16MiB", workers=1):
+        before = len(os.listdir("/proc/self/fd"))
+        for line in sys.stdin:
+            kept = leave(0)
+            count = len(kept)
+            print("all are taken", flush=True)
+            take()
+            sys.stdin.readline()
+            for descriptor in kept:
+                os.close(descriptor)
+            deadline = time.monotonic() + {DEADLINE_S}
+            while len(os.listdir("/proc/self/fd")) != before:
+                assert time.monotonic() < deadline, "the server has no descriptor in reserve"
+            print("all are free", flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def order() -> None:
+            assert server.stdin is not None
+            server.stdin.write("\n")
+            server.stdin.flush()
+
+        for _ in range(5):
+            order()
+            assert server.stdout.readline() == "all are taken\n"
+            with ThreadPoolExecutor() as pool:
+                # Each time that it refuses somebody, it gives the reserve up for a moment.
+                told = pool.submit(server.stdout.readline)
+                while not told.done():
+                    with suppress(ringtable.OutOfResources, ringtable.Timeout):
+                        Table(timeout=0.1).close()
+                assert told.result() == "the reserve is taken, too\n"
+            order()
+            assert server.stdout.readline() == "all are free\n"
+        server.communicate("", DEADLINE_S)
+        assert server.returncode == 0
 
 
 def test_the_largest_size_of_files_is_named(ringtable_dir: Path) -> None:

@@ -25,7 +25,7 @@ import pytest
 import ringtable
 from ringtable import PathTaken, Server, ServerExists
 from ringtable._ringtable import socket_path
-from support import Child, ServerProcess, run_cli, run_script, wait_until
+from support import Child, ServerProcess, bound, contents, lock_of, run_cli, run_script, wait_until
 
 PRECIOUS = b"years of work\n"
 SMALL: dict[str, Any] = {"workers": 1, "max_memory": "4MiB"}
@@ -41,20 +41,6 @@ def serves(address: str) -> bool:
         return False
 
 
-def lock_of(path: str | Path) -> Path:
-    return Path(f"{path}.lock")
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """What is in a folder: names with kinds, inodes, and what regular files hold."""
-    found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        data = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        found[str(path.relative_to(folder))] = (status.st_mode, status.st_ino, status.st_size, data)
-    return found
-
-
 def remove_at_once(folder: Path) -> None:
     """Remove a folder in one step, as far as its server sees it, however slow we are."""
     gone = folder.with_name("gone")
@@ -62,12 +48,6 @@ def remove_at_once(folder: Path) -> None:
     for path in gone.iterdir():
         path.unlink(missing_ok=True)
     gone.rmdir()
-
-
-def bound(path: Path, kind: socket.SocketKind) -> socket.socket:
-    found = socket.socket(socket.AF_UNIX, kind)
-    found.bind(str(path))
-    return found
 
 
 def listening(path: Path) -> socket.socket:

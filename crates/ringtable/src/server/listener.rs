@@ -33,6 +33,9 @@ const BACKLOG: i32 = 1_024;
 /// How long to wait before trying again to accept what cannot even be refused.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
+/// How long to wait, if nobody comes, before trying again to have a descriptor in reserve.
+const RESERVE_RETRY: Duration = Duration::from_millis(50);
+
 /// The bound sockets. Dropping it removes what it has on disk.
 pub(super) struct Listener {
     endpoint: Mutex<Endpoint>,
@@ -147,7 +150,7 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, shared:
         let descriptors =
             descriptors.chain([shared.stop_bell.as_fd()]).chain(listener.removals.as_ref().map(AsFd::as_fd));
         let mut ready: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let pause = keeper.pause().map(timespec);
+        let pause = keeper.pause().into_iter().chain(reserve.is_none().then_some(RESERVE_RETRY)).min().map(timespec);
         if poll(&mut ready, pause.as_ref()).is_err() {
             continue;
         }
@@ -156,6 +159,8 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, shared:
                 accept_one(door, shared, &mut reserve);
             }
         }
+        // Another thread of the program may have taken what was given up.
+        reserve = reserve.or_else(|| Doorbell::new().ok());
         let is_told = ready.get(doors.len() + 1).is_some_and(|removals| !removals.revents().is_empty());
         if is_told {
             keeper.hear(listener);
@@ -272,7 +277,6 @@ fn accept_one(door: &Door, shared: &Shared, reserve: &mut Option<Doorbell>) {
                 // Leave the connection waiting, and do not spin meanwhile.
                 _ => std::thread::sleep(ACCEPT_RETRY),
             }
-            *reserve = reserve.take().or_else(|| Doorbell::new().ok());
         }
     }
 }
