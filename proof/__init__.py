@@ -10,8 +10,9 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `linearizability` | whether one order of the operations explains all answers                         |
 | `journal`         | what a process has called and was answered, in memory that outlives its SIGKILL  |
 | `values`          | values that tell who wrote them, and whether they are whole                      |
-| `kills`           | a program: clients and servers that are killed and stopped at random instants    |
+| `kills`           | a program: clients and servers killed, stopped, interrupted at random instants   |
 | `victims`         | what the clients do there, those that are killed and those that look on          |
+| `interrupted`     | what those do there that are interrupted                                         |
 | `diary`           | what a process was doing, in memory that outlives it                             |
 | `marks`           | values that say which key, writer and server they are of                         |
 | `hostile`         | a program: a hostile client beside honest ones                                   |

@@ -27,6 +27,12 @@ CALLS = (
     "get_or_set",
     "watch",
     "scan",
+    "large set_many",
+    "iteration",
+    "event",
+    "pipeline",
+    "update",
+    "GET",
     "closing",
     "between calls",
     "ended",
@@ -34,7 +40,7 @@ CALLS = (
 BETWEEN, ENDED = CALLS.index("between calls"), CALLS.index("ended")
 _NUMBERS = {name: number for number, name in enumerate(CALLS)}
 
-_CALL, _SINCE, _COUNT, _LONGEST, _LIFE, _FAULT, _GONE = range(7)
+_CALL, _SINCE, _COUNT, _LONGEST, _LIFE, _FAULT, _GONE, _HEARD = range(8)
 _KEYS = 8
 _WORDS = 3
 _FAULT_SIZE = 2_048
@@ -65,12 +71,13 @@ class Page:
         """A call that the writer makes."""
         start = time.monotonic_ns()
         self._words[_SINCE] = start
-        self._words[_CALL] = _NUMBERS[call]
         try:
+            self._words[_CALL] = _NUMBERS[call]
             yield
         finally:
-            end = time.monotonic_ns()
+            # First, since a signal handler may look whether we are in a call.
             self._words[_CALL] = BETWEEN
+            end = time.monotonic_ns()
             self._words[_SINCE] = end
             self._words[_COUNT] += 1
             self._words[_LONGEST] = max(self._words[_LONGEST], end - start)
@@ -83,6 +90,11 @@ class Page:
     def call(self) -> str:
         """The call that the writer is in."""
         return CALLS[self._words[_CALL]]
+
+    @property
+    def is_in_a_call(self) -> bool:
+        """Whether the writer is in a call at all."""
+        return self._words[_CALL] not in (BETWEEN, ENDED)
 
     @property
     def since_s(self) -> float:
@@ -127,6 +139,14 @@ class Page:
 
     def lose(self) -> None:
         self._words[_GONE] += 1
+
+    @property
+    def heard(self) -> int:
+        """How many signals have ended a call, or have come between two."""
+        return self._words[_HEARD]
+
+    def hear(self) -> None:
+        self._words[_HEARD] += 1
 
     def report(self, fault: str) -> None:
         """Tell what must not be; only the first such report is kept."""

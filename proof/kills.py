@@ -1,10 +1,15 @@
-"""Kills and stops clients, and kills servers, at random instants under load: `python -m proof.kills --help`.
+"""Kills, stops and interrupts clients, and kills servers, at random instants: `python -m proof.kills --help`.
 
 **Clients** come in batches. Each notes what it is going to write, and what was acknowledged, in memory that outlives
 it. It is killed at a random instant, or stopped first, and continued or not. When all of a batch are gone for the
 server too, every key has a value that its writer had at least acknowledged, and at most intended; and it still has the
 same one when the next batch is over. All values are whole. Honest clients work all the while, and neither fail nor wait
 for long. In the end the server has everything back: lanes, seats, slots, leases, pins, memory, descriptors.
+
+**Interrupted** clients get SIGINT, in calls of all kinds and beside a server that stands still every now and then. A
+signal ends the call that it comes in, which raises `KeyboardInterrupt`, also while the server stands. The connection
+goes on: no reply is taken for that of another call, nothing that was acknowledged is lost, and what was interrupted is
+done or not when a later call of the same client is answered, and never afterwards.
 
 **Servers** are killed while clients of all kinds that reconnect write and read. They get `ServerGone` and nothing else;
 the next table is empty at first and never holds anything of an earlier one; views stay as they are; every client ends.
@@ -34,7 +39,7 @@ from ringtable._cli.signals import interrupt_on_termination
 from support import Child, ServerProcess, Successors, Way, freeze, memfds, wait_until
 
 from benches import probe
-from proof import program, victims
+from proof import interrupted, program, victims
 from proof.diary import Diary, Page
 from proof.marks import Wrong, read
 from proof.victims import ERA_KEY, KEYS, check, key_of
@@ -44,6 +49,9 @@ HANG_S = 30.0
 
 SETTLE_S = 10.0
 """For how long something may be on its way that is nobody's call."""
+
+HEARD_S = 10.0
+"""How long a signal may take to end the call that it comes in; a client looks for signals every tenth of a second."""
 
 LAGGARD_S = 0.5
 """For how long a client of a classic topology may keep the others waiting before it is sent away."""
@@ -81,10 +89,17 @@ class Found:
     """Slots of shared rings whose owners were stopped or killed before they had filled them."""
 
     slots_recovered: int = 0
+    interrupts: int = 0
+    """Signals that came to an end of their own: each has ended the call that it came in, if there was one."""
+
+    interrupted_during: dict[str, int] = field(default_factory=dict)
+    """By the kind of call that they came in."""
+
     server_kills: int = 0
     reconnects: int = 0
     seconds: float = 0.0
     client_seconds: float = 0.0
+    interrupt_seconds: float = 0.0
     server_seconds: float = 0.0
     killed_during: dict[str, int] = field(default_factory=dict)
     """By the kind of call that they were in."""
@@ -379,6 +394,96 @@ def _wait(condition: Callable[[], object], what: str | Callable[[], str]) -> Non
         raise Forbidden(f"not within {SETTLE_S} s: {what if isinstance(what, str) else what()}") from None
 
 
+# Clients that are interrupted
+
+
+def interrupt_clients(interrupts: int, generator: random.Random, found: Found, deadline: float = math.inf) -> None:
+    """Interrupt clients of all topologies so many times, and look whether each hears of it and goes on in order.
+
+    Raises:
+        AssertionError: Something was found.
+    """
+    for segment, topology in enumerate(TOPOLOGIES):
+        share = interrupts * (segment + 1) // len(TOPOLOGIES) - interrupts * segment // len(TOPOLOGIES)
+        workers = generator.randint(1, 3)
+        arguments = ["--workers", str(workers), "--topology", topology, "--laggard-timeout", str(HANG_S)]
+        arguments += ["--tcp", "127.0.0.1:0", "--max-memory", "256MiB"]
+        with ServerProcess(*arguments) as server, Table(transport="socket", timeout=HANG_S) as table:
+            tcp = Way(server.ready_line.split("tcp: ")[1].strip(), {})
+            # Some share their table with threads that use it without a pause.
+            clients = [(way, False) for way in [*WAYS, tcp]] + [(way, True) for way in (WAYS[0], WAYS[4])]
+            _interrupt(server, table, clients, share, generator, found, deadline)
+
+
+def _interrupt(
+    server: ServerProcess,
+    table: Table,
+    clients: Sequence[tuple[Way, bool]],
+    interrupts: int,
+    generator: random.Random,
+    found: Found,
+    deadline: float,
+) -> None:
+    figures = Figures(table, server.pid)
+    before = _settled(figures)
+    diary = Diary(len(clients), KEYS)
+    with ExitStack() as stack:
+        children: list[Child] = []
+        for number, (way, shares) in enumerate(clients):
+            diary.pages[number].clear(number + 1)
+            seed = f"{generator.random()}"
+            child = Child(interrupted.be_interrupted, diary, number, seed, way, shares)
+            children.append(stack.enter_context(child))
+        _wait(lambda: all(page.calls or page.fault for page in diary.pages), "all clients are at work")
+        for _ in range(interrupts):
+            if time.monotonic() > deadline:
+                break
+            number = generator.randrange(len(children))
+            stands = generator.random() < 0.4
+            try:
+                if stands:
+                    # Whoever waits for it then can only be helped by the signal.
+                    server.freeze()
+                    time.sleep(generator.uniform(0, 0.03))
+                else:
+                    time.sleep(generator.uniform(0, 0.01))
+                _send(diary.pages[number], number, children[number], found)
+            finally:
+                server.signal(signal.SIGCONT)
+            _look_at(diary.pages, children)
+        diary.finish()
+        for child in children:
+            # Who waits for an event waits for others, who have ended.
+            if not child.has_ended():
+                os.kill(child.pid, signal.SIGINT)
+        for child in children:
+            child.result(HANG_S)
+        _look_at(diary.pages, [])
+    for number, page in enumerate(diary.pages):
+        for index in range(KEYS):
+            key = key_of(number, page.life, index)
+            check(index, key, table.get(key), page.acknowledged(index), page.intended(index))
+            found.keys_checked += 1
+    _wait(
+        lambda: figures.held() == before, lambda: f"the server has what it had: {_difference(before, figures.held())}"
+    )
+
+
+def _send(page: Page, number: int, child: Child, found: Found) -> None:
+    """Interrupt a client, and wait until it has heard of it."""
+    call, heard = page.call, page.heard
+    os.kill(child.pid, signal.SIGINT)
+    try:
+        wait_until(lambda: page.heard > heard or page.fault or child.has_ended(), "", HEARD_S)
+    except AssertionError:
+        child.tell_where()
+        raise Forbidden(
+            f"client {number}, in a call of kind '{page.call}', has not heard of a signal for {HEARD_S:.0f} s"
+        ) from None
+    found.interrupts += 1
+    found.interrupted_during[call] = found.interrupted_during.get(call, 0) + 1
+
+
 # Servers
 
 
@@ -479,7 +584,15 @@ def own_folder() -> Iterator[None]:
                 os.environ["RINGTABLE_DIR"] = before
 
 
-def run(kills: int, stops: int, server_kills: int, generator: random.Random, found: Found, deadline: float) -> None:
+def run(
+    kills: int,
+    stops: int,
+    interrupts: int,
+    server_kills: int,
+    generator: random.Random,
+    found: Found,
+    deadline: float,
+) -> None:
     begin = time.monotonic()
     segments = max(len(TOPOLOGIES), -(-kills // SEGMENT_KILLS)) if kills + stops else 0
     for segment in range(segments):
@@ -500,6 +613,10 @@ def run(kills: int, stops: int, server_kills: int, generator: random.Random, fou
             flush=True,
         )
     found.client_seconds = time.monotonic() - begin
+    begin = time.monotonic()
+    if interrupts:
+        interrupt_clients(interrupts, generator, found, deadline)
+    found.interrupt_seconds = time.monotonic() - begin
     begin = time.monotonic()
     if server_kills:
         kill_servers(server_kills, generator, found, deadline)
@@ -525,17 +642,19 @@ def main(
     *,
     kills: int = 500,
     stops: int = 50,
+    interrupts: int = 240,
     server_kills: int = 100,
     address: str | None = None,
     seconds: float = math.inf,
     seed: int | None = None,
     json_: program.JsonFile = None,
 ) -> int:
-    """Kill and stop clients, then servers, and check what is left.
+    """Kill, stop and interrupt clients, then kill servers, and check what is left.
 
     Args:
         kills: Clients to kill.
         stops: Clients to stop, and then to continue or to kill.
+        interrupts: Signals that interrupt clients.
         server_kills: Servers to kill.
         address: The socket of a running server: kill and stop its clients, and no server.
         seconds: Stop after so long.
@@ -552,7 +671,7 @@ def main(
             if address:
                 run_at(address, kills, stops, random.Random(seed), found, begin + seconds)
             else:
-                run(kills, stops, server_kills, random.Random(seed), found, begin + seconds)
+                run(kills, stops, interrupts, server_kills, random.Random(seed), found, begin + seconds)
     except (AssertionError, ringtable.Error) as error:
         found.forbidden.append(f"{type(error).__name__}: {error}")
     found.seconds = time.monotonic() - begin
@@ -563,8 +682,7 @@ def main(
 
 
 def tell(found: Found) -> None:
-    counts = sorted(found.killed_during.items(), key=lambda item: -item[1])
-    during = ", ".join(f"{call} {count}" for call, count in counts)
+    during = _by_call(found.killed_during)
     print(f"clients: {found.kills} killed, {found.stops} stopped, in {found.client_seconds:.0f} s; during: {during}")
     print(
         f"of these {found.expelled} were sent away; {found.slots_quarantined} slots of rings were quarantined, and "
@@ -576,9 +694,15 @@ def tell(found: Found) -> None:
         f"servers: {found.server_kills} killed in {found.server_seconds:.0f} s; {found.calls_of_survivors} calls, "
         f"{found.reconnects} times ServerGone, the longest call {found.survivors_longest_s:.3f} s"
     )
+    during = _by_call(found.interrupted_during)
+    print(f"{found.interrupts} interrupts in {found.interrupt_seconds:.0f} s; during: {during}")
     for line in found.forbidden:
         print(f"forbidden: {line}")
     print(f"{'nothing' if not found.forbidden else 'something'} was found in {found.seconds:.0f} s, seed {found.seed}")
+
+
+def _by_call(counts: dict[str, int]) -> str:
+    return ", ".join(f"{call} {count}" for call, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 if __name__ == "__main__":

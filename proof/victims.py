@@ -92,7 +92,7 @@ class Writer:
         self.shares = shares
         self.views: list[tuple[bytes, ringtable.View, bytes]] = []
         self.watches = ExitStack()
-        self._calls: list[tuple[Callable[[], None], int]] = [
+        self._calls: list[tuple[Callable[[], object], int]] = [
             (self.set, 12),
             (self.delete, 3),
             (self.post, 4),

@@ -15,7 +15,7 @@ from load import load as clients_at_work
 from ringtable import Table
 from support import DEADLINE_S, Child, Flag, ServerProcess, freeze, state_of, time_to_notice_death, wait_until
 
-from proof.kills import WAYS, Found, kill_clients, kill_servers
+from proof.kills import WAYS, Found, interrupt_clients, kill_clients, kill_servers
 
 KILLS_WHILE_JOINING = 50
 # The promise, for a machine whose every core is busy.
@@ -79,6 +79,15 @@ def test_killed_servers_harm_no_client_that_reconnects(ringtable_dir: Path, seed
     assert found.server_kills == kills
     # Each has to notice each death that it lives through, unless another one comes first.
     assert found.reconnects > kills
+
+
+@pytest.mark.parametrize("interrupts", [45, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.timeout(600)
+def test_interrupted_clients_go_on(ringtable_dir: Path, seed: int, interrupts: int) -> None:
+    found = Found(seed)
+    interrupt_clients(interrupts, random.Random(seed), found)
+    print(found)
+    assert found.interrupts == interrupts
 
 
 @pytest.mark.parametrize("end", ["killed", "closed"])
