@@ -1,12 +1,16 @@
 """A full table refuses writes and keeps what it has; what an entry costs."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import RawConnection, ServerProcess
+from ringtable._ringtable import socket_path
+from support import RawConnection, ServerProcess, wait_until
+
+from benches.probe import private_bytes
 
 ENTRIES = 1_000_000
 KEY_SIZE, VALUE_SIZE = 16, 100
@@ -126,3 +130,19 @@ def test_what_an_entry_costs(ringtable_dir: object) -> None:
         print(f"{overhead:.1f} bytes an entry beyond key and value")
         assert len(table) == ENTRIES
         assert overhead <= OVERHEAD_MAX
+
+
+def test_idle_clients_keep_no_large_buffers(ringtable_dir: object) -> None:
+    """A request of a MiB once left a buffer of a MiB behind for as long as its client was connected."""
+    with ServerProcess("--max-memory", "64MiB") as server, ExitStack() as stack:
+        connections = [stack.enter_context(closing(RawConnection(socket_path()))) for _ in range(60)]
+        before = private_bytes(server.pid)
+        for connection in connections:
+            assert connection.command(b"EXISTS", *[b"%1000d" % index for index in range(1_000)]) == 0
+        wait_until(
+            lambda: private_bytes(server.pid) - before < 20 << 20,
+            "large buffers are kept for clients that do nothing",
+        )
+        # They go on as before.
+        for connection in connections:
+            assert connection.command(b"EXISTS", *[b"%1000d" % index for index in range(1_000)]) == 0

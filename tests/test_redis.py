@@ -98,3 +98,81 @@ def test_a_request_of_more_arguments_than_are_read_in_a_turn(server: Server) -> 
         assert connection.recv(100) == b"+OK\r\n"
         connection.sendall(b"*%d\r\n$6\r\nEXISTS\r\n" % (count + 1) + b"$0\r\n\r\n" * count)
         assert connection.recv(100) == b":%d\r\n" % count
+
+
+def test_nothing_of_a_transaction_is_executed(client: Any) -> None:
+    client.set("balance", 100)
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.decrby("balance", 60).set("paid", 1).set("large", bytes(1 << 20))
+        with pytest.raises(redis.ResponseError, match="no transactions"):
+            pipeline.execute()
+    assert client.get("balance") == b"100"
+    assert client.exists("paid", "large") == 0
+    # By hand, on one connection, with a typing error in it.
+    single = client.client()
+    for words, answer in [
+        ("EXEC", "EXEC without MULTI"),
+        ("MULTI", "no transactions"),
+        ("DEL balance", "not executed"),
+        ("NONSENSE", "not executed"),
+        ("MULTI", "nested"),
+        ("EXEC", "nothing of it was executed"),
+        ("DISCARD", "DISCARD without MULTI"),
+    ]:
+        with pytest.raises(redis.ResponseError, match=answer):
+            single.execute_command(*words.split())
+    single.close()
+    assert client.get("balance") == b"100"
+
+
+def test_what_clients_send_as_they_connect(server: Server) -> None:
+    with redis.Redis(
+        unix_socket_path=server.path, protocol=3, db=0, client_name="worker-1", username="default", password="any"
+    ) as client:
+        assert client.ping()
+        assert client.echo("words") == b"words"
+        number = client.client_id()
+        assert client.execute_command("HELLO", "3")[b"id"] == number > 0
+        assert client.client_setinfo("LIB-VER", "1.0")
+        with pytest.raises(redis.ResponseError, match="spaces"):
+            client.client_setname("two words")
+        with pytest.raises(redis.ResponseError, match="subcommand"):
+            client.execute_command("CLIENT", "NONSENSE")
+        with pytest.raises(redis.ResponseError, match="out of range"):
+            client.select(1)
+        with pytest.raises(redis.AuthenticationError, match="without any password"):
+            client.execute_command("AUTH", "secret")
+        with pytest.raises(redis.AuthenticationError, match="username-password"):
+            client.execute_command("AUTH", "somebody", "secret")
+
+
+def test_a_scan_finds_keys_by_their_pattern(client: Any) -> None:
+    for kind in ("user", "page"):
+        for index in range(50):
+            client.set(f"{kind}:{index}", "v")
+    assert {*client.scan_iter(match="user:*")} == {b"user:%d" % index for index in range(50)}
+    assert {*client.scan_iter(match="*:1[2-4]", count=100)} == {
+        b"%s:%d" % (kind, index) for kind in (b"user", b"page") for index in (12, 13, 14)
+    }
+    assert len([*client.scan_iter(_type="string")]) == 100
+    assert [*client.scan_iter(_type="hash")] == []
+    with pytest.raises(redis.ResponseError, match="syntax"):
+        client.execute_command("SCAN", "0", "MATCH")
+    with pytest.raises(redis.ResponseError, match="255"):
+        client.execute_command("SCAN", "0", "MATCH", "a" * 300)
+
+
+def test_a_scan_of_few_keys_takes_few_calls(ringtable_dir: object) -> None:
+    with Server(buckets=10_000) as server, redis.Redis(unix_socket_path=server.path) as client:
+        for key in ("a", "b", "c"):
+            client.set(key, "v")
+        cursor, found, calls = 0, [], 0
+        while True:
+            cursor, keys = client.scan(cursor, count=1)
+            found += keys
+            calls += 1
+            if cursor == 0:
+                break
+        assert sorted(found) == [b"a", b"b", b"c"]
+        # A turn may end before 4,096 buckets are looked at, on a machine that is busy, but not often.
+        assert calls < 100

@@ -118,6 +118,10 @@ pub const TURN_REQUESTS_PER_CLOCK: usize = 16;
 /// For how long a write that finds no memory is tried again, turn after turn, while other workers have it in hand: they
 /// make room themselves, which takes milliseconds, or hold free slots back.
 pub const ROOM_PATIENCE_NS: u64 = 100_000_000;
+/// Largest buffer that a client keeps which has asked for nothing for a while, in bytes.
+pub const IDLE_BUFFER_MAX: usize = 16 << 10;
+/// That while, in nanoseconds; it may be twice as long.
+pub const IDLE_NS: u64 = 1_000_000_000;
 /// Reply bytes waiting for a client to take them, above which its further requests wait too.
 pub const REPLY_BACKLOG_MAX: usize = 64 << 10;
 /// Bytes of further requests that are kept for a client meanwhile. Beyond, its connection ends.

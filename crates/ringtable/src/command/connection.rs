@@ -12,20 +12,94 @@ use crate::table::layout::LAYOUT_VERSION;
 ///
 /// A large message would be copied in one go, and kept until its sender reads it.
 pub(super) fn ping(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    match arguments.iter().next() {
-        Some(message) if message.len() > limits::PING_SIZE_MAX => {
-            let (size, most) = (message.len(), limits::PING_SIZE_MAX);
-            return Err(Refusal::err(format_args!("the message has {size} bytes, at most {most} are allowed")));
+    if !arguments.is_empty() {
+        return echo(context, arguments);
+    }
+    context.reply.status("PONG");
+    Ok(())
+}
+
+/// `ECHO message`
+pub(super) fn echo(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let (size, most) = (arguments.get(0).len(), limits::PING_SIZE_MAX);
+    if size > most {
+        return Err(Refusal::err(format_args!("the message has {size} bytes, at most {most} are allowed")));
+    }
+    context.reply.bulk(arguments.get(0));
+    Ok(())
+}
+
+/// `AUTH [user] password`
+///
+/// As in a Redis without passwords, the user `default` gets in with any, and to be asked for one is a mistake.
+pub(super) fn auth(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    if arguments.len() == 1 {
+        return Err(Refusal::err(
+            "AUTH <password> called without any password configured for the default user. Are you sure your \
+             configuration is correct?",
+        ));
+    }
+    check_user(arguments.get(0))?;
+    context.reply.ok();
+    Ok(())
+}
+
+/// There are no users: who may open the socket may do everything.
+fn check_user(user: &[u8]) -> Result<(), Refusal> {
+    if user == b"default" {
+        return Ok(());
+    }
+    Err(Refusal("WRONGPASS invalid username-password pair or user is disabled: this server has no users".into()))
+}
+
+/// `SELECT index`: there is one table.
+pub(super) fn select(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    if arguments.integer(0)? != 0 {
+        return Err(Refusal::err("DB index is out of range: there is number 0 alone"));
+    }
+    context.reply.ok();
+    Ok(())
+}
+
+/// `CLIENT ID`, `CLIENT SETNAME name`, `CLIENT SETINFO LIB-NAME | LIB-VER value`: what clients send as they connect.
+/// Names are taken and forgotten.
+pub(super) fn client(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let is = |name: &str| arguments.get(0).eq_ignore_ascii_case(name.as_bytes());
+    match arguments.len() {
+        1 if is("ID") => context.reply.integer(context.connection.cast_signed()),
+        2 if is("SETNAME") => {
+            check_name("Client names", arguments.get(1))?;
+            context.reply.ok();
         }
-        Some(message) => context.reply.bulk(message),
-        None => context.reply.status("PONG"),
+        3 if is("SETINFO") => {
+            let field = arguments.get(1);
+            if !field.eq_ignore_ascii_case(b"LIB-NAME") && !field.eq_ignore_ascii_case(b"LIB-VER") {
+                return Err(Refusal::err(format_args!("Unrecognized option '{}'", shown(field))));
+            }
+            check_name("lib-name and lib-ver", arguments.get(2))?;
+            context.reply.ok();
+        }
+        _ => {
+            return Err(Refusal::err(format_args!(
+                "unknown subcommand or wrong number of arguments for '{}'. There are CLIENT ID, SETNAME and SETINFO",
+                shown(arguments.get(0))
+            )));
+        }
     }
     Ok(())
 }
 
+/// Names are words of what can be printed.
+fn check_name(what: &str, name: &[u8]) -> Result<(), Refusal> {
+    if name.iter().all(u8::is_ascii_graphic) {
+        return Ok(());
+    }
+    Err(Refusal::err(format_args!("{what} cannot contain spaces, newlines or special characters.")))
+}
+
 /// `HELLO [2 | 3 [AUTH user password] [SETNAME name]]`
 ///
-/// There are no users: who may open the socket may do everything. Names are taken and forgotten.
+/// Names are taken and forgotten.
 pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     if !arguments.is_empty() {
         let protocol = match arguments.get(0) {
@@ -35,24 +109,29 @@ pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resu
         };
         let mut options = arguments.iter().skip(1);
         while let Some(option) = options.next() {
+            let syntax = || Refusal::err("syntax error in HELLO");
             if option.eq_ignore_ascii_case(b"AUTH") {
-                return Err(Refusal("WRONGPASS this server has no users: connect without a password".into()));
-            }
-            if !option.eq_ignore_ascii_case(b"SETNAME") || options.next().is_none() {
-                return Err(Refusal::err("syntax error in HELLO"));
+                check_user(options.next().ok_or_else(syntax)?)?;
+                options.next().ok_or_else(syntax)?;
+            } else if option.eq_ignore_ascii_case(b"SETNAME") {
+                check_name("Client names", options.next().ok_or_else(syntax)?)?;
+            } else {
+                return Err(syntax());
             }
         }
         context.protocol = protocol;
         context.effect = Effect::Protocol(protocol);
         context.reply.set_protocol(protocol);
     }
-    context.reply.map(5);
+    context.reply.map(6);
     for (field, value) in [("server", "ringtable"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone")] {
         context.reply.bulk(field.as_bytes());
         context.reply.bulk(value.as_bytes());
     }
     context.reply.bulk(b"proto");
     context.reply.integer(if context.protocol == Protocol::Resp2 { 2 } else { 3 });
+    context.reply.bulk(b"id");
+    context.reply.integer(context.connection.cast_signed());
     context.reply.bulk(b"role");
     context.reply.bulk(b"master");
     Ok(())

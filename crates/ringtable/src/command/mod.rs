@@ -2,6 +2,7 @@
 //!
 //! - [`COMMANDS`]: the table of all commands, one line each,
 //! - [`keyspace`], [`atomic`], [`connection`], [`inspection`]: what the commands do, one function each,
+//! - [`transaction`]: what is refused between `MULTI` and `EXEC`; `glob`: patterns of keys,
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`streamed`]: the large value of a `SET` on its way into its entry,
 //! - [`reply`]: how they answer,
@@ -17,6 +18,7 @@ pub mod alone;
 pub mod arguments;
 pub mod atomic;
 pub mod connection;
+mod glob;
 pub mod inspection;
 pub mod keyspace;
 pub mod record;
@@ -24,6 +26,7 @@ pub mod reply;
 pub mod resp;
 pub mod set_options;
 pub mod streamed;
+pub mod transaction;
 
 use arguments::Arguments;
 use reply::ReplyWriter;
@@ -77,9 +80,13 @@ pub static COMMANDS: &[Spec] = &[
     spec("PTTL",        1..=1,      false, keyspace::pttl),
     spec("DBSIZE",      0..=0,      false, keyspace::dbsize),
     spec("FLUSHALL",    0..=1,      true,  keyspace::flushall),
-    spec("SCAN",        1..=3,      false, keyspace::scan),
+    spec("SCAN",        1..=7,      false, keyspace::scan),
     spec("PING",        0..=1,      false, connection::ping),
+    spec("ECHO",        1..=1,      false, connection::echo),
     spec("HELLO",       0..=MANY,   false, connection::hello),
+    spec("AUTH",        1..=2,      false, connection::auth),
+    spec("SELECT",      1..=1,      false, connection::select),
+    spec("CLIENT",      1..=MANY,   false, connection::client),
     spec("QUIT",        0..=0,      false, connection::quit),
     spec("RING.LANE",   2..=2,      false, connection::ring_lane),
     spec("RING.RINGS",  2..=2,      false, connection::ring_rings),

@@ -443,6 +443,16 @@ impl LaneClient {
         Ok(*share < before)
     }
 
+    /// Bytes of memory that are kept for what follows.
+    pub fn kept(&self) -> usize {
+        self.outgoing.kept()
+    }
+
+    /// Lets go of large buffers that are kept.
+    pub fn let_go(&mut self) {
+        self.outgoing.keep(limits::IDLE_BUFFER_MAX);
+    }
+
     /// Whether the client lives.
     pub fn check_socket(&self) -> Result<(), End> {
         check_silent(&self.socket)

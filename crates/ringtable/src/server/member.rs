@@ -190,9 +190,11 @@ impl Member {
         if self.parsed == self.incoming.len() {
             self.incoming.clear();
             self.parsed = 0;
-            if self.incoming.capacity() > BUFFER_KEPT_MAX {
+            // It comes in small pieces, beside which a buffer for a large request costs little to make.
+            if self.incoming.capacity() > limits::IDLE_BUFFER_MAX {
                 self.incoming = Vec::new();
             }
+            self.outgoing.keep(limits::IDLE_BUFFER_MAX);
         } else if self.parsed > BUFFER_KEPT_MAX {
             self.incoming.drain(..self.parsed);
             self.parsed = 0;

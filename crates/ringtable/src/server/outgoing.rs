@@ -146,6 +146,18 @@ impl Outgoing {
         std::mem::take(&mut self.let_go)
     }
 
+    /// Bytes of memory that are kept for what follows, where nothing is to go.
+    pub fn kept(&self) -> usize {
+        if self.is_empty() { self.bytes.capacity() } else { 0 }
+    }
+
+    /// Lets go of memory that is kept, but for `size` bytes.
+    pub fn keep(&mut self, size: usize) {
+        if self.kept() > size {
+            self.bytes = Vec::new();
+        }
+    }
+
     /// Drops all of it.
     pub fn clear(&mut self) {
         (self.sent, self.held) = (0, 0);

@@ -17,6 +17,7 @@ use crate::command::arguments::Arguments;
 use crate::command::connection::NO_PINS;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
+use crate::command::transaction::Transaction;
 use crate::command::{self, COMMANDS, Command, Effect, Order, Streamed};
 use crate::limits;
 use crate::sync::{Arc, Ordering};
@@ -56,6 +57,7 @@ pub(super) struct SocketClient {
     again: Option<Again>,
     outgoing: Outgoing,
     protocol: Protocol,
+    transaction: Transaction,
     closing: bool,
     reason: End,
 }
@@ -88,6 +90,7 @@ impl SocketClient {
             again: None,
             outgoing: Outgoing::default(),
             protocol: Protocol::Resp2,
+            transaction: Transaction::default(),
             closing: false,
             reason: End::Quit,
         }
@@ -243,6 +246,14 @@ impl SocketClient {
         let has_reservation = self.has_reservation();
         let bytes = &self.incoming[self.parsed..];
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
+        if let Some(answer) = self.transaction.answer(&bytes[name.clone()]) {
+            match answer {
+                Ok(status) => writer.status(status),
+                Err(error) => writer.error(error),
+            }
+            self.parsed += self.request_size;
+            return Effect::None;
+        }
         let known = command::find(&bytes[name.clone()]);
         let last = ranges.last().map(|last| &bytes[last.clone()]);
         let effect = match known {
@@ -387,6 +398,20 @@ impl SocketClient {
         };
         (self.readable, self.finished) = (received.is_some_and(|size| size > 0), received == Some(0));
         Ok(received.unwrap_or(0))
+    }
+
+    /// Bytes of memory that are kept for what follows, while nothing is under way.
+    pub fn kept(&self) -> usize {
+        if self.parsed == self.incoming.len() { self.incoming.capacity().max(self.outgoing.kept()) } else { 0 }
+    }
+
+    /// Lets go of large buffers that are kept.
+    pub fn let_go(&mut self, bench: &mut Bench) {
+        if self.parsed == self.incoming.len() {
+            bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+            self.parsed = 0;
+        }
+        self.outgoing.keep(limits::IDLE_BUFFER_MAX);
     }
 
     /// Keeps account of large requests that are gathered; all clients' together stay bounded.

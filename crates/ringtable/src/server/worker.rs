@@ -386,6 +386,16 @@ enum Connection {
 }
 
 impl Connection {
+    /// Whether it keeps more memory for what follows than an idle client shall.
+    fn keeps_much(&self) -> bool {
+        let kept = match self {
+            Self::Lane(lane) => lane.kept(),
+            Self::Socket(socket) => socket.kept(),
+            _ => 0,
+        };
+        kept > limits::IDLE_BUFFER_MAX
+    }
+
     /// Whether it can do nothing before another thread has made room for its request.
     fn is_waiting(&self) -> bool {
         match self {
@@ -406,12 +416,16 @@ struct Client {
     streak: u32,
     /// The window in which it was last active.
     window: u64,
+    /// Whether it is among those that keep large buffers, and whether it has worked since that was last looked at.
+    keeps_much: bool,
+    has_worked: bool,
 }
 
 impl Client {
     /// Takes note of a turn with work.
     fn note_work(&mut self) {
         self.idle_rounds = 0;
+        self.has_worked = true;
         self.streak = self.streak.saturating_add(1);
     }
 }
@@ -474,6 +488,9 @@ pub(super) struct Worker {
     served: Vec<usize>,
     /// Clients that wait for room, for which the mailbox is rung.
     waiting: Vec<usize>,
+    /// Clients that keep large buffers, and when those were last looked at.
+    keeping: Vec<usize>,
+    kept_looked_ns: u64,
     last_work_ns: u64,
     pauses: Pauses,
     busy_rounds: u32,
@@ -513,6 +530,8 @@ impl Worker {
             hot: Vec::new(),
             served: Vec::new(),
             waiting: Vec::new(),
+            keeping: Vec::new(),
+            kept_looked_ns: 0,
             last_work_ns: 0,
             pauses: Pauses::default(),
             busy_rounds: 0,
@@ -558,13 +577,43 @@ impl Worker {
 
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
     fn look_after(&mut self, now: u64) -> Option<Duration> {
+        let idle = self.tend_idle(now);
         let Self { bench, limbo_looked_ns, .. } = self;
         bench.writer.heed_recall();
         let naps = [
             housekeeping::tend(&bench.shared, &mut bench.writer, now),
             pins::tend_limbo(&mut bench.writer, limbo_looked_ns),
+            idle,
         ];
         if bench.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
+    }
+
+    /// Takes large buffers from clients that have not worked since the last look. Returns when to look again.
+    #[inline]
+    fn tend_idle(&mut self, now: u64) -> Option<Duration> {
+        if self.keeping.is_empty() {
+            return None;
+        }
+        let since = now.saturating_sub(self.kept_looked_ns);
+        if since < limits::IDLE_NS {
+            return Some(Duration::from_nanos(limits::IDLE_NS - since));
+        }
+        self.kept_looked_ns = now;
+        let Self { bench, places, keeping, .. } = self;
+        keeping.retain(|&place| {
+            let Some(client) = &mut places[place].client else { return false };
+            if std::mem::take(&mut client.has_worked) {
+                return true;
+            }
+            match &mut client.connection {
+                Connection::Lane(lane) => lane.let_go(),
+                Connection::Socket(socket) => socket.let_go(bench),
+                _ => {}
+            }
+            client.keeps_much = client.connection.keeps_much();
+            client.keeps_much
+        });
+        (!keeping.is_empty()).then(|| Duration::from_nanos(limits::IDLE_NS))
     }
 
     /// Keeps up to date what we say of ourselves.
@@ -716,6 +765,10 @@ impl Worker {
         self.bench.end_turn();
         if client.connection.is_waiting() && !self.waiting.contains(&place) {
             self.waiting.push(place);
+        }
+        if !client.keeps_much && client.connection.keeps_much() {
+            client.keeps_much = true;
+            self.keeping.push(place);
         }
         match turn {
             Ok(Turn::Idle) => return false,
@@ -934,7 +987,7 @@ impl Worker {
             let hot = self.hot.contains(&place);
             // That it asks for little is to be seen: connections are cheap.
             let streak = STREAK_MAX;
-            self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, streak, window: 0 });
+            self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, streak, window: 0, keeps_much: false, has_worked: true });
             if watched.is_err() {
                 self.end(place, End::Memory);
             }

@@ -1,0 +1,174 @@
+//! Patterns of keys, as `SCAN` has them: `*`, `?`, `[abc]`, `[^a-z]`, and `\` before what shall mean itself.
+//!
+//! # Design
+//!
+//! A pattern is a row of elements that match a byte each, with stars between them. All ways in which the key may have
+//! matched so far are followed at once, a bit each: bit `i` says that the first `i` elements have. So a key takes a few
+//! steps a byte whatever the pattern, where trying one way after the other takes as many as key and pattern have bytes,
+//! multiplied. The source is R. Baeza-Yates and G. Gonnet, "A new approach to text searching", CACM 35(10), 1992.
+
+use super::Refusal;
+
+const WORDS: usize = 4;
+/// Most elements of a pattern; the last bit says that all have matched.
+const ELEMENTS_MAX: usize = 64 * WORDS - 1;
+
+type Bits = [u64; WORDS];
+
+/// A pattern, made ready.
+pub(super) struct Glob {
+    elements: usize,
+    /// For each byte, which elements match it.
+    matching: Box<[Bits; 256]>,
+    /// Before which elements, or the end, there is a star.
+    stars: Bits,
+}
+
+impl Glob {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// If it has too many elements.
+    pub fn new(pattern: &[u8]) -> Result<Self, Refusal> {
+        let mut glob = Self { elements: 0, matching: Box::new([[0; WORDS]; 256]), stars: [0; WORDS] };
+        let mut rest = pattern.iter().copied().peekable();
+        while let Some(byte) = rest.next() {
+            if byte == b'*' {
+                set(&mut glob.stars, glob.elements);
+                continue;
+            }
+            if glob.elements == ELEMENTS_MAX {
+                return Err(Refusal::err(format_args!(
+                    "the pattern has more than {ELEMENTS_MAX} characters that are no stars"
+                )));
+            }
+            match byte {
+                b'?' => (0..=255).for_each(|byte| glob.allow(byte)),
+                b'[' => glob.allow_class(&mut rest),
+                b'\\' => {
+                    let byte = rest.next().unwrap_or(b'\\');
+                    glob.allow(byte);
+                }
+                byte => glob.allow(byte),
+            }
+            glob.elements += 1;
+        }
+        Ok(glob)
+    }
+
+    /// Lets the element that is being read match a byte.
+    fn allow(&mut self, byte: u8) {
+        set(&mut self.matching[usize::from(byte)], self.elements);
+    }
+
+    /// The same for all bytes of a class, which ends with its bracket or with the pattern.
+    fn allow_class(&mut self, rest: &mut std::iter::Peekable<impl Iterator<Item = u8>>) {
+        let is_inverted = rest.next_if_eq(&b'^').is_some();
+        let mut class = [false; 256];
+        while let Some(byte) = rest.next().filter(|&byte| byte != b']') {
+            let first = if byte == b'\\' { rest.next().unwrap_or(byte) } else { byte };
+            let mut last = first;
+            if rest.next_if_eq(&b'-').is_some() {
+                match rest.next_if(|&byte| byte != b']') {
+                    Some(end) => last = end,
+                    None => class[usize::from(b'-')] = true,
+                }
+            }
+            (first.min(last)..=first.max(last)).for_each(|byte| class[usize::from(byte)] = true);
+        }
+        (0..=255).filter(|&byte| class[usize::from(byte)] != is_inverted).for_each(|byte| self.allow(byte));
+    }
+
+    /// Whether all of a key matches.
+    pub fn matches(&self, key: &[u8]) -> bool {
+        let mut ways: Bits = [0; WORDS];
+        set(&mut ways, 0);
+        for &byte in key {
+            let matching = &self.matching[usize::from(byte)];
+            let (mut carry, mut any) = (0, 0);
+            for (word, way) in ways.iter_mut().enumerate() {
+                let matched = *way & matching[word];
+                *way = matched << 1 | carry | *way & self.stars[word];
+                carry = matched >> 63;
+                any |= *way;
+            }
+            if any == 0 {
+                return false;
+            }
+        }
+        ways[self.elements / 64] >> (self.elements % 64) & 1 == 1
+    }
+}
+
+fn set(bits: &mut Bits, index: usize) {
+    bits[index / 64] |= 1 << (index % 64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One way after the other: slow, and plain to see.
+    fn matches(pattern: &[u8], key: &[u8]) -> bool {
+        match (pattern, key) {
+            ([], _) => key.is_empty(),
+            ([b'*', rest @ ..], _) => (0..=key.len()).any(|skipped| matches(rest, &key[skipped..])),
+            (_, []) => false,
+            ([b'?', rest @ ..], [_, key @ ..]) => matches(rest, key),
+            ([b'\\', byte, rest @ ..] | [byte, rest @ ..], [first, key @ ..]) => byte == first && matches(rest, key),
+        }
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_to_redis() {
+        for (pattern, fits, others) in [
+            ("", &[""][..], &["a"][..]),
+            ("*", &["", "a", "*", "\n"], &[]),
+            ("user:*", &["user:", "user:1"], &["user", "auser:1"]),
+            ("h?llo", &["hello", "h?llo"], &["hllo", "heello"]),
+            ("h[ae]llo", &["hello", "hallo"], &["hillo"]),
+            ("h[^e]llo", &["hallo", "h^llo"], &["hello", "hllo"]),
+            ("h[a-c]llo", &["hallo", "hcllo"], &["hdllo", "h-llo"]),
+            ("[c-a]", &["a", "b", "c"], &["d"]),
+            ("[a-]", &["a", "-"], &["b"]),
+            ("[]", &[], &["", "]"]),
+            ("[ab", &["a", "b"], &["[ab"]),
+            (r"[\]]", &["]"], &["\\"]),
+            (r"\*\?", &["*?"], &["ab", r"\*\?"]),
+            ("\\", &["\\"], &[""]),
+            ("**a**", &["a", "bab"], &["", "b"]),
+        ] {
+            let glob = Glob::new(pattern.as_bytes()).unwrap();
+            for key in fits {
+                assert!(glob.matches(key.as_bytes()), "{pattern:?} fits {key:?}");
+            }
+            for key in others {
+                assert!(!glob.matches(key.as_bytes()), "{pattern:?} does not fit {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_ways_at_once_come_to_the_same_as_one_after_the_other() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..20_000 {
+            let mut word = |letters: &[u8], most| -> Vec<u8> {
+                (0..random.usize(..=most)).map(|_| letters[random.usize(..letters.len())]).collect()
+            };
+            let (pattern, key) = (word(b"ab*?", 8), word(b"ab", 10));
+            let said = Glob::new(&pattern).unwrap().matches(&key);
+            assert_eq!(said, matches(&pattern, &key), "{pattern:?} {key:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_has_an_end() {
+        let long = vec![b'a'; ELEMENTS_MAX];
+        assert!(Glob::new(&long).unwrap().matches(&long));
+        assert!(Glob::new(&[b"*", &long[..], b"*"].concat()).unwrap().matches(&[b'a'; 1_000]));
+        assert!(Glob::new(&vec![b'a'; ELEMENTS_MAX + 1]).is_err());
+        assert!(Glob::new(&vec![b'*'; 1 << 20]).unwrap().matches(&long));
+    }
+}
