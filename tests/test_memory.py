@@ -1,7 +1,7 @@
 """A full table refuses writes and keeps what it has; what an entry costs."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -135,7 +135,7 @@ def test_what_an_entry_costs(ringtable_dir: object) -> None:
 def test_idle_clients_keep_no_large_buffers(ringtable_dir: object) -> None:
     """A request of a MiB once left a buffer of a MiB behind for as long as its client was connected."""
     with ServerProcess("--max-memory", "64MiB") as server, ExitStack() as stack:
-        connections = [stack.enter_context(closing(RawConnection(socket_path()))) for _ in range(60)]
+        connections = [stack.enter_context(RawConnection(socket_path("default"))) for _ in range(60)]
         before = private_bytes(server.pid)
         for connection in connections:
             assert connection.command(b"EXISTS", *[b"%1000d" % index for index in range(1_000)]) == 0
