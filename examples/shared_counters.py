@@ -28,7 +28,8 @@ def visit(table: ringtable.Table, seed: int) -> None:
 
 
 def main() -> None:
-    # Spawned, since a process in which a server's threads run should not fork.
+    # Spawned, as anywhere. A process with a server in it may also fork: the server stays the parent's. But Python 3.12
+    # and later warn of every fork of a process that has threads.
     context = multiprocessing.get_context("spawn")
     # A folder of its own, so that no other server of this user is in the way.
     with (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import wait_until
+from support import DEADLINE_S, wait_until
 
 if TYPE_CHECKING:
     from ringtable._types import Eviction, Topology
@@ -193,3 +193,27 @@ def test_a_value_that_takes_most_of_a_cache_can_be_changed(
         assert calls == [6 << 20]
         assert len(table["log"]) in (6 << 20, 1_900_003)
         assert len(table) == 21
+
+
+def test_a_watch_is_told_what_was_evicted(ringtable_dir: object) -> None:
+    with (
+        Server(max_memory=MEMORY, cache=True),
+        ringtable.connect() as table,
+        table.watch(timeout=DEADLINE_S) as watch,
+    ):
+        seen: dict[str, set[bytes]] = {"set": set(), "evict": set()}
+
+        def follow(kind: str, count: int) -> None:
+            while len(seen[kind]) < count:
+                event = next(watch)
+                assert isinstance(event, ringtable.Event)
+                assert event.size == (len(VALUE) if event.kind == "set" else 0)
+                seen[event.kind].add(event.key)
+
+        for number in range(MORE_THAN_FIT):
+            table[f"key {number}"] = VALUE
+            # A watch that does not keep up misses events, and says so.
+            follow("set", number + 1)
+        follow("evict", MORE_THAN_FIT - len(table))
+        assert len(seen["evict"]) == table.stats()["evicted_keys"]
+        assert seen["set"] - seen["evict"] == set(table)

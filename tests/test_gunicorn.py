@@ -1,4 +1,7 @@
-"""gunicorn with workers that are forked from a process that has opened a table: `examples/wsgi_counter.py`."""
+"""gunicorn with workers that are forked from a process that has opened a table: `examples/wsgi_counter.py`.
+
+Or from one in which the table's server runs: `examples/gunicorn_conf.py`.
+"""
 
 import os
 import signal
@@ -26,10 +29,10 @@ REQUESTS = 30
 class Gunicorn:
     """gunicorn at work, its workers too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.socket = folder / "web.sock"
         self.log = folder / "gunicorn.log"
-        arguments = ["--preload", "--workers", str(WORKERS), "--threads", str(THREADS), "--bind", f"unix:{self.socket}"]
+        arguments = [*options, "--workers", str(WORKERS), "--threads", str(THREADS), "--bind", f"unix:{self.socket}"]
         arguments += ["--chdir", str(EXAMPLES), "--log-file", str(self.log), "wsgi_counter"]
         self.process = subprocess.Popen([sys.executable, "-m", "gunicorn", *arguments])
         wait_until(lambda: self.process.poll() is None and self.answers(), f"it answers: {self.words()}")
@@ -39,13 +42,19 @@ class Gunicorn:
 
     def answers(self) -> bool:
         try:
-            self.request()
+            return self.ask()[0] == b"200"
         except OSError:
             return False
-        return True
 
     def request(self) -> tuple[int, int]:
         """The count that a request is told, and the process that has answered it; `OSError` without an answer."""
+        status, body = self.ask()
+        assert status == b"200", body
+        count, pid = body.split()
+        return int(count), int(pid)
+
+    def ask(self) -> tuple[bytes, bytes]:
+        """The status and the body of an answer; `OSError` without one."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(DEADLINE_S)
             connection.connect(str(self.socket))
@@ -56,9 +65,7 @@ class Gunicorn:
         head, _, body = answer.partition(b"\r\n\r\n")
         if not body.endswith(b"\n"):
             raise ConnectionResetError("no whole answer")
-        assert b" 200 " in head.splitlines()[0], answer
-        count, pid = body.split()
-        return int(count), int(pid)
+        return head.split()[1], body
 
     def workers(self) -> set[int]:
         task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -74,7 +81,12 @@ class Gunicorn:
 
 @pytest.fixture
 def web(server_process: ServerProcess, ringtable_dir: Path) -> Iterator[Gunicorn]:
-    gunicorn = Gunicorn(ringtable_dir)
+    with at_work(Gunicorn(ringtable_dir, "--preload")) as gunicorn:
+        yield gunicorn
+
+
+@contextmanager
+def at_work(gunicorn: Gunicorn) -> Iterator[Gunicorn]:
     try:
         yield gunicorn
     finally:
@@ -171,3 +183,46 @@ def test_it_stops_in_order(web: Gunicorn) -> None:
         assert len(counts) + 1 <= int(table["requests"]) <= len(counts) + len(failed) + 1
         # Neither its workers nor their connections are left.
         wait_until(lambda: table.stats()["clients"] == 1, "nobody is connected any more")
+
+
+def test_the_tables_server_is_started_anew(ringtable_dir: Path) -> None:
+    with ServerProcess() as first, at_work(Gunicorn(ringtable_dir, "--preload")) as web:
+        for _ in range(REQUESTS):
+            before = web.request()[0]
+        first.kill()
+        # As long as there is none, the answer says so.
+        for _ in range(REQUESTS):
+            status, body = web.ask()
+            assert (status, b"the server is gone" in body) == (b"503", True)
+        with ServerProcess(), ringtable.connect() as table:
+            with ThreadPoolExecutor(BROWSERS) as browsers:
+                answers = list(browsers.map(lambda _: web.request(), range(BROWSERS * REQUESTS)))
+            # Every request from then on is counted, once, by whichever worker.
+            assert sorted(count for count, _ in answers) == list(range(1, BROWSERS * REQUESTS + 1))
+            assert before >= REQUESTS
+            assert int(table["requests"]) == BROWSERS * REQUESTS
+            assert web.stop() == 0
+
+
+def test_the_tables_server_runs_in_gunicorn(ringtable_dir: Path) -> None:
+    """Workers are forked from the process in which its threads run, one after the other as they die."""
+    with at_work(Gunicorn(ringtable_dir, "--config", str(EXAMPLES / "gunicorn_conf.py"))) as web:
+        with ringtable.connect() as table:
+            assert table.stats()["process_id"] == web.process.pid
+            before = int(table["requests"])
+            with browsing(web) as (counts, failed):
+                for _ in range(3):
+                    wait_until(more_than(counts, REQUESTS), "they are at work")
+                    victim = web.request()[1]
+                    os.kill(victim, signal.SIGKILL)
+                    wait_until(partial(web.has_lost, victim), "it is gone")
+                wait_until(more_than(counts, REQUESTS), "the count goes on")
+                web.process.send_signal(signal.SIGHUP)
+                wait_until(more_than(counts, REQUESTS), "a reload keeps the table")
+            acknowledged = len(counts) + before + 3
+            assert len(set(counts)) == len(counts)
+            assert acknowledged <= int(table["requests"]) <= acknowledged + len(failed) + 3
+            assert web.stop() == 0
+            with pytest.raises(ringtable.ServerGone):
+                table["key"] = b"value"
+        assert not (ringtable_dir / "default.sock").exists()

@@ -24,7 +24,7 @@ class Event:
 
     Attributes:
         kind: "set" for a new value or a new expiry, "delete", "expire" when an entry whose time had passed was removed,
-            "evict" (nothing does that yet), "flush" when `clear` has deleted everything.
+            "evict" when a cache removed the key to make room, "flush" when `clear` has deleted everything.
         key: The key; empty for "flush".
         version: Of two changes of a key the later one has the higher version. For "flush" 0.
         size: Bytes of the new value; 0 where there is none.

@@ -88,7 +88,7 @@ def _count_words(console: Console, address: str) -> Iterator[tuple[str, str]]:
 def _count_in_processes(files: list[Path], address: str) -> Iterator[int]:
     """Let the workers count, and yield how many files were finished, task by task."""
     tasks = [files[first : first + FILES_PER_TASK] for first in range(0, len(files), FILES_PER_TASK)]
-    # Spawned, not forked: the server's threads run in this process, and a worker needs none of what it holds.
+    # Spawned: a worker needs nothing of what this process holds, and Python 3.12 warns of forks of one with threads.
     with ProcessPoolExecutor(
         WORKERS, mp_context=get_context("spawn"), initializer=_worker_start, initargs=(address,)
     ) as pool:

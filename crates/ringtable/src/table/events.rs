@@ -75,7 +75,7 @@ pub enum Kind {
     Delete = 2,
     /// A key whose time had passed was removed.
     Expire = 3,
-    /// A key was removed to make room. Nothing does that yet.
+    /// A key was removed to make room for another, in a cache.
     Evict = 4,
     /// All that there was is deleted.
     Flush = 5,
