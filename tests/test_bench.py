@@ -4,22 +4,27 @@ import csv
 import io
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import ringtable
-from ringtable._bench import page, peers, table
+from ringtable._bench import charts, page, peers, table, wording
 from ringtable._bench.analysis import ALONE_ST, MANY_MT, MANY_ST, SCENARIOS
 from ringtable._bench.charts import LABEL_DISTANCE, spread
 from ringtable._bench.errors import BenchError
+from ringtable._bench.headline import headline
 from ringtable._bench.processes import ServerProcess
 from ringtable._bench.results import PayloadFigures, Results, ScalingFigures, ScenarioFigures
 from ringtable._bench.samples import compare, samples
@@ -266,7 +271,8 @@ def test_the_page_is_one_well_formed_file() -> None:
     assert "a &lt;made-up&gt; processor" in text
     assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg"}
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawings) == len(SCENARIOS) + 2 + 2 + 4
+    # The first one is that which the page begins with.
+    assert len(drawings) == 1 + len(SCENARIOS) + 2 + 2 + 4
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root[0].tag.endswith("title")
@@ -274,6 +280,70 @@ def test_the_page_is_one_well_formed_file() -> None:
             assert way in drawing
         numbers = re.findall(r' (?:width|x|y|x1|x2|r)="([^"]*)"', drawing)
         assert all(float(number) > -100 for number in numbers)
+
+
+def test_the_page_begins_with_three_numbers_and_a_picture() -> None:
+    text = page.render(made_up())
+    assert [number.figure for number in headline(made_up())] == ["9.18x", "9 /s", "100 %"]
+    assert [number.what.split(",")[0] for number in headline(made_up())] == [
+        "faster than the classic topology",
+        "operations of 16 clients in tight loops",
+        "of memcpy's rate",
+    ]
+    places = [text.index(mark) for mark in ('class="numbers"', "<svg", 'class="facts"', "Verdict", "The exact figures")]
+    assert places == sorted(places)
+    assert not headline(Results({}, 2, {"unix": ""}))
+    slower: Times = {MANY_ST.name: {"shared": [10.0] * 3, "lanes": [20.0] * 3}}
+    assert headline(made_up(slower))[0].what.startswith("slower than the classic")
+    level: Times = {MANY_ST.name: {"shared": [10.0, 20.0, 30.0], "lanes": [20.0] * 3}}
+    assert (headline(made_up(level))[0].figure, "within noise" in headline(made_up(level))[0].what) == ("level", True)
+
+
+def test_bars_have_an_axis_and_their_medians_apart() -> None:
+    drawing = charts.bars("title", {"lanes": samples([10, 20, 30, 90])}, 90.0, wording.ms)
+    texts = {text.text: text for text in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")}
+    assert [name for name, text in texts.items() if text.get("class") == "tick"] == ["0 ms", "50 ms"]
+    median = texts["25.0 ms"]
+    assert (median.get("x"), median.get("text-anchor")) == (f"{charts.WIDTH:g}", "end")
+    for high, ticks in [(1.0, [0.0, 0.5, 1.0]), (183.7, [0.0, 50.0, 100.0, 150.0]), (0.03, [0.0, 0.01, 0.02, 0.03])]:
+        assert charts.Linear(high, 0.0, 100.0).ticks() == pytest.approx(ticks)
+    assert [wording.tick(text) for text in ("0.00 ms", "0.05 ms", "10.0 GB/s", "1.50 M/s")] == [
+        "0 ms",
+        "0.05 ms",
+        "10 GB/s",
+        "1.50 M/s",
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_every_row_has_its_name_whatever_the_width(files: Path, columns: int) -> None:
+    """As many sizes as there may be; in a terminal of so many columns."""
+    results = made_up()
+    sizes = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20]
+    many = [replace(of, size=size) for of in results.payloads for size in sizes]
+    (files / "report.json").write_text(replace(results, payloads=many).to_json())
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": str(columns)}
+        command = [sys.executable, "-m", "ringtable", "bench", "--from-json", str(files / "report.json")]
+        process = subprocess.Popen(command, stdout=theirs, env=environment)
+        os.close(theirs)
+        shown = b""
+        # A terminal whose other end is closed is an error to read from, not an end of file.
+        with suppress(OSError):
+            while chunk := screen.read(1 << 16):
+                shown += chunk
+        assert process.wait(DEADLINE_S) == 0
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).splitlines()
+    assert max(map(len, lines)) <= columns
+    tables, _, _ = "\n".join(lines).partition("\nRatios\n")
+    rows = Counter(line.split()[0] for line in tables.splitlines() if len(line.split()) > 1)
+    # Seven scenarios, throughput, cost, five latencies, two operations; some of them in several lots.
+    assert min(rows[way] for way in WAYS) >= 7 + 2 + 5 + 2
+    assert len({rows[way] for way in WAYS}) == 1
+    assert rows["memcpy"] >= 2
+    # No figure is cut off.
+    assert "…" not in tables.replace(" … ", "")
 
 
 def test_the_page_without_some_parts() -> None:
@@ -332,12 +402,29 @@ def test_the_verdict_when_lanes_win() -> None:
         "16 visitors at 16 threads: lanes is fastest with 20.0 ms; shared is slowest with 164 ms, 8.20x slower." in text
     )
     assert "shared 8.67x, lanes 10.0x, unix 12.0x as long (the analysis: 9.72x)" in text
-    assert "faster over shared (1.11x)" in text
-    assert "slower over unix (1.33x)" in text
-    assert "no different, within noise, over lanes (1.05x)" in text
+    assert "beside 1 thread, are faster over shared (1.11x) (the analysis: 1.14x)." in text
+    assert "beside 1 thread, are slower over unix (1.33x)." in text
+    # A sentence for each direction, and no ratio of what may be chance.
+    assert "beside 1 thread, are no different, within noise, over lanes." in text
     assert "16 visitors at 16 threads, faster than shared: lanes 8.20x and unix 2.02x." in text
     assert "lanes is nowhere here slower than shared and unix beyond noise." in text
     assert "lanes+direct" not in text, "it was not measured"
+
+
+def test_no_sentence_mixes_directions() -> None:
+    times: Times = {
+        MANY_ST.name: {
+            "shared": [60, 61, 62],
+            "sharded": [50, 65, 200],
+            "lanes": [20, 21, 22],
+            "unix": [30, 31, 32],
+            "tcp": [190, 192, 194],
+        }
+    }
+    text = sentences(made_up(times), "The seven scenarios")
+    assert "16 visitors at 1 thread, faster than shared: lanes 2.90x and unix 1.97x." in text
+    assert "16 visitors at 1 thread, slower than shared: tcp 3.15x." in text
+    assert "16 visitors at 1 thread, within noise of shared: sharded." in text
 
 
 def test_the_verdict_when_lanes_lose() -> None:
@@ -347,7 +434,8 @@ def test_the_verdict_when_lanes_lose() -> None:
     }
     text = sentences(made_up(times), "The seven scenarios")
     assert "alone at 1 thread: shared is fastest with 1.10 ms" in text
-    assert "16 visitors at 1 thread, faster than shared: unix 3.07x; within noise of shared: lanes" in text
+    assert "16 visitors at 1 thread, faster than shared: unix 3.07x." in text
+    assert "16 visitors at 1 thread, within noise of shared: lanes." in text
     assert "lanes loses here: alone at 1 thread (2.20 ms, shared 1.10 ms, 2.00x); 16 visitors at 1 thread" in text
     assert "nowhere" not in text
 

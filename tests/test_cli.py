@@ -70,6 +70,18 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "words"), [("bench", "seven scenarios"), ("profile", "flame graphs"), ("demo", "rate limiter")]
+)
+def test_what_is_imported_late_explains_itself_too(command: str, words: str) -> None:
+    """In the list of commands in a sentence, in its own help in full."""
+    listed, _, _ = " ".join(run_cli("--help").stdout.replace("\u2502", " ").split()).partition("--version")
+    explained = " ".join(run_cli(command, "--help").stdout.split())
+    assert words in explained
+    first, _, _ = explained.removeprefix(f"Usage: ringtable {command} ").removeprefix("[OPTIONS] ").partition(". ")
+    assert f"{command} {first}" in listed
+
+
 # server
 
 

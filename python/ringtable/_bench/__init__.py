@@ -25,6 +25,7 @@ What a module may use is above it.
 | `wording`   | numbers with their units                                                             |
 | `sections`  | the results as tables of text                                                        |
 | `verdict`   | what the figures say, in sentences                                                   |
+| `headline`  | the same in three numbers                                                            |
 | `terminal`  | the report as tables in a terminal                                                   |
 | `table`     | the report as CSV, a row for each figure                                             |
 | `svg`       | the elements of a drawing                                                            |

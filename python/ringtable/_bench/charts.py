@@ -21,6 +21,9 @@ BAR_HEIGHT = 13.0
 TEXT_DROP = 4.0
 """From the middle of a line of text to its base line."""
 
+AXIS_HEIGHT = 22.0
+"""Room for the numbers below bars."""
+
 LABEL_DISTANCE = 15.0
 CURVE_HEIGHT = 380.0
 MARKER_SIZE = 4.0
@@ -55,20 +58,51 @@ class Logarithmic:
         return Logarithmic(10.0**low, 10.0 ** max(high, low + 1), start, end)
 
 
+@dataclass(frozen=True)
+class Linear:
+    """A scale from 0."""
+
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (self.end - self.start) * min(value / self.high, 1.0)
+
+    def ticks(self) -> list[float]:
+        """Round values, some three to six."""
+        wanted = self.high / 4
+        unit = 10.0 ** math.floor(math.log10(wanted))
+        step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= wanted)
+        return [step * index for index in range(math.floor(self.high / step + 1e-9) + 1)]
+
+    def draw(self, drawing: Drawing, bottom: float, show: Show) -> None:
+        """The axis of bars that lie above `bottom`."""
+        for value in self.ticks():
+            x = self(value)
+            drawing.line(x, 0.0, x, bottom, class_="grid" if value else "axis")
+            drawing.text(x, bottom + 16, wording.tick(show(value)), text_anchor="middle", class_="tick")
+
+
 def bars(title: str, entries: Mapping[str, Samples], high: float, show: Show) -> str:
-    """A bar to the median of each, a whisker over the middle of its runs. `high` is the end of the scale."""
-    drawing = Drawing(WIDTH, ROW_HEIGHT * len(entries) + 8, title)
-    left, right = NAME_WIDTH, WIDTH - VALUE_WIDTH
-    drawing.line(left, 0.0, left, drawing.height, class_="axis")
+    """A bar to the median of each, a whisker over the middle of its runs. `high` is the end of the scale.
+
+    The medians stand in a column of their own: beside a bar they would seem to be where its whisker ends.
+    """
+    bottom = ROW_HEIGHT * len(entries) + 8
+    drawing = Drawing(WIDTH, bottom + AXIS_HEIGHT, title)
+    across = Linear(high, NAME_WIDTH, WIDTH - VALUE_WIDTH)
+    left = across.start
+    across.draw(drawing, bottom, show)
     for index, (name, samples) in enumerate(entries.items()):
         middle = ROW_HEIGHT * (index + 0.5) + 4
-        reach = [left + (right - left) * min(value / high, 1.0) for value in (samples.median, *samples.middle)]
+        median, low, end = (across(value) for value in (samples.median, *samples.middle))
         drawing.text(left - 8, middle + TEXT_DROP, name, text_anchor="end", class_="name")
         drawing.rectangle(
-            left, middle - BAR_HEIGHT / 2, reach[0] - left, BAR_HEIGHT, class_=f"fill {series(list(entries), name)}"
+            left, middle - BAR_HEIGHT / 2, median - left, BAR_HEIGHT, class_=f"fill {series(list(entries), name)}"
         )
-        drawing.line(reach[1], middle, reach[2], middle, class_="whisker")
-        drawing.text(max(reach) + 7, middle + TEXT_DROP, show(samples.median), class_="value")
+        drawing.line(low, middle, end, middle, class_="whisker")
+        drawing.text(WIDTH, middle + TEXT_DROP, show(samples.median), text_anchor="end", class_="value")
     return drawing.render()
 
 
@@ -163,28 +197,24 @@ class Group:
 
 
 def grouped_bars(title: str, groups: Sequence[Group], high: float, show: Show) -> str:
-    """Thin bars in groups, a tick on each where the value lies that it is held against."""
+    """Thin bars in groups, a mark on each where the value lies that it is held against; the values in a column."""
     thin, gap = 13.0, 9.0
-    height = sum(thin * len(group.bars) + gap for group in groups) + 4
-    drawing = Drawing(WIDTH, height, title)
-    left, right = NAME_WIDTH + 22, WIDTH - VALUE_WIDTH
-    drawing.line(left, 0.0, left, height, class_="axis")
+    bottom = sum(thin * len(group.bars) + gap for group in groups) + 4
+    drawing = Drawing(WIDTH, bottom + AXIS_HEIGHT, title)
+    across = Linear(high, NAME_WIDTH + 22, WIDTH - VALUE_WIDTH)
+    left = across.start
+    across.draw(drawing, bottom, show)
     y = gap / 2 + 2
     for group in groups:
         of_series = series([group.name for group in groups], group.name)
         middle = y + thin * len(group.bars) / 2
         drawing.text(NAME_WIDTH - 14, middle + TEXT_DROP, group.name, text_anchor="end", class_="name")
         for label, value, reference in group.bars:
-            end = left + (right - left) * value / high
             drawing.text(left - 6, y + thin / 2 + 3.5, label, text_anchor="end", class_="small")
-            drawing.rectangle(left, y + 1.5, end - left, thin - 3, class_=f"fill {of_series}")
-            label_x = end
+            drawing.rectangle(left, y + 1.5, across(value) - left, thin - 3, class_=f"fill {of_series}")
             if reference is not None:
-                at = left + (right - left) * reference / high
-                drawing.rectangle(at - 1.5, y, 3.0, thin, class_="reference")
-                if -4 < at - end < 34:
-                    label_x = at
-            drawing.text(label_x + 6, y + thin / 2 + 3.5, show(value), class_="small value")
+                drawing.rectangle(across(reference) - 1.5, y, 3.0, thin, class_="reference")
+            drawing.text(WIDTH, y + thin / 2 + 3.5, show(value), text_anchor="end", class_="small value")
             y += thin
         y += gap
     return drawing.render()

@@ -1,13 +1,14 @@
 """The report as one HTML file that needs no other: drawings, tables, verdict, light and dark."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
 from ringtable._bench import analysis, charts, wording
-from ringtable._bench.analysis import CROWD, SCENARIOS, Scenario
+from ringtable._bench.analysis import CROWD, MANY_ST, SCENARIOS, Scenario
 from ringtable._bench.charts import Curve, Group
-from ringtable._bench.results import Results
+from ringtable._bench.headline import headline
+from ringtable._bench.results import Results, ScalingFigures
 from ringtable._bench.samples import Samples
 from ringtable._bench.sections import (
     LATENCY_NOTE,
@@ -27,8 +28,8 @@ from ringtable._bench.verdict import ratios, verdict
 CURVES_NOTE = "Both axes are logarithmic: a straight climb of throughput is perfect scaling, flat CPU time is 1:1."
 COST_NOTE = "less is better; clients and server together"
 BARS_NOTE = (
-    "Bars reach the median, whiskers span the middle four fifths of the runs. Panels with {crowd} visitors share one"
-    " scale, all others another."
+    "Bars reach the median, which stands on the right, too; whiskers span the middle four fifths of the runs. Panels"
+    " with {crowd} visitors share one scale, all others another."
 )
 
 
@@ -36,6 +37,9 @@ def render(results: Results) -> str:
     body = "\n".join(
         [
             *header(results),
+            *headline_box(results),
+            *picture(results),
+            *about(results),
             *verdict_box(results),
             *scenario_part(results),
             *scaling_part(results),
@@ -52,6 +56,30 @@ def header(results: Results) -> Iterator[str]:
         '<p class="lead">A hash table that processes share: the classic topology, one pair of rings for everybody,'
         " against its successors, measured side by side on one machine.</p>"
     )
+
+
+def headline_box(results: Results) -> Iterator[str]:
+    """The report in three numbers."""
+    if numbers := headline(results):
+        items = "".join(
+            f"<li><b>{escape(number.figure)}</b><span>{prose(number.what)}</span><small>{prose(number.where_from)}</small></li>"
+            for number in numbers
+        )
+        yield f'<ul class="numbers">{items}</ul>'
+
+
+def picture(results: Results) -> Iterator[str]:
+    """What says most at one look, of what was measured."""
+    if results.scaling:
+        yield throughput_figure(results)
+    elif entries := scenario_entries(results, MANY_ST):
+        high = max(end for of in entries.values() for end in (of.median, of.middle[1]))
+        title = f"client 100 10 beside {CROWD} others, 1 thread"
+        yield figure(title, "less is better", charts.bars(title, entries, high, wording.ms))
+
+
+def about(results: Results) -> Iterator[str]:
+    """On what this was measured, and what the names mean."""
     yield facts(results.machine)
     if note := crowd_note(results):
         yield paragraph(note, "soft")
@@ -118,15 +146,9 @@ def scaling_part(results: Results) -> Iterator[str]:
     yield "<h2>One client to sixteen</h2>"
     yield paragraph(SCALING_NOTE)
     yield paragraph(CURVES_NOTE, "soft")
-    throughput, cpu = [], []
-    for way in results.ways:
-        found = [of for count in counts if (of := results.scaled(way, count)) and of.operations_per_s]
-        if found:
-            throughput.append(Curve(way, [(of.clients, of.throughput.median) for of in found]))
-            cpu.append(Curve(way, [(of.clients, of.cpu_ns.median) for of in found]))
-    first = charts.curves("Throughput", "operations per second", throughput, wording.per_s, results.cores)
-    second = charts.curves("Cost", "CPU time of an operation", cpu, wording.ns, results.cores)
-    yield grid([figure("Throughput", "more is better", first), figure("Cost", COST_NOTE, second)])
+    cost = curves_of(results, lambda of: of.cpu_ns.median)
+    second = charts.curves("Cost", "CPU time of an operation", cost, wording.ns, results.cores)
+    yield grid([throughput_figure(results), figure("Cost", COST_NOTE, second)])
     latencies = {count: latency_entries(results, count) for count in (counts[0], counts[-1])}
     values = [of[percent] for group in latencies.values() for of in group.values() for percent in charts.RANGE_SHAPES]
     if values:
@@ -145,6 +167,22 @@ def scaling_part(results: Results) -> Iterator[str]:
     yield from tables(results, "scaling")
 
 
+def throughput_figure(results: Results) -> str:
+    throughput = curves_of(results, lambda of: of.throughput.median)
+    drawing = charts.curves("Throughput", "operations per second", throughput, wording.per_s, results.cores)
+    return figure("Throughput", "more is better", drawing)
+
+
+def curves_of(results: Results, value: Callable[[ScalingFigures], float]) -> list[Curve]:
+    """A curve over the numbers of clients for each way."""
+    curves = []
+    for way in results.ways:
+        found = [results.scaled(way, count) for count in client_counts(results)]
+        if points := [(of.clients, value(of)) for of in found if of and of.operations_per_s]:
+            curves.append(Curve(way, points))
+    return curves
+
+
 def latency_entries(results: Results, count: int) -> Mapping[str, Mapping[str, float]]:
     found = {way: results.scaled(way, count) for way in results.ways}
     return {way: of.latency_ns for way, of in found.items() if of and of.latency_ns}
@@ -160,7 +198,7 @@ def payload_part(results: Results) -> Iterator[str]:
         high = max(of.rate.median for of in results.payloads if of.operation == operation)
         groups = payload_groups(results, operation, size)
         title = f"{operation} of {wording.size(size)} values"
-        note = "GB/s with 1, 2 and 4 clients; the tick is memcpy with as many"
+        note = "GB/s with 1, 2 and 4 clients; the mark is memcpy with as many"
         panels.append(figure(title, note, charts.grouped_bars(title, groups, high, wording.number)))
     yield grid(panels)
     yield from tables(results, "payloads")

@@ -76,7 +76,7 @@ def scenario_section(results: Results, name: str) -> Section:
     workers = f"{scenario.workers} worker{'s' if scenario.workers > 1 else ''}"
     note = f"1 measured client, {scenario.background or 'none'} in the background, {workers}.{published}"
     columns = ("way", MEAN, "median", "min … max", "user", "system", "server", "runs")
-    return Section("scenarios", f"{name}: {scenario.title}", note, columns, rows)
+    return Section("scenarios", f"{name}: {scenario.title}, in ms", note, columns, rows)
 
 
 def scenario_row(figures: ScenarioFigures) -> Sequence[str]:
@@ -86,12 +86,12 @@ def scenario_row(figures: ScenarioFigures) -> Sequence[str]:
     )
     return (
         figures.way,
-        f"{wording.number(took.mean)} ± {wording.number(took.sigma)} ms",
-        wording.ms(took.median),
-        f"{wording.number(took.low)} … {wording.number(took.high)} ms",
-        wording.ms(user.mean),
-        wording.ms(system.mean),
-        wording.ms(server.mean),
+        f"{wording.number(took.mean)} ± {wording.number(took.sigma)}",
+        wording.number(took.median),
+        f"{wording.number(took.low)} … {wording.number(took.high)}",
+        wording.number(user.mean),
+        wording.number(system.mean),
+        wording.number(server.mean),
         str(len(took.values)),
     )
 

@@ -32,6 +32,11 @@ h3 { font-size: 16px; margin: 0 0 2px; }
 p { margin: 0 0 12px; max-width: 78ch; }
 .lead { font-size: 18px; color: var(--soft); }
 .soft, .note-text { color: var(--soft); font-size: 14px; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: 18px 36px; margin: 26px 0;
+  padding: 0; list-style: none; }
+.numbers b { display: block; font-size: 40px; line-height: 1.15; letter-spacing: -0.02em; }
+.numbers span { display: block; } .numbers small { display: block; color: var(--soft); font-size: 13px; }
+body > figure { max-width: 760px; margin: 26px 0; }
 .facts { display: flex; flex-wrap: wrap; gap: 6px 28px; margin: 18px 0 10px; padding: 0;
   list-style: none; font-size: 14px; }
 .facts b { font-weight: 600; margin-right: 6px; }

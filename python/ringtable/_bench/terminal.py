@@ -1,5 +1,7 @@
 """The report as tables in a terminal."""
 
+from collections.abc import Iterator
+
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
@@ -11,6 +13,9 @@ from ringtable._bench.sections import SCENARIOS_NOTE, Section, crowd_note, secti
 from ringtable._bench.verdict import ratios, verdict
 
 INDENT = (0, 0, 0, 2)
+
+GAP = 2
+"""Characters between two columns, of which the line that is not drawn there is one."""
 
 
 def show(console: Console, results: Results) -> None:
@@ -40,13 +45,28 @@ def show_section(console: Console, section: Section, with_note: bool) -> None:
     console.print(f"\n[bold]{section.title}[/bold]", highlight=False)
     if with_note:
         say(console, section.note)
-    grid = Table(*section.columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in grid.columns[1:]:
-        column.justify = "right"
-        column.no_wrap = True
-    for row in section.rows:
-        grid.add_row(*row)
-    console.print(grid, highlight=False)
+    for columns in fitting(section, console.width):
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for index in columns:
+            # Over two lines: "64 KiB, 1 client" is wider than any figure below it.
+            head = section.columns[index].replace(", ", ",\n")
+            grid.add_column(head, justify="right" if index else "left", no_wrap=True)
+        for row in section.rows:
+            grid.add_row(*(row[index] for index in columns))
+        console.print(grid, highlight=False)
+
+
+def fitting(section: Section, width: int) -> Iterator[list[int]]:
+    """The columns that have room beside each other, the names with each lot of them."""
+    columns = zip(section.columns, *section.rows, strict=True)
+    wide = [max(len(line) for cell in cells for line in cell.replace(", ", ",\n").split("\n")) for cells in columns]
+    lot = [0]
+    for index in range(1, len(wide)):
+        if len(lot) > 1 and sum(wide[other] + GAP for other in (*lot, index)) > width:
+            yield lot
+            lot = [0]
+        lot.append(index)
+    yield lot
 
 
 def show_ratios(console: Console, results: Results) -> None:

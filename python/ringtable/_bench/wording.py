@@ -1,5 +1,6 @@
 """Numbers as people read them: three digits that matter, and the unit."""
 
+import re
 from collections.abc import Sequence
 
 NOISE = "within noise"
@@ -45,7 +46,7 @@ def size(value: int) -> str:
 
 def tick(text: str) -> str:
     """The same for a scale, whose numbers are round."""
-    return text.replace(".00", "").replace(".0", "")
+    return re.sub(r"\.0+(?!\d)", "", text)
 
 
 def clients(count: int) -> str:

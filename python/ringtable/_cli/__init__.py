@@ -49,13 +49,26 @@ app.command(keys)
 app.command(clear)
 app.command(watch)
 app.command(client)
-# Imported only when they run: what they need would double the start-up time of all the others.
+# Imported only when they run: what they need would double the start-up time of all the others. So what `--help` says of
+# them, here and there, stands here.
 app.command(
-    "ringtable._cli.demo:demo", help="Count the words of Python's standard library with eight processes; measure."
+    "ringtable._cli.demo:demo",
+    help="Show what it does: count the words of Python's standard library with eight processes, checked word by word;"
+    " a cache; a rate limiter; and what all that takes, beside what people use otherwise.",
 )
-app.command("ringtable._cli.bench:bench", help="Measure the classic topology and its successors on this machine.")
 app.command(
-    "ringtable._cli.profile:profile", help="Show where the CPU time of a server and a client goes, with flame graphs."
+    "ringtable._cli.bench:bench",
+    help="Measure the classic topology and its successors, side by side, on this machine."
+    "\n\n"
+    "Three parts: the seven scenarios of the published analysis; tight loops of 1 to 16 clients; large values beside"
+    " memcpy. Everything runs in processes of its own and ends with the command.",
+)
+app.command(
+    "ringtable._cli.profile:profile",
+    help="Show where the CPU time of a server and of one of its clients goes."
+    "\n\n"
+    "Runs both, prints the shares, and writes flame graphs (server.svg, client.svg) and what they are drawn from"
+    " (server.folded, client.folded). It needs no privileges: the two processes sample themselves.",
 )
 
 

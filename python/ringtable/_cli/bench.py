@@ -1,5 +1,6 @@
 """`ringtable bench`: the classic topology against its successors, on this machine."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -27,25 +28,22 @@ PARTS = ("scenarios", "scaling", "payloads")
 RUNS_MAX = 1_000
 INTERRUPTED_STATUS = 130
 REPORT_WIDTH = 120
-"""Characters a line where the output is no terminal."""
+"""Characters a line where the output is no terminal, and $COLUMNS does not say."""
 
 
 def bench(
     *,
     quick: bool = False,
-    only: tuple[Literal["scenarios", "scaling", "payloads"], ...] = (),
-    way: tuple[str, ...] = (),
-    peer: tuple[str, ...] = (),
+    only: Annotated[tuple[Literal["scenarios", "scaling", "payloads"], ...], Parameter(show_default=False)] = (),
+    way: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
+    peer: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     runs: int | None = None,
     json: Path | None = None,
     csv: Path | None = None,
     html: Path | None = None,
     from_json: Annotated[Path | None, Parameter(help="Measure nothing: report what an earlier --json wrote.")] = None,
 ) -> None:
-    """Measure the classic topology and its successors, side by side, on this machine.
-
-    Three parts: the seven scenarios of the published analysis; tight loops of 1 to 16 clients; large values beside
-    memcpy. Everything runs in processes of its own and ends with the command.
+    """Measure all three parts, or some; `ringtable._cli` says which.
 
     Args:
         quick: Fewer and shorter rounds: less than two minutes on two cores, with unsteadier medians.
@@ -66,7 +64,7 @@ def bench(
     for file in (json, csv, html):
         if file is not None and not file.absolute().parent.is_dir():
             raise InvalidOption(f"{file} cannot be written: there is no folder {file.absolute().parent}")
-    console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else REPORT_WIDTH)
     interrupt_on_termination()
     try:
         if from_json is None:

@@ -64,10 +64,7 @@ def profile(
     hz: int = 997,
     output: Path = Path("ringtable-profile"),
 ) -> None:
-    """Run a server and classic clients, and show where the CPU time of the server and of one client goes.
-
-    Prints the shares, and writes flame graphs (server.svg, client.svg) and what they are drawn from (server.folded,
-    client.folded). It needs no privileges: the two processes sample themselves.
+    """Run a server and classic clients, and profile the server and one client; `ringtable._cli` says more.
 
     Args:
         topology: How requests and replies travel.
