@@ -22,6 +22,10 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `surroundings`    | a program: attacks on what surrounds servers and clients                         |
 | `hosts`           | servers there, in processes that fork, change folders, have no standard streams  |
 | `cleaner`         | somebody who removes and replaces the files of servers                           |
+| `wanderers`       | processes that change their folder and their environment between calls           |
+| `impostors`       | other users who listen where a client looks for its server                       |
+| `forks`           | processes with threads that fork at random instants                              |
+| `streams`         | programs that have no standard input, output or error                            |
 | `shortages`       | servers and clients that have few descriptors                                    |
 | `soak`            | a program: all loads at once against one server, watched for as long as you like |
 | `loads`           | the loads of a soak, as command lines                                            |

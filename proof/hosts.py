@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import ringtable
 from ringtable import Server, Table
-from support import Child, freeze, own_ringtable_memory
+from support import Child, freeze, own_ringtable_memory, state_of, wait_until
 
 SMALL: dict[str, Any] = {"workers": 1, "max_memory": "4MiB"}
 START_S_MAX = 20.0
@@ -97,6 +98,13 @@ def below_three(closed: Iterable[int]) -> list[str]:
         time.sleep(0.001)
 
 
+def is_running(pid: str) -> bool:
+    try:
+        return state_of(int(pid)) not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 # Servers
 
 
@@ -127,7 +135,7 @@ class Manner:
 class Host:
     """A server in a process of its own; its start goes on when the constructor returns."""
 
-    def __init__(self, address: str, owner: str, manner: Manner, seed: str, **options: Any) -> None:
+    def __init__(self, address: str | Path, owner: str, manner: Manner, seed: str, **options: Any) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.owner, self.address, self.manner = owner, address, manner
         self.child = Child(_host, address, owner, manner, seed, {**SMALL, "tcp": "127.0.0.1:0", **options}, theirs)
@@ -161,6 +169,20 @@ class Host:
     @property
     def is_starting(self) -> bool:
         return self.news is None
+
+    def wait(self) -> None:
+        """Wait until it has started.
+
+        Raises:
+            AssertionError: It was refused.
+        """
+
+        def is_over() -> bool:
+            self.look()
+            return not self.is_starting
+
+        wait_until(is_over, f"the start at {self.address}", START_S_MAX)
+        assert self.is_ready, f"a start at {self.address} was refused: {self.refusal}"
 
     @property
     def is_ready(self) -> bool:
@@ -201,9 +223,17 @@ class Host:
             self._orders.send(b"stop")
 
     def kill(self) -> None:
+        """End it at once, and wait until nobody has anything of it."""
+        children: list[str] = []
+        if self.manner.forks and not self.child.has_ended():
+            # One that is just being forked has all that its parent has, until it has closed that.
+            freeze(self.pid)
+            for task in Path(f"/proc/{self.pid}/task").iterdir():
+                children += (task / "children").read_text().split()
         self.is_ending = self._is_killed = True
         self.is_frozen = False
         self.child.kill()
+        wait_until(lambda: not any(map(is_running, children)), "the children of a killed server have ended")
 
     def result(self) -> None:
         """Wait until it has ended, and see that all was well.
@@ -231,7 +261,7 @@ class Host:
 
 
 def _host(
-    address: str, owner: str, manner: Manner, seed: str, options: dict[str, Any], orders: socket.socket
+    address: str | Path, owner: str, manner: Manner, seed: str, options: dict[str, Any], orders: socket.socket
 ) -> list[str]:
     generator = random.Random(seed)
     # Where the server says that it is not found any more, as it should.

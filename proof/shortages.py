@@ -44,6 +44,10 @@ RESERVE_S = 0.2
 
 FITTING_MAX = 8
 SETTLE_S = 10.0
+SERVER_S = 0.7
+"""For how long a server has a crowd."""
+
+ADDRESS = "poor"
 TOPOLOGIES = ("lanes", "lanes", "shared", "sharded")
 
 
@@ -100,7 +104,7 @@ def use(table: Table, generator: random.Random) -> None:
 # Clients
 
 
-def crowd(address: str, topology: str, limits: Sequence[int], seed: str, finish: Flag) -> tuple[int, int]:
+def crowd(topology: str, limits: Sequence[int], seed: str, finish: Flag) -> tuple[int, int]:
     """Join in all ways and leave, with ever other numbers of descriptors. Returns how many could, and could not."""
     generator = random.Random(seed)
     own = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -108,7 +112,7 @@ def crowd(address: str, topology: str, limits: Sequence[int], seed: str, finish:
     ways: list[dict[str, Any]] = [{}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": True}]
     first = None
     while first is None and not finish.is_set():
-        first = join(lambda: Table(address), limits)
+        first = join(lambda: Table(ADDRESS), limits)
         refused += first is None
     while first is not None and not finish.is_set():
         before = descriptors()
@@ -122,7 +126,7 @@ def crowd(address: str, topology: str, limits: Sequence[int], seed: str, finish:
             for _ in range(generator.randrange(1, CROWD_TABLES)):
                 makes_watch = topology == "lanes" and generator.random() < 0.3
                 options = generator.choice(ways)
-                made = join(first.watch if makes_watch else partial(Table, address, **options), limits)
+                made = join(first.watch if makes_watch else partial(Table, ADDRESS, **options), limits)
                 joined, refused = joined + (made is not None), refused + (made is None)
                 if made is not None:
                     tables.append(made)
@@ -147,9 +151,9 @@ def crowd(address: str, topology: str, limits: Sequence[int], seed: str, finish:
     return joined, refused
 
 
-def attend_if_there_is_room(address: str, options: dict[str, Any]) -> int:
+def attend_if_there_is_room(options: dict[str, Any]) -> int:
     try:
-        return attend(address, "poor", options)
+        return attend(ADDRESS, ADDRESS, options)
     except ringtable.OutOfResources:
         return 0
 
@@ -157,7 +161,7 @@ def attend_if_there_is_room(address: str, options: dict[str, Any]) -> int:
 # The server
 
 
-def serve(address: str, room: int, seed: str, options: dict[str, Any], orders: socket.socket) -> list[str]:
+def serve(room: int, seed: str, options: dict[str, Any], orders: socket.socket) -> list[str]:
     """Run a server that has room for so many descriptors, and do with them what it is told to."""
     generator = random.Random(seed)
     known = descriptors()
@@ -167,7 +171,7 @@ def serve(address: str, room: int, seed: str, options: dict[str, Any], orders: s
     news: dict[str, Any] = {"limit": limit}
     kept: list[int] = []
     try:
-        server = Server(address, **options)
+        server = Server(ADDRESS, **options)
     except ringtable.OutOfResources as error:
         news["words"] = str(error)
     else:
@@ -197,10 +201,10 @@ def serve(address: str, room: int, seed: str, options: dict[str, Any], orders: s
 class Poor:
     """A server with few descriptors, whose start has succeeded or failed when the constructor returns."""
 
-    def __init__(self, address: str, room: int, seed: str, **options: Any) -> None:
+    def __init__(self, room: int, seed: str, **options: Any) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders.settimeout(START_S_MAX)
-        self.child = Child(serve, address, room, seed, {**SMALL, **options}, theirs)
+        self.child = Child(serve, room, seed, {**SMALL, **options}, theirs)
         theirs.close()
         said = self._orders.recv(1 << 12)
         if not said:
@@ -235,23 +239,27 @@ def leave_those_that_had_no_room(attendants: list[Child]) -> None:
             assert child.result() == 0, "a client of a server that lives was told that it is gone"
 
 
-def fitting(address: str, limits: Sequence[int]) -> int:
+def fitting(limits: Sequence[int]) -> int:
     """How many clients can join now, if they are not too many to count."""
     with ExitStack() as stack:
         for count in range(FITTING_MAX):
-            table = join(lambda: Table(address), limits)
+            table = join(lambda: Table(ADDRESS), limits)
             if table is None:
                 return count
             stack.enter_context(table)
     return FITTING_MAX
 
 
-def one_server(generator: random.Random, seconds: float, counts: Counter[str], room: int) -> None:
-    address, topology = "poor", generator.choice(TOPOLOGIES)
+def one_server(generator: random.Random, seconds: float, counts: Counter[str], room: int) -> bool:
+    """Have a server with room for so many descriptors, and a crowd of clients for so long, or none.
+
+    Returns whether it has started.
+    """
+    topology = generator.choice(TOPOLOGIES)
     options = {"topology": topology, "laggard_timeout": 30.0, "workers": generator.randint(1, 2)}
     folder = Path(os.environ["RINGTABLE_DIR"])
     with ExitStack() as stack:
-        server = Poor(address, room, f"{generator.random()}", **options)
+        server = Poor(room, f"{generator.random()}", **options)
         stack.callback(server.close)
         if "words" in server.news:
             words, ending = server.news["words"], f": too many open files (the limit is {server.limit})"
@@ -259,64 +267,71 @@ def one_server(generator: random.Random, seconds: float, counts: Counter[str], r
             server.result()
             assert not os.listdir(folder), f"a start that failed has left {os.listdir(folder)}"
             counts["servers that could not start"] += 1
-            return
+            return False
         counts["servers"] += 1
         limits = server.limit, CLIENT_LIMIT
         empty = server.descriptors()
-        room_for = fitting(address, limits)
+        room_for = fitting(limits)
         assert room_for > 0, f"a server with {room} descriptors is ready, and has room for no client"
         wait_until(
             lambda: server.descriptors() == empty,
             f"a server has {empty} descriptors again, and no {server.descriptors()}",
             SETTLE_S,
         )
-        table = stack.enter_context(Table(address, timeout=SETTLE_S))
-        table[OWNER] = b"poor"
-        attendants = [
-            stack.enter_context(Child(attend_if_there_is_room, address, way))
-            for way in generator.sample([{}, {"transport": "socket"}, {"reads": "server"}], ATTENDANTS)
-        ]
-        finish = stack.enter_context(Flag())
-        # Those that have come by then stay.
-        time.sleep(generator.uniform(0, 0.1))
-        server.order(generator.choice(["none", "some", "some"]))
-        seeds = [f"{generator.random()}" for _ in range(CROWD)]
-        others = [stack.enter_context(Child(crowd, address, topology, limits, seed, finish)) for seed in seeds]
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for child in others:
-                child.check()
-            leave_those_that_had_no_room(attendants)
-            use(table, generator)
-            time.sleep(0.005)
-        finish.set()
-        for child in others:
-            joined, refused = child.result()
-            counts["joins"] += joined
-            counts["joins refused"] += refused
-        # Whoever comes to a full server is told so, once there was time to be prepared for that again.
-        server.order("none")
-        time.sleep(RESERVE_S)
-        server.order("all")
-        for _ in range(3):
-            made = join(lambda: Table(address, timeout=JOIN_S_MAX), limits)
-            assert made is None, "a server without any descriptor has let a client in"
-        use(table, generator)
-        server.order("none")
-        leave_those_that_had_no_room(attendants)
-        wait_until(
-            lambda: table.stats()["clients"] == 1 + len(attendants),
-            f"of {table.stats()['clients']} clients {len(attendants) + 1} are left",
-            SETTLE_S,
-        )
+        staying = have_a_crowd(server, topology, generator, seconds, counts, stack) if seconds > 0 else []
         server.order("stop")
-        for child in attendants:
+        for child in staying:
             counts["calls"] += child.result()
-        with suppress(ringtable.ServerGone):
-            table["key"] = b"value"
-            raise AssertionError("a server that has stopped answers")
         server.result()
         assert not os.listdir(folder), f"left behind: {os.listdir(folder)}"
+    return True
+
+
+def have_a_crowd(
+    server: Poor, topology: str, generator: random.Random, seconds: float, counts: Counter[str], stack: ExitStack
+) -> list[Child]:
+    """Let clients join and leave for so long, beside some that stay: those are returned."""
+    limits = server.limit, CLIENT_LIMIT
+    table = stack.enter_context(Table(ADDRESS, timeout=SETTLE_S))
+    table[OWNER] = ADDRESS.encode()
+    attendants = [
+        stack.enter_context(Child(attend_if_there_is_room, way))
+        for way in generator.sample([{}, {"transport": "socket"}, {"reads": "server"}], ATTENDANTS)
+    ]
+    finish = stack.enter_context(Flag())
+    # Those that have come by then stay.
+    time.sleep(generator.uniform(0, 0.1))
+    server.order(generator.choice(["none", "some", "some"]))
+    seeds = [f"{generator.random()}" for _ in range(CROWD)]
+    others = [stack.enter_context(Child(crowd, topology, limits, seed, finish)) for seed in seeds]
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for child in others:
+            child.check()
+        leave_those_that_had_no_room(attendants)
+        use(table, generator)
+        time.sleep(0.005)
+    finish.set()
+    for child in others:
+        joined, refused = child.result()
+        counts["joins"] += joined
+        counts["joins refused"] += refused
+    # Whoever comes to a full server is told so, once there was time to be prepared for that again.
+    server.order("none")
+    time.sleep(RESERVE_S)
+    server.order("all")
+    for _ in range(3):
+        made = join(lambda: Table(ADDRESS, timeout=JOIN_S_MAX), limits)
+        assert made is None, "a server without any descriptor has let a client in"
+    use(table, generator)
+    server.order("none")
+    leave_those_that_had_no_room(attendants)
+    wait_until(
+        lambda: table.stats()["clients"] == 1 + len(attendants),
+        f"of {table.stats()['clients']} clients {len(attendants) + 1} are left",
+        SETTLE_S,
+    )
+    return attendants
 
 
 def turn(folder: Path, generator: random.Random, seconds: float, counts: Counter[str]) -> None:
@@ -324,11 +339,11 @@ def turn(folder: Path, generator: random.Random, seconds: float, counts: Counter
     os.environ["RINGTABLE_DIR"] = str(folder / "names")
     (folder / "names").mkdir(mode=0o700)
     finish = time.monotonic() + seconds
-    # Where it begins to be enough for a start is soon known, and is looked at more closely.
-    enough = ROOM_MAX
+    # Where it begins to be enough for a start is looked at more closely than the rest.
+    short, enough = 0, ROOM_MAX
+    while enough - short > 1:
+        room = (short + enough) // 2
+        short, enough = (short, room) if one_server(generator, 0, counts, room) else (room, enough)
     while (left := finish - time.monotonic()) > 0:
         room = generator.choice([generator.randrange(ROOM_MAX), generator.randrange(max(1, enough - 3), enough + 12)])
-        before = counts["servers"]
-        one_server(generator, min(left, 0.7), counts, room)
-        if counts["servers"] > before:
-            enough = min(enough, room)
+        one_server(generator, min(left, SERVER_S), counts, room)

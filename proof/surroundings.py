@@ -5,6 +5,10 @@ instants, while servers start, serve, stop and are killed, and clients come and 
 moment, with servers of its own and with clients beside them that check every answer:
 
 - **cleaner**: somebody removes and replaces the files of servers (`proof/cleaner.py`);
+- **wanderers**: processes that change their folder and their environment between calls (`proof/wanderers.py`);
+- **impostors**: other users who listen where a client looks for its server (`proof/impostors.py`);
+- **forks**: processes that fork at random instants, beside their other threads (`proof/forks.py`);
+- **streams**: programs that have no standard input, output or error (`proof/streams.py`);
 - **shortages**: servers and clients that have few descriptors (`proof/shortages.py`).
 
 What must not be is told there. What was found is printed as lines that begin with `forbidden:`, and the exit status
@@ -28,12 +32,16 @@ import cyclopts
 import ringtable
 from ringtable._cli.signals import interrupt_on_termination
 
-from proof import cleaner, program, shortages
+from proof import cleaner, forks, impostors, program, shortages, streams, wanderers
 from proof.kills import own_folder
 
 Turn = Callable[[Path, random.Random, float, Counter[str]], None]
 KINDS: dict[str, Turn] = {
     "cleaner": cleaner.turn,
+    "wanderers": wanderers.turn,
+    "impostors": impostors.turn,
+    "forks": forks.turn,
+    "streams": streams.turn,
     "shortages": shortages.turn,
 }
 TURN_S = 3.0
@@ -98,7 +106,7 @@ app = cyclopts.App(name="proof.surroundings", help=__doc__, version_flags=[])
 def main(
     *,
     kind: list[str] | None = None,
-    seconds: float = 36.0,
+    seconds: float = 32.0,
     seed: int | None = None,
     json_: program.JsonFile = None,
 ) -> int:

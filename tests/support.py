@@ -753,6 +753,13 @@ def memfds(pid: int, name: str) -> list[str]:
     return found
 
 
+def become(user: int) -> None:
+    """Be another user from now on; for root alone."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
 def lock_of(path: str | Path) -> Path:
     """The lock of the server at a path."""
     return Path(f"{path}.lock")

@@ -15,18 +15,12 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server, Table, Untrusted, Watch
-from support import Child, Flag, ServerProcess, run_cli, wait_until
+from support import Child, Flag, ServerProcess, become, run_cli, wait_until
 
 NOBODY, DAEMON = 65_534, 1
 SMALL: dict[str, Any] = {"workers": 1, "max_memory": "4MiB"}
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
-
-
-def become(user: int) -> None:
-    os.setgroups([])
-    os.setresgid(user, user, user)
-    os.setresuid(user, user, user)
 
 
 def as_user(user: int, function: Callable[..., Any], *arguments: Any) -> Any:
