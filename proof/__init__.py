@@ -18,6 +18,7 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `hostile`         | a program: a hostile client beside honest ones                                   |
 | `attacks`         | what a hostile client does, by strategies                                        |
 | `collisions`      | keys that all have one hash, computed as a client may                            |
+| `foreign`         | what other protocols say, and the orders in it                                   |
 | `honest`          | clients that check every answer, and measure how long it took                    |
 | `surroundings`    | a program: attacks on what surrounds servers and clients                         |
 | `hosts`           | servers there, in processes that fork, change folders, have no standard streams  |

@@ -34,6 +34,7 @@ from ringtable._ringtable import lane_request, rings_request, watch_request
 from support import Passing, RawLane, RawMember, RawRings, SlotState, resp
 
 from proof.collisions import colliding, colliding_long, seed_of
+from proof.foreign import MARK, ORDERS, other_protocol
 
 PREFIX = b"hostile"
 DEADLINE_S = 10.0
@@ -509,6 +510,42 @@ def malformed(target: Target, random: Random) -> Attacks:
                 case _:
                     with suppress(BlockingIOError, ConnectionError):
                         connection.recv(4_096)
+        yield
+
+
+def foreign(target: Target, random: Random) -> Attacks:
+    """What other protocols say, behind valid requests and with orders in it and behind it, cut anywhere.
+
+    The requests before it are answered, the connection ends, and no order is executed.
+    """
+    valid = [(b"PING\r\n", b"+PONG"), (resp(b"EXISTS", MARK + b"\x00 HTTP/1.1\r\n"), b":0")]
+    behind = [*ORDERS, b"\r\n", resp(b"PING")]
+    while True:
+        before = random.choices(valid, k=random.randrange(3))
+        said = b"".join(request for request, _ in before) + other_protocol(random)
+        said += b"".join(random.choices([*behind, random.randbytes(9)], k=random.randrange(1, 6)))
+        cuts = sorted(random.randrange(len(said)) for _ in range(random.choice([0, 1, 1, 3])))
+        heard = b""
+        with closing(target.socket(random)) as connection:
+            try:
+                for start, stop in zip([0, *cuts], [*cuts, len(said)], strict=True):
+                    connection.sendall(said[start:stop])
+                while chunk := connection.recv(4_096):
+                    heard = admitted(heard + chunk)
+            except (ConnectionResetError, BrokenPipeError):
+                # Bytes that the server has not read make it a reset, which may take its last words away.
+                pass
+            except TimeoutError:
+                raise AssertionError(f"forbidden: the server goes on with who says {said!r}: {heard!r}") from None
+        replies, expected = heard.split(b"\r\n")[:-1], [reply for _, reply in before]
+        assert replies[: len(expected)] == expected[: len(replies)], (said, heard)
+        errors = replies[len(expected) :]
+        assert len(errors) <= 1, f"forbidden: to {said!r} the server says {heard!r}"
+        assert all(error.startswith(b"-ERR") for error in errors), (said, heard)
+        with closing(target.socket()) as connection:
+            connection.sendall(resp(b"EXISTS", MARK))
+            found = admitted(connection.recv(100))
+        assert found == b":0\r\n", f"forbidden: {said!r} has executed something: {found!r}"
         yield
 
 
@@ -1162,6 +1199,7 @@ STRATEGIES: dict[str, Strategy] = {
     "waiting flags": waiting_flags,
     "doorbell": doorbell,
     "malformed": malformed,
+    "foreign": foreign,
     "extremes": extremes,
     "collisions": collisions,
     "unread": unread,

@@ -72,6 +72,7 @@ ATTACKS_A_MINUTE: dict[str, int] = {
     "waiting flags": 26_227,
     "doorbell": 478_098,
     "malformed": 45_036,
+    "foreign": 15_000,
     "extremes": 12_860,
     "collisions": 138,
     "unread": 26_300,
