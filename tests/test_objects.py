@@ -131,6 +131,17 @@ def test_all_other_elements_are_bytes(table: Table, name: str) -> None:
         assert copy.tobytes() == table["key"]
 
 
+@pytest.mark.parametrize("write", [name for name in WRITES if name != "call"])
+def test_texts_and_numbers_are_no_values(table: Table, write: str) -> None:
+    """In a pipeline they were stored as words, which `call` takes."""
+    for value in ("text", 7, 1.5, True):
+        with pytest.raises(TypeError):
+            WRITES[write](table, value)
+        assert "key" not in table
+    WRITES[write](table, numpy.float64(1.5))
+    assert table["key"] == numpy.float64(1.5).tobytes()
+
+
 def test_what_is_read_only_is_left_alone(table: Table) -> None:
     table["key"] = b"other"
     for value in (b"value", memoryview(b"value"), memoryview(b""), numpy.frombuffer(b"value", dtype="u1")):
@@ -331,6 +342,16 @@ def test_odd_arguments(table: Table, odd: str) -> None:
     with pytest.raises((ringtable.Error, TypeError, ValueError, OverflowError)):
         ODD[odd](table)
     assert table.incr("after") == 1
+
+
+def test_times_are_numbers_of_any_type(table: Table) -> None:
+    """In a pipeline one that is short of bits became another one, in milliseconds."""
+    for ttl in (100, 100.0, numpy.int16(100), numpy.float16(100), numpy.uint8(100)):
+        table.set("key", b"value", ttl=ttl)
+        assert 90 < (table.ttl("key") or 0) <= 100
+        table.pipeline().set("key", b"value", ttl=ttl).set("other", b"value").expire("other", ttl).execute()
+        assert 90 < (table.ttl("key") or 0) <= 100
+        assert 90 < (table.ttl("other") or 0) <= 100
 
 
 def test_any_number_is_a_cursor(table: Table) -> None:
