@@ -22,7 +22,7 @@ help: ## List the tasks.
 
 install: .venv/built ## Make the virtual environment and build ringtable into it.
 
-demo: install ## Build, then count the words of the standard library with eight processes.
+demo: install ## Build, then show it: eight processes count words, share a cache and a rate limiter.
 	@$(BIN)/ringtable demo
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import DEADLINE_S, processes_of, wait_until, words_of
+from ringtable._cli.demo import _program
+from support import DEADLINE_S, processes_of, run_cli, wait_until, words_of
 
 # On two busy cores; on two free ones it is to stay under a minute.
 DEMO_S_MAX = 110.0
@@ -73,11 +74,53 @@ def test_the_whole_demo(temporary_files: Path) -> None:
     demo = start(temporary_files)
     output, _ = demo.communicate(timeout=DEMO_S_MAX)
     assert demo.returncode == 0, output
-    assert "equal" in output
-    assert "client 100 10, alone" in output
-    assert "client 100 10, with 16 others" in output
-    assert sum(line.lstrip().startswith("ringtable ") for line in output.splitlines()) == 3
+    shown = " ".join(output.split())
+    for words in (
+        "one process, a Counter of its own",
+        "8 processes, ringtable",
+        "8 processes, Manager().dict() and Lock()",
+        "extrapolated from",
+        "word by word equal",
+        # Why many processes take longer than one does.
+        "A count that others see costs more than one that nobody sees",
+        "100 pages of 1 MiB into 16 MiB",
+        "made 1 time",
+        "100 allowed",
+        "client 100 10, alone",
+        "client 100 10, with 16 others",
+    ):
+        assert words in shown
     wait_until(lambda: not members(demo.pid), "all its processes have ended")
+    _, _, next_ = output.partition("\nNext\n")
+    server, *others = next_.splitlines()
+    assert len(others) == 3
+    # Typed as they stand, where the demo was run.
+    with subprocess.Popen(["sh", "-c", f"exec {server}"], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert "ready" in running.stdout.readline()
+        for command in others:
+            subprocess.run(["sh", "-c", command], stdout=subprocess.DEVNULL, timeout=DEADLINE_S, check=True)
+        assert run_cli("get", "greeting").stdout == "hello\n"
+        running.terminate()
+
+
+def test_commands_are_told_as_they_can_be_typed(ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(sys.executable).with_name("ringtable")
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.chdir(ringtable_dir)
+    assert _program() == str(script)
+    monkeypatch.chdir(script.parent.parent.parent)
+    assert _program() == str(Path(script.parent.parent.name, script.parent.name, script.name))
+    monkeypatch.setenv("PATH", f"{os.defpath}:{script.parent}")
+    assert _program() == "ringtable"
+    # Another one, which would run something else.
+    other = ringtable_dir / "ringtable"
+    other.write_text("#!/bin/sh")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ringtable_dir}:{script.parent}")
+    assert _program() != "ringtable"
+    monkeypatch.setattr(sys, "executable", "/nowhere/my python")
+    assert _program() == "'/nowhere/my python' -m ringtable"
 
 
 def members(group: int) -> set[int]:
