@@ -62,7 +62,8 @@ def headline_box(results: Results) -> Iterator[str]:
     """The report in three numbers."""
     if numbers := headline(results):
         items = "".join(
-            f"<li><b>{escape(number.figure)}</b><span>{prose(number.what)}</span><small>{prose(number.where_from)}</small></li>"
+            f"<li><b>{escape(number.figure)}</b><span>{prose(number.what)}</span>"
+            f"<small>{prose(number.where_from)}</small></li>"
             for number in numbers
         )
         yield f'<ul class="numbers">{items}</ul>'
