@@ -67,6 +67,7 @@ def connect(
 
     Raises:
         TableNotFound: No server of that name answers.
+        AccessDenied: This user may not open the server's socket, or not pass through a folder on the way to it.
         Untrusted: The server is that of another user, or others could put one there; nothing was sent to it.
         TooManyClients: The server has no room for another client.
         VersionMismatch: The server was built from another version of the table's layout.
