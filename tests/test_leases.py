@@ -5,11 +5,14 @@ import os
 import random
 import select
 import signal
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -335,13 +338,176 @@ def test_what_is_no_value_is_not_written(table: Table) -> None:
     assert table.get_or_set("key", lambda: bytearray(b"made")) == b"made"
 
 
-def test_a_value_that_cannot_be_written(table: Table) -> None:
-    with pytest.raises(ringtable.OutOfMemory):
-        table.get_or_set("key", lambda: bytes(80 << 20))
-    assert leases(table) == 0
-    large = b"v" * (4 << 20)
+# What cannot be written, and what cannot be computed
+
+
+def fill(table: Table) -> None:
+    """Write until there is no room for another value of a few KiB and more."""
+    for size in (1 << 20, 64 << 10, 8 << 10, 2 << 10):
+        with suppress(ringtable.OutOfMemory):
+            for number in itertools.count():
+                table[f"{size} {number}"] = bytes(size)
+
+
+def test_a_value_that_cannot_be_written_is_returned(table: Table) -> None:
+    """All who wanted it computed it, one after the other, and each got the error."""
+    large = bytes(80 << 20)
+    with pytest.warns(RuntimeWarning, match=rf"'key', of {80 << 20} bytes.* no place for.*leases_not_stored"):
+        assert table.get_or_set("key", lambda: large) == large
+    # It warns once, and counts each.
     assert table.get_or_set("key", lambda: large) == large
-    assert table.get_or_set("key", lambda: b"again") == large
+    assert (leases(table), table.stats()["leases_not_stored"]) == (0, 2)
+    assert "key" not in table
+    fits = b"v" * (4 << 20)
+    assert table.get_or_set("key", lambda: fits) == fits
+    assert table.get_or_set("key", lambda: b"again") == fits
+
+
+def test_a_value_beyond_all_limits_is_returned(table: Table) -> None:
+    # Zeroes that were never touched take no memory.
+    huge = bytes(ringtable.VALUE_SIZE_MAX + 1)
+    with pytest.warns(RuntimeWarning, match="536870913"):
+        assert table.get_or_set("key", lambda: huge) is huge
+    assert (leases(table), table.stats()["leases_not_stored"]) == (0, 1)
+
+
+def test_who_makes_an_error_of_the_warning_gets_it(table: Table) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="no place"):
+            table.get_or_set("key", lambda: bytes(80 << 20))
+    assert leases(table) == 0
+
+
+@pytest.mark.parametrize("size", [10_000, 1 << 20])
+def test_a_value_that_cannot_be_written_is_given_to_those_who_wait(way: Way, table: Table, size: int) -> None:
+    def unwritten(number: int) -> bytes:
+        return bytes([number]) * size
+
+    def want(number: int) -> tuple[bytes, int]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            value = compute(way, number, calls, go, unwritten)
+        return value, len(caught)
+
+    table["waiting"] = b"0"
+    fill(table)
+    with Calls() as calls, Flag() as go, ExitStack() as stack:
+        children = [stack.enter_context(Child(want, number)) for number in range(PROCESSES)]
+        number = calls.next()
+        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+        # All but one have been refused by then, as the server counts.
+        requests = int(table.stats()["requests"])
+        wait_until(lambda: int(table.stats()["requests"]) > requests + 10 * PROCESSES, "they wait")
+        go.set()
+        results = [child.result() for child in children]
+        assert [value for value, _ in results] == [unwritten(number)] * PROCESSES
+        assert [caught for _, caught in results] == [int(index == number) for index in range(PROCESSES)]
+        assert calls.none_left()
+    assert (leases(table), table.stats()["leases_not_stored"]) == (0, 1)
+    # Nothing is a cache here: who comes now computes.
+    with pytest.warns(RuntimeWarning):
+        assert table.get_or_set("key", lambda: b"n" * size) == b"n" * size
+    assert "key" not in table
+
+
+def test_a_lease_that_was_waited_for_may_be_handed_over(way: Way, table: Table) -> None:
+    token = lease(table)
+    with way.connect() as other:
+        assert other.call("RING.LEASE", "key", 1, "AFTER", 0) == -token
+        assert other.call("RING.HANDOVER", "key", token, "UNSTORED", b"value") == 0
+        assert table.call("RING.HANDOVER", "key", token, "UNSTORED", b"value") == 1
+        assert table.call("RING.HANDOVER", "key", token, "UNSTORED", b"value") == 0
+        for _ in range(2):
+            assert other.call("RING.LEASE", "key", 1, "AFTER", token) == b"value"
+        later = lease(other)
+        assert later > token
+        assert other.call("RING.HANDOVER", "key", later, "FAILED") == 1
+        assert table.call("RING.LEASE", "key", 1, "AFTER", token) is None
+        assert lease(table) > later
+    for command in ("RING.LEASE key 1 AFTER", "RING.LEASE key 1 BEFORE 1", "RING.HANDOVER key 1 FAILED value"):
+        with pytest.raises(ringtable.CommandError, match="syntax"):
+            table.call(*command.split())
+    for command in ("RING.LEASE key 1 AFTER -1", "RING.HANDOVER key 0 FAILED"):
+        with pytest.raises(ringtable.NotAnInteger):
+            table.call(*command.split())
+
+
+def failing() -> bytes:
+    raise ValueError("no luck")
+
+
+STALE_IF_ERROR: dict[str, Any] = {"ttl": 0.001, "stale_if_error": timedelta(hours=1)}
+
+
+def test_an_old_value_will_do_when_computing_fails(table: Table) -> None:
+    table.set("key", b"old", ttl=60)
+    with pytest.warns(RuntimeWarning, match="old value of 'key'.*ValueError: no luck.*leases_stale_on_error"):
+        assert table.get_or_set("key", failing, **STALE_IF_ERROR) == b"old"
+    assert table.get_or_set("key", failing, **STALE_IF_ERROR) == b"old"
+    assert (leases(table), table.stats()["leases_stale_on_error"]) == (0, 2)
+    # Nobody uses it without having tried.
+    assert table.get_or_set("key", lambda: b"new", **STALE_IF_ERROR) == b"new"
+    assert 3_590 < (table.ttl("key") or 0) <= 3_600.1
+
+
+def test_an_error_without_an_old_value_that_will_do(table: Table) -> None:
+    with pytest.raises(ValueError, match="no luck"):
+        table.get_or_set("key", failing, **STALE_IF_ERROR)
+    table.set("key", b"old", ttl=60)
+    # It is stale for too long already: an hour less the minute that it has left.
+    for options in ({"ttl": 1, "stale": 3_600, "stale_if_error": 60}, {"ttl": 1, "stale": 3_600}):
+        with pytest.raises(ValueError, match="no luck"):
+            table.get_or_set("key", failing, **options)
+    # What ends programs ends this call.
+    with pytest.raises(SystemExit):
+        table.get_or_set("key", lambda: sys.exit(1), **STALE_IF_ERROR)
+    assert (leases(table), table.stats()["leases_stale_on_error"], table["key"]) == (0, 0, b"old")
+
+
+def test_those_who_wait_get_the_old_value_when_computing_fails(way: Way, table: Table) -> None:
+    def want(number: int) -> tuple[bytes, int]:
+        def make() -> bytes:
+            calls.begin(number)
+            go.wait()
+            return failing()
+
+        with way.connect() as own, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            own.incr("waiting")
+            return own.get_or_set("key", make, **STALE_IF_ERROR), len(caught)
+
+    table.set("key", b"old", ttl=60)
+    with Calls() as calls, Flag() as go, ExitStack() as stack:
+        children = [stack.enter_context(Child(want, number)) for number in range(PROCESSES)]
+        number = calls.next()
+        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+        requests = int(table.stats()["requests"])
+        wait_until(lambda: int(table.stats()["requests"]) > requests + 10 * PROCESSES, "they wait")
+        go.set()
+        results = [child.result() for child in children]
+        assert results == [(b"old", int(index == number)) for index in range(PROCESSES)]
+        assert calls.none_left()
+    assert (leases(table), table.stats()["leases_stale_on_error"]) == (0, 1)
+
+
+def test_an_old_value_will_do_when_waiting_takes_too_long(way: Way, table: Table) -> None:
+    token = lease(table)
+    table.set("key", b"old", ttl=60)
+    with way.connect() as other:
+        assert other.get_or_set("key", lambda: b"never", **STALE_IF_ERROR, timeout=1.0) == b"old"
+        table.delete("key")
+        with pytest.raises(ringtable.Timeout):
+            other.get_or_set("key", lambda: b"never", **STALE_IF_ERROR, timeout=0.1)
+    assert table.call("RING.UNLEASE", "key", token) == 1
+
+
+def test_a_table_without_room_for_anything_but_the_old_value(table: Table) -> None:
+    table.set("key", b"old", ttl=60)
+    fill(table)
+    with pytest.warns(RuntimeWarning, match="no place"):
+        assert table.get_or_set("key", lambda: bytes(10_000), 0.001, stale=3_600) == bytes(10_000)
+    assert table["key"] == b"old"
 
 
 def test_an_error_of_a_posted_write_does_not_keep_the_lease(way: Way, table: Table) -> None:
@@ -631,7 +797,16 @@ def test_times_of_values_that_become_stale(table: Table) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"stale": 1.0}, {"ttl": 1, "stale": -1.0}, {"ttl": 1, "stale": float("nan")}, {"ttl": 0}, {"timeout": -1}],
+    [
+        {"stale": 1.0},
+        {"ttl": 1, "stale": -1.0},
+        {"ttl": 1, "stale": float("nan")},
+        {"stale_if_error": 1.0},
+        {"ttl": 1, "stale_if_error": timedelta(-1)},
+        {"ttl": 4e9, "stale": 1, "stale_if_error": 2},
+        {"ttl": 0},
+        {"timeout": -1},
+    ],
 )
 def test_impossible_times(options: dict[str, Any]) -> None:
     with (

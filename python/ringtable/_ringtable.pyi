@@ -137,6 +137,7 @@ class TableCore:
         ttl: Seconds | None = None,
         *,
         stale: Seconds = 0.0,
+        stale_if_error: Seconds = 0.0,
         timeout: float | None = None,
     ) -> bytes: ...
     def expire(self, key: Key, ttl: Seconds) -> bool: ...

@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDelta, PyFloat};
 use ringtable::client::Condition;
-use ringtable::client::atomic::Bounds;
+use ringtable::client::atomic::{Bounds, Staleness};
 use ringtable::limits;
 
 use crate::buffer::type_name;
@@ -109,19 +109,30 @@ pub fn optional_ttl_ms(py: Python<'_>, name: &str, ttl: Option<Seconds>) -> PyRe
     ttl.map(|ttl| ttl_ms(py, name, ttl)).transpose()
 }
 
-/// The time to live of a value that may be used for `stale` longer while it is made anew: what the table is told, and
-/// how much of that is the stale part, in milliseconds.
-pub fn ttl_and_stale_ms(py: Python<'_>, ttl: Option<Seconds>, stale: Seconds) -> PyResult<(Option<u64>, u64)> {
-    let ttl_ms = optional_ttl_ms(py, "ttl", ttl)?;
-    if stale.0 == 0.0 {
-        return Ok((ttl_ms, 0));
-    }
-    let stale_ms = self::ttl_ms(py, "stale", stale)?;
-    let Some(ttl) = ttl else {
-        let message = format!("stale is {}, and without ttl nothing becomes stale: give a ttl", shown(stale));
-        return Err(errors::family(py, "InvalidOption", message));
+/// For how long a value is kept, and is fresh: the time to live that the table is told, in milliseconds, and how much
+/// of that is left when it is how old.
+pub fn staleness(
+    py: Python<'_>,
+    ttl: Option<Seconds>,
+    stale: Seconds,
+    stale_if_error: Seconds,
+) -> PyResult<(Option<u64>, Staleness)> {
+    let fresh_ms = optional_ttl_ms(py, "ttl", ttl)?;
+    let more = |name: &str, span: Seconds| match span.0 {
+        0.0 => Ok(0),
+        _ if ttl.is_none() => {
+            let message = format!("{name} is {}, and without ttl nothing becomes stale: give a ttl", shown(span));
+            Err(errors::family(py, "InvalidOption", message))
+        }
+        _ => ttl_ms(py, name, span),
     };
-    Ok((Some(self::ttl_ms(py, "ttl + stale", Seconds(ttl.0 + stale.0))?), stale_ms))
+    let (stale_ms, on_error_ms) = (more("stale", stale)?, more("stale_if_error", stale_if_error)?);
+    let kept_ms = stale_ms.max(on_error_ms);
+    let Some(fresh_ms) = fresh_ms else { return Ok((None, Staleness::default())) };
+    let name = if stale_ms < on_error_ms { "ttl + stale_if_error" } else { "ttl + stale" };
+    let all_ms = ttl_ms(py, name, Seconds((fresh_ms + kept_ms) as f64 / 1_000.0))?;
+    let staleness = Staleness { fresh_ms: kept_ms, stale_ms: kept_ms - stale_ms, on_error_ms: kept_ms - on_error_ms };
+    Ok((Some(all_ms), staleness))
 }
 
 /// When a write is done.

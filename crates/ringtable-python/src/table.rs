@@ -1,21 +1,23 @@
 //! `TableCore`: a client's calls.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use ringtable::client::atomic::{self, Bounds, Turn};
+use ringtable::client::atomic::{self, Bounds, Staleness, Turn};
 use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
+use ringtable::command::Unwritten;
 use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
 use ringtable::limits;
 use ringtable::table::Pairs;
 
 use crate::arguments::{self, Increment, Seconds, Set, When, Whole};
-use crate::buffer::Exported;
+use crate::buffer::{Exported, type_name};
 use crate::convert::{self, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
 use crate::view::ViewCore;
@@ -67,6 +69,13 @@ fn missing(key: &Bound<'_, PyAny>) -> PyErr {
     PyKeyError::new_err(key.clone().unbind())
 }
 
+/// A key for messages, in so many characters at most.
+fn shown(key: &Bound<'_, PyAny>) -> String {
+    const SHOWN_MAX: usize = 60;
+    let text = key.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
+    if text.chars().count() <= SHOWN_MAX { text } else { text.chars().take(SHOWN_MAX).chain(['…']).collect() }
+}
+
 /// One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it.
 #[pyclass(subclass, frozen, module = "ringtable._ringtable")]
 pub struct TableCore {
@@ -78,6 +87,9 @@ pub struct TableCore {
     transport: Transport,
     reconnect: bool,
     trust: Trust,
+    /// Whether it has warned of values that were not stored, and of old ones that had to do.
+    warned_of_values: AtomicBool,
+    warned_of_errors: AtomicBool,
 }
 
 impl TableCore {
@@ -130,18 +142,81 @@ impl TableCore {
         }
     }
 
-    /// A value that has `stale_ms` left at least, in place if that is possible without waiting; else `None`, or as
-    /// [`Self::find`] if it does not matter how much is left.
-    fn find_fresh<'py>(&self, key: &Bound<'py, PyAny>, stale_ms: u64) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        if stale_ms == 0 {
+    /// A fresh value, in place if that is possible without waiting; else `None`, or as [`Self::find`] if values are
+    /// fresh as long as they are there.
+    fn find_fresh<'py>(&self, key: &Bound<'py, PyAny>, staleness: Staleness) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        if staleness.fresh_ms == 0 {
             return self.find(key);
         }
         let mut sink = BytesSink::new(key.py());
         match self.client.try_find(convert::key(key)?, &mut sink) {
-            Ok(Some(Some(found))) if atomic::is_fresh(&found, stale_ms) => Ok(sink.take()),
+            Ok(Some(Some(found))) if atomic::is_fresh(&found, staleness) => Ok(sink.take()),
             Ok(_) | Err(ringtable::client::Error::NoRoom(_)) => Ok(None),
             Err(error) => Err(errors::client(key.py(), error)),
         }
+    }
+
+    /// Warns of something, the first time that it happens to this table.
+    fn warn_once(&self, py: Python<'_>, warned: &AtomicBool, message: impl FnOnce() -> String) -> PyResult<()> {
+        // Relaxed: it guards nothing.
+        if warned.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let message = CString::new(message().replace('\0', "\\0"))?;
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &message, 1)
+    }
+
+    /// The end of a call that has computed a value, and has the lease with this token.
+    fn store<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        made: Bound<'py, PyBytes>,
+        ttl_ms: Option<u64>,
+        token: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let py = key.py();
+        let (bytes, value) = (convert::key(key)?, made.as_bytes());
+        let Some(refusal) = self.wait(py, |client, patience| client.store(bytes, value, ttl_ms, patience))? else {
+            return Ok(made);
+        };
+        self.wait(py, |client, patience| client.hand_over(bytes, token, Unwritten::NotStored(Some(value)), patience))?;
+        self.warn_once(py, &self.warned_of_values, || {
+            let (key, size, why) = (shown(key), value.len(), errors::client(py, refusal).value(py).to_string());
+            format!(
+                "get_or_set returned the value of {key}, of {size} bytes, which the table has no place for: {why} \
+                 (this table warns of it once; leases_not_stored in stats() counts)"
+            )
+        })?;
+        Ok(made)
+    }
+
+    /// An old value that will do since computing another one has failed, at the end of a call that has a lease.
+    fn find_on_error<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        staleness: Staleness,
+        token: u64,
+        error: &PyErr,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let py = key.py();
+        // Not for what ends programs and tasks.
+        if staleness.on_error_ms == staleness.fresh_ms || !error.is_instance_of::<PyException>(py) {
+            return Ok(None);
+        }
+        let bytes = convert::key(key)?;
+        let Some(old) = self.wait(py, |client, patience| client.get_on_error(bytes, staleness, patience))? else {
+            return Ok(None);
+        };
+        let old = convert::bytes(py, &old)?;
+        self.wait(py, |client, patience| client.hand_over(bytes, token, Unwritten::Failed, patience))?;
+        self.warn_once(py, &self.warned_of_errors, || {
+            format!(
+                "get_or_set returned the old value of {}, since computing another one has failed: {error} (this table \
+                 warns of it once; leases_stale_on_error in stats() counts)",
+                shown(key)
+            )
+        })?;
+        Ok(Some(old))
     }
 
     fn writes(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Writes> {
@@ -188,7 +263,18 @@ impl TableCore {
         let address = address.map_or_else(|| Ok("default".into()), convert::address)?;
         let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
         let address = client.location().address();
-        Ok(Self { client, address, timeout, reads, writes, transport, reconnect, trust: options.trust })
+        Ok(Self {
+            client,
+            address,
+            timeout,
+            reads,
+            writes,
+            transport,
+            reconnect,
+            trust: options.trust,
+            warned_of_values: AtomicBool::new(false),
+            warned_of_errors: AtomicBool::new(false),
+        })
     }
 
     /// The address of the server, which means it in every process: the path of its socket, or a `tcp://` URL.
@@ -512,46 +598,60 @@ impl TableCore {
     /// Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
     ///
     /// All others, in whichever process, wait until it is written. If `make` raises, its caller gets the exception, and
-    /// the next one computes; so it does at once if the computing process dies. `ttl` is as for `set`. With
-    /// `stale` the value is kept for that many seconds longer: in these, one caller computes it anew while the others
-    /// get the old one without waiting. `timeout`, the table's own unless given, is for waiting for others: `Timeout`.
+    /// the next one computes; so it does at once if the computing process dies. `ttl` is as for `set`. With `stale` the
+    /// value is kept for that much longer: in that time, one caller computes it anew while the others get the old one
+    /// without waiting. With `stale_if_error` it is kept for that long after `ttl`, too, for when `make` raises an
+    /// `Exception`: then its caller gets the old value, and so do those who wait, also when their `timeout` ends.
+    /// `timeout`, the table's own unless given, is for waiting for others: `Timeout`.
+    ///
+    /// A value that the table has no place for (`OutOfMemory`, `ValueTooLarge`) is returned all the same, to those who
+    /// wait for it, too, if it has at most 1 MiB; the next caller computes. The first time a table warns of either,
+    /// with a `RuntimeWarning`.
     ///
     /// What `make` runs, and other tasks of its thread, may ask for other keys in this way, but not for the same one,
     /// which would wait for itself: `Reentrant`.
     #[pyo3(
-        signature = (key, make, ttl=None, *, stale=Seconds(0.0), timeout=None),
-        text_signature = "($self, key, make, ttl=None, *, stale=0.0, timeout=None)"
+        signature = (key, make, ttl=None, *, stale=Seconds(0.0), stale_if_error=Seconds(0.0), timeout=None),
+        text_signature = "($self, key, make, ttl=None, *, stale=0.0, stale_if_error=0.0, timeout=None)"
     )]
+    #[allow(clippy::too_many_arguments)]
     fn get_or_set<'py>(
         &self,
         key: &Bound<'py, PyAny>,
         make: &Bound<'py, PyAny>,
         ttl: Option<Seconds>,
         stale: Seconds,
+        stale_if_error: Seconds,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
-        convert::key(key)?;
-        let (ttl_ms, stale_ms) = arguments::ttl_and_stale_ms(py, ttl, stale)?;
+        let bytes = convert::key(key)?;
+        if !make.is_callable() {
+            let message = format!("get_or_set needs a function that makes the value, not {}", type_name(make));
+            return Err(PyTypeError::new_err(message));
+        }
+        let (ttl_ms, staleness) = arguments::staleness(py, ttl, stale, stale_if_error)?;
         let timeout = convert::timeout(py, timeout)?.or(self.timeout);
-        if let Some(value) = self.find_fresh(key, stale_ms)? {
+        if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
         }
-        let bytes = convert::key(key)?;
-        let token = match waiting(py, timeout, |patience| self.client.get_or_lease(bytes, stale_ms, patience))? {
+        let token = match waiting(py, timeout, |patience| self.client.get_or_lease(bytes, staleness, patience))? {
             Turn::Value(value) => return convert::bytes(py, &value),
             Turn::Lease(token) => token,
         };
         // No line of Python runs between here and the end but those of `make`: no signal handler can lose the lease.
-        let made = make.call0().and_then(|made| {
-            let made = convert::value(&made)?;
-            let value = made.as_bytes();
-            self.wait(py, |client, patience| {
-                client.set(bytes, value, ttl_ms, Condition::Always, Writes::Acknowledged, patience)
-            })?;
-            Ok(made)
-        });
+        let made = match make.call0() {
+            Ok(made) => convert::data(&made).and_then(|made| self.store(key, made, ttl_ms, token)),
+            Err(error) => match self.find_on_error(key, staleness, token, &error) {
+                Ok(Some(old)) => Ok(old),
+                Ok(None) => Err(error),
+                // What was raised first is what matters, but for what a signal handler has raised.
+                Err(other) if errors::is_ours(py, &other) => Err(error),
+                Err(other) => Err(other),
+            },
+        };
         let error = match made {
+            // If it was handed over, this does nothing more.
             Ok(made) => return self.wait(py, |client, patience| client.unlease(bytes, token, patience)).map(|_| made),
             Err(error) => error,
         };

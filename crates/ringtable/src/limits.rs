@@ -71,6 +71,15 @@ pub const LEASES_MAX: usize = 16 << 10;
 /// Most bytes that their keys may have together.
 pub const LEASE_KEYS_SIZE_MAX: usize = 16 << 20;
 
+/// Largest value that is handed over to those who wait for it where the table has no room, in bytes.
+pub const HANDOVER_VALUE_SIZE_MAX: usize = 1 << 20;
+/// Most bytes of such values and their keys, all together.
+pub const HANDOVERS_SIZE_MAX: usize = 16 << 20;
+/// Most such values.
+pub const HANDOVERS_MAX: usize = 1_024;
+/// For how long they are kept, in nanoseconds.
+pub const HANDOVER_KEPT_NS: u64 = 5_000_000_000;
+
 /// Bytes of a slot of the classic topologies' rings, unless told otherwise.
 pub const RING_SLOT_SIZE_DEFAULT: usize = 256;
 /// Smallest slot, in bytes: its head, and room for a piece worth sending.

@@ -3,7 +3,9 @@
 use super::arguments::Arguments;
 use super::reply::ReplyWriter;
 use super::resp::Protocol;
-use super::{COMMANDS, Command, Context, Effect, Host, LeaseName, Order, Refusal, Streamed, execute};
+use super::{
+    COMMANDS, Command, Context, Effect, Host, LeaseAnswer, LeaseName, Order, Refusal, Streamed, Unwritten, execute,
+};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};
@@ -91,8 +93,8 @@ impl Host for Nobody {
         true
     }
 
-    fn lease(&self, _: u64, _: &[u8], _: u64) -> Result<Option<u64>, Refusal> {
-        Ok(None)
+    fn lease(&self, _: u64, _: &[u8], _: u64, _: u64) -> Result<LeaseAnswer, Refusal> {
+        Ok(LeaseAnswer::Taken(1))
     }
 
     fn order(&self, order: &Arc<Order>) {
@@ -100,6 +102,10 @@ impl Host for Nobody {
     }
 
     fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
+        false
+    }
+
+    fn hand_over(&self, _: u64, _: &[u8], _: u64, _: Unwritten<'_>) -> bool {
         false
     }
 }

@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::keyspace::{self, Bounds, Value};
 use super::set_options::{time_to_live, version};
-use super::{Context, LeaseName, Refusal};
+use super::{Context, LeaseAnswer, LeaseName, Refusal, Unwritten};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 
@@ -66,16 +66,51 @@ pub(super) fn ring_incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
     keyspace::add(context, arguments.get(0), by, &bounds)
 }
 
-/// `RING.LEASE key [ticket]`: the token of a lease, or 0 if somebody has it. The ticket, a number above 0, is how the
-/// client can give it back that has not waited for the token.
+/// `RING.LEASE key [ticket [AFTER token]]`: the token of a lease, or 0 if somebody has it. The ticket, a number above
+/// 0, is how the client can give it back that has not waited for the token. With `AFTER`, the answer tells more: minus
+/// the token of who has it, to be given with the next question; and if that one has handed over what it has computed,
+/// the value, or nil if there is none.
 pub(super) fn ring_lease(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let key = arguments.get(0);
     if key.len() > limits::KEY_SIZE_MAX {
         return Err(crate::table::WriteError::KeyTooLong(key.len()).into());
     }
     let ticket = if arguments.len() > 1 { positive(arguments.get(1))? } else { 0 };
-    let token = context.host.lease(context.connection, key, ticket)?;
-    context.reply.integer(token.unwrap_or(0) as i64);
+    let after = match arguments.len() {
+        0..=2 => None,
+        4 if arguments.get(2).eq_ignore_ascii_case(b"AFTER") => {
+            let token = parse_integer(arguments.get(3)).and_then(|token| u64::try_from(token).ok());
+            Some(token.ok_or_else(not_an_integer)?)
+        }
+        _ => return Err(Refusal::err("syntax error")),
+    };
+    match context.host.lease(context.connection, key, ticket, after.unwrap_or(0))? {
+        LeaseAnswer::Granted(token) => context.reply.integer(token as i64),
+        LeaseAnswer::Taken(token) => context.reply.integer(if after.is_some() { -(token as i64) } else { 0 }),
+        LeaseAnswer::Over(Some(value)) => {
+            context.reply.bulk(&value);
+            context.passed += value.len();
+        }
+        LeaseAnswer::Over(None) => context.reply.nil(),
+    }
+    Ok(())
+}
+
+/// `RING.HANDOVER key token UNSTORED [value]`, `RING.HANDOVER key token FAILED`: gives back a lease though the key has
+/// no new value: the table has no place for it, or computing it has failed and an old one was good enough. Who waits
+/// for it gets the value, if it is not too large. 1 if this connection had that lease.
+pub(super) fn ring_handover(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let (key, token, outcome) = (arguments.get(0), positive(arguments.get(1))?, arguments.get(2));
+    let value = (arguments.len() > 3).then(|| arguments.get(3));
+    let outcome = match value {
+        _ if outcome.eq_ignore_ascii_case(b"UNSTORED") => {
+            Unwritten::NotStored(value.filter(|value| value.len() <= limits::HANDOVER_VALUE_SIZE_MAX))
+        }
+        None if outcome.eq_ignore_ascii_case(b"FAILED") => Unwritten::Failed,
+        _ => return Err(Refusal::err("syntax error")),
+    };
+    let had = key.len() <= limits::KEY_SIZE_MAX && context.host.hand_over(context.connection, key, token, outcome);
+    context.reply.integer(i64::from(had));
     Ok(())
 }
 

@@ -7,7 +7,8 @@
 //! key all the same. There is no waiting here (I5): who is refused asks again.
 //!
 //! A token belongs to one granting, so that threads that share a connection exclude each other too. A client that
-//! gives up before it has heard of its token can give the lease back by the ticket that it has asked with.
+//! gives up before it has heard of its token can give the lease back by the ticket that it has asked with. What it has
+//! computed in vain it leaves to those who wait ([`super::handovers`]).
 //!
 //! # Invariants
 //!
@@ -19,9 +20,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::command::{LeaseName, Refusal};
+use super::handovers::Handovers;
+use crate::command::{LeaseAnswer, LeaseName, Refusal, Unwritten};
 use crate::limits;
-use crate::shm::clock::wall_ms;
+use crate::shm::clock::{monotonic_ns, wall_ms};
 use crate::sync::lock;
 
 /// Leases whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
@@ -43,6 +45,7 @@ struct Held {
     keys_size: usize,
     /// Connections that have ended, and whose leases count no more, though they are still here.
     ended: Vec<u64>,
+    handovers: Handovers,
 }
 
 impl Held {
@@ -73,6 +76,11 @@ pub(super) struct Leases {
     /// What tokens begin above.
     first_token: u64,
     granted: AtomicU64,
+    /// How many ended with a value that was not stored, and with an old one since computing has failed.
+    not_stored: AtomicU64,
+    failed: AtomicU64,
+    /// When the oldest of what was handed over is due to go; 0 if there is nothing.
+    handover_due_ns: AtomicU64,
     connections: AtomicU64,
 }
 
@@ -84,6 +92,9 @@ impl Default for Leases {
             // Above all tokens of servers before, as long as each gives less than 2^18 of them in a millisecond.
             first_token: wall_ms() << 18,
             granted: AtomicU64::new(0),
+            not_stored: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            handover_due_ns: AtomicU64::new(0),
             connections: AtomicU64::new(0),
         }
     }
@@ -96,12 +107,17 @@ impl Leases {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Grants the lease of a key. Returns its token, above 0; `None` if somebody has it.
-    pub fn grant(&self, connection: u64, key: &[u8], ticket: u64) -> Result<Option<u64>, Refusal> {
+    /// Grants the lease of a key, if nobody has it; or gives what came of the one with the token `after`.
+    pub fn grant(&self, connection: u64, key: &[u8], ticket: u64, after: u64) -> Result<LeaseAnswer, Refusal> {
         let mut held = lock(&self.held);
+        if after > 0
+            && let Some(value) = held.handovers.find(key, after)
+        {
+            return Ok(LeaseAnswer::Over(value));
+        }
         if let Some(lease) = held.by_key.get(key) {
             if !held.ended.contains(&lease.connection) {
-                return Ok(None);
+                return Ok(LeaseAnswer::Taken(lease.token));
             }
             held.remove(key);
         }
@@ -121,7 +137,46 @@ impl Leases {
         held.by_connection.insert((connection, token), Arc::clone(&key));
         held.by_key.insert(key, Lease { connection, token, ticket });
         failpoint!("lease.granted");
-        Ok(Some(token))
+        Ok(LeaseAnswer::Granted(token))
+    }
+
+    /// Ends the lease that a connection has of a key, if it has this token, and leaves what came of it to those who
+    /// wait. Returns whether it was so.
+    pub fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool {
+        let mut held = lock(&self.held);
+        let found = held.by_key.get(key).is_some_and(|lease| lease.connection == connection && lease.token == token);
+        if !found {
+            return false;
+        }
+        held.remove(key);
+        let (value, counter) = match outcome {
+            Unwritten::NotStored(value) => (value, &self.not_stored),
+            Unwritten::Failed => (None, &self.failed),
+        };
+        // Relaxed: a counter.
+        counter.fetch_add(1, Ordering::Relaxed);
+        held.handovers.leave(key, token, value, monotonic_ns());
+        // Relaxed: a hint; who has been the cause looks before it sleeps.
+        self.handover_due_ns.store(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Drops what was handed over and has been here for long enough. Returns for how long there is nothing more to do;
+    /// `None` for ever.
+    #[inline]
+    pub fn tend_handovers(&self, now_ns: u64) -> Option<u64> {
+        // Relaxed: as in `hand_over`.
+        let due_ns = self.handover_due_ns.load(Ordering::Relaxed);
+        match due_ns {
+            0 => None,
+            due_ns if due_ns > now_ns => Some(due_ns - now_ns),
+            _ => {
+                let mut held = lock(&self.held);
+                let due_ns = held.handovers.tend(now_ns);
+                self.handover_due_ns.store(due_ns.unwrap_or(0), Ordering::Relaxed);
+                due_ns.map(|due_ns| due_ns.saturating_sub(now_ns))
+            }
+        }
     }
 
     /// Ends the lease that a connection has of a key, if it is the one that is named. Returns whether it was.
@@ -180,25 +235,70 @@ impl Leases {
     pub fn granted(&self) -> u64 {
         self.granted.load(Ordering::Relaxed)
     }
+
+    /// How many ended with a value that was not stored.
+    pub fn not_stored(&self) -> u64 {
+        self.not_stored.load(Ordering::Relaxed)
+    }
+
+    /// How many ended with an old value, since computing has failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn granted(leases: &Leases, connection: u64, key: &[u8]) -> u64 {
+        match leases.grant(connection, key, 0, 0) {
+            Ok(LeaseAnswer::Granted(token)) => token,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_is_for_those_who_were_refused() {
+        let leases = Leases::default();
+        let token = granted(&leases, 1, b"key");
+        assert_eq!(leases.grant(2, b"key", 0, 0), Ok(LeaseAnswer::Taken(token)));
+        assert!(!leases.hand_over(2, b"key", token, Unwritten::Failed));
+        assert!(!leases.hand_over(1, b"key", token + 1, Unwritten::Failed));
+        assert_eq!(leases.tend_handovers(0), None);
+        assert!(leases.hand_over(1, b"key", token, Unwritten::NotStored(Some(b"value"))));
+        assert!(!leases.hand_over(1, b"key", token, Unwritten::Failed));
+        assert_eq!(leases.grant(2, b"key", 0, token), Ok(LeaseAnswer::Over(Some(b"value"[..].into()))));
+        // Who comes later computes; and who waited gets it all the same.
+        let later = granted(&leases, 3, b"key");
+        assert_eq!(leases.grant(2, b"key", 0, token), Ok(LeaseAnswer::Over(Some(b"value"[..].into()))));
+        assert_eq!(leases.grant(4, b"key", 0, later), Ok(LeaseAnswer::Taken(later)));
+        assert!(leases.hand_over(3, b"key", later, Unwritten::Failed));
+        assert_eq!(leases.grant(2, b"key", 0, token), Ok(LeaseAnswer::Over(None)));
+        assert_eq!((leases.not_stored(), leases.failed(), leases.count()), (1, 1, 0));
+        let now_ns = monotonic_ns();
+        assert!(leases.tend_handovers(now_ns).is_some_and(|left_ns| left_ns <= limits::HANDOVER_KEPT_NS));
+        let mut steps = 0;
+        while leases.tend_handovers(now_ns + 2 * limits::HANDOVER_KEPT_NS).is_some() {
+            steps += 1;
+        }
+        assert!(steps < 3);
+        granted(&leases, 2, b"key");
+    }
+
     #[test]
     fn a_lease_is_one_connection_s_until_it_gives_it_back() {
         let leases = Leases::default();
         let (ours, theirs) = (leases.new_connection(), leases.new_connection());
-        let token = leases.grant(ours, b"key", 0).unwrap().unwrap();
-        assert_eq!(leases.grant(ours, b"key", 0), Ok(None));
-        assert_eq!(leases.grant(theirs, b"key", 0), Ok(None));
+        let token = granted(&leases, ours, b"key");
+        assert_eq!(leases.grant(ours, b"key", 0, 0), Ok(LeaseAnswer::Taken(token)));
+        assert_eq!(leases.grant(theirs, b"key", 0, 0), Ok(LeaseAnswer::Taken(token)));
         assert!(!leases.give_back(theirs, b"key", LeaseName::Token(token)));
         assert!(!leases.give_back(ours, b"key", LeaseName::Token(token + 1)));
         assert!(!leases.give_back(ours, b"other", LeaseName::Token(token)));
         assert!(leases.give_back(ours, b"key", LeaseName::Token(token)));
         assert!(!leases.give_back(ours, b"key", LeaseName::Token(token)));
-        let next = leases.grant(theirs, b"key", 0).unwrap().unwrap();
+        let next = granted(&leases, theirs, b"key");
         assert!(next > token);
         assert_eq!((leases.count(), leases.granted()), (1, 2));
     }
@@ -206,7 +306,7 @@ mod tests {
     #[test]
     fn who_has_not_heard_of_its_token_names_its_ticket() {
         let leases = Leases::default();
-        assert!(leases.grant(1, b"key", 7).unwrap().is_some());
+        assert!(matches!(leases.grant(1, b"key", 7, 0), Ok(LeaseAnswer::Granted(_))));
         assert!(!leases.give_back(1, b"key", LeaseName::Ticket(6)));
         assert!(!leases.give_back(2, b"key", LeaseName::Ticket(7)));
         assert!(leases.give_back(1, b"key", LeaseName::Ticket(7)));
@@ -217,12 +317,12 @@ mod tests {
     fn leases_end_with_their_connection_and_no_others_do() {
         let leases = Leases::default();
         for key in [b"a", b"b", b"c"] {
-            leases.grant(if key == b"b" { 2 } else { 1 }, key, 0).unwrap().unwrap();
+            granted(&leases, if key == b"b" { 2 } else { 1 }, key);
         }
         leases.end(1);
         assert_eq!(leases.count(), 1);
-        assert_eq!(leases.grant(3, b"b", 0), Ok(None));
-        assert!(leases.grant(3, b"a", 0).unwrap().is_some());
+        assert!(matches!(leases.grant(3, b"b", 0, 0), Ok(LeaseAnswer::Taken(_))));
+        granted(&leases, 3, b"a");
         leases.end(99);
         assert!(!leases.tend());
         assert_eq!(leases.count(), 2);
@@ -232,13 +332,13 @@ mod tests {
     fn they_are_bounded_in_number_and_in_size() {
         let leases = Leases::default();
         for index in 0..limits::LEASES_MAX {
-            leases.grant(1, &index.to_ne_bytes(), 0).unwrap().unwrap();
+            granted(&leases, 1, &index.to_ne_bytes());
         }
-        assert!(leases.grant(1, b"one more", 0).is_err_and(|Refusal(words)| words.contains("16384")));
+        assert!(leases.grant(1, b"one more", 0, 0).is_err_and(|Refusal(words)| words.contains("16384")));
         leases.end(1);
         // Those that are still here are nobody's.
         let rest = leases.count();
-        assert!(leases.grant(2, &(limits::LEASES_MAX - 1).to_ne_bytes(), 0).unwrap().is_some());
+        granted(&leases, 2, &(limits::LEASES_MAX - 1).to_ne_bytes());
         assert_eq!(leases.count(), rest);
         while leases.tend() {}
         assert_eq!(leases.count(), 1);
@@ -250,11 +350,11 @@ mod tests {
         };
         let fit = limits::LEASE_KEYS_SIZE_MAX / limits::KEY_SIZE_MAX;
         for index in 0..fit {
-            leases.grant(1, &long(index), 0).unwrap().unwrap();
+            granted(&leases, 1, &long(index));
         }
-        assert!(leases.grant(1, &long(fit), 0).is_err());
+        assert!(leases.grant(1, &long(fit), 0, 0).is_err());
         leases.end(1);
         while leases.tend() {}
-        assert!(leases.grant(1, &long(fit), 0).unwrap().is_some());
+        granted(&leases, 1, &long(fit));
     }
 }

@@ -13,7 +13,7 @@
 //! - [`exchange`], [`member`]: the rings of the classic topologies, and a client that has joined them,
 //! - [`pins`]: clients that keep entries in place for their views,
 //! - [`watch_client`]: a connection that is told of changes,
-//! - [`leases`]: who may compute the value of a key,
+//! - [`leases`]: who may compute the value of a key, and [`handovers`]: what came of it if that is not in the table,
 //! - [`housekeeping`]: what has to be done though nobody asks for it,
 //! - [`returning`]: giving memory back to the kernel, and [`room`]: making room for large entries,
 //! - [`statistics`]: what is counted,
@@ -52,6 +52,7 @@ mod endpoint;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod handovers;
 mod housekeeping;
 mod inflow;
 mod lane_client;

@@ -10,7 +10,7 @@ use rustix::net::SendFlags;
 use super::Shared;
 use super::exchange::Exchange;
 use super::socket::Socket;
-use crate::command::{Host, LeaseName, Order, Refusal};
+use crate::command::{Host, LeaseAnswer, LeaseName, Order, Refusal, Unwritten};
 use crate::shm::shortage;
 use crate::sync::lock;
 use crate::table::hints::Hints;
@@ -201,8 +201,12 @@ impl Statistics {
 }
 
 impl Host for Shared {
-    fn lease(&self, connection: u64, key: &[u8], ticket: u64) -> Result<Option<u64>, Refusal> {
-        self.leases.grant(connection, key, ticket)
+    fn lease(&self, connection: u64, key: &[u8], ticket: u64, after: u64) -> Result<LeaseAnswer, Refusal> {
+        self.leases.grant(connection, key, ticket, after)
+    }
+
+    fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool {
+        self.leases.hand_over(connection, key, token, outcome)
     }
 
     fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool {
@@ -265,6 +269,8 @@ impl Host for Shared {
             ("events", self.table.events().count()),
             ("leases", self.leases.count() as u64),
             ("leases_granted", self.leases.granted()),
+            ("leases_not_stored", self.leases.not_stored()),
+            ("leases_stale_on_error", self.leases.failed()),
             ("clients_accepted", load(&statistics.clients_accepted)),
             ("clients_refused", load(&statistics.clients_refused)),
             ("accept_failures", load(&statistics.accept_failures)),

@@ -584,6 +584,7 @@ impl Worker {
             housekeeping::tend(&bench.shared, &mut bench.writer, now),
             pins::tend_limbo(&mut bench.writer, limbo_looked_ns),
             idle,
+            bench.shared.leases.tend_handovers(now).map(Duration::from_nanos),
         ];
         if bench.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
     }
@@ -987,7 +988,16 @@ impl Worker {
             let hot = self.hot.contains(&place);
             // That it asks for little is to be seen: connections are cheap.
             let streak = STREAK_MAX;
-            self.places[place].client = Some(Client { connection, number, hot, idle_rounds: 0, streak, window: 0, keeps_much: false, has_worked: true });
+            self.places[place].client = Some(Client {
+                connection,
+                number,
+                hot,
+                idle_rounds: 0,
+                streak,
+                window: 0,
+                keeps_much: false,
+                has_worked: true,
+            });
             if watched.is_err() {
                 self.end(place, End::Memory);
             }
