@@ -285,6 +285,59 @@ def test_updates_beside_increments(way: Way) -> None:
         assert table["number"] == b"%d" % (PROCESSES * UPDATES)
 
 
+# Popping
+
+
+def test_a_value_written_while_it_is_popped_is_not_lost(way: Way, table: Table) -> None:
+    """What was written between the read and the deletion was deleted unread."""
+    with way.connect() as other:
+
+        class Interrupted(Table):
+            """Somebody writes between its reads and what it does next."""
+
+            def get(self, key: Any, /, default: Any = None) -> Any:
+                return self.then_written(super().get(key, default))
+
+            def get_with_version(self, key: Any) -> Any:
+                return self.then_written(super().get_with_version(key))
+
+            def then_written(self, found: Any) -> Any:
+                if writes:
+                    other["key"] = writes.pop()
+                return found
+
+        with Interrupted(way.address, **way.options) as popping:
+            table["key"] = b"first"
+            writes = [b"third", b"second"]
+            assert popping.pop("key") == b"third"
+            assert "key" not in table
+            # Deleted, and written anew.
+            table["key"] = b"first"
+            writes = [b"second"]
+            assert popping.popitem() == (b"key", b"second")
+            assert popping.pop("key", b"default") == b"default"
+
+
+def pop_all(table: Table, index: int) -> list[int]:
+    """Write numbers to one key if it is absent, and pop what is there; returns what was popped."""
+    popped: list[int] = []
+    for step in range(UPDATES):
+        while not table.add("slot", b"%d" % (index * UPDATES + step)):
+            if (found := table.pop("slot", None)) is not None:
+                popped.append(int(found))
+    return popped
+
+
+def test_each_value_is_popped_once(way: Way) -> None:
+    def work(table: Table) -> list[int]:
+        return pop_all(table, table.incr("index") - 1)
+
+    popped = [number for popped in in_processes(way, work) for number in popped]
+    with way.connect() as table:
+        popped += [int(table.pop("slot"))]
+    assert sorted(popped) == list(range(PROCESSES * UPDATES))
+
+
 # Increments within bounds
 
 

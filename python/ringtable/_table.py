@@ -145,17 +145,19 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     @overload
     def pop(self, key: Key, /, default: bytes | _Default) -> bytes | _Default: ...
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
-        """Delete the key and return the value that was read just before.
+        """Delete the key and return its value, as one step.
 
-        Of several processes that pop one key, one gets the value. A value written between the read and the deletion is
-        lost.
+        Of several processes that pop one key, one gets the value. A value that is written meanwhile is either returned
+        or stays.
 
         Raises:
             KeyError: The key is absent, and no default was given.
         """
-        value = self.get(key)
-        if value is not None and self.delete(key, writes="acknowledged"):
-            return value
+        # Whoever is refused has lost to one that was not.
+        while (found := self.get_with_version(key)) is not None:
+            value, version = found
+            if self.delete_if_version(key, version):
+                return value
         if default is _MISSING:
             raise KeyError(key)
         return default
