@@ -14,6 +14,7 @@ The cleaner puts nothing where a server is just starting or stopping. Between a 
 microseconds, of which nothing is promised (`server/endpoint.rs`); to remove something in them is harmless.
 """
 
+import fcntl
 import os
 import random
 import shutil
@@ -119,8 +120,8 @@ def identity(path: Path) -> tuple[object, ...] | None:
 class Spot:
     """The place of a file of servers: of a socket or a lock."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, is_socket: bool) -> None:
+        self.path, self.is_socket = path, is_socket
         self.touches = 0
         """How often the cleaner has done something here."""
 
@@ -186,10 +187,13 @@ class Tenant:
 
     def check(self) -> None:
         """See that its files are where they were."""
-        for spot, (device, inode, touches) in list(self.files.items()):
-            if spot.touches != touches:
-                del self.files[spot]
-                continue
+        touched = {spot for spot, (_, _, touches) in self.files.items() if spot.touches != touches}
+        # Who has lost its socket to others gives up its lock, too.
+        if any(spot.is_socket for spot in touched):
+            touched = set(self.files)
+        for spot in touched:
+            del self.files[spot]
+        for spot, (device, inode, _) in self.files.items():
             found = identity(spot.path)
             assert (found or ())[:2] == (device, inode), (
                 f"{spot.path} was file {inode} of the living server {self.host.owner}, and is {found}, though nobody "
@@ -202,7 +206,7 @@ class Place:
 
     def __init__(self, name: str, address: str, path: Path, has_name: bool) -> None:
         self.name, self.address, self.path, self.has_name = name, address, path, has_name
-        self.socket, self.lock = Spot(path), Spot(lock_of(path))
+        self.socket, self.lock = Spot(path, True), Spot(lock_of(path), False)
         self.tenants: list[Tenant] = []
         self.removes_only = False
         """Whether this is a time in which files are removed, and nothing else is done."""
@@ -471,7 +475,7 @@ class Cleaner:
             self._wait(partial(self._is_settled, place), partial(told, place))
         for place in self._places:
             if found := next((tenant for tenant in place.living if not is_lost(tenant)), None):
-                self._wait(place.lock.path.exists, partial(told, place))
+                self._wait(partial(is_locked, place.lock.path), partial(told, place))
                 found.know(is_new=False)
                 found.may_be_lost = False
                 self._refuse(place)
@@ -489,21 +493,28 @@ class Cleaner:
 
     def _refuse(self, place: Place) -> None:
         """A server that starts where one is found is refused, and changes nothing."""
-        before = [identity(spot.path) for spot in place.spots]
+        # The lock may get its words just now.
+        before = [(identity(spot.path) or ())[:3] for spot in place.spots]
         self._attempt(place, "ServerExists")
-        after = [identity(spot.path) for spot in place.spots]
+        after = [(identity(spot.path) or ())[:3] for spot in place.spots]
         assert before == after, f"a start that was refused has changed {place.path}: {before}, then {after}"
 
     def _replace(self, place: Place) -> None:
-        """Nobody is found: when those are gone that are not found any more, another one can start."""
-        for tenant in place.living:
-            tenant.host.begin_to_stop()
-            self._counts["stops"] += 1
-        self._wait(lambda: not place.tenants, lambda: f"all have stopped: {told(place)}")
-        self._attempt(place, "")
-        (tenant,) = place.tenants
-        assert place.owner() == tenant.host.owner, f"a server that has just started is not found: {told(place)}"
-        tenant.may_be_lost = False
+        """Nobody is found. So another one can start, though others live there, who are not found any more."""
+        tenant = self._start(place)
+        self._wait(lambda: not tenant.host.is_starting, partial(told, place))
+        if tenant.host.is_ready:
+            assert place.owner() == tenant.host.owner, f"a server that has just started is not found: {told(place)}"
+        else:
+            # One of the others has come back meanwhile, or is about to.
+            assert tenant.host.refusal[0] == "ServerExists", f"{tenant.host.refusal}: {told(place)}"
+            self._counts["names that were taken back"] += 1
+        self._wait(lambda: not place.is_busy and place.owner() is not None, partial(told, place))
+        for each in place.living:
+            each.may_be_lost = each.host.owner != place.owner()
+            if not each.may_be_lost:
+                self._wait(partial(is_locked, place.lock.path), partial(told, place))
+                each.know(is_new=False)
 
     def _attempt(self, place: Place, expected: str) -> None:
         """A start, which has to be refused with this error, or to succeed."""
@@ -547,6 +558,16 @@ class Cleaner:
             self._counts["connections"] += connector.result()
         for folder in (self._names, *self._runs):
             assert not (left := contents(folder)), f"left behind in {folder}: {left}"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether there is a lock, and a server has it."""
+    with suppress(FileNotFoundError), path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def is_lost(tenant: Tenant) -> bool:

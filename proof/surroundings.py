@@ -106,7 +106,7 @@ app = cyclopts.App(name="proof.surroundings", help=__doc__, version_flags=[])
 def main(
     *,
     kind: list[str] | None = None,
-    seconds: float = 32.0,
+    seconds: float = 26.0,
     seed: int | None = None,
     json_: program.JsonFile = None,
 ) -> int:

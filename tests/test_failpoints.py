@@ -6,6 +6,7 @@ it. Every point is in one of the tables here, and a test fails if its process do
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
@@ -71,7 +72,7 @@ def test_smoke() -> None:
 
 
 def test_every_point_has_a_test() -> None:
-    tested = [set(CLIENT), set(SERVER), set(STARTING), set(STOPPING)]
+    tested = [set(CLIENT), set(SERVER), set(STARTING), KEEPING, set(STOPPING)]
     assert set().union(*tested) == set(POINTS)
     assert sum(map(len, tested)) == len(POINTS), "and only one"
 
@@ -505,6 +506,8 @@ SERVER = {
     "lease.granted": Site(),
 }
 STARTING = {"start.locked", "start.bound"}
+# Where a server keeps its path.
+KEEPING = {"keep.made"}
 STOPPING = {"stop.hidden", "stop.said"}
 
 HELD = b"held" * 10_000
@@ -738,6 +741,24 @@ def test_a_server_that_starts_is_stopped_at(point: str) -> None:
             table["key"] = b"value"
 
 
+@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("point", sorted(KEEPING))
+def test_a_server_whose_files_were_removed_at(point: str, end: str) -> None:
+    """They are removed again in that moment."""
+    path = Path(socket_path("default"))
+    with server_of("lanes") as server:
+        server.arm(point, end)
+        path.unlink()
+        assert server.process.fate() == end
+        path.unlink()
+        if end == "stop":
+            server.process.go_on()
+            wait_until(is_there, "forbidden: the server is never found again")
+            return
+    with server_of("lanes"), ringtable.connect() as table:
+        table["key"] = b"value"
+
+
 def is_there() -> bool:
     with suppress(ringtable.TableNotFound), ringtable.connect():
         return True
@@ -792,29 +813,34 @@ def incr_for_ever(table: Table) -> None:
         table.incr("count")
 
 
+def serve_until_panic(topology: str, point: str, nth: int, ready: Flag, begin: Flag) -> list[object]:
+    """Run a server that panics when it passes a point for the `nth` time, and tell what is left of it."""
+    server = Server(**OPTIONS | {"topology": topology})
+    ready.set()
+    begin.wait()
+    arm(point, "panic", nth)
+    with pytest.raises(ringtable.ServerFailed, match="has panicked, which is a fault of ringtable's") as waited:
+        server.wait(DEADLINE_S)
+    with pytest.raises(ringtable.ServerFailed):
+        server.stop()
+    threads = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
+    return [
+        "a failpoint says so" in str(waited.value),
+        server.running,
+        [name for name in threads if name.startswith("ringtable")],
+        os.listdir(os.environ["RINGTABLE_DIR"]),
+        [line for line in own_ringtable_memory() if "ringtable-table" in line],
+    ]
+
+
+ENDED_IN_ORDER: list[object] = [True, False, [], [], []]
+
+
 @pytest.mark.parametrize(("point", "topology"), PANICS.items())
 def test_a_panic_ends_the_server(point: str, topology: str) -> None:
     """In order and entirely: clients of all its workers are told, waits end, nothing is left, the name is free."""
 
-    def serve(ready: Flag, begin: Flag) -> list[object]:
-        server = Server(**OPTIONS | {"topology": topology})
-        ready.set()
-        begin.wait()
-        arm(point, "panic")
-        with pytest.raises(ringtable.ServerFailed, match="has panicked, which is a fault of ringtable's") as waited:
-            server.wait(DEADLINE_S)
-        with pytest.raises(ringtable.ServerFailed):
-            server.stop()
-        threads = [Path(f"/proc/self/task/{task}/comm").read_text() for task in os.listdir("/proc/self/task")]
-        return [
-            "a failpoint says so" in str(waited.value),
-            server.running,
-            [name for name in threads if name.startswith("ringtable")],
-            os.listdir(os.environ["RINGTABLE_DIR"]),
-            [line for line in own_ringtable_memory() if "ringtable-table" in line],
-        ]
-
-    with Flag() as ready, Flag() as begin, Child(serve, ready, begin) as child:
+    with Flag() as ready, Flag() as begin, Child(serve_until_panic, topology, point, 1, ready, begin) as child:
         ready.wait()
         with ExitStack() as stack:
             tables = [stack.enter_context(Table(transport=way)) for way in ("auto", "auto", "socket", "socket")]
@@ -834,9 +860,49 @@ def test_a_panic_ends_the_server(point: str, topology: str) -> None:
             with pytest.raises(ringtable.ServerGone):
                 for _ in watch:
                     pass
-        assert child.result() == [True, False, [], [], []]
+        assert child.result() == ENDED_IN_ORDER
     with Server(**OPTIONS), ringtable.connect() as table:
         assert "key" not in table
+
+
+def come_and_go_until_gone(name: bytes, seed: float) -> None:
+    """Connect, call, watch and leave in all ways, until there is no server any more."""
+    generator = random.Random(seed)
+    with suppress(ringtable.ServerGone, ringtable.TableNotFound):
+        for number in itertools.count():
+            with Table(**generator.choice(ways("lanes") if generator.random() < 0.2 else [{}])) as table:
+                for _ in range(generator.randrange(20)):
+                    key, value = b"%b %d" % (name, number), b"%d" % number * generator.choice([1, 100, 50_000])
+                    table[key] = value
+                    assert table[key] == value
+                    table.incr("count")
+                if table.transport == "lane" and generator.random() < 0.3:
+                    with table.watch() as watch:
+                        table[name] = b"watched"
+                        next(watch)
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_a_panic_at_any_instant(rounds: int, seed: int) -> None:
+    """While clients come and go: nobody hangs, and each server has ended so that the next one can start."""
+    generator = random.Random(seed)
+    for _ in range(rounds):
+        point, topology = generator.choice(list(PANICS.items()))
+        nth = generator.randrange(1, 40)
+        print(point, topology, nth)
+        with ExitStack() as stack:
+            ready, begin = stack.enter_context(Flag()), stack.enter_context(Flag())
+            server = stack.enter_context(Child(serve_until_panic, topology, point, nth, ready, begin))
+            ready.wait()
+            clients = [
+                stack.enter_context(Child(come_and_go_until_gone, b"client %d" % number, generator.random()))
+                for number in range(4)
+            ]
+            begin.set()
+            for client in clients:
+                client.result()
+            assert server.result() == ENDED_IN_ORDER, "forbidden: it has not ended in order"
 
 
 @pytest.mark.parametrize("point", ["put.linked", "accept.accepted"])

@@ -376,6 +376,24 @@ def test_what_others_put_in_place_of_the_socket_stays(path: Path, made: Callable
     assert {name: found for name, found in before.items() if name != lock_of(path).name} == contents(path.parent)
 
 
+def test_who_is_not_found_any_more_keeps_nobody_from_the_path(path: Path) -> None:
+    """What was put in place of the socket is gone again: the name is free, though the first server lives and serves."""
+    with Server(str(path), **SMALL), ringtable.connect(str(path)) as table:
+        other = path.with_name("other")
+        make_regular(other)
+        other.rename(path)
+        wait_until(lambda: table.stats()["name_lost"] == 1, "the server knows that it is not found")
+        path.unlink()
+        # It may be about to.
+        wait_until(lambda: not lock_of(path).exists(), "the lock is given up")
+        with Server(str(path), **SMALL):
+            assert serves(str(path))
+            table["key"] = b"value"
+            with ringtable.connect(str(path)) as second:
+                assert "key" not in second
+    assert contents(path.parent) == {}
+
+
 def test_a_name_whose_folder_was_removed_is_made_anew(ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ringtable_dir / "names"
     monkeypatch.setenv("RINGTABLE_DIR", str(folder))

@@ -63,6 +63,7 @@ pub const POINTS: &[(&str, &str)] = &[
     // The server's start and end
     ("start.locked", "the name is locked, and the socket not bound"),
     ("start.bound", "the socket is bound, and nobody accepts"),
+    ("keep.made", "a socket that was removed is there again, and the kernel does not tell yet if that one is removed"),
     ("stop.hidden", "the socket is removed, and nobody was told"),
     ("stop.said", "the threads are told to end"),
     // Connections

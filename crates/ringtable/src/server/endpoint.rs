@@ -23,8 +23,8 @@
 //! Programs that clean `/tmp` remove files under living servers. The accepting thread has the kernel tell it when the
 //! name of one of the two files goes ([`Endpoint::watch`]), and a little later makes it anew ([`Endpoint::look`]): who
 //! removes the whole folder is not kept from it. Then it is the folder that has its place by then, or for names a new
-//! one. Who finds the path taken leaves it to the other. The kernel has few watches for each user; without one, nothing
-//! is noticed, and all the rest stays true.
+//! one. Who finds the path taken leaves it to the other, lock and all. The kernel has few watches for each user;
+//! without one, nothing is noticed, and all the rest stays true.
 //!
 //! # Not promised
 //!
@@ -141,6 +141,11 @@ impl Endpoint {
         self.socket.file.remove();
     }
 
+    /// Leaves the path to others for good. Who kept the lock would keep everybody from a path at which it is not found.
+    pub fn give_up(&self) {
+        self.lock.remove();
+    }
+
     /// Has the kernel tell `inotify` when one of the names goes. It watches the files, not the folder, in which a lot
     /// may happen that concerns nobody here.
     pub fn watch(&self, inotify: &Descriptor) -> io::Result<()> {
@@ -159,7 +164,7 @@ impl Endpoint {
     /// [`Error::Exists`] and [`Error::Taken`] say that there is something else now. Then it is [`Self::is_found`] that
     /// says whether it is in place of the socket, or of the lock alone.
     pub fn look(&mut self) -> Result<bool, Error> {
-        if self.is_hidden || (self.is_found() && self.lock.is_in_place()) {
+        if self.is_whole() {
             return Ok(false);
         }
         let folder = Arc::clone(&self.lock.folder);
@@ -178,6 +183,11 @@ impl Endpoint {
         }
         self.socket = listen(&folder, &self.place, self.access)?;
         Ok(true)
+    }
+
+    /// Whether nothing has to be made anew: both files are in their place, or are not meant to be there any more.
+    pub fn is_whole(&self) -> bool {
+        self.is_hidden || (self.is_found() && self.lock.is_in_place())
     }
 
     /// Whether clients find the socket.

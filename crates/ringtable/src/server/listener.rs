@@ -91,6 +91,9 @@ impl Listener {
     fn look(&self) -> Result<bool, Error> {
         let mut endpoint = lock(&self.endpoint);
         let is_new = endpoint.look()?;
+        if is_new {
+            failpoint!("keep.made");
+        }
         if let Some(removals) = &self.removals {
             // Without a watch the next removal is not noticed, as from the start where there are none.
             let _ = endpoint.watch(removals);
@@ -98,9 +101,19 @@ impl Listener {
         Ok(is_new)
     }
 
+    /// Leaves the path to whoever has it, or comes to have it.
+    fn give_up(&self) {
+        lock(&self.endpoint).give_up();
+    }
+
     /// Whether clients find the server by its path.
     fn is_found(&self) -> bool {
         lock(&self.endpoint).is_found()
+    }
+
+    /// Whether nothing has to be made anew.
+    fn is_whole(&self) -> bool {
+        lock(&self.endpoint).is_whole()
     }
 }
 
@@ -219,12 +232,16 @@ impl Keeper {
         shared.statistics.name_lost.store(u64::from(!is_found), Ordering::Relaxed);
         match outcome {
             Ok(is_new) => {
-                (self.next, self.has_told) = (None, false);
+                // What went before the kernel was asked to tell of it, nobody tells.
+                let pause = limits::PATH_RETRY_MIN;
+                self.next = (!listener.is_whole()).then(|| (Instant::now() + pause, pause));
+                self.has_told = false;
                 shared.statistics.name_restored.fetch_add(u64::from(is_new), Ordering::Relaxed);
                 return is_new;
             }
             Err(Error::Exists(_) | Error::Taken { .. }) if !is_found => {
                 (self.next, self.is_lost) = (None, true);
+                listener.give_up();
                 let path = listener.path().display();
                 tell(&format!(
                     "{path} was removed from under this server, and something else is there now: who is connected is \
