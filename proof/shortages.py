@@ -113,7 +113,9 @@ def crowd(topology: str, limits: Sequence[int], seed: str, finish: Flag) -> tupl
     first = None
     while first is None and not finish.is_set():
         first = join(lambda: Table(ADDRESS), limits)
-        refused += first is None
+        if first is None:
+            refused += 1
+            time.sleep(0.01)
     while first is not None and not finish.is_set():
         before = descriptors()
         is_poor = generator.random() < 0.7
