@@ -15,6 +15,11 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `interrupted`     | what those do there that are interrupted                                         |
 | `diary`           | what a process was doing, in memory that outlives it                             |
 | `marks`           | values that say which key, writer and server they are of                         |
+| `calls`           | a program: calls whose trouble is of the caller's own making                     |
+| `callers`         | clients that are short of turns, of memory, of threads                           |
+| `objects`         | odd objects as keys, values and numbers of all calls                             |
+| `computing`       | values that are computed in the middle of computing others                       |
+| `refusals`        | writes for which a full table has no room                                        |
 | `hostile`         | a program: a hostile client beside honest ones                                   |
 | `attacks`         | what a hostile client does, by strategies                                        |
 | `collisions`      | keys that all have one hash, computed as a client may                            |

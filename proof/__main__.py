@@ -63,6 +63,11 @@ STEPS = {
         ),
         Step("kills", "clients and servers killed and stopped at random instants", [PYTHON, "-m", "proof.kills"]),
         Step(
+            "calls",
+            "calls whose trouble is of the caller's own making",
+            [PYTHON, "-m", "proof.calls", "--seconds", "0.7"],
+        ),
+        Step(
             "hostile",
             "a client that breaks every rule, beside honest ones",
             [PYTHON, "-m", "proof.hostile", "--minutes", "0.1"],

@@ -8,6 +8,7 @@ import fcntl
 import mmap
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -717,6 +718,31 @@ def words_of(process: int) -> list[bytes]:
 def own_ringtable_memory() -> list[str]:
     """The mappings and descriptors of ringtable's segments in this process."""
     return mappings(os.getpid(), "ringtable") + memfds(os.getpid(), "ringtable")
+
+
+def address_space() -> int:
+    """Bytes that this process has mapped, which is what a limit counts."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+FILLING_SIZE = 20 << 20
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """The process can allocate so many bytes more, meanwhile."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (address_space(), hard))
+    # What was freed and not given back, or set aside for other threads, would be room, too: it is filled.
+    blocks = []
+    with suppress(MemoryError):
+        while True:
+            blocks.append(bytearray(FILLING_SIZE))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space() + size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def own_mapping(name: str) -> tuple[int, int]:

@@ -1,9 +1,7 @@
 """A client without memory for what it reads or writes: that call says so, and the connection goes on in order."""
 
 import os
-import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +9,7 @@ from typing import Any, cast
 import pytest
 import ringtable
 from ringtable import ClientOutOfMemory, Server, Table
-from support import WAYS, Child, Way
+from support import WAYS, Child, Way, room_for
 
 LARGE_SIZE = 40 << 20
 VALUE = os.urandom(1 << 10) * (LARGE_SIZE >> 10)
@@ -31,28 +29,6 @@ def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
             table["large"] = VALUE
             table["small"] = b"value"
         yield way
-
-
-def address_space() -> int:
-    """Bytes that this process has mapped, which is what a limit counts."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """The process can allocate so many bytes more, meanwhile."""
-    limit, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (address_space(), hard))
-    # What was freed and not given back, or set aside for other threads, would be room, too: it is filled.
-    blocks = []
-    with suppress(MemoryError):
-        while True:
-            blocks.append(bytearray(LARGE_SIZE // 2))
-    resource.setrlimit(resource.RLIMIT_AS, (address_space() + size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def outcome(call: Callable[[], Any]) -> object:
