@@ -4,7 +4,7 @@
 //!
 //! To copy a large value takes long, and so may the search for its room: entries are evicted for it, and others moved,
 //! for milliseconds a MiB. Neither is done at once. The value flows into an entry that nobody can find yet
-//! ([`crate::table`]'s drafts), a piece a turn; and where the room has to be searched for, a thread of its own does that
+//! ([`crate::table`]'s drafts), a piece a turn; and where the room has to be searched for, a thread of its own does so
 //! ([`Order`]), while the client waits and its worker serves others.
 //!
 //! # Invariants

@@ -2,9 +2,9 @@
 //!
 //! A value of `limits::LARGE_VALUE_SIZE` or more is not gathered with the rest of its request: it flows into the entry
 //! that it is going to be (`table::draft`), a piece a turn. What is left of the request is executed once all has come.
-//! Room that has to be searched for is ordered ([`super::room`]); nothing of the value is taken meanwhile. Where there is
-//! no room for the entry, the request is gathered as a whole, since there may be room when it has come. What cannot be
-//! gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
+//! Room that has to be searched for is ordered ([`super::room`]); nothing of the value is taken meanwhile. Where there
+//! is no room for the entry, the request is gathered as a whole, since there may be room when it has come. What cannot
+//! be gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
 
 use std::collections::TryReserveError;
 

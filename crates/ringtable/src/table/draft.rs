@@ -6,8 +6,8 @@
 //! that it is going to be: there is no second copy of it in the server. The entry is allocated at its full size as soon
 //! as the sizes are known ([`Writer::draft`]), but its pages come into being as they are written to, so a client that
 //! announces much and sends little takes address space only. A value that has come as a whole flows in the same way,
-//! since to copy it at once would take long. [`Writer::put_draft`] publishes it as [`Writer::put`] would. A draft that is
-//! dropped gives its memory back.
+//! since to copy it at once would take long. [`Writer::put_draft`] publishes it as [`Writer::put`] would. A draft that
+//! is dropped gives its memory back.
 //!
 //! Room for a large entry may take long to find. [`Writer::draft_soon`] leaves such a search to somebody who has the
 //! time for it.
