@@ -65,7 +65,7 @@ STEPS = {
         Step(
             "calls",
             "calls whose trouble is of the caller's own making",
-            [PYTHON, "-m", "proof.calls", "--seconds", "0.7"],
+            [PYTHON, "-m", "proof.calls", "--seconds", "0.5"],
         ),
         Step(
             "hostile",
