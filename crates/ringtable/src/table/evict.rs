@@ -277,12 +277,17 @@ impl<M: Memory> Writer<M> {
                 _ if EntryRef::at(table.words(), start).is_some_and(|entry| entry.expiry().is_some()) => 0,
                 _ => living,
             };
-            let clearing = table.heap.close_run_by(pages, kept.starts(self), false, stays)?;
+            let mut clearing = table.heap.close_run_by(pages, kept.starts(self), false, stays)?;
             self.clearing = true;
             failpoint!("move.closed");
             let (goes, stays): (Vec<u64>, Vec<u64>) =
                 clearing.starts.iter().partition(|&&start| self.expires_at(start));
-            let stays: Vec<u64> = stays.into_iter().filter(|&start| !self.relocate(start, false)).collect();
+            let mut moves = |start: &u64| {
+                let has_moved = self.relocate(*start, false);
+                table.heap.keep_clear(&mut clearing, *start);
+                has_moved
+            };
+            let stays: Vec<u64> = stays.into_iter().filter(|start| !moves(start)).collect();
             // Slots that would come free elsewhere, if need be, by evicting what expires there.
             let mut left: Vec<i64> = (0..CLASSES).map(|class| expiring.amount(class).cast_signed()).collect();
             let certain = {
@@ -300,10 +305,14 @@ impl<M: Memory> Writer<M> {
                 is_certain
             };
             if certain {
+                // These first: what else is evicted lies elsewhere then, and nothing moves to where these were.
+                for start in goes {
+                    self.evict_at(start);
+                    table.heap.keep_clear(&mut clearing, start);
+                }
                 for &start in &stays {
                     while !self.relocate(start, false) && self.evict_soonest() {}
                 }
-                goes.into_iter().for_each(|start| self.evict_at(start));
             }
             self.clearing = false;
             table.heap.drain(table.words(), &mut self.cache);

@@ -259,6 +259,8 @@ pub struct Clearing {
     free: Vec<(u32, u32)>,
     /// Slabs that were closed.
     slabs: Vec<u32>,
+    /// Extents, as first page and number, in their order.
+    extents: Vec<(u32, u32)>,
     /// The words at which something may live: slots of the slabs, and extents.
     pub starts: Vec<u64>,
 }
@@ -746,12 +748,29 @@ impl Heap {
                     clearing.free.push((at, end - at));
                 }
                 Kind::Slab => inner.close(at, &mut clearing),
-                Kind::Extent => clearing.starts.push(u64::from(at) * PAGE_WORDS as u64),
+                Kind::Extent => {
+                    clearing.starts.push(u64::from(at) * PAGE_WORDS as u64);
+                    clearing.extents.push((at, length));
+                }
                 Kind::Condemned | Kind::Fixed => {}
             }
             at += length;
         }
         Some(clearing)
+    }
+
+    /// Sets the pages aside, too, of an extent in a clearing that has just been moved or removed, if `start` was one's:
+    /// what is moved next must not come to lie there.
+    pub fn keep_clear(&self, clearing: &mut Clearing, start: u64) {
+        let page = (start / PAGE_WORDS as u64) as u32;
+        let Ok(found) = clearing.extents.binary_search_by_key(&page, |&(first, _)| first) else { return };
+        let (first, count) = clearing.extents[found];
+        let mut inner = lock(&self.inner);
+        for page in first..first + count {
+            if inner.take_exactly(page) {
+                clearing.free.push((page, 1));
+            }
+        }
     }
 
     /// Gives free what has become free of pages that were being cleared, and opens the rest again.
