@@ -33,7 +33,7 @@ pub const MAX_MEMORY_DEFAULT: u64 = 1 << 30;
 /// Smallest table segment, in bytes: header, some buckets, and a page for each of a few size classes.
 pub const MAX_MEMORY_MIN: u64 = 4 << 20;
 /// Largest table segment, in bytes.
-pub const MAX_MEMORY_MAX: u64 = 1 << 44;
+pub const MAX_MEMORY_MAX: u64 = 1 << 43;
 
 /// The ring of events takes one part of so many of the table segment, within the limits below.
 pub const EVENT_RING_SHARE: usize = 64;
@@ -50,6 +50,9 @@ pub const LARGE_VALUE_SIZE: usize = 64 << 10;
 pub const COPIED_LOCKED_MAX: usize = 4 << 10;
 /// Values that are still arriving reserve at most one part of so many of the table segment, all together.
 pub const DRAFTS_SHARE: u64 = 4;
+
+/// Entries that are never to be evicted take at most one part of so many of the table segment, unless told otherwise.
+pub const UNEVICTABLE_SHARE: u64 = 2;
 
 /// Bytes for which a worker makes room itself: to evict as much of small entries takes about a millisecond. For larger
 /// entries a thread of its own does it, one after the other, while their clients wait: each has one such request.

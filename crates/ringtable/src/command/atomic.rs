@@ -2,10 +2,11 @@
 
 use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::keyspace::{self, Bounds, Value};
-use super::set_options::{time_to_live, version};
+use super::set_options::{mark, time_to_live, version};
 use super::{Context, LeaseAnswer, LeaseName, Refusal, Unwritten};
 use crate::limits;
 use crate::shm::clock::wall_ms;
+use crate::table::Mark;
 
 /// `RING.GETV key`: the value and its version.
 pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
@@ -38,15 +39,22 @@ pub(super) fn ring_delv(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
     Ok(())
 }
 
-/// `RING.INCR key increment [PX milliseconds] [MIN least] [MAX most]`: the sum, or nil if it were out of bounds. The
-/// time to live is for a key that is new.
+/// `RING.INCR key increment [PX milliseconds] [MIN least] [MAX most] [EVICTABLE | UNEVICTABLE]`: the sum, or nil if it
+/// were out of bounds. The time to live is for a key that is new.
 pub(super) fn ring_incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let by = arguments.integer(1)?;
-    let mut bounds = Bounds { expiry_if_new: None, least: None, most: None };
-    for index in (2..arguments.len()).step_by(2) {
+    let mut bounds = Bounds { expiry_if_new: None, least: None, most: None, mark: Mark::AsBefore };
+    let syntax = || Refusal::err("syntax error");
+    let mut index = 2;
+    while index < arguments.len() {
         let option = arguments.get(index);
+        if let Some(mark) = mark(option).filter(|_| bounds.mark == Mark::AsBefore) {
+            bounds.mark = mark;
+            index += 1;
+            continue;
+        }
         if index + 1 == arguments.len() {
-            return Err(Refusal::err("syntax error"));
+            return Err(syntax());
         }
         let number = arguments.integer(index + 1)?;
         match option {
@@ -55,8 +63,9 @@ pub(super) fn ring_incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
             }
             _ if option.eq_ignore_ascii_case(b"MIN") && bounds.least.is_none() => bounds.least = Some(number),
             _ if option.eq_ignore_ascii_case(b"MAX") && bounds.most.is_none() => bounds.most = Some(number),
-            _ => return Err(Refusal::err("syntax error")),
+            _ => return Err(syntax()),
         }
+        index += 2;
     }
     if let (Some(least), Some(most)) = (bounds.least, bounds.most)
         && least > most

@@ -15,7 +15,7 @@ use crate::shm::clock::{coarse_ms, wall_ms};
 use crate::shm::segment::Mapping;
 use crate::table::layout::BUCKET_SIZE;
 use crate::table::reader::{Buffer, Found, Presence};
-use crate::table::{Expiry, Guard, Held, Lookup, Outcome, Sink, Terms, Want};
+use crate::table::{Expiry, Guard, Held, Lookup, Mark, Outcome, Sink, Terms, Want};
 
 /// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most
 /// `size_max` bytes.
@@ -89,7 +89,7 @@ pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
     Ok(())
 }
 
-/// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds]`
+/// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds] [EVICTABLE | UNEVICTABLE]`
 pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let options = SetOptions::parse(arguments, 2)?;
     let key = arguments.get(0);
@@ -99,7 +99,8 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
         Some(Streamed::Entry(draft)) if draft.missing() == 0 => draft,
         Some(Streamed::Refused(error)) => return Err(error.into()),
         None if value.len() < limits::LARGE_VALUE_SIZE => {
-            let outcome = context.writer.put(key, value, options.expiry, options.guard, wall_ms)?;
+            let outcome =
+                context.writer.put_marked(key, value, options.expiry, options.guard, options.mark, wall_ms)?;
             options.answer(outcome, context.reply);
             return Ok(());
         }
@@ -119,7 +120,7 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
             }
         }
     };
-    let outcome = context.writer.put_draft(key, draft, options.expiry, options.guard, wall_ms)?;
+    let outcome = context.writer.put_draft(key, draft, options.expiry, options.guard, options.mark, wall_ms)?;
     options.answer(outcome, context.reply);
     Ok(())
 }
@@ -202,11 +203,13 @@ pub(super) struct Bounds {
     pub least: Option<i64>,
     /// The largest sum, if there is one.
     pub most: Option<i64>,
+    /// Whether the key may be evicted.
+    pub mark: Mark,
 }
 
 impl Bounds {
     /// Those of 64-bit integers alone.
-    const NONE: Self = Self { expiry_if_new: None, least: None, most: None };
+    const NONE: Self = Self { expiry_if_new: None, least: None, most: None, mark: Mark::AsBefore };
 
     /// The sum, if it lies within.
     fn sum(&self, old: i64, by: i64) -> Result<Option<i64>, Refusal> {
@@ -235,7 +238,7 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
             return Ok(());
         };
         let mut digits = [0; INTEGER_SIZE_MAX];
-        let outcome = context.writer.put(key, decimal(sum, &mut digits), expiry, guard, wall_ms)?;
+        let outcome = context.writer.put_marked(key, decimal(sum, &mut digits), expiry, guard, bounds.mark, wall_ms)?;
         if let Outcome::Done { .. } = outcome {
             context.reply.integer(sum);
             return Ok(());
@@ -417,7 +420,7 @@ mod tests {
 
     #[test]
     fn sums_keep_within_their_bounds() {
-        let bounds = Bounds { expiry_if_new: None, least: Some(-1), most: Some(1) };
+        let bounds = Bounds { least: Some(-1), most: Some(1), ..Bounds::NONE };
         for (old, by, sum) in [(0, 1, Some(1)), (1, 1, None), (-1, -1, None), (5, -4, Some(1)), (i64::MAX, 1, None)] {
             assert_eq!(bounds.sum(old, by), Ok(sum));
         }

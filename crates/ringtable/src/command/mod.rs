@@ -96,7 +96,7 @@ pub static COMMANDS: &[Spec] = &[
     spec("RING.WATCH",  2..=2,      false, connection::ring_watch),
     spec("RING.GETV",   1..=1,      false, atomic::ring_getv),
     spec("RING.DELV",   2..=2,      true,  atomic::ring_delv),
-    spec("RING.INCR",   2..=8,      true,  atomic::ring_incr),
+    spec("RING.INCR",   2..=9,      true,  atomic::ring_incr),
     spec("RING.LEASE",  1..=4,      false, atomic::ring_lease),
     spec("RING.UNLEASE", 2..=3,     false, atomic::ring_unlease),
     spec("RING.HANDOVER", 3..=4,    false, atomic::ring_handover),
@@ -271,6 +271,10 @@ impl From<WriteError> for Refusal {
             WriteError::OutOfMemory(_) => Self(format!(
                 "OOM command not allowed when used memory > 'maxmemory': {error}; delete something, or start the \
                  server with a larger --max-memory"
+            )),
+            WriteError::UnevictableFull(_) => Self(format!(
+                "UNEVICTABLEFULL {error}: delete some, write others so that they may be evicted, or start the server with \
+                 a larger --max-unevictable"
             )),
             WriteError::BucketFull | WriteError::BucketKeysFull => Self(format!(
                 "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into \

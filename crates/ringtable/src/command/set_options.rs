@@ -4,15 +4,18 @@ use super::Refusal;
 use super::arguments::{Arguments, not_an_integer, parse_integer};
 use super::keyspace::expiry_in;
 use super::reply::ReplyWriter;
-use crate::table::{Expiry, Guard, Outcome};
+use crate::table::{Expiry, Guard, Mark, Outcome};
 
-/// What `SET` is told besides key and value: `[NX | XX | IFVERSION version] [EX seconds | PX milliseconds]`.
+/// What `SET` is told besides key and value: `[NX | XX | IFVERSION version] [EX seconds | PX milliseconds]
+/// [EVICTABLE | UNEVICTABLE]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetOptions {
     /// When it is done.
     pub guard: Guard,
     /// When the entry will be gone, counted from the moment of parsing.
     pub expiry: Option<Expiry>,
+    /// Whether it may be evicted.
+    pub mark: Mark,
     /// Whether the reply is the new version in place of `OK`.
     pub wants_version: bool,
 }
@@ -23,7 +26,8 @@ impl SetOptions {
     /// # Errors
     /// In Redis' words, if they are none, or contradict each other.
     pub fn parse(arguments: Arguments<'_>, first: usize) -> Result<Self, Refusal> {
-        let (mut options, mut index) = (Self { guard: Guard::Always, expiry: None, wants_version: false }, first);
+        let (mut options, mut index) =
+            (Self { guard: Guard::Always, expiry: None, mark: Mark::AsBefore, wants_version: false }, first);
         let syntax = || Refusal::err("syntax error");
         // The number behind an option.
         let number = |index: usize| if index < arguments.len() { Ok(arguments.get(index)) } else { Err(syntax()) };
@@ -47,6 +51,7 @@ impl SetOptions {
                     let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
                     options.expiry = Some(time_to_live(after, unit_ms, "set")?);
                 }
+                _ if options.mark == Mark::AsBefore => options.mark = mark(option).ok_or_else(syntax)?,
                 _ => return Err(syntax()),
             }
             index += 1;
@@ -62,6 +67,12 @@ impl SetOptions {
             Outcome::Refused => reply.nil(),
         }
     }
+}
+
+/// Whether an entry may be evicted, in a word.
+pub(super) fn mark(word: &[u8]) -> Option<Mark> {
+    let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+    if is("UNEVICTABLE") { Some(Mark::Unevictable) } else { is("EVICTABLE").then_some(Mark::Evictable) }
 }
 
 /// The version of an entry, as a client gives it back.
@@ -98,12 +109,25 @@ mod tests {
             (&["k", "v", "IfVersion", "0"], Guard::Absent, true),
             (&["k", "v", "IFVERSION", "7"], Guard::Version(7), true),
         ] {
-            assert_eq!(parse(words), Ok(SetOptions { guard, expiry: None, wants_version }), "{words:?}");
+            assert_eq!(
+                parse(words),
+                Ok(SetOptions { guard, expiry: None, mark: Mark::AsBefore, wants_version }),
+                "{words:?}"
+            );
         }
         for options in ["NX XX", "NX NX", "IFVERSION 1 NX", "XX IFVERSION 1", "IFVERSION", "IFVERSION -1", "EX", "NO"] {
             let words: Vec<&str> = ["k", "v"].into_iter().chain(options.split(' ')).collect();
             assert!(parse(&words).is_err(), "{options}");
         }
+    }
+
+    #[test]
+    fn what_may_be_evicted_is_said_once() {
+        let mark = |words: &[&str]| parse(words).map(|options| options.mark);
+        assert_eq!(mark(&["k", "v"]), Ok(Mark::AsBefore));
+        assert_eq!(mark(&["k", "v", "NX", "unevictable", "PX", "9"]), Ok(Mark::Unevictable));
+        assert_eq!(mark(&["k", "v", "EVICTABLE"]), Ok(Mark::Evictable));
+        assert!(mark(&["k", "v", "EVICTABLE", "UNEVICTABLE"]).is_err());
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! word 0     version: even when stable, odd while a worker changes the chain (it is the write lock)
-//! word 1…7   slots: tag 16 bits | visited 1 | seen 1 | expiry code 5 | word of the entry 41; 0 = empty
+//! word 1…7   slots: tag 16 bits | visited 1 | seen 1 | expiry code 5 | unevictable 1 | word of the entry 40; 0 = empty
 //! ```
 //!
-//! *Visited* and *seen* belong to eviction ([`super::sieve`]), the expiry code to the sweep ([`super::sweep`]); readers
-//! pass over them. *Visited* may be set without the lock, by a compare-and-set of the whole slot: the memory of a home
+//! *Visited* and *seen* belong to eviction ([`super::sieve`]), the expiry code to the sweep ([`super::sweep`]), and
+//! *unevictable* marks what eviction leaves alone ([`super::unevictable`]); readers pass over them. *Visited* may be set without the lock, by a compare-and-set of the whole slot: the memory of a home
 //! bucket never becomes anything else, and a mark that is lost is no harm.
 //!
 //! The last slot may hold a link instead of an entry: its tag is [`LINK_TAG`], which no hash has. An overflow bucket
@@ -32,10 +32,12 @@ pub const LINK_TAG: u64 = 0xffff;
 /// An empty slot: word 0 lies in the header, so no entry begins there.
 pub const EMPTY: Slot = Slot(0);
 
-/// Bits of a slot that tell where the entry begins: 16 TiB.
-pub const AT_BITS: u32 = 41;
+/// Bits of a slot that tell where the entry begins: 8 TiB.
+pub const AT_BITS: u32 = 40;
 const AT_MASK: u64 = (1 << AT_BITS) - 1;
-const EXPIRY_MASK: u64 = 0x1f << AT_BITS;
+const UNEVICTABLE: u64 = 1 << AT_BITS;
+const EXPIRY_SHIFT: u32 = AT_BITS + 1;
+const EXPIRY_MASK: u64 = 0x1f << EXPIRY_SHIFT;
 const SEEN: u64 = 1 << 46;
 const VISITED: u64 = 1 << 47;
 
@@ -70,7 +72,7 @@ impl Slot {
         self.0 & AT_MASK
     }
 
-    /// The same slot for an entry at word `at`, with the marks of the sieve.
+    /// The same slot for an entry at word `at`, with all its marks.
     #[inline]
     pub fn moved_to(self, at: u64) -> Self {
         Self(self.0 & !AT_MASK | at)
@@ -103,19 +105,37 @@ impl Slot {
     /// When the entry expires, as the sweep has it: 0 for never.
     #[inline]
     pub fn expiry_code(self) -> u64 {
-        (self.0 & EXPIRY_MASK) >> AT_BITS
+        (self.0 & EXPIRY_MASK) >> EXPIRY_SHIFT
     }
 
     /// The same slot with an expiry code, less than 32.
     #[inline]
     pub fn with_expiry_code(self, code: u64) -> Self {
-        Self(self.0 & !EXPIRY_MASK | code << AT_BITS)
+        Self(self.0 & !EXPIRY_MASK | code << EXPIRY_SHIFT)
     }
 
     /// Whether it holds an entry that expires.
     #[inline]
     pub fn expires(self) -> bool {
         self.is_entry() && self.expiry_code() != 0
+    }
+
+    /// Whether it holds an entry that is never to be evicted.
+    #[inline]
+    pub fn is_unevictable(self) -> bool {
+        self.is_entry() && self.0 & UNEVICTABLE != 0
+    }
+
+    /// The same slot, never to be evicted, or to be.
+    #[inline]
+    pub fn with_unevictable(self, unevictable: bool) -> Self {
+        Self(self.0 & !UNEVICTABLE | if unevictable { UNEVICTABLE } else { 0 })
+    }
+
+    /// Whether it holds an entry that expires, and may be evicted for that.
+    #[inline]
+    pub fn is_volatile(self) -> bool {
+        self.expires() && !self.is_unevictable()
     }
 
     /// Whether it holds an entry.
@@ -347,11 +367,14 @@ mod tests {
     #[test]
     fn marks_leave_the_rest_of_a_slot_alone() {
         let plain = Slot::entry(0xfffe << 48, (1 << AT_BITS) - 1);
-        let marked = plain.with_visited(true).with_seen(true).with_expiry_code(31);
+        let marked = plain.with_visited(true).with_seen(true).with_expiry_code(31).with_unevictable(true);
         assert_eq!((marked.tag(), marked.at(), marked.expiry_code()), (plain.tag(), plain.at(), 31));
-        assert!(marked.is_visited() && marked.seen() && marked.is_entry());
-        assert_eq!(marked.with_visited(false).with_seen(false).with_expiry_code(0), plain);
-        assert_eq!(marked.moved_to(7).with_visited(false).with_seen(false).with_expiry_code(0).at(), 7);
+        assert!(marked.is_visited() && marked.seen() && marked.is_entry() && marked.is_unevictable());
+        let unmarked =
+            |slot: Slot| slot.with_visited(false).with_seen(false).with_expiry_code(0).with_unevictable(false);
+        assert_eq!(unmarked(marked), plain);
+        assert_eq!(unmarked(marked.moved_to(7)).at(), 7);
+        assert!(marked.moved_to(7).is_unevictable() && !marked.is_volatile());
         let words = heap_words(BUCKET_WORDS);
         let bucket = BucketRef::at(&words, 0).unwrap();
         bucket.set_slot(2, plain);

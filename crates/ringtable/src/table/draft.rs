@@ -23,6 +23,7 @@
 use super::entry::{Expiry, HEADER_WORDS, Shape};
 use super::evict::Sparing;
 use super::heap::Cache;
+use super::unevictable::Mark;
 use super::writer::{Guard, Outcome, Table, WriteError, Writer, check_sizes};
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in, lock};
@@ -166,7 +167,7 @@ impl<M: Memory> Writer<M> {
         Ok(Some(draft))
     }
 
-    /// Writes a key whose value is a draft, as [`Writer::put`] would.
+    /// Writes a key whose value is a draft, as [`Writer::put_marked`] would.
     ///
     /// # Errors
     /// No memory for a bucket, or a full one: then everything is as it was, and the draft is gone.
@@ -179,6 +180,7 @@ impl<M: Memory> Writer<M> {
         mut draft: Draft<M>,
         expiry: Option<Expiry>,
         guard: Guard,
+        mark: Mark,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         let shape = draft.shape;
@@ -191,7 +193,7 @@ impl<M: Memory> Writer<M> {
         entry[HEADER_WORDS].store(expiry.unwrap_or(Expiry::NEVER).0, Ordering::Relaxed);
         copy_in(key, &entry[shape.key_at()..]);
         let hash = self.table.constants().hash(key);
-        self.publish_entry(hash, key, (start, shape), guard, now_ms)
+        self.publish_entry(hash, key, (start, shape), guard, mark, now_ms)
     }
 }
 
@@ -228,7 +230,7 @@ mod tests {
                 rest = left;
             }
             let expiry = random.bool().then_some(Expiry(2_000));
-            writer.put_draft(b"key", draft, expiry, Guard::Always, || 1_000).unwrap();
+            writer.put_draft(b"key", draft, expiry, Guard::Always, Mark::AsBefore, || 1_000).unwrap();
             assert_eq!(value_of(&mut writer, b"key"), Some(value));
             let Lookup::Hit(found) = writer.get(b"key", || 1_000, &mut Buffer::default()) else { panic!("no key") };
             assert_eq!(found.expiry, expiry);
@@ -280,7 +282,7 @@ mod tests {
         // Nor one that is refused.
         let mut draft = writer.draft(b"key", size, Terms::Arriving).unwrap();
         draft.fill(&vec![1; size]);
-        assert_eq!(writer.put_draft(b"key", draft, None, Guard::Present, || 0), Ok(Outcome::Refused));
+        assert_eq!(writer.put_draft(b"key", draft, None, Guard::Present, Mark::AsBefore, || 0), Ok(Outcome::Refused));
         assert_eq!(writer.table().free_bytes(), free);
         assert_eq!(writer.table().draft_bytes(), 0);
         // One whose value is here is a draft for a moment only.

@@ -19,7 +19,8 @@
 //!
 //! - In a cache anything may go but what is [`Kept`], so it can if there is a run of pages without any such thing. That
 //!   is looked up page by page, from the high end, until the first run that will do; or not at all, if the size class
-//!   has more slots in use than can be kept.
+//!   has more slots in use than can be kept. Entries that are never evicted ([`super::unevictable`]) move out of the
+//!   way: there have to be the pages beside them, if they were moved together.
 //! - Where only what expires may go, it can if the size class has enough such entries ([`super::expiring`]). Else a run
 //!   of pages is closed, and what stays moves out of it. Only when all of that has moved, or will for certain find the
 //!   slot of an entry that expires elsewhere, does the first entry go ([`Writer::evict_run`]).
@@ -189,12 +190,21 @@ impl<M: Memory> Writer<M> {
             (Eviction::AllkeysSieve, _) => {
                 let is_common = kind < CLASSES
                     && kind != heap::kind_of(BUCKET_WORDS)
-                    && table.heap.used_slots(kind) > kept_max + HELD_BACK_MAX;
-                is_common || table.heap.has_run_without(pages, sieve::SPARE_MAX, kept.starts(self))
+                    && table.heap.used_slots(kind) > kept_max + HELD_BACK_MAX + table.unevictable.amount(kind);
+                is_common
+                    || self.is_room_beside_unevictable(pages)
+                        && table.heap.has_run_without(pages, sieve::SPARE_MAX, kept.starts(self))
             }
             (Eviction::VolatileTtl, Some(expiring)) => kind < CLASSES && expiring.amount(kind) > kept_max,
             _ => false,
         }
+    }
+
+    /// Whether there would be so many pages if all went that may.
+    fn is_room_beside_unevictable(&self, pages: usize) -> bool {
+        let unevictable = &self.table.unevictable;
+        unevictable.entries() == 0
+            || self.table.heap.pages_beside(|kind| unevictable.amount(kind)) >= (pages + sieve::SPARE_MAX) as u64
     }
 
     fn search(&mut self, words: usize, may_evict: bool, kept: &mut Kept) -> Option<u64> {
@@ -328,7 +338,7 @@ impl<M: Memory> Writer<M> {
     /// Whether an entry lives at word `start` that expires.
     fn expires_at(&self, start: u64) -> bool {
         EntryRef::at(self.table.words(), start).is_some_and(|entry| {
-            entry.shape.expires && self.table.is_pointed_at(self.hash_of(entry), start, Slot::expires)
+            entry.shape.expires && self.table.is_pointed_at(self.hash_of(entry), start, Slot::is_volatile)
         })
     }
 
@@ -337,7 +347,7 @@ impl<M: Memory> Writer<M> {
         let table = Arc::clone(&self.table);
         let Some(entry) = EntryRef::at(table.words(), start) else { return };
         let guard = table.lock(self.hash_of(entry));
-        match table.pointer(&guard, start).filter(|(_, _, slot)| slot.expires()) {
+        match table.pointer(&guard, start).filter(|(_, _, slot)| slot.is_volatile()) {
             Some((bucket, index, _)) => {
                 let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
                 guard.unlock();
@@ -532,6 +542,11 @@ impl<M: Memory> Writer<M> {
             guard.unlock_unchanged();
             return false;
         };
+        if slot.is_unevictable() {
+            // It has become so since it arrived, and needs no id any more.
+            guard.unlock_unchanged();
+            return false;
+        }
         let goes = evict.is_some_and(|even_if_used| even_if_used || !slot.is_visited()) && !self.is_spared(slot);
         if goes {
             let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
@@ -582,7 +597,7 @@ impl<M: Memory> Writer<M> {
     /// Gives entries ids anew, if some are without. Returns whether there are ids now.
     fn refill(&mut self) -> bool {
         let table = Arc::clone(&self.table);
-        while let Some(first) = table.sieve.needs_refill(table.entries()) {
+        while let Some(first) = table.sieve.needs_refill(table.entries().saturating_sub(table.unevictable.entries())) {
             let mark = table.sieve.seen_mark();
             let mut ids = Vec::new();
             let mut end = (first + REFILLED_AT_ONCE).min(table.buckets());
@@ -596,7 +611,7 @@ impl<M: Memory> Writer<M> {
                     table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index)))
                 {
                     let slot = bucket.slot(index);
-                    if slot.is_entry() {
+                    if slot.is_entry() && !slot.is_unevictable() {
                         bucket.set_slot(index, slot.with_seen(!mark));
                         ids.push(Id::new(self.hash_of(table.entry(slot))));
                     }
@@ -658,12 +673,12 @@ impl<M: Memory> Writer<M> {
         let table = &self.table;
         let home = table.bucket(index);
         // A look without the lock: most buckets have none.
-        if !(0..SLOTS).any(|index| home.slot(index).expires() || home.slot(index).is_link()) {
+        if !(0..SLOTS).any(|index| home.slot(index).is_volatile() || home.slot(index).is_link()) {
             return true;
         }
         let Some(guard) = table.lock_at(index) else { return false };
         for slot in table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index))) {
-            if slot.expires() && !self.is_spared(slot) {
+            if slot.is_volatile() && !self.is_spared(slot) {
                 let entry = table.entry(slot);
                 *sampled += 1;
                 if let Some(expiry) = entry.expiry()
@@ -756,8 +771,8 @@ impl<M: Memory> Table<M> {
     pub(super) fn may_go(&self, slot: Slot) -> bool {
         match self.eviction {
             Eviction::Never => false,
-            Eviction::AllkeysSieve => true,
-            Eviction::VolatileTtl => slot.expires(),
+            Eviction::AllkeysSieve => !slot.is_unevictable(),
+            Eviction::VolatileTtl => slot.is_volatile(),
         }
     }
 
@@ -775,7 +790,7 @@ mod tests {
     use super::*;
     use crate::sync::{AtomicU64, heap_words};
     use crate::table::layout::PAGE_WORDS;
-    use crate::table::{Guard, Lookup, Options, Outcome, WriteError};
+    use crate::table::{Guard, Lookup, Mark, Options, Outcome, WriteError};
 
     type Words = Box<[AtomicU64]>;
 
@@ -1082,7 +1097,7 @@ mod tests {
                 for index in 0..table.buckets() {
                     let guard = table.lock_at(index).unwrap();
                     for slot in table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index))) {
-                        if slot.expires() {
+                        if slot.is_volatile() {
                             let words = table.entry(slot).shape.words();
                             let kind = heap::kind_of(words);
                             amounts[kind] += if kind < CLASSES { 1 } else { words.div_ceil(PAGE_WORDS) as u64 };
@@ -1098,6 +1113,87 @@ mod tests {
                 assert_eq!(expiring.all(), all);
             }
         }
+    }
+
+    #[test]
+    fn what_is_unevictable_stays_whatever_comes() {
+        for (eviction, expiry) in [(Eviction::AllkeysSieve, None), (Eviction::VolatileTtl, Some(Expiry(1 << 40)))] {
+            let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0, eviction };
+            let table = Arc::new(Table::create(heap_words(256 * PAGE_WORDS), &options).unwrap());
+            let mut writer = Writer::new(Arc::clone(&table));
+            let mut put = |key: &[u8], size: usize, mark: Mark| {
+                let outcome = writer.put_marked(key, &vec![1; size], expiry, Guard::Always, mark, || 0);
+                outcome.map(|outcome| assert!(matches!(outcome, Outcome::Done { .. })))
+            };
+            // A third of the table, among others, of all sizes.
+            let size_of = |n: u32| if n.is_multiple_of(100) { 70_000 } else { n as usize % 400 };
+            let kept: Vec<(Vec<u8>, usize)> = (0..1_500).map(|n: u32| (n.to_le_bytes().to_vec(), size_of(n))).collect();
+            for (key, size) in &kept {
+                put(key, *size, Mark::Unevictable).unwrap();
+                put(&[&key[..], b"other"].concat(), *size, Mark::AsBefore).unwrap();
+            }
+            for n in 0..20_000_u32 {
+                put(&[b"filler", &n.to_le_bytes()[..]].concat(), (n % 3_000) as usize, Mark::AsBefore).unwrap();
+                if n % 1_000 == 0 {
+                    put(b"large", 500_000, Mark::AsBefore).unwrap();
+                }
+            }
+            // Written again, moved, and given a new time: so they stay.
+            for (key, size) in &kept {
+                put(key, *size, Mark::AsBefore).unwrap();
+            }
+            put(b"large", 700_000, Mark::AsBefore).unwrap();
+            assert_eq!(table.unevictable().entries(), kept.len() as u64);
+            assert!(table.tally().evicted.load(Ordering::Relaxed) > 10_000);
+            for (key, size) in &kept {
+                let mut buffer = crate::table::reader::Buffer::default();
+                assert!(matches!(writer.get(key, || 0, &mut buffer), Lookup::Hit(_)), "{size} bytes");
+                assert_eq!(buffer.take(), vec![1; *size]);
+            }
+            // There is an end to it, and what is refused has evicted nothing.
+            let mut put = |key: &[u8], size: usize, mark: Mark| {
+                writer.put_marked(key, &vec![1; size], expiry, Guard::Always, mark, || 0)
+            };
+            let mut n = 0_u32;
+            let refused = loop {
+                n += 1;
+                let evicted = table.tally().evicted.load(Ordering::Relaxed);
+                if let Err(error) = put(&[b"more", &n.to_le_bytes()[..]].concat(), 1_000, Mark::Unevictable) {
+                    assert_eq!(evicted, table.tally().evicted.load(Ordering::Relaxed));
+                    break error;
+                }
+            };
+            assert_eq!(refused, WriteError::UnevictableFull(table.unevictable().bytes_max()));
+            put(b"filler", 1_000, Mark::AsBefore).unwrap();
+            // What may be evicted again, is.
+            for (key, size) in &kept {
+                put(key, *size, Mark::Evictable).unwrap();
+            }
+            for n in 0..20_000_u32 {
+                put(&[b"filler", &n.to_le_bytes()[..]].concat(), 1_000, Mark::AsBefore).unwrap();
+            }
+            let mut presence = crate::table::reader::Presence;
+            let left = kept.iter().filter(|(key, _)| matches!(writer.get(key, || 0, &mut presence), Lookup::Hit(_)));
+            assert!(left.count() < kept.len());
+        }
+    }
+
+    #[test]
+    fn where_nothing_may_be_evicted_writes_are_refused_at_once() {
+        let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::AllkeysSieve };
+        let table = Arc::new(Table::create(heap_words(32 * PAGE_WORDS), &options).unwrap());
+        table.unevictable().limit(u64::MAX);
+        let mut writer = Writer::new(Arc::clone(&table));
+        let mut n = 0_u64;
+        while writer.put_marked(&n.to_le_bytes(), &[1; 500], None, Guard::Always, Mark::Unevictable, || 0).is_ok() {
+            n += 1;
+        }
+        assert!(n > 2_000);
+        for size in [1, 500, 5_000, 300_000] {
+            let refused = writer.put(b"other", &vec![1; size], None, Guard::Always, || 0);
+            assert!(matches!(refused, Err(WriteError::OutOfMemory(_))) || size == 1, "{size} bytes: {refused:?}");
+        }
+        assert_eq!((table.unevictable().entries(), table.tally().evicted.load(Ordering::Relaxed)), (n, 0));
     }
 
     #[test]

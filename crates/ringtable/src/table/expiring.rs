@@ -3,7 +3,8 @@
 //!
 //! # Design
 //!
-//! Counts, in private memory, and only in tables that evict by expiry. They change under the lock of the bucket whose
+//! Counts of the entries that expire and may be evicted ([`super::bucket::Slot::is_volatile`]), in private memory, and
+//! only in tables that evict by expiry. They change under the lock of the bucket whose
 //! chain the entry comes to or leaves.
 //!
 //! - **By bucket**: for each block of [`BLOCK`] buckets, and for each group of [`GROUP`] blocks, how many entries in
@@ -19,8 +20,8 @@
 //! - The counts are exact for a bucket that is locked, and for all when no worker is in the middle of a change. Whoever
 //!   looks at them without lock takes them for hints.
 
-use super::heap::{CLASSES, kind_of};
-use super::layout::PAGE_WORDS;
+use super::heap::CLASSES;
+use super::unevictable::amount_of;
 use crate::sync::{AtomicU64, OnceLock, Ordering};
 
 /// Buckets of a block.
@@ -109,15 +110,11 @@ impl Expiring {
     }
 }
 
-/// The place of an entry of so many words among the counts by size, and what it counts there.
-fn amount_of(words: usize) -> (usize, u64) {
-    let kind = kind_of(words);
-    (kind, if kind < CLASSES { 1 } else { words.div_ceil(PAGE_WORDS) as u64 })
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::table::heap::kind_of;
+    use crate::table::layout::PAGE_WORDS;
 
     #[test]
     fn a_walk_skips_what_has_none() {

@@ -201,7 +201,7 @@ impl<M: Memory> Writer<M> {
         table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
         failpoint!("split.counted");
         if let Some(expiring) = &table.expiring {
-            for _ in go.iter().filter(|slot| slot.expires()) {
+            for _ in go.iter().filter(|slot| slot.is_volatile()) {
                 expiring.leave(split_source(count));
                 expiring.come(count);
             }

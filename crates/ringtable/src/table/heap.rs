@@ -74,6 +74,11 @@ pub fn kind_of(words: usize) -> usize {
     if words > CLASS_WORDS_MAX { CLASSES } else { class_of(words) }
 }
 
+/// Words that an entry of `words` words takes: those of its slot, or of its pages.
+pub fn taken_words(words: usize) -> usize {
+    if words > CLASS_WORDS_MAX { words.next_multiple_of(PAGE_WORDS) } else { class_words(class_of(words)) }
+}
+
 /// What a size class looks like.
 #[derive(Clone, Copy)]
 struct Class {
@@ -487,6 +492,18 @@ impl Heap {
             free / u64::from(slab_slots(class)) * slab_pages(class) as u64
         });
         u64::from(inner.free_unreserved()) + slabs.sum::<u64>() + gone(CLASSES)
+    }
+
+    /// Pages that would belong to nobody if only so many slots of each class stayed, and so many pages of extents
+    /// (`staying(CLASSES)`), and those of each class were moved together.
+    pub fn pages_beside(&self, staying: impl Fn(usize) -> u64) -> u64 {
+        let inner = lock(&self.inner);
+        let slabs = inner.census.iter().enumerate().map(|(class, census)| {
+            let free = census.slots - staying(class).min(census.slots);
+            free / u64::from(slab_slots(class)) * slab_pages(class) as u64
+        });
+        let extents = inner.extent_pages - staying(CLASSES).min(inner.extent_pages);
+        u64::from(inner.free_unreserved()) + slabs.sum::<u64>() + extents
     }
 
     /// Whether there are `count` pages in a row in which nothing lies that has to stay, as what begins at one of the

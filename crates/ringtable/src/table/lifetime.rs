@@ -56,7 +56,7 @@ impl<M: Memory> Writer<M> {
                 bucket.set_slot(index, slot.with_expiry_code(code).with_visited(true));
                 *published |= table.publish(Kind::Set, key, version, entry.shape.value_size);
                 let words = entry.shape.words();
-                table.count_expiring(guard.bucket, slot.expires().then_some(words), (code != 0).then_some(words));
+                table.count_expiring(guard.bucket, Some((slot, words)), Some((slot.with_expiry_code(code), words)));
                 guard.unlock();
                 failpoint!("expire.unlocked");
                 return Ok(true);

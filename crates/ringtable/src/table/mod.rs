@@ -47,6 +47,7 @@ pub mod reader;
 pub mod reclaim;
 pub mod sieve;
 pub mod sweep;
+pub mod unevictable;
 pub mod walk;
 pub mod writer;
 
@@ -82,4 +83,5 @@ pub use layout::{AttachError, Options};
 pub use pairs::{Pair, Pairs, Want};
 pub use reader::{Lookup, Reader, Sink};
 pub use reclaim::Held;
+pub use unevictable::Mark;
 pub use writer::{Guard, Outcome, Table, WriteError, Writer};

@@ -38,6 +38,7 @@ struct Entry {
     value: Vec<u8>,
     expiry: Option<u64>,
     version: u64,
+    unevictable: bool,
 }
 
 impl Entry {
@@ -112,6 +113,7 @@ impl History {
     /// Whether the table may have let go of an entry that is alive.
     fn may_be_lost(&self, entry: &Entry) -> bool {
         match self.shape.eviction {
+            _ if entry.unevictable => false,
             Eviction::Never => false,
             Eviction::AllkeysSieve => true,
             Eviction::VolatileTtl => entry.expiry.is_some(),
@@ -129,7 +131,9 @@ impl History {
         let found = match lookup {
             Lookup::Hit(found) => {
                 let expiry = found.expiry.map(|Expiry(at)| at);
-                Some(Entry { value: buffer.take(), expiry, version: found.version })
+                // Nobody can see that, but for what is lost.
+                let unevictable = self.model.get(key).is_some_and(|entry| entry.unevictable);
+                Some(Entry { value: buffer.take(), expiry, version: found.version, unevictable })
             }
             Lookup::Miss | Lookup::Expired => None,
             other => panic!("{other:?}, though nobody writes"),
@@ -159,6 +163,12 @@ impl History {
             Guard::Present => before.is_some(),
             Guard::Version(version) => before.as_ref().is_some_and(|entry| entry.version == version),
         };
+        let mark = match self.random.u8(..24) {
+            0 => Mark::Unevictable,
+            1 => Mark::Evictable,
+            _ => Mark::AsBefore,
+        };
+        let unevictable = mark.is_unevictable(before.as_ref().is_some_and(|entry| entry.unevictable));
         let writer = self.writer();
         let in_pieces = self.random.u8(..8) == 0;
         // What other workers hold back is not known beforehand.
@@ -168,9 +178,9 @@ impl History {
         }
         let evicted = self.evicted();
         let outcome = if in_pieces {
-            self.put_in_pieces(writer, &key, &value, expiry, guard)
+            self.put_in_pieces(writer, &key, &value, expiry, (guard, mark))
         } else {
-            self.writers[writer].put(&key, &value, expiry.map(Expiry), guard, || now_ms)
+            self.writers[writer].put_marked(&key, &value, expiry.map(Expiry), guard, mark, || now_ms)
         };
         match outcome {
             Ok(Outcome::Done { version, inserted }) => {
@@ -180,12 +190,17 @@ impl History {
                 assert!(inserted == before.is_none() || lost);
                 // A bucket's versions only ever rise; a key that is gone and comes again gets a higher one, too.
                 assert!(before.is_none_or(|before| before.version < version));
-                self.model.insert(key, Entry { value, expiry, version });
+                self.model.insert(key, Entry { value, expiry, version, unevictable });
             }
             Ok(Outcome::Refused) => {
                 assert!(in_pieces || evicted == self.evicted(), "a refused write has changed something: {guard:?}");
                 let lost = before.as_ref().is_some_and(|entry| self.may_be_lost(entry));
                 assert!(!allowed || lost, "{guard:?} did not hold, with {before:?}");
+            }
+            Err(WriteError::UnevictableFull(most)) => {
+                assert!(unevictable && (in_pieces || evicted == self.evicted()));
+                assert!(self.writers[0].table().unevictable().bytes() <= most);
+                self.make_room();
             }
             Err(WriteError::OutOfMemory(_)) => {
                 self.refused += 1;
@@ -207,7 +222,7 @@ impl History {
         key: &[u8],
         value: &[u8],
         expiry: Option<u64>,
-        guard: Guard,
+        (guard, mark): (Guard, Mark),
     ) -> Result<Outcome, WriteError> {
         let terms = if self.random.bool() { Terms::Arriving } else { Terms::Whole(guard) };
         let (now_ms, writer) = (self.now_ms, &mut self.writers[writer]);
@@ -218,7 +233,7 @@ impl History {
             draft.fill(piece);
             rest = left;
         }
-        writer.put_draft(key, draft, expiry.map(Expiry), guard, || now_ms)
+        writer.put_draft(key, draft, expiry.map(Expiry), guard, mark, || now_ms)
     }
 
     /// Entries evicted so far.
@@ -354,7 +369,11 @@ impl History {
         let now_ms = self.now_ms;
         self.model.retain(|_, entry| entry.is_alive(now_ms));
         assert_eq!(self.reader.entries(), self.model.len() as u64);
+        let table = Arc::clone(self.writers[0].table());
+        let unevictable = self.model.values().filter(|entry| entry.unevictable).count() as u64;
+        assert_eq!(table.unevictable().entries(), unevictable);
         self.clear();
+        assert_eq!((table.unevictable().entries(), table.unevictable().bytes()), (0, 0));
         self.check_all();
         self.writers.iter_mut().for_each(|writer| writer.release());
         self.writers[0].rescan();

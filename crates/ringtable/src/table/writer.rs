@@ -33,6 +33,7 @@ use super::reader::{self, Lookup, Sink};
 use super::reclaim::{Held, Reclaimer};
 use super::sieve::{Id, Sieve};
 use super::sweep::{self, Sweep};
+use super::unevictable::{Mark, Unevictable};
 use super::walk;
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Mutex, Ordering, copy_in, prefetch};
@@ -99,6 +100,9 @@ pub enum WriteError {
     /// The bucket that the key falls in is full: see [`super::chain`].
     #[error("the key's bucket has {max} entries, and can have no more", max = super::chain::ENTRIES_MAX)]
     BucketFull,
+    /// The entry is never to be evicted, and all such would have more bytes than they may.
+    #[error("the entries that are never evicted may have {0} bytes together, and would have more")]
+    UnevictableFull(u64),
     /// The key is long, and the bucket that it falls in has as many bytes of long keys as it may have.
     #[error(
         "the long keys of the key's bucket, this one included, would have more than {max} bytes",
@@ -144,6 +148,8 @@ pub struct Table<M> {
     pub(super) sieve: Sieve,
     /// If entries are evicted by their expiry.
     pub(super) expiring: Option<Expiring>,
+    /// What is never evicted.
+    pub(super) unevictable: Unevictable,
     pub(super) hints: Hints,
     pub(super) sweep: Mutex<Sweep>,
     pub(super) tally: Tally,
@@ -247,6 +253,7 @@ impl<M: Memory> Table<M> {
             eviction: options.eviction,
             sieve,
             expiring,
+            unevictable: Unevictable::new(words),
             hints: Hints::default(),
             sweep: Mutex::new(Sweep::default()),
             tally: Tally::default(),
@@ -296,6 +303,11 @@ impl<M: Memory> Table<M> {
     /// What happens when memory is short.
     pub fn eviction(&self) -> Eviction {
         self.eviction
+    }
+
+    /// What is never evicted, and how much of that there may be.
+    pub fn unevictable(&self) -> &Unevictable {
+        &self.unevictable
     }
 
     /// Bytes reserved for values that are still arriving.
@@ -457,22 +469,35 @@ impl<M: Memory> Table<M> {
             count.fetch_add(1, Ordering::Relaxed);
         }
         let left = Left { start: slot.at(), words: entry.shape.words(), overflow: None };
-        self.count_expiring(guard.bucket, slot.expires().then_some(left.words), None);
+        self.count_expiring(guard.bucket, Some((slot, left.words)), None);
+        if slot.is_unevictable() {
+            self.unevictable.depart(left.words);
+        }
         Left { overflow: self.unlink_if_empty(guard, bucket), ..left }
     }
 
-    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the words of each,
-    /// if it expires.
-    pub(super) fn count_expiring(&self, home: BucketRef<'_>, before: Option<usize>, after: Option<usize>) {
+    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the slot and words of
+    /// each.
+    pub(super) fn count_expiring(
+        &self,
+        home: BucketRef<'_>,
+        before: Option<(Slot, usize)>,
+        after: Option<(Slot, usize)>,
+    ) {
         let count = &self.tally.expiring;
-        match (before, after) {
-            (None, Some(_)) => drop(count.fetch_add(1, Ordering::Relaxed)),
-            (Some(_), None) => drop(count.fetch_sub(1, Ordering::Relaxed)),
+        let expires = |entry: Option<(Slot, usize)>| entry.is_some_and(|(slot, _)| slot.expires());
+        match (expires(before), expires(after)) {
+            (false, true) => drop(count.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(count.fetch_sub(1, Ordering::Relaxed)),
             _ => {}
         }
-        if let Some(expiring) = &self.expiring
-            && before != after
-        {
+        if let Some(expiring) = &self.expiring {
+            let words =
+                |entry: Option<(Slot, usize)>| entry.filter(|(slot, _)| slot.is_volatile()).map(|(_, words)| words);
+            let (before, after) = (words(before), words(after));
+            if before == after {
+                return;
+            }
             let bucket = self.index_of(home);
             if let Some(words) = before {
                 expiring.leave(bucket);
@@ -563,6 +588,22 @@ impl<M: Memory> Writer<M> {
         guard: Guard,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
+        self.put_marked(key, value, expiry, guard, Mark::AsBefore, now_ms)
+    }
+
+    /// The same, saying whether the entry may be evicted.
+    ///
+    /// # Errors
+    /// As [`Self::put`], or if too much is never to be evicted.
+    pub fn put_marked(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        expiry: Option<Expiry>,
+        guard: Guard,
+        mark: Mark,
+        now_ms: impl Fn() -> u64,
+    ) -> Result<Outcome, WriteError> {
         check_sizes(key.len(), value.len())?;
         let hash = self.table.constants.hash(key);
         // The bucket's line comes while the entry is made: it is the one cache miss of a small write.
@@ -570,13 +611,13 @@ impl<M: Memory> Writer<M> {
         let shape = Shape::of(key.len(), value.len(), expiry.is_some());
         let start = match self.table.allocate(&mut self.cache, shape.words()) {
             Some(start) => start,
-            None => match self.reserve_guarded(shape, hash, key, guard, &now_ms)? {
+            None => match self.reserve_guarded(shape, hash, key, (guard, mark), &now_ms)? {
                 Some(start) => start,
                 None => return Ok(Outcome::Refused),
             },
         };
         self.fill(start, shape, key, value, expiry);
-        self.publish_entry(hash, key, (start, shape), guard, now_ms)
+        self.publish_entry(hash, key, (start, shape), guard, mark, now_ms)
     }
 
     /// Makes room for an entry, if the guard of its write holds and its bucket has a place: what is refused evicts
@@ -587,17 +628,25 @@ impl<M: Memory> Writer<M> {
         shape: Shape,
         hash: u64,
         key: &[u8],
-        guard: Guard,
+        (guard, mark): (Guard, Mark),
         now_ms: &impl Fn() -> u64,
     ) -> Result<Option<u64>, WriteError> {
         let bucket = self.table.lock(hash);
         let found = self.table.find(&bucket, hash, key).entry;
         let is_full = found.is_none() && !self.table.has_room(&bucket, key.len());
         let is_long = found.is_none() && !self.table.has_hole(&bucket);
-        let live = found.filter(|(_, _, entry)| !entry.has_expired(now_ms)).map(|(_, _, entry)| entry.version());
+        let living = found.filter(|(_, _, entry)| !entry.has_expired(now_ms));
+        let live = living.map(|(_, _, entry)| entry.version());
+        let unevictable = living.filter(|(home, index, _)| home.slot(*index).is_unevictable());
+        let unevictable_before = unevictable.map(|(_, _, entry)| entry.shape.words());
         bucket.unlock_unchanged();
         if !guard.allows(live) {
             return Ok(None);
+        }
+        if mark.is_unevictable(unevictable_before.is_some())
+            && !self.table.unevictable.may_replace(unevictable_before, shape.words())
+        {
+            return Err(WriteError::UnevictableFull(self.table.unevictable.bytes_max()));
         }
         if is_full {
             self.make_way(hash, key.len(), now_ms())?;
@@ -634,6 +683,7 @@ impl<M: Memory> Writer<M> {
         key: &[u8],
         (start, shape): (u64, Shape),
         guard: Guard,
+        mark: Mark,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
@@ -652,29 +702,47 @@ impl<M: Memory> Writer<M> {
         // Relaxed: published with the slot.
         table.words()[start as usize + 1].store(version, Ordering::Relaxed);
         let code = sweep::code(table.entry(Slot::entry(hash, start)).expiry());
-        let slot = Slot::entry(hash, start).with_expiry_code(code);
-        let old = match (place.entry, place.hole) {
-            (Some((home, index, entry)), _) => {
-                let old = home.slot(index);
+        let old = place.entry.map(|(home, index, entry)| (home.slot(index), entry.shape.words()));
+        let unevictable_before = old.filter(|(old, _)| old.is_unevictable()).map(|(_, words)| words);
+        let is_unevictable = mark.is_unevictable(unevictable_before.is_some() && live.is_some());
+        if is_unevictable || unevictable_before.is_some() {
+            let after = is_unevictable.then_some(shape.words());
+            if let Err(full) = table.unevictable.replace(unevictable_before, after) {
+                bucket.unlock_unchanged();
+                table.heap.free(table.words(), cache, start, shape.words());
+                return Err(full);
+            }
+        }
+        let slot = Slot::entry(hash, start).with_expiry_code(code).with_unevictable(is_unevictable);
+        // Also one that becomes evictable: the sieve has no id of it.
+        let arrives = !is_unevictable && (old.is_none() || unevictable_before.is_some());
+        match (place.entry, place.hole) {
+            (Some((home, index, _)), _) => {
+                let seen = if arrives { !table.sieve.seen_mark() } else { home.slot(index).seen() };
                 // The key keeps its place in the sieve's queue; writing it again is a use of it.
-                home.set_slot(index, slot.with_seen(old.seen()).with_visited(live.is_some()));
-                Some((old, entry.shape.words()))
+                home.set_slot(index, slot.with_seen(seen).with_visited(live.is_some()));
             }
             (None, hole) => {
                 let slot = slot.with_seen(!table.sieve.seen_mark());
                 let has_slot = hole.is_some() || place.hops < limits::CHAIN_HOPS_MAX;
                 if !has_slot || !table.takes_key(&bucket, key.len()) {
+                    if is_unevictable {
+                        table.unevictable.depart(shape.words());
+                    }
                     bucket.unlock_unchanged();
                     if let Err(full) = self.make_way(hash, key.len(), now_ms()) {
                         let Self { table, cache, .. } = self;
                         table.heap.free(table.words(), cache, start, shape.words());
                         return Err(full);
                     }
-                    return self.publish_entry(hash, key, (start, shape), guard, now_ms);
+                    return self.publish_entry(hash, key, (start, shape), guard, mark, now_ms);
                 }
                 if let Some((home, index)) = hole {
                     home.set_slot(index, slot);
                 } else if !table.append(cache, place.last, slot) {
+                    if is_unevictable {
+                        table.unevictable.depart(shape.words());
+                    }
                     bucket.unlock_unchanged();
                     // Room for an overflow bucket goes to our own free slots, where the next attempt finds it.
                     self.sparing.start = Some(start);
@@ -686,30 +754,31 @@ impl<M: Memory> Writer<M> {
                         return Err(WriteError::OutOfMemory(shape.words() * 8));
                     };
                     table.heap.free(table.words(), cache, room, BUCKET_WORDS);
-                    return self.publish_entry(hash, key, (start, shape), guard, now_ms);
+                    return self.publish_entry(hash, key, (start, shape), guard, mark, now_ms);
                 }
-                None
             }
-        };
+        }
         failpoint!("put.linked");
         let inserted = live.is_none();
         *published |= table.publish(Kind::Set, key, version, shape.value_size);
-        let (before, after) = (old.filter(|(old, _)| old.expires()), slot.expires());
-        if before.is_some() || after {
-            table.count_expiring(bucket.bucket, before.map(|(_, words)| words), after.then_some(shape.words()));
+        if slot.expires() || old.is_some_and(|(old, _)| old.expires()) {
+            table.count_expiring(bucket.bucket, old, Some((slot, shape.words())));
         }
         bucket.unlock();
         failpoint!("put.unlocked");
+        let is_new = old.is_none();
         if let Some((old, words)) = old {
             table.retire(cache, old.at(), words);
         } else {
             table.add_entries(1);
-            if table.eviction == Eviction::AllkeysSieve {
-                arrivals.push(Id::new(hash));
-                if arrivals.len() >= ARRIVALS_GATHERED_MAX {
-                    self.tell_arrivals();
-                }
+        }
+        if arrives && table.eviction == Eviction::AllkeysSieve {
+            arrivals.push(Id::new(hash));
+            if arrivals.len() >= ARRIVALS_GATHERED_MAX {
+                self.tell_arrivals();
             }
+        }
+        if is_new {
             self.grow();
         }
         Ok(Outcome::Done { version, inserted })
@@ -781,7 +850,7 @@ impl<M: Memory> Writer<M> {
         let table = &self.table;
         let (mut deleted, mut expiring) = (0, 0);
         let mut left: Vec<u64> = Vec::new();
-        let mut aging: Vec<u64> = Vec::new();
+        let (mut aging, mut unevictable): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
         // The count is loaded anew each time: a bucket split off meanwhile has a higher number, and so comes later.
         let mut end = (first + count).min(table.buckets());
         for index in first..end {
@@ -795,12 +864,13 @@ impl<M: Memory> Writer<M> {
                 for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|&slot| slot != EMPTY) {
                     left.push(slot.at());
                     deleted += i64::from(slot.is_entry());
-                    if slot.expires() {
-                        expiring += 1;
-                        if let Some(expiring) = &table.expiring {
-                            expiring.leave(index);
-                            aging.push(slot.at());
-                        }
+                    expiring += u64::from(slot.expires());
+                    if let Some(expiring) = table.expiring.as_ref().filter(|_| slot.is_volatile()) {
+                        expiring.leave(index);
+                        aging.push(slot.at());
+                    }
+                    if slot.is_unevictable() {
+                        unevictable.push(slot.at());
                     }
                 }
             }
@@ -818,6 +888,7 @@ impl<M: Memory> Writer<M> {
         if let Some(expiring) = &table.expiring {
             table.heap.words_of(&aging, |words| expiring.depart(words));
         }
+        table.heap.words_of(&unevictable, |words| table.unevictable.depart(words));
         table.retire_all(left);
         table.tally.expiring.fetch_sub(expiring, Ordering::Relaxed);
         table.add_entries(-deleted);
