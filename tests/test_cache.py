@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import DEADLINE_S, wait_until
+from support import DEADLINE_S, RawConnection, wait_until
 
 if TYPE_CHECKING:
     from ringtable._types import Eviction, Topology
@@ -217,3 +218,75 @@ def test_a_watch_is_told_what_was_evicted(ringtable_dir: object) -> None:
         follow("evict", MORE_THAN_FIT - len(table))
         assert len(seen["evict"]) == table.stats()["evicted_keys"]
         assert seen["set"] - seen["evict"] == set(table)
+
+
+@pytest.mark.parametrize("eviction", ["allkeys-sieve", "volatile-ttl"])
+@pytest.mark.parametrize("options", [{}, {"transport": "socket"}], ids=["lane", "socket"])
+def test_what_is_never_evicted(ringtable_dir: Path, eviction: Any, options: dict[str, Any]) -> None:
+    """A lock or a counter in a cache once went like any page."""
+    with Server(max_memory="16MiB", eviction=eviction), Table(**options) as table:
+        # Also with a time to live, by every way to write.
+        assert table.add("lock", b"owner", ttl=1_000, evictable=False)
+        assert table.incr("count", ttl_if_new=1_000, evictable=False) == 1
+        assert table.get_or_set("made", lambda: b"value", ttl=1_000, evictable=False) == b"value"
+        table.set("large", bytes(100_000), ttl=1_000, evictable=False)
+        table.pipeline().set("piped", b"value", ttl=1_000, evictable=False).incr("sum", evictable=False).execute()
+        assert table.get_with_version("lock") is not None
+        assert table.set("compared", b"value", ttl=1_000, if_version=0, evictable=False)
+        kept = ["lock", "count", "made", "large", "piped", "sum", "compared"]
+        assert table.stats()["entries_unevictable"] == len(kept)
+        for round_ in range(4):
+            for index in range(60):
+                table.set_many({f"page {round_} {index} {number}": bytes(2_000) for number in range(100)}, ttl=1_000)
+            # Other writes leave it as it is.
+            assert table.incr("count") == round_ + 2
+            table.set("lock", b"owner %d" % round_, ttl=1_000)
+            table.expire("made", 2_000)
+            table.set("huge", bytes(3_000_000), ttl=1_000)
+        assert int(table.stats()["evicted_keys"]) > 10_000
+        assert [key for key in kept if key not in table] == []
+        assert table["lock"] == b"owner 3"
+        # Until somebody says otherwise, or it goes.
+        table.set("piped", b"value", ttl=1_000, evictable=True)
+        del table["large"]
+        assert table.stats()["entries_unevictable"] == len(kept) - 2
+        table.clear()
+        stats = table.stats()
+        assert (stats["entries_unevictable"], stats["memory_unevictable"]) == (0, 0)
+
+
+def test_what_is_never_evicted_has_a_limit(ringtable_dir: Path) -> None:
+    with Server(max_memory="16MiB", cache=True, max_unevictable="1MiB"), ringtable.connect() as table:
+        count = 0
+
+        def write_for_ever() -> None:
+            nonlocal count
+            while True:
+                table.set(f"lock {count}", bytes(1_000), evictable=False)
+                count += 1
+
+        with pytest.raises(ringtable.UnevictableFull, match="1048576 bytes"):
+            write_for_ever()
+        assert 800 < count < 1_050
+        stats = table.stats()
+        assert int(stats["memory_unevictable"]) <= 1 << 20 == stats["memory_unevictable_max"]
+        # Nothing was changed, and everything else can be written; what is there can be written again.
+        assert table.stats()["entries"] == count
+        table["page"] = bytes(1_000)
+        table.set("lock 0", bytes(1_000))
+        del table["lock 1"]
+        table.set("another lock", bytes(1_000), evictable=False)
+    for wrong in (-1, "17MiB"):
+        with pytest.raises(ringtable.InvalidOption, match="unevictable"):
+            Server(max_memory="16MiB", max_unevictable=wrong)
+
+
+def test_redis_clients_say_it_in_a_word(ringtable_dir: Path) -> None:
+    with Server(max_memory="16MiB", cache=True) as server, RawConnection(server.path) as connection:
+        assert connection.command(b"SET", b"lock", b"owner", b"UNEVICTABLE", b"EX", b"100") == b"OK"
+        assert connection.command(b"RING.INCR", b"count", b"1", b"unevictable", b"MAX", b"9") == 1
+        with ringtable.connect() as table:
+            assert table.stats()["entries_unevictable"] == 2
+            assert connection.command(b"SET", b"lock", b"owner", b"EVICTABLE") == b"OK"
+            assert table.stats()["entries_unevictable"] == 1
+        assert isinstance(connection.command(b"SET", b"a", b"b", b"EVICTABLE", b"UNEVICTABLE"), Exception)

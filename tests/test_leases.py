@@ -456,7 +456,8 @@ def test_an_error_without_an_old_value_that_will_do(table: Table) -> None:
         table.get_or_set("key", failing, **STALE_IF_ERROR)
     table.set("key", b"old", ttl=60)
     # It is stale for too long already: an hour less the minute that it has left.
-    for options in ({"ttl": 1, "stale": 3_600, "stale_if_error": 60}, {"ttl": 1, "stale": 3_600}):
+    impossible: list[dict[str, Any]] = [{"ttl": 1, "stale": 3_600, "stale_if_error": 60}, {"ttl": 1, "stale": 3_600}]
+    for options in impossible:
         with pytest.raises(ValueError, match="no luck"):
             table.get_or_set("key", failing, **options)
     # What ends programs ends this call.
@@ -565,7 +566,7 @@ def test_a_thread_may_compute_one_value_for_another(table: Table) -> None:
 
 def test_who_computes_anew_may_use_the_old_value(table: Table) -> None:
     table.set("key", b"old", ttl=60)
-    stale = {"ttl": 0.001, "stale": 3_600}
+    stale: dict[str, Any] = {"ttl": 0.001, "stale": 3_600}
     made = table.get_or_set("key", lambda: table.get_or_set("key", lambda: b"never", **stale) + b" and new", **stale)
     assert made == b"old and new"
 

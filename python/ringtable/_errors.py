@@ -23,7 +23,8 @@
     ├── BufferTooSmall   (ValueError)       the value has more bytes than the buffer that it was to be copied into
     ├── TooManyViews     (BufferError)      the table has as many views as it may have
     ├── OutOfMemory      (MemoryError)      the write does not fit into the table's memory; nothing was changed
-    │   └── BucketFull                      the bucket that the key falls in has as many entries as it may have
+    │   ├── BucketFull                      the bucket that the key falls in has as many entries as it may have
+    │   └── UnevictableFull                 entries that are never evicted have as many bytes as they may have
     ├── ClientOutOfMemory (MemoryError)     this process has no memory for a value; the table has
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
@@ -160,6 +161,14 @@ class BucketFull(OutOfMemory):
 
     Other keys can be written, and so can this one if it is there already. It happens to who chooses keys that fall into
     one bucket, or to many small entries in a table that has no memory for more buckets; a cache evicts instead.
+    """
+
+
+class UnevictableFull(OutOfMemory):
+    """Entries that are never evicted have as many bytes as they may have; nothing was changed.
+
+    They are those that were written with `evictable=False`. Others can be written; `Server(max_unevictable=...)` and
+    `ringtable server --max-unevictable` say how much such entries may have.
     """
 
 

@@ -54,6 +54,7 @@ class Server:
         ring_slots: int = 2_048,
         slot_size: int = 256,
         laggard_timeout: float = 2.0,
+        max_unevictable: str | int | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
 
@@ -86,6 +87,8 @@ class Server:
             slot_size: Bytes of such a slot, a power of two; larger messages travel in pieces.
             laggard_timeout: Seconds for which one client may keep the others from getting replies, in "shared" and
                 "sharded". Then it is sent away, and gets `Expelled`.
+            max_unevictable: The most memory of entries that are never evicted, those written with `evictable=False`;
+                `None` for half of `max_memory`.
 
         Raises:
             ServerExists: A server of that name runs already.
@@ -96,6 +99,9 @@ class Server:
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
         memory = parse_size(max_memory)
+        unevictable = None if max_unevictable is None else parse_size(max_unevictable)
+        if unevictable is not None:
+            check_range("max_unevictable", unevictable, 0, memory, "bytes")
         check_range("buckets", buckets, 1, _COUNT_MAX, "buckets")
         check_range("max_memory", memory, MAX_MEMORY_MIN, _SIZE_MAX, "bytes")
         if workers is not None:
@@ -125,6 +131,7 @@ class Server:
             ring_slots=ring_slots,
             slot_size=slot_size,
             laggard_timeout=laggard_timeout,
+            max_unevictable=unevictable,
         )
         _servers.add(self)
 

@@ -117,15 +117,16 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """A view of the values; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
         return _Values(self)
 
-    def add(self, key: Key, value: Buffer, *, ttl: Seconds | None = None) -> bool:
+    def add(self, key: Key, value: Buffer, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool:
         """Write only if the key is absent, as one step, and return whether it was.
 
         Args:
             key: The key, at most 65,535 bytes.
             value: The value, at most 512 MiB.
             ttl: Seconds, or a `timedelta`, after which the entry is gone; `None` for never.
+            evictable: Whether the entry may be evicted, as for `set`.
         """
-        return self.set(key, value, ttl=ttl, nx=True)
+        return self.set(key, value, ttl=ttl, nx=True, evictable=evictable)
 
     def setdefault(self, key: Key, default: Buffer = b"", /) -> bytes:
         """Return the value of the key; where there is none, write `default` and return that.

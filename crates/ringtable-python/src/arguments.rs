@@ -10,9 +10,10 @@ use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDelta, PyFloat};
-use ringtable::client::Condition;
 use ringtable::client::atomic::{Bounds, Staleness};
+use ringtable::client::{Condition, Stay};
 use ringtable::limits;
+use ringtable::table::Mark;
 
 use crate::buffer::type_name;
 use crate::{convert, errors};
@@ -148,8 +149,17 @@ pub enum When {
 pub struct Set<'a, 'py> {
     pub key: &'a [u8],
     pub value: Bound<'py, PyBytes>,
-    pub ttl_ms: Option<u64>,
+    pub stay: Stay,
     pub when: When,
+}
+
+/// Whether an entry may be evicted: `None` for as before.
+pub fn mark(evictable: Option<bool>) -> Mark {
+    match evictable {
+        None => Mark::AsBefore,
+        Some(true) => Mark::Evictable,
+        Some(false) => Mark::Unevictable,
+    }
 }
 
 impl<'a, 'py> Set<'a, 'py> {
@@ -159,11 +169,12 @@ impl<'a, 'py> Set<'a, 'py> {
         ttl: Option<Seconds>,
         (nx, xx): (bool, bool),
         if_version: Option<&Whole>,
+        evictable: Option<bool>,
     ) -> PyResult<Self> {
         let py = key.py();
         let invalid = |message| Err(errors::family(py, "InvalidOption", message));
         let (key, value) = (convert::key(key)?, convert::value(value)?);
-        let ttl_ms = optional_ttl_ms(py, "ttl", ttl)?;
+        let stay = Stay { ttl_ms: optional_ttl_ms(py, "ttl", ttl)?, mark: mark(evictable) };
         let when = match (nx, xx, if_version) {
             (true, true, None) => return invalid("nx and xx exclude each other: choose one"),
             (false, false, Some(version)) => When::IfVersion(version.version(py, "if_version")?),
@@ -172,7 +183,7 @@ impl<'a, 'py> Set<'a, 'py> {
             (_, true, _) => When::If(Condition::Present),
             (false, false, None) => When::If(Condition::Always),
         };
-        Ok(Self { key, value, ttl_ms, when })
+        Ok(Self { key, value, stay, when })
     }
 }
 
@@ -190,6 +201,7 @@ impl<'a> Increment<'a> {
         ttl_if_new: Option<Seconds>,
         minimum: Option<&Whole>,
         maximum: Option<&Whole>,
+        evictable: Option<bool>,
     ) -> PyResult<Self> {
         let py = key.py();
         let key = convert::key(key)?;
@@ -203,6 +215,6 @@ impl<'a> Increment<'a> {
             let message = format!("minimum is {minimum} and maximum is {maximum}: no sum lies between them");
             return Err(errors::family(py, "InvalidOption", message));
         }
-        Ok(Self { key, by, bounds: Bounds { ttl_ms_if_new, least, most } })
+        Ok(Self { key, by, bounds: Bounds { ttl_ms_if_new, least, most, mark: mark(evictable) } })
     }
 }

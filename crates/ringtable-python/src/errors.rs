@@ -68,6 +68,7 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
         "VALUETOOLARGE" => "ValueTooLarge",
         "OOM" => "OutOfMemory",
         "BUCKETFULL" => "BucketFull",
+        "UNEVICTABLEFULL" => "UnevictableFull",
         "PROTOCOL" => "ProtocolError",
         "VERSION" => "VersionMismatch",
         "MAXCLIENTS" => "TooManyClients",

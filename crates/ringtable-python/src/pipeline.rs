@@ -174,7 +174,8 @@ impl PipelineCore {
     /// Record a write; its result is whether it was done.
     ///
     /// The arguments are those of `Table.set`, and are checked here; of a value that may change it keeps a copy.
-    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None))]
+    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, evictable=None))]
+    #[allow(clippy::too_many_arguments)]
     fn set<'py>(
         slf: Bound<'py, Self>,
         key: &Bound<'py, PyAny>,
@@ -183,12 +184,14 @@ impl PipelineCore {
         nx: bool,
         xx: bool,
         if_version: Option<Whole>,
+        evictable: Option<bool>,
     ) -> PyResult<Bound<'py, Self>> {
-        let Set { value, ttl_ms, when, .. } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref())?;
+        let Set { value, stay, when, .. } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref(), evictable)?;
         let mut words = vec![Word::Name("SET"), key_word(key)?, Word::Object(value.into_any().unbind())];
-        if let Some(ttl_ms) = ttl_ms {
+        if let Some(ttl_ms) = stay.ttl_ms {
             words.extend([Word::Name("PX"), Word::Number(ttl_ms.to_string())]);
         }
+        words.extend(stay.mark.word().map(Word::Name));
         match when {
             When::If(Condition::Always) => {}
             When::If(Condition::Absent) => words.push(Word::Name("NX")),
@@ -234,9 +237,10 @@ impl PipelineCore {
     ///
     /// The arguments are those of `Table.incr`, and are checked here.
     #[pyo3(
-        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None),
-        text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None)"
+        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
+        text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)"
     )]
+    #[allow(clippy::too_many_arguments)]
     fn incr<'py>(
         slf: Bound<'py, Self>,
         key: &Bound<'py, PyAny>,
@@ -244,20 +248,23 @@ impl PipelineCore {
         ttl_if_new: Option<Seconds>,
         minimum: Option<Whole>,
         maximum: Option<Whole>,
+        evictable: Option<bool>,
     ) -> PyResult<Bound<'py, Self>> {
-        let Increment { by, bounds, .. } = Increment::check(key, &by, ttl_if_new, minimum.as_ref(), maximum.as_ref())?;
-        let Bounds { ttl_ms_if_new, least, most } = bounds;
+        let (minimum, maximum) = (minimum.as_ref(), maximum.as_ref());
+        let Increment { by, bounds, .. } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
+        let Bounds { ttl_ms_if_new, least, most, mark } = bounds;
         let options = [
             ("PX", ttl_ms_if_new.map(|ttl_ms| ttl_ms.to_string())),
             ("MIN", least.map(|least| least.to_string())),
             ("MAX", most.map(|most| most.to_string())),
         ];
-        let is_bounded = options.iter().any(|(_, number)| number.is_some());
+        let is_bounded = mark.word().is_some() || options.iter().any(|(_, number)| number.is_some());
         let name = if is_bounded { "RING.INCR" } else { "INCRBY" };
         let mut words = vec![Word::Name(name), key_word(key)?, Word::Number(by.to_string())];
         for (option, number) in options {
             words.extend(number.into_iter().flat_map(|number| [Word::Name(option), Word::Number(number)]));
         }
+        words.extend(mark.word().map(Word::Name));
         slf.get().record(Shape::Reply, words);
         Ok(slf)
     }

@@ -23,7 +23,7 @@ impl ServerCore {
         eviction="noeviction", max_clients=None, spin_us=None, strict_seal=false, tcp=None, mode=0o600, group=None,
         topology="lanes",
         ring_slots=limits::RING_SLOTS_DEFAULT, slot_size=limits::RING_SLOT_SIZE_DEFAULT,
-        laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0
+        laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0, max_unevictable=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -43,6 +43,7 @@ impl ServerCore {
         ring_slots: usize,
         slot_size: usize,
         laggard_timeout: f64,
+        max_unevictable: Option<u64>,
     ) -> PyResult<Self> {
         let spin_ns = match spin_us {
             None => None,
@@ -79,6 +80,7 @@ impl ServerCore {
             workers: workers.unwrap_or(defaults.workers),
             max_memory,
             eviction,
+            unevictable_max: max_unevictable,
             clients_max: max_clients.unwrap_or(defaults.clients_max),
             topology,
             ring_slots,

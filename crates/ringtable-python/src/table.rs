@@ -9,12 +9,12 @@ use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use ringtable::client::atomic::{self, Bounds, Staleness, Turn};
-use ringtable::client::{Client, Condition, Options, Reads, Transport, Writes, classic};
+use ringtable::client::{Client, Condition, Options, Reads, Stay, Transport, Writes, classic};
 use ringtable::command::Unwritten;
 use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
 use ringtable::limits;
-use ringtable::table::Pairs;
+use ringtable::table::{Mark, Pairs};
 
 use crate::arguments::{self, Increment, Seconds, Set, When, Whole};
 use crate::buffer::{Exported, type_name};
@@ -171,12 +171,12 @@ impl TableCore {
         &self,
         key: &Bound<'py, PyAny>,
         made: Bound<'py, PyBytes>,
-        ttl_ms: Option<u64>,
+        stay: Stay,
         token: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
         let (bytes, value) = (convert::key(key)?, made.as_bytes());
-        let Some(refusal) = self.wait(py, |client, patience| client.store(bytes, value, ttl_ms, patience))? else {
+        let Some(refusal) = self.wait(py, |client, patience| client.store(bytes, value, stay, patience))? else {
             return Ok(made);
         };
         self.wait(py, |client, patience| client.hand_over(bytes, token, Unwritten::NotStored(Some(value)), patience))?;
@@ -342,9 +342,10 @@ impl TableCore {
     }
 
     fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Set { key, value, .. } = Set::check(key, value, None, (false, false), None)?;
+        let Set { key, value, .. } = Set::check(key, value, None, (false, false), None, None)?;
         let (value, writes) = (value.as_bytes(), self.writes);
-        self.wait(py, |client, patience| client.set(key, value, None, Condition::Always, writes, patience)).map(drop)
+        self.wait(py, |client, patience| client.set(key, value, Stay::default(), Condition::Always, writes, patience))
+            .map(drop)
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -443,8 +444,12 @@ impl TableCore {
     /// is on its way, and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted
     /// table.
     ///
+    /// `evictable=False` marks the entry never to be evicted, whatever the policy, until it is deleted or expires, or a
+    /// write says `evictable=True`; any other write of the key leaves that as it is. Such entries have a limit of their
+    /// own (`UnevictableFull`), by default half of the table.
+    ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
-    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None))]
+    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None, evictable=None))]
     #[allow(clippy::too_many_arguments)]
     fn set(
         &self,
@@ -456,8 +461,9 @@ impl TableCore {
         xx: bool,
         if_version: Option<Whole>,
         writes: Option<&str>,
+        evictable: Option<bool>,
     ) -> PyResult<bool> {
-        let Set { key, value, ttl_ms, when } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref())?;
+        let Set { key, value, stay, when } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref(), evictable)?;
         let (value, is_told) = (value.as_bytes(), writes.is_some());
         let writes = self.writes(py, writes)?;
         match when {
@@ -466,10 +472,10 @@ impl TableCore {
                 Err(errors::family(py, "InvalidOption", message))
             }
             When::IfVersion(version) => self.wait(py, |client, patience| {
-                client.set_if_version(key, value, ttl_ms, version, patience).map(|version| version.is_some())
+                client.set_if_version(key, value, stay, version, patience).map(|version| version.is_some())
             }),
             When::If(condition) => {
-                self.wait(py, |client, patience| client.set(key, value, ttl_ms, condition, writes, patience))
+                self.wait(py, |client, patience| client.set(key, value, stay, condition, writes, patience))
             }
         }
     }
@@ -549,13 +555,14 @@ impl TableCore {
     ///
     /// Atomic: of several processes that increment, each gets a sum of its own. With `minimum` or `maximum`, a sum that
     /// would lie beyond changes nothing, and `None` is returned. `ttl_if_new`, in seconds or a `timedelta`, is for a
-    /// key that was absent; one that was there keeps its time.
+    /// key that was absent; one that was there keeps its time. `evictable` is as for `set`.
     ///
     /// Raises `NotAnInteger`, `InvalidOption`.
     #[pyo3(
-        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None),
-        text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None)"
+        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
+        text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)"
     )]
+    #[allow(clippy::too_many_arguments)]
     fn incr(
         &self,
         py: Python<'_>,
@@ -564,10 +571,14 @@ impl TableCore {
         ttl_if_new: Option<Seconds>,
         minimum: Option<Whole>,
         maximum: Option<Whole>,
+        evictable: Option<bool>,
     ) -> PyResult<Option<i64>> {
-        let Increment { key, by, bounds } = Increment::check(key, &by, ttl_if_new, minimum.as_ref(), maximum.as_ref())?;
+        let (minimum, maximum) = (minimum.as_ref(), maximum.as_ref());
+        let Increment { key, by, bounds } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
         self.wait(py, |client, patience| match bounds {
-            Bounds { ttl_ms_if_new: None, least: None, most: None } => client.increment(key, by, patience).map(Some),
+            Bounds { ttl_ms_if_new: None, least: None, most: None, mark: Mark::AsBefore } => {
+                client.increment(key, by, patience).map(Some)
+            }
             bounds => client.increment_within(key, by, &bounds, patience),
         })
     }
@@ -602,7 +613,7 @@ impl TableCore {
     /// value is kept for that much longer: in that time, one caller computes it anew while the others get the old one
     /// without waiting. With `stale_if_error` it is kept for that long after `ttl`, too, for when `make` raises an
     /// `Exception`: then its caller gets the old value, and so do those who wait, also when their `timeout` ends.
-    /// `timeout`, the table's own unless given, is for waiting for others: `Timeout`.
+    /// `timeout`, the table's own unless given, is for waiting for others: `Timeout`. `evictable` is as for `set`.
     ///
     /// A value that the table has no place for (`OutOfMemory`, `ValueTooLarge`) is returned all the same, to those who
     /// wait for it, too, if it has at most 1 MiB; the next caller computes. The first time a table warns of either,
@@ -611,8 +622,10 @@ impl TableCore {
     /// What `make` runs, and other tasks of its thread, may ask for other keys in this way, but not for the same one,
     /// which would wait for itself: `Reentrant`.
     #[pyo3(
-        signature = (key, make, ttl=None, *, stale=Seconds(0.0), stale_if_error=Seconds(0.0), timeout=None),
-        text_signature = "($self, key, make, ttl=None, *, stale=0.0, stale_if_error=0.0, timeout=None)"
+        signature = (
+            key, make, ttl=None, *, stale=Seconds(0.0), stale_if_error=Seconds(0.0), timeout=None, evictable=None
+        ),
+        text_signature = "($self, key, make, ttl=None, *, stale=0.0, stale_if_error=0.0, timeout=None, evictable=None)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn get_or_set<'py>(
@@ -623,6 +636,7 @@ impl TableCore {
         stale: Seconds,
         stale_if_error: Seconds,
         timeout: Option<f64>,
+        evictable: Option<bool>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
         let bytes = convert::key(key)?;
@@ -631,6 +645,7 @@ impl TableCore {
             return Err(PyTypeError::new_err(message));
         }
         let (ttl_ms, staleness) = arguments::staleness(py, ttl, stale, stale_if_error)?;
+        let stay = Stay { ttl_ms, mark: arguments::mark(evictable) };
         let timeout = convert::timeout(py, timeout)?.or(self.timeout);
         if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
@@ -641,7 +656,7 @@ impl TableCore {
         };
         // No line of Python runs between here and the end but those of `make`: no signal handler can lose the lease.
         let made = match make.call0() {
-            Ok(made) => convert::data(&made).and_then(|made| self.store(key, made, ttl_ms, token)),
+            Ok(made) => convert::data(&made).and_then(|made| self.store(key, made, stay, token)),
             Err(error) => match self.find_on_error(key, staleness, token, &error) {
                 Ok(Some(old)) => Ok(old),
                 Ok(None) => Err(error),

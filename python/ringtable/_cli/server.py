@@ -29,6 +29,7 @@ def server(
     ring_slots: int = 2_048,
     slot_size: int = 256,
     laggard_timeout: float = 2.0,
+    max_unevictable: str | None = None,
 ) -> None:
     """Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.
 
@@ -55,6 +56,8 @@ def server(
         ring_slots: Slots of each ring of a classic topology, a power of two.
         slot_size: Bytes of such a slot, a power of two.
         laggard_timeout: Seconds for which one client may keep the others from getting replies, in a classic topology.
+        max_unevictable: The most memory of entries that are never evicted, as for --max-memory; half of that unless
+            given.
     """
     interrupt_on_termination()
     raise_limit()
@@ -77,6 +80,7 @@ def server(
             ring_slots=ring_slots,
             slot_size=slot_size,
             laggard_timeout=laggard_timeout,
+            max_unevictable=max_unevictable,
         ) as running:
             announce(
                 f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"

@@ -16,12 +16,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Client, Error, Patience, check_key, check_value, held, integer, unexpected};
+use super::{Client, Error, Patience, Stay, check_key, check_value, held, integer, unexpected};
 use crate::command::{self, Unwritten, reply::Reply};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::Expiry;
 use crate::table::reader::{Buffer, Found};
+use crate::table::{Expiry, Mark};
 
 /// The numbers of the commands that methods here use.
 struct Numbers {
@@ -68,6 +68,8 @@ pub struct Bounds {
     pub least: Option<i64>,
     /// The largest sum.
     pub most: Option<i64>,
+    /// Whether the key may be evicted.
+    pub mark: Mark,
 }
 
 /// What [`Client::get_or_lease`] comes to.
@@ -139,22 +141,16 @@ impl Client {
         &self,
         key: &[u8],
         value: &[u8],
-        ttl_ms: Option<u64>,
+        stay: Stay,
         version: u64,
         patience: Patience<'_>,
     ) -> Result<Option<u64>, Error> {
         check_key(key)?;
         check_value(value)?;
-        let (version, ttl_ms) = (version.to_string(), ttl_ms.map(|ttl_ms| ttl_ms.to_string()));
-        let plain: [&[u8]; 4] = [key, value, b"IFVERSION", version.as_bytes()];
-        let reply = match &ttl_ms {
-            None => self.request(NUMBERS.set, &plain, patience)?,
-            Some(ttl_ms) => {
-                let [key, value, option, version] = plain;
-                self.request(NUMBERS.set, &[key, value, option, version, b"PX", ttl_ms.as_bytes()], patience)?
-            }
-        };
-        match reply {
+        let (version, mut digits) = (version.to_string(), String::new());
+        let mut words: Vec<&[u8]> = vec![key, value, b"IFVERSION", version.as_bytes()];
+        stay.push_words(&mut words, &mut digits);
+        match self.request(NUMBERS.set, &words, patience)? {
             Reply::Integer(version) => Ok(Some(version as u64)),
             Reply::Nil => Ok(None),
             other => Err(unexpected(other)),
@@ -190,6 +186,7 @@ impl Client {
         let by = by.to_string();
         let mut arguments = vec![key, by.as_bytes()];
         arguments.extend(words.iter().flat_map(|(option, number)| [*option, number.as_bytes()]));
+        arguments.extend(bounds.mark.word().map(str::as_bytes));
         match self.request(NUMBERS.incr, &arguments, patience)? {
             Reply::Nil => Ok(None),
             other => integer(other).map(Some),
@@ -222,24 +219,17 @@ impl Client {
     ///
     /// # Errors
     /// Those of posted writes before, and of the connection.
-    pub fn store(
-        &self,
-        key: &[u8],
-        value: &[u8],
-        ttl_ms: Option<u64>,
-        patience: Patience<'_>,
-    ) -> Result<Option<Error>, Error> {
+    pub fn store(&self, key: &[u8], value: &[u8], stay: Stay, patience: Patience<'_>) -> Result<Option<Error>, Error> {
         check_key(key)?;
         if let Err(error) = check_value(value) {
             return Ok(Some(error));
         }
-        let digits = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
-        let with_ttl: [&[u8]; 4] = [key, value, b"PX", digits.as_ref().map_or(b"", |digits| digits.as_bytes())];
-        let arguments = if digits.is_some() { &with_ttl[..] } else { &with_ttl[..2] };
+        let (mut arguments, mut digits) = (vec![key, value], String::new());
+        stay.push_words(&mut arguments, &mut digits);
         let stored = self.connection(patience)?.locked(patience, |link, patience| {
             // The error of a write that was posted before is not this one's.
             link.settle(None, patience)?;
-            let sent = link.exchange(1, |link, _, patience| link.push(NUMBERS.set, arguments, patience), patience);
+            let sent = link.exchange(1, |link, _, patience| link.push(NUMBERS.set, &arguments, patience), patience);
             match sent {
                 Err(error @ Error::NoRoom(_)) => Ok(Some(error)),
                 Err(error) => Err(error),

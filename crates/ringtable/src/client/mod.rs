@@ -54,7 +54,7 @@ use crate::shm::clock::wall_ms;
 use crate::shm::fork;
 use crate::shm::shortage;
 use crate::table::reader::{Buffer, Found, Sink};
-use crate::table::{Lookup, Pairs, Want};
+use crate::table::{Lookup, Mark, Pairs, Want};
 use cell::Cell;
 use connection::{Connection, TableReader};
 use link::Link;
@@ -353,6 +353,26 @@ pub enum Condition {
     Present,
 }
 
+/// How long an entry stays: what a write says of it besides key, value and condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stay {
+    /// Milliseconds after which it is gone; `None` for never.
+    pub ttl_ms: Option<u64>,
+    /// Whether it may be evicted before.
+    pub mark: Mark,
+}
+
+impl Stay {
+    /// Adds the words that say so, as `SET` has them. `digits` is a place for its number.
+    fn push_words<'a>(&self, words: &mut Vec<&'a [u8]>, digits: &'a mut String) {
+        if let Some(ttl_ms) = self.ttl_ms {
+            *digits = ttl_ms.to_string();
+            words.extend([&b"PX"[..], digits.as_bytes()]);
+        }
+        words.extend(self.mark.word().map(str::as_bytes));
+    }
+}
+
 /// The numbers of the commands that methods use.
 struct Numbers {
     get: u16,
@@ -638,7 +658,7 @@ impl Client {
         &self,
         key: &[u8],
         value: &[u8],
-        ttl_ms: Option<u64>,
+        stay: Stay,
         condition: Condition,
         writes: Writes,
         patience: Patience<'_>,
@@ -646,13 +666,17 @@ impl Client {
         check_key(key)?;
         check_value(value)?;
         let digits;
-        let mut arguments: [&[u8]; 5] = [key, value, b"", b"", b""];
+        let mut arguments: [&[u8]; 6] = [key, value, b"", b"", b"", b""];
         let mut count = 2;
-        if let Some(ttl_ms) = ttl_ms {
+        if let Some(ttl_ms) = stay.ttl_ms {
             digits = ttl_ms.to_string();
             arguments[count] = b"PX";
             arguments[count + 1] = digits.as_bytes();
             count += 2;
+        }
+        if let Some(word) = stay.mark.word() {
+            arguments[count] = word.as_bytes();
+            count += 1;
         }
         if condition != Condition::Always {
             arguments[count] = if condition == Condition::Absent { b"NX" } else { b"XX" };

@@ -273,8 +273,8 @@ impl From<WriteError> for Refusal {
                  server with a larger --max-memory"
             )),
             WriteError::UnevictableFull(_) => Self(format!(
-                "UNEVICTABLEFULL {error}: delete some, write others so that they may be evicted, or start the server with \
-                 a larger --max-unevictable"
+                "UNEVICTABLEFULL {error}: delete some, write others so that they may be evicted, or start the server \
+                 with a larger --max-unevictable"
             )),
             WriteError::BucketFull | WriteError::BucketKeysFull => Self(format!(
                 "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into \

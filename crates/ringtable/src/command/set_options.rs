@@ -71,8 +71,8 @@ impl SetOptions {
 
 /// Whether an entry may be evicted, in a word.
 pub(super) fn mark(word: &[u8]) -> Option<Mark> {
-    let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
-    if is("UNEVICTABLE") { Some(Mark::Unevictable) } else { is("EVICTABLE").then_some(Mark::Evictable) }
+    let is = |mark: &Mark| mark.word().is_some_and(|name| word.eq_ignore_ascii_case(name.as_bytes()));
+    [Mark::Unevictable, Mark::Evictable].into_iter().find(is)
 }
 
 /// The version of an entry, as a client gives it back.

@@ -128,6 +128,8 @@ pub struct Options {
     pub max_memory: u64,
     /// What happens when it is full.
     pub eviction: Eviction,
+    /// Bytes of entries that are never evicted, at most; `None` for a part of the table.
+    pub unevictable_max: Option<u64>,
     /// Most clients at a time.
     pub clients_max: usize,
     /// Which queues lie between clients and workers.
@@ -155,6 +157,7 @@ impl Default for Options {
             workers: usable_cpus().min(limits::WORKERS_MAX),
             max_memory: limits::MAX_MEMORY_DEFAULT,
             eviction: Eviction::default(),
+            unevictable_max: None,
             clients_max: limits::CLIENTS_MAX_DEFAULT,
             topology: Topology::default(),
             ring_slots: limits::RING_SLOTS_DEFAULT,
@@ -337,6 +340,9 @@ impl Shared {
             needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },
             max_memory: options.max_memory,
         })?;
+        if let Some(bytes) = options.unevictable_max {
+            table.unevictable().limit(bytes);
+        }
         let mailboxes: io::Result<_> = (0..options.workers).map(|_| worker::Mailbox::new()).collect();
         Ok(Self {
             table: Arc::new(table),
@@ -654,6 +660,7 @@ fn check(options: &Options) -> Result<(), Error> {
     within("--buckets", options.buckets, 1, limits::BUCKETS_MAX, "buckets")?;
     within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
     within("--max-memory", options.max_memory, limits::MAX_MEMORY_MIN, limits::MAX_MEMORY_MAX, "bytes")?;
+    within("--max-unevictable", options.unevictable_max.unwrap_or(0), 0, options.max_memory, "bytes")?;
     within("--max-clients", options.clients_max as u64, 1, 1 << 20, "clients")?;
     let power_of_two = |option, value: u64, unit| {
         if value.is_power_of_two() { Ok(()) } else { Err(Error::NoPowerOfTwo { option, value, unit }) }

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! *Visited* and *seen* belong to eviction ([`super::sieve`]), the expiry code to the sweep ([`super::sweep`]), and
-//! *unevictable* marks what eviction leaves alone ([`super::unevictable`]); readers pass over them. *Visited* may be set without the lock, by a compare-and-set of the whole slot: the memory of a home
-//! bucket never becomes anything else, and a mark that is lost is no harm.
+//! *unevictable* marks what eviction leaves alone ([`super::unevictable`]); readers pass over them.
+//! *Visited* may be set without the lock, by a compare-and-set of the whole slot: the memory of a home bucket never
+//! becomes anything else, and a mark that is lost is no harm.
 //!
 //! The last slot may hold a link instead of an entry: its tag is [`LINK_TAG`], which no hash has. An overflow bucket
 //! has the same shape; its word 0 is not used, since the home bucket's version covers the whole chain.

@@ -3,9 +3,9 @@
 //! # Design
 //!
 //! A bit of an entry's slot says so. A write sets it, clears it, or leaves it as it is ([`Mark`]); a new key is
-//! evictable unless it is told otherwise. Such an entry may expire, be deleted and be moved like any other; the policies
-//! pass over it, and so does what evicts out of order, to clear pages or to make way in a bucket. The sieve has no id of
-//! it.
+//! evictable unless it is told otherwise. Such an entry may expire, be deleted and be moved like any other; the
+//! policies pass over it, and so does what evicts out of order, to clear pages or to make way in a bucket. The sieve
+//! has no id of it.
 //!
 //! So that a cache stays one, such entries have a limit of their own, beyond which a write is refused: half of the
 //! table unless told otherwise.
@@ -35,6 +35,15 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// The word of `SET` that says so; `None` if none has to.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::AsBefore => None,
+            Self::Evictable => Some("EVICTABLE"),
+            Self::Unevictable => Some("UNEVICTABLE"),
+        }
+    }
+
     /// Whether the entry is unevictable after the write, if it was before or not.
     #[inline]
     pub(super) fn is_unevictable(self, before: bool) -> bool {
