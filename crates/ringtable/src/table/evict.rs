@@ -1169,7 +1169,12 @@ mod tests {
             for (key, size) in &kept {
                 put(key, *size, Mark::Evictable).unwrap();
             }
-            put(b"large", 6 << 20, Mark::AsBefore).unwrap();
+            assert_eq!(table.unevictable().entries(), u64::from(n) - 1);
+            for n in 1..n {
+                assert!(writer.delete(&[b"more", &n.to_le_bytes()[..]].concat(), || 0));
+            }
+            assert_eq!((table.unevictable().entries(), table.unevictable().bytes()), (0, 0));
+            writer.put(b"large", &vec![1; 14 << 20], expiry, Guard::Always, || 0).unwrap();
             let mut presence = crate::table::reader::Presence;
             let left = kept.iter().filter(|(key, _)| matches!(writer.get(key, || 0, &mut presence), Lookup::Hit(_)));
             assert!(left.count() < kept.len());
