@@ -476,8 +476,8 @@ impl<M: Memory> Table<M> {
         Left { overflow: self.unlink_if_empty(guard, bucket), ..left }
     }
 
-    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the slot and the words
-    /// of each.
+    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the slot and of the
+    /// words of each.
     pub(super) fn count_expiring(
         &self,
         home: BucketRef<'_>,
