@@ -527,3 +527,63 @@ def test_a_single_command_that_is_too_large_is_refused(table: Table) -> None:
     with pytest.raises(ringtable.CommandError, match=r"'PING' has 5370\d{5} bytes in all, at most 536940543"):
         table.call("PING", half, half)
     assert table.call("PING") == b"PONG"
+
+
+# What messages say
+
+
+def test_what_is_no_integer_is_named_with_its_key(table: Table) -> None:
+    largest = (1 << 63) - 1
+    for value, shown in ((b"text", "'text'"), (b"", "''"), (b"1" * 21, "21 bytes"), (b"\x00'\xff", "'\\0\\'�'")):
+        table["a key"] = value
+        for call in (
+            lambda: table.incr("a key"),
+            lambda: table.incr("a key", maximum=5),
+            lambda: table.pipeline().incr("a key").execute(),
+        ):
+            with pytest.raises(ringtable.NotAnInteger) as refused:
+                call()
+            assert (
+                str(refused.value).lower() == f"value is not an integer or out of range: 'a key' holds {shown}".lower()
+            )
+    table["a key"] = b"%d" % largest
+    with pytest.raises(ringtable.NotAnInteger, match=rf"overflow: 'a key' holds {largest}, and 2 was to be added"):
+        table.incr("a key", 2)
+    table["k" * 1_000] = b"text"
+    with pytest.raises(ringtable.NotAnInteger, match=r": 'k{64}…' holds 'text'"):
+        table.incr("k" * 1_000)
+
+
+def test_no_message_begins_with_a_code_word(way: Way) -> None:
+    with way.connect() as table:
+        commands: list[list[Any]] = [
+            ["NONSENSE"],
+            ["GET"],
+            ["SET", "key", b"", "EX"],
+            ["SET", "key", bytes(80 << 20)],
+            ["SET", b"k" * 70_000, b""],
+            ["INCRBY", "key", "text"],
+        ]
+        for command in commands:
+            with pytest.raises(ringtable.Error) as refused:
+                table.call(*command)
+            assert not str(refused.value).split()[0].isupper(), refused.value
+
+
+def test_a_full_server_says_so_without_a_code_word(ringtable_dir: Path) -> None:
+    with ringtable.Server(max_clients=1, workers=1, max_memory="8MiB") as server, ringtable.connect() as table:
+        for address in ("default", server.path):
+            with pytest.raises(ringtable.TooManyClients, match=r"^max number of clients reached: 1 of 1: wait for"):
+                ringtable.connect(address)
+        server.stop()
+        with pytest.raises(ringtable.ServerGone, match=r"^the server is gone: (the server has stopped|its socket)"):
+            table.set("key", b"value")
+
+
+def test_advice_names_what_there_is(server: ringtable.Server) -> None:
+    """`connect` takes no `transport`."""
+    assert server.tcp is not None
+    with ringtable.connect(server.tcp) as table, pytest.raises(ringtable.InvalidOption, match=r"unix socket$"):
+        table.watch()
+    with pytest.raises(ringtable.InvalidOption, match=r"path of its socket$"):
+        Table(server.tcp, transport="lane")

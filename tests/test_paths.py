@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import pickle
+import re
 import resource
 import signal
 import socket
@@ -797,8 +798,9 @@ def test_paths_of_pathlib(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with ringtable.Table("app.sock") as table:
             assert table.address == named.path
         assert socket_path(Path("app.sock")) == server.path
-    with pytest.raises(TypeError):
-        ringtable.connect(b"app.sock")  # type: ignore[arg-type]
+    for nonsense in (b"app.sock", 5, None):
+        with pytest.raises(TypeError, match=f"a str or a path.*not {type(nonsense).__name__}"):
+            Server(nonsense, **SMALL)  # type: ignore[arg-type]
 
 
 def test_a_folder_whose_name_is_no_text(ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -811,6 +813,22 @@ def test_a_folder_whose_name_is_no_text(ringtable_dir: Path, monkeypatch: pytest
         with ringtable.connect(server.path) as table, pickle.loads(pickle.dumps(table)) as copy:
             table["key"] = b"value"
             assert copy["key"] == b"value"
+            with table.watch() as watch:
+                table["key"] = b"other"
+                assert next(watch).key == b"key"
+        for given in (folder / "app.sock", f"unix://{folder}/app.sock"):
+            with ringtable.connect(given) as table:
+                assert table.address == server.path
+        with pytest.raises(ringtable.ServerExists, match=re.escape(str(ringtable_dir))):
+            Server(folder / "app.sock", **SMALL)
+    # Names are looked up in such a folder, too, also by the command line.
+    monkeypatch.setenv("RINGTABLE_DIR", str(folder))
+    with Server("app", **SMALL):
+        assert run_cli("set", "key", "value", "--name", "app").returncode == 0
+        with ringtable.connect("app") as table:
+            assert table["key"] == b"value"
+    with pytest.raises(ringtable.TableNotFound, match=r"app\.sock"):
+        ringtable.connect("app")
     folder.rmdir()
 
 

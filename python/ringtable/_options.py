@@ -1,7 +1,9 @@
 """Checks of options that people write, with messages that name the value, the limit and the unit."""
 
 import grp
+import operator
 import re
+from typing import Any, SupportsFloat, SupportsIndex
 
 from ringtable._errors import InvalidOption
 
@@ -11,15 +13,32 @@ _GROUP_MAX = (1 << 32) - 2
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def parse_size(text: str | int) -> int:
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number of any type as an `int`: numpy's are none, and 1e6 is one that people write.
+
+    Raises:
+        InvalidOption: It has a fraction, or is infinite or none.
+        TypeError: It is no number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+            raise TypeError(f"{name} is a whole number, not {type(value).__name__}") from None
+    if not float(value).is_integer():
+        raise InvalidOption(f"{name} is {value}, but has to be a whole number")
+    return int(float(value))
+
+
+def parse_size(text: str | SupportsFloat | SupportsIndex, name: str = "a size") -> int:
     """Return a size in bytes, given as a number of bytes or as text such as "512MiB" or "1 GiB".
 
     Raises:
         InvalidOption: The text is no size. Only binary units are taken, since "1GB" means different sizes to different
             people.
     """
-    if isinstance(text, int):
-        return text
+    if not isinstance(text, str):
+        return whole_number(name, text)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", text.strip())
     unit = (
         None

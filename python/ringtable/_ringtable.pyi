@@ -219,11 +219,11 @@ class ServerCore:
 
     def __new__(
         cls,
-        name: Address | None = None,
+        name: Address,
         *,
-        buckets: int = ...,
+        buckets: int | None = None,
         workers: int | None = None,
-        max_memory: int = ...,
+        max_memory: int | None = None,
         max_clients: int | None = None,
         spin_us: float | None = None,
         strict_seal: bool = False,
@@ -232,8 +232,8 @@ class ServerCore:
         group: int | None = None,
         eviction: Eviction = "noeviction",
         topology: Topology = "lanes",
-        ring_slots: int = ...,
-        slot_size: int = ...,
+        ring_slots: int | None = None,
+        slot_size: int | None = None,
         laggard_timeout: float = ...,
         max_unevictable: int | None = None,
     ) -> Self: ...

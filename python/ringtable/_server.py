@@ -10,16 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ringtable._errors import InvalidOption, ServerFailed
-from ringtable._options import check_range, parse_group, parse_size
-from ringtable._ringtable import MAX_MEMORY_MIN, WORKERS_MAX, ServerCore
+from ringtable._options import parse_group, parse_size, whole_number
+from ringtable._ringtable import ServerCore
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._types import Address, Eviction, Stats, Topology
-
-# What the engine's options can hold at all; its own limits are narrower, and it names them.
-_COUNT_MAX = 1 << 32
-_SIZE_MAX = 1 << 63
+    from ringtable._types import Address, Count, Eviction, Size, Stats, Topology
 
 _PRIVATE_MODE = 0o600
 _GROUP_MODE = 0o660
@@ -39,22 +35,22 @@ class Server:
         self,
         name: Address = "default",
         *,
-        buckets: int = 10_000,
-        workers: int | None = None,
-        max_memory: str | int = "1GiB",
+        buckets: Count = 10_000,
+        workers: Count | None = None,
+        max_memory: Size = "1GiB",
         cache: bool = False,
         eviction: Eviction | None = None,
-        max_clients: int | None = None,
+        max_clients: Count | None = None,
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
         mode: int | None = None,
         group: int | str | None = None,
         topology: Topology = "lanes",
-        ring_slots: int = 2_048,
-        slot_size: int = 256,
+        ring_slots: Count = 2_048,
+        slot_size: Size = 256,
         laggard_timeout: float = 2.0,
-        max_unevictable: str | int | None = None,
+        max_unevictable: Size | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
 
@@ -84,7 +80,7 @@ class Server:
                 one request queue and one response ring for all; "sharded", such a pair for each worker. The last two
                 are for clients that trust each other, and for measuring.
             ring_slots: Slots of each of those rings, a power of two.
-            slot_size: Bytes of such a slot, a power of two; larger messages travel in pieces.
+            slot_size: Bytes of such a slot, a power of two, or text such as "1KiB"; larger messages travel in pieces.
             laggard_timeout: Seconds for which one client may keep the others from getting replies, in "shared" and
                 "sharded". Then it is sent away, and gets `Expelled`.
             max_unevictable: The most memory of entries that are never evicted, those written with `evictable=False`;
@@ -98,41 +94,29 @@ class Server:
             InvalidOption: An option is out of its range, or `tcp` no loopback address.
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
-        memory = parse_size(max_memory)
-        unevictable = None if max_unevictable is None else parse_size(max_unevictable)
-        if unevictable is not None:
-            check_range("max_unevictable", unevictable, 0, memory, "bytes")
-        check_range("buckets", buckets, 1, _COUNT_MAX, "buckets")
-        check_range("max_memory", memory, MAX_MEMORY_MIN, _SIZE_MAX, "bytes")
-        if workers is not None:
-            check_range("workers", workers, 1, WORKERS_MAX, "threads")
-        if max_clients is not None:
-            check_range("max_clients", max_clients, 1, _COUNT_MAX, "clients")
         if group is not None and mode == _PRIVATE_MODE:
             raise InvalidOption(f"a socket of mode {mode:04o} (octal) is for no group: leave mode or group out")
-        check_range("ring_slots", ring_slots, 1, _COUNT_MAX, "slots")
-        check_range("slot_size", slot_size, 1, _COUNT_MAX, "bytes")
-        self.name = os.fspath(name)
         # The kernel says whose server it was at its start, also if this process becomes another user's.
         self._user = os.geteuid()
         self._core = ServerCore(
             name,
-            buckets=buckets,
-            workers=workers,
-            max_memory=memory,
+            buckets=whole_number("buckets", buckets),
+            workers=None if workers is None else whole_number("workers", workers),
+            max_memory=parse_size(max_memory, "max_memory"),
             eviction=eviction or ("allkeys-sieve" if cache else "noeviction"),
-            max_clients=max_clients,
+            max_clients=None if max_clients is None else whole_number("max_clients", max_clients),
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
             mode=mode if mode is not None else _PRIVATE_MODE if group is None else _GROUP_MODE,
             group=None if group is None else parse_group(group),
             topology=topology,
-            ring_slots=ring_slots,
-            slot_size=slot_size,
+            ring_slots=whole_number("ring_slots", ring_slots),
+            slot_size=parse_size(slot_size, "slot_size"),
             laggard_timeout=laggard_timeout,
-            max_unevictable=unevictable,
+            max_unevictable=None if max_unevictable is None else parse_size(max_unevictable, "max_unevictable"),
         )
+        self.name = os.fspath(name)
         _servers.add(self)
 
     @property

@@ -250,8 +250,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             raise Closed("this table was closed: connect again")
         if self.transport == "socket":
             raise InvalidOption(
-                "a watch reads events out of shared memory, and this table is connected over a socket: connect with "
-                "transport='lane'"
+                "a watch reads events out of shared memory, and this table is connected over a plain socket: use "
+                "ringtable.connect with the server's name or the path of its unix socket"
             )
         return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout, trust_user=self.trust_user)
 

@@ -3,12 +3,18 @@
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex
 
 from typing_extensions import Buffer
 
 Address = str | os.PathLike[str]
 """Where a server is: its name, the path of its socket, or a URL; what is no string is a path."""
+
+Count = SupportsIndex | SupportsFloat
+"""A whole number, of any type: an `int`, one of numpy's, or a `float` without a fraction."""
+
+Size = str | Count
+"""A number of bytes, or text such as "512MiB"."""
 
 Trusted = int | str | Iterable[int | str]
 """Users whose servers are trusted: a number, a name, or several."""

@@ -79,6 +79,17 @@ impl Whole {
         Err(errors::family(py, "InvalidOption", message))
     }
 
+    /// The nearest number without a sign, and what it should have been if that is another one.
+    pub fn nearest(&self) -> (u64, Option<String>) {
+        match self.0 {
+            Ok(number) => match u64::try_from(number) {
+                Ok(number) => (number, None),
+                Err(_) => (if number < 0 { 0 } else { u64::MAX }, Some(number.to_string())),
+            },
+            Err(shown) => (if shown.starts_with("below") { 0 } else { u64::MAX }, Some(shown.to_owned())),
+        }
+    }
+
     /// A 64-bit integer.
     pub fn integer(&self, py: Python<'_>, name: &str) -> PyResult<i64> {
         self.within(py, name, i64::MIN, i64::MAX)

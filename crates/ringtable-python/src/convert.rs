@@ -21,7 +21,14 @@ use crate::errors;
 
 /// An address: a `str`, or a path of another type, which is a path in any case.
 pub fn address(address: &Bound<'_, PyAny>) -> PyResult<OsString> {
-    let given: PathBuf = address.extract()?;
+    let refused = |error: PyErr| {
+        if !error.is_instance_of::<PyTypeError>(address.py()) {
+            return error;
+        }
+        let message = format!("an address is a str or a path such as a pathlib.Path, not {}", type_name(address));
+        PyTypeError::new_err(message)
+    };
+    let given: PathBuf = address.extract().map_err(refused)?;
     let is_bare = !given.as_os_str().as_bytes().contains(&b'/');
     // `pathlib` leaves the "./" out, without which a string is a name.
     let is_path = is_bare && !address.is_instance_of::<PyString>();

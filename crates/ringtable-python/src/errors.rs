@@ -74,6 +74,8 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
         "MAXCLIENTS" => "TooManyClients",
         "LIMIT" => "OutOfResources",
         "ERR" if rest.starts_with("value is not an integer") || rest.contains("would overflow") => "NotAnInteger",
+        "ERR" => "CommandError",
+        // What the word says is said nowhere else.
         _ => return family(py, "CommandError", message),
     };
     family(py, name, rest)

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use ringtable::table::Eviction;
 use ringtable::{limits, server};
 
+use crate::arguments::Whole;
 use crate::{convert, errors};
 
 /// A running server: worker threads inside this process that never take the interpreter lock.
@@ -19,31 +20,29 @@ pub struct ServerCore {
 impl ServerCore {
     #[new]
     #[pyo3(signature = (
-        name=None, *, buckets=limits::BUCKETS_DEFAULT, workers=None, max_memory=limits::MAX_MEMORY_DEFAULT,
-        eviction="noeviction", max_clients=None, spin_us=None, strict_seal=false, tcp=None, mode=0o600, group=None,
-        topology="lanes",
-        ring_slots=limits::RING_SLOTS_DEFAULT, slot_size=limits::RING_SLOT_SIZE_DEFAULT,
-        laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0, max_unevictable=None
+        name, *, buckets=None, workers=None, max_memory=None, eviction="noeviction", max_clients=None,
+        spin_us=None, strict_seal=false, tcp=None, mode=0o600, group=None, topology="lanes", ring_slots=None,
+        slot_size=None, laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0, max_unevictable=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        name: Option<&Bound<'_, PyAny>>,
-        buckets: u64,
-        workers: Option<usize>,
-        max_memory: u64,
+        name: &Bound<'_, PyAny>,
+        buckets: Option<Whole>,
+        workers: Option<Whole>,
+        max_memory: Option<Whole>,
         eviction: &str,
-        max_clients: Option<usize>,
+        max_clients: Option<Whole>,
         spin_us: Option<f64>,
         strict_seal: bool,
         tcp: Option<&str>,
         mode: u32,
         group: Option<u32>,
         topology: &str,
-        ring_slots: usize,
-        slot_size: usize,
+        ring_slots: Option<Whole>,
+        slot_size: Option<Whole>,
         laggard_timeout: f64,
-        max_unevictable: Option<u64>,
+        max_unevictable: Option<Whole>,
     ) -> PyResult<Self> {
         let spin_ns = match spin_us {
             None => None,
@@ -71,25 +70,43 @@ impl ServerCore {
             return Err(errors::family(py, "InvalidOption", message));
         }
         let defaults = server::Options::default();
+        // The engine knows what is allowed, and names it; what no number of its holds it is told by the nearest.
+        let mut beyond: Vec<(&str, String)> = Vec::new();
+        let mut number = |option: &'static str, given: Option<Whole>, default: u64| {
+            let Some(given) = given else { return default };
+            let (nearest, meant) = given.nearest();
+            beyond.extend(meant.map(|meant| (option, meant)));
+            nearest
+        };
         let options = server::Options {
-            address: name.map_or_else(|| Ok(defaults.address), convert::address)?,
+            buckets: number("--buckets", buckets, defaults.buckets),
+            workers: number("--workers", workers, defaults.workers as u64) as usize,
+            max_memory: number("--max-memory", max_memory, defaults.max_memory),
+            clients_max: number("--max-clients", max_clients, defaults.clients_max as u64) as usize,
+            ring_slots: number("--ring-slots", ring_slots, defaults.ring_slots as u64) as usize,
+            slot_size: number("--slot-size", slot_size, defaults.slot_size as u64) as usize,
+            unevictable_max: max_unevictable.map(|given| number("--max-unevictable", Some(given), 0)),
+            address: convert::address(name)?,
             tcp,
             mode,
             group,
-            buckets,
-            workers: workers.unwrap_or(defaults.workers),
-            max_memory,
             eviction,
-            unevictable_max: max_unevictable,
-            clients_max: max_clients.unwrap_or(defaults.clients_max),
             topology,
-            ring_slots,
-            slot_size,
             laggard_timeout_ms: (laggard_timeout * 1_000.0).round() as u64,
             spin_ns,
             strict_seal,
         };
-        let server = py.detach(|| server::Server::start(&options)).map_err(|error| errors::server(py, &error))?;
+        let failed = |error: server::Error| match &error {
+            server::Error::Option { option, least, most, unit, .. } => {
+                let Some((_, meant)) = beyond.iter().find(|(name, _)| name == option) else {
+                    return errors::server(py, &error);
+                };
+                let message = format!("{option} is {meant}; allowed are {least} to {most} {unit}");
+                errors::family(py, "InvalidOption", message)
+            }
+            _ => errors::server(py, &error),
+        };
+        let server = py.detach(|| server::Server::start(&options)).map_err(failed)?;
         Ok(Self { server })
     }
 

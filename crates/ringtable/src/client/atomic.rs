@@ -376,7 +376,7 @@ impl Client {
                 return Ok(Turn::Value(old));
             }
             if held::has(self.location(), key) {
-                return Err(Error::OwnLease(shown(key)));
+                return Err(Error::OwnLease(format!("'{}'", command::shown(key))));
             }
             std::thread::sleep(pause.min(patience.slice()?));
             patience.check_interrupted()?;
@@ -446,13 +446,6 @@ impl Client {
             other => Err(unexpected(other)),
         }
     }
-}
-
-/// A key for messages.
-fn shown(key: &[u8]) -> String {
-    const SHOWN_SIZE: usize = 60;
-    let cut = if key.len() > SHOWN_SIZE { "…" } else { "" };
-    format!("'{}{cut}'", key[..key.len().min(SHOWN_SIZE)].escape_ascii())
 }
 
 /// How many milliseconds an entry has left; `None` for one that does not expire.

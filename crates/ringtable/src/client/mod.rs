@@ -135,7 +135,10 @@ pub enum Error {
         why: String,
     },
     /// Shared memory is asked for where there can be none.
-    #[error("lanes, rings and watches need a unix socket, and {0} is none: use transport 'auto' or 'socket'")]
+    #[error(
+        "lanes, rings and watches need a unix socket, and {0} is none: connect by the server's name or the path of its \
+         socket"
+    )]
     NoSharedMemory(Location),
     /// The server, or the folder of names, is that of a user who is not trusted. Nothing was sent.
     #[error("{0}")]
@@ -1071,11 +1074,12 @@ fn fill(sink: &mut impl Sink, value: &[u8]) -> Result<(), Error> {
 
 /// A refusal of the server as an error.
 fn refusal(message: String) -> Error {
-    match message.split(' ').next() {
-        Some("MAXCLIENTS") => Error::TooManyClients(message),
-        Some("VERSION") => Error::Version(message),
-        Some("SHUTDOWN") => Error::Gone(message),
-        Some("LIMIT") => Error::Short(message["LIMIT ".len()..].to_owned()),
+    let (code, words) = message.split_once(' ').unwrap_or(("", &message));
+    match code {
+        "MAXCLIENTS" => Error::TooManyClients(words.to_owned()),
+        "VERSION" => Error::Version(words.to_owned()),
+        "SHUTDOWN" => Error::Gone(words.to_owned()),
+        "LIMIT" => Error::Short(words.to_owned()),
         _ => Error::Refused(message),
     }
 }

@@ -362,8 +362,11 @@ pub(super) fn peek_words(socket: &Descriptor) -> rustix::io::Result<String> {
 /// Why the server has ended the connection whose socket is silent otherwise.
 pub(super) fn last_words(socket: &Descriptor) -> Error {
     match peek_words(socket) {
-        Ok(words) if words.starts_with("LAGGARD ") => Error::Expelled(words["LAGGARD ".len()..].to_owned()),
-        Ok(words) if !words.is_empty() => Error::Gone(words),
+        Ok(message) if !message.is_empty() => match message.split_once(' ') {
+            Some(("LAGGARD", words)) => Error::Expelled(words.to_owned()),
+            Some((code, words)) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => Error::Gone(words.to_owned()),
+            _ => Error::Gone(message),
+        },
         _ => gone(),
     }
 }

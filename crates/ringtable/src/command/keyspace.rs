@@ -9,7 +9,7 @@ use super::arguments::{Arguments, INTEGER_SIZE_MAX, not_an_integer, parse_cursor
 use super::glob::Glob;
 use super::set_options::SetOptions;
 use super::streamed::{self, Streamed};
-use super::{Context, Effect, Refusal};
+use super::{Context, Effect, Refusal, shown};
 use crate::limits;
 use crate::shm::clock::{coarse_ms, wall_ms};
 use crate::shm::segment::Mapping;
@@ -228,12 +228,15 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
         let (old, guard, expiry) = match find(context, key, INTEGER_SIZE_MAX)? {
             Some(found) => {
                 let digits = (found.size <= INTEGER_SIZE_MAX).then_some(context.scratch.bytes());
-                let old = digits.and_then(parse_integer).ok_or_else(not_an_integer)?;
+                let old = digits.and_then(parse_integer).ok_or_else(|| no_integer_at(key, found.size, digits))?;
                 (old, Guard::Version(found.version), found.expiry)
             }
             None => (0, Guard::Absent, bounds.expiry_if_new),
         };
-        let Some(sum) = bounds.sum(old, by)? else {
+        let sum = bounds.sum(old, by).map_err(|Refusal(words)| {
+            Refusal(format!("{words}: '{}' holds {old}, and {by} was to be added", shown(key)))
+        })?;
+        let Some(sum) = sum else {
             context.reply.nil();
             return Ok(());
         };
@@ -244,6 +247,13 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
             return Ok(());
         }
     }
+}
+
+/// The refusal to add to what a key holds, which is no integer: in Redis' words, and then what it is.
+fn no_integer_at(key: &[u8], size: usize, value: Option<&[u8]>) -> Refusal {
+    let Refusal(words) = not_an_integer();
+    let value = value.map_or_else(|| format!("{size} bytes"), |value| format!("'{}'", shown(value)));
+    Refusal(format!("{words}: '{}' holds {value}", shown(key)))
 }
 
 /// A number in decimal digits.

@@ -325,9 +325,11 @@ pub fn unknown(name: &[u8]) -> Refusal {
     Refusal::err(format_args!("unknown command '{}'", shown(name)))
 }
 
-/// A command's name, or what is in the place of one, for messages.
-pub fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(&name[..name.len().min(64)]).escape_debug().collect()
+/// A word of a request for messages: its beginning, if it is long.
+pub fn shown(word: &[u8]) -> String {
+    const SHOWN_SIZE: usize = 64;
+    let cut = if word.len() > SHOWN_SIZE { "…" } else { "" };
+    format!("{}{cut}", String::from_utf8_lossy(&word[..word.len().min(SHOWN_SIZE)]).escape_debug())
 }
 
 #[cfg(test)]

@@ -660,7 +660,7 @@ fn check(options: &Options) -> Result<(), Error> {
     within("--buckets", options.buckets, 1, limits::BUCKETS_MAX, "buckets")?;
     within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
     within("--max-memory", options.max_memory, limits::MAX_MEMORY_MIN, limits::MAX_MEMORY_MAX, "bytes")?;
-    within("--max-unevictable", options.unevictable_max.unwrap_or(0), 0, options.max_memory, "bytes")?;
+    within("--max-unevictable", options.unevictable_max.unwrap_or(1), 1, options.max_memory, "bytes")?;
     within("--max-clients", options.clients_max as u64, 1, 1 << 20, "clients")?;
     let power_of_two = |option, value: u64, unit| {
         if value.is_power_of_two() { Ok(()) } else { Err(Error::NoPowerOfTwo { option, value, unit }) }
