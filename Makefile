@@ -15,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale soak lock clean
+.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale soak stubs lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ bench-payload: install .venv/bench ## Large values, beside plain copies.
 
 soak: install ## Let all loads work on one server for MINUTES=60, and judge: a page in soak.html.
 	$(BIN)/python -m proof.soak --minutes $(or $(MINUTES),60) --html soak.html
+
+stubs: install ## Write the docstrings of the built extension into its stub, where editors look for them.
+	$(BIN)/python scripts/stubs.py
 
 lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 	$(BIN)/python -m venv --clear .venv/lock

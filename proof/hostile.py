@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import cyclopts
 from ringtable import Table
@@ -473,7 +473,9 @@ def run(plan: Plan, running: Running, outcome: Outcome) -> None:
         outcome.honest = [child.result() for child in honest]
         outcome.attacks = {name: shared.counted(index) for index, name in enumerate(strategies)}
         outcome.ends = {
-            name: int(count) for name, count in observer.stats().items() if "clients_ended_" in name and int(count)
+            name: int(count)
+            for name, count in cast("dict[str, int]", observer.stats()).items()
+            if "clients_ended_" in name and int(count)
         }
         if running.ours:
             check_what_is_left(observer, bounds)
@@ -548,7 +550,7 @@ def check_what_is_left(observer: Table, bounds: Bounds) -> None:
     )
 
     def left() -> dict[str, int]:
-        now = observer.stats()
+        now = cast("dict[str, int]", observer.stats())
         found = {name: int(now[name]) for name in names if now[name]}
         if int(now["clients"]) > 1:
             found["clients"] = int(now["clients"])

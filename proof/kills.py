@@ -30,6 +30,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from heapq import heapify, heappop
 from pathlib import Path
+from typing import cast
 
 import cyclopts
 import ringtable
@@ -170,7 +171,7 @@ class Figures:
 
     def held(self) -> dict[str, int]:
         """By name, what is to be the same."""
-        figures = self._table.stats()
+        figures = cast("dict[str, int]", self._table.stats())
         held = {name: int(figures[name]) for name in self.NAMES}
         if self._pid is not None:
             held["descriptors"] = len(os.listdir(f"/proc/{self._pid}/fd"))
@@ -354,7 +355,7 @@ def kill_clients(
     if (grown := figures.private_bytes() - private) > PRIVATE_GROWTH_MAX:
         raise Forbidden(f"the server's private memory has grown by {grown >> 10} KiB over {kills} clients")
     # Those that were sent away are counted as that, and not as gone, too; some are still here.
-    after = table.stats()
+    after = cast("dict[str, int]", table.stats())
     found.expelled += int(after["clients_ended_laggard"])
     found.slots_quarantined += int(after["ring_quarantines"])
     found.slots_recovered += int(after["ring_slots_recovered"])

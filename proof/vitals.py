@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ringtable import Table
 from ringtable._bench.probe import cpu_ns
@@ -29,7 +30,7 @@ class Sample:
 
     descriptors: int
     threads: int
-    stats: dict[str, int | float | str]
+    stats: dict[str, int]
 
     def figure(self, name: str) -> float:
         return float(self.stats.get(name, 0))
@@ -45,5 +46,5 @@ def look(pid: int, table: Table, at_s: float) -> Sample:
         segment=segment_bytes(pid, "ringtable-table"),
         descriptors=len(os.listdir(process / "fd")),
         threads=len(os.listdir(process / "task")),
-        stats=table.stats(),
+        stats=cast("dict[str, int]", table.stats()),
     )

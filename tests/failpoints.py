@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import ringtable
 from ringtable import Table, _ringtable
-from support import DEADLINE_S, Child, Flag, mappings, memfds, wait_until
+from support import DEADLINE_S, Child, Flag, figures_of, mappings, memfds, wait_until
 
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
@@ -154,8 +154,8 @@ FREED = [
 
 def figures(server: FailingServer, table: Table) -> dict[str, int]:
     """What the server has for its clients, by its own account and by the kernel's."""
-    stats = table.stats()
-    return {name: int(stats[name]) for name in FREED} | server.possessions()
+    stats = figures_of(table)
+    return {name: stats[name] for name in FREED} | server.possessions()
 
 
 def wait_until_all_is_free(server: FailingServer, table: Table, before: dict[str, int]) -> None:

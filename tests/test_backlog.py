@@ -9,7 +9,7 @@ import pytest
 import redis
 import ringtable
 from ringtable import Server
-from support import DEADLINE_S, RawConnection, resp, wait_until
+from support import DEADLINE_S, RawConnection, figures_of, resp, wait_until
 
 MIB = 1 << 20
 BACKLOG_MAX = 32 * MIB
@@ -45,7 +45,7 @@ def connected(address: Address) -> socket.socket:
 
 def figure(name: str) -> int:
     with ringtable.connect() as table:
-        return int(table.stats()[name])
+        return figures_of(table)[name]
 
 
 def test_smoke(address: Address) -> None:

@@ -10,7 +10,17 @@ from contextlib import suppress
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import DEADLINE_S, Child, RawConnection, RawLane, ServerProcess, own_lane, resp, wait_until
+from support import (
+    DEADLINE_S,
+    Child,
+    RawConnection,
+    RawLane,
+    ServerProcess,
+    figures_of,
+    own_lane,
+    resp,
+    wait_until,
+)
 
 LONG_KEY = b"k" * (ringtable.KEY_SIZE_MAX + 1)
 I64_MAX = (1 << 63) - 1
@@ -406,6 +416,4 @@ def test_a_doorbell_that_is_rung_for_nothing(witness: Table) -> None:
 
 def _ends(table: Table) -> dict[str, int]:
     """How many clients the server has thrown out, by reason."""
-    return {
-        name: int(count) for name, count in table.stats().items() if name.startswith("clients_ended_") and int(count)
-    }
+    return {name: count for name, count in figures_of(table).items() if name.startswith("clients_ended_") and count}

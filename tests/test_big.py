@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Table
-from support import DEADLINE_S, Child, Flag, RawConnection, RawLane, ServerProcess, resp, wait_until
+from support import (
+    DEADLINE_S,
+    Child,
+    Flag,
+    RawConnection,
+    RawLane,
+    ServerProcess,
+    figures_of,
+    resp,
+    wait_until,
+)
 
 MIB = 1 << 20
 # Values of at least this size flow.
@@ -86,7 +96,7 @@ def value_of(size: int, seed: int = 0) -> bytes:
 
 
 def figure(table: Table, name: str) -> int:
-    return int(table.stats()[name])
+    return figures_of(table)[name]
 
 
 def whole_words(data: bytes) -> bytes:

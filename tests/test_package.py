@@ -1,8 +1,13 @@
 """What the package exports, its errors as values, and the stub against the built module."""
 
-import importlib
+import ast
+import importlib.util
+import inspect
 import math
 import pickle
+import pydoc
+import re
+import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -14,6 +19,7 @@ import pytest
 import ringtable
 from ringtable import _errors
 from ringtable._options import check_range, format_size, parse_size
+from ringtable._types import Stats
 
 numpy: Any = importlib.import_module("numpy")
 
@@ -85,6 +91,123 @@ def test_the_stub_matches_the_module(tmp_path: Path) -> None:
         cwd=Path(__file__).parent.parent,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def stubs() -> ModuleType:
+    """The script that writes the stub's docstrings."""
+    spec = importlib.util.spec_from_file_location("stubs", Path(__file__).parent.parent / "scripts" / "stubs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_stub_has_the_docstrings_of_the_module() -> None:
+    """Editors show what is in the stub; `help` shows what is in the module. If this fails, run scripts/stubs.py."""
+    script = stubs()
+    source = script.STUB.read_text()
+    assert script.written(source) == source
+    tree = ast.parse(source)
+    documented = {node.name: script.docstring(found) for node, found in script.documented(tree)}
+    assert {"set", "get_many", "TableCore", "View", "expire"} <= documented.keys()
+    assert not [name for name, text in documented.items() if not text]
+    # It notices one that differs.
+    changed = source.replace("Write `key`; return whether", "Write `key`, and return whether")
+    assert changed != source
+    assert script.written(changed) == source
+
+
+PUBLIC = [ringtable.Table, ringtable.Pipeline, ringtable.View, ringtable.Watch, ringtable.Server]
+
+
+@pytest.mark.parametrize("owner", PUBLIC)
+def test_every_method_shows_its_signature_and_a_sentence(owner: type) -> None:
+    members = {name: getattr(owner, name) for name in dir(owner) if not name.startswith("_")}
+    assert members
+    for name, member in members.items():
+        text = inspect.getdoc(member)
+        assert text, name
+        # No signature in the place of a sentence, and a sentence has an end.
+        assert text[0].isupper(), name
+        assert not re.search(r"^--$", text, re.MULTILINE), name
+        assert text.split("\n\n")[0].rstrip().endswith((".", ":")), name
+        if callable(member):
+            assert "..." not in str(inspect.signature(member)), name
+
+
+def test_help_shows_signatures() -> None:
+    for method, signature in (
+        (ringtable.Table.get, "get(self, key, /, default=None)"),
+        (ringtable.Table.incr, "incr(self, /, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None)"),
+        (ringtable.Pipeline.set, "set(self, /, key, value, *, ttl=None, nx=False, xx=False, if_version=None)"),
+    ):
+        lines = pydoc.plain(pydoc.render_doc(method)).splitlines()
+        assert lines[2] == signature
+        assert not lines[3].strip().startswith(signature[:4])
+
+
+USES = """
+import array
+import datetime
+import pathlib
+import numpy
+import ringtable
+
+table = ringtable.connect(pathlib.Path("x.sock"))
+table["key"] = numpy.arange(3)
+table["key"] = numpy.float64(1.5)
+table["key"] = array.array("i", [1])
+table.set("key", numpy.zeros((2, 3), dtype=numpy.uint8), ttl=datetime.timedelta(days=1))
+table.set_many({"key": numpy.arange(3)}, ttl=1)
+table.update({"key": numpy.arange(3)})
+table.pipeline().set("key", numpy.arange(3)).get("key").execute()
+table.get_or_set("key", lambda: numpy.arange(3), 5, stale=1.5, stale_if_error=datetime.timedelta(hours=1))
+table.get_into("key", numpy.zeros(3))
+with table.view("key") as view:
+    numbers = numpy.frombuffer(view, dtype=numpy.int64)
+    total: int = numbers.sum().item()
+    size: int = memoryview(view).nbytes
+    copy: bytes = bytes(view)
+entries: int = table.stats()["entries"]
+server = ringtable.Server(max_memory=numpy.int64(1 << 30), buckets=1e6, slot_size="1KiB")
+"""
+MISUSES = [
+    'table["key"] = "text"',
+    'table["key"] = [1]',
+    'table.set("key", b"", ttl="5")',
+    'table.stats()["no such figure"]',
+    "table[5]",
+    'table.pipeline().expire("key", None)',
+    'text: str = table["key"]',
+]
+"""Each of them is an error."""
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.14"])
+def test_type_checkers_accept_arrays(tmp_path: Path, version: str) -> None:
+    """Before 3.12 the buffer protocol has no methods, and numpy's arrays and views were no buffers to them."""
+    lines = [*USES.splitlines(), *MISUSES]
+    program = tmp_path / "uses.py"
+    program.write_text("\n".join(lines) + "\n")
+    first = len(lines) - len(MISUSES) + 1
+    checkers = [["mypy", "--strict", "--config-file=", f"--python-version={version}", "--cache-dir", str(tmp_path)]]
+    if shutil.which("pyright"):
+        checkers.append(["pyright", f"--pythonversion={version}"])
+    for name, *options in checkers:
+        command = [sys.executable, "-m", "mypy"] if name == "mypy" else [name]
+        checked = subprocess.run(
+            [*command, *options, str(program)], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        found = {int(line) for line in re.findall(r"uses\.py:(\d+):(?:\d+:? -)? error", checked.stdout)}
+        assert found == set(range(first, len(lines) + 1)), checked.stdout + checked.stderr
+
+
+def test_stats_are_typed_by_key(ringtable_dir: Path) -> None:
+    with ringtable.Server(max_memory="8MiB", workers=1) as server:
+        figures = server.stats()
+    assert list(figures) == list(Stats.__annotations__)
+    assert all(type(figure) is int for figure in figures.values())
 
 
 def test_the_package_says_that_it_is_typed() -> None:

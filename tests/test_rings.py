@@ -20,6 +20,7 @@ from support import (
     RawRings,
     ServerProcess,
     SlotState,
+    figures_of,
     freeze,
     run_cli,
     state_of,
@@ -78,7 +79,7 @@ def table(server: Server) -> Iterator[Table]:
 
 
 def figure(table: Table, name: str) -> int:
-    return int(table.stats()[name])
+    return figures_of(table)[name]
 
 
 def slots_in_use(table: Table) -> int:
@@ -87,9 +88,7 @@ def slots_in_use(table: Table) -> int:
 
 def ends(table: Table) -> dict[str, int]:
     """How many clients the server has thrown out, by reason."""
-    return {
-        name: int(count) for name, count in table.stats().items() if name.startswith("clients_ended_") and int(count)
-    }
+    return {name: count for name, count in figures_of(table).items() if name.startswith("clients_ended_") and count}
 
 
 def test_smoke(server: Server, topology: Any) -> None:

@@ -12,10 +12,8 @@ from ringtable._options import check_range
 from ringtable._ringtable import check_ttl, to_bytes
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from ringtable._ringtable import TableCore
-    from ringtable._types import Key, Seconds
+    from ringtable._types import Key, Seconds, Value
 
 _RETRIES_MAX = 1_000_000
 # Tries that follow at once: somebody else has succeeded, and may be done.
@@ -31,7 +29,7 @@ _PAUSE_TRIES_MAX = 8
 def change(
     table: TableCore,
     key: Key,
-    fn: Callable[[bytes | None], Buffer | None],
+    fn: Callable[[bytes | None], Value | None],
     *,
     retries: int = 100,
     ttl: Seconds | None = None,

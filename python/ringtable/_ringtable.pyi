@@ -3,11 +3,12 @@
 Everything public is re-exported, with its documentation, by the package `ringtable`.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, final, overload
 
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import disjoint_base
 
 from ringtable._types import (
     Address,
@@ -22,6 +23,7 @@ from ringtable._types import (
     Topology,
     Transport,
     Trusted,
+    Value,
     Writes,
 )
 
@@ -59,7 +61,7 @@ __version__: str
 
 @disjoint_base
 class TableCore:
-    """What `ringtable.Table` inherits: one connection to a server, and the calls that must be fast."""
+    """One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it."""
 
     def __new__(
         cls,
@@ -73,38 +75,65 @@ class TableCore:
         trust_user: Trusted | None = None,
     ) -> Self: ...
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The address of the server, which means it in every process: the path of its socket, or a `tcp://` URL."""
     @property
-    def timeout(self) -> float | None: ...
+    def timeout(self) -> float | None:
+        """Seconds that a call may take, or `None`."""
     @property
-    def reads(self) -> Reads: ...
+    def reads(self) -> Reads:
+        """Where reads go: `"direct"` or `"server"`."""
     @property
-    def writes(self) -> Writes: ...
+    def writes(self) -> Writes:
+        """When writes return, unless told otherwise: `"acknowledged"` or `"posted"`."""
     @property
-    def transport(self) -> Transport: ...
+    def transport(self) -> Transport:
+        """How it talks to the server: `"lane"`, `"rings"` or `"socket"`."""
     @property
-    def requested_transport(self) -> RequestedTransport: ...
+    def requested_transport(self) -> RequestedTransport:
+        """How it was asked to talk to the server: that, or `"auto"`."""
     @property
-    def reconnect(self) -> bool: ...
+    def reconnect(self) -> bool:
+        """Whether it connects anew when its server has gone."""
     @property
-    def trust_user(self) -> tuple[int, ...]: ...
+    def trust_user(self) -> tuple[int, ...]:
+        """The numbers of the users whose servers it connects to, besides this process's own and root."""
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether `close` was called."""
     def __getitem__(self, key: Key, /) -> bytes: ...
-    def __setitem__(self, key: Key, value: Buffer, /) -> None: ...
+    def __setitem__(self, key: Key, value: Value, /) -> None: ...
     def __delitem__(self, key: Key, /) -> None: ...
     def __contains__(self, key: object, /) -> bool: ...
     def __len__(self) -> int: ...
     @overload
-    def get(self, key: Key, /, default: None = None) -> bytes | None: ...
+    def get(self, key: Key, /, default: None = None) -> bytes | None:
+        """Return the value of `key`, or `default` if there is none."""
     @overload
     def get(self, key: Key, /, default: bytes | _D) -> bytes | _D: ...
-    def get_into(self, key: Key, buffer: Buffer, /) -> int: ...
-    def view(self, key: Key, /, *, copy_ok: bool = False) -> View: ...
+    def get_into(self, key: Key, buffer: Value, /) -> int:
+        """Copy the value of `key` into a writable, C-contiguous buffer; return how many bytes it has.
+
+        The rest of a longer buffer is left as it is. After an error the buffer may hold anything.
+
+        Raises `KeyError` if there is no such key, `BufferTooSmall` if the value has more bytes than the buffer,
+        `TypeError` if the buffer holds pointers.
+        """
+    def view(self, key: Key, /, *, copy_ok: bool = False) -> View:
+        """Return a view of the value of `key`: the value itself, in place, as a read-only buffer. See `View`.
+
+        What the view shows stays as it is until the view is closed, whatever is written, deleted or evicted meanwhile.
+        Making one takes the same time whatever the size of the value. With `reads="server"` it is in place, too. A
+        table that is connected over a socket, or over the rings of a classic topology, returns a copy instead.
+
+        A table may have 64 views in place at a time; with `copy_ok` there may be more, which are copies then.
+
+        Raises `KeyError` if there is no such key, `TooManyViews`.
+        """
     def set(
         self,
         key: Key,
-        value: Buffer,
+        value: Value,
         *,
         ttl: Seconds | None = None,
         nx: bool = False,
@@ -112,15 +141,46 @@ class TableCore:
         if_version: int | None = None,
         writes: Writes | None = None,
         evictable: bool | None = None,
-    ) -> bool: ...
-    def delete(self, *keys: Key, writes: Writes | None = None) -> int: ...
-    def get_many(self, keys: Iterable[Key], /) -> list[bytes | None]: ...
-    def set_many(self, items: Items, /, *, ttl: Seconds | None = None) -> None: ...
-    def delete_many(self, keys: Iterable[Key], /) -> int: ...
+    ) -> bool:
+        """Write `key`; return whether it was done.
+
+        `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of numbers, up to 512 MiB; one that
+        holds pointers, as an array of objects does, is refused. `ttl` is in seconds, or a `timedelta`: afterwards the
+        key is absent. With `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it
+        still has this version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it
+        is on its way, and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted
+        table.
+
+        `evictable=False` marks the entry never to be evicted, whatever the policy, until it is deleted or expires, or a
+        write says `evictable=True`; any other write of the key leaves that as it is. Such entries have a limit of their
+        own (`UnevictableFull`), by default half of the table.
+
+        Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
+        """
+    def delete(self, *keys: Key, writes: Writes | None = None) -> int:
+        """Delete keys; return how many there were (with posted writes: how many were asked for)."""
+    def get_many(self, keys: Iterable[Key], /) -> list[bytes | None]:
+        """Return the values of many keys, in the order of the keys, with `None` for those that are absent.
+
+        Much faster than one by one: the lookups overlap.
+        """
+    def set_many(self, items: Items, /, *, ttl: Seconds | None = None) -> None:
+        """Write many keys, pipelined: a mapping, or pairs. `ttl` is in seconds, or a `timedelta`, for all of them.
+
+        Raises what `set` raises; other keys may have been written then.
+        """
+    def delete_many(self, keys: Iterable[Key], /) -> int:
+        """Delete many keys, pipelined; return how many there were."""
     @overload
-    def incr(
-        self, key: Key, by: int = 1, *, ttl_if_new: Seconds | None = None, evictable: bool | None = None
-    ) -> int: ...
+    def incr(self, key: Key, by: int = 1, *, ttl_if_new: Seconds | None = None, evictable: bool | None = None) -> int:
+        """Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
+
+        Atomic: of several processes that increment, each gets a sum of its own. With `minimum` or `maximum`, a sum that
+        would lie beyond changes nothing, and `None` is returned. `ttl_if_new`, in seconds or a `timedelta`, is for a
+        key that was absent; one that was there keeps its time. `evictable` is as for `set`.
+
+        Raises `NotAnInteger`, `InvalidOption`.
+        """
     @overload
     def incr(
         self,
@@ -132,28 +192,64 @@ class TableCore:
         maximum: int | None = None,
         evictable: bool | None = None,
     ) -> int | None: ...
-    def get_with_version(self, key: Key) -> tuple[bytes, int] | None: ...
-    def delete_if_version(self, key: Key, version: int) -> bool: ...
+    def get_with_version(self, key: Key) -> tuple[bytes, int] | None:
+        """Return the value of `key` and its version, or `None` if there is none.
+
+        Every write gives a key a version that it never had before. Read in place where `get` is.
+        """
+    def delete_if_version(self, key: Key, version: int) -> bool:
+        """Delete `key` if it still has this version; return whether it had."""
     def get_or_set(
         self,
         key: Key,
-        make: Callable[[], Buffer],
+        make: Callable[[], Value],
         ttl: Seconds | None = None,
         *,
         stale: Seconds = 0.0,
         stale_if_error: Seconds = 0.0,
         timeout: float | None = None,
         evictable: bool | None = None,
-    ) -> bytes: ...
-    def expire(self, key: Key, ttl: Seconds) -> bool: ...
-    def ttl(self, key: Key) -> float | None: ...
-    def read_bucket(self, key: Key) -> list[tuple[bytes, bytes]]: ...
-    def scan(self, cursor: int = 0) -> tuple[int, list[bytes]]: ...
-    def flush(self) -> None: ...
-    def clear(self) -> None: ...
-    def close(self) -> None: ...
-    def call(self, *arguments: Argument) -> Reply: ...
-    def call_many(self, commands: Sequence[Sequence[Argument]], /) -> list[Reply | Exception]: ...
+    ) -> bytes:
+        """Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
+
+        All others, in whichever process, wait until it is written. If `make` raises, its caller gets the exception, and
+        the next one computes; so it does at once if the computing process dies. `ttl` is as for `set`. With `stale` the
+        value is kept for that much longer: in that time, one caller computes it anew while the others get the old one
+        without waiting. With `stale_if_error` it is kept for that long after `ttl`, too, for when `make` raises an
+        `Exception`: then its caller gets the old value, and so do those who wait, also when their `timeout` ends.
+        `timeout`, the table's own unless given, is for waiting for others: `Timeout`. `evictable` is as for `set`.
+
+        A value that the table has no place for (`OutOfMemory`, `ValueTooLarge`) is returned all the same, to those who
+        wait for it, too, if it has at most 1 MiB; the next caller computes. The first time a table warns of either,
+        with a `RuntimeWarning`.
+
+        What `make` runs, and other tasks of its thread, may ask for other keys in this way, but not for the same one,
+        which would wait for itself: `Reentrant`.
+        """
+    def expire(self, key: Key, ttl: Seconds) -> bool:
+        """Let `key` be absent after `ttl`, in seconds or a `timedelta`; return whether there is such a key."""
+    def ttl(self, key: Key) -> float | None:
+        """Return the seconds left to `key`, or `None` if it does not expire.
+
+        Raises `KeyError` if there is no such key.
+        """
+    def read_bucket(self, key: Key) -> list[tuple[bytes, bytes]]:
+        """Return all keys and values of the bucket that `key` falls in."""
+    def scan(self, cursor: int = 0) -> tuple[int, list[bytes]]:
+        """Go on with a walk over all keys: return the next cursor, 0 at the end, and some keys.
+
+        Begin with cursor 0. There may be no keys, if there were only empty buckets for a while.
+        """
+    def flush(self) -> None:
+        """Wait until all posted writes are done; raise the error of the first that failed."""
+    def clear(self) -> None:
+        """Delete everything. Not one atomic step, but nothing that was there before survives."""
+    def close(self) -> None:
+        """Close the connection; may be called again. Posted writes are executed all the same."""
+    def call(self, *arguments: Argument) -> Reply:
+        """Ask the server anything: a command's name and its arguments; return its reply."""
+    def call_many(self, commands: Sequence[Sequence[Argument]], /) -> list[Reply | Exception]:
+        """Ask many things, pipelined; return the replies. What is refused is among them as an exception."""
 
 @disjoint_base
 class PipelineCore:
@@ -161,21 +257,29 @@ class PipelineCore:
 
     def __new__(cls, table: TableCore) -> Self: ...
     def __len__(self) -> int: ...
-    def get(self, key: Key) -> Self: ...
-    def get_with_version(self, key: Key) -> Self: ...
+    def get(self, key: Key) -> Self:
+        """Record a read; its result is the value, or `None` where there is none."""
+    def get_with_version(self, key: Key) -> Self:
+        """Record a read; its result is the value and its version, or `None` where there is none."""
     def set(
         self,
         key: Key,
-        value: Buffer,
+        value: Value,
         *,
         ttl: Seconds | None = None,
         nx: bool = False,
         xx: bool = False,
         if_version: int | None = None,
         evictable: bool | None = None,
-    ) -> Self: ...
-    def delete(self, *keys: Key) -> Self: ...
-    def exists(self, key: Key) -> Self: ...
+    ) -> Self:
+        """Record a write; its result is whether it was done.
+
+        The arguments are those of `Table.set`, and are checked here; of a value that may change it keeps a copy.
+        """
+    def delete(self, *keys: Key) -> Self:
+        """Record a deletion of any number of keys; its result is how many of them there were."""
+    def exists(self, key: Key) -> Self:
+        """Record a question; its result is whether there is such a key."""
     def incr(
         self,
         key: Key,
@@ -185,25 +289,55 @@ class PipelineCore:
         minimum: int | None = None,
         maximum: int | None = None,
         evictable: bool | None = None,
-    ) -> Self: ...
-    def expire(self, key: Key, ttl: Seconds) -> Self: ...
-    def read_bucket(self, key: Key) -> Self: ...
-    def call(self, *arguments: Argument) -> Self: ...
+    ) -> Self:
+        """Record an increment; its result is the sum, or `None` if it were out of bounds.
+
+        The arguments are those of `Table.incr`, and are checked here.
+        """
+    def expire(self, key: Key, ttl: Seconds) -> Self:
+        """Record that `key` shall be absent after `ttl`; its result is whether there is such a key."""
+    def read_bucket(self, key: Key) -> Self:
+        """Record a read of the bucket that `key` falls in; its result is a list of pairs of key and value."""
+    def call(self, *arguments: Argument) -> Self:
+        """Record anything that a server can be asked: a command's name and its arguments; its result is the reply."""
     def _send(self) -> list[Any]: ...
 
+# Before Python 3.12 the buffer protocol has no methods that type checkers could look for, and numpy's stubs list the
+# classes that they take for buffers: of these a view is most like `bytes`, though it is none.
+if sys.version_info >= (3, 12):
+    _BufferLike = object
+else:
+    _BufferLike = bytes
+
 @final
-class View:
-    """A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy."""
+class View(_BufferLike):
+    """A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy.
+
+    Make one with `Table.view`. Whatever takes a buffer takes a view: `memoryview(view)`, `numpy.frombuffer(view)`,
+    `file.write(view)`. What becomes of the key meanwhile changes nothing: the server uses the memory again when the
+    view is closed. So close it, or use it in a `with` statement; a view that nothing refers to is closed, too.
+
+    A forked child may read buffers that were made before the fork, as long as the parent keeps its view. It cannot make
+    new ones, and closing the view there closes nothing of the parent's.
+    """
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether it was closed."""
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """How many bytes the value has."""
     @property
-    def is_copy(self) -> bool: ...
+    def is_copy(self) -> bool:
+        """Whether it is a private copy: where there is no lane, or `copy_ok` was given."""
     @property
-    def version(self) -> int | None: ...
-    def close(self) -> None: ...
+    def version(self) -> int | None:
+        """The version of the value, never the same twice for a key; `None` for a copy that came over a socket."""
+    def close(self) -> None:
+        """Let go of the value; may be called again.
+
+        Raises `BufferError` while there are buffers of it: release those first.
+        """
     def __len__(self) -> int: ...
     def __bytes__(self) -> bytes: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
@@ -238,50 +372,82 @@ class ServerCore:
         max_unevictable: int | None = None,
     ) -> Self: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path of its socket."""
     @property
-    def tcp(self) -> str | None: ...
+    def tcp(self) -> str | None:
+        """The `tcp://` URL of the port that it listens at besides, or `None`."""
     @property
-    def workers(self) -> int: ...
+    def workers(self) -> int:
+        """How many worker threads it has."""
     @property
-    def running(self) -> bool: ...
+    def running(self) -> bool:
+        """Whether it runs."""
     @property
-    def failure(self) -> str | None: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
-    def stop(self) -> None: ...
+    def failure(self) -> str | None:
+        """Why it has ended though nobody stopped it, or `None`."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, for at most `timeout` seconds; return whether it has."""
+    def stop(self) -> None:
+        """Stop it: clients are told, threads ended, the socket removed. May be called again."""
 
 @final
 class Histogram:
-    """Counts of times in nanoseconds, from 1 ns to an hour, exact to three digits."""
+    """Counts of times in nanoseconds, from 1 ns to an hour, exact to three digits.
+
+    Recording allocates nothing. Histograms of several processes are brought together with `to_bytes`, `from_bytes` and
+    `add`.
+    """
 
     def __new__(cls) -> Self: ...
     @property
-    def count(self) -> int: ...
-    def record(self, ns: int, /) -> None: ...
-    def percentile(self, percent: float, /) -> int: ...
-    def add(self, other: Histogram, /) -> None: ...
-    def to_bytes(self) -> bytes: ...
+    def count(self) -> int:
+        """How many times were recorded."""
+    def record(self, ns: int, /) -> None:
+        """Count one time."""
+    def percentile(self, percent: float, /) -> int:
+        """The time in nanoseconds that `percent` of all recorded ones do not exceed; 0 when there are none."""
+    def add(self, other: Histogram, /) -> None:
+        """Count all that the other one has counted, too."""
+    def to_bytes(self) -> bytes:
+        """What was counted, for `from_bytes` of another process."""
     @staticmethod
-    def from_bytes(data: bytes, /) -> Histogram: ...
+    def from_bytes(data: bytes, /) -> Histogram:
+        """staticmethod(function) -> method
+
+        Convert a function to be a static method.
+
+        A static method does not receive an implicit first argument.
+        To declare a static method, use this idiom:
+
+             class C:
+                 @staticmethod
+                 def f(arg1, arg2, argN):
+                     ...
+
+        It can be called either on the class (e.g. C.f()) or on an instance
+        (e.g. C().f()). Both the class and the instance are ignored, and
+        neither is passed implicitly as the first argument to the method.
+
+        Static methods in Python are similar to those found in Java or C++.
+        For a more advanced concept, see the classmethod builtin.
+        """
 
 @final
 class Profiler:
-    """A running profile of this process: samples of all its threads, in proportion to the CPU time they use."""
+    """A running profile of this process, until it is stopped; there can be one at a time."""
 
     def __new__(cls, hz: int) -> Self: ...
     def stop(self) -> tuple[list[tuple[list[tuple[str, str]], int]], int]:
-        """Stop, and return the stacks with their counts, and the number of samples that found no room.
+        """Stop; return the stacks with how often each was seen, and how many samples found no room.
 
         A stack is a list of functions with their source files, the outermost first; an unknown function is "", with the
-        file that is mapped there.
+        file that is mapped there. A second call returns nothing.
         """
 
 @final
 class WatchCore:
-    """What `ringtable.Watch` reads from: changes in batches, each of them a kind, a key, a version and a size.
-
-    Where events were missed, the kind is "lagged", and their number stands in place of the version.
-    """
+    """The changes of a table, in batches. `ringtable.Watch` makes events of them."""
 
     def __new__(
         cls,
@@ -293,16 +459,25 @@ class WatchCore:
         trust_user: Trusted | None = None,
     ) -> Self: ...
     @property
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """The address of the server, which means it in every process."""
     @property
-    def timeout(self) -> float | None: ...
-    def wait(self) -> list[tuple[str, bytes, int, int]]: ...
-    def timed_out(self) -> Exception: ...
-    def take(self) -> list[tuple[str, bytes, int, int]]: ...
-    def arm(self) -> bool: ...
-    def disarm(self) -> None: ...
-    def fileno(self) -> int: ...
-    def close(self) -> None: ...
+    def timeout(self) -> float | None:
+        """Seconds that `wait` may take, or `None`."""
+    def wait(self) -> list[tuple[str, bytes, int, int]]:
+        """Wait until there are changes, and return some."""
+    def timed_out(self) -> Exception:
+        """Return the exception for a wait that took as long as it may."""
+    def take(self) -> list[tuple[str, bytes, int, int]]:
+        """Return changes that are there, without waiting."""
+    def arm(self) -> bool:
+        """Prepare for waiting until `fileno()` is readable; return `False` if there is something to take already."""
+    def disarm(self) -> None:
+        """End the waiting that `arm` began, whatever came of it."""
+    def fileno(self) -> int:
+        """The descriptor to wait for between `arm` and `disarm`."""
+    def close(self) -> None:
+        """End the watch, and wake whoever waits in it; may be called again."""
 
 def check_ttl(ttl: Seconds, /) -> None:
     """Raise what a write with this time to live would raise."""
@@ -318,19 +493,23 @@ def classic_client(
     timeout: float | None = None,
     trust_user: Trusted | None = None,
 ) -> dict[str, float]:
-    """Return `seconds`, `user_s`, `system_s` and `operations` of the loop; `outer` 0 runs until `KeyboardInterrupt`."""
+    """Run the classic client's loop: return `loops`, `operations`, `seconds`, `user_s` and `system_s`.
+
+    With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message
+    if the table does not hold what was put into it.
+    """
 
 def lane_request() -> list[str]:
-    """Return the words of the request that turns a socket's connection into a lane, for programs that do so by hand."""
+    """The words of the request that turns a socket's connection into a lane, for programs that do so by hand."""
 
 def rings_request() -> list[str]:
-    """Return the words of the request that lets a client join the rings of a classic topology."""
+    """Return the words of the request that asks to join the rings of a classic topology."""
 
 def socket_path(name: Address) -> str:
-    """Return the path of the socket that a server of this name has, also where there is none; a path stays as it is."""
+    """The path of the socket of a table's server."""
 
-def to_bytes(value: Buffer, /) -> bytes:
+def to_bytes(value: Value, /) -> bytes:
     """Return something with the buffer protocol as `bytes`, as a table writes it."""
 
 def watch_request() -> list[str]:
-    """Return the words of the request that makes a socket's connection a watch, for programs that do so by hand."""
+    """The words of the request that turns a socket's connection into a watch, for programs that do so by hand."""

@@ -15,8 +15,6 @@ from ringtable._ringtable import TableCore, to_bytes
 from ringtable._watch import Watch
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from ringtable._types import (
         Address,
         Items,
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
         Stats,
         SupportsKeysAndGetItem,
         Trusted,
+        Value,
         Writes,
     )
 
@@ -117,7 +116,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """A view of the values; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
         return _Values(self)
 
-    def add(self, key: Key, value: Buffer, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool:
+    def add(self, key: Key, value: Value, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool:
         """Write only if the key is absent, as one step, and return whether it was.
 
         Args:
@@ -128,7 +127,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """
         return self.set(key, value, ttl=ttl, nx=True, evictable=evictable)
 
-    def setdefault(self, key: Key, default: Buffer = b"", /) -> bytes:
+    def setdefault(self, key: Key, default: Value = b"", /) -> bytes:
         """Return the value of the key; where there is none, write `default` and return that.
 
         Among processes that do this at once one writes, and all return what it wrote.
@@ -176,20 +175,20 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     @overload
     def update(
-        self, key: Key, fn: Callable[[bytes | None], Buffer], /, *, retries: int = 100, ttl: Seconds | None = None
+        self, key: Key, fn: Callable[[bytes | None], Value], /, *, retries: int = 100, ttl: Seconds | None = None
     ) -> bytes: ...
     @overload
     def update(
         self,
         key: Key,
-        fn: Callable[[bytes | None], Buffer | None],
+        fn: Callable[[bytes | None], Value | None],
         /,
         *,
         retries: int = 100,
         ttl: Seconds | None = None,
     ) -> bytes | None: ...
     @overload
-    def update(self, other: Items | SupportsKeysAndGetItem = (), /, **values: Buffer) -> None: ...
+    def update(self, other: Items | SupportsKeysAndGetItem = (), /, **values: Value) -> None: ...
     def update(self, other: Any = (), fn: Any = _MISSING, /, **values: Any) -> bytes | None:
         """Change the value of a key by a function, as one step; or write many entries.
 
@@ -256,9 +255,9 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout, trust_user=self.trust_user)
 
     def stats(self) -> Stats:
-        """Return the server's counters by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
-        reply = cast("dict[bytes, int | float | bytes]", self.call("RING.STATS"))
-        return {name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in reply.items()}
+        """Return the server's figures by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
+        reply = cast("dict[bytes, int]", self.call("RING.STATS"))
+        return cast("Stats", {name.decode(): value for name, value in reply.items()})
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypedDict
 
 from typing_extensions import Buffer
 
@@ -20,10 +20,22 @@ Trusted = int | str | Iterable[int | str]
 """Users whose servers are trusted: a number, a name, or several."""
 
 Key = str | bytes
+
+
+class SupportsArrayInterface(Protocol):
+    """An array: before Python 3.12, numpy's do not say to type checkers that they are buffers."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+Value = Buffer | SupportsArrayInterface
+"""Anything with the buffer protocol."""
+
 Seconds = float | timedelta
 """A time to live: a number of seconds, or a `timedelta`."""
 
-Items = Mapping[str, Buffer] | Mapping[bytes, Buffer] | Mapping[Key, Buffer] | Iterable[tuple[Key, Buffer]]
+Items = Mapping[str, Value] | Mapping[bytes, Value] | Mapping[Key, Value] | Iterable[tuple[Key, Value]]
 """What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""
 
 
@@ -31,7 +43,7 @@ class SupportsKeysAndGetItem(Protocol):
     """What `dict.update` takes for a mapping, too."""
 
     def keys(self) -> Iterable[Key]: ...
-    def __getitem__(self, key: Any, /) -> Buffer: ...
+    def __getitem__(self, key: Any, /) -> Value: ...
 
 
 Reads = Literal["direct", "server"]
@@ -41,6 +53,84 @@ RequestedTransport = Literal["auto", "lane", "rings", "socket"]
 Eviction = Literal["noeviction", "allkeys-sieve", "volatile-ttl"]
 Topology = Literal["lanes", "shared", "sharded"]
 
-Argument = Key | int | float | Buffer
+Argument = Key | int | float | Value
 Reply = None | bool | int | float | bytes | list[Any] | dict[Any, Any]
-Stats = dict[str, int | float | str]
+
+
+class Stats(TypedDict):
+    """The server's figures: counts, sizes in bytes, and times in nanoseconds where the name says so."""
+
+    entries: int
+    buckets: int
+    max_memory: int
+    memory_resident: int
+    memory_free: int
+    memory_drafts: int
+    memory_allocated: int
+    memory_buckets: int
+    memory_wasted: int
+    eviction_policy: int
+    entries_expiring: int
+    expired_keys: int
+    evicted_keys: int
+    entries_moved: int
+    entries_unevictable: int
+    memory_unevictable: int
+    memory_unevictable_max: int
+    hints: int
+    memory_given_back: int
+    memory_limbo: int
+    limbo_entries: int
+    boards: int
+    holds: int
+    memory_unfinished_requests: int
+    memory_waiting_requests: int
+    process_id: int
+    workers: int
+    cpus: int
+    spin_ns: int
+    clients: int
+    clients_max: int
+    lanes: int
+    watchers: int
+    events: int
+    leases: int
+    leases_granted: int
+    leases_not_stored: int
+    leases_stale_on_error: int
+    clients_accepted: int
+    clients_refused: int
+    accept_failures: int
+    name_restored: int
+    name_lost: int
+    clients_quit: int
+    clients_gone: int
+    clients_ended_protocol: int
+    clients_ended_descriptors: int
+    clients_ended_position: int
+    clients_ended_record: int
+    clients_ended_slot: int
+    clients_ended_laggard: int
+    clients_ended_dear: int
+    clients_ended_unsealed: int
+    clients_ended_memory: int
+    clients_ended_backlog: int
+    clients_ended_stop: int
+    requests: int
+    wakeups: int
+    doorbells_rung: int
+    rings: int
+    ring_slots: int
+    ring_slots_claimed: int
+    ring_slots_published: int
+    ring_slots_quarantined: int
+    ring_members: int
+    ring_quarantines: int
+    ring_slots_recovered: int
+    ring_slots_repaired: int
+    ring_pieces_dropped: int
+    writes: int
+    insert_ns_p50: int
+    insert_ns_p99: int
+    insert_ns_p999: int
+    insert_ns_max: int

@@ -97,8 +97,10 @@ impl Profiler {
         Ok(profiler)
     }
 
-    /// Stop; return the stacks, the outermost frame first, with how often each was seen, and how many samples found no
-    /// room. A second call returns nothing.
+    /// Stop; return the stacks with how often each was seen, and how many samples found no room.
+    ///
+    /// A stack is a list of functions with their source files, the outermost first; an unknown function is "", with the
+    /// file that is mapped there. A second call returns nothing.
     fn stop(&self, py: Python<'_>) -> (Stacks, usize) {
         py.detach(|| self.finish().map_or_else(Default::default, |samples| samples.named()))
     }

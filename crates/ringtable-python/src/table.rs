@@ -370,9 +370,6 @@ impl TableCore {
         self.wait(py, Client::entries).map(|entries| entries as usize)
     }
 
-    /// get(key, /, default=None)
-    /// --
-    ///
     /// Return the value of `key`, or `default` if there is none.
     #[pyo3(signature = (key, /, default=None))]
     fn get<'py>(
@@ -688,7 +685,9 @@ impl TableCore {
         self.wait(py, |client, patience| client.expire(key, ttl_ms as i64, patience))
     }
 
-    /// Return the seconds left to `key`, or `None` if it does not expire. Raises `KeyError` if there is no such key.
+    /// Return the seconds left to `key`, or `None` if it does not expire.
+    ///
+    /// Raises `KeyError` if there is no such key.
     fn ttl(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let bytes = convert::key(key)?;
         match self.wait(py, |client, patience| client.ttl_ms(bytes, patience))? {
@@ -709,8 +708,9 @@ impl TableCore {
         pairs.iter().map(|pair| Ok((convert::bytes(py, pair.key)?, convert::bytes(py, pair.value)?))).collect()
     }
 
-    /// Go on with a walk over all keys: return the next cursor (0 at the end) and some keys, or none if there were only
-    /// empty buckets for a while. Begin with cursor 0.
+    /// Go on with a walk over all keys: return the next cursor, 0 at the end, and some keys.
+    ///
+    /// Begin with cursor 0. There may be no keys, if there were only empty buckets for a while.
     #[pyo3(signature = (cursor=0))]
     fn scan<'py>(&self, py: Python<'py>, cursor: u64) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
         let (next, keys) = self.wait(py, |client, patience| client.scan(cursor, patience))?;

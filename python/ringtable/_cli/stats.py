@@ -4,6 +4,7 @@ import json as json_
 import re
 import sys
 from collections.abc import Mapping
+from typing import cast
 
 from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._errors import InvalidOption
@@ -41,7 +42,7 @@ def stats(*, json: bool = False, plain: bool = False, at: Connection = DEFAULT) 
         raise InvalidOption("--json and --plain exclude each other: choose one")
     # What has no lane gets into the place that a full server has in reserve.
     with at.open(transport="socket") as table:
-        figures = table.stats()
+        figures = cast("dict[str, int]", table.stats())
     if json:
         print(json_.dumps(figures))
     elif plain or not sys.stdout.isatty():
