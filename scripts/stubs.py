@@ -31,7 +31,7 @@ def documented(tree: ast.Module) -> Iterator[tuple[Documented, Any]]:
                 for member in node.body:
                     if isinstance(member, ast.FunctionDef) and not member.name.startswith("_"):
                         if member.name not in seen:
-                            yield member, inspect.getattr_static(found, member.name)
+                            yield member, getattr(found, member.name)
                         seen.add(member.name)
 
 

@@ -413,25 +413,7 @@ class Histogram:
         """What was counted, for `from_bytes` of another process."""
     @staticmethod
     def from_bytes(data: bytes, /) -> Histogram:
-        """staticmethod(function) -> method
-
-        Convert a function to be a static method.
-
-        A static method does not receive an implicit first argument.
-        To declare a static method, use this idiom:
-
-             class C:
-                 @staticmethod
-                 def f(arg1, arg2, argN):
-                     ...
-
-        It can be called either on the class (e.g. C.f()) or on an instance
-        (e.g. C().f()). Both the class and the instance are ignored, and
-        neither is passed implicitly as the first argument to the method.
-
-        Static methods in Python are similar to those found in Java or C++.
-        For a more advanced concept, see the classmethod builtin.
-        """
+        """A histogram with what `to_bytes` gave."""
 
 @final
 class Profiler:
@@ -447,7 +429,12 @@ class Profiler:
 
 @final
 class WatchCore:
-    """The changes of a table, in batches. `ringtable.Watch` makes events of them."""
+    """The changes of a table, in batches: each is a kind, a key, a version and a size.
+
+    `ringtable.Watch` makes events of them.
+
+    Where events were missed, the kind is "lagged", and their number stands in place of the version.
+    """
 
     def __new__(
         cls,
@@ -506,7 +493,7 @@ def rings_request() -> list[str]:
     """Return the words of the request that asks to join the rings of a classic topology."""
 
 def socket_path(name: Address) -> str:
-    """The path of the socket of a table's server."""
+    """The path of the socket that a server of this name has, also where there is none; a path stays as it is."""
 
 def to_bytes(value: Value, /) -> bytes:
     """Return something with the buffer protocol as `bytes`, as a table writes it."""

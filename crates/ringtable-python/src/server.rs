@@ -172,7 +172,7 @@ impl ServerCore {
     }
 }
 
-/// The path of the socket of a table's server.
+/// The path of the socket that a server of this name has, also where there is none; a path stays as it is.
 #[pyfunction]
 pub fn socket_path(name: &Bound<'_, PyAny>) -> PyResult<OsString> {
     match ringtable::address::socket_path(convert::address(name)?) {

@@ -33,7 +33,11 @@ fn rows<'py>(py: Python<'py>, changes: &[Change]) -> PyResult<Vec<Row<'py>>> {
     changes.iter().map(row).collect()
 }
 
-/// The changes of a table, in batches. `ringtable.Watch` makes events of them.
+/// The changes of a table, in batches: each is a kind, a key, a version and a size.
+///
+/// `ringtable.Watch` makes events of them.
+///
+/// Where events were missed, the kind is "lagged", and their number stands in place of the version.
 #[pyclass(frozen, module = "ringtable._ringtable")]
 pub struct WatchCore {
     watch: Watch,
