@@ -549,6 +549,9 @@ def test_what_is_no_integer_is_named_with_its_key(table: Table) -> None:
     table["a key"] = b"%d" % largest
     with pytest.raises(ringtable.NotAnInteger, match=rf"overflow: 'a key' holds {largest}, and 2 was to be added"):
         table.incr("a key", 2)
+    for words, shown in (("INCRBY key 1.5", "1.5"), ("EXPIRE key x", "x"), ("RING.DELV key -1", "-1")):
+        with pytest.raises(ringtable.NotAnInteger, match=rf"^value is not an integer or out of range: '{shown}'$"):
+            table.call(*words.split())
     table["k" * 1_000] = b"text"
     with pytest.raises(ringtable.NotAnInteger, match=r": 'k{64}…' holds 'text'"):
         table.incr("k" * 1_000)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Refusal;
+use super::{Refusal, shown};
 
 /// The arguments of a request, the command's name left out: ranges of the bytes it came in.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ impl<'a> Arguments<'a> {
     /// # Errors
     /// If it is none.
     pub fn integer(&self, index: usize) -> Result<i64, Refusal> {
-        parse_integer(self.get(index)).ok_or_else(not_an_integer)
+        parse_integer(self.get(index)).ok_or_else(|| not_an_integer(self.get(index)))
     }
 }
 
@@ -75,10 +75,13 @@ fn short_text(bytes: &[u8]) -> Option<&str> {
     if bytes.len() > INTEGER_SIZE_MAX { None } else { std::str::from_utf8(bytes).ok() }
 }
 
-/// The refusal for something that should be an integer, in Redis' words.
-pub fn not_an_integer() -> Refusal {
-    Refusal::err("value is not an integer or out of range")
+/// The refusal for a word that should be an integer, in Redis' words, and then the word.
+pub fn not_an_integer(word: &[u8]) -> Refusal {
+    Refusal::err(format_args!("{NOT_AN_INTEGER}: '{}'", shown(word)))
 }
+
+/// What Redis says of it.
+pub const NOT_AN_INTEGER: &str = "value is not an integer or out of range";
 
 #[cfg(test)]
 mod tests {

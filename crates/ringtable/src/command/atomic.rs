@@ -89,7 +89,7 @@ pub(super) fn ring_lease(context: &mut Context<'_>, arguments: Arguments<'_>) ->
         0..=2 => None,
         4 if arguments.get(2).eq_ignore_ascii_case(b"AFTER") => {
             let token = parse_integer(arguments.get(3)).and_then(|token| u64::try_from(token).ok());
-            Some(token.ok_or_else(not_an_integer)?)
+            Some(token.ok_or_else(|| not_an_integer(arguments.get(3)))?)
         }
         _ => return Err(Refusal::err("syntax error")),
     };
@@ -139,5 +139,5 @@ pub(super) fn ring_unlease(context: &mut Context<'_>, arguments: Arguments<'_>) 
 /// A number that names a lease.
 fn positive(digits: &[u8]) -> Result<u64, Refusal> {
     let number = parse_integer(digits).and_then(|number| u64::try_from(number).ok());
-    number.filter(|&number| number > 0).ok_or_else(not_an_integer)
+    number.filter(|&number| number > 0).ok_or_else(|| not_an_integer(digits))
 }

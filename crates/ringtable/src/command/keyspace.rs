@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::arguments::{Arguments, INTEGER_SIZE_MAX, not_an_integer, parse_cursor, parse_integer};
+use super::arguments::{Arguments, INTEGER_SIZE_MAX, NOT_AN_INTEGER, parse_cursor, parse_integer};
 use super::glob::Glob;
 use super::set_options::SetOptions;
 use super::streamed::{self, Streamed};
@@ -251,9 +251,8 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
 
 /// The refusal to add to what a key holds, which is no integer: in Redis' words, and then what it is.
 fn no_integer_at(key: &[u8], size: usize, value: Option<&[u8]>) -> Refusal {
-    let Refusal(words) = not_an_integer();
     let value = value.map_or_else(|| format!("{size} bytes"), |value| format!("'{}'", shown(value)));
-    Refusal(format!("{words}: '{}' holds {value}", shown(key)))
+    Refusal::err(format_args!("{NOT_AN_INTEGER}: '{}' holds {value}", shown(key)))
 }
 
 /// A number in decimal digits.

@@ -47,7 +47,8 @@ impl SetOptions {
                 }
                 [e, b'X' | b'x'] if matches!(e, b'E' | b'e' | b'P' | b'p') && options.expiry.is_none() => {
                     index += 1;
-                    let after = parse_integer(number(index)?).ok_or_else(not_an_integer)?;
+                    let digits = number(index)?;
+                    let after = parse_integer(digits).ok_or_else(|| not_an_integer(digits))?;
                     let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
                     options.expiry = Some(time_to_live(after, unit_ms, "set")?);
                 }
@@ -77,7 +78,7 @@ pub(super) fn mark(word: &[u8]) -> Option<Mark> {
 
 /// The version of an entry, as a client gives it back.
 pub(super) fn version(digits: &[u8]) -> Result<u64, Refusal> {
-    parse_integer(digits).and_then(|version| u64::try_from(version).ok()).ok_or_else(not_an_integer)
+    parse_integer(digits).and_then(|version| u64::try_from(version).ok()).ok_or_else(|| not_an_integer(digits))
 }
 
 /// The expiry of something that is to live for `after` units of `unit_ms`, which has to be some time.
