@@ -276,9 +276,11 @@ mod tests {
             });
             // The gate has been handed over, and stays closed until we wait, too.
             let state = gate.state.load(Ordering::Relaxed);
+            let is_handed_over = lock(&gate.queue).handed_over.is_some();
             gate.enter(Patience::endless(), |(), _| Ok(())).unwrap();
             done.store(true, Ordering::Relaxed);
             waiting.unwrap().join().unwrap().unwrap();
+            assert!(is_handed_over, "it was opened for whoever comes first, which may have been the right one");
             state
         });
         assert_eq!(state & WAITED, 0);
