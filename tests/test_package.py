@@ -139,7 +139,10 @@ def test_every_method_shows_its_signature_and_a_sentence(owner: type) -> None:
 def test_help_shows_signatures() -> None:
     for method, signature in (
         (ringtable.Table.get, "get(self, key, /, default=None)"),
-        (ringtable.Table.incr, "incr(self, /, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None)"),
+        (
+            ringtable.Table.incr,
+            "incr(self, /, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)",
+        ),
         (ringtable.Pipeline.set, "set(self, /, key, value, *, ttl=None, nx=False, xx=False, if_version=None)"),
     ):
         lines = pydoc.plain(pydoc.render_doc(method)).splitlines()
@@ -265,7 +268,7 @@ def test_a_servers_numbers_may_be_of_any_type(ringtable_dir: Path) -> None:
 LIMITS: list[tuple[str, list[Any], str]] = [
     ("buckets", [0, -1, -(1 << 80), (1 << 31) + 1, 1 << 32, 1 << 64, 1 << 200], "1 to 2147483648 buckets"),
     ("workers", [0, -1, 65, 1 << 64], "1 to 64 threads"),
-    ("max_memory", [0, -1, "1MiB", 1 << 45, "100TiB", 1 << 63, 1 << 64], "4194304 to 17592186044416 bytes"),
+    ("max_memory", [0, -1, "1MiB", 1 << 44, "100TiB", 1 << 63, 1 << 64], "4194304 to 8796093022208 bytes"),
     ("max_clients", [0, -1, (1 << 20) + 1, 1 << 64], "1 to 1048576 clients"),
     ("ring_slots", [0, 15, -1, 1 << 17, 1 << 64], "16 to 65536 slots"),
     ("slot_size", [0, 32, -1, "1MiB", 1 << 64], "64 to 65536 bytes"),
