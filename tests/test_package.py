@@ -143,7 +143,10 @@ def test_help_shows_signatures() -> None:
             ringtable.Table.incr,
             "incr(self, /, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)",
         ),
-        (ringtable.Pipeline.set, "set(self, /, key, value, *, ttl=None, nx=False, xx=False, if_version=None)"),
+        (
+            ringtable.Pipeline.set,
+            "set(self, /, key, value, *, ttl=None, nx=False, xx=False, if_version=None, evictable=None)",
+        ),
     ):
         lines = pydoc.plain(pydoc.render_doc(method)).splitlines()
         assert lines[2] == signature
