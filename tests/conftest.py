@@ -80,8 +80,10 @@ hypothesis.settings.register_profile("fast", deadline=None, derandomize=True, ma
 hypothesis.settings.register_profile("slow", deadline=None, max_examples=1_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start inherits that.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and `nohup` the end of their terminal; what
+# they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
