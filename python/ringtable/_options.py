@@ -38,7 +38,12 @@ def parse_size(text: str | SupportsFloat | SupportsIndex, name: str = "a size") 
             people.
     """
     if not isinstance(text, str):
-        return whole_number(name, text)
+        try:
+            return whole_number(name, text)
+        except TypeError:
+            raise TypeError(
+                f'{name} is a number of bytes, or text such as "512MiB", not {type(text).__name__}'
+            ) from None
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", text.strip())
     unit = (
         None

@@ -96,6 +96,10 @@ class Server:
         """
         if group is not None and mode == _PRIVATE_MODE:
             raise InvalidOption(f"a socket of mode {mode:04o} (octal) is for no group: leave mode or group out")
+        if isinstance(mode, (str, bytes)):
+            raise TypeError(f"mode is a number such as 0o660, not {type(mode).__name__}")
+        if tcp is not None and not isinstance(tcp, str):
+            raise TypeError(f'tcp is text such as "localhost:6379", not {type(tcp).__name__}')
         # The kernel says whose server it was at its start, also if this process becomes another user's.
         self._user = os.geteuid()
         self._core = ServerCore(

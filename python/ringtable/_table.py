@@ -212,6 +212,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """
         if fn is not _MISSING:
             return change(self, other, fn, **values)
+        if isinstance(other, (str, bytes)):
+            raise TypeError(f"update({other!r}) is neither update(key, fn) nor update(mapping)")
         for option in values.keys() & {"retries", "ttl"}:
             try:
                 to_bytes(values[option])
