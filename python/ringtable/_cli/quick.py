@@ -39,7 +39,7 @@ def set_(
 
     Args:
         key: The key.
-        value: The value.
+        value: The value. One that begins with a hyphen goes behind a `--`: `set KEY -- -x`.
         ttl: Seconds after which the entry is gone.
         nx: Write only if the key is absent.
         xx: Write only if the key is present.
