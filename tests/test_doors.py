@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import ringtable
-from ringtable import Table
+from ringtable import Server, Table
 from support import WAYS, Way, way_to_a_table
 
 
@@ -590,3 +590,16 @@ def test_advice_names_what_there_is(server: ringtable.Server) -> None:
         table.watch()
     with pytest.raises(ringtable.InvalidOption, match=r"path of its socket$"):
         Table(server.tcp, transport="lane")
+
+
+def test_a_single_key_is_not_taken_letter_by_letter(server: Server) -> None:
+    with ringtable.connect() as table:
+        table.set_many({"a": b"1", "b": b"2"})
+        for single in ("ab", b"ab"):
+            for call in (table.get_many, table.delete_many):
+                with pytest.raises(TypeError, match="keys are given as several, as in a list, not one"):
+                    call(single)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="a command is a row of words"):
+                table.call_many([single])
+        assert len(table) == 2
+        assert table.delete_many(["a", "b"]) == 2

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use ringtable::client::atomic::{self, Bounds, Staleness, Turn};
 use ringtable::client::{Client, Condition, Options, Reads, Stay, Transport, Writes, classic};
 use ringtable::command::Unwritten;
@@ -751,7 +751,7 @@ impl TableCore {
         let (mut words, mut counts) = (Vec::new(), Vec::new());
         for command in commands.try_iter()? {
             let before = words.len();
-            for word in command?.try_iter()? {
+            for word in several(&command?, "a command is a row of words")?.try_iter()? {
                 words.push(convert::Word::new(word?)?);
             }
             counts.push(words.len() - before);
@@ -776,9 +776,17 @@ pub fn check_ttl(py: Python<'_>, ttl: Seconds) -> PyResult<()> {
     arguments::ttl_ms(py, "ttl", ttl).map(drop)
 }
 
-/// The elements of any iterable.
+/// What is to be iterated over, unless it is a single text, whose letters nobody means.
+fn several<'a, 'py>(iterable: &'a Bound<'py, PyAny>, meant: &str) -> PyResult<&'a Bound<'py, PyAny>> {
+    if iterable.is_instance_of::<PyString>() || iterable.is_instance_of::<PyBytes>() {
+        return Err(PyTypeError::new_err(format!("{meant}, as in a list, not one {}", type_name(iterable))));
+    }
+    Ok(iterable)
+}
+
+/// The keys that any iterable gives.
 fn collect<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    match iterable.cast_exact::<PyList>() {
+    match several(iterable, "keys are given as several")?.cast_exact::<PyList>() {
         Ok(list) => Ok(list.iter().collect()),
         Err(_) => iterable.try_iter()?.collect(),
     }
