@@ -8,7 +8,7 @@ import pytest
 import redis
 import ringtable
 from ringtable import Server
-from support import DEADLINE_S
+from support import DEADLINE_S, RawConnection, resp
 
 
 # The stubs of redis-py serve its asynchronous client, too, so that each result may be awaitable: `Any` says less and is
@@ -176,3 +176,27 @@ def test_a_scan_of_few_keys_takes_few_calls(ringtable_dir: object) -> None:
         assert sorted(found) == [b"a", b"b", b"c"]
         # A turn may end before 4,096 buckets are looked at, on a machine that is busy, but not often.
         assert calls < 100
+
+
+def test_what_is_refused_in_a_transaction_evicts_nothing(ringtable_dir: object) -> None:
+    with (
+        Server(max_memory="16MiB", cache=True) as server,
+        RawConnection(server.path) as connection,
+        ringtable.connect() as table,
+    ):
+        table.set_many((f"page {number}", bytes(100_000)) for number in range(300))
+        before = table.stats()
+        connection.send(b"*1\r\n$5\r\nMULTI\r\n" + resp(b"SET", b"key", bytes(5 << 20)) + resp(b"EXEC"))
+        assert ["transactions" in str(connection.reply()) for _ in range(3)] == [True, True, True]
+        after = table.stats()
+        assert (after["entries"], after["evicted_keys"]) == (before["entries"], before["evicted_keys"])
+
+
+def test_our_own_clients_have_no_transactions_either(server: Server) -> None:
+    with ringtable.connect() as table:
+        for word in ("MULTI", "multi", b"EXEC", "DISCARD"):
+            with pytest.raises(ringtable.CommandError, match="no transactions"):
+                table.call_many([["SET", "key", b"value"], [word]])
+            with pytest.raises(ringtable.CommandError, match="no transactions"):
+                table.pipeline().call(word)
+        assert len(table) == 0

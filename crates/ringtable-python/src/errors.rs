@@ -53,7 +53,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
         Error::Reentrant | Error::OwnLease(_) => "Reentrant",
         Error::Refused(message) => return refusal(py, message),
-        Error::TooManyArguments { .. } | Error::TooLarge { .. } => "CommandError",
+        Error::TooManyArguments { .. } | Error::TooLarge { .. } | Error::NoTransactions => "CommandError",
         error if error.is_shortage() => "OutOfResources",
         _ => "Error",
     };

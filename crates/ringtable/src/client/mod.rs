@@ -205,6 +205,9 @@ pub enum Error {
         /// How many.
         count: usize,
     },
+    /// A command would begin or end a transaction. Nothing was sent.
+    #[error("there are no transactions: nothing was sent")]
+    NoTransactions,
     /// A command is too large. Nothing was sent.
     #[error(
         "'{command}' has {size} bytes in all, at most {max} are allowed: send several, in a pipeline",
@@ -1051,9 +1054,14 @@ pub fn check_value(value: &[u8]) -> Result<(), Error> {
 /// that were sent over it.
 ///
 /// # Errors
-/// [`Error::TooManyArguments`], [`Error::TooLarge`].
+/// [`Error::TooManyArguments`], [`Error::TooLarge`]; [`Error::NoTransactions`] for what begins or ends one, since what
+/// stands in between would be executed.
 pub fn check_command(words: &[&[u8]]) -> Result<(), Error> {
     let name = || command::shown(words.first().copied().unwrap_or_default());
+    let is = |name: &str| words.first().is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()));
+    if ["MULTI", "EXEC", "DISCARD"].into_iter().any(is) {
+        return Err(Error::NoTransactions);
+    }
     if words.len() > limits::ARGUMENTS_MAX {
         return Err(Error::TooManyArguments { command: name(), count: words.len() - 1 });
     }

@@ -14,6 +14,11 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// Whether what comes now will be refused.
+    pub fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
     /// The answer to a command that is, or would be, a part of a transaction: a status, or an error. `None` if it is to
     /// be executed.
     #[inline]

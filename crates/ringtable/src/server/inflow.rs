@@ -63,6 +63,11 @@ impl Begin {
         }
     }
 
+    /// A value of `size` bytes that is dropped as it comes.
+    pub fn nowhere(size: usize) -> Self {
+        Self::Flow(Inflow::Nowhere { reason: WriteError::OutOfMemory(size), missing: size })
+    }
+
     /// Takes what has become of an order.
     pub fn of_order(order: &Order, bench: &Bench) -> Self {
         let found = order.take().unwrap_or(Err(WriteError::OutOfMemory(order.size)));

@@ -179,7 +179,12 @@ impl SocketClient {
                     break;
                 }
                 Ok(Parsed::LargeValue { key, start, size }) => {
-                    let begin = Begin::with(bench, &self.incoming[self.parsed..][key], size);
+                    // Nothing is evicted, nor gathered, for what will be refused whatever it is.
+                    let begin = if self.transaction.is_begun() || self.has_reservation() {
+                        Begin::nowhere(size)
+                    } else {
+                        Begin::with(bench, &self.incoming[self.parsed..][key], size)
+                    };
                     self.begin_inflow(begin, start);
                 }
                 Ok(Parsed::Complete { size }) => {
@@ -246,7 +251,8 @@ impl SocketClient {
         let has_reservation = self.has_reservation();
         let bytes = &self.incoming[self.parsed..];
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
-        if let Some(answer) = self.transaction.answer(&bytes[name.clone()]) {
+        let known = command::find(&bytes[name.clone()]);
+        if !has_reservation && let Some(answer) = self.transaction.answer(&bytes[name.clone()]) {
             match answer {
                 Ok(status) => writer.status(status),
                 Err(error) => writer.error(error),
@@ -254,7 +260,6 @@ impl SocketClient {
             self.parsed += self.request_size;
             return Effect::None;
         }
-        let known = command::find(&bytes[name.clone()]);
         let last = ranges.last().map(|last| &bytes[last.clone()]);
         let effect = match known {
             Some(_) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
@@ -262,7 +267,9 @@ impl SocketClient {
                 self.reason = End::Protocol;
                 Effect::Close
             }
-            Some(number) if has_reservation && !reserved::answers(COMMANDS[usize::from(number)].name) => {
+            _ if has_reservation
+                && !known.is_some_and(|number| reserved::answers(COMMANDS[usize::from(number)].name)) =>
+            {
                 bench.shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
                 writer.error(&reserved::refusal(&bench.shared));
                 self.reason = End::Full;
