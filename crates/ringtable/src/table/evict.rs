@@ -375,8 +375,9 @@ impl<M: Memory> Writer<M> {
         for _ in 0..VAIN_MAX {
             table.heap.drain(table.words(), &mut self.cache);
             let usage = table.heap.usage();
-            // With a margin: what moves leaves gaps too.
-            if usage.free_pages + usage.free_slots < (pages * PAGE_WORDS * 8) as u64 * 5 / 4 {
+            // With a margin, since what moves leaves gaps too; but not where all has gone that may, for this very row.
+            let needed = (pages * PAGE_WORDS * 8) as u64;
+            if usage.free_pages + usage.free_slots < if may_evict { needed } else { needed * 5 / 4 } {
                 return None;
             }
             let clearing = table.heap.close_run(pages, kept.starts(self), !may_evict)?;

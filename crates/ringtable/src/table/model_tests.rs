@@ -423,7 +423,19 @@ fn a_cache_is_a_part_of_a_map() {
 /// what is refused has evicted nothing, and a cache refuses nothing for which a row of pages could be had.
 #[test]
 fn a_write_that_is_refused_evicts_nothing() {
-    let mut random = random();
+    refuse_and_look(random());
+}
+
+/// In these, all was evicted for a row of most pages, which was then not looked for; and an overflow bucket was put in
+/// the middle of the only row that there could be.
+#[test]
+fn a_row_of_most_pages_is_found_where_it_can_be() {
+    for seed in [2, 158_572_667_340_715_316] {
+        refuse_and_look(fastrand::Rng::with_seed(seed));
+    }
+}
+
+fn refuse_and_look(mut random: fastrand::Rng) {
     let (mut refused, mut done) = ([0; 2], [0; 2]);
     for round in 0..40 {
         let eviction = [Eviction::AllkeysSieve, Eviction::VolatileTtl][round % 2];

@@ -662,17 +662,21 @@ impl<M: Memory> Writer<M> {
     fn reserve_with_bucket(&mut self, shape: Shape) -> Result<u64, WriteError> {
         let words = shape.words();
         // What is certain comes last, so that neither has evicted anything if the other one is not to be had.
-        if !self.may_evict_for(words) {
-            self.sparing.pages = 1;
-            return self.reserve(shape);
+        if self.may_evict_for(words) {
+            let room = self.table.allocate(&mut self.cache, BUCKET_WORDS).or_else(|| self.make_room(BUCKET_WORDS));
+            let room = room.ok_or(WriteError::OutOfMemory(words * 8))?;
+            self.sparing.start = Some(room);
+            // Unless it lies in the middle of the only row of pages that there could be.
+            let reserved = self.may_evict_for(words).then(|| self.reserve(shape));
+            let Self { table, cache, .. } = self;
+            table.heap.free(table.words(), cache, room, BUCKET_WORDS);
+            if let Some(reserved) = reserved {
+                return reserved;
+            }
+            self.sparing.start = None;
         }
-        let room = self.table.allocate(&mut self.cache, BUCKET_WORDS).or_else(|| self.make_room(BUCKET_WORDS));
-        let room = room.ok_or(WriteError::OutOfMemory(words * 8))?;
-        self.sparing.start = Some(room);
-        let reserved = self.reserve(shape);
-        let Self { table, cache, .. } = self;
-        table.heap.free(table.words(), cache, room, BUCKET_WORDS);
-        reserved
+        self.sparing.pages = 1;
+        self.reserve(shape)
     }
 
     /// The second half of [`Self::put`]: makes the entry at `start`, of which all but the version is written, the
