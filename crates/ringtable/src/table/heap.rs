@@ -486,24 +486,15 @@ impl Heap {
     /// Pages that would belong to nobody if so many slots of each class went, and so many pages of extents
     /// (`gone(CLASSES)`), and what is left in each class were moved together.
     pub fn pages_without(&self, gone: impl Fn(usize) -> u64) -> u64 {
-        let inner = lock(&self.inner);
-        let slabs = inner.census.iter().enumerate().map(|(class, census)| {
-            let free = (census.free + gone(class)).min(census.slots);
-            free / u64::from(slab_slots(class)) * slab_pages(class) as u64
-        });
-        u64::from(inner.free_unreserved()) + slabs.sum::<u64>() + gone(CLASSES)
+        lock(&self.inner).pages_if(gone(CLASSES), |class, census| census.free + gone(class))
     }
 
     /// Pages that would belong to nobody if only so many slots of each class stayed, and so many pages of extents
     /// (`staying(CLASSES)`), and those of each class were moved together.
     pub fn pages_beside(&self, staying: impl Fn(usize) -> u64) -> u64 {
         let inner = lock(&self.inner);
-        let slabs = inner.census.iter().enumerate().map(|(class, census)| {
-            let free = census.slots - staying(class).min(census.slots);
-            free / u64::from(slab_slots(class)) * slab_pages(class) as u64
-        });
-        let extents = inner.extent_pages - staying(CLASSES).min(inner.extent_pages);
-        u64::from(inner.free_unreserved()) + slabs.sum::<u64>() + extents
+        let extents = inner.extent_pages.saturating_sub(staying(CLASSES));
+        inner.pages_if(extents, |class, census| census.slots.saturating_sub(staying(class)))
     }
 
     /// Whether there are `count` pages in a row in which nothing lies that has to stay, as what begins at one of the
@@ -864,6 +855,15 @@ impl Inner {
     /// Free pages that may be used. (Those that are set aside for a moment may be among the reserved ones.)
     fn free_unreserved(&self) -> u32 {
         self.free_pages.saturating_sub(self.reserved)
+    }
+
+    /// Pages that would belong to nobody if so many pages of extents were free besides, and so many slots of each class,
+    /// and what is left in each class were moved together.
+    fn pages_if(&self, extents: u64, free: impl Fn(usize, &Census) -> u64) -> u64 {
+        let slabs = self.census.iter().enumerate().map(|(class, census)| {
+            free(class, census).min(census.slots) / u64::from(slab_slots(class)) * slab_pages(class) as u64
+        });
+        u64::from(self.free_unreserved()) + slabs.sum::<u64>() + extents
     }
 
     /// Whether a class has so many free slots that one of its slabs can be emptied into others. One empty slab may be
