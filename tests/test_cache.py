@@ -281,6 +281,14 @@ def test_what_is_never_evicted_has_a_limit(ringtable_dir: Path) -> None:
             Server(max_memory="16MiB", max_unevictable=wrong)
 
 
+def test_a_computed_value_beyond_that_limit_is_returned_all_the_same(ringtable_dir: Path) -> None:
+    with Server(max_memory="16MiB", cache=True, max_unevictable="64KiB"), ringtable.connect() as table:
+        with pytest.warns(RuntimeWarning, match="no place for"):
+            assert table.get_or_set("key", lambda: bytes(100_000), evictable=False) == bytes(100_000)
+        stats = table.stats()
+        assert ("key" in table, stats["leases"], stats["leases_not_stored"]) == (False, 0, 1)
+
+
 def test_redis_clients_say_it_in_a_word(ringtable_dir: Path) -> None:
     with Server(max_memory="16MiB", cache=True) as server, RawConnection(server.path) as connection:
         assert connection.command(b"SET", b"lock", b"owner", b"UNEVICTABLE", b"EX", b"100") == b"OK"

@@ -240,9 +240,7 @@ impl Client {
             }
         })?;
         match stored {
-            Some(Error::Refused(words)) if ["OOM", "BUCKETFULL"].iter().any(|code| words.starts_with(code)) => {
-                Ok(Some(Error::Refused(words)))
-            }
+            Some(Error::Refused(words)) if command::is_for_want_of_room(&words) => Ok(Some(Error::Refused(words))),
             Some(error @ Error::NoRoom(_)) => Ok(Some(error)),
             Some(error) => Err(error),
             None => Ok(None),

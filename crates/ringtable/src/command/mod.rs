@@ -263,6 +263,12 @@ impl Refusal {
     }
 }
 
+/// Whether a refusal says that the table has no place for what was to be written.
+pub fn is_for_want_of_room(message: &str) -> bool {
+    let code = message.split_once(' ').map_or(message, |(code, _)| code);
+    ["OOM", "BUCKETFULL", "UNEVICTABLEFULL"].contains(&code)
+}
+
 impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
         match error {

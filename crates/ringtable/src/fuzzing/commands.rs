@@ -113,7 +113,7 @@ fn value(input: &mut Input<'_>) -> Vec<u8> {
 }
 
 fn is_short_of_room(reply: &Reply) -> bool {
-    matches!(reply, Reply::Error(message) if message.starts_with("OOM ") || message.starts_with("BUCKETFULL "))
+    matches!(reply, Reply::Error(message) if command::is_for_want_of_room(message))
 }
 
 fn is_error(reply: &Reply) -> bool {
