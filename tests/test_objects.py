@@ -15,6 +15,8 @@ import pytest
 import ringtable
 from ringtable import Server, Table
 
+from proof.objects import Bytes, Text
+
 # Not as its stubs have it: they know of no buffers before Python 3.12.
 numpy: Any = importlib.import_module("numpy")
 
@@ -281,28 +283,6 @@ def test_a_list_that_shrinks_under_a_call(table: Table) -> None:
 
 
 # What is out of any range
-
-
-class Text(str):
-    """A text that says something else of itself."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "another"
-
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return b"another"
-
-
-class Bytes(bytes):
-    """Bytes that say something else of themselves."""
-
-    def __bytes__(self) -> bytes:
-        return b"another"
-
-    def __len__(self) -> int:
-        return 2**62
 
 
 def test_subclasses_are_what_they_hold(table: Table) -> None:
