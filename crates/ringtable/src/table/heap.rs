@@ -857,8 +857,8 @@ impl Inner {
         self.free_pages.saturating_sub(self.reserved)
     }
 
-    /// Pages that would belong to nobody if so many pages of extents were free besides, and so many slots of each class,
-    /// and what is left in each class were moved together.
+    /// Pages that would belong to nobody if so many pages of extents were free besides, and so many slots of each
+    /// class, and what is left in each class were moved together.
     fn pages_if(&self, extents: u64, free: impl Fn(usize, &Census) -> u64) -> u64 {
         let slabs = self.census.iter().enumerate().map(|(class, census)| {
             free(class, census).min(census.slots) / u64::from(slab_slots(class)) * slab_pages(class) as u64
