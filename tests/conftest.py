@@ -73,7 +73,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import ringtable
-from support import DEADLINE_S, ServerProcess, own_ringtable_memory, processes_of, wait_until
+from support import DEADLINE_S, WAYS, ServerProcess, Way, own_ringtable_memory, processes_of, wait_until, way_to_a_table
 
 # A busy machine must not fail a test of behaviour, so that only whole tests have a deadline.
 hypothesis.settings.register_profile("fast", deadline=None, derandomize=True, max_examples=25)
@@ -124,6 +124,20 @@ def server_process(ringtable_dir: Path) -> Iterator[ServerProcess]:
     """A server named "default" as a process of its own, for tests that fork, kill it or look at it from outside."""
     with ServerProcess("--workers", "2", "--max-memory", "256MiB") as server:
         yield server
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
+    """A way to a server named "default", each after the other."""
+    with way_to_a_table(request.param) as way:
+        yield way
+
+
+@pytest.fixture
+def table(way: Way) -> Iterator[ringtable.Table]:
+    """A table that is reached in that way; files with other tables have a fixture of their own."""
+    with way.connect() as table:
+        yield table
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """Processes that change the same key: versions, updates by a function, increments within bounds."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,22 +9,10 @@ import ringtable
 from hypothesis import given
 from hypothesis import strategies as st
 from ringtable import Table
-from support import WAYS, Child, Way, wait_until, way_to_a_table
+from support import Child, Way, wait_until, way_to_a_table
 
 PROCESSES = 8
 UPDATES = 50
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
-    with way_to_a_table(request.param) as way:
-        yield way
-
-
-@pytest.fixture
-def table(way: Way) -> Iterator[Table]:
-    with way.connect() as table:
-        yield table
 
 
 def in_processes(way: Way, work: Any, *arguments: Any) -> list[Any]:

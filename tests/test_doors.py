@@ -4,7 +4,7 @@ import datetime
 import gc
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -14,20 +14,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import WAYS, Way, way_to_a_table
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
-    with way_to_a_table(request.param) as way:
-        yield way
-
-
-@pytest.fixture
-def table(way: Way) -> Iterator[Table]:
-    with way.connect() as table:
-        yield table
-
+from support import Way
 
 # Doors: how a call is made of a table
 

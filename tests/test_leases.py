@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -21,23 +21,11 @@ import pytest
 import ringtable
 from ringtable import Table
 from ringtable._ringtable import socket_path
-from support import DEADLINE_S, WAYS, Child, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
+from support import DEADLINE_S, Child, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
 
 PROCESSES = 16
 KILLS = 40
 LEASES_MAX = 16_384
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
-    with way_to_a_table(request.param) as way:
-        yield way
-
-
-@pytest.fixture
-def table(way: Way) -> Iterator[Table]:
-    with way.connect() as table:
-        yield table
 
 
 class Calls:
