@@ -301,10 +301,9 @@ impl LaneClient {
                 }
                 worked = true;
                 bytes += taken;
-                if complete {
+                if let Some(begin) = complete {
                     requests += 1;
-                    let streamed = bench.streamed.take();
-                    self.execute(bench, Again { progress: 0, streamed })?;
+                    self.execute(bench, begin)?;
                 }
             }
             if self.again.is_some() {
@@ -346,13 +345,13 @@ impl LaneClient {
         Ok(asleep)
     }
 
-    /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken,
-    /// and whether `bench.record` now holds a complete request. A part has at most `share` bytes.
-    fn take_request(&mut self, bench: &mut Bench, share: usize) -> Result<(usize, bool), End> {
+    /// Copies (a part of) the next request into private memory, a large value into its entry. Returns the bytes taken;
+    /// and if `bench.record` now holds a complete request, how it begins. A part has at most `share` bytes.
+    fn take_request(&mut self, bench: &mut Bench, share: usize) -> Result<(usize, Option<Again>), End> {
         let ring = Lane::new(self.mapping.words()).requests();
         let available = self.requests.available(ring, 8).map_err(|_| End::Position)?;
         if available == 0 {
-            return Ok((0, false));
+            return Ok((0, None));
         }
         // Bytes that are taken already.
         let mut begun = 0;
@@ -372,7 +371,7 @@ impl LaneClient {
                 if large.is_none() && is_there(&mut self.requests).map_err(|_: PositionError| End::Position)? {
                     bench.record.resize(size, 0);
                     self.requests.read(ring, as_uninit(&mut bench.record));
-                    return Ok((size, true));
+                    return Ok((size, Some(Again::default())));
                 }
                 let stage = large.map_or(Stage::Rest(None), Stage::Head);
                 let unfinished = self.unfinished.insert(Unfinished { size, bytes: Vec::new(), stage });
@@ -392,11 +391,14 @@ impl LaneClient {
             piece = place.len();
             self.requests.read(ring, as_uninit(place));
         }
-        let complete = unfinished.advance(bench);
-        if complete && let Some(finished) = self.unfinished.take() {
+        let mut complete = None;
+        if unfinished.advance(bench)
+            && let Some(finished) = self.unfinished.take()
+        {
             finished.forget_size(&bench.shared);
             bench.record = finished.bytes;
-            bench.streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
+            let streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
+            complete = Some(Again { progress: 0, streamed });
         }
         Ok((begun + piece, complete))
     }
@@ -480,9 +482,8 @@ impl LaneClient {
                 match self.take_request(bench, limits::TURN_BYTES_MAX - bytes) {
                     Ok((taken, complete)) if taken > 0 => {
                         bytes += taken;
-                        requests += usize::from(complete);
-                        let streamed = bench.streamed.take();
-                        if complete && self.execute(bench, Again { progress: 0, streamed }).is_err() {
+                        requests += usize::from(complete.is_some());
+                        if complete.is_some_and(|begin| self.execute(bench, begin).is_err()) {
                             return false;
                         }
                     }

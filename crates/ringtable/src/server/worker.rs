@@ -158,8 +158,6 @@ pub(super) struct Bench {
     /// Large buffers that nobody needs any more.
     discarded: Vec<Vec<u8>>,
     ranges: Vec<Range<usize>>,
-    /// The value of the request in hand, if it was not gathered with it.
-    pub streamed: Option<Streamed>,
     /// Bytes of the table that were gone over in this turn, whether anything of them is sent or not.
     passed: usize,
     /// Writes done in this turn.
@@ -204,7 +202,6 @@ impl Bench {
             received: vec![0; RECEIVE_SIZE].into(),
             discarded: Vec::new(),
             ranges: Vec::new(),
-            streamed: None,
             passed: 0,
             writes: 0,
             requests: 0,
