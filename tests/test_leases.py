@@ -92,6 +92,17 @@ def value_of(number: int) -> bytes:
     return b"made by %d" % number
 
 
+def wait_until_all_want_it(table: Table) -> None:
+    wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+
+
+def wait_until_they_wait(table: Table) -> None:
+    """All but one have been refused by then, as the server counts."""
+    wait_until_all_want_it(table)
+    requests = int(table.stats()["requests"])
+    wait_until(lambda: int(table.stats()["requests"]) > requests + 10 * PROCESSES, "they wait")
+
+
 def test_smoke(table: Table) -> None:
     assert table.get_or_set("key", lambda: b"made") == b"made"
     assert table["key"] == b"made"
@@ -241,7 +252,7 @@ def test_a_value_is_computed_once(way: Way, table: Table) -> None:
             stack.enter_context(Child(compute, way, number, calls, go, value_of)) for number in range(PROCESSES)
         ]
         number = calls.next()
-        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+        wait_until_all_want_it(table)
         go.set()
         assert [child.result() for child in children] == [value_of(number)] * PROCESSES
         assert calls.none_left()
@@ -254,7 +265,7 @@ def test_another_one_computes_when_the_first_is_killed(way: Way, table: Table) -
             stack.enter_context(Child(compute, way, number, calls, go, value_of)) for number in range(PROCESSES)
         ]
         first = calls.next()
-        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
+        wait_until_all_want_it(table)
         os.kill(children[first].pid, signal.SIGKILL)
         killed_at = time.perf_counter()
         second = calls.next()
@@ -383,10 +394,7 @@ def test_a_value_that_cannot_be_written_is_given_to_those_who_wait(way: Way, tab
     with Calls() as calls, Flag() as go, ExitStack() as stack:
         children = [stack.enter_context(Child(want, number)) for number in range(PROCESSES)]
         number = calls.next()
-        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
-        # All but one have been refused by then, as the server counts.
-        requests = int(table.stats()["requests"])
-        wait_until(lambda: int(table.stats()["requests"]) > requests + 10 * PROCESSES, "they wait")
+        wait_until_they_wait(table)
         go.set()
         results = [child.result() for child in children]
         assert [value for value, _ in results] == [unwritten(number)] * PROCESSES
@@ -470,9 +478,7 @@ def test_those_who_wait_get_the_old_value_when_computing_fails(way: Way, table: 
     with Calls() as calls, Flag() as go, ExitStack() as stack:
         children = [stack.enter_context(Child(want, number)) for number in range(PROCESSES)]
         number = calls.next()
-        wait_until(lambda: table.get("waiting") == b"%d" % PROCESSES, "all processes want the value")
-        requests = int(table.stats()["requests"])
-        wait_until(lambda: int(table.stats()["requests"]) > requests + 10 * PROCESSES, "they wait")
+        wait_until_they_wait(table)
         go.set()
         results = [child.result() for child in children]
         assert results == [(b"old", int(index == number)) for index in range(PROCESSES)]
