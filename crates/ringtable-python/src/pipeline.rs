@@ -252,19 +252,12 @@ impl PipelineCore {
     ) -> PyResult<Bound<'py, Self>> {
         let (minimum, maximum) = (minimum.as_ref(), maximum.as_ref());
         let Increment { by, bounds, .. } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
-        let Bounds { ttl_ms_if_new, least, most, mark } = bounds;
-        let options = [
-            ("PX", ttl_ms_if_new.map(|ttl_ms| ttl_ms.to_string())),
-            ("MIN", least.map(|least| least.to_string())),
-            ("MAX", most.map(|most| most.to_string())),
-        ];
-        let is_bounded = mark.word().is_some() || options.iter().any(|(_, number)| number.is_some());
-        let name = if is_bounded { "RING.INCR" } else { "INCRBY" };
+        let name = if bounds == Bounds::default() { "INCRBY" } else { "RING.INCR" };
         let mut words = vec![Word::Name(name), key_word(key)?, Word::Number(by.to_string())];
-        for (option, number) in options {
-            words.extend(number.into_iter().flat_map(|number| [Word::Name(option), Word::Number(number)]));
-        }
-        words.extend(mark.word().map(Word::Name));
+        words.extend(
+            bounds.options().into_iter().flat_map(|(option, number)| [Word::Name(option), Word::Number(number)]),
+        );
+        words.extend(bounds.mark.word().map(Word::Name));
         slf.get().record(Shape::Reply, words);
         Ok(slf)
     }

@@ -14,7 +14,7 @@ use ringtable::command::Unwritten;
 use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
 use ringtable::limits;
-use ringtable::table::{Mark, Pairs};
+use ringtable::table::Pairs;
 
 use crate::arguments::{self, Increment, Seconds, Set, When, Whole};
 use crate::buffer::{Exported, type_name};
@@ -572,11 +572,9 @@ impl TableCore {
     ) -> PyResult<Option<i64>> {
         let (minimum, maximum) = (minimum.as_ref(), maximum.as_ref());
         let Increment { key, by, bounds } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
-        self.wait(py, |client, patience| match bounds {
-            Bounds { ttl_ms_if_new: None, least: None, most: None, mark: Mark::AsBefore } => {
-                client.increment(key, by, patience).map(Some)
-            }
-            bounds => client.increment_within(key, by, &bounds, patience),
+        self.wait(py, |client, patience| match bounds == Bounds::default() {
+            true => client.increment(key, by, patience).map(Some),
+            false => client.increment_within(key, by, &bounds, patience),
         })
     }
 

@@ -60,7 +60,7 @@ static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 const UNWANTED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a sum has to keep within, and what a new key gets.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     /// Milliseconds that a key lives that is new.
     pub ttl_ms_if_new: Option<u64>,
@@ -70,6 +70,19 @@ pub struct Bounds {
     pub most: Option<i64>,
     /// Whether the key may be evicted.
     pub mark: Mark,
+}
+
+impl Bounds {
+    /// The options of `RING.INCR` that have a number, each with that.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let number = |number: Option<i64>| number.map(|number| number.to_string());
+        let options = [
+            ("PX", self.ttl_ms_if_new.map(|ttl_ms| ttl_ms.to_string())),
+            ("MIN", number(self.least)),
+            ("MAX", number(self.most)),
+        ];
+        options.into_iter().filter_map(|(option, number)| Some((option, number?))).collect()
+    }
 }
 
 /// What [`Client::get_or_lease`] comes to.
@@ -179,13 +192,9 @@ impl Client {
         patience: Patience<'_>,
     ) -> Result<Option<i64>, Error> {
         check_key(key)?;
-        let mut words: Vec<(&[u8], String)> = Vec::new();
-        words.extend(bounds.ttl_ms_if_new.map(|ttl_ms| (&b"PX"[..], ttl_ms.to_string())));
-        words.extend(bounds.least.map(|least| (&b"MIN"[..], least.to_string())));
-        words.extend(bounds.most.map(|most| (&b"MAX"[..], most.to_string())));
-        let by = by.to_string();
+        let (by, options) = (by.to_string(), bounds.options());
         let mut arguments = vec![key, by.as_bytes()];
-        arguments.extend(words.iter().flat_map(|(option, number)| [*option, number.as_bytes()]));
+        arguments.extend(options.iter().flat_map(|(option, number)| [option.as_bytes(), number.as_bytes()]));
         arguments.extend(bounds.mark.word().map(str::as_bytes));
         match self.request(NUMBERS.incr, &arguments, patience)? {
             Reply::Nil => Ok(None),
