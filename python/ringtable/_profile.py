@@ -51,7 +51,7 @@ _DECIDES = {
             r"command::record::(?:decode_\w+|record_size|take|take_word|is_ok)",
             rf"command::resp::(?!(?:{_REPLY}|line|format_double|write_request|push_\w+)$).+",
             r"server::\w+::(?:take_request|receive|deliver|accept|append)",
-            r"client::(?:bucket|bytes|integer)",
+            r"client::replies::(?:bucket|bytes|integer)",
             r"client::\w+::(?:receive|try_receive|receive_piece|take_replies|settle|settle_one|parse)",
         ),
         Kind.SEND: (

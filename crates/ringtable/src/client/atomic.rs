@@ -12,46 +12,23 @@
 //! A call that is given up may be granted its lease afterwards, and nobody would know the token. So each request has a
 //! ticket, and a call that ends without an answer sends word after it that what the ticket got is not wanted.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Client, Error, Patience, Stay, check_key, check_value, held, integer, unexpected};
+use super::error::Error;
+use super::handle::Client;
+use super::held;
+use super::link::Link;
+use super::numbers::NUMBERS;
+use super::patience::Patience;
+use super::replies::{integer, unexpected};
+use super::validate::{check_key, check_value};
+use super::write_options::Stay;
 use crate::command::{self, Unwritten, reply::Reply};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::reader::{Buffer, Found};
 use crate::table::{Expiry, Mark};
-
-/// The numbers of the commands that methods here use.
-struct Numbers {
-    get: u16,
-    set: u16,
-    pttl: u16,
-    getv: u16,
-    delv: u16,
-    incr: u16,
-    lease: u16,
-    unlease: u16,
-    handover: u16,
-}
-
-static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| Numbers {
-    get: command::number("GET"),
-    set: command::number("SET"),
-    pttl: command::number("PTTL"),
-    getv: command::number("RING.GETV"),
-    delv: command::number("RING.DELV"),
-    incr: command::number("RING.INCR"),
-    lease: command::number("RING.LEASE"),
-    unlease: command::number("RING.UNLEASE"),
-    handover: command::number("RING.HANDOVER"),
-});
-
-/// See [`super::prepare`].
-pub(super) fn prepare() {
-    LazyLock::force(&NUMBERS);
-}
 
 /// The ticket that the next request for a lease has; unique in this process is enough.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
@@ -134,7 +111,7 @@ impl Client {
         if let Some(found) = self.find_in_place(key, &mut value, patience)? {
             return Ok(found.map(|found| (value.take(), found.version)));
         }
-        match self.request(NUMBERS.getv, &[key], patience)? {
+        match self.request(NUMBERS.ring_getv, &[key], patience)? {
             Reply::Nil => Ok(None),
             Reply::Array(parts) => match <[Reply; 2]>::try_from(parts) {
                 Ok([Reply::Bulk(value), Reply::Integer(version)]) => Ok(Some((value, version as u64))),
@@ -176,7 +153,7 @@ impl Client {
     /// Those of the connection.
     pub fn delete_if_version(&self, key: &[u8], version: u64, patience: Patience<'_>) -> Result<bool, Error> {
         check_key(key)?;
-        Ok(integer(self.request(NUMBERS.delv, &[key, version.to_string().as_bytes()], patience)?)? == 1)
+        Ok(integer(self.request(NUMBERS.ring_delv, &[key, version.to_string().as_bytes()], patience)?)? == 1)
     }
 
     /// Adds to the integer that a key holds (0 if there is none). Returns the sum, or `None` if it were out of bounds:
@@ -196,7 +173,7 @@ impl Client {
         let mut arguments = vec![key, by.as_bytes()];
         arguments.extend(options.iter().flat_map(|(option, number)| [option.as_bytes(), number.as_bytes()]));
         arguments.extend(bounds.mark.word().map(str::as_bytes));
-        match self.request(NUMBERS.incr, &arguments, patience)? {
+        match self.request(NUMBERS.ring_incr, &arguments, patience)? {
             Reply::Nil => Ok(None),
             other => integer(other).map(Some),
         }
@@ -208,7 +185,7 @@ impl Client {
         // Relaxed: only that it is unique matters.
         let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed).to_string();
         let after = after.to_string();
-        match self.request(NUMBERS.lease, &[key, ticket.as_bytes(), b"AFTER", after.as_bytes()], patience) {
+        match self.request(NUMBERS.ring_lease, &[key, ticket.as_bytes(), b"AFTER", after.as_bytes()], patience) {
             Ok(Reply::Integer(token)) if token > 0 => Ok(Asked::Granted(token as u64)),
             Ok(Reply::Integer(token)) => Ok(Asked::Taken(token.unsigned_abs())),
             Ok(Reply::Bulk(value)) => Ok(Asked::Over(Some(value))),
@@ -278,7 +255,7 @@ impl Client {
         let value = value.filter(|value| value.len() <= limits::HANDOVER_VALUE_SIZE_MAX);
         let arguments: [&[u8]; 4] = [key, token.as_bytes(), word, value.unwrap_or_default()];
         let count = if value.is_some() { 4 } else { 3 };
-        match self.request(NUMBERS.handover, &arguments[..count], patience) {
+        match self.request(NUMBERS.ring_handover, &arguments[..count], patience) {
             Ok(reply) => Ok(integer(reply)? == 1),
             Err(error) => {
                 self.insist(&[key, token.as_bytes()]);
@@ -296,7 +273,7 @@ impl Client {
         held::remove(self.location(), token);
         let token = token.to_string();
         failpoint!("lease.returning");
-        match self.request(NUMBERS.unlease, &[key, token.as_bytes()], patience) {
+        match self.request(NUMBERS.ring_unlease, &[key, token.as_bytes()], patience) {
             Ok(reply) => {
                 failpoint!("lease.returned");
                 Ok(integer(reply)? == 1)
@@ -316,7 +293,7 @@ impl Client {
         let Ok(connection) = self.connection(patience) else { return };
         let _ = connection.locked(patience, |link, patience| {
             // Nobody waits for the reply: the next call finds it owed, and drops it.
-            link.exchange(1, |link, _, patience| link.push(NUMBERS.unlease, unlease, patience), patience)
+            link.exchange(1, |link, _, patience| link.push(NUMBERS.ring_unlease, unlease, patience), patience)
         });
     }
 
@@ -434,7 +411,7 @@ impl Client {
             return Ok(self.get_owned(key, patience)?.map(|value| (value, None)));
         }
         let (mut value, mut left_ms) = (Reply::Nil, 0);
-        let request = |link: &mut super::link::Link, index: usize, patience: &mut Patience<'_>| {
+        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
             link.push(if index == 0 { NUMBERS.get } else { NUMBERS.pttl }, &[key], patience)
         };
         self.pipeline(2, request, patience, |index, reply| {

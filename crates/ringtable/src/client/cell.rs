@@ -19,8 +19,9 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
 use super::connection::Connection;
+use super::error::Error;
 use super::gate::Gate;
-use super::{Error, Patience};
+use super::patience::Patience;
 
 pub(super) struct Cell {
     held: AtomicPtr<Held>,

@@ -5,7 +5,13 @@
 
 use std::collections::HashSet;
 
-use super::{Client, Error, NUMBERS, Patience, Reads, Writes, bucket};
+use super::error::Error;
+use super::handle::Client;
+use super::numbers::NUMBERS;
+use super::options::Reads;
+use super::patience::Patience;
+use super::replies::bucket;
+use super::write_options::Writes;
 use crate::table::Pairs;
 
 /// What a run has done.

@@ -4,21 +4,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::error::{Error, system};
 use super::gate::Gate;
-use super::lane::{LaneHints, LaneLink};
+use super::handshake::{join, lane_request, rings_request, upgrade};
+use super::in_place::TableReader;
 use super::link::{Channel, Link};
-use super::rings::{RingsLink, Seat};
+use super::options::{Options, Transport};
+use super::patience::Patience;
+use super::replies::unexpected;
 use super::socket::{SocketLink, connect, gone, last_words, peek_words};
 use super::view::Keeper;
-use super::{Error, Options, Patience, Transport};
 use crate::address::Location;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::coarse_ms;
 use crate::shm::fork::{self, Descriptor};
-use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
-use crate::table::Reader;
 
 /// What several threads share of a connection besides the link.
 #[derive(Default)]
@@ -85,9 +86,6 @@ impl Life {
     }
 }
 
-/// The table, as clients read it.
-pub(super) type TableReader = Reader<Arc<Mapping>>;
-
 pub(super) struct Connection {
     /// The table, if memory is shared.
     pub reader: Option<TableReader>,
@@ -127,15 +125,14 @@ impl Connection {
         let reader_and_channel = if options.transport == Transport::Socket || !is_local {
             None
         } else {
-            let first =
-                if options.transport == Transport::Rings { super::rings_request() } else { super::lane_request() };
+            let first = if options.transport == Transport::Rings { rings_request() } else { lane_request() };
             match upgrade(&mut plain, &first, &mut patience) {
                 Ok(upgraded) => Some(upgraded),
                 // The server says which of the two it has.
                 Err(Error::Refused(words))
                     if options.transport == Transport::Auto && words.starts_with("TOPOLOGY ") =>
                 {
-                    Some(upgrade(&mut plain, &super::rings_request(), &mut patience)?)
+                    Some(upgrade(&mut plain, &rings_request(), &mut patience)?)
                 }
                 // A server that has neither to give (or is none of ours) still has a socket.
                 Err(Error::Refused(_)) if options.transport == Transport::Auto => None,
@@ -227,7 +224,7 @@ impl Connection {
             link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
             match link.receive(patience)? {
                 // It may say that the server stops.
-                reply @ (Reply::Error(_) | Reply::Dropped(_)) => Err(super::unexpected(reply)),
+                reply @ (Reply::Error(_) | Reply::Dropped(_)) => Err(unexpected(reply)),
                 reply => Ok(reply),
             }
         })
@@ -327,46 +324,4 @@ impl Connection {
         self.end();
         Err(error)
     }
-}
-
-pub(super) fn system<T>(doing: &'static str, result: std::io::Result<T>) -> Result<T, Error> {
-    result.map_err(|error| Error::System { doing, error })
-}
-
-/// Asks for shared memory. Returns the server's words, and what it passed.
-pub(super) fn upgrade(
-    plain: &mut SocketLink,
-    request: &[String; 3],
-    patience: &mut Patience<'_>,
-) -> Result<(String, Vec<Descriptor>), Error> {
-    let mut passed = Vec::new();
-    match plain.handshake(&request.each_ref().map(String::as_bytes), &mut passed, patience)? {
-        Reply::Status(status) => Ok((status.into_owned(), passed)),
-        Reply::Error(message) => Err(super::refusal(message)),
-        other => Err(super::unexpected(other)),
-    }
-}
-
-/// Takes over what the server passed: table, lane or rings, the server's doorbell, ours.
-pub(super) fn join(
-    socket: Descriptor,
-    status: &str,
-    passed: Vec<Descriptor>,
-    sharing: &Arc<Sharing>,
-) -> Result<(TableReader, Channel), Error> {
-    let count = passed.len();
-    let [table, memory, request_bell, listener]: [Descriptor; 4] =
-        passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
-    let table = system("taking the table segment", Segment::from_foreign(table))?;
-    let table = system("mapping the table segment", table.map_read_only())?;
-    let mut reader = Reader::attach(Arc::new(table)).map_err(|error| Error::Version(error.to_string()))?;
-    let channel = if status == "LANE" {
-        let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, Arc::clone(sharing))?;
-        reader.leave_hints(Box::new(LaneHints(lane.mapping())));
-        Channel::Lane(Box::new(lane))
-    } else {
-        let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;
-        Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, &reader)?))
-    };
-    Ok((reader, channel))
 }

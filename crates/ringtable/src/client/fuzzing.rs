@@ -3,7 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::connection::{Sharing, join};
+use super::connection::Sharing;
+use super::handshake::join;
 use super::link::Channel;
 use super::rings::Seat;
 use crate::command::COMMANDS;

@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::Instant;
 
-use super::waiting::Checks;
-use super::{Error, Patience};
+use super::error::Error;
+use super::patience::{Checks, Patience};
 use crate::limits;
 use crate::sync::lock;
 

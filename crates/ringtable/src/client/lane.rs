@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::{Sharing, TableReader, system};
+use super::connection::Sharing;
+use super::error::{Error, system};
+use super::in_place::TableReader;
+use super::patience::Patience;
 use super::waiting::{Awaited, Waiting};
-use super::{Error, Patience};
 use crate::command::record::{self, RequestHead};
 use crate::command::reply::Reply;
 use crate::limits;

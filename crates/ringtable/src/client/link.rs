@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::connection::Sharing;
+use super::error::Error;
 use super::lane::LaneLink;
+use super::patience::Patience;
+use super::replies::refusal;
 use super::rings::RingsLink;
 use super::socket::SocketLink;
-use super::{Error, Patience};
 use crate::command::reply::Reply;
 
 /// Counters that tell whether a posted write to a key may be on its way.
@@ -219,7 +221,7 @@ impl Link {
             self.posted_filter[hash as usize % FILTER_SIZE] -= 1;
             self.sharing.posted.fetch_sub(1, Ordering::Relaxed);
             if let Reply::Error(message) = reply {
-                self.posted_error.get_or_insert_with(|| super::refusal(message));
+                self.posted_error.get_or_insert_with(|| refusal(message));
             }
         }
     }

@@ -12,9 +12,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::connection::{TableReader, system};
+use super::error::{Error, system};
+use super::in_place::TableReader;
+use super::patience::Patience;
 use super::waiting::{Awaited, Waiting};
-use super::{Error, Patience};
 use crate::command::record::{self, RequestHead as RecordHead};
 use crate::command::reply::Reply;
 use crate::limits;

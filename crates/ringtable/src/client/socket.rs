@@ -9,9 +9,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::connection::system;
-use super::waiting::Checks;
-use super::{Error, Patience};
+use super::error::{Error, system};
+use super::patience::{Checks, Patience};
+use super::replies::refusal;
 use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
@@ -214,7 +214,7 @@ impl SocketLink {
     pub fn speak_resp3(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         match self.handshake(&[b"HELLO", b"3"], &mut Vec::new(), patience)? {
             // A server of old that knows only version 2 can still be talked to.
-            Reply::Error(message) => match super::refusal(message) {
+            Reply::Error(message) => match refusal(message) {
                 Error::Refused(_) => Ok(()),
                 error => Err(error),
             },

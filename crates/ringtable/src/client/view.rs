@@ -23,7 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::connection::{Connection, Life};
-use super::{Client, Error, Keys, NUMBERS, Patience, check_key, unexpected};
+use super::error::{Error, system};
+use super::handle::Client;
+use super::numbers::NUMBERS;
+use super::patience::Patience;
+use super::reads::Keys;
+use super::replies::unexpected;
+use super::validate::check_key;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::ring::lane::Lane;
@@ -262,7 +268,7 @@ fn register(connection: &Connection, keeper: &Keeper, patience: Patience<'_>) ->
     }
     failpoint!("pin.asked");
     // From here on a child may inherit something that is worth reading.
-    super::connection::system("sharing the table with forked children", keeper.table.inherit())?;
+    system("sharing the table with forked children", keeper.table.inherit())?;
     // Release: pairs with the Acquire in `is_registered`.
     keeper.registered.store(true, Ordering::Release);
     Ok(())

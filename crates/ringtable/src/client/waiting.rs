@@ -3,12 +3,12 @@
 //! The same for a lane and for the rings of a classic topology; `ring::wait` says when what pays.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::connection::TableReader;
+use super::error::Error;
+use super::in_place::TableReader;
+use super::patience::{Checks, Patience};
 use super::socket::last_words;
-use super::{Error, Patience};
-use crate::limits;
 use crate::ring::lane;
 use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
@@ -60,27 +60,6 @@ enum Spun {
     Pointless,
     /// As long as it may pay.
     InVain,
-}
-
-/// When the caller's signals were last looked at, for waits each of which ends soon, for something new.
-pub(super) struct Checks(Instant);
-
-impl Default for Checks {
-    fn default() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Checks {
-    /// Whether it is time to look again; if so, that is taken for done.
-    pub fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let is_due = now.duration_since(self.0) >= Duration::from_millis(limits::SIGNAL_CHECK_MS);
-        if is_due {
-            self.0 = now;
-        }
-        is_due
-    }
 }
 
 /// What a client needs to wait for its server.

@@ -19,10 +19,13 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::connection::{system, upgrade};
+use super::error::{Error, system};
 use super::gate::Gate;
+use super::handshake::upgrade;
+use super::in_place::{TableReader, attach};
+use super::patience::Patience;
+use super::replies::unexpected;
 use super::socket::{SocketLink, connect, last_words};
-use super::{Error, Patience, unexpected};
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};
@@ -33,7 +36,6 @@ use crate::shm::doorbell::{Listener, Woken};
 use crate::shm::fork::{self, Descriptor};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory};
-use crate::table::Reader;
 use crate::table::events::{Consumer, Event, Kind, Next, Place, Start};
 use crate::table::layout::LAYOUT_VERSION;
 
@@ -232,7 +234,7 @@ impl Watch {
 
 /// What it takes to listen.
 struct Ears {
-    reader: Reader<Mapping>,
+    reader: TableReader,
     place: Place,
     consumer: Consumer,
     prefix: Vec<u8>,
@@ -251,9 +253,7 @@ impl Ears {
         let count = passed.len();
         let [table, state, listener]: [Descriptor; 3] =
             passed.try_into().map_err(|_| Error::Protocol(format!("a watch comes with 3 descriptors, not {count}")))?;
-        let table = system("taking the table segment", Segment::from_foreign(table))?;
-        let table = system("mapping the table segment", table.map_read_only())?;
-        let reader = Reader::attach(table).map_err(|error| Error::Version(error.to_string()))?;
+        let reader = attach(table)?;
         let place = Place::load(reader.words());
         let place = place.ok_or_else(|| Error::Protocol("the table's header names no ring of events".to_owned()))?;
         let segment = system("taking the watch's segment", Segment::from_foreign(state))?;

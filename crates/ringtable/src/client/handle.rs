@@ -1,0 +1,123 @@
+//! The handle of a client: a connection to a server, made anew where that is wanted, and the three ways to ask it.
+//!
+//! A request and its reply, a pipeline of them, and a write that nobody waits for: all calls are made of these. The
+//! files that follow this one in the folder's table of contents add the calls to [`Client`].
+
+use std::ffi::OsStr;
+
+use super::cell::Cell;
+use super::connection::Connection;
+use super::error::Error;
+use super::link::Link;
+use super::options::{Options, Transport};
+use super::patience::Patience;
+use crate::address::{self, Location};
+use crate::command::reply::Reply;
+
+/// A connection to a server, for any number of threads.
+pub struct Client {
+    location: Location,
+    pub(super) options: Options,
+    pub(super) connection: Cell,
+}
+
+impl Client {
+    /// Connects to the server of a table: a name, a path, a `unix://` or a `tcp://` URL.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if nobody listens; [`Error::Version`] if the server is of another version; others.
+    pub fn connect(address: impl AsRef<OsStr>, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
+        let location = address::location(address)?;
+        let connection = Connection::open(&location, options, patience)?;
+        Ok(Self { location, options: options.clone(), connection: Cell::new(connection) })
+    }
+
+    /// Where the server listens.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// How it talks to the server; never [`Transport::Auto`].
+    pub fn transport(&self) -> Transport {
+        self.connection.peek().transport
+    }
+
+    /// Whether it can read the table in place.
+    pub fn reads_in_place(&self) -> bool {
+        self.connection.peek().reader.is_some()
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Closes the connection. Posted writes that are in the lane are executed all the same.
+    pub fn close(&self, patience: Patience<'_>) {
+        self.connection.close(patience);
+    }
+
+    /// The connection of this process: made anew in a forked child, and after the server's death if wanted.
+    #[inline]
+    pub(super) fn connection(&self, patience: Patience<'_>) -> Result<&Connection, Error> {
+        self.connection.get(patience, |patience| self.connect_again(patience))
+    }
+
+    fn connect_again(&self, patience: Patience<'_>) -> Result<Connection, Error> {
+        Connection::open(&self.location, &self.options, patience).map_err(|error| match error {
+            // It was there, and may be there again.
+            Error::NotFound { location, error } if self.options.reconnect => {
+                Error::Gone(format!("there is none at {location} now ({error}), and the next call looks again"))
+            }
+            error => error,
+        })
+    }
+
+    /// Waits until all posted writes are done.
+    ///
+    /// # Errors
+    /// That of the first posted write that failed; those of the connection.
+    pub fn flush(&self, patience: Patience<'_>) -> Result<(), Error> {
+        self.connection(patience)?.locked(patience, |link, patience| link.settle(None, patience))
+    }
+
+    /// One request and its reply.
+    #[inline]
+    pub(super) fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
+        self.connection(patience)?.request(number, arguments, patience)
+    }
+
+    /// `count` requests, and `each` of their replies in order.
+    pub(super) fn pipeline(
+        &self,
+        count: usize,
+        request: impl Fn(&mut Link, usize, &mut Patience<'_>) -> Result<(), Error>,
+        patience: Patience<'_>,
+        mut each: impl FnMut(usize, Reply) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.connection(patience)?.locked(patience, |link, patience| {
+            link.exchange(count, &request, patience)?;
+            // All replies are taken, also behind one that is an error: the first error is what is reported.
+            let mut outcome = Ok(());
+            for index in 0..count {
+                let reply = link.receive(patience)?;
+                if outcome.is_ok() {
+                    outcome = each(index, reply);
+                }
+            }
+            outcome
+        })
+    }
+
+    /// Sends a write without waiting for its reply.
+    pub(super) fn post(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<(), Error> {
+        let connection = self.connection(patience)?;
+        let mut hash = 0;
+        if let Some(reader) = &connection.reader {
+            // Nothing else would tell: who does not wait for an answer does not miss it either.
+            connection.check_alive(reader)?;
+            hash = reader.hash(arguments[0]);
+        }
+        connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
+    }
+}

@@ -1,0 +1,66 @@
+//! Asking the server for shared memory, and taking over what it passes: the table, a lane or rings, the doorbells.
+
+use std::sync::Arc;
+
+use super::connection::Sharing;
+use super::error::Error;
+use super::in_place::{TableReader, attach};
+use super::lane::{LaneHints, LaneLink};
+use super::link::Channel;
+use super::patience::Patience;
+use super::replies::{refusal, unexpected};
+use super::rings::{RingsLink, Seat};
+use super::socket::SocketLink;
+use crate::command;
+use crate::command::reply::Reply;
+use crate::ring::exchange::EXCHANGE_VERSION;
+use crate::ring::lane::LANE_VERSION;
+use crate::shm::fork::Descriptor;
+
+/// The words of the request that asks for a lane.
+pub fn lane_request() -> [String; 3] {
+    let (version, fingerprint) = (LANE_VERSION, *command::FINGERPRINT);
+    ["RING.LANE".into(), version.to_string(), format!("{fingerprint:016x}")]
+}
+
+/// The words of the request that asks to join the rings of a classic topology.
+pub fn rings_request() -> [String; 3] {
+    let (version, fingerprint) = (EXCHANGE_VERSION, *command::FINGERPRINT);
+    ["RING.RINGS".into(), version.to_string(), format!("{fingerprint:016x}")]
+}
+
+/// Asks for shared memory. Returns the server's words, and what it passed.
+pub(super) fn upgrade(
+    plain: &mut SocketLink,
+    request: &[String; 3],
+    patience: &mut Patience<'_>,
+) -> Result<(String, Vec<Descriptor>), Error> {
+    let mut passed = Vec::new();
+    match plain.handshake(&request.each_ref().map(String::as_bytes), &mut passed, patience)? {
+        Reply::Status(status) => Ok((status.into_owned(), passed)),
+        Reply::Error(message) => Err(refusal(message)),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// Takes over what the server passed: table, lane or rings, the server's doorbell, ours.
+pub(super) fn join(
+    socket: Descriptor,
+    status: &str,
+    passed: Vec<Descriptor>,
+    sharing: &Arc<Sharing>,
+) -> Result<(TableReader, Channel), Error> {
+    let count = passed.len();
+    let [table, memory, request_bell, listener]: [Descriptor; 4] =
+        passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
+    let mut reader = attach(table)?;
+    let channel = if status == "LANE" {
+        let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, Arc::clone(sharing))?;
+        reader.leave_hints(Box::new(LaneHints(lane.mapping())));
+        Channel::Lane(Box::new(lane))
+    } else {
+        let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;
+        Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, &reader)?))
+    };
+    Ok((reader, channel))
+}

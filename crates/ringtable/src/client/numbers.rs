@@ -1,0 +1,55 @@
+//! The numbers of the commands that calls send, and what else a process makes once.
+
+use std::sync::LazyLock;
+
+use crate::command;
+use crate::shm::fork;
+
+/// The number of each command that a method of the client sends.
+pub(super) struct Numbers {
+    pub get: u16,
+    pub set: u16,
+    pub del: u16,
+    pub incrby: u16,
+    pub pexpire: u16,
+    pub pttl: u16,
+    pub dbsize: u16,
+    pub flushall: u16,
+    pub scan: u16,
+    pub ring_bucket: u16,
+    pub ring_pins: u16,
+    pub ring_getv: u16,
+    pub ring_delv: u16,
+    pub ring_incr: u16,
+    pub ring_lease: u16,
+    pub ring_unlease: u16,
+    pub ring_handover: u16,
+}
+
+pub(super) static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| Numbers {
+    get: command::number("GET"),
+    set: command::number("SET"),
+    del: command::number("DEL"),
+    incrby: command::number("INCRBY"),
+    pexpire: command::number("PEXPIRE"),
+    pttl: command::number("PTTL"),
+    dbsize: command::number("DBSIZE"),
+    flushall: command::number("FLUSHALL"),
+    scan: command::number("SCAN"),
+    ring_bucket: command::number("RING.BUCKET"),
+    ring_pins: command::number("RING.PINS"),
+    ring_getv: command::number("RING.GETV"),
+    ring_delv: command::number("RING.DELV"),
+    ring_incr: command::number("RING.INCR"),
+    ring_lease: command::number("RING.LEASE"),
+    ring_unlease: command::number("RING.UNLEASE"),
+    ring_handover: command::number("RING.HANDOVER"),
+});
+
+/// Does now what the first call would do otherwise. A child that is forked while another thread is at it would wait for
+/// that thread, which it does not have.
+pub fn prepare() {
+    fork::install();
+    LazyLock::force(&command::FINGERPRINT);
+    LazyLock::force(&NUMBERS);
+}

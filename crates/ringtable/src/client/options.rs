@@ -1,0 +1,41 @@
+//! What a client is made with: where its reads go, how it talks to the server, whom it trusts.
+
+use crate::folder::Trust;
+
+/// Where reads go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// To the table itself, in place. Over a plain socket, to the server all the same.
+    #[default]
+    Direct,
+    /// To the server, as requests.
+    Server,
+}
+
+/// How to talk to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over shared memory, if the server has any for its clients (a lane, or rings), else over the socket, as over TCP.
+    #[default]
+    Auto,
+    /// Over a lane, or not at all.
+    Lane,
+    /// Over the rings of a classic topology, or not at all.
+    Rings,
+    /// Over the socket.
+    Socket,
+}
+
+/// What a client is made with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where reads go.
+    pub reads: Reads,
+    /// How to talk to the server.
+    pub transport: Transport,
+    /// Whether the calls that follow one that found the server gone, or was expelled, connect anew, to whichever server
+    /// listens there then. Else they end in the same way.
+    pub reconnect: bool,
+    /// Whose servers it connects to, at unix sockets; TCP ports tell nobody whose they are.
+    pub trust: Trust,
+}

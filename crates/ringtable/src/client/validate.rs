@@ -1,0 +1,45 @@
+//! What is refused before anything is sent: what is too long, too many or too large.
+
+use super::error::Error;
+use crate::command;
+use crate::limits;
+
+/// Refuses a key that is too long.
+///
+/// # Errors
+/// [`Error::KeyTooLong`].
+#[inline]
+pub fn check_key(key: &[u8]) -> Result<(), Error> {
+    if key.len() > limits::KEY_SIZE_MAX { Err(Error::KeyTooLong(key.len())) } else { Ok(()) }
+}
+
+/// Refuses a value that is too large.
+///
+/// # Errors
+/// [`Error::ValueTooLarge`].
+#[inline]
+pub fn check_value(value: &[u8]) -> Result<(), Error> {
+    if value.len() > limits::VALUE_SIZE_MAX { Err(Error::ValueTooLarge(value.len())) } else { Ok(()) }
+}
+
+/// Refuses a command that no server would read, whatever it is: a connection would end by it, and with it all others
+/// that were sent over it.
+///
+/// # Errors
+/// [`Error::TooManyArguments`], [`Error::TooLarge`]; [`Error::NoTransactions`] for what begins or ends one, since what
+/// stands in between would be executed.
+pub fn check_command(words: &[&[u8]]) -> Result<(), Error> {
+    let name = || command::shown(words.first().copied().unwrap_or_default());
+    let is = |name: &str| words.first().is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()));
+    if ["MULTI", "EXEC", "DISCARD"].into_iter().any(is) {
+        return Err(Error::NoTransactions);
+    }
+    if words.len() > limits::ARGUMENTS_MAX {
+        return Err(Error::TooManyArguments { command: name(), count: words.len() - 1 });
+    }
+    let size = words.iter().map(|word| word.len() + limits::WORD_FRAMING_MAX).sum();
+    if size > limits::REQUEST_SIZE_MAX {
+        return Err(Error::TooLarge { command: name(), size });
+    }
+    Ok(())
+}

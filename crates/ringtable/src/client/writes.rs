@@ -1,0 +1,85 @@
+//! Writes to single keys, and to all of them.
+
+use super::error::Error;
+use super::handle::Client;
+use super::numbers::NUMBERS;
+use super::patience::Patience;
+use super::replies::{integer, unexpected};
+use super::validate::{check_key, check_value};
+use super::write_options::{Condition, Stay, Writes};
+use crate::command::reply::Reply;
+
+impl Client {
+    /// Writes a key. `ttl_ms` is its time to live. Returns whether it was done: with [`Writes::Posted`], always `true`.
+    ///
+    /// # Errors
+    /// Key or value too long, no memory, those of the connection.
+    #[inline]
+    pub fn set(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        stay: Stay,
+        condition: Condition,
+        writes: Writes,
+        patience: Patience<'_>,
+    ) -> Result<bool, Error> {
+        check_key(key)?;
+        check_value(value)?;
+        let digits;
+        let mut arguments: [&[u8]; 6] = [key, value, b"", b"", b"", b""];
+        let mut count = 2;
+        if let Some(ttl_ms) = stay.ttl_ms {
+            digits = ttl_ms.to_string();
+            arguments[count] = b"PX";
+            arguments[count + 1] = digits.as_bytes();
+            count += 2;
+        }
+        if let Some(word) = stay.mark.word() {
+            arguments[count] = word.as_bytes();
+            count += 1;
+        }
+        if condition != Condition::Always {
+            arguments[count] = if condition == Condition::Absent { b"NX" } else { b"XX" };
+            count += 1;
+        }
+        if writes == Writes::Posted {
+            self.post(NUMBERS.set, &arguments[..count], patience)?;
+            return Ok(true);
+        }
+        match self.request(NUMBERS.set, &arguments[..count], patience)? {
+            Reply::Status(_) => Ok(true),
+            Reply::Nil => Ok(false),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Adds to the integer that a key holds (0 if there is none). Returns the sum.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it holds no integer, or the sum would be out of range.
+    pub fn increment(&self, key: &[u8], by: i64, patience: Patience<'_>) -> Result<i64, Error> {
+        check_key(key)?;
+        integer(self.request(NUMBERS.incrby, &[key, by.to_string().as_bytes()], patience)?)
+    }
+
+    /// Gives a key a new time to live. Returns whether there is such a key.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn expire(&self, key: &[u8], ttl_ms: i64, patience: Patience<'_>) -> Result<bool, Error> {
+        check_key(key)?;
+        Ok(integer(self.request(NUMBERS.pexpire, &[key, ttl_ms.to_string().as_bytes()], patience)?)? == 1)
+    }
+
+    /// Deletes everything.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn clear(&self, patience: Patience<'_>) -> Result<(), Error> {
+        match self.request(NUMBERS.flushall, &[], patience)? {
+            Reply::Status(_) => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
