@@ -1,90 +1,27 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::error::{Error, system};
+use super::connect::connect;
+use super::error::Error;
 use super::gate::Gate;
 use super::handshake::{join, lane_request, rings_request, upgrade};
 use super::in_place::TableReader;
+use super::life::{Life, gone};
 use super::link::{Channel, Link};
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::replies::unexpected;
-use super::socket::{SocketLink, connect, gone, last_words, peek_words};
+use super::sharing::Sharing;
+use super::socket::SocketLink;
 use super::view::Keeper;
 use crate::address::Location;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::coarse_ms;
-use crate::shm::fork::{self, Descriptor};
-use crate::sync::lock;
-
-/// What several threads share of a connection besides the link.
-#[derive(Default)]
-pub(super) struct Sharing {
-    /// Posted writes whose replies have not come.
-    pub posted: AtomicUsize,
-    /// A buffer for the next large reply: fresh memory comes from the kernel page by page, at a multiple of the price
-    /// of copying.
-    spare: Mutex<Vec<u8>>,
-}
-
-impl Sharing {
-    /// An empty buffer with room for `size` bytes; `None` if there is no memory.
-    pub fn take_buffer(&self, size: usize) -> Option<Vec<u8>> {
-        let mut buffer = std::mem::take(&mut *lock(&self.spare));
-        buffer.clear();
-        buffer.try_reserve_exact(size).ok()?;
-        Some(buffer)
-    }
-
-    /// Keeps no buffer any more.
-    fn forget_buffer(&self) {
-        *lock(&self.spare) = Vec::new();
-    }
-
-    /// Keeps a buffer for later, unless it is too large to keep.
-    pub fn give_buffer(&self, buffer: Vec<u8>) {
-        if buffer.capacity() <= limits::SPARE_BUFFER_SIZE_MAX {
-            *lock(&self.spare) = buffer;
-        }
-    }
-}
-
-/// A second descriptor of the socket: to look whether the server lives, and to end what waits for it.
-pub(super) struct Life(Mutex<Option<Descriptor>>);
-
-impl Life {
-    fn new(socket: &Descriptor) -> Result<Self, Error> {
-        let duplicate = system("duplicating the socket", socket.duplicate().map_err(Into::into))?;
-        Ok(Self(Mutex::new(Some(duplicate))))
-    }
-
-    /// Why the server has ended the connection; `None` if it says nothing, as it does while it lives.
-    fn last_words(&self) -> Option<Error> {
-        let Some(socket) = &*lock(&self.0) else { return Some(gone()) };
-        match peek_words(socket) {
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
-            _ => Some(last_words(socket)),
-        }
-    }
-
-    /// Ends the waits of all threads, and only that.
-    fn end_waits(&self) {
-        if let Some(socket) = &*lock(&self.0) {
-            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
-        }
-    }
-
-    /// Closes the socket, whoever else has a descriptor of it. May be called again.
-    pub fn hang_up(&self) {
-        if let Some(socket) = lock(&self.0).take() {
-            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
-        }
-    }
-}
+use crate::shm::fork;
 
 pub(super) struct Connection {
     /// The table, if memory is shared.

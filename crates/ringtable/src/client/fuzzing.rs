@@ -3,10 +3,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::connection::Sharing;
 use super::handshake::join;
 use super::link::Channel;
 use super::rings::Seat;
+use super::sharing::Sharing;
 use crate::command::COMMANDS;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;

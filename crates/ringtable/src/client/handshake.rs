@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::connection::Sharing;
 use super::error::Error;
 use super::in_place::{TableReader, attach};
 use super::lane::{LaneHints, LaneLink};
@@ -10,6 +9,7 @@ use super::link::Channel;
 use super::patience::Patience;
 use super::replies::{refusal, unexpected};
 use super::rings::{RingsLink, Seat};
+use super::sharing::Sharing;
 use super::socket::SocketLink;
 use crate::command;
 use crate::command::reply::Reply;

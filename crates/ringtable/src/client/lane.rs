@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::Sharing;
 use super::error::{Error, system};
 use super::in_place::TableReader;
 use super::patience::Patience;
+use super::sharing::Sharing;
 use super::waiting::{Awaited, Waiting};
 use crate::command::record::{self, RequestHead};
 use crate::command::reply::Reply;

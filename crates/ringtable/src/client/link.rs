@@ -11,12 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::connection::Sharing;
 use super::error::Error;
 use super::lane::LaneLink;
 use super::patience::Patience;
 use super::replies::refusal;
 use super::rings::RingsLink;
+use super::sharing::Sharing;
 use super::socket::SocketLink;
 use crate::command::reply::Reply;
 

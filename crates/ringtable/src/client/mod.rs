@@ -27,8 +27,12 @@ mod replies;
 mod numbers;
 
 // What a connection is made of.
+mod readiness;
+mod connect;
+mod life;
 mod in_place;
 mod gate;
+mod sharing;
 mod waiting;
 mod lane;
 mod rings;

@@ -1,27 +1,23 @@
 //! The plain socket, as the client sees it, unix or TCP: RESP, for servers without lanes and for comparison.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::event::PollFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
-use super::error::{Error, system};
+use super::error::Error;
+use super::life::gone;
 use super::patience::{Checks, Patience};
+use super::readiness::await_readiness;
 use super::replies::refusal;
-use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
 use crate::command::resp::{HEADER_SIZE_MAX, ReplyLimits, ReplyParser, write_request};
-use crate::folder::{Folder, FolderError, Trust, denial, own_user};
 use crate::limits;
 use crate::shm::descriptors;
-use crate::shm::doorbell::timespec;
 use crate::shm::fork::Descriptor;
-use crate::shm::{peer, shortage};
+use crate::shm::shortage;
 
 /// Request bytes gathered before they are sent without being asked to.
 const GATHERED_MAX: usize = 64 << 10;
@@ -32,110 +28,6 @@ const RECEIVE_SIZE: usize = 64 << 10;
 
 /// A buffer for replies that is larger than this does not stay so.
 const INCOMING_KEPT_MAX: usize = limits::SPARE_BUFFER_SIZE_MAX;
-
-/// How long to wait before asking a server again whose queue of connections is full.
-const QUEUE_RETRY: Duration = Duration::from_millis(5);
-
-/// A connected socket.
-pub(super) fn connect(location: &Location, trust: &Trust, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
-    match location {
-        Location::Unix(place) => connect_unix(place, trust, patience),
-        Location::Tcp(address) => connect_tcp(*address, patience),
-    }
-}
-
-fn make_socket(family: AddressFamily) -> Result<Descriptor, Error> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = Descriptor::make(|| rustix::net::socket_with(family, SocketType::STREAM, flags, None));
-    system("making a socket", socket.map_err(Into::into))
-}
-
-fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
-    let socket = make_socket(AddressFamily::UNIX)?;
-    let is_long = place.as_path().as_os_str().len() > SOCKET_PATH_SIZE_MAX;
-    let folder = if is_long || place.is_named() { Some(open_folder(place, trust)?) } else { None };
-    let address = match &folder {
-        Some(folder) => folder.address(place.file_name()),
-        None => SocketAddrUnix::new(place.as_path()),
-    };
-    let address = system("making a socket's address", address.map_err(Into::into))?;
-    loop {
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => {
-                check_server(&socket, place, trust)?;
-                return Ok(socket);
-            }
-            Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
-            // The server's queue is full: it is stopped, or overrun. There is nothing to wait on but time.
-            Err(rustix::io::Errno::AGAIN) => {
-                std::thread::sleep(patience.slice()?.min(QUEUE_RETRY));
-                patience.check_interrupted()?;
-            }
-            Err(rustix::io::Errno::ACCESS) => {
-                let why = denial(place.as_path());
-                return Err(Error::Denied { location: Location::Unix(place.clone()), why });
-            }
-            Err(error) => return Err(not_found(Location::Unix(place.clone()), error)),
-        }
-    }
-}
-
-fn open_folder(place: &SocketPath, trust: &Trust) -> Result<Folder, Error> {
-    Folder::of(place, trust).map_err(|error| match error {
-        FolderError::System { error, .. } => not_found(Location::Unix(place.clone()), error),
-        FolderError::Denied { why, .. } => Error::Denied { location: Location::Unix(place.clone()), why },
-        FolderError::Foreign { user, .. } => Error::Untrusted(format!("{error}, or {}", telling(user))),
-        error => Error::Untrusted(error.to_string()),
-    })
-}
-
-/// Makes sure that it is a trusted user's server that was found, before anything is sent or believed.
-fn check_server(socket: &Descriptor, place: &SocketPath, trust: &Trust) -> Result<(), Error> {
-    let user = system("asking whose server it is", peer::user(socket))?;
-    if trust.includes(user) {
-        return Ok(());
-    }
-    let own = own_user();
-    Err(Error::Untrusted(format!(
-        "the server at {place} is run by user {user}, and this process by user {own}: choose another address, or {}",
-        telling(user)
-    )))
-}
-
-fn telling(user: u32) -> String {
-    format!(
-        "say that you trust that user with all that you read and write there: trust_user={user} (--trust-user {user})"
-    )
-}
-
-fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
-    use rustix::io::Errno;
-    let socket = make_socket(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
-    let refused = |error| not_found(Location::Tcp(address), error);
-    match rustix::net::connect(&socket, &address) {
-        // It goes on by itself, also after a signal.
-        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
-        Err(error) => return Err(refused(error)),
-    }
-    await_readiness(&socket, PollFlags::OUT, patience)?;
-    sockopt::socket_error(&socket).and_then(|outcome| outcome).map_err(refused)?;
-    // Where nobody listens, the kernel may choose this very port for our end, and connects the socket with itself.
-    if rustix::net::getsockname(&socket).is_ok_and(|ours| SocketAddr::try_from(ours) == Ok(address)) {
-        return Err(refused(Errno::CONNREFUSED));
-    }
-    // Requests are sent when they are wanted to go: none should wait for more to come.
-    system("setting TCP_NODELAY", sockopt::set_tcp_nodelay(&socket, true).map_err(Into::into))?;
-    Ok(socket)
-}
-
-fn not_found(location: Location, error: impl Into<std::io::Error>) -> Error {
-    let error = error.into();
-    if shortage::is_shortage(&error) {
-        Error::System { doing: "connecting", error }
-    } else {
-        Error::NotFound { location, error }
-    }
-}
 
 pub(super) struct SocketLink {
     socket: Descriptor,
@@ -336,44 +228,6 @@ impl SocketLink {
         // A signal may have come while we did not wait, and there may be news whenever we do.
         if self.checks.is_due() { patience.check_interrupted() } else { Ok(()) }
     }
-}
-
-fn await_readiness(socket: impl AsFd, flags: PollFlags, patience: &mut Patience<'_>) -> Result<(), Error> {
-    patience.start();
-    loop {
-        let slice = timespec(patience.slice()?);
-        match poll(&mut [PollFd::new(&socket, flags)], Some(&slice)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => patience.check_interrupted()?,
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(Error::System { doing: "waiting for the server", error: error.into() }),
-        }
-    }
-}
-
-/// What the server has said on the socket of a lane, which is silent until the end; empty if it is just closed.
-///
-/// Peeking: several look, and each should find it.
-pub(super) fn peek_words(socket: &Descriptor) -> rustix::io::Result<String> {
-    let mut message = [0_u8; 256];
-    let (_, size) = rustix::net::recv(socket, &mut message[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
-    Ok(String::from_utf8_lossy(&message[..size]).trim_start_matches('-').trim_end().to_owned())
-}
-
-/// Why the server has ended the connection whose socket is silent otherwise.
-pub(super) fn last_words(socket: &Descriptor) -> Error {
-    match peek_words(socket) {
-        Ok(message) if !message.is_empty() => match message.split_once(' ') {
-            Some(("LAGGARD", words)) => Error::Expelled(words.to_owned()),
-            Some((code, words)) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => Error::Gone(words.to_owned()),
-            _ => Error::Gone(message),
-        },
-        _ => gone(),
-    }
-}
-
-/// The error for a socket that was closed without a word.
-pub(super) fn gone() -> Error {
-    Error::Gone("its socket is closed".to_owned())
 }
 
 #[cfg(test)]

@@ -22,9 +22,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use super::connection::{Connection, Life};
+use super::connection::Connection;
 use super::error::{Error, system};
 use super::handle::Client;
+use super::life::Life;
 use super::numbers::NUMBERS;
 use super::patience::Patience;
 use super::reads::Keys;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::in_place::TableReader;
+use super::life::last_words;
 use super::patience::{Checks, Patience};
-use super::socket::last_words;
 use crate::ring::lane;
 use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};

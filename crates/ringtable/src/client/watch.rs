@@ -19,13 +19,15 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::connect::connect;
 use super::error::{Error, system};
 use super::gate::Gate;
 use super::handshake::upgrade;
 use super::in_place::{TableReader, attach};
+use super::life::last_words;
 use super::patience::Patience;
 use super::replies::unexpected;
-use super::socket::{SocketLink, connect, last_words};
+use super::socket::SocketLink;
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 use crate::command::{self, arguments::parse_integer};

@@ -1,0 +1,39 @@
+//! What the threads of a process share of a connection besides its link, without waiting for each other.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use crate::limits;
+use crate::sync::lock;
+
+/// A count, and a buffer.
+#[derive(Default)]
+pub(super) struct Sharing {
+    /// Posted writes whose replies have not come.
+    pub posted: AtomicUsize,
+    /// A buffer for the next large reply: fresh memory comes from the kernel page by page, at a multiple of the price
+    /// of copying.
+    spare: Mutex<Vec<u8>>,
+}
+
+impl Sharing {
+    /// An empty buffer with room for `size` bytes; `None` if there is no memory.
+    pub fn take_buffer(&self, size: usize) -> Option<Vec<u8>> {
+        let mut buffer = std::mem::take(&mut *lock(&self.spare));
+        buffer.clear();
+        buffer.try_reserve_exact(size).ok()?;
+        Some(buffer)
+    }
+
+    /// Keeps no buffer any more.
+    pub fn forget_buffer(&self) {
+        *lock(&self.spare) = Vec::new();
+    }
+
+    /// Keeps a buffer for later, unless it is too large to keep.
+    pub fn give_buffer(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= limits::SPARE_BUFFER_SIZE_MAX {
+            *lock(&self.spare) = buffer;
+        }
+    }
+}
