@@ -13,10 +13,10 @@ use super::life::{Life, gone};
 use super::link::{Channel, Link};
 use super::options::{Options, Transport};
 use super::patience::Patience;
+use super::pinned::PinnedTable;
 use super::replies::unexpected;
 use super::sharing::Sharing;
 use super::socket::SocketLink;
-use super::view::Keeper;
 use crate::address::Location;
 use crate::command::reply::Reply;
 use crate::limits;
@@ -27,7 +27,7 @@ pub(super) struct Connection {
     /// The table, if memory is shared.
     pub reader: Option<TableReader>,
     /// What views need, if there is a lane.
-    pub keeper: Option<Arc<Keeper>>,
+    pub pinned: Option<Arc<PinnedTable>>,
     pub transport: Transport,
     link: Gate<Option<Link>>,
     pub sharing: Arc<Sharing>,
@@ -88,16 +88,16 @@ impl Connection {
                 (None, Channel::Socket(Box::new(plain)))
             }
         };
-        let keeper = match (&channel, &reader) {
+        let pinned = match (&channel, &reader) {
             (Channel::Lane(lane), Some(reader)) => {
                 let table = Arc::clone(reader.memory());
-                Some(Arc::new(Keeper::new(table, lane.mapping(), Arc::clone(&life))))
+                Some(Arc::new(PinnedTable::new(table, lane.mapping(), Arc::clone(&life))))
             }
             _ => None,
         };
         Ok(Self {
             reader,
-            keeper,
+            pinned,
             transport: match &channel {
                 Channel::Lane(_) => Transport::Lane,
                 Channel::Rings(_) => Transport::Rings,
@@ -219,8 +219,8 @@ impl Connection {
         failpoint!("close.dropped");
         self.sharing.forget_buffer();
         // Views need socket and table for as long as there are any.
-        if let Some(keeper) = &self.keeper {
-            keeper.close(dropped.is_ok());
+        if let Some(pinned) = &self.pinned {
+            pinned.close(dropped.is_ok());
             return dropped;
         }
         if dropped.is_ok() {

@@ -39,6 +39,7 @@ mod rings;
 mod socket;
 mod link;
 mod handshake;
+mod pinned;
 mod connection;
 mod cell;
 

@@ -4,10 +4,7 @@
 //!
 //! A view is a pin, a word in the lane that names its entry: see [`crate::table::reclaim`] for the protocol, and for
 //! why the server does not use that memory again meanwhile. Making one costs a lookup and a fence, whatever the size of
-//! the value. Which pins are in use is known to this process alone, a bit each, and shared by its threads.
-//!
-//! The server believes the pins of a client as long as its socket is open (I1). So a view keeps the socket, the lane
-//! and the mapping of the table, also when its table is closed: what closing lets go of, the last view lets go of then.
+//! the value. A view holds one of the pins of [`super::pinned`], which keeps the memory that the value is in.
 //!
 //! Without a lane there is nowhere to pin; a view then is a copy, and behaves the same.
 //!
@@ -20,128 +17,25 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::connection::Connection;
 use super::error::{Error, system};
 use super::handle::Client;
-use super::life::Life;
 use super::numbers::NUMBERS;
 use super::patience::Patience;
+use super::pinned::PinnedTable;
 use super::reads::Keys;
 use super::replies::unexpected;
 use super::validate::check_key;
 use crate::command::reply::Reply;
-use crate::limits;
-use crate::ring::lane::Lane;
 use crate::shm::clock::wall_ms;
-use crate::shm::fork;
-use crate::shm::segment::Mapping;
 use crate::sync::{Memory, yield_now};
 use crate::table::reclaim::{self, Pinned};
-
-/// The table is in use.
-const OPEN: u8 = 0;
-/// It was closed, and the last view lets go of its memory.
-const CLOSED: u8 = 1;
-/// The same, and of its socket.
-const HUNG_UP: u8 = 2;
-
-/// What the views of a connection share, and keep alive.
-pub(super) struct Keeper {
-    table: Arc<Mapping>,
-    lane: Arc<Mapping>,
-    life: Arc<Life>,
-    /// A bit for each pin: whether a view has it.
-    used: AtomicU64,
-    /// Whether the server was told to look at our pins.
-    registered: AtomicBool,
-    state: AtomicU8,
-    generation: u64,
-}
-
-impl Keeper {
-    pub fn new(table: Arc<Mapping>, lane: Arc<Mapping>, life: Arc<Life>) -> Self {
-        Self {
-            table,
-            lane,
-            life,
-            used: AtomicU64::new(0),
-            registered: AtomicBool::new(false),
-            state: AtomicU8::new(OPEN),
-            generation: fork::generation(),
-        }
-    }
-
-    /// Takes a pin that no view has.
-    #[inline]
-    fn take(&self) -> Result<Option<usize>, Error> {
-        const { assert!(limits::PINS_MAX == u64::BITS as usize) };
-        let mut used = self.used.load(Ordering::Relaxed);
-        let number = loop {
-            let number = used.trailing_ones() as usize;
-            if number == limits::PINS_MAX {
-                return Ok(None);
-            }
-            // SeqCst: against a thread that closes the table: either it sees our bit, or we see below that it is
-            // closed. Acquire in it: pairs with `give`, so that the pin is written after its last user has cleared it.
-            match self.used.compare_exchange_weak(used, used | 1 << number, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => break number,
-                Err(now) => used = now,
-            }
-        };
-        if self.state.load(Ordering::SeqCst) != OPEN {
-            self.give(number);
-            return Err(Error::Closed);
-        }
-        Ok(Some(number))
-    }
-
-    /// Gives a pin back, which is cleared.
-    #[inline]
-    fn give(&self, number: usize) {
-        // SeqCst: as in `take`; Release in it pairs with the Acquire there.
-        let left = self.used.fetch_and(!(1 << number), Ordering::SeqCst) & !(1 << number);
-        if left == 0 {
-            self.let_go_if_closed();
-        }
-    }
-
-    /// Closes the table: lets go of its memory, and if `hang_up`, of its socket, as soon as there are no views.
-    pub fn close(&self, hang_up: bool) {
-        self.state.fetch_max(if hang_up { HUNG_UP } else { CLOSED }, Ordering::SeqCst);
-        if self.used.load(Ordering::SeqCst) == 0 {
-            self.let_go_if_closed();
-        }
-    }
-
-    /// Whoever comes last does it; two who both do so do no harm.
-    #[cold]
-    fn let_go_if_closed(&self) {
-        let state = self.state.load(Ordering::SeqCst);
-        if state == HUNG_UP {
-            self.life.hang_up();
-            // The link is gone, and without views nobody writes to the pins.
-            let _ = self.lane.let_go();
-        }
-        if state != OPEN {
-            // Other threads may be reading; they find nothing, ask the link, and learn that it is gone.
-            let _ = self.table.let_go();
-        }
-    }
-
-    /// Whether a view can be made without asking the server for anything.
-    #[inline]
-    fn is_registered(&self) -> bool {
-        // Acquire: pairs with the Release in `register`; the server's answer is in the past of the pins to come.
-        self.registered.load(Ordering::Acquire)
-    }
-}
 
 enum Place {
     /// In the table: the words of the value, kept by pin number `pin`.
     Table {
-        keeper: Arc<Keeper>,
+        pinned: Arc<PinnedTable>,
         pin: usize,
         words: Range<usize>,
     },
@@ -163,9 +57,9 @@ impl View {
     pub fn bytes(&self) -> Result<&[u8], Error> {
         match &self.place {
             Place::Copy(bytes) => Ok(bytes),
-            Place::Table { keeper, .. } if keeper.generation != fork::generation() => Err(Error::ViewInherited),
-            Place::Table { keeper, words, .. } => {
-                let words = &keeper.table.words()[words.clone()];
+            Place::Table { pinned, .. } if !pinned.is_ours() => Err(Error::ViewInherited),
+            Place::Table { pinned, words, .. } => {
+                let words = &pinned.table.words()[words.clone()];
                 #[allow(unsafe_code)]
                 // SAFETY: the words hold as many bytes, which were complete before a slot pointed at them (I3), and
                 // which nobody changes while they are pinned: that is what the server promises. The mapping stays as
@@ -195,12 +89,12 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        if let Place::Table { keeper, pin, .. } = &self.place
-            && keeper.generation == fork::generation()
+        if let Place::Table { pinned, pin, .. } = &self.place
+            && pinned.is_ours()
         {
-            reclaim::unpin(&Lane::new(keeper.lane.words()).pins()[*pin]);
+            reclaim::unpin(pinned.pin(*pin));
             failpoint!("pin.cleared");
-            keeper.give(*pin);
+            pinned.give(*pin);
         }
     }
 }
@@ -214,12 +108,12 @@ impl Client {
     pub fn try_view(&self, key: &[u8]) -> Result<Option<Option<View>>, Error> {
         check_key(key)?;
         let connection = self.connection.peek();
-        let Some(keeper) = connection.keeper.as_ref().filter(|keeper| keeper.is_registered()) else { return Ok(None) };
+        let Some(pinned) = connection.pinned.as_ref().filter(|pinned| pinned.is_registered()) else { return Ok(None) };
         if !connection.is_current() || connection.posted() > 0 {
             return Ok(None);
         }
-        let Some(number) = keeper.take().map_err(|_| connection.ended())? else { return Ok(None) };
-        match attempt(connection, keeper, number, key) {
+        let Some(number) = pinned.take().map_err(|_| connection.ended())? else { return Ok(None) };
+        match attempt(connection, pinned, number, key) {
             Ok(Attempt::Contended) => Ok(None),
             Ok(Attempt::Done(view)) => Ok(Some(view)),
             Err(error) => Err(error),
@@ -234,17 +128,17 @@ impl Client {
     pub fn view(&self, key: &[u8], copy_ok: bool, mut patience: Patience<'_>) -> Result<Option<View>, Error> {
         check_key(key)?;
         let connection = self.connection(patience)?;
-        let Some(keeper) = &connection.keeper else { return self.copy(key, patience) };
-        if !keeper.is_registered() {
-            register(connection, keeper, patience)?;
+        let Some(pinned) = &connection.pinned else { return self.copy(key, patience) };
+        if !pinned.is_registered() {
+            register(connection, pinned, patience)?;
         }
         self.settle(connection, Keys::One(key), patience)?;
         patience.start();
         loop {
-            let Some(number) = keeper.take().map_err(|_| connection.ended())? else {
+            let Some(number) = pinned.take().map_err(|_| connection.ended())? else {
                 return if copy_ok { self.copy(key, patience) } else { Err(Error::TooManyViews) };
             };
-            if let Attempt::Done(view) = attempt(connection, keeper, number, key)? {
+            if let Attempt::Done(view) = attempt(connection, pinned, number, key)? {
                 return Ok(view);
             }
             // Writers change the bucket again and again; some of them get on.
@@ -262,16 +156,15 @@ impl Client {
 
 /// Tells the server to look at our pins from now on.
 #[cold]
-fn register(connection: &Connection, keeper: &Keeper, patience: Patience<'_>) -> Result<(), Error> {
+fn register(connection: &Connection, pinned: &PinnedTable, patience: Patience<'_>) -> Result<(), Error> {
     match connection.request(NUMBERS.ring_pins, &[], patience)? {
         Reply::Status(_) => {}
         other => return Err(unexpected(other)),
     }
     failpoint!("pin.asked");
     // From here on a child may inherit something that is worth reading.
-    system("sharing the table with forked children", keeper.table.inherit())?;
-    // Release: pairs with the Acquire in `is_registered`.
-    keeper.registered.store(true, Ordering::Release);
+    system("sharing the table with forked children", pinned.table.inherit())?;
+    pinned.register();
     Ok(())
 }
 
@@ -284,20 +177,20 @@ enum Attempt {
 
 /// Makes a view with a pin that was taken, if the server lives.
 #[inline]
-fn attempt(connection: &Connection, keeper: &Arc<Keeper>, pin: usize, key: &[u8]) -> Result<Attempt, Error> {
+fn attempt(connection: &Connection, pinned: &Arc<PinnedTable>, pin: usize, key: &[u8]) -> Result<Attempt, Error> {
     let Some(reader) = &connection.reader else { return Ok(Attempt::Done(None)) };
-    let pinned = connection.check_alive(reader).map(|()| {
-        let word = &Lane::new(keeper.lane.words()).pins()[pin];
+    let outcome = connection.check_alive(reader).map(|()| {
+        let word = pinned.pin(pin);
         reclaim::pin(reader.words(), word, reader.hash(key), key, wall_ms)
     });
-    match pinned {
+    match outcome {
         Ok(Pinned::Hit(found, words)) => {
             reader.note(reader.hash(key), &found);
-            let place = Place::Table { keeper: Arc::clone(keeper), pin, words };
+            let place = Place::Table { pinned: Arc::clone(pinned), pin, words };
             Ok(Attempt::Done(Some(View { place, size: found.size, version: Some(found.version) })))
         }
         other => {
-            keeper.give(pin);
+            pinned.give(pin);
             match other? {
                 Pinned::Contended => Ok(Attempt::Contended),
                 _ => Ok(Attempt::Done(None)),
