@@ -37,7 +37,7 @@ pub(super) struct Connection {
     closed: AtomicBool,
     /// The process that it was made in.
     generation: u64,
-    /// The same, as long as calls may use it; see [`super::cell`].
+    /// The same, as long as calls may use it; see [`super::renewal`].
     stamp: AtomicU64,
     /// Whether another one is to take its place when it has died.
     is_replaceable: bool,

@@ -5,12 +5,12 @@
 
 use std::ffi::OsStr;
 
-use super::cell::Cell;
 use super::connection::Connection;
 use super::error::Error;
 use super::link::Link;
 use super::options::{Options, Transport};
 use super::patience::Patience;
+use super::renewal::RenewableConnection;
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 
@@ -18,7 +18,7 @@ use crate::command::reply::Reply;
 pub struct Client {
     location: Location,
     pub(super) options: Options,
-    pub(super) connection: Cell,
+    pub(super) connection: RenewableConnection,
 }
 
 impl Client {
@@ -29,7 +29,7 @@ impl Client {
     pub fn connect(address: impl AsRef<OsStr>, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
         let location = address::location(address)?;
         let connection = Connection::open(&location, options, patience)?;
-        Ok(Self { location, options: options.clone(), connection: Cell::new(connection) })
+        Ok(Self { location, options: options.clone(), connection: RenewableConnection::new(connection) })
     }
 
     /// Where the server listens.

@@ -41,7 +41,7 @@ mod link;
 mod handshake;
 mod pinned;
 mod connection;
-mod cell;
+mod renewal;
 
 // Calls.
 mod handle;

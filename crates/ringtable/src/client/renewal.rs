@@ -2,9 +2,9 @@
 //!
 //! # Design
 //!
-//! A connection has a stamp, the generation of the process that it was made in ([`fork::generation`]), and every call
+//! A connection has a stamp, the generation of the process that it was made in (`fork::generation`), and every call
 //! compares the two. One that a child has inherited does not match; of one that has died, the stamp is spoilt
-//! ([`Connection::end`]). Either way the next call makes a connection of its own, and calls of a client that is well
+//! (`Connection::end`). Either way the next call makes a connection of its own, and calls of a client that is well
 //! pay nothing for that.
 //!
 //! # Invariants
@@ -23,42 +23,44 @@ use super::error::Error;
 use super::gate::Gate;
 use super::patience::Patience;
 
-pub(super) struct Cell {
-    held: AtomicPtr<Held>,
+/// The connection of the moment, for any number of threads.
+pub(super) struct RenewableConnection {
+    current: AtomicPtr<Node>,
     closed: AtomicBool,
 }
 
-struct Held {
+/// A connection in the list of them, the newest first.
+struct Node {
     connection: Connection,
     /// Before the making of the next one.
-    succession: Gate<()>,
+    renewing: Gate<()>,
     /// The one before, which calls may still use; ends with null, or with a parent's.
     previous: *mut Self,
 }
 
-impl Cell {
+impl RenewableConnection {
     pub fn new(connection: Connection) -> Self {
-        Self { held: AtomicPtr::new(Self::hold(connection, null_mut())), closed: AtomicBool::new(false) }
+        Self { current: AtomicPtr::new(Self::node(connection, null_mut())), closed: AtomicBool::new(false) }
     }
 
-    fn hold(connection: Connection, previous: *mut Held) -> *mut Held {
-        Box::into_raw(Box::new(Held { connection, succession: Gate::new(()), previous }))
+    fn node(connection: Connection, previous: *mut Node) -> *mut Node {
+        Box::into_raw(Box::new(Node { connection, renewing: Gate::new(()), previous }))
     }
 
     #[inline]
-    fn held(&self) -> &Held {
+    fn current(&self) -> &Node {
         #[allow(unsafe_code)]
-        // SAFETY: the pointer always is one of `hold`, and what it points to is freed only in `drop`, when nobody
-        // borrows the cell. Acquire: pairs with the Release in `replace`, for one made by another thread.
+        // SAFETY: the pointer always is one of `node`, and what it points to is freed only in `drop`, when nobody
+        // borrows from this. Acquire: pairs with the Release in `replace`, for one made by another thread.
         unsafe {
-            &*self.held.load(Ordering::Acquire)
+            &*self.current.load(Ordering::Acquire)
         }
     }
 
     /// The connection, or the parent's if this is a child that has not made its own, or one that has died.
     #[inline]
     pub fn peek(&self) -> &Connection {
-        &self.held().connection
+        &self.current().connection
     }
 
     /// The connection of this process, made by `make` if need be.
@@ -81,15 +83,15 @@ impl Cell {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        let held = self.held();
-        if held.connection.is_ours() {
-            held.succession.enter(patience, |(), patience| {
-                if std::ptr::eq(self.held(), held) {
-                    held.connection.retire(*patience)?;
+        let old = self.current();
+        if old.connection.is_ours() {
+            old.renewing.enter(patience, |(), patience| {
+                if std::ptr::eq(self.current(), old) {
+                    old.connection.retire(*patience)?;
                     failpoint!("reconnect.retired");
                     let new = make(*patience)?;
                     failpoint!("reconnect.connected");
-                    self.replace(held, new);
+                    self.replace(old, new);
                 }
                 Ok(())
             })?;
@@ -97,7 +99,7 @@ impl Cell {
             failpoint!("fork.inherited");
             let new = make(patience)?;
             failpoint!("fork.connected");
-            self.replace(held, new);
+            self.replace(old, new);
         }
         let connection = self.peek();
         // Pairs with the fence in `close`.
@@ -110,12 +112,12 @@ impl Cell {
     }
 
     /// Puts a new connection in the place of an old one, unless another thread was faster.
-    fn replace(&self, old: &Held, new: Connection) {
+    fn replace(&self, old: &Node, new: Connection) {
         let old = std::ptr::from_ref(old).cast_mut();
-        let new = Self::hold(new, old);
-        // Release: what `hold` wrote is seen by whoever loads the pointer; pairs with the Acquire in `held`. Relaxed:
-        // what another thread has put there is loaded anew.
-        if self.held.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
+        let new = Self::node(new, old);
+        // Release: what `node` wrote is seen by whoever loads the pointer; pairs with the Acquire in `current`.
+        // Relaxed: what another thread has put there is loaded anew.
+        if self.current.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_err() {
             #[allow(unsafe_code)]
             // SAFETY: ours was never shared.
             unsafe {
@@ -143,20 +145,20 @@ impl Cell {
     }
 }
 
-impl Drop for Cell {
+impl Drop for RenewableConnection {
     fn drop(&mut self) {
-        let mut next = *self.held.get_mut();
+        let mut next = *self.current.get_mut();
         while !next.is_null() {
             #[allow(unsafe_code)]
-            // SAFETY: nobody else has the cell, so nobody borrows what it holds, and each is freed once. What is a
+            // SAFETY: nobody else has this, so nobody borrows what it holds, and each node is freed once. What is a
             // parent's is left alone, with all before it.
-            let held = unsafe {
+            let node = unsafe {
                 if !(*next).connection.is_ours() {
                     return;
                 }
                 Box::from_raw(next)
             };
-            next = held.previous;
+            next = node.previous;
         }
     }
 }
