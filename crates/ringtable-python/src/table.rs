@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use ringtable::client::atomic::{self, Bounds, Staleness, Turn};
+use ringtable::client::atomic::Bounds;
+use ringtable::client::leases::{self, Staleness, Turn};
 use ringtable::client::{Client, Condition, Options, Reads, Stay, Transport, Writes, classic};
 use ringtable::command::Unwritten;
 use ringtable::command::reply::Reply;
@@ -150,7 +151,7 @@ impl TableCore {
         }
         let mut sink = BytesSink::new(key.py());
         match self.client.try_find(convert::key(key)?, &mut sink) {
-            Ok(Some(Some(found))) if atomic::is_fresh(&found, staleness) => Ok(sink.take()),
+            Ok(Some(Some(found))) if leases::is_fresh(&found, staleness) => Ok(sink.take()),
             Ok(_) | Err(ringtable::client::Error::NoRoom(_)) => Ok(None),
             Err(error) => Err(errors::client(key.py(), error)),
         }

@@ -50,8 +50,9 @@ mod writes;
 mod many;
 mod commands;
 mod view;
-mod held;
 pub mod atomic;
+mod held_leases;
+pub mod leases;
 pub mod classic;
 
 // Changes, over a connection of their own.

@@ -1,0 +1,341 @@
+//! Values that one process computes and others wait for: leases.
+//!
+//! # Design
+//!
+//! [`Client::get_or_lease`] waits until a key has a value, or it is ours to compute. There is no queue: a client that
+//! waits looks at the table in place again and again, each time after a longer pause, and soon asks for the lease with
+//! each look, too, so that it passes on at once when its holder dies. The server never waits for anybody.
+//!
+//! A computed value that finds no room in the table is handed over to the clients that wait ([`Client::hand_over`]):
+//! with each request for the lease they tell the token of the one that they were refused for.
+//!
+//! A call that is given up may be granted its lease afterwards, and nobody would know the token. So each request has a
+//! ticket, and a call that ends without an answer sends word after it that what the ticket got is not wanted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::error::Error;
+use super::handle::Client;
+use super::held_leases;
+use super::link::Link;
+use super::numbers::NUMBERS;
+use super::patience::Patience;
+use super::replies::{integer, unexpected};
+use super::validate::{check_key, check_value};
+use super::write_options::Stay;
+use crate::command::reply::Reply;
+use crate::command::{self, Unwritten};
+use crate::limits;
+use crate::shm::clock::wall_ms;
+use crate::table::Expiry;
+use crate::table::reader::{Buffer, Found};
+
+/// The ticket that the next request for a lease has; unique in this process is enough.
+static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
+
+/// How long to wait for room to say that a lease is not wanted.
+const UNWANTED_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What [`Client::get_or_lease`] comes to.
+#[derive(Debug)]
+pub enum Turn {
+    /// There is a value.
+    Value(Vec<u8>),
+    /// It is the caller's turn to compute it, and then to give back the lease with this token.
+    Lease(u64),
+}
+
+/// How old a value may be, in milliseconds that it has left to live: it is kept for longer than it is fresh.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Staleness {
+    /// What is kept has at least so much left as long as it is fresh.
+    pub fresh_ms: u64,
+    /// With at least so much left it will do while somebody else computes another one.
+    pub stale_ms: u64,
+    /// With at least so much left it will do if computing another one fails.
+    pub on_error_ms: u64,
+}
+
+impl Staleness {
+    /// Whether what has so much left (`None` for one that does not expire) is fresh.
+    fn is_fresh(&self, left_ms: Option<u64>) -> bool {
+        left_ms.is_none_or(|left_ms| left_ms >= self.fresh_ms)
+    }
+}
+
+/// What came of a request for a lease.
+enum Asked {
+    Granted(u64),
+    /// Somebody else has it, with this token.
+    Taken(u64),
+    /// The one that was waited for has ended, and the value is not in the table.
+    Over(Option<Vec<u8>>),
+}
+
+/// What was found of a key: its value, and how much time that has left.
+type Looked = Option<(Vec<u8>, Option<u64>)>;
+
+impl Client {
+    /// Asks for the lease of a key, after that with the token `after` was waited for; 0 for none.
+    fn lease(&self, key: &[u8], after: u64, patience: Patience<'_>) -> Result<Asked, Error> {
+        check_key(key)?;
+        // Relaxed: only that it is unique matters.
+        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed).to_string();
+        let after = after.to_string();
+        match self.request(NUMBERS.ring_lease, &[key, ticket.as_bytes(), b"AFTER", after.as_bytes()], patience) {
+            Ok(Reply::Integer(token)) if token > 0 => Ok(Asked::Granted(token as u64)),
+            Ok(Reply::Integer(token)) => Ok(Asked::Taken(token.unsigned_abs())),
+            Ok(Reply::Bulk(value)) => Ok(Asked::Over(Some(value))),
+            Ok(Reply::Nil) => Ok(Asked::Over(None)),
+            Ok(other) => Err(unexpected(other)),
+            Err(error) => {
+                if matches!(error, Error::Timeout(_) | Error::Interrupted) {
+                    self.insist(&[key, b"TICKET", ticket.as_bytes()]);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes what was computed under a lease. Returns why not, if the table has no place for it, or this process no
+    /// memory to send it: then nothing has changed.
+    ///
+    /// # Errors
+    /// Those of posted writes before, and of the connection.
+    pub fn store(&self, key: &[u8], value: &[u8], stay: Stay, patience: Patience<'_>) -> Result<Option<Error>, Error> {
+        check_key(key)?;
+        if let Err(error) = check_value(value) {
+            return Ok(Some(error));
+        }
+        let (mut arguments, mut digits) = (vec![key, value], String::new());
+        stay.push_words(&mut arguments, &mut digits);
+        let stored = self.connection(patience)?.locked(patience, |link, patience| {
+            // The error of a write that was posted before is not this one's.
+            link.settle(None, patience)?;
+            let sent = link.exchange(1, |link, _, patience| link.push(NUMBERS.set, &arguments, patience), patience);
+            match sent {
+                Err(error @ Error::NoRoom(_)) => Ok(Some(error)),
+                Err(error) => Err(error),
+                Ok(()) => match link.receive(patience)? {
+                    Reply::Status(_) => Ok(None),
+                    other => Ok(Some(unexpected(other))),
+                },
+            }
+        })?;
+        match stored {
+            Some(Error::Refused(words)) if command::is_for_want_of_room(&words) => Ok(Some(Error::Refused(words))),
+            Some(error @ Error::NoRoom(_)) => Ok(Some(error)),
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives back a lease, on the thread that got it, though the key has no new value; and hands what came of it over
+    /// to those who wait. Returns whether this connection had it.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn hand_over(
+        &self,
+        key: &[u8],
+        token: u64,
+        outcome: Unwritten<'_>,
+        patience: Patience<'_>,
+    ) -> Result<bool, Error> {
+        check_key(key)?;
+        held_leases::remove(self.location(), token);
+        let token = token.to_string();
+        let (word, value): (&[u8], _) = match outcome {
+            Unwritten::NotStored(value) => (b"UNSTORED", value),
+            Unwritten::Failed => (b"FAILED", None),
+        };
+        let value = value.filter(|value| value.len() <= limits::HANDOVER_VALUE_SIZE_MAX);
+        let arguments: [&[u8]; 4] = [key, token.as_bytes(), word, value.unwrap_or_default()];
+        let count = if value.is_some() { 4 } else { 3 };
+        match self.request(NUMBERS.ring_handover, &arguments[..count], patience) {
+            Ok(reply) => Ok(integer(reply)? == 1),
+            Err(error) => {
+                self.insist(&[key, token.as_bytes()]);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives back a lease, on the thread that got it. Returns whether this connection had it.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn unlease(&self, key: &[u8], token: u64, patience: Patience<'_>) -> Result<bool, Error> {
+        check_key(key)?;
+        held_leases::remove(self.location(), token);
+        let token = token.to_string();
+        failpoint!("lease.returning");
+        match self.request(NUMBERS.ring_unlease, &[key, token.as_bytes()], patience) {
+            Ok(reply) => {
+                failpoint!("lease.returned");
+                Ok(integer(reply)? == 1)
+            }
+            Err(error) => {
+                // It may not even have been sent: the error of a posted write surfaces before.
+                self.insist(&[key, token.as_bytes()]);
+                Err(error)
+            }
+        }
+    }
+
+    /// After a call that did not come to its end: sends word that its lease is not wanted, which is executed after all
+    /// that was sent before. On a connection that has no room even for that, only its end gives the lease back.
+    fn insist(&self, unlease: &[&[u8]]) {
+        let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
+        let Ok(connection) = self.connection(patience) else { return };
+        let _ = connection.locked(patience, |link, patience| {
+            // Nobody waits for the reply: the next call finds it owed, and drops it.
+            link.exchange(1, |link, _, patience| link.push(NUMBERS.ring_unlease, unlease, patience), patience)
+        });
+    }
+
+    /// Waits until a key has a value, or its lease is ours. A value that is stale is returned, too, but only if the
+    /// lease is somebody else's; and one that will do if computing fails, if that one says so, or if it takes too long.
+    ///
+    /// # Errors
+    /// [`Error::Awaited`] if neither comes in time; [`Error::OwnLease`] if the lease is this thread's; those of
+    /// asking for it, [`Error::Refused`] if there are too many.
+    pub fn get_or_lease(&self, key: &[u8], staleness: Staleness, mut patience: Patience<'_>) -> Result<Turn, Error> {
+        patience.start();
+        let (mut refused_for, mut fallback) = (0, None);
+        match self.poll(key, staleness, patience, &mut refused_for, &mut fallback) {
+            Err(Error::Timeout(timeout)) => match fallback {
+                Some(old) => Ok(Turn::Value(old)),
+                // What the time went for is the value, not the last request on the way to it.
+                None if refused_for > 0 => Err(Error::Awaited(timeout)),
+                None => Err(Error::Timeout(timeout)),
+            },
+            other => other,
+        }
+    }
+
+    /// Looks and asks until there is something; `refused_for` is the token of the lease that is waited for, `fallback`
+    /// what will do if that comes to nothing.
+    fn poll(
+        &self,
+        key: &[u8],
+        staleness: Staleness,
+        patience: Patience<'_>,
+        refused_for: &mut u64,
+        fallback: &mut Option<Vec<u8>>,
+    ) -> Result<Turn, Error> {
+        let mut pause = limits::LEASE_POLL_MIN;
+        loop {
+            let (old, left_ms) = match self.look(key, staleness, patience)? {
+                Some((value, left_ms)) if staleness.is_fresh(left_ms) => return Ok(Turn::Value(value)),
+                Some((value, Some(left_ms))) => (Some(value), left_ms),
+                _ => (None, 0),
+            };
+            let is_usable = old.is_some() && left_ms >= staleness.stale_ms;
+            *fallback = old.filter(|_| is_usable || left_ms >= staleness.on_error_ms);
+            // At once; and then not before it is likely that something has changed.
+            if *refused_for == 0 || pause >= limits::LEASE_ASK_MIN {
+                match self.lease(key, *refused_for, patience)? {
+                    Asked::Granted(token) => {
+                        failpoint!("lease.got");
+                        return self.look_again(key, token, staleness, patience);
+                    }
+                    Asked::Taken(token) if *refused_for == 0 => *refused_for = token.max(1),
+                    Asked::Taken(_) => {}
+                    Asked::Over(Some(value)) => return Ok(Turn::Value(value)),
+                    Asked::Over(None) => match fallback.take() {
+                        Some(old) => return Ok(Turn::Value(old)),
+                        // It may be our turn now, as if we asked for the first time.
+                        None => {
+                            *refused_for = 0;
+                            continue;
+                        }
+                    },
+                }
+            }
+            if is_usable && let Some(old) = fallback.take() {
+                return Ok(Turn::Value(old));
+            }
+            if held_leases::has(self.location(), key) {
+                return Err(Error::OwnLease(format!("'{}'", command::shown(key))));
+            }
+            std::thread::sleep(pause.min(patience.slice()?));
+            patience.check_interrupted()?;
+            // Before anything is asked for that there is no time left to wait for.
+            patience.slice()?;
+            pause = (2 * pause).min(limits::LEASE_POLL_MAX);
+        }
+    }
+
+    /// Looks whether somebody has written the key just before its lease became ours.
+    fn look_again(&self, key: &[u8], token: u64, staleness: Staleness, patience: Patience<'_>) -> Result<Turn, Error> {
+        let looked = self.look(key, staleness, patience);
+        match looked {
+            Ok(Some((_, left_ms))) if staleness.is_fresh(left_ms) => {}
+            Ok(_) => {
+                held_leases::add(self.location(), key, token);
+                return Ok(Turn::Lease(token));
+            }
+            Err(_) => {}
+        }
+        let given_back = self.unlease(key, token, patience);
+        let (value, _) = looked?.unwrap_or_default();
+        given_back.map(|_| Turn::Value(value))
+    }
+
+    /// The value of a key that will do though computing another one has failed.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_on_error(
+        &self,
+        key: &[u8],
+        staleness: Staleness,
+        patience: Patience<'_>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let found = self.look(key, staleness, patience)?;
+        let will_do = |left_ms: Option<u64>| left_ms.is_none_or(|left_ms| left_ms >= staleness.on_error_ms);
+        Ok(found.filter(|(_, left_ms)| will_do(*left_ms)).map(|(value, _)| value))
+    }
+
+    /// The value of a key, and how much time it has left.
+    fn look(&self, key: &[u8], staleness: Staleness, patience: Patience<'_>) -> Result<Looked, Error> {
+        let mut value = Buffer::default();
+        if let Some(found) = self.find_in_place(key, &mut value, patience)? {
+            return Ok(found.map(|found| (value.take(), left_ms(&found))));
+        }
+        if staleness.fresh_ms == 0 {
+            return Ok(self.get_owned(key, patience)?.map(|value| (value, None)));
+        }
+        let (mut value, mut left_ms) = (Reply::Nil, 0);
+        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+            link.push(if index == 0 { NUMBERS.get } else { NUMBERS.pttl }, &[key], patience)
+        };
+        self.pipeline(2, request, patience, |index, reply| {
+            if index == 0 {
+                value = reply;
+            } else {
+                left_ms = integer(reply)?;
+            }
+            Ok(())
+        })?;
+        // -1 is an entry that does not expire, -2 one that has gone meanwhile.
+        let left_ms = (left_ms != -1).then(|| left_ms.max(0).unsigned_abs());
+        match value {
+            Reply::Nil => Ok(None),
+            Reply::Bulk(value) => Ok(Some((value, left_ms))),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// How many milliseconds an entry has left; `None` for one that does not expire.
+fn left_ms(found: &Found) -> Option<u64> {
+    found.expiry.map(|Expiry(at_ms)| at_ms.saturating_sub(wall_ms()))
+}
+
+/// Whether an entry is as fresh as that.
+pub fn is_fresh(found: &Found, staleness: Staleness) -> bool {
+    staleness.fresh_ms == 0 || staleness.is_fresh(left_ms(found))
+}
