@@ -6,7 +6,7 @@ use super::numbers::NUMBERS;
 use super::patience::Patience;
 use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
-use super::write_options::Stay;
+use super::write_options::{SetWords, Stay};
 use crate::command::reply::Reply;
 use crate::table::Mark;
 use crate::table::reader::Buffer;
@@ -74,9 +74,10 @@ impl Client {
         check_key(key)?;
         check_value(value)?;
         let (version, mut digits) = (version.to_string(), String::new());
-        let mut words: Vec<&[u8]> = vec![key, value, b"IFVERSION", version.as_bytes()];
-        stay.push_words(&mut words, &mut digits);
-        match self.request(NUMBERS.set, &words, patience)? {
+        let mut words = SetWords::new(key, value);
+        words.stay(stay, &mut digits);
+        words.if_version(&version);
+        match self.request(NUMBERS.set, words.as_slice(), patience)? {
             Reply::Integer(version) => Ok(Some(version as u64)),
             Reply::Nil => Ok(None),
             other => Err(unexpected(other)),

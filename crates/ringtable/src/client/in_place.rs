@@ -31,15 +31,16 @@ pub(super) fn found(lookup: Lookup) -> Result<Option<Option<Found>>, Error> {
     }
 }
 
-/// Looks up many keys in place, with their cache misses overlapping.
+/// Looks up many keys in place, with their cache misses overlapping. `contended` looks up those that stay contended, or
+/// says `None`: then nothing more is looked up. Returns whether all were.
 pub(super) fn overlapped<S: Sink>(
     reader: &TableReader,
     keys: &[&[u8]],
     sink: &mut S,
-    contended: impl Fn(&[u8], &mut S) -> Result<bool, Error>,
+    contended: impl Fn(&[u8], &mut S) -> Result<Option<bool>, Error>,
     mut each: impl FnMut(usize, bool, &mut S),
     mut patience: Patience<'_>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     /// Lookups under way at a time: about as many cache misses as a core keeps in flight.
     const OVERLAP: usize = 16;
     /// Groups of so many between two looks at the patience: some milliseconds.
@@ -59,10 +60,13 @@ pub(super) fn overlapped<S: Sink>(
                 Lookup::Hit(_) => true,
                 Lookup::Miss | Lookup::Expired => false,
                 Lookup::NoRoom(size) => return Err(Error::NoRoom(size)),
-                Lookup::Contended => contended(key, sink)?,
+                Lookup::Contended => match contended(key, sink)? {
+                    Some(hit) => hit,
+                    None => return Ok(false),
+                },
             };
             each(group * OVERLAP + place, hit, sink);
         }
     }
-    Ok(())
+    Ok(true)
 }

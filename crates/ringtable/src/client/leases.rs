@@ -23,7 +23,7 @@ use super::numbers::NUMBERS;
 use super::patience::Patience;
 use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
-use super::write_options::Stay;
+use super::write_options::{SetWords, Stay};
 use crate::command::reply::Reply;
 use crate::command::{self, Unwritten};
 use crate::limits;
@@ -108,12 +108,14 @@ impl Client {
         if let Err(error) = check_value(value) {
             return Ok(Some(error));
         }
-        let (mut arguments, mut digits) = (vec![key, value], String::new());
-        stay.push_words(&mut arguments, &mut digits);
+        let mut digits = String::new();
+        let mut words = SetWords::new(key, value);
+        words.stay(stay, &mut digits);
         let stored = self.connection(patience)?.locked(patience, |link, patience| {
             // The error of a write that was posted before is not this one's.
             link.settle(None, patience)?;
-            let sent = link.exchange(1, |link, _, patience| link.push(NUMBERS.set, &arguments, patience), patience);
+            let sent =
+                link.exchange(1, |link, _, patience| link.push(NUMBERS.set, words.as_slice(), patience), patience);
             match sent {
                 Err(error @ Error::NoRoom(_)) => Ok(Some(error)),
                 Err(error) => Err(error),

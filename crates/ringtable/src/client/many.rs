@@ -9,7 +9,7 @@ use super::patience::Patience;
 use super::reads::{Keys, get_from_server};
 use super::replies::{fill, integer, unexpected};
 use super::validate::{check_key, check_value};
-use super::write_options::Writes;
+use super::write_options::{SetWords, Writes};
 use crate::command::reply::Reply;
 use crate::table::reader::Sink;
 
@@ -28,10 +28,7 @@ impl Client {
         keys.iter().try_for_each(|key| check_key(key))?;
         let Some(reader) = self.try_direct()? else { return Ok(false) };
         // A bucket that stays contended is rare; an answer that is worth waiting for is not ours to wait for.
-        match overlapped(reader, keys, sink, |_, _| Err(Error::NoRoom(0)), each, patience) {
-            Err(Error::NoRoom(0)) => Ok(false),
-            other => other.map(|()| true),
-        }
+        overlapped(reader, keys, sink, |_, _| Ok(None), each, patience)
     }
 
     /// Looks up many keys, overlapping their cache misses (or their requests). `each` is told, in order, whether key
@@ -50,8 +47,8 @@ impl Client {
         // All values come from one server, also if it dies meanwhile and another one follows.
         let connection = self.connection(patience)?;
         if let Some(reader) = self.direct_on(connection, Keys::Many, patience)? {
-            let ask = |key: &[u8], sink: &mut S| get_from_server(connection, key, sink, patience);
-            return overlapped(reader, keys, sink, ask, each, patience);
+            let ask = |key: &[u8], sink: &mut S| get_from_server(connection, key, sink, patience).map(Some);
+            return overlapped(reader, keys, sink, ask, each, patience).map(drop);
         }
         let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
             link.push(NUMBERS.get, &[keys[index]], patience)
@@ -79,10 +76,11 @@ impl Client {
         let digits = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
         let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
             let (key, value) = items[index];
-            match &digits {
-                None => link.push(NUMBERS.set, &[key, value], patience),
-                Some(digits) => link.push(NUMBERS.set, &[key, value, b"PX", digits.as_bytes()], patience),
+            let mut words = SetWords::new(key, value);
+            if let Some(digits) = &digits {
+                words.ttl(digits);
             }
+            link.push(NUMBERS.set, words.as_slice(), patience)
         };
         self.pipeline(items.len(), request, patience, |_, reply| match reply {
             Reply::Status(_) => Ok(()),

@@ -33,13 +33,95 @@ pub struct Stay {
     pub mark: Mark,
 }
 
-impl Stay {
-    /// Adds the words that say so, as `SET` has them. `digits` is a place for its number.
-    pub(super) fn push_words<'a>(&self, words: &mut Vec<&'a [u8]>, digits: &'a mut String) {
-        if let Some(ttl_ms) = self.ttl_ms {
+/// The words of a `SET` behind its name: the one place that knows how the options are spelled.
+///
+/// An array, since a set allocates nothing else.
+pub(super) struct SetWords<'a> {
+    words: [&'a [u8]; SET_WORDS_MAX],
+    count: usize,
+}
+
+/// Key and value, `PX` and a number, a mark, and `IFVERSION` and a number, or one of `NX` and `XX`.
+const SET_WORDS_MAX: usize = 7;
+
+impl<'a> SetWords<'a> {
+    #[inline]
+    pub fn new(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self { words: [key, value, b"", b"", b"", b"", b""], count: 2 }
+    }
+
+    #[inline]
+    fn push(&mut self, word: &'a [u8]) {
+        self.words[self.count] = word;
+        self.count += 1;
+    }
+
+    /// How long the entry stays. `digits` is a place for the number.
+    #[inline]
+    pub fn stay(&mut self, stay: Stay, digits: &'a mut String) {
+        if let Some(ttl_ms) = stay.ttl_ms {
             *digits = ttl_ms.to_string();
-            words.extend([&b"PX"[..], digits.as_bytes()]);
+            self.ttl(digits);
         }
-        words.extend(self.mark.word().map(str::as_bytes));
+        if let Some(word) = stay.mark.word() {
+            self.push(word.as_bytes());
+        }
+    }
+
+    /// The time to live, in milliseconds.
+    #[inline]
+    pub fn ttl(&mut self, digits: &'a str) {
+        self.push(b"PX");
+        self.push(digits.as_bytes());
+    }
+
+    #[inline]
+    pub fn condition(&mut self, condition: Condition) {
+        match condition {
+            Condition::Always => {}
+            Condition::Absent => self.push(b"NX"),
+            Condition::Present => self.push(b"XX"),
+        }
+    }
+
+    /// Only if the key has this version still, instead of any other condition.
+    pub fn if_version(&mut self, digits: &'a str) {
+        self.push(b"IFVERSION");
+        self.push(digits.as_bytes());
+    }
+
+    #[inline]
+    pub fn as_slice(&self) -> &[&'a [u8]] {
+        &self.words[..self.count]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelled(words: &SetWords<'_>) -> String {
+        String::from_utf8(words.as_slice().join(&b' ')).unwrap()
+    }
+
+    #[test]
+    fn all_options_at_a_time_fit() {
+        let (stay, mut digits) = (Stay { ttl_ms: Some(u64::MAX), mark: Mark::Unevictable }, String::new());
+        let mut words = SetWords::new(b"key", b"value");
+        words.stay(stay, &mut digits);
+        words.if_version("7");
+        assert_eq!(spelled(&words), "key value PX 18446744073709551615 UNEVICTABLE IFVERSION 7");
+    }
+
+    #[test]
+    fn what_goes_without_saying_has_no_word() {
+        for (condition, expected) in
+            [(Condition::Always, "k v"), (Condition::Absent, "k v NX"), (Condition::Present, "k v XX")]
+        {
+            let (mut words, mut digits) = (SetWords::new(b"k", b"v"), String::new());
+            words.stay(Stay::default(), &mut digits);
+            words.condition(condition);
+            assert_eq!(spelled(&words), expected);
+        }
     }
 }

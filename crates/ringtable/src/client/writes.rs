@@ -6,11 +6,11 @@ use super::numbers::NUMBERS;
 use super::patience::Patience;
 use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
-use super::write_options::{Condition, Stay, Writes};
+use super::write_options::{Condition, SetWords, Stay, Writes};
 use crate::command::reply::Reply;
 
 impl Client {
-    /// Writes a key. `ttl_ms` is its time to live. Returns whether it was done: with [`Writes::Posted`], always `true`.
+    /// Writes a key. Returns whether it was done: with [`Writes::Posted`], always `true`.
     ///
     /// # Errors
     /// Key or value too long, no memory, those of the connection.
@@ -26,28 +26,15 @@ impl Client {
     ) -> Result<bool, Error> {
         check_key(key)?;
         check_value(value)?;
-        let digits;
-        let mut arguments: [&[u8]; 6] = [key, value, b"", b"", b"", b""];
-        let mut count = 2;
-        if let Some(ttl_ms) = stay.ttl_ms {
-            digits = ttl_ms.to_string();
-            arguments[count] = b"PX";
-            arguments[count + 1] = digits.as_bytes();
-            count += 2;
-        }
-        if let Some(word) = stay.mark.word() {
-            arguments[count] = word.as_bytes();
-            count += 1;
-        }
-        if condition != Condition::Always {
-            arguments[count] = if condition == Condition::Absent { b"NX" } else { b"XX" };
-            count += 1;
-        }
+        let mut digits = String::new();
+        let mut words = SetWords::new(key, value);
+        words.stay(stay, &mut digits);
+        words.condition(condition);
         if writes == Writes::Posted {
-            self.post(NUMBERS.set, &arguments[..count], patience)?;
+            self.post(NUMBERS.set, words.as_slice(), patience)?;
             return Ok(true);
         }
-        match self.request(NUMBERS.set, &arguments[..count], patience)? {
+        match self.request(NUMBERS.set, words.as_slice(), patience)? {
             Reply::Status(_) => Ok(true),
             Reply::Nil => Ok(false),
             other => Err(unexpected(other)),
