@@ -146,6 +146,22 @@ def test_what_clients_send_as_they_connect(server: Server) -> None:
             client.execute_command("AUTH", "somebody", "secret")
 
 
+def test_a_version_of_the_protocol_begins_with_the_reply_to_its_hello(server: Server) -> None:
+    with RawConnection(server.path) as connection:
+        # Version 2 has no maps; both are read one after the other, so that neither leaves anything behind.
+        connection.send(resp(b"HELLO", b"3") + resp(b"HELLO") + resp(b"HELLO", b"2") + resp(b"HELLO", b"4"))
+        assert [connection.reply()[b"proto"] for _ in range(2)] == [3, 3]
+        assert connection.reply()[6:8] == [b"proto", 2]
+        assert str(connection.reply()).startswith("NOPROTO ")
+        assert connection.command(b"HELLO")[6:8] == [b"proto", 2]
+
+
+def test_every_way_answers_hello(table: ringtable.Table) -> None:
+    answer = table.call("HELLO", "3")
+    assert (answer[b"server"], answer[b"proto"]) == (b"ringtable", 3)
+    assert table.call("PING") == b"PONG"
+
+
 def test_a_scan_finds_keys_by_their_pattern(client: Any) -> None:
     for kind in ("user", "page"):
         for index in range(50):

@@ -1,8 +1,8 @@
 //! Commands on a table that has no server around it: for tests and fuzzers of what commands do.
 
 use super::arguments::Arguments;
+use super::protocol::Protocol;
 use super::reply::ReplyWriter;
-use super::resp::Protocol;
 use super::{
     COMMANDS, Command, Context, Effect, Host, LeaseAnswer, LeaseName, Order, Refusal, Streamed, Unwritten, execute,
 };

@@ -1,7 +1,8 @@
 //! Commands about the connection itself.
 
 use super::arguments::Arguments;
-use super::resp::Protocol;
+use super::protocol::Protocol;
+use super::reply::ReplyWriter;
 use super::{Context, Effect, FINGERPRINT, Refusal};
 use crate::limits;
 use crate::ring::exchange::EXCHANGE_VERSION;
@@ -119,22 +120,26 @@ pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resu
                 return Err(syntax());
             }
         }
-        context.protocol = protocol;
         context.effect = Effect::Protocol(protocol);
-        context.reply.set_protocol(protocol);
+    } else {
+        greet(context.reply, context.protocol, context.connection);
     }
-    context.reply.map(6);
-    for (field, value) in [("server", "ringtable"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone")] {
-        context.reply.bulk(field.as_bytes());
-        context.reply.bulk(value.as_bytes());
-    }
-    context.reply.bulk(b"proto");
-    context.reply.integer(if context.protocol == Protocol::Resp2 { 2 } else { 3 });
-    context.reply.bulk(b"id");
-    context.reply.integer(context.connection.cast_signed());
-    context.reply.bulk(b"role");
-    context.reply.bulk(b"master");
     Ok(())
+}
+
+/// Answers `HELLO` on the connection of that number, which speaks this version from here on.
+pub fn greet(reply: &mut dyn ReplyWriter, protocol: Protocol, connection: u64) {
+    reply.map(6);
+    for (field, value) in [("server", "ringtable"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone")] {
+        reply.bulk(field.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(if protocol == Protocol::Resp2 { 2 } else { 3 });
+    reply.bulk(b"id");
+    reply.integer(connection.cast_signed());
+    reply.bulk(b"role");
+    reply.bulk(b"master");
 }
 
 /// `QUIT`

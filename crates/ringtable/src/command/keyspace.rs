@@ -443,7 +443,8 @@ mod tests {
     #[test]
     fn commands_with_much_to_do_leave_it_for_the_next_turn_when_theirs_is_over() {
         use crate::command::alone::Alone;
-        use crate::command::resp::{Protocol, RespWriter};
+        use crate::command::protocol::Protocol;
+        use crate::command::resp::RespWriter;
         use crate::table::{Eviction, Options};
 
         let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
@@ -486,7 +487,8 @@ mod tests {
     #[test]
     fn a_large_value_is_copied_a_piece_a_turn() {
         use crate::command::alone::Alone;
-        use crate::command::resp::{Protocol, RespWriter};
+        use crate::command::protocol::Protocol;
+        use crate::command::resp::RespWriter;
         use crate::table::{Eviction, Options};
 
         let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };

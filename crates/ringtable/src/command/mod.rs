@@ -6,6 +6,7 @@
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`streamed`]: the large value of a `SET` on its way into its entry,
 //! - [`reply`]: how they answer,
+//! - [`protocol`]: the versions of the Redis protocol,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
 //! - [`record`]: requests and replies as they flow through a lane,
 //! - `alone`: commands without a server, for tests and fuzzers.
@@ -21,6 +22,7 @@ pub mod connection;
 mod glob;
 pub mod inspection;
 pub mod keyspace;
+pub mod protocol;
 pub mod record;
 pub mod reply;
 pub mod resp;
@@ -29,6 +31,7 @@ pub mod streamed;
 pub mod transaction;
 
 use arguments::Arguments;
+use protocol::Protocol;
 use reply::ReplyWriter;
 pub use streamed::{Order, Streamed};
 
@@ -141,8 +144,8 @@ pub enum Effect {
     None,
     /// Close once the reply is sent.
     Close,
-    /// Speak this version of RESP, beginning with the reply to this command.
-    Protocol(resp::Protocol),
+    /// Speak this version of RESP, beginning with the reply to this command: [`connection::greet`]; it has written none.
+    Protocol(Protocol),
     /// Answer with a lane; the command has written no reply.
     Lane,
     /// Let the client join the rings of a classic topology; the command has written no reply.
@@ -232,7 +235,7 @@ pub struct Context<'a> {
     /// The number of the worker.
     pub worker: usize,
     /// The version of RESP that the connection speaks; a lane counts as 3.
-    pub protocol: resp::Protocol,
+    pub protocol: Protocol,
     /// How far a command that takes several turns has come; 0 at its begin.
     pub progress: u64,
     /// What the connection has to do besides.
@@ -290,8 +293,8 @@ impl From<WriteError> for Refusal {
     }
 }
 
-/// Does what is asked and writes exactly one reply (except for [`Effect::Lane`], [`Effect::Rings`], [`Effect::Watch`],
-/// [`Effect::Pins`] and [`Effect::Again`]).
+/// Does what is asked and writes exactly one reply (except for [`Effect::Protocol`], [`Effect::Lane`],
+/// [`Effect::Rings`], [`Effect::Watch`], [`Effect::Pins`] and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     context.scratch.clear();

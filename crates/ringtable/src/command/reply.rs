@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use super::resp::Protocol;
 use crate::shm::segment::Mapping;
 use crate::table::Held;
 
@@ -37,9 +36,6 @@ pub trait ReplyWriter {
     fn ok(&mut self) {
         self.status("OK");
     }
-
-    /// Goes on in another version of RESP. Lanes know only one form of replies.
-    fn set_protocol(&mut self, _protocol: Protocol) {}
 
     /// A short status. CR and LF become blanks.
     fn status(&mut self, text: &str);

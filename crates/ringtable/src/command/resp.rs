@@ -56,6 +56,7 @@
 
 use std::ops::Range;
 
+use super::protocol::Protocol;
 use super::reply::{Destination, Reply, ReplyWriter, try_copy};
 use crate::limits::{KEY_SIZE_MAX, REPLY_DEPTH_MAX};
 use crate::shm::segment::Mapping;
@@ -586,16 +587,6 @@ fn is_blank(byte: u8) -> bool {
 // -------------------------------------------------------------------------------------------------
 // Replies: the server's side.
 
-/// The version of the protocol that a connection speaks. It begins with 2; `HELLO 3` changes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Protocol {
-    /// Version 2: statuses, errors, integers, strings and arrays.
-    #[default]
-    Resp2,
-    /// Version 3: also nil, booleans, doubles and maps of their own.
-    Resp3,
-}
-
 /// Writes replies to the end of a buffer.
 #[derive(Debug)]
 pub struct RespWriter<'a, D = Vec<u8>> {
@@ -624,10 +615,6 @@ impl<'a, D: Destination> RespWriter<'a, D> {
 }
 
 impl<D: Destination> ReplyWriter for RespWriter<'_, D> {
-    fn set_protocol(&mut self, protocol: Protocol) {
-        self.protocol = protocol;
-    }
-
     fn ok(&mut self) {
         self.out.bytes().extend_from_slice(b"+OK\r\n");
     }

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use crate::command::alone::Alone;
 use crate::command::arguments::parse_integer;
+use crate::command::protocol::Protocol;
 use crate::command::record::{RecordWriter, decode_reply};
 use crate::command::reply::Reply;
-use crate::command::resp::Protocol;
 use crate::command::{self, COMMANDS, Effect};
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
@@ -54,7 +54,7 @@ impl Subject {
             assert!(turns < 1_000, "{} does not come to an end", COMMANDS[usize::from(number)].name);
             match effect {
                 Effect::Again => assert!(record.is_empty()),
-                Effect::Lane | Effect::Rings | Effect::Watch | Effect::Pins => {
+                Effect::Protocol(_) | Effect::Lane | Effect::Rings | Effect::Watch | Effect::Pins => {
                     assert!(record.is_empty());
                     return None;
                 }

@@ -2,8 +2,9 @@
 //! our server writes is read as it was written.
 
 use super::pieces::feed;
+use crate::command::protocol::Protocol;
 use crate::command::reply::{Reply, ReplyWriter};
-use crate::command::resp::{Protocol, ProtocolError, ReplyLimits, ReplyParser, RespWriter};
+use crate::command::resp::{ProtocolError, ReplyLimits, ReplyParser, RespWriter};
 use crate::input::Input;
 
 const LIMITS: ReplyLimits = ReplyLimits { elements_max: 40, bulk_size_max: 300, line_size_max: 60 };

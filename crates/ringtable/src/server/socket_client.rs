@@ -14,9 +14,10 @@ use super::waking::Waking;
 use super::worker::{Again, BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
 use super::{Shared, Topology, reserved};
 use crate::command::arguments::Arguments;
-use crate::command::connection::NO_PINS;
+use crate::command::connection::{NO_PINS, greet};
+use crate::command::protocol::Protocol;
 use crate::command::reply::ReplyWriter;
-use crate::command::resp::{Parsed, Protocol, RequestLimits, RequestParser, RespWriter};
+use crate::command::resp::{Parsed, RequestLimits, RequestParser, RespWriter};
 use crate::command::transaction::Transaction;
 use crate::command::{self, COMMANDS, Command, Effect, Order, Streamed};
 use crate::limits;
@@ -295,7 +296,10 @@ impl SocketClient {
             }
         };
         match effect {
-            Effect::Protocol(protocol) => self.protocol = protocol,
+            Effect::Protocol(protocol) => {
+                self.protocol = protocol;
+                greet(&mut self.writer(), protocol, bench.connection);
+            }
             Effect::Close => self.closing = true,
             // Its bytes are needed again.
             Effect::Again => return effect,

@@ -44,10 +44,10 @@ use super::socket_client::SocketClient;
 use super::statistics::{End, WorkerStatistics, tell_failure};
 use super::watch_client::WatchClient;
 use super::{Shared, Topology};
-use crate::command::connection::NO_PINS;
+use crate::command::connection::{NO_PINS, greet};
+use crate::command::protocol::Protocol;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
-use crate::command::resp::Protocol;
 use crate::command::{self, Command, Context, Effect, Streamed};
 use crate::limits;
 use crate::ring::wait::{Pauses, State, Yields};
@@ -265,6 +265,7 @@ impl Bench {
             let mut writer = RecordWriter::new(outgoing);
             let executed = self.execute(command, &mut writer, Protocol::Resp3, again);
             match executed.effect {
+                Effect::Protocol(protocol) => greet(&mut writer, protocol, self.connection),
                 Effect::Lane | Effect::Rings => {
                     writer.error("ERR this connection has a lane, or has joined the rings, already");
                 }
