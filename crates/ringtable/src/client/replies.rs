@@ -1,7 +1,7 @@
 //! What replies mean: values, or errors.
 
 use super::error::Error;
-use crate::command::arguments::parse_integer;
+use crate::command::integer::parse_integer;
 use crate::command::reply::Reply;
 use crate::table::Pairs;
 use crate::table::reader::Sink;

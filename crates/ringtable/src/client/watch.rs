@@ -30,7 +30,7 @@ use super::replies::unexpected;
 use super::socket::SocketLink;
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
-use crate::command::{self, arguments::parse_integer};
+use crate::command::{self, integer::parse_integer};
 use crate::folder::Trust;
 use crate::limits;
 use crate::ring::lane;

@@ -1,6 +1,7 @@
 //! Commands for processes that change the same key: by version, within bounds, by lease.
 
-use super::arguments::{Arguments, not_an_integer, parse_integer};
+use super::arguments::{Arguments, not_an_integer};
+use super::integer::parse_integer;
 use super::keyspace::{self, Bounds, Value};
 use super::set_options::{mark, time_to_live, version};
 use super::{Context, LeaseAnswer, LeaseName, Refusal, Unwritten};

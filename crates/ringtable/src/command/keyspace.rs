@@ -5,8 +5,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::arguments::{Arguments, INTEGER_SIZE_MAX, NOT_AN_INTEGER, parse_cursor, parse_integer};
+use super::arguments::Arguments;
 use super::glob::Glob;
+use super::integer::{INTEGER_SIZE_MAX, NOT_AN_INTEGER, decimal, parse_cursor, parse_integer};
 use super::set_options::SetOptions;
 use super::streamed::{self, Streamed};
 use super::{Context, Effect, Refusal, shown};
@@ -255,25 +256,6 @@ fn no_integer_at(key: &[u8], size: usize, value: Option<&[u8]>) -> Refusal {
     Refusal::err(format_args!("{NOT_AN_INTEGER}: '{}' holds {value}", shown(key)))
 }
 
-/// A number in decimal digits.
-fn decimal(value: i64, digits: &mut [u8; INTEGER_SIZE_MAX]) -> &[u8] {
-    let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if value < 0 {
-        at -= 1;
-        digits[at] = b'-';
-    }
-    &digits[at..]
-}
-
 /// `EXPIRE key seconds`
 pub(super) fn expire(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     expire_in(context, arguments, 1_000, "expire")
@@ -518,12 +500,5 @@ mod tests {
         let Lookup::Hit(_) = alone.writer.get(b"key", wall_ms, &mut found) else { panic!("no key") };
         assert!(found.bytes() == value);
         assert_eq!(alone.writer.table().draft_bytes(), 0);
-    }
-
-    #[test]
-    fn decimals_are_written_as_they_are_read() {
-        for value in [0, 1, -1, 10, i64::MAX, i64::MIN] {
-            assert_eq!(decimal(value, &mut [0; INTEGER_SIZE_MAX]), value.to_string().as_bytes());
-        }
     }
 }

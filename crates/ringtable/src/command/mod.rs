@@ -5,6 +5,7 @@
 //! - [`transaction`]: what is refused between `MULTI` and `EXEC`; `glob`: patterns of keys,
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`streamed`]: the large value of a `SET` on its way into its entry,
+//! - [`integer`]: numbers in decimal digits,
 //! - [`reply`]: how they answer,
 //! - [`protocol`]: the versions of the Redis protocol,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
@@ -21,6 +22,7 @@ pub mod atomic;
 pub mod connection;
 mod glob;
 pub mod inspection;
+pub mod integer;
 pub mod keyspace;
 pub mod protocol;
 pub mod record;

@@ -56,6 +56,7 @@
 
 use std::ops::Range;
 
+use super::integer::{INTEGER_SIZE_MAX, decimal};
 use super::protocol::Protocol;
 use super::reply::{Destination, Reply, ReplyWriter, try_copy};
 use crate::limits::{KEY_SIZE_MAX, REPLY_DEPTH_MAX};
@@ -639,12 +640,7 @@ impl<D: Destination> ReplyWriter for RespWriter<'_, D> {
     }
 
     fn integer(&mut self, value: i64) {
-        self.out.bytes().push(b':');
-        if value < 0 {
-            self.out.bytes().push(b'-');
-        }
-        push_decimal(self.out.bytes(), value.unsigned_abs());
-        self.out.bytes().extend_from_slice(b"\r\n");
+        push_number(self.out.bytes(), b':', value);
     }
 
     fn boolean(&mut self, value: bool) {
@@ -1159,25 +1155,16 @@ fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A line with a size or a count, of which memory holds none that has more than 63 bits.
 fn push_header(out: &mut Vec<u8>, kind: u8, value: usize) {
-    out.push(kind);
-    push_decimal(out, value as u64);
-    out.extend_from_slice(b"\r\n");
+    push_number(out, kind, value as i64);
 }
 
-/// Every reply has a number in it, and `write!` costs several times what this does.
-fn push_decimal(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+/// A line with a number in it.
+fn push_number(out: &mut Vec<u8>, kind: u8, value: i64) {
+    out.push(kind);
+    out.extend_from_slice(decimal(value, &mut [0; INTEGER_SIZE_MAX]));
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

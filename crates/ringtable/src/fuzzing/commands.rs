@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::command::alone::Alone;
-use crate::command::arguments::parse_integer;
+use crate::command::integer::parse_integer;
 use crate::command::protocol::Protocol;
 use crate::command::record::{RecordWriter, decode_reply};
 use crate::command::reply::Reply;
