@@ -164,7 +164,7 @@ def test_a_forgotten_profiler_stops() -> None:
     [
         (Kind.RECEIVE, "server::lane_client::turn server::lane_client::take_request ring::spsc::available"),
         (Kind.RECEIVE, "server::lane_client::execute command::record::decode_request"),
-        (Kind.RECEIVE, "server::socket_client::turn command::resp::parse"),
+        (Kind.RECEIVE, "server::socket_client::turn command::resp::request::parse"),
         (Kind.RECEIVE, "client::link::receive client::lane::try_receive command::record::decode_reply"),
         (Kind.RECEIVE, "client::handle::pipeline client::replies::bucket"),
         (Kind.RECEIVE, "ring::mpmc::take"),
@@ -174,7 +174,7 @@ def test_a_forgotten_profiler_stops() -> None:
         (Kind.TABLE, "client::reads::read_bucket table::reader::read_bucket"),
         (Kind.SEND, "server::lane_client::turn server::lane_client::send_replies ring::spsc::write sync::copy_in"),
         (Kind.SEND, "command::execute command::keyspace::get command::record::bulk"),
-        (Kind.SEND, "command::execute command::keyspace::get command::resp::bulk"),
+        (Kind.SEND, "command::execute command::keyspace::get command::resp::write::bulk"),
         (Kind.SEND, "server::worker::ring_served server::lane_client::ring_if_asleep shm::doorbell::ring"),
         (Kind.SEND, "server::worker::sleep server::worker::ring_served"),
         (Kind.SEND, "client::link::push client::lane::try_push command::record::new"),

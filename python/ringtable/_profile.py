@@ -49,7 +49,7 @@ _DECIDES = {
             r"ring::(?:spsc|mpmc|broadcast|exchange)::"
             r"(?:available|peek|read|skip|release|take|next|check|announce|listen|restamp|repair|quarantine)",
             r"command::record::(?:decode_\w+|record_size|take|take_word|is_ok)",
-            rf"command::resp::(?!(?:{_REPLY}|line|format_double|write_request|push_\w+)$).+",
+            r"command::resp::(?:error|number|request|reply)::.+",
             r"server::\w+::(?:take_request|receive|deliver|accept|append)",
             r"client::replies::(?:bucket|bytes|integer)",
             r"client::\w+::(?:receive|try_receive|receive_piece|take_replies|settle|settle_one|parse)",
@@ -60,7 +60,7 @@ _DECIDES = {
             r"ring::\w+::must_ring",
             r"shm::doorbell::ring",
             rf"command::record::(?:new|size|pieces|write|finish|put|open|{_REPLY})",
-            rf"command::resp::(?:{_REPLY}|line|format_double|write_request|push_\w+)",
+            r"command::resp::write::.+",
             r"server::\w+::(?:send|send_replies|ring_if_asleep|ring_served)",
             r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send|send_unsent|flush|exchange)",
             r"client::waiting::ring",
