@@ -146,7 +146,8 @@ pub enum Effect {
     None,
     /// Close once the reply is sent.
     Close,
-    /// Speak this version of RESP, beginning with the reply to this command: [`connection::greet`]; it has written none.
+    /// Speak this version of RESP, beginning with the reply to this command, which has written none:
+    /// [`connection::greet`].
     Protocol(Protocol),
     /// Answer with a lane; the command has written no reply.
     Lane,
