@@ -2,10 +2,9 @@
 
 use super::arguments::Arguments;
 use super::protocol::Protocol;
+use super::refusal::Refusal;
 use super::reply::ReplyWriter;
-use super::{
-    COMMANDS, Command, Context, Effect, Host, LeaseAnswer, LeaseName, Order, Refusal, Streamed, Unwritten, execute,
-};
+use super::{COMMANDS, Command, Context, Effect, Host, LeaseAnswer, LeaseName, Order, Streamed, Unwritten, execute};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};

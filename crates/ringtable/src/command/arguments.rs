@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::integer::{NOT_AN_INTEGER, parse_integer};
-use super::{Refusal, shown};
+use super::refusal::{Refusal, shown};
 
 /// The arguments of a request, the command's name left out: ranges of the bytes it came in.
 #[derive(Clone, Copy)]

@@ -3,8 +3,9 @@
 use super::arguments::{Arguments, not_an_integer};
 use super::integer::parse_integer;
 use super::keyspace::{self, Bounds, Value};
+use super::refusal::Refusal;
 use super::set_options::{mark, time_to_live, version};
-use super::{Context, LeaseAnswer, LeaseName, Refusal, Unwritten};
+use super::{Context, LeaseAnswer, LeaseName, Unwritten};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::Mark;

@@ -2,8 +2,9 @@
 
 use super::arguments::Arguments;
 use super::protocol::Protocol;
+use super::refusal::Refusal;
 use super::reply::ReplyWriter;
-use super::{Context, Effect, FINGERPRINT, Refusal};
+use super::{Context, Effect, FINGERPRINT};
 use crate::limits;
 use crate::ring::exchange::EXCHANGE_VERSION;
 use crate::ring::lane::LANE_VERSION;

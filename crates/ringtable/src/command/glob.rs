@@ -7,7 +7,7 @@
 //! steps a byte whatever the pattern, where trying one way after the other takes as many as key and pattern have bytes,
 //! multiplied. The source is R. Baeza-Yates and G. Gonnet, "A new approach to text searching", CACM 35(10), 1992.
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 const WORDS: usize = 4;
 /// Most elements of a pattern; the last bit says that all have matched.

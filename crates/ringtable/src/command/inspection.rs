@@ -1,8 +1,9 @@
 //! Commands that look into the table and the server.
 
+use super::Context;
 use super::arguments::Arguments;
 use super::keyspace::BUCKETS_PER_CLOCK;
-use super::{Context, Refusal};
+use super::refusal::Refusal;
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::layout::BUCKET_SIZE;

@@ -6,7 +6,7 @@
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`streamed`]: the large value of a `SET` on its way into its entry,
 //! - [`integer`]: numbers in decimal digits,
-//! - [`reply`]: how they answer,
+//! - [`reply`]: how they answer; [`refusal`]: in what words they are refused,
 //! - [`protocol`]: the versions of the Redis protocol,
 //! - [`resp`]: requests and replies as the Redis protocol has them,
 //! - [`record`]: requests and replies as they flow through a lane,
@@ -26,6 +26,7 @@ pub mod integer;
 pub mod keyspace;
 pub mod protocol;
 pub mod record;
+pub mod refusal;
 pub mod reply;
 pub mod resp;
 pub mod set_options;
@@ -34,6 +35,7 @@ pub mod transaction;
 
 use arguments::Arguments;
 use protocol::Protocol;
+pub use refusal::{Refusal, is_for_want_of_room, shown, unknown};
 use reply::ReplyWriter;
 pub use streamed::{Order, Streamed};
 
@@ -42,7 +44,7 @@ use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::sync::Arc;
 use crate::table::reader::Buffer;
-use crate::table::{Pairs, WriteError, Writer};
+use crate::table::{Pairs, Writer};
 
 /// One thing that can be asked.
 pub struct Spec {
@@ -258,44 +260,6 @@ impl Context<'_> {
     }
 }
 
-/// Why a command is refused, worded for the client and beginning with a code word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal(pub String);
-
-impl Refusal {
-    /// A refusal with the general code word.
-    pub fn err(message: impl std::fmt::Display) -> Self {
-        Self(format!("ERR {message}"))
-    }
-}
-
-/// Whether a refusal says that the table has no place for what was to be written.
-pub fn is_for_want_of_room(message: &str) -> bool {
-    let code = message.split_once(' ').map_or(message, |(code, _)| code);
-    ["OOM", "BUCKETFULL", "UNEVICTABLEFULL"].contains(&code)
-}
-
-impl From<WriteError> for Refusal {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::KeyTooLong(_) => Self(format!("KEYTOOLONG {error}")),
-            WriteError::ValueTooLarge(_) => Self(format!("VALUETOOLARGE {error}")),
-            WriteError::OutOfMemory(_) => Self(format!(
-                "OOM command not allowed when used memory > 'maxmemory': {error}; delete something, or start the \
-                 server with a larger --max-memory"
-            )),
-            WriteError::UnevictableFull(_) => Self(format!(
-                "UNEVICTABLEFULL {error}: delete some, write others so that they may be evicted, or start the server \
-                 with a larger --max-unevictable"
-            )),
-            WriteError::BucketFull | WriteError::BucketKeysFull => Self(format!(
-                "BUCKETFULL {error}: the table has no room for more buckets, or these keys were chosen to fall into \
-                 one; others can be written"
-            )),
-        }
-    }
-}
-
 /// Does what is asked and writes exactly one reply (except for [`Effect::Protocol`], [`Effect::Lane`],
 /// [`Effect::Rings`], [`Effect::Watch`], [`Effect::Pins`] and [`Effect::Again`]).
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
@@ -330,18 +294,6 @@ impl Context<'_> {
         }
         now_ns.saturating_sub(self.progress) < limits::ROOM_PATIENCE_NS
     }
-}
-
-/// The answer to a name that is no command's.
-pub fn unknown(name: &[u8]) -> Refusal {
-    Refusal::err(format_args!("unknown command '{}'", shown(name)))
-}
-
-/// A word of a request for messages: its beginning, if it is long.
-pub fn shown(word: &[u8]) -> String {
-    const SHOWN_SIZE: usize = 64;
-    let cut = if word.len() > SHOWN_SIZE { "…" } else { "" };
-    format!("{}{cut}", String::from_utf8_lossy(&word[..word.len().min(SHOWN_SIZE)]).escape_debug())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The options of `SET`, and its reply: one place for them, however the value comes.
 
-use super::Refusal;
 use super::arguments::{Arguments, not_an_integer};
 use super::integer::parse_integer;
 use super::keyspace::expiry_in;
+use super::refusal::Refusal;
 use super::reply::ReplyWriter;
 use crate::table::{Expiry, Guard, Mark, Outcome};
 
