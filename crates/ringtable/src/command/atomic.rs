@@ -1,10 +1,11 @@
 //! Commands for processes that change the same key: by version, within bounds, by lease.
 
 use super::arguments::{Arguments, not_an_integer};
+use super::expiry::time_to_live;
 use super::integer::parse_integer;
 use super::keyspace::{self, Bounds, Value};
 use super::refusal::Refusal;
-use super::set_options::{mark, time_to_live, version};
+use super::set_options::{mark, version};
 use super::{Context, LeaseAnswer, LeaseName, Unwritten};
 use crate::limits;
 use crate::shm::clock::wall_ms;

@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::arguments::Arguments;
+use super::expiry::expiry_in;
 use super::glob::Glob;
 use super::integer::{INTEGER_SIZE_MAX, NOT_AN_INTEGER, decimal, parse_cursor, parse_integer};
 use super::refusal::{Refusal, shown};
@@ -125,12 +126,6 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
     let outcome = context.writer.put_draft(key, draft, options.expiry, options.guard, options.mark, wall_ms)?;
     options.answer(outcome, context.reply);
     Ok(())
-}
-
-/// The expiry in `after` units of `unit_ms` from now; `None` if that is out of range. Never before 1970.
-pub(super) fn expiry_in(after: i64, unit_ms: i64) -> Option<Expiry> {
-    let at = after.checked_mul(unit_ms)?.checked_add(i64::try_from(wall_ms()).ok()?)?;
-    Some(Expiry(at.max(0) as u64))
 }
 
 /// `DEL key [key …]`

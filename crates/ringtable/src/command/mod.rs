@@ -2,7 +2,7 @@
 //!
 //! - [`COMMANDS`]: the table of all commands, one line each,
 //! - [`keyspace`], [`atomic`], [`connection`], [`inspection`]: what the commands do, one function each,
-//! - [`transaction`]: what is refused between `MULTI` and `EXEC`; `glob`: patterns of keys,
+//! - [`transaction`]: what is refused between `MULTI` and `EXEC`; `glob`: patterns of keys; `expiry`: times to live,
 //! - [`arguments`]: their arguments and how to read them; [`set_options`]: those of `SET`,
 //! - [`streamed`]: the large value of a `SET` on its way into its entry,
 //! - [`integer`]: numbers in decimal digits,
@@ -20,6 +20,7 @@ pub mod alone;
 pub mod arguments;
 pub mod atomic;
 pub mod connection;
+mod expiry;
 mod glob;
 pub mod inspection;
 pub mod integer;

@@ -1,8 +1,8 @@
 //! The options of `SET`, and its reply: one place for them, however the value comes.
 
 use super::arguments::{Arguments, not_an_integer};
+use super::expiry::time_to_live;
 use super::integer::parse_integer;
-use super::keyspace::expiry_in;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
 use crate::table::{Expiry, Guard, Mark, Outcome};
@@ -80,12 +80,6 @@ pub(super) fn mark(word: &[u8]) -> Option<Mark> {
 /// The version of an entry, as a client gives it back.
 pub(super) fn version(digits: &[u8]) -> Result<u64, Refusal> {
     parse_integer(digits).and_then(|version| u64::try_from(version).ok()).ok_or_else(|| not_an_integer(digits))
-}
-
-/// The expiry of something that is to live for `after` units of `unit_ms`, which has to be some time.
-pub(super) fn time_to_live(after: i64, unit_ms: i64, command: &str) -> Result<Expiry, Refusal> {
-    let at = (after > 0).then(|| expiry_in(after, unit_ms)).flatten();
-    at.ok_or_else(|| Refusal::err(format_args!("invalid expire time in '{command}' command")))
 }
 
 #[cfg(test)]
