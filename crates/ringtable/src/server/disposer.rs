@@ -14,6 +14,8 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Builder, JoinHandle};
 
+use super::signals::block_signals;
+use crate::shm::descriptors;
 use crate::shm::fork::Descriptor;
 
 /// Most threads that wait for the kernel to close something.
@@ -32,7 +34,7 @@ impl Disposer {
             let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
             rustix::net::socket_with(family, kind, rustix::net::SocketFlags::CLOEXEC, None)
         })?;
-        if super::socket::refuse_descriptors(&probe) {
+        if descriptors::refuse(&probe) {
             return Ok(None);
         }
         let (sender, receiver) = mpsc::channel();
@@ -48,7 +50,7 @@ impl Disposer {
 }
 
 fn run(sockets: &Receiver<Descriptor>) {
-    super::block_signals();
+    block_signals();
     let mut waiting: Vec<JoinHandle<()>> = Vec::new();
     while let Ok(first) = sockets.recv() {
         let batch = std::iter::once(first).chain(sockets.try_iter().take(BATCH_MAX - 1)).collect();

@@ -43,11 +43,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Gid;
 
-use super::socket::refuse_descriptors;
-use super::{Error, doing};
+use super::error::{Error, doing};
 use crate::address::SocketPath;
 use crate::folder::{Folder, FolderError, Trust, denial, is_same, kind, own_user, through_proc};
 use crate::limits;
+use crate::shm::descriptors;
 use crate::shm::fork::Descriptor;
 
 /// What a lock file holds: who finds it should know what it is.
@@ -359,7 +359,7 @@ fn bind(address: &SocketAddrUnix) -> Result<Option<Descriptor>, Errno> {
     let socket = unix_socket(SocketType::STREAM, SocketFlags::NONBLOCK)?;
     // On Linux the name gets the mode of the socket itself, so that there is no moment in which others may connect.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    refuse_descriptors(&socket);
+    descriptors::refuse(&socket);
     match rustix::net::bind(&socket, address) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::ADDRINUSE) => Ok(None),

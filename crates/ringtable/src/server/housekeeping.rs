@@ -3,7 +3,7 @@
 //! # Design
 //!
 //! There is no thread for it, but for what is given back to the kernel ([`super::returning`]). Whoever makes such work
-//! is a worker that is awake, so each worker calls [`tend`] in every round; it is one load while nothing is due. One of
+//! is a worker that is awake, so each worker calls [`Housekeeping::tend`] in every round; it is one load while nothing is due. One of
 //! them does a step then, of half a millisecond or so, and says when the next one is due, so that all steps together
 //! take about a twentieth of one processor. A worker that goes to sleep while there is something to come back to sleeps
 //! until then at most; else it sleeps without a time-out, and an idle server uses no processor time.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
-use super::Shared;
+use super::returning::Returning;
 use crate::shm::clock::{monotonic_ns, wall_ms};
 use crate::shm::segment::Mapping;
 use crate::table::Writer;
@@ -51,40 +51,41 @@ struct State {
     vain: bool,
 }
 
-/// Does what is due. Returns for how long the worker may sleep if nobody wakes it; `None` for as long as it likes.
-pub(super) fn tend(shared: &Shared, writer: &mut Writer<Mapping>, now_ns: u64) -> Option<Duration> {
-    let house = &shared.housekeeping;
-    let memory = !shared.returning.refuses() && writer.table().heap().has_slack();
-    let sweeps = writer.has_expiring();
-    if !sweeps && !memory {
-        return None;
-    }
-    // Relaxed: a time to compare with; the lock orders the rest.
-    let due_ns = house.due_ns.load(Ordering::Relaxed);
-    if now_ns < due_ns {
-        return Some(Duration::from_nanos(due_ns - now_ns));
-    }
-    let mut state = match house.state.try_lock() {
-        Ok(state) => state,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return Some(Duration::from_nanos(STEP_EVERY_NS)),
-    };
-    let mut next_ns = now_ns + SWEEP_EVERY_NS;
-    if sweeps {
-        if now_ns >= state.sweep_due_ns {
-            state.sweep(writer, now_ns);
+impl Housekeeping {
+    /// Does what is due. Returns for how long the worker may sleep if nobody wakes it; `None` for as long as it likes.
+    pub fn tend(&self, writer: &mut Writer<Mapping>, returning: &Returning, now_ns: u64) -> Option<Duration> {
+        let memory = !returning.refuses() && writer.table().heap().has_slack();
+        let sweeps = writer.has_expiring();
+        if !sweeps && !memory {
+            return None;
         }
-        next_ns = next_ns.min(state.sweep_due_ns);
-    }
-    if memory {
-        if now_ns >= state.memory_due_ns {
-            state.tidy_memory(shared, writer, now_ns);
+        // Relaxed: a time to compare with; the lock orders the rest.
+        let due_ns = self.due_ns.load(Ordering::Relaxed);
+        if now_ns < due_ns {
+            return Some(Duration::from_nanos(due_ns - now_ns));
         }
-        next_ns = next_ns.min(state.memory_due_ns);
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Some(Duration::from_nanos(STEP_EVERY_NS)),
+        };
+        let mut next_ns = now_ns + SWEEP_EVERY_NS;
+        if sweeps {
+            if now_ns >= state.sweep_due_ns {
+                state.sweep(writer, now_ns);
+            }
+            next_ns = next_ns.min(state.sweep_due_ns);
+        }
+        if memory {
+            if now_ns >= state.memory_due_ns {
+                state.tidy_memory(returning, writer, now_ns);
+            }
+            next_ns = next_ns.min(state.memory_due_ns);
+        }
+        let next_ns = next_ns.max(now_ns + STEP_EVERY_NS);
+        self.due_ns.store(next_ns, Ordering::Relaxed);
+        Some(Duration::from_nanos(next_ns - now_ns))
     }
-    let next_ns = next_ns.max(now_ns + STEP_EVERY_NS);
-    house.due_ns.store(next_ns, Ordering::Relaxed);
-    Some(Duration::from_nanos(next_ns - now_ns))
 }
 
 impl State {
@@ -103,14 +104,14 @@ impl State {
         }
     }
 
-    fn tidy_memory(&mut self, shared: &Shared, writer: &mut Writer<Mapping>, now_ns: u64) {
+    fn tidy_memory(&mut self, returning: &Returning, writer: &mut Writer<Mapping>, now_ns: u64) {
         if now_ns >= self.idle_due_ns {
             // Slots that workers hold back may be all that keeps a slab.
             writer.release();
             let heap = writer.table().heap();
             let idle_pages = heap.dirty_low();
             if idle_pages > 0 {
-                shared.returning.ask(idle_pages);
+                returning.ask(idle_pages);
             }
             heap.settle(!self.vain);
             self.vain = false;

@@ -6,10 +6,8 @@
 //! is no room for the entry, the request is gathered as a whole, since there may be room when it has come. What cannot
 //! be gathered either flows nowhere, for the sake of the requests behind it, and the request is refused.
 
-use std::collections::TryReserveError;
-
-use super::worker::{BUFFER_KEPT_MAX, Bench};
-use crate::command::{Host, Order, Streamed};
+use super::executor::Executor;
+use crate::command::{Order, Streamed};
 use crate::ring::spsc::{Consumer, Ring};
 use crate::shm::segment::Mapping;
 use crate::sync::Arc;
@@ -28,18 +26,6 @@ pub(super) enum Inflow {
     },
 }
 
-/// Makes room for `more` bytes in a buffer that may need `most` more in the end.
-///
-/// A large buffer gets all its addresses at once, but no memory before something is written there: to make it longer
-/// would be to copy it again and again, for tens of milliseconds.
-pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize, most: usize) -> Result<(), TryReserveError> {
-    let is_large = buffer.len() + more > BUFFER_KEPT_MAX;
-    if is_large && buffer.capacity() - buffer.len() < more && buffer.try_reserve_exact(most.max(more)).is_ok() {
-        return Ok(());
-    }
-    buffer.try_reserve(more)
-}
-
 /// What comes first of a large value.
 pub(super) enum Begin {
     /// It flows.
@@ -52,12 +38,12 @@ pub(super) enum Begin {
 
 impl Begin {
     /// Looks for room for a value of `size` bytes of a key.
-    pub fn with(bench: &mut Bench, key: &[u8], size: usize) -> Self {
-        match bench.writer.draft_soon(key, size, Terms::Arriving).transpose() {
-            Some(found) => Self::of(found, size, bench),
+    pub fn with(executor: &mut Executor, key: &[u8], size: usize) -> Self {
+        match executor.engine.writer.draft_soon(key, size, Terms::Arriving).transpose() {
+            Some(found) => Self::of(found, size, executor),
             None => {
-                let order = Order::new(key, size, Terms::Arriving, bench.index);
-                bench.shared.order(&order);
+                let order = Order::new(key, size, Terms::Arriving, executor.index);
+                executor.store.room.order(Arc::clone(&order));
                 Self::Wait(order)
             }
         }
@@ -69,18 +55,18 @@ impl Begin {
     }
 
     /// Takes what has become of an order.
-    pub fn of_order(order: &Order, bench: &Bench) -> Self {
+    pub fn of_order(order: &Order, executor: &Executor) -> Self {
         let found = order.take().unwrap_or(Err(WriteError::OutOfMemory(order.size)));
-        Self::of(found, order.size, bench)
+        Self::of(found, order.size, executor)
     }
 
-    fn of(found: Result<Draft<Mapping>, WriteError>, size: usize, bench: &Bench) -> Self {
+    fn of(found: Result<Draft<Mapping>, WriteError>, size: usize, executor: &Executor) -> Self {
         match found {
             Ok(draft) => {
                 failpoint!("inflow.begun");
                 Self::Flow(Inflow::Entry(draft))
             }
-            Err(WriteError::OutOfMemory(needed)) if bench.shared.may_gather(needed) => Self::Gather,
+            Err(WriteError::OutOfMemory(needed)) if executor.store.requests.may_gather(needed) => Self::Gather,
             Err(reason) => Self::Flow(Inflow::Nowhere { reason, missing: size }),
         }
     }

@@ -17,10 +17,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::end::{send_now, tell_failure};
 use super::endpoint::{Access, Endpoint};
+use super::error::{Error, doing};
+use super::reserved;
+use super::runtime::Runtime;
 use super::socket::Socket;
-use super::statistics::{send_now, tell_failure};
-use super::{Error, Shared, doing, reserved};
+
 use crate::address;
 use crate::limits;
 use crate::shm::doorbell::{Doorbell, timespec};
@@ -125,16 +128,16 @@ pub(super) struct Door {
 }
 
 impl Door {
-    fn accept(&self, shared: &Shared) -> rustix::io::Result<Socket> {
+    fn accept(&self, runtime: &Runtime) -> rustix::io::Result<Socket> {
         let connection = Descriptor::make(|| rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC))?;
-        Ok(Socket::new(connection, self.is_local, shared.disposer.as_ref()))
+        Ok(Socket::new(connection, self.is_local, runtime.disposer.as_ref()))
     }
 
     /// Who is in the queue, or still comes, is refused instead of waiting for nobody.
-    fn close(self, shared: &Shared) {
+    fn close(self, runtime: &Runtime) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         // To close the queue with all that is in it might take time.
-        while self.accept(shared).is_ok() {}
+        while self.accept(runtime).is_ok() {}
     }
 }
 
@@ -154,14 +157,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Arc<Descriptor>, SocketAddr)> {
 /// The accepting thread: gives each connection to the worker with the fewest, and keeps the path.
 ///
 /// It has a descriptor in reserve, which it gives up to take a connection that it has none for, and to say so.
-pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, shared: &Shared) {
+pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime: &Runtime) {
     use rustix::event::{PollFd, PollFlags, poll};
     let (mut keeper, mut doors) = (Keeper::new(), listener.doors());
     // Relaxed: the ring of the bell comes behind it.
-    while !shared.leaving.load(Ordering::Relaxed) {
+    while !runtime.leaving.load(Ordering::Relaxed) {
         let descriptors = doors.iter().map(|door| door.socket.as_fd());
         let descriptors =
-            descriptors.chain([shared.stop_bell.as_fd()]).chain(listener.removals.as_ref().map(AsFd::as_fd));
+            descriptors.chain([runtime.stop_bell.as_fd()]).chain(listener.removals.as_ref().map(AsFd::as_fd));
         let mut ready: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let pause = keeper.pause().into_iter().chain(reserve.is_none().then_some(RESERVE_RETRY)).min().map(timespec);
         if poll(&mut ready, pause.as_ref()).is_err() {
@@ -169,7 +172,7 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, shared:
         }
         for (door, polled) in doors.iter().zip(&ready) {
             if !polled.revents().is_empty() {
-                accept_one(door, shared, &mut reserve);
+                accept_one(door, runtime, &mut reserve);
             }
         }
         // Another thread of the program may have taken what was given up.
@@ -178,17 +181,17 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, shared:
         if is_told {
             keeper.hear(listener);
         }
-        if keeper.pause().is_some_and(|pause| pause.is_zero()) && keeper.look(listener, shared) {
+        if keeper.pause().is_some_and(|pause| pause.is_zero()) && keeper.look(listener, runtime) {
             // Who has found the socket before waits there still; the one before that has had its time.
             let mut local = doors.iter().enumerate().filter(|(_, door)| door.is_local);
             if let (Some((first, _)), Some(_)) = (local.next(), local.next()) {
-                doors.remove(first).close(shared);
+                doors.remove(first).close(runtime);
             }
             doors.push(listener.door());
         }
     }
     for door in doors {
-        door.close(shared);
+        door.close(runtime);
     }
 }
 
@@ -225,18 +228,18 @@ impl Keeper {
     }
 
     /// Looks whether the files are there, and makes them anew. Returns whether there is another socket now.
-    fn look(&mut self, listener: &Listener, shared: &Shared) -> bool {
+    fn look(&mut self, listener: &Listener, runtime: &Runtime) -> bool {
         let outcome = listener.look();
         let is_found = listener.is_found();
         // Relaxed, both: figures.
-        shared.statistics.name_lost.store(u64::from(!is_found), Ordering::Relaxed);
+        runtime.statistics.name_lost.store(u64::from(!is_found), Ordering::Relaxed);
         match outcome {
             Ok(is_new) => {
                 // What went before the kernel was asked to tell of it, nobody tells.
                 let pause = limits::PATH_RETRY_MIN;
                 self.next = (!listener.is_whole()).then(|| (Instant::now() + pause, pause));
                 self.has_told = false;
-                shared.statistics.name_restored.fetch_add(u64::from(is_new), Ordering::Relaxed);
+                runtime.statistics.name_restored.fetch_add(u64::from(is_new), Ordering::Relaxed);
                 return is_new;
             }
             Err(Error::Exists(_) | Error::Taken { .. }) if !is_found => {
@@ -273,9 +276,9 @@ fn tell(words: &str) {
     }
 }
 
-fn accept_one(door: &Door, shared: &Shared, reserve: &mut Option<Doorbell>) {
+fn accept_one(door: &Door, runtime: &Runtime, reserve: &mut Option<Doorbell>) {
     use rustix::io::Errno;
-    let take = || door.accept(shared);
+    let take = || door.accept(runtime);
     match take() {
         Ok(connection) => {
             if !door.is_local {
@@ -283,11 +286,11 @@ fn accept_one(door: &Door, shared: &Shared, reserve: &mut Option<Doorbell>) {
                 let _ = sockopt::set_tcp_nodelay(&connection, true);
             }
             failpoint!("accept.accepted");
-            admit(connection, shared);
+            admit(connection, runtime);
         }
         Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
         Err(error) => {
-            shared.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
+            runtime.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
             let is_full = matches!(error, Errno::MFILE | Errno::NFILE) && reserve.take().is_some();
             match is_full.then(take) {
                 Some(Ok(connection)) => tell_failure(&connection, "take another connection", &error.into()),
@@ -298,20 +301,21 @@ fn accept_one(door: &Door, shared: &Shared, reserve: &mut Option<Doorbell>) {
     }
 }
 
-fn admit(mut socket: Socket, shared: &Shared) {
-    let is_full = shared.clients() >= shared.clients_max;
+fn admit(mut socket: Socket, runtime: &Runtime) {
+    let is_full = runtime.clients() >= runtime.clients_max;
     if is_full {
-        socket.reservation = shared.reserved.take(&socket);
+        let refusal = reserved::refusal(runtime.clients(), runtime.clients_max);
+        socket.reservation = runtime.reserved.take(&socket, socket.is_local, &refusal);
         if socket.reservation.is_none() {
-            shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
-            send_now(&socket, &reserved::refusal(shared));
+            runtime.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
+            send_now(&socket, &refusal);
             return;
         }
     }
     // More workers than processors serve nobody faster, and cost a switch between threads for every request.
-    let useful = shared.workers.len().min(shared.cpus);
-    if let Some(worker) = shared.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
-        shared.statistics.clients_accepted.fetch_add(u64::from(!is_full), Ordering::Relaxed);
+    let useful = runtime.workers.len().min(runtime.cpus);
+    if let Some(worker) = runtime.workers[..useful].iter().min_by_key(|worker| worker.clients()) {
+        runtime.statistics.clients_accepted.fetch_add(u64::from(!is_full), Ordering::Relaxed);
         worker.deliver(socket);
     }
 }

@@ -9,11 +9,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Shared;
+use super::buffers::KEPT_MAX;
+use super::end::End;
+use super::executor::{Again, Executor};
 use super::outgoing::Outgoing;
+use super::request_memory::RequestMemory;
 use super::socket::Socket;
-use super::statistics::End;
-use super::worker::{Again, BUFFER_KEPT_MAX, Bench};
+use super::statistics::Statistics;
+use super::store::Store;
 use crate::command::Effect;
 use crate::command::record;
 use crate::limits;
@@ -146,10 +149,10 @@ impl Member {
     }
 
     /// Executes what has arrived, as far as its replies find room, and sends them.
-    pub fn turn(&mut self, bench: &mut Bench, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
+    pub fn turn(&mut self, executor: &mut Executor, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
         let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
         let (mut requests, mut hungry) = (0, false);
-        while !bench.is_turn_over(requests, 0) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
+        while !executor.is_turn_over(requests, 0) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
             if self.again.as_ref().is_some_and(Again::is_waiting) {
                 break;
             }
@@ -162,7 +165,7 @@ impl Member {
             };
             let again = self.again.take();
             requests += usize::from(again.is_none());
-            let executed = bench.execute_record(record, &mut self.outgoing, again.unwrap_or_default())?;
+            let executed = executor.execute_record(record, &mut self.outgoing, again.unwrap_or_default())?;
             if executed.effect == Effect::Again {
                 self.again = Some(executed.again);
                 break;
@@ -176,17 +179,17 @@ impl Member {
         }
         turn.sent |= self.send(sender, ring);
         if self.outgoing.has_let_go() {
-            bench.writer.rescan();
+            executor.engine.writer.rescan();
         }
         turn.blocked = !self.outgoing.is_empty() || self.early.len() >= EARLY_MAX;
         self.unfinished = !hungry;
         turn.more = !hungry || !self.early.is_empty();
-        self.tidy(bench)?;
+        self.tidy(executor)?;
         Ok(turn)
     }
 
     /// Keeps account of what is held for requests that are not complete, and lets go of large buffers.
-    fn tidy(&mut self, bench: &Bench) -> Result<(), End> {
+    fn tidy(&mut self, executor: &Executor) -> Result<(), End> {
         if self.parsed == self.incoming.len() {
             self.incoming.clear();
             self.parsed = 0;
@@ -195,24 +198,18 @@ impl Member {
                 self.incoming = Vec::new();
             }
             self.outgoing.keep(limits::IDLE_BUFFER_MAX);
-        } else if self.parsed > BUFFER_KEPT_MAX {
+        } else if self.parsed > KEPT_MAX {
             self.incoming.drain(..self.parsed);
             self.parsed = 0;
         }
         let held = self.incoming.len() + self.early.values().map(Vec::len).sum::<usize>();
-        self.count(held, &bench.shared);
-        let all = bench.shared.statistics.unfinished.load(Ordering::Relaxed);
-        if bench.shared.is_too_much_unfinished(all, held) { Err(End::Memory) } else { Ok(()) }
+        let all = self.count(held, &executor.store.requests);
+        if executor.store.requests.is_too_much_unfinished(all, held) { Err(End::Memory) } else { Ok(()) }
     }
 
-    fn count(&mut self, held: usize, shared: &Shared) {
-        // Relaxed: a figure, and a limit that need not be exact.
-        if held > self.counted {
-            shared.statistics.unfinished.fetch_add((held - self.counted) as u64, Ordering::Relaxed);
-        } else if held < self.counted {
-            shared.statistics.unfinished.fetch_sub((self.counted - held) as u64, Ordering::Relaxed);
-        }
-        self.counted = held;
+    /// Counts what is held anew. Returns how much all clients have.
+    fn count(&mut self, held: usize, memory: &RequestMemory) -> u64 {
+        memory.recount(std::mem::replace(&mut self.counted, held), held)
     }
 
     /// Cuts replies into pieces and sends them as far as there is room. Returns whether any went.
@@ -240,13 +237,13 @@ impl Member {
 
     /// Ends its connection: tells it why, and serves it no more. It may still write to the rings, as long as its own
     /// end of the socket is open.
-    pub fn retire(&mut self, end: End, shared: &Shared) {
+    pub fn retire(&mut self, end: End, store: &Store, statistics: &Statistics) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(end);
-        self.forget(shared);
-        shared.statistics.count_end(end);
+        self.forget(store);
+        statistics.count_end(end);
         end.say_goodbye(&self.socket);
         failpoint!("expel.told");
         // Its reading side only: that its end is closed too, we have to see to believe.
@@ -254,17 +251,17 @@ impl Member {
     }
 
     /// Its socket is closed. What it had published is still executed, unless it was retired before.
-    pub fn depart(&mut self, shared: &Shared) {
+    pub fn depart(&mut self, statistics: &Statistics) {
         self.gone = true;
         if self.ended.is_none() {
-            shared.statistics.count_end(End::Gone);
+            statistics.count_end(End::Gone);
         }
     }
 
     /// Drops what it has asked and would be answered, and ends its leases: it asks for nothing more.
-    pub fn forget(&mut self, shared: &Shared) {
-        shared.leases.end(self.connection);
-        self.count(0, shared);
+    pub fn forget(&mut self, store: &Store) {
+        store.leases.end(self.connection);
+        self.count(0, &store.requests);
         self.early.clear();
         (self.incoming, self.parsed) = (Vec::new(), 0);
         self.outgoing = Outgoing::default();

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::worker::BUFFER_KEPT_MAX;
+use super::buffers::KEPT_MAX;
 use crate::command::reply::Destination;
 use crate::shm::segment::Mapping;
 use crate::table::Held;
@@ -117,8 +117,8 @@ impl Outgoing {
             value.at -= self.sent;
         }
         self.sent = 0;
-        if self.bytes.capacity() > BUFFER_KEPT_MAX {
-            self.bytes.shrink_to(BUFFER_KEPT_MAX);
+        if self.bytes.capacity() > KEPT_MAX {
+            self.bytes.shrink_to(KEPT_MAX);
         }
     }
 
@@ -163,7 +163,7 @@ impl Outgoing {
         (self.sent, self.held) = (0, 0);
         self.values.clear();
         self.bytes.clear();
-        if self.bytes.capacity() > BUFFER_KEPT_MAX {
+        if self.bytes.capacity() > KEPT_MAX {
             self.bytes = Vec::new();
         }
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 
+use super::end::End;
 use super::socket::Socket;
-use super::statistics::End;
 use crate::ring::lane::Lane;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::timespec;

@@ -12,11 +12,10 @@
 //!
 //! A process of the same user that connects and asks for nothing keeps the place for as long as it likes.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Shared;
-use super::socket::Socket;
 use crate::folder::{Trust, own_user};
 use crate::shm::peer;
 
@@ -31,7 +30,11 @@ pub(super) struct Reserved {
 }
 
 /// That a connection has the place. Dropping it frees the place.
-pub(super) struct Reservation(Arc<AtomicBool>);
+pub(super) struct Reservation {
+    is_taken: Arc<AtomicBool>,
+    /// The words with which everything is refused that is not answered there.
+    pub refusal: String,
+}
 
 impl Reserved {
     pub fn new() -> Self {
@@ -39,18 +42,19 @@ impl Reserved {
     }
 
     /// The place for this connection, if it may have it. Only the accepting thread asks.
-    pub fn take(&self, socket: &Socket) -> Option<Reservation> {
+    pub fn take(&self, socket: impl AsFd, is_local: bool, refusal: &str) -> Option<Reservation> {
         let trust = Trust { users: vec![self.user] };
-        let may = socket.is_local && peer::user(socket).is_ok_and(|user| trust.includes(user));
+        let may = is_local && peer::user(socket).is_ok_and(|user| trust.includes(user));
         // Relaxed: it guards nothing but the count of those who have the place.
-        (may && !self.is_taken.swap(true, Ordering::Relaxed)).then(|| Reservation(Arc::clone(&self.is_taken)))
+        let is_given = may && !self.is_taken.swap(true, Ordering::Relaxed);
+        is_given.then(|| Reservation { is_taken: Arc::clone(&self.is_taken), refusal: refusal.to_owned() })
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         // Relaxed: as above.
-        self.0.store(false, Ordering::Relaxed);
+        self.is_taken.store(false, Ordering::Relaxed);
     }
 }
 
@@ -60,7 +64,6 @@ pub(super) fn answers(command: &str) -> bool {
 }
 
 /// What every other client hears of a full server.
-pub(super) fn refusal(shared: &Shared) -> String {
-    let (clients, most) = (shared.clients(), shared.clients_max);
+pub(super) fn refusal(clients: usize, most: usize) -> String {
     format!("MAXCLIENTS max number of clients reached: {clients} of {most}")
 }

@@ -18,16 +18,17 @@
 //!
 //! Without clients, and without anything to do, it sleeps without a time-out.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, thread};
 
-use super::Shared;
+use super::signals::block_signals;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, Listener};
-use crate::shm::fork::Descriptor;
+use crate::shm::segment::{Mapping, Segment};
 use crate::sync::lock;
+use crate::table::Table;
 use crate::table::layout::PAGE_WORDS;
 
 const PAGE_SIZE: usize = PAGE_WORDS * 8;
@@ -47,8 +48,14 @@ const STRAY_PAGES_MAX: u64 = 16;
 const SEARCHED_AT_ONCE: usize = 1_024;
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
-/// What the thread and those who ask it share.
+/// What the thread and those that ask it share.
 pub(super) struct Returning {
+    table: Arc<Table<Mapping>>,
+    segment: Segment,
+    /// Bytes of the segment.
+    size: usize,
+    /// Whether the thread is to end.
+    stopping: AtomicBool,
     bell: Doorbell,
     listener: Listener,
     /// Pages that were free long enough.
@@ -67,9 +74,14 @@ pub(super) struct Returning {
 }
 
 impl Returning {
-    pub fn new() -> io::Result<Self> {
+    /// The memory of a table in its segment of `size` bytes.
+    pub fn new(table: Arc<Table<Mapping>>, segment: Segment, size: usize) -> io::Result<Self> {
         let bell = Doorbell::new()?;
         Ok(Self {
+            table,
+            segment,
+            size,
+            stopping: AtomicBool::new(false),
             listener: Listener::new(&bell)?,
             bell,
             idle_pages: AtomicUsize::new(0),
@@ -118,70 +130,71 @@ impl Returning {
         self.bell.ring();
     }
 
-    /// Wakes the thread, to stop.
-    pub fn ring(&self) {
+    /// Ends the thread.
+    pub fn stop(&self) {
+        // Release: pairs with the Acquire in `run` and `find_strays`.
+        self.stopping.store(true, Ordering::Release);
         self.bell.ring();
     }
-}
 
-impl Shared {
-    /// The table, to be passed to a client, which may fill holes in it by reading from now on.
-    pub(super) fn table_to_pass(&self) -> &Descriptor {
-        if !self.returning.is_handed_out.swap(true, Ordering::Relaxed) {
-            self.returning.bell.ring();
+    /// Takes note that a client is given the table, and may fill holes in it by reading from now on.
+    pub fn note_reader(&self) {
+        if !self.is_handed_out.swap(true, Ordering::Relaxed) {
+            self.bell.ring();
         }
-        &self.table_read_only
     }
-}
 
-/// The thread, until the server stops.
-pub(super) fn run(shared: &Shared) {
-    super::block_signals();
-    let returning = &shared.returning;
-    let mut looked_ns = monotonic_ns();
-    // Acquire: pairs with the Release in `Shared::stop`.
-    while !shared.stopping.load(Ordering::Acquire) {
-        // Not while the lock is held.
-        let left = std::mem::take(&mut *lock(&returning.left));
-        drop(left);
-        let now_ns = monotonic_ns();
-        let asked = returning.asked.load(Ordering::Relaxed);
-        let since_look = Duration::from_nanos(now_ns - looked_ns);
-        let wait = if !returning.refuses() && returning.answered.load(Ordering::Relaxed) != asked {
-            shared.find_strays();
-            while shared.give_back(GIVEN_BACK_AT_ONCE) > 0 || shared.give_back_buckets() {
-                thread::yield_now(); // the heap's lock may be wanted by a worker on our processor
-            }
-            returning.answered.store(asked, Ordering::Relaxed);
-            Duration::ZERO
-        } else if let pages @ 1.. = returning.idle_pages.load(Ordering::Relaxed)
-            && !returning.refuses()
-        {
-            let given = shared.give_back(pages.min(GIVEN_BACK_AT_ONCE));
-            let left = if given == 0 { 0 } else { pages.saturating_sub(given) };
-            // Nothing if it has changed meanwhile: then there is news.
-            let _ = returning.idle_pages.compare_exchange(pages, left, Ordering::Relaxed, Ordering::Relaxed);
-            (Duration::from_nanos(monotonic_ns() - now_ns) * PAUSE_TIMES).min(PAUSE_MAX)
-        } else if !returning.is_handed_out.load(Ordering::Relaxed) || returning.refuses() {
-            FOR_EVER
-        } else if since_look < LOOK_EVERY {
-            LOOK_EVERY - since_look
-        } else {
-            looked_ns = now_ns;
-            let strays = shared.find_strays();
-            returning.idle_pages.fetch_max(strays, Ordering::Relaxed);
-            Duration::ZERO
-        };
-        // Interrupted or not, what there is to do is looked at anew.
-        let _ = returning.listener.wait(wait);
+    /// Bytes of the segment that take memory.
+    pub fn resident(&self) -> u64 {
+        self.segment.resident().unwrap_or(0)
     }
-    returning.refuse();
-}
 
-impl Shared {
+    /// The thread, until the server stops.
+    pub fn run(&self) {
+        block_signals();
+        let mut looked_ns = monotonic_ns();
+        // Acquire: pairs with the Release in `stop`.
+        while !self.stopping.load(Ordering::Acquire) {
+            // Not while the lock is held.
+            let left = std::mem::take(&mut *lock(&self.left));
+            drop(left);
+            let now_ns = monotonic_ns();
+            let asked = self.asked.load(Ordering::Relaxed);
+            let since_look = Duration::from_nanos(now_ns - looked_ns);
+            let wait = if !self.refuses() && self.answered.load(Ordering::Relaxed) != asked {
+                self.find_strays();
+                while self.give_back(GIVEN_BACK_AT_ONCE) > 0 || self.give_back_buckets() {
+                    thread::yield_now(); // the heap's lock may be wanted by a worker on our processor
+                }
+                self.answered.store(asked, Ordering::Relaxed);
+                Duration::ZERO
+            } else if let pages @ 1.. = self.idle_pages.load(Ordering::Relaxed)
+                && !self.refuses()
+            {
+                let given = self.give_back(pages.min(GIVEN_BACK_AT_ONCE));
+                let left = if given == 0 { 0 } else { pages.saturating_sub(given) };
+                // Nothing if it has changed meanwhile: then there is news.
+                let _ = self.idle_pages.compare_exchange(pages, left, Ordering::Relaxed, Ordering::Relaxed);
+                (Duration::from_nanos(monotonic_ns() - now_ns) * PAUSE_TIMES).min(PAUSE_MAX)
+            } else if !self.is_handed_out.load(Ordering::Relaxed) || self.refuses() {
+                FOR_EVER
+            } else if since_look < LOOK_EVERY {
+                LOOK_EVERY - since_look
+            } else {
+                looked_ns = now_ns;
+                let strays = self.find_strays();
+                self.idle_pages.fetch_max(strays, Ordering::Relaxed);
+                Duration::ZERO
+            };
+            // Interrupted or not, what there is to do is looked at anew.
+            let _ = self.listener.wait(wait);
+        }
+        self.refuse();
+    }
+
     /// Gives up to `pages` free pages of the segment back to the kernel. Returns how many that were.
     fn give_back(&self, pages: usize) -> usize {
-        let at_once = (self.max_memory as usize / PAGE_SIZE / GIVEN_BACK_SHARE).max(1);
+        let at_once = (self.size / PAGE_SIZE / GIVEN_BACK_SHARE).max(1);
         let mut all = 0;
         while all < pages
             && let Some((first, count)) = self.table.heap().take_dirty(at_once.min(pages - all))
@@ -209,9 +222,9 @@ impl Shared {
     fn punch(&self, first: usize, count: usize) -> bool {
         let given = self.segment.punch((first * PAGE_SIZE) as u64, (count * PAGE_SIZE) as u64).is_ok();
         if given {
-            self.returning.given_back.fetch_add((count * PAGE_SIZE) as u64, Ordering::Relaxed);
+            self.given_back.fetch_add((count * PAGE_SIZE) as u64, Ordering::Relaxed);
         } else {
-            self.returning.refuse();
+            self.refuse();
         }
         given
     }
@@ -219,14 +232,14 @@ impl Shared {
     /// Finds free pages that we have not touched and that are resident all the same, if there must be some. From then
     /// on they count as touched. Returns how many they are.
     fn find_strays(&self) -> usize {
-        let resident = self.segment.resident().unwrap_or(0) / PAGE_SIZE as u64;
+        let resident = self.resident() / PAGE_SIZE as u64;
         if resident <= self.table.touched_pages() + STRAY_PAGES_MAX {
             return 0;
         }
         let mut found = 0;
         let heap = self.table.heap();
         let mut at = 0;
-        // Acquire: pairs with the Release in `Shared::stop`.
+        // Acquire: pairs with the Release in `stop`.
         while !self.stopping.load(Ordering::Acquire)
             && let Some((first, count)) = heap.next_untouched(at, SEARCHED_AT_ONCE)
         {

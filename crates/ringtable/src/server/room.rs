@@ -15,87 +15,87 @@
 //! - Room that was found counts as taken. What others write meanwhile may take what was freed before all is found.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Shared;
 use crate::command::Order;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, lock};
-use crate::table::{Draft, WriteError, Writer};
+use crate::table::{Draft, Table, WriteError, Writer};
 
 /// Pause before another try, where other workers have in hand what is there to be had.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
-/// What the thread and those who ask it share.
+/// What the thread and the workers that ask it share.
 #[derive(Default)]
 pub(super) struct Room {
-    orders: Mutex<VecDeque<Arc<Order>>>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    orders: VecDeque<Arc<Order>>,
+    /// Whether the thread is to end.
+    stopped: bool,
 }
 
 impl Room {
     /// Has an order answered. Its worker is rung for then.
     pub fn order(&self, order: Arc<Order>) {
-        lock(&self.orders).push_back(order);
+        lock(&self.state).orders.push_back(order);
         failpoint!("room.ordered");
         self.changed.notify_one();
     }
 
-    /// Wakes the thread, to stop.
+    /// Ends the thread.
     pub fn stop(&self) {
-        // With the lock: who has looked whether to stop, and is about to sleep, is woken.
-        let _orders = lock(&self.orders);
+        lock(&self.state).stopped = true;
         self.changed.notify_one();
     }
 
     /// The next order that somebody waits for; `None` once the server stops.
-    fn next(&self, shared: &Shared) -> Option<Arc<Order>> {
-        let mut orders = lock(&self.orders);
+    fn next(&self) -> Option<Arc<Order>> {
+        let mut state = lock(&self.state);
         loop {
-            // Acquire: pairs with the Release in `Shared::stop`.
-            if shared.stopping.load(Ordering::Acquire) {
+            if state.stopped {
                 return None;
             }
-            match orders.pop_front() {
+            match state.orders.pop_front() {
                 // Its client has gone.
                 Some(order) if Arc::strong_count(&order) == 1 => {}
                 Some(order) => return Some(order),
-                None => orders = self.changed.wait(orders).unwrap_or_else(PoisonError::into_inner),
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
-}
 
-/// The thread, until the server stops.
-pub(super) fn run(shared: &Shared) {
-    let mut writer = Writer::new(Arc::clone(&shared.table));
-    while let Some(order) = shared.room.next(shared) {
-        let found = make(&mut writer, &order, shared);
-        writer.release();
-        failpoint!("room.made");
-        order.answer(found);
-        if writer.take_published() {
-            shared.watchers.ring_sleepers();
+    /// The thread, until the server stops. `answered` is told of each order's worker, and whether there are events.
+    pub fn run(&self, table: &Arc<Table<Mapping>>, answered: impl Fn(usize, bool)) {
+        let mut writer = Writer::new(Arc::clone(table));
+        while let Some(order) = self.next() {
+            let found = self.make(&mut writer, &order);
+            writer.release();
+            failpoint!("room.made");
+            order.answer(found);
+            answered(order.worker, writer.take_published());
         }
-        shared.workers[order.worker].ring();
     }
-}
 
-fn make(writer: &mut Writer<Mapping>, order: &Order, shared: &Shared) -> Result<Draft<Mapping>, WriteError> {
-    let began_ns = monotonic_ns();
-    loop {
-        writer.take_crowded();
-        let found = writer.draft(&order.key, order.size, order.terms);
-        let is_over = monotonic_ns() - began_ns >= limits::ROOM_PATIENCE_NS || shared.stopping.load(Ordering::Relaxed);
-        if found.is_ok() || !writer.take_crowded() || is_over {
-            return found;
+    fn make(&self, writer: &mut Writer<Mapping>, order: &Order) -> Result<Draft<Mapping>, WriteError> {
+        let began_ns = monotonic_ns();
+        loop {
+            writer.take_crowded();
+            let found = writer.draft(&order.key, order.size, order.terms);
+            let is_late = monotonic_ns() - began_ns >= limits::ROOM_PATIENCE_NS;
+            if found.is_ok() || !writer.take_crowded() || is_late || lock(&self.state).stopped {
+                return found;
+            }
+            writer.release();
+            thread::sleep(RETRY_PAUSE);
         }
-        writer.release();
-        thread::sleep(RETRY_PAUSE);
     }
 }

@@ -3,7 +3,7 @@
 //! Over a unix socket a client may pass descriptors. The server wants none, and must not even drop them: who lets go of
 //! a file last may have to wait for it in the kernel. A TCP socket that lingers (`SO_LINGER`), for one, waits until its
 //! peer has read what was sent, for ever if it likes; and with it would all clients of that worker (I5). Linux 6.16 and
-//! later refuse such messages if a socket wants that ([`refuse_descriptors`]). On older ones
+//! later refuse such messages if a socket wants that ([`crate::shm::descriptors::refuse`]). On older ones
 //!
 //! - nothing is taken out of a socket before a look has told that no descriptors come with it; else the connection ends
 //!   ([`Socket::receive`]). Such a look costs a system call more for each one that receives;
@@ -11,14 +11,14 @@
 //!   ([`super::disposer`]).
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, sockopt};
 
 use super::disposer::Disposer;
+use super::end::End;
 use super::reserved::Reservation;
-use super::statistics::End;
 use crate::shm::fork::Descriptor;
 
 /// The socket of one client. Dropping it closes it, and never waits.
@@ -61,6 +61,16 @@ impl Socket {
         }
     }
 
+    /// Looks whether the client lives. A socket that is but a sign of life says nothing else: anything that comes ends
+    /// the connection.
+    pub fn check_silent(&self) -> Result<(), End> {
+        match self.receive(&mut [0])? {
+            None => Ok(()),
+            Some(0) => Err(End::Gone),
+            Some(_) => Err(End::Protocol),
+        }
+    }
+
     /// The same, but for a message that has descriptors: it stays where it is.
     fn receive_without_descriptors(&self, bytes: &mut [u8]) -> Result<rustix::io::Result<usize>, End> {
         let mut no_control = RecvAncillaryBuffer::default();
@@ -92,28 +102,4 @@ impl Drop for Socket {
             disposer.close(descriptor);
         }
     }
-}
-
-/// Has the kernel refuse descriptors that are passed to this unix socket, or to those that are accepted from it.
-/// Returns whether it does.
-pub(super) fn refuse_descriptors(socket: impl AsFd) -> bool {
-    /// Since Linux 6.16.
-    const SO_PASSRIGHTS: libc::c_int = 83;
-    #[cfg(test)]
-    if super::tests::OLD_KERNEL.get() {
-        return false;
-    }
-    let no: libc::c_int = 0;
-    #[allow(unsafe_code)]
-    // SAFETY: the pointer is that of a number of this frame, and the size is its size.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_PASSRIGHTS,
-            (&raw const no).cast(),
-            size_of_val(&no) as libc::socklen_t,
-        )
-    };
-    result == 0
 }

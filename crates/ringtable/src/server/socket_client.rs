@@ -6,13 +6,17 @@ use rustix::event::epoll::EventFlags;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use super::backlog::{Backlog, TooMuch};
-use super::inflow::{self, Begin, Inflow};
+use super::buffers::{self, KEPT_MAX, RECEIVE_SIZE};
+use super::end::End;
+use super::executor::{Again, Executor};
+use super::inflow::{Begin, Inflow};
 use super::outgoing::Outgoing;
+use super::request_memory::RequestMemory;
+use super::reserved;
 use super::socket::Socket;
-use super::statistics::End;
+use super::topology::Topology;
+use super::turn::Turn;
 use super::waking::Waking;
-use super::worker::{Again, BUFFER_KEPT_MAX, Bench, RECEIVE_SIZE, Turn};
-use super::{Shared, Topology, reserved};
 use crate::command::arguments::Arguments;
 use crate::command::connection::{NO_PINS, greet};
 use crate::command::protocol::Protocol;
@@ -129,41 +133,41 @@ impl SocketClient {
     }
 
     /// Serves the client for its share of time: replies first, then requests as long as their replies find room.
-    pub fn turn(&mut self, bench: &mut Bench) -> Result<Turn, End> {
-        let turn = self.serve(bench);
+    pub fn turn(&mut self, executor: &mut Executor) -> Result<Turn, End> {
+        let turn = self.serve(executor);
         // Who goes while we end the connection has ended for our reason.
         turn.map_err(|end| if self.closing { self.reason } else { end })
     }
 
-    fn serve(&mut self, bench: &mut Bench) -> Result<Turn, End> {
+    fn serve(&mut self, executor: &mut Executor) -> Result<Turn, End> {
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
-        while !bench.is_turn_over(requests, bytes) && !self.is_held_up() {
+        while !executor.is_turn_over(requests, bytes) && !self.is_held_up() {
             if self.is_waiting() {
                 break;
             }
             if let Some(again) = self.again.take() {
                 worked = true;
-                self.execute(bench, again);
+                self.execute(executor, again);
                 if self.again.is_some() {
                     break;
                 }
                 continue;
             }
             if let Some((order, start)) = self.order.take() {
-                self.begin_inflow(Begin::of_order(&order, bench), start);
+                self.begin_inflow(Begin::of_order(&order, executor), start);
             }
             if self.hungry {
-                let received = self.take_more(bench)?;
+                let received = self.take_more(executor)?;
                 if received == 0 {
                     break;
                 }
                 worked = true;
                 bytes += received;
                 // To read a request takes time too, whether anything comes of it or not.
-                bench.begin_turn();
+                executor.engine.budget.begin();
             }
             if !self.let_value_flow() {
                 continue;
@@ -184,7 +188,7 @@ impl SocketClient {
                     let begin = if self.transaction.is_begun() || self.has_reservation() {
                         Begin::nowhere(size)
                     } else {
-                        Begin::with(bench, &self.incoming[self.parsed..][key], size)
+                        Begin::with(executor, &self.incoming[self.parsed..][key], size)
                     };
                     self.begin_inflow(begin, start);
                 }
@@ -193,12 +197,12 @@ impl SocketClient {
                     requests += 1;
                     self.request_size = size;
                     let streamed = self.streamed.take();
-                    let effect = self.execute(bench, Again { progress: 0, streamed });
+                    let effect = self.execute(executor, Again { progress: 0, streamed });
                     if self.again.is_some() {
                         break;
                     }
                     if let Effect::Lane | Effect::Rings | Effect::Watch = effect {
-                        match self.upgrade_obstacle(effect, bench.shared.topology) {
+                        match self.upgrade_obstacle(effect, executor.topology) {
                             None => return Ok(Turn::Upgrade(effect)),
                             Some(obstacle) => self.writer().error(obstacle),
                         }
@@ -213,10 +217,10 @@ impl SocketClient {
         }
         worked |= self.send(&mut share)?;
         if self.is_held_up() && !self.writable {
-            worked |= self.receive_ahead(bench)?;
+            worked |= self.receive_ahead(executor)?;
         }
         if self.outgoing.has_let_go() {
-            bench.writer.rescan();
+            executor.engine.writer.rescan();
         }
         if self.closing && self.outgoing.is_empty() {
             return Err(self.reason);
@@ -244,16 +248,18 @@ impl SocketClient {
     }
 
     /// Executes the request that the parser has just completed.
-    fn execute(&mut self, bench: &mut Bench, again: Again) -> Effect {
+    fn execute(&mut self, executor: &mut Executor, again: Again) -> Effect {
         let Some((name, ranges)) = self.parser.arguments().split_first() else {
             self.parsed += self.request_size;
             return Effect::None;
         };
-        let has_reservation = self.has_reservation();
+        let reservation = self.socket.as_ref().and_then(|socket| socket.reservation.as_ref());
         let bytes = &self.incoming[self.parsed..];
         let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
         let known = command::find(&bytes[name.clone()]);
-        if !has_reservation && let Some(answer) = self.transaction.answer(&bytes[name.clone()]) {
+        if reservation.is_none()
+            && let Some(answer) = self.transaction.answer(&bytes[name.clone()])
+        {
             match answer {
                 Ok(status) => writer.status(status),
                 Err(error) => writer.error(error),
@@ -262,35 +268,35 @@ impl SocketClient {
             return Effect::None;
         }
         let last = ranges.last().map(|last| &bytes[last.clone()]);
-        let effect = match known {
-            Some(_) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
+        let effect = match (known, reservation) {
+            (Some(_), _) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
                 writer.error("ERR Protocol error: this is no HTTP server");
                 self.reason = End::Protocol;
                 Effect::Close
             }
-            _ if has_reservation
-                && !known.is_some_and(|number| reserved::answers(COMMANDS[usize::from(number)].name)) =>
+            (_, Some(reservation))
+                if !known.is_some_and(|number| reserved::answers(COMMANDS[usize::from(number)].name)) =>
             {
-                bench.shared.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
-                writer.error(&reserved::refusal(&bench.shared));
+                executor.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
+                writer.error(&reservation.refusal);
                 self.reason = End::Full;
                 Effect::Close
             }
-            Some(number) => {
+            (Some(number), _) => {
                 let command =
                     Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
-                let executed = bench.execute(command, &mut writer, self.protocol, again);
+                let executed = executor.engine.execute(command, &mut writer, self.protocol, again);
                 failpoint!("socket.executed");
                 self.again = (executed.effect == Effect::Again).then_some(executed.again);
                 executed.effect
             }
-            None if self.parser.is_inline() => {
+            (None, _) if self.parser.is_inline() => {
                 let words = command::unknown(&bytes[name.clone()]).0;
                 writer.error(&format!("{words} in a plain line: the connection ends"));
                 self.reason = End::Protocol;
                 Effect::Close
             }
-            None => {
+            (None, _) => {
                 writer.error(&command::unknown(&bytes[name.clone()]).0);
                 Effect::None
             }
@@ -342,25 +348,25 @@ impl SocketClient {
     }
 
     /// Gets more for the parser: what waits of what has come before, or what comes now. Returns how many bytes.
-    fn take_more(&mut self, bench: &mut Bench) -> Result<usize, End> {
-        self.count(self.incoming.len() - self.parsed, &bench.shared)?;
+    fn take_more(&mut self, executor: &mut Executor) -> Result<usize, End> {
+        self.count(self.incoming.len() - self.parsed, &executor.store.requests)?;
         // What has been parsed makes room for what comes.
         self.incoming.drain(..self.parsed);
         self.parsed = 0;
-        if self.incoming.is_empty() && self.incoming.capacity() > BUFFER_KEPT_MAX {
-            bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+        if self.incoming.is_empty() && self.incoming.capacity() > KEPT_MAX {
+            executor.discarded.put(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
         }
         if self.incoming.len() > limits::REQUEST_SIZE_MAX {
             return Err(End::Memory);
         }
-        let piece = self.backlog.take(&bench.shared);
-        let received = if piece.is_none() { self.receive(bench)? } else { 0 };
-        let more = piece.as_deref().unwrap_or(&bench.received[..received]);
-        inflow::reserve(&mut self.incoming, more.len(), limits::REQUEST_SIZE_MAX).map_err(|_| End::Memory)?;
+        let piece = self.backlog.take(&executor.store.requests);
+        let received = if piece.is_none() { self.receive(executor)? } else { 0 };
+        let more = piece.as_deref().unwrap_or(&executor.received[..received]);
+        buffers::reserve(&mut self.incoming, more.len(), limits::REQUEST_SIZE_MAX).map_err(|_| End::Memory)?;
         self.incoming.extend_from_slice(more);
         self.touched = self.touched.max(self.incoming.len());
         let size = more.len();
-        bench.make_up_for(size);
+        executor.discarded.make_up_for(size);
         self.hungry = size == 0;
         if self.hungry && self.finished {
             // The replies to what it has sent still go to it, as far as it takes them.
@@ -372,17 +378,17 @@ impl SocketClient {
 
     /// Receives although nothing can be done with it now: many clients send all before they read. Returns whether
     /// anything came.
-    fn receive_ahead(&mut self, bench: &mut Bench) -> Result<bool, End> {
-        let size = self.receive(bench)?;
+    fn receive_ahead(&mut self, executor: &mut Executor) -> Result<bool, End> {
+        let size = self.receive(executor)?;
         if size == 0 {
             return Ok(false);
         }
-        bench.begin_turn();
+        executor.engine.budget.begin();
         // What a client sends whose connection is about to end is dropped: it has yet to read why.
         if !self.closing
-            && let Err(TooMuch) = self.backlog.put(&bench.received[..size], &bench.shared)
+            && let Err(TooMuch) = self.backlog.put(&executor.received[..size], &executor.store.requests)
         {
-            self.drop_unfinished(bench);
+            self.drop_unfinished(executor);
             self.writer().error(
                 "BACKLOG too many bytes of requests wait since the replies to those before them are not read: read \
                  replies while you send",
@@ -393,13 +399,13 @@ impl SocketClient {
         Ok(true)
     }
 
-    /// Receives what has come into `bench.received`. Returns how many bytes.
-    fn receive(&mut self, bench: &mut Bench) -> Result<usize, End> {
+    /// Receives what has come into `executor.received`. Returns how many bytes.
+    fn receive(&mut self, executor: &mut Executor) -> Result<usize, End> {
         if !self.readable {
             return Ok(0);
         }
         let Some(socket) = &self.socket else { return Ok(0) };
-        let received = match socket.receive(&mut bench.received) {
+        let received = match socket.receive(&mut executor.received) {
             Err(End::Descriptors) if !self.closing => {
                 self.writer().error("PROTOCOL this server takes no descriptors");
                 (self.closing, self.reason) = (true, End::Descriptors);
@@ -417,36 +423,32 @@ impl SocketClient {
     }
 
     /// Lets go of large buffers that are kept.
-    pub fn let_go(&mut self, bench: &mut Bench) {
+    pub fn let_go(&mut self, executor: &mut Executor) {
         if self.parsed == self.incoming.len() {
-            bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+            executor.discarded.put(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
             self.parsed = 0;
         }
         self.outgoing.keep(limits::IDLE_BUFFER_MAX);
     }
 
     /// Keeps account of large requests that are gathered; all clients' together stay bounded.
-    fn count(&mut self, held: usize, shared: &Shared) -> Result<(), End> {
+    fn count(&mut self, held: usize, memory: &RequestMemory) -> Result<(), End> {
         let held = if held > RECEIVE_SIZE { held } else { 0 };
-        if held == self.counted {
+        let before = std::mem::replace(&mut self.counted, held);
+        if held == before {
             return Ok(());
         }
-        // Relaxed: a figure, and a limit that need not be exact.
-        let unfinished = &shared.statistics.unfinished;
-        let before = unfinished.fetch_add((held as u64).wrapping_sub(self.counted as u64), Ordering::Relaxed);
-        let more = held.saturating_sub(self.counted) as u64;
-        self.counted = held;
-        let ends = more > 0 && shared.is_too_much_unfinished(before + more, held);
-        if ends { Err(End::Memory) } else { Ok(()) }
+        let all = memory.recount(before, held);
+        if held > before && memory.is_too_much_unfinished(all, held) { Err(End::Memory) } else { Ok(()) }
     }
 
     /// Forgets what has come and will not be executed.
-    pub fn drop_unfinished(&mut self, bench: &mut Bench) {
+    pub fn drop_unfinished(&mut self, executor: &mut Executor) {
         (self.order, self.inflow, self.streamed, self.again) = (None, None, None, None);
-        let _ = self.count(0, &bench.shared);
-        bench.discard(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+        let _ = self.count(0, &executor.store.requests);
+        executor.discarded.put(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
         self.parsed = 0;
-        self.backlog.clear(bench);
+        self.backlog.clear(executor);
     }
 
     /// Sends replies as far as the socket takes them, and at most `share` bytes. Returns whether any went.

@@ -1,7 +1,6 @@
 //! Requests with large values, cut at random places, over a lane and over a socket: their replies are, byte for byte,
 //! those of the same requests executed one by one and as a whole.
 
-use std::cell::Cell;
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -21,17 +20,12 @@ use crate::command::resp::{self, RespWriter};
 use crate::command::{self, Effect};
 use crate::ring::lane::{LANE_VERSION, Lane};
 use crate::ring::spsc::{Consumer, Producer};
-use crate::shm::descriptors;
+use crate::shm::descriptors::{self, OLD_KERNEL};
 use crate::shm::doorbell::Doorbell;
 use crate::shm::segment::Segment;
 use crate::sync::{Memory, as_uninit};
 use crate::table::layout::LAYOUT_VERSION;
 use crate::table::{self, Eviction};
-
-thread_local! {
-    /// Whether servers that this thread starts shall find a kernel that passes descriptors on to them.
-    pub(super) static OLD_KERNEL: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Reached only when something is broken.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::signals::block_signals;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, Listener};
@@ -27,7 +28,7 @@ pub fn measure_ns() -> io::Result<u64> {
     let (woken_at, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let mut costs = std::thread::scope(|scope| -> io::Result<_> {
         let run = || {
-            super::block_signals();
+            block_signals();
             // Relaxed: the last ring comes behind it.
             while !over.load(Ordering::Relaxed) {
                 if sleeper.wait(PATIENCE).is_ok_and(|woken| woken.bell) {

@@ -8,7 +8,7 @@
 //! lost its processor in the middle of it; the next one is measured by both. So a cheap one costs two looks at the
 //! clock, 40 ns.
 
-use super::statistics::End;
+use super::end::End;
 use crate::limits;
 use crate::shm::clock::{monotonic_ns, thread_cpu_ns};
 

@@ -7,9 +7,7 @@
 //! and all of them when the worker goes to sleep. So a busy lane costs no system call, and an idle one nothing at all.
 //!
 //! Without work the worker spins for as long as that may pay (`ring::wait`), then sleeps in `epoll_wait` without a
-//! time-out. It tells its clients in its line of the table's header whether they should spin for it: awake, on which
-//! processor, and whether it is crowded: whether the clients that sent something within the last [`WINDOW_NS`], at any
-//! worker, and the workers that served them are more than the processors there are.
+//! time-out. It tells its clients whether they should spin for it: see [`super::crowd`].
 //!
 //! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first
 //! of them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
@@ -26,40 +24,33 @@
 //! its share goes.
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::{self, EventFlags};
 
-use super::exchange::Station;
-use super::housekeeping;
-use super::lane_client::{LaneClient, Offer, check_silent};
-use super::outgoing::Outgoing;
-use super::pins::{self, Lingering};
-use super::socket::Socket;
+use super::connection::{Client, Connection};
+use super::crowd::Crowd;
+use super::end::{End, tell_failure};
+use super::exchange::Exchange;
+use super::executor::Executor;
+use super::lane_client::LaneClient;
+use super::lane_offer::Offer;
+use super::pins;
+use super::port::Port;
+use super::runtime::Runtime;
 use super::socket_client::SocketClient;
-use super::statistics::{End, WorkerStatistics, tell_failure};
+use super::source::Source;
+use super::turn::Turn;
 use super::watch_client::WatchClient;
-use super::{Shared, Topology};
-use crate::command::connection::{NO_PINS, greet};
-use crate::command::protocol::Protocol;
-use crate::command::record::{self, RecordWriter};
-use crate::command::reply::ReplyWriter;
-use crate::command::{self, Command, Context, Effect, Streamed};
+use crate::command::Effect;
 use crate::limits;
-use crate::ring::wait::{Pauses, State, Yields};
-use crate::shm::clock::{current_cpu, monotonic_ns};
+use crate::ring::wait::{Pauses, Yields};
+use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, timespec, watch};
 use crate::shm::fork::Descriptor;
-use crate::shm::segment::Mapping;
-use crate::sync::{Memory, lock, spin_loop};
-use crate::table::layout::{H_WORKER_STATES, STRIDE};
-use crate::table::reader::Buffer;
+use crate::sync::{Arc, Ordering, spin_loop};
 use crate::table::reclaim::BoardId;
-use crate::table::{Pairs, Writer};
 
 /// Rounds without a request after which a lane is watched by its doorbell only.
 const IDLE_ROUNDS_MAX: u32 = 500;
@@ -69,8 +60,6 @@ const ROUNDS_PER_POLL: u32 = 16;
 const ATTEND_NS: u64 = 100_000;
 /// Turns with work in a row after which a client is one that asks for much: a value of 128 KiB takes three.
 const STREAK_MAX: u32 = 4;
-/// For how long a client that sent something counts as one that wants to run, in nanoseconds.
-const WINDOW_NS: u64 = 1_000_000;
 /// Looks at the lanes between two looks at the clock.
 const SPINS_PER_CLOCK: u32 = 16;
 /// Clients served before those among them that sleep are rung.
@@ -79,354 +68,6 @@ const RINGS_GATHERED_MAX: usize = 16;
 const NAP: Duration = Duration::from_micros(100);
 /// Most events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
-/// Bytes of a discarded buffer that are given back in one step, in about 100 µs.
-const DISCARDED_AT_ONCE: usize = 4 << 20;
-/// Most bytes received by one system call.
-pub(super) const RECEIVE_SIZE: usize = 64 << 10;
-/// A buffer larger than this is not kept from one request to the next: that of a value of 1 MiB is.
-pub(super) const BUFFER_KEPT_MAX: usize = (1 << 20) + (64 << 10);
-
-/// Where a worker gets new clients, and what it says of itself to other threads.
-pub(super) struct Mailbox {
-    arrivals: Mutex<Vec<Socket>>,
-    bell: Doorbell,
-    clients: AtomicUsize,
-    /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
-    activity: AtomicU64,
-    /// Whether the worker sleeps: a hint for those who look for one to wake.
-    asleep: AtomicBool,
-}
-
-impl Mailbox {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            arrivals: Mutex::default(),
-            bell: Doorbell::new()?,
-            clients: AtomicUsize::new(0),
-            activity: AtomicU64::new(0),
-            asleep: AtomicBool::new(false),
-        })
-    }
-
-    /// Hands over a connection.
-    pub fn deliver(&self, socket: Socket) {
-        // Who has the reserved place does not count.
-        self.clients.fetch_add(usize::from(socket.reservation.is_none()), Ordering::Relaxed);
-        lock(&self.arrivals).push(socket);
-        failpoint!("accept.delivered");
-        self.bell.ring();
-    }
-
-    pub fn ring(&self) {
-        self.bell.ring();
-    }
-
-    pub fn is_asleep(&self) -> bool {
-        self.asleep.load(Ordering::Relaxed)
-    }
-
-    /// How many clients the worker has, or is about to have.
-    pub fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
-    }
-}
-
-/// What one turn of a client came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// There was nothing to do, or nothing could be done.
-    Idle,
-    /// Something was done; there may be more.
-    Worked,
-    /// The client asks for what this effect says: a lane, a seat at the rings of a classic topology, or a watch.
-    Upgrade(Effect),
-}
-
-/// What a worker needs to execute requests, whoever sent them.
-pub(super) struct Bench {
-    pub index: usize,
-    pub shared: Arc<Shared>,
-    pub writer: Writer<Mapping>,
-    /// The number of the connection whose turn it is.
-    pub connection: u64,
-    scratch: Buffer,
-    pairs: Pairs,
-    /// A private copy of the request in hand.
-    pub record: Vec<u8>,
-    /// What a socket has just given, for those that keep it.
-    pub received: Box<[u8]>,
-    /// Large buffers that nobody needs any more.
-    discarded: Vec<Vec<u8>>,
-    ranges: Vec<Range<usize>>,
-    /// Bytes of the table that were gone over in this turn, whether anything of them is sent or not.
-    passed: usize,
-    /// Writes done in this turn.
-    writes: u64,
-    requests: u64,
-    /// Whether work was taken up in this turn, and when the first piece of this or the last such turn was.
-    begun: bool,
-    turn_began_ns: u64,
-}
-
-/// What a connection has to do after a request, and how far the request has come if it takes several turns.
-pub(super) struct Executed {
-    pub effect: Effect,
-    pub again: Again,
-}
-
-/// How far a request has come, and what has come of its value if that does not stand in it.
-#[derive(Default)]
-pub(super) struct Again {
-    pub progress: u64,
-    pub streamed: Option<Streamed>,
-}
-
-impl Again {
-    /// Whether it can do nothing before another thread has made room for it.
-    pub fn is_waiting(&self) -> bool {
-        self.streamed.as_ref().is_some_and(Streamed::is_waiting)
-    }
-}
-
-impl Bench {
-    /// The bench of worker `index`.
-    pub fn new(index: usize, shared: Arc<Shared>) -> Self {
-        Self {
-            index,
-            writer: Writer::new(Arc::clone(&shared.table)),
-            connection: 0,
-            shared,
-            scratch: Buffer::default(),
-            pairs: Pairs::default(),
-            record: Vec::new(),
-            received: vec![0; RECEIVE_SIZE].into(),
-            discarded: Vec::new(),
-            ranges: Vec::new(),
-            passed: 0,
-            writes: 0,
-            requests: 0,
-            begun: false,
-            turn_began_ns: 0,
-        }
-    }
-
-    /// Takes note of when the work of this turn began, if it has not begun before.
-    #[inline]
-    pub fn begin_turn(&mut self) {
-        if !self.begun {
-            self.begun = true;
-            self.turn_began_ns = monotonic_ns();
-        }
-    }
-
-    /// Executes a request, or goes on with one that has come as far as `again` says. The reply goes to `reply`.
-    pub fn execute(
-        &mut self,
-        command: Command<'_>,
-        reply: &mut dyn ReplyWriter,
-        protocol: Protocol,
-        again: Again,
-    ) -> Executed {
-        let Again { progress, streamed } = again;
-        #[cfg(test)]
-        super::tests::panic_if_asked(&command.arguments);
-        self.begin_turn();
-        if progress == 0 {
-            self.requests += 1;
-            self.writes += u64::from(command.spec.writes);
-        }
-        let mut context = Context {
-            writer: &mut self.writer,
-            scratch: &mut self.scratch,
-            pairs: &mut self.pairs,
-            streamed,
-            reply,
-            host: &*self.shared,
-            connection: self.connection,
-            worker: self.index,
-            protocol,
-            progress,
-            effect: Effect::None,
-            turn_ends_ns: self.turn_began_ns + limits::TURN_NS_MAX,
-            passed: 0,
-        };
-        command::execute(&mut context, command);
-        let (effect, passed) = (context.effect, context.passed);
-        let again = Again { progress: context.progress, streamed: context.streamed };
-        let executed = Executed { effect, again };
-        self.passed += passed + self.scratch.bytes().len() + self.pairs.size();
-        executed
-    }
-
-    /// Executes a request that came as a record, or goes on with it. The reply goes to the end of `outgoing`, as one.
-    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, again: Again) -> Result<Executed, End> {
-        let mut ranges = std::mem::take(&mut self.ranges);
-        let executed = record::decode_request(record, &mut ranges).map_err(|_| End::Record).map(|command| {
-            let mut writer = RecordWriter::new(outgoing);
-            let executed = self.execute(command, &mut writer, Protocol::Resp3, again);
-            match executed.effect {
-                Effect::Protocol(protocol) => greet(&mut writer, protocol, self.connection),
-                Effect::Lane | Effect::Rings => {
-                    writer.error("ERR this connection has a lane, or has joined the rings, already");
-                }
-                Effect::Watch => writer.error("ERR a watch is a connection of its own: ask for it on a new one"),
-                Effect::Pins if self.shared.topology == Topology::Lanes => writer.ok(),
-                Effect::Pins => writer.error(NO_PINS),
-                _ => {}
-            }
-            writer.finish();
-            executed
-        });
-        self.ranges = ranges;
-        executed
-    }
-
-    /// Takes a buffer that nobody needs any more, and of which no more than the first `touched` bytes were ever
-    /// written. Its memory is given back in steps.
-    pub fn discard(&mut self, mut buffer: Vec<u8>, touched: usize) {
-        // Behind them there are only addresses, which cost nothing.
-        buffer.clear();
-        buffer.shrink_to(touched);
-        if buffer.capacity() > DISCARDED_AT_ONCE {
-            self.discarded.push(buffer);
-        }
-    }
-
-    /// Frees some of what those have left behind who are gone. Returns whether there is more.
-    #[inline]
-    fn tend_left_behind(&mut self) -> bool {
-        let leases = &self.shared.leases;
-        (leases.has_ended() && leases.tend()) | self.give_discarded_back(DISCARDED_AT_ONCE)
-    }
-
-    /// Makes room for `size` bytes that were received, out of what was discarded, twice as much: so clients cannot have
-    /// buffers discarded faster than they are given back.
-    #[inline]
-    pub fn make_up_for(&mut self, size: usize) {
-        self.give_discarded_back(2 * size);
-    }
-
-    /// The same of many buffers that are much together.
-    pub fn discard_all(&mut self, buffers: impl Iterator<Item = Vec<u8>>) {
-        self.discarded.extend(buffers);
-    }
-
-    /// Gives so many bytes of discarded buffers back. Returns whether there is more.
-    #[inline]
-    fn give_discarded_back(&mut self, share: usize) -> bool {
-        !self.discarded.is_empty() && self.cut_discarded(share)
-    }
-
-    #[cold]
-    fn cut_discarded(&mut self, mut share: usize) -> bool {
-        while share > 0
-            && let Some(buffer) = self.discarded.last_mut()
-        {
-            // Of large allocations this cuts the end off, which is all that costs time: a page fault's worth per page.
-            let size = buffer.capacity();
-            let rest = size.saturating_sub(share);
-            share -= size - rest;
-            buffer.truncate(rest);
-            buffer.shrink_to(rest);
-            if rest == 0 {
-                self.discarded.pop();
-            }
-        }
-        !self.discarded.is_empty()
-    }
-
-    pub fn statistics(&self) -> &WorkerStatistics {
-        &self.shared.statistics.workers[self.index]
-    }
-
-    /// Whether the client whose turn it is has had its share, after so many requests and so many bytes of them.
-    #[inline]
-    pub fn is_turn_over(&self, requests: usize, bytes: usize) -> bool {
-        requests >= limits::TURN_REQUESTS_MAX
-            || bytes + self.passed >= limits::TURN_BYTES_MAX
-            || self.begun
-                && requests.is_multiple_of(limits::TURN_REQUESTS_PER_CLOCK)
-                && monotonic_ns() - self.turn_began_ns >= limits::TURN_NS_MAX
-    }
-
-    /// Ends a turn: counts what was done in it.
-    pub fn end_turn(&mut self) {
-        if !self.begun {
-            return;
-        }
-        self.begun = false;
-        self.statistics().requests.fetch_add(self.requests, Ordering::Relaxed);
-        if self.writes > 0 {
-            self.statistics().record_writes(monotonic_ns() - self.turn_began_ns, self.writes);
-        }
-        (self.requests, self.writes, self.passed) = (0, 0, 0);
-        if self.pairs.capacity() > BUFFER_KEPT_MAX {
-            self.pairs = Pairs::default();
-        }
-        if self.record.capacity() > BUFFER_KEPT_MAX {
-            let record = std::mem::take(&mut self.record);
-            let touched = record.capacity();
-            self.discard(record, touched);
-        }
-    }
-}
-
-enum Connection {
-    /// Has been given a lane, and has not sealed it yet.
-    Offered(Box<Offer>),
-    Lane(Box<LaneClient>),
-    Socket(Box<SocketClient>),
-    /// A member of the exchange: its number, and the sign of its life.
-    Member(u16, Arc<Socket>),
-    Watch(Box<WatchClient>),
-    /// Served no more; its views keep entries in place.
-    Lingering(Lingering),
-}
-
-impl Connection {
-    /// Whether it keeps more memory for what follows than an idle client shall.
-    fn keeps_much(&self) -> bool {
-        let kept = match self {
-            Self::Lane(lane) => lane.kept(),
-            Self::Socket(socket) => socket.kept(),
-            _ => 0,
-        };
-        kept > limits::IDLE_BUFFER_MAX
-    }
-
-    /// Whether it can do nothing before another thread has made room for its request.
-    fn is_waiting(&self) -> bool {
-        match self {
-            Self::Lane(lane) => lane.is_waiting(),
-            Self::Socket(socket) => socket.is_waiting(),
-            _ => false,
-        }
-    }
-}
-
-struct Client {
-    connection: Connection,
-    /// The number of the connection, which stays when it is upgraded.
-    number: u64,
-    hot: bool,
-    idle_rounds: u32,
-    /// Turns with work since the last one without.
-    streak: u32,
-    /// The window in which it was last active.
-    window: u64,
-    /// Whether it is among those that keep large buffers, and whether it has worked since that was last looked at.
-    keeps_much: bool,
-    has_worked: bool,
-}
-
-impl Client {
-    /// Takes note of a turn with work.
-    fn note_work(&mut self) {
-        self.idle_rounds = 0;
-        self.has_worked = true;
-        self.streak = self.streak.saturating_add(1);
-    }
-}
 
 /// A place for a client; `serial` tells later users of the place apart in events that come late.
 #[derive(Default)]
@@ -435,49 +76,12 @@ struct Place {
     client: Option<Client>,
 }
 
-/// What an event is about, packed into its token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Mailbox,
-    /// The queue of the exchange.
-    Queue,
-    Socket {
-        place: usize,
-        serial: u32,
-    },
-    Bell {
-        place: usize,
-        serial: u32,
-    },
-}
-
-impl Source {
-    fn pack(self) -> EventData {
-        EventData::new_u64(match self {
-            Self::Mailbox => u64::MAX,
-            Self::Queue => u64::MAX - 1,
-            Self::Socket { place, serial } => (place as u64) << 33 | u64::from(serial) << 1,
-            Self::Bell { place, serial } => (place as u64) << 33 | u64::from(serial) << 1 | 1,
-        })
-    }
-
-    fn unpack(data: EventData) -> Self {
-        let token = data.u64();
-        let (place, serial) = ((token >> 33) as usize, (token >> 1) as u32);
-        match token {
-            u64::MAX => Self::Mailbox,
-            _ if token == u64::MAX - 1 => Self::Queue,
-            _ if token & 1 == 0 => Self::Socket { place, serial },
-            _ => Self::Bell { place, serial },
-        }
-    }
-}
-
 /// The thread's state.
 pub(super) struct Worker {
-    bench: Bench,
+    runtime: Arc<Runtime>,
+    executor: Executor,
     /// In a classic topology.
-    station: Option<Station>,
+    port: Option<Port>,
     epoll: Descriptor,
     places: Vec<Place>,
     free: Vec<usize>,
@@ -495,33 +99,31 @@ pub(super) struct Worker {
     /// When those that ask for little were last turned to, or the round began.
     attended_ns: u64,
     yields: Yields,
-    /// The same in the middle of a long round.
-    courtesies: Yields,
-    /// What we last published of ourselves.
-    published: u64,
-    crowded: bool,
-    window: u64,
-    window_started_ns: u64,
-    active_in_window: u64,
-    active: u64,
+    /// Those in the middle of a long round, for clients that were rung.
+    round_yields: Yields,
+    crowd: Crowd,
     /// When the limbo was last looked at.
     limbo_looked_ns: u64,
 }
 
 impl Worker {
-    pub fn new(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
+    /// Worker `index` of a server.
+    pub fn new(index: usize, runtime: Arc<Runtime>) -> io::Result<Self> {
         let epoll = Descriptor::make(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
-        let mailbox = &shared.workers[index];
+        let mailbox = &runtime.workers[index];
         watch(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
-        let exchange = shared.topology.exchange_of(index, &shared.exchanges);
+        let exchange = Exchange::of_worker(index, runtime.topology, &runtime.exchanges);
         if let Some(exchange) = &exchange {
             // One of the workers that share the bell is enough.
             let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
             watch(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
         }
+        let (store, statistics) = (Arc::clone(&runtime.store), Arc::clone(&runtime.statistics));
+        let host = Arc::clone(&runtime);
         Ok(Self {
-            station: exchange.map(|exchange| Station::new(exchange, index)),
-            bench: Bench::new(index, shared),
+            port: exchange.map(|exchange| Port::new(exchange, index, runtime.cpus)),
+            executor: Executor::new(index, store, statistics, host, runtime.topology),
+            runtime,
             epoll,
             places: Vec::new(),
             free: Vec::new(),
@@ -535,26 +137,21 @@ impl Worker {
             busy_rounds: 0,
             attended_ns: 0,
             yields: Yields::default(),
-            courtesies: Yields::default(),
-            published: 0,
-            crowded: false,
-            window: 0,
-            window_started_ns: 0,
-            active_in_window: 0,
-            active: 0,
+            round_yields: Yields::default(),
+            crowd: Crowd::default(),
             limbo_looked_ns: 0,
         })
     }
 
     /// The event loop, until the server stops.
     pub fn run(mut self) {
-        // Acquire: pairs with the Release in `Shared::stop`.
-        while !self.bench.shared.stopping.load(Ordering::Acquire) {
+        // Acquire: pairs with the Release in `Runtime::stop`.
+        while !self.runtime.stopping.load(Ordering::Acquire) {
             let now = monotonic_ns();
-            self.observe(now);
+            self.crowd.observe(now, self.executor.index, &self.runtime);
             self.look_after(now);
             self.attended_ns = now;
-            if self.serve_hot() | self.serve_station(now) {
+            if self.serve_hot() | self.serve_port(now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
                 self.busy_rounds += 1;
@@ -570,21 +167,22 @@ impl Worker {
         for place in 0..self.places.len() {
             self.end(place, End::Stopped);
         }
-        self.bench.writer.release();
+        self.executor.engine.writer.release();
     }
 
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
     fn look_after(&mut self, now: u64) -> Option<Duration> {
         let idle = self.tend_idle(now);
-        let Self { bench, limbo_looked_ns, .. } = self;
-        bench.writer.heed_recall();
+        let Self { executor, limbo_looked_ns, .. } = self;
+        let (store, writer) = (&executor.store, &mut executor.engine.writer);
+        writer.heed_recall();
         let naps = [
-            housekeeping::tend(&bench.shared, &mut bench.writer, now),
-            pins::tend_limbo(&mut bench.writer, limbo_looked_ns),
+            store.housekeeping.tend(writer, &store.returning, now),
+            pins::tend_limbo(writer, limbo_looked_ns),
             idle,
-            bench.shared.leases.tend_handovers(now).map(Duration::from_nanos),
+            store.leases.tend_handovers(now).map(Duration::from_nanos),
         ];
-        if bench.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
+        if executor.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
     }
 
     /// Takes large buffers from clients that have not worked since the last look. Returns when to look again.
@@ -598,52 +196,17 @@ impl Worker {
             return Some(Duration::from_nanos(limits::IDLE_NS - since));
         }
         self.kept_looked_ns = now;
-        let Self { bench, places, keeping, .. } = self;
+        let Self { executor, places, keeping, .. } = self;
         keeping.retain(|&place| {
             let Some(client) = &mut places[place].client else { return false };
             if std::mem::take(&mut client.has_worked) {
                 return true;
             }
-            match &mut client.connection {
-                Connection::Lane(lane) => lane.let_go(),
-                Connection::Socket(socket) => socket.let_go(bench),
-                _ => {}
-            }
+            client.connection.let_go(executor);
             client.keeps_much = client.connection.keeps_much();
             client.keeps_much
         });
         (!keeping.is_empty()).then(|| Duration::from_nanos(limits::IDLE_NS))
-    }
-
-    /// Keeps up to date what we say of ourselves.
-    fn observe(&mut self, now: u64) {
-        if now - self.window_started_ns >= WINDOW_NS {
-            // A window that lasted longer was slept through.
-            let fresh = now - self.window_started_ns < 2 * WINDOW_NS;
-            self.active = if fresh { self.active_in_window } else { 0 };
-            self.active_in_window = 0;
-            self.window += 1;
-            self.window_started_ns = now;
-            let now_ms = now / 1_000_000;
-            let wanted = if self.active > 0 { self.active + 1 } else { 0 };
-            let mailboxes = &self.bench.shared.workers;
-            mailboxes[self.bench.index].activity.store(now_ms << 16 | wanted.min(0xffff), Ordering::Relaxed);
-            let recent = |activity: u64| if now_ms.saturating_sub(activity >> 16) <= 4 { activity & 0xffff } else { 0 };
-            let all: u64 = mailboxes.iter().map(|mailbox| recent(mailbox.activity.load(Ordering::Relaxed))).sum();
-            self.crowded = all > self.bench.shared.cpus as u64;
-        }
-        self.publish(false);
-    }
-
-    fn publish(&mut self, asleep: bool) {
-        let state = State { asleep, crowded: self.crowded, cpu: current_cpu() }.pack();
-        if state != self.published {
-            self.published = state;
-            // Relaxed: a hint for spinners, see `ring::wait`.
-            let words = self.bench.shared.table.memory().words();
-            words[H_WORKER_STATES + self.bench.index * STRIDE].store(state, Ordering::Relaxed);
-            self.bench.shared.workers[self.bench.index].asleep.store(asleep, Ordering::Relaxed);
-        }
     }
 
     /// Gives each hot client a turn. Returns whether there was anything to do.
@@ -670,8 +233,9 @@ impl Worker {
             if self.served.len() >= RINGS_GATHERED_MAX {
                 self.ring_served();
             }
-            if self.bench.turn_began_ns > self.attended_ns + ATTEND_NS {
-                self.attended_ns = self.bench.turn_began_ns;
+            let began_ns = self.executor.engine.budget.began_ns();
+            if began_ns > self.attended_ns + ATTEND_NS {
+                self.attended_ns = began_ns;
                 self.attend();
             }
         }
@@ -687,12 +251,7 @@ impl Worker {
         for index in 0..self.hot.len() {
             let place = self.hot[index];
             let Some(client) = &mut self.places[place].client else { continue };
-            let asks = match &client.connection {
-                Connection::Lane(lane) => lane.has_news(),
-                Connection::Socket(socket) => socket.has_news(),
-                _ => false,
-            };
-            if !asks {
+            if !client.connection.has_news() {
                 client.streak = 0;
             } else if client.streak < STREAK_MAX
                 && self.turn(place)
@@ -705,26 +264,17 @@ impl Worker {
         self.ring_served();
         if served {
             // Who was rung may have been put on this very processor, and waits for the end of our time slice otherwise.
-            self.courtesies.once(monotonic_ns);
+            self.round_yields.once(monotonic_ns);
         }
     }
 
     /// Serves the members of the exchange, if there is one. Returns whether there was anything to do.
-    fn serve_station(&mut self, now: u64) -> bool {
-        let Some(station) = &mut self.station else { return false };
+    fn serve_port(&mut self, now: u64) -> bool {
+        let Some(port) = &mut self.port else { return false };
         let mut active = 0;
-        let worked = station.serve(&mut self.bench, now, self.window, &mut active);
-        self.count_active(active);
+        let worked = port.serve(&mut self.executor, &self.runtime.workers, now, self.crowd.window(), &mut active);
+        self.crowd.count(active, self.runtime.cpus);
         worked
-    }
-
-    /// Takes into account clients that are active for the first time in this window.
-    fn count_active(&mut self, clients: u64) {
-        self.active_in_window += clients;
-        if self.active_in_window > self.active {
-            self.active = self.active_in_window;
-            self.crowded |= self.active + 1 > self.bench.shared.cpus as u64;
-        }
     }
 
     /// Wakes the clients that were served and sleep.
@@ -739,29 +289,23 @@ impl Worker {
             };
             match lane.ring_if_asleep() {
                 Ok(false) => {}
-                Ok(true) => drop(self.bench.statistics().rings.fetch_add(1, Ordering::Relaxed)),
+                Ok(true) => drop(self.executor.counts().rings.fetch_add(1, Ordering::Relaxed)),
                 Err(end) => self.end(place, end),
             }
         }
         self.served = served;
-        if self.bench.writer.take_published() {
-            let rung = self.bench.shared.watchers.ring_sleepers();
-            self.bench.statistics().rings.fetch_add(rung, Ordering::Relaxed);
+        if self.executor.engine.writer.take_published() {
+            let rung = self.runtime.store.watchers.ring_sleepers();
+            self.executor.counts().rings.fetch_add(rung, Ordering::Relaxed);
         }
     }
 
     /// One turn of one client, which may be its last. Returns whether there was anything to do.
     fn turn(&mut self, place: usize) -> bool {
         let Some(client) = self.places[place].client.as_mut() else { return false };
-        self.bench.connection = client.number;
-        let turn = match &mut client.connection {
-            Connection::Lane(lane) => lane.turn(&mut self.bench),
-            Connection::Socket(socket) => socket.turn(&mut self.bench),
-            Connection::Member(_, socket) => check_silent(socket).map(|()| Turn::Idle),
-            Connection::Offered(_) | Connection::Watch(_) => Ok(Turn::Idle), // it asks nothing
-            Connection::Lingering(lingering) => lingering.check().map(|()| Turn::Idle),
-        };
-        self.bench.end_turn();
+        self.executor.engine.connection = client.number;
+        let turn = client.connection.turn(&mut self.executor);
+        self.executor.end_turn();
         if client.connection.is_waiting() && !self.waiting.contains(&place) {
             self.waiting.push(place);
         }
@@ -775,9 +319,9 @@ impl Worker {
                 if let Connection::Lane(_) = client.connection {
                     self.served.push(place);
                 }
-                if client.window != self.window {
-                    client.window = self.window;
-                    self.count_active(1);
+                if client.window != self.crowd.window() {
+                    client.window = self.crowd.window();
+                    self.crowd.count(1, self.runtime.cpus);
                 }
             }
             Ok(Turn::Upgrade(effect)) => self.upgrade(place, effect),
@@ -819,26 +363,26 @@ impl Worker {
 
     /// Whether spinning may pay: see `ring::wait`.
     fn may_spin(&self, now: u64) -> bool {
-        let cpu = self.published >> 8;
-        !self.crowded
-            && now - self.last_work_ns < self.pauses.spin_limit_ns(self.bench.shared.spin_ns)
+        let cpu = self.crowd.cpu();
+        !self.crowd.is_crowded()
+            && now - self.last_work_ns < self.pauses.spin_limit_ns(self.runtime.spin_ns)
             && (self.lanes().any(|lane| lane.client_state().worth_spinning(cpu))
-                || self.station.as_ref().is_some_and(|station| station.is_member_awake(cpu, false)))
+                || self.port.as_ref().is_some_and(|port| port.is_member_awake(cpu, false)))
     }
 
     /// Whether giving way may pay: in a crowd, or to a client on our own processor.
     fn may_yield(&self, now: u64) -> bool {
-        let lately = now - self.last_work_ns < self.bench.shared.spin_ns;
+        let lately = now - self.last_work_ns < self.runtime.spin_ns;
         let is_anybody_awake = || {
             self.lanes().any(|lane| !lane.client_state().asleep)
-                || self.station.as_ref().is_some_and(|station| station.is_member_awake(0, true))
+                || self.port.as_ref().is_some_and(|port| port.is_member_awake(0, true))
         };
-        self.crowded || lately && is_anybody_awake()
+        self.crowd.is_crowded() || lately && is_anybody_awake()
     }
 
     /// Whether a client has published something. A hint: its turn looks properly.
     fn has_news(&self) -> bool {
-        self.lanes().any(LaneClient::has_news) || self.station.as_ref().is_some_and(Station::has_news)
+        self.lanes().any(LaneClient::has_news) || self.port.as_ref().is_some_and(Port::has_news)
     }
 
     fn spin(&self) {
@@ -853,21 +397,18 @@ impl Worker {
     /// Gives way to others, whose requests we wait for.
     fn yield_until_news(&mut self) -> bool {
         let mut yields = self.yields;
-        let news = yields.until(self.bench.shared.spin_ns, monotonic_ns, || self.has_news());
+        let news = yields.until(self.runtime.spin_ns, monotonic_ns, || self.has_news());
         self.yields = yields;
         news
     }
 
     fn lanes(&self) -> impl Iterator<Item = &LaneClient> {
-        self.hot.iter().filter_map(|&place| match &self.places[place].client {
-            Some(Client { connection: Connection::Lane(lane), .. }) => Some(&**lane),
-            _ => None,
-        })
+        self.hot.iter().filter_map(|&place| self.places[place].client.as_ref().and_then(Client::lane))
     }
 
     /// Sleeps until a doorbell or a socket wakes us, unless something came at the last moment.
     fn sleep(&mut self) {
-        self.publish(true);
+        self.crowd.publish(true, self.executor.index, &self.runtime);
         let mut worked = false;
         let mut index = 0;
         while let Some(&place) = self.hot.get(index) {
@@ -880,20 +421,20 @@ impl Worker {
         }
         self.ring_served();
         let mut limit = self.look_after(monotonic_ns());
-        if let Some(station) = &self.station {
-            worked |= !station.announce_sleep();
-            limit = if station.is_restless() { Some(NAP) } else { limit };
+        if let Some(port) = &self.port {
+            worked |= !port.announce_sleep();
+            limit = if port.is_restless() { Some(NAP) } else { limit };
         }
         if !worked {
             // For others, who may need it more while we sleep.
-            self.bench.writer.release();
+            self.executor.engine.writer.release();
             self.poll(limit);
-            self.bench.statistics().wakeups.fetch_add(1, Ordering::Relaxed);
+            self.executor.counts().wakeups.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(station) = &self.station {
-            station.announce_awake();
+        if let Some(port) = &self.port {
+            port.announce_awake();
         }
-        self.publish(false);
+        self.crowd.publish(false, self.executor.index, &self.runtime);
     }
 
     /// Takes events from the kernel, waiting for them until there are some, or for at most `limit`.
@@ -912,19 +453,9 @@ impl Worker {
                 Source::Queue => {} // we look at it anyway
                 Source::Bell { place, serial } if self.is_current(place, serial) => self.answer_bell(place),
                 Source::Socket { place, serial } if self.is_current(place, serial) => {
-                    let alive = match self.places[place].client.as_mut().map(|client| &mut client.connection) {
-                        Some(Connection::Socket(socket)) => {
-                            socket.notice(event.flags);
-                            Ok(())
-                        }
-                        Some(Connection::Offered(offer)) => offer.check_socket(),
-                        Some(Connection::Lane(lane)) => lane.check_socket(),
-                        Some(Connection::Member(_, socket)) => check_silent(socket),
-                        Some(Connection::Watch(watch)) => watch.check_socket(),
-                        Some(Connection::Lingering(lingering)) => lingering.check(),
-                        None => Ok(()),
-                    };
-                    if let Err(end) = alive {
+                    if let Some(client) = &mut self.places[place].client
+                        && let Err(end) = client.connection.notice(event.flags)
+                    {
                         self.end(place, end);
                     }
                     // Also one whose connection we have ended and who is still there: its death may lie behind bytes
@@ -953,7 +484,7 @@ impl Worker {
         let Some(client) = self.places[place].client.take() else { return false };
         let (connection, is_sealed) = match client.connection {
             Connection::Offered(offer) if offer.is_sealed() => {
-                (Connection::Lane(Box::new(LaneClient::new(*offer, &self.bench.shared))), true)
+                (Connection::Lane(Box::new(LaneClient::new(*offer, &self.runtime.store))), true)
             }
             connection => (connection, false),
         };
@@ -966,8 +497,7 @@ impl Worker {
     }
 
     fn take_arrivals(&mut self) {
-        let arrivals = std::mem::take(&mut *lock(&self.bench.shared.workers[self.bench.index].arrivals));
-        for socket in arrivals {
+        for socket in self.runtime.workers[self.executor.index].take_arrivals() {
             let place = self.free.pop().unwrap_or_else(|| {
                 self.places.push(Place::default());
                 self.places.len() - 1
@@ -981,7 +511,7 @@ impl Worker {
                 tell_failure(&socket, "watch another connection", error);
             }
             let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
-            let number = self.bench.shared.leases.new_connection();
+            let number = self.runtime.store.leases.new_connection();
             // The place may still be among the hot ones, from the client before.
             let hot = self.hot.contains(&place);
             // That it asks for little is to be seen: connections are cheap.
@@ -1006,23 +536,23 @@ impl Worker {
     fn upgrade(&mut self, place: usize, to: Effect) {
         let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
         let Connection::Socket(socket) = &mut client.connection else { return };
-        let (serial, index) = (*serial, self.bench.index);
+        let (serial, index) = (*serial, self.executor.index);
         let Some(given_up) = socket.give_up_socket() else { return };
-        let upgraded = match (&self.station, to) {
-            (Some(station), Effect::Rings) => {
+        let upgraded = match (&self.port, to) {
+            (Some(port), Effect::Rings) => {
                 let socket = Arc::new(given_up);
-                let joined = station.exchange.join(&socket, client.number, &self.bench.shared);
+                let joined = port.exchange.join(&socket, client.number, &self.runtime.store);
                 joined.map(|number| client.connection = Connection::Member(number, socket))
             }
             (_, Effect::Watch) => {
-                let watch = WatchClient::create(given_up, &self.bench.shared, &mut self.bench.writer);
+                let watch = WatchClient::create(given_up, &self.runtime.store, &mut self.executor.engine.writer);
                 watch.map(|watch| client.connection = Connection::Watch(Box::new(watch)))
             }
             _ => {
                 let (epoll, source) = (&self.epoll, Source::Bell { place, serial }.pack());
                 let watched = |bell: &Doorbell| watch(epoll, bell, source, EventFlags::IN | EventFlags::ET);
-                Offer::make(given_up, index, &self.bench.shared, watched).map(|offer| {
-                    self.bench.shared.statistics.lanes.fetch_add(1, Ordering::Relaxed);
+                Offer::make(given_up, index, &self.runtime.store, watched).map(|offer| {
+                    self.runtime.statistics.lanes.fetch_add(1, Ordering::Relaxed);
                     failpoint!("join.passed");
                     client.connection = Connection::Offered(Box::new(offer));
                 })
@@ -1043,8 +573,8 @@ impl Worker {
 
     /// Lets the pins of a client that is gone count no more.
     fn drop_pins(&mut self, board: BoardId) {
-        self.bench.shared.table.reclaimer().unregister(board);
-        self.bench.writer.rescan();
+        self.runtime.store.table.reclaimer().unregister(board);
+        self.executor.engine.writer.rescan();
     }
 
     /// Ends a connection.
@@ -1054,14 +584,14 @@ impl Worker {
             self.take_into_service(place);
         }
         let Some(client) = self.places[place].client.take() else { return };
-        let (shared, number) = (Arc::clone(&self.bench.shared), client.number);
-        let has_reservation = matches!(&client.connection, Connection::Socket(socket) if socket.has_reservation());
+        let (runtime, number) = (Arc::clone(&self.runtime), client.number);
+        let has_reservation = client.connection.has_reservation();
         if let Connection::Lane(mut lane) = client.connection {
             if end == End::Gone {
                 failpoint!("end.noticed");
-                self.bench.connection = number;
-                let more = lane.execute_rest(&mut self.bench);
-                self.bench.end_turn();
+                self.executor.engine.connection = number;
+                let more = lane.execute_rest(&mut self.executor);
+                self.executor.end_turn();
                 failpoint!("end.executed");
                 if more {
                     // Others have their turns in between.
@@ -1072,11 +602,11 @@ impl Worker {
             }
             // The client holds a copy of the doorbell, so closing ours would not end our watching it.
             let _ = epoll::delete(&self.epoll, lane.request_bell().as_fd());
-            lane.drop_unfinished(&mut self.bench);
-            shared.leases.end(number);
-            shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
+            lane.drop_unfinished(&mut self.executor);
+            runtime.store.leases.end(number);
+            runtime.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
             // Counted before it is told: who has heard of its end finds it in the figures.
-            shared.statistics.count_end(end);
+            runtime.statistics.count_end(end);
             failpoint!("end.counted");
             lane.say_goodbye(end);
             match (end, lane.board) {
@@ -1088,36 +618,36 @@ impl Worker {
                     return;
                 }
                 // To close what is dear to wake takes long.
-                (End::Dear, None) => shared.returning.close(lane),
+                (End::Dear, None) => runtime.store.returning.close(lane),
                 (_, None) => {}
             }
         } else if let Connection::Offered(offer) = client.connection {
-            let _ = epoll::delete(&self.epoll, offer.request_bell().as_fd());
-            shared.leases.end(number);
-            shared.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
-            shared.statistics.count_end(end);
+            let _ = epoll::delete(&self.epoll, offer.request_bell.as_fd());
+            runtime.store.leases.end(number);
+            runtime.statistics.lanes.fetch_sub(1, Ordering::Relaxed);
+            runtime.statistics.count_end(end);
             offer.say_goodbye(end);
         } else if let Connection::Lingering(lingering) = &client.connection {
             self.drop_pins(lingering.board);
-        } else if let (Connection::Member(number, _), Some(station)) = (&client.connection, &mut self.station) {
+        } else if let (Connection::Member(number, _), Some(port)) = (&client.connection, &mut self.port) {
             if end == End::Gone {
-                station.depart(*number, &shared);
+                port.depart(*number, &runtime.statistics);
             } else {
                 // It keeps its seat until its own end of the socket is closed.
-                station.exchange.retire_number(*number, end, &shared);
+                port.exchange.retire_number(*number, end, &self.executor);
                 if end != End::Stopped {
                     self.places[place].client = Some(client);
                     return;
                 }
             }
         } else {
-            shared.leases.end(number);
-            shared.statistics.count_end(end);
+            runtime.store.leases.end(number);
+            runtime.statistics.count_end(end);
             match client.connection {
                 Connection::Socket(mut socket) => {
-                    socket.drop_unfinished(&mut self.bench);
+                    socket.drop_unfinished(&mut self.executor);
                     if end == End::Dear {
-                        shared.returning.close(Box::new(socket.give_up_socket()));
+                        runtime.store.returning.close(Box::new(socket.give_up_socket()));
                     }
                 }
                 Connection::Watch(watch) => watch.say_goodbye(end),
@@ -1125,27 +655,11 @@ impl Worker {
             }
         }
         // Replies that have not gone held their values.
-        self.bench.writer.rescan();
+        self.executor.engine.writer.rescan();
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);
-        shared.workers[self.bench.index].clients.fetch_sub(usize::from(!has_reservation), Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_tell_who_is_meant() {
-        for source in [
-            Source::Mailbox,
-            Source::Queue,
-            Source::Socket { place: 0, serial: 0 },
-            Source::Bell { place: 1 << 20, serial: u32::MAX },
-            Source::Socket { place: 77, serial: 5 },
-        ] {
-            assert_eq!(Source::unpack(source.pack()), source);
+        if !has_reservation {
+            runtime.workers[self.executor.index].forget_client();
         }
     }
 }

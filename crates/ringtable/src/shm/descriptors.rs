@@ -1,8 +1,8 @@
-//! Passing descriptors over a unix socket (SCM_RIGHTS).
+//! Passing descriptors over a unix socket (SCM_RIGHTS), and refusing those that others pass.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -13,6 +13,12 @@ use super::fork::{self, Descriptor};
 
 /// Most descriptors in one message.
 pub const DESCRIPTORS_MAX: usize = 4;
+
+#[cfg(test)]
+thread_local! {
+    /// Whether servers that this thread starts shall find a kernel that passes descriptors on to them.
+    pub(crate) static OLD_KERNEL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
 
 /// Sends `bytes` with `descriptors` attached; never waits.
 ///
@@ -69,6 +75,30 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors: &mut Vec<Descri
         });
     }
     Ok(received.bytes)
+}
+
+/// Has the kernel refuse descriptors that are passed to this unix socket, or to those that are accepted from it.
+/// Returns whether it does.
+pub fn refuse(socket: impl AsFd) -> bool {
+    /// Since Linux 6.16.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    #[cfg(test)]
+    if OLD_KERNEL.get() {
+        return false;
+    }
+    let no: libc::c_int = 0;
+    #[allow(unsafe_code)]
+    // SAFETY: the pointer is that of a number of this frame, and the size is its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            size_of_val(&no) as libc::socklen_t,
+        )
+    };
+    result == 0
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use std::os::fd::OwnedFd;
 
-use super::super::Topology;
-use super::super::exchange::Station;
+use super::super::port::Port;
 use super::super::socket::Socket;
-use super::{bench, check, connection, drain, hear, request};
+use super::super::topology::Topology;
+use super::{check, connection, drain, executor, hear, request, runtime};
 use crate::command::record::RequestHead as RecordHead;
 use crate::input::Input;
 use crate::limits;
@@ -35,8 +35,9 @@ struct Joined {
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    let mut bench = bench(Topology::Shared, Eviction::Never);
-    let mut station = Station::new(Arc::clone(&bench.shared.exchanges[0]), 0);
+    let runtime = runtime(Topology::Shared, Eviction::Never);
+    let mut executor = executor(&runtime);
+    let mut port = Port::new(Arc::clone(&runtime.exchanges[0]), 0, runtime.cpus);
     let (mut members, mut now_ns, mut connections): (Vec<Joined>, u64, u64) = (Vec::new(), 1, 0);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
@@ -45,7 +46,7 @@ pub fn run(input: &[u8]) {
         let step = input.byte();
         if members.is_empty() || step % 16 == 15 && members.len() < 3 {
             connections += 1;
-            match join(&mut station, connections, &bench) {
+            match join(&mut port, connections, &executor) {
                 Some(member) => members.push(member),
                 None if members.is_empty() => break,
                 None => {}
@@ -73,42 +74,42 @@ pub fn run(input: &[u8]) {
             9 | 10 => member.receive(),
             11 => {
                 let member = members.swap_remove(chosen);
-                member.leave(&mut station, &bench);
+                member.leave(&mut port, &executor);
             }
             12 => {
                 // The end of the exchange, as a worker that has nothing to do sees it.
-                station.announce_sleep();
-                station.announce_awake();
+                port.announce_sleep();
+                port.announce_awake();
             }
             _ => {
                 now_ns += [0, limits::CLAIM_PATIENCE_NS + 1, 5_000_000_000][input.below(3)];
-                station.serve(&mut bench, now_ns, 1, &mut 0);
-                bench.end_turn();
+                port.serve(&mut executor, &runtime.workers, now_ns, 1, &mut 0);
+                executor.end_turn();
             }
         }
     }
     for member in members {
-        member.leave(&mut station, &bench);
+        member.leave(&mut port, &executor);
     }
     // Everybody is gone, whatever they have left behind: the seats come free, in bounded time.
     for _ in 0..ROUNDS_MAX {
         now_ns += limits::CLAIM_PATIENCE_NS + 1;
-        station.serve(&mut bench, now_ns, 1, &mut 0);
-        bench.end_turn();
-        station.announce_sleep();
-        station.announce_awake();
-        if station.exchange.members() == 0 {
+        port.serve(&mut executor, &runtime.workers, now_ns, 1, &mut 0);
+        executor.end_turn();
+        port.announce_sleep();
+        port.announce_awake();
+        if port.exchange.members() == 0 {
             break;
         }
     }
-    assert_eq!(station.exchange.members(), 0, "seats of clients that are gone");
-    check(&mut bench);
+    assert_eq!(port.exchange.members(), 0, "seats of clients that are gone");
+    check(&mut executor);
 }
 
-fn join(station: &mut Station, connection_number: u64, bench: &super::Bench) -> Option<Joined> {
+fn join(port: &mut Port, connection_number: u64, executor: &super::Executor) -> Option<Joined> {
     let (server, socket) = connection();
     let server = Arc::new(server);
-    let number = station.exchange.join(&server, connection_number, &bench.shared).ok()?;
+    let number = port.exchange.join(&server, connection_number, &executor.store).ok()?;
     let (words, mut passed) = hear(&socket);
     let words = String::from_utf8(words).expect("text");
     let mut numbers = words.trim_start_matches("+RINGS ").trim_end().split(' ');
@@ -118,7 +119,7 @@ fn join(station: &mut Station, connection_number: u64, bench: &super::Bench) -> 
     let mapping = mapping.expect("a segment");
     // What a fellow has scribbled over the header is refused.
     let Ok((view, _)) = Exchange::attach(mapping.words(), 1) else {
-        station.depart(number, &bench.shared);
+        port.depart(number, &executor.statistics);
         return None;
     };
     let geometry = view.geometry();
@@ -186,10 +187,10 @@ impl Joined {
         self.receiver.announce(ring);
     }
 
-    fn leave(self, station: &mut Station, bench: &super::Bench) {
+    fn leave(self, port: &mut Port, executor: &super::Executor) {
         drain(&self.socket, &mut Vec::new());
         drop(self.server);
         drop(self.socket);
-        station.depart(self.number, &bench.shared);
+        port.depart(self.number, &executor.statistics);
     }
 }

@@ -1,10 +1,11 @@
 //! A client with a lane, in which it writes what it likes, beside requests of any kind. The worker goes on, or ends the
 //! connection, and keeps nothing of it.
 
-use super::super::lane_client::{LaneClient, Offer};
-use super::super::statistics::End;
-use super::super::worker::Turn;
-use super::{bench_with_lanes, check, connection, hear, request};
+use super::super::end::End;
+use super::super::lane_client::LaneClient;
+use super::super::lane_offer::Offer;
+use super::super::turn::Turn;
+use super::{check, connection, executor_with_lanes, hear, request};
 use crate::command::record::{HEADER_SIZE, RequestHead, decode_reply, record_size};
 use crate::input::Input;
 use crate::limits;
@@ -21,16 +22,16 @@ const TURNS_MAX: usize = 10_000;
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    let mut bench = bench_with_lanes(&mut input);
+    let mut executor = executor_with_lanes(&mut input);
     let (server, client) = connection();
-    let offer = Offer::make(server, 0, &bench.shared, |_| Ok(())).expect("the system lets us");
+    let offer = Offer::make(server, 0, &executor.store, |_| Ok(())).expect("the system lets us");
     let (words, mut passed) = hear(&client);
     assert_eq!(words, b"+LANE\r\n");
     let segment = Segment::from_foreign(passed.remove(1)).expect("a segment");
     let mapping = segment.map_writable().expect("it can be mapped");
     segment.seal(true).expect("it can be sealed");
     assert!(offer.is_sealed());
-    let mut served = LaneClient::new(offer, &bench.shared);
+    let mut served = LaneClient::new(offer, &executor.store);
     let lane = Lane::new(mapping.words());
     let (mut requests, mut responses) = (Producer::default(), Consumer::default());
     // Input of requests that wait for room, and of replies that have come.
@@ -62,8 +63,8 @@ pub fn run(input: &[u8]) {
             4 => drop(send(&mut requests, lane, &mut unsent, 8 * input.below(1 + limits::LANE_RING_SIZE / 8))),
             5 => drop(take(&mut responses, lane, &mut replies)),
             _ => {
-                end = served.turn(&mut bench).err();
-                bench.end_turn();
+                end = served.turn(&mut executor).err();
+                executor.end_turn();
             }
         }
     }
@@ -73,10 +74,10 @@ pub fn run(input: &[u8]) {
             let sent = send(&mut requests, lane, &mut unsent, usize::MAX).expect("the server is honest");
             let taken = take(&mut responses, lane, &mut replies).expect("the server is honest");
             let turn = match end {
-                None => served.turn(&mut bench),
+                None => served.turn(&mut executor),
                 Some(end) => Err(end),
             };
-            bench.end_turn();
+            executor.end_turn();
             match turn {
                 Ok(Turn::Idle) if sent + taken == 0 => break,
                 Ok(_) => {}
@@ -91,12 +92,12 @@ pub fn run(input: &[u8]) {
         assert!(end.is_some() || unsent.is_empty(), "{} bytes of requests find no room", unsent.len());
         check_replies(&replies);
     }
-    while served.execute_rest(&mut bench) {
-        bench.end_turn();
+    while served.execute_rest(&mut executor) {
+        executor.end_turn();
     }
-    served.drop_unfinished(&mut bench);
+    served.drop_unfinished(&mut executor);
     let board = served.linger();
-    check(&mut bench);
+    check(&mut executor);
     drop(board);
 }
 

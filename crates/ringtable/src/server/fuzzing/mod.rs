@@ -8,19 +8,21 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
+use super::executor::Executor;
+use super::options::Options;
+use super::runtime::Runtime;
 use super::socket::Socket;
-use super::worker::Bench;
-use super::{Options, Shared, Topology};
+use super::topology::Topology;
 use crate::command::COMMANDS;
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::shm::descriptors;
 use crate::shm::fork::Descriptor;
-use crate::sync::{Arc, Ordering};
+use crate::sync::Arc;
 use crate::table::{Eviction, Pairs, Want};
 
-/// What one worker of a small server has.
-fn bench(topology: Topology, eviction: Eviction) -> Bench {
+/// A small server of one worker, none of whose threads runs.
+fn runtime(topology: Topology, eviction: Eviction) -> Arc<Runtime> {
     let options = Options {
         workers: 1,
         buckets: 4,
@@ -33,16 +35,23 @@ fn bench(topology: Topology, eviction: Eviction) -> Bench {
         spin_ns: Some(0),
         ..Options::default()
     };
-    let shared = Shared::new(&options).expect("the system lets us");
+    let runtime = Runtime::new(&options).expect("the system lets us");
     // Its thread does not run.
-    shared.returning.refuse();
-    Bench::new(0, Arc::new(shared))
+    runtime.store.returning.refuse();
+    Arc::new(runtime)
+}
+
+/// The executor of its worker.
+fn executor(runtime: &Arc<Runtime>) -> Executor {
+    let (store, statistics) = (Arc::clone(&runtime.store), Arc::clone(&runtime.statistics));
+    let host = Arc::clone(runtime);
+    Executor::new(0, store, statistics, host, runtime.topology)
 }
 
 /// The same of a server with lanes, which is full or a cache as the input wants it.
-fn bench_with_lanes(input: &mut Input) -> Bench {
+fn executor_with_lanes(input: &mut Input) -> Executor {
     let eviction = if input.byte().is_multiple_of(2) { Eviction::Never } else { Eviction::AllkeysSieve };
-    bench(Topology::Lanes, eviction)
+    executor(&runtime(Topology::Lanes, eviction))
 }
 
 /// The two ends of a connection: the server's, and the client's.
@@ -88,15 +97,15 @@ fn request(input: &mut Input<'_>) -> (u16, Vec<Vec<u8>>) {
 }
 
 /// What holds after whatever clients have done, once they are gone.
-fn check(bench: &mut Bench) {
-    assert_eq!(bench.shared.statistics.unfinished.load(Ordering::Relaxed), 0, "bytes of requests that nobody has");
-    assert_eq!(bench.shared.table.draft_bytes(), 0, "bytes of values that do not arrive any more");
+fn check(executor: &mut Executor) {
+    assert_eq!(executor.store.requests.unfinished(), 0, "bytes of requests that nobody has");
+    assert_eq!(executor.store.table.draft_bytes(), 0, "bytes of values that do not arrive any more");
     let (mut pairs, mut cursor) = (Pairs::default(), 0);
     loop {
-        cursor = bench.writer.scan(cursor, Want::Keys, wall_ms, &mut pairs);
+        cursor = executor.engine.writer.scan(cursor, Want::Keys, wall_ms, &mut pairs);
         if cursor == 0 {
             break;
         }
     }
-    assert!(pairs.len() as u64 <= bench.shared.table.entries());
+    assert!(pairs.len() as u64 <= executor.store.table.entries());
 }

@@ -4,8 +4,8 @@
 use rustix::net::SendFlags;
 
 use super::super::socket_client::SocketClient;
-use super::super::worker::Turn;
-use super::{bench_with_lanes, check, connection, drain, request};
+use super::super::turn::Turn;
+use super::{check, connection, drain, executor_with_lanes, request};
 use crate::command::COMMANDS;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
 use crate::input::Input;
@@ -16,7 +16,7 @@ const TURNS_MAX: usize = 10_000;
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
-    let mut bench = bench_with_lanes(&mut input);
+    let mut executor = executor_with_lanes(&mut input);
     let (server, client) = connection();
     let mut served = SocketClient::new(server);
     let (mut unsent, mut replies) = (Vec::new(), Vec::new());
@@ -37,7 +37,7 @@ pub fn run(input: &[u8]) {
                 unsent.extend_from_slice(input.take(size));
             }
             4 => send(&client, &mut unsent, 1 + usize::from(input.short())),
-            _ => ended = turn(&mut served, &mut bench).is_none(),
+            _ => ended = turn(&mut served, &mut executor).is_none(),
         }
     }
     for _ in 0..TURNS_MAX {
@@ -47,7 +47,7 @@ pub fn run(input: &[u8]) {
         let before = (unsent.len(), replies.len());
         send(&client, &mut unsent, usize::MAX);
         drain(&client, &mut replies);
-        match turn(&mut served, &mut bench) {
+        match turn(&mut served, &mut executor) {
             None => ended = true,
             Some(false) if before == (unsent.len(), replies.len()) => break,
             Some(_) => {}
@@ -56,16 +56,16 @@ pub fn run(input: &[u8]) {
     assert!(ended || unsent.is_empty(), "{} bytes are never read", unsent.len());
     drain(&client, &mut replies);
     check_replies(&replies, ended);
-    served.drop_unfinished(&mut bench);
+    served.drop_unfinished(&mut executor);
     drop(served);
-    check(&mut bench);
+    check(&mut executor);
 }
 
 /// A turn; `None` if the connection ends, or would be something else from here on. Else whether anything was done.
-fn turn(served: &mut SocketClient, bench: &mut super::Bench) -> Option<bool> {
+fn turn(served: &mut SocketClient, executor: &mut super::Executor) -> Option<bool> {
     served.notice(rustix::event::epoll::EventFlags::IN | rustix::event::epoll::EventFlags::OUT);
-    let turn = served.turn(bench);
-    bench.end_turn();
+    let turn = served.turn(executor);
+    executor.end_turn();
     match turn {
         Ok(Turn::Upgrade(_)) | Err(_) => None,
         Ok(turn) => Some(turn == Turn::Worked),

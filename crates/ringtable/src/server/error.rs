@@ -1,0 +1,119 @@
+//! The errors of a server that does not start, worded for its user.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::address::AddressError;
+use crate::folder::{FolderError, own_user};
+use crate::shm::shortage;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An option is out of range.
+    #[error("{option} is {value}; allowed are {least} to {most} {unit}")]
+    Option {
+        /// Which.
+        option: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// The least that is allowed.
+        least: u64,
+        /// The most that is allowed.
+        most: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// A size that has to be a power of two is none.
+    #[error("{option} is {value} {unit}, which is no power of two; the next one is {}", .value.next_power_of_two())]
+    NoPowerOfTwo {
+        /// Which.
+        option: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// The socket would have a mode that no socket of a server has.
+    #[error(
+        "--mode is {0:04o} (octal); allowed are 0600 for this user, 0660 for a group too, and 0666 for all users: who \
+         may connect may read and write everything"
+    )]
+    Mode(u32),
+    /// The socket cannot be given to a group.
+    #[error("giving {} to group {group}: {error}: user {} has to be a member of it", .path.display(), own_user())]
+    Group {
+        /// The socket's path.
+        path: PathBuf,
+        /// The group.
+        group: u32,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The address means nothing.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The TCP address can be reached from other machines.
+    #[error(
+        "--tcp is {0}; allowed are addresses that only this machine reaches, 127.0.0.0/8 and [::1]: who can connect \
+         may read and write everything, and there are no passwords"
+    )]
+    NotLoopback(SocketAddr),
+    /// There is one already.
+    #[error("a server is already running at {0}: choose another name, or stop that one")]
+    Exists(PathBuf),
+    /// What lies at the path of the socket, or of its lock, is no server's.
+    #[error("{} is {what}, and is left alone: choose another path, or move it away", .path.display())]
+    Taken {
+        /// The path.
+        path: PathBuf,
+        /// What lies there.
+        what: String,
+    },
+    /// The folder of the socket cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The buckets to begin with do not fit the memory.
+    #[error("{buckets} buckets need {needed} bytes, more than the {max_memory} bytes of --max-memory leave room for")]
+    NoRoom {
+        /// Buckets asked for.
+        buckets: u64,
+        /// Bytes they need.
+        needed: usize,
+        /// Bytes there are.
+        max_memory: u64,
+    },
+    /// There is no room for another thread.
+    #[error(
+        "starting a thread: there is no room for another one ({0}); see `ulimit -u`, and the control group's limit"
+    )]
+    NoThread(io::Error),
+    /// The system refuses something.
+    #[error("{doing}: {}", shortage::in_words(.error))]
+    System {
+        /// What was being done.
+        doing: String,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the system has run out of something: another try may succeed later.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::NoThread(_) => true,
+            Self::System { error, .. } | Self::Folder(FolderError::System { error, .. }) => {
+                shortage::is_shortage(error)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Adds to an error of the system what was being done.
+pub(super) fn doing<T>(what: impl Into<String>, result: io::Result<T>) -> Result<T, Error> {
+    result.map_err(|error| Error::System { doing: what.into(), error })
+}

@@ -1,0 +1,227 @@
+//! The executor of a worker: it executes requests on a store, whoever has sent them.
+//!
+//! It owns what a request needs: the table's writer, the places for values on their way, the private copy of the
+//! request in hand, and the budget of the turn. What belongs to one connection stays in that connection's session; a
+//! session calls the executor, and the executor calls no session.
+
+use std::ops::Range;
+
+use super::buffers::{Discarded, KEPT_MAX, RECEIVE_SIZE};
+use super::end::End;
+use super::outgoing::Outgoing;
+use super::statistics::{Statistics, WorkerStatistics};
+use super::store::Store;
+use super::topology::Topology;
+use super::turn::Budget;
+use crate::command::connection::{NO_PINS, greet};
+use crate::command::protocol::Protocol;
+use crate::command::record::{self, RecordWriter};
+use crate::command::reply::ReplyWriter;
+use crate::command::{self, Command, Context, Effect, Host, Streamed};
+use crate::shm::clock::monotonic_ns;
+use crate::shm::segment::Mapping;
+use crate::sync::{Arc, Ordering};
+use crate::table::reader::Buffer;
+use crate::table::{Pairs, Writer};
+
+/// The server around the store, as an executor has it.
+pub(super) type ServerHost = Arc<dyn Host + Send + Sync>;
+
+/// What a connection has to do after a request, and how far the request has come if it takes several turns.
+pub(super) struct Executed {
+    pub effect: Effect,
+    pub again: Again,
+}
+
+/// How far a request has come, and what has come of its value if that does not stand in it.
+#[derive(Default)]
+pub(super) struct Again {
+    pub progress: u64,
+    pub streamed: Option<Streamed>,
+}
+
+impl Again {
+    /// Whether it can do nothing before another thread has made room for it.
+    pub fn is_waiting(&self) -> bool {
+        self.streamed.as_ref().is_some_and(Streamed::is_waiting)
+    }
+}
+
+/// What a worker needs to execute requests.
+pub(super) struct Executor {
+    /// The number of the worker.
+    pub index: usize,
+    pub store: Arc<Store>,
+    pub statistics: Arc<Statistics>,
+    pub topology: Topology,
+    /// A private copy of the request in hand.
+    pub record: Vec<u8>,
+    ranges: Vec<Range<usize>>,
+    /// What a socket has just given, for sessions that keep it.
+    pub received: Box<[u8]>,
+    pub discarded: Discarded,
+    pub engine: Engine,
+}
+
+/// The part of an executor that a request changes while it is executed: apart from the copy of the request, which is
+/// read meanwhile.
+pub(super) struct Engine {
+    worker: usize,
+    pub writer: Writer<Mapping>,
+    host: ServerHost,
+    topology: Topology,
+    /// The number of the connection whose turn it is.
+    pub connection: u64,
+    pub budget: Budget,
+    scratch: Buffer,
+    pairs: Pairs,
+    /// Requests, and writes among them, in this turn.
+    requests: u64,
+    writes: u64,
+}
+
+impl Engine {
+    /// Executes a request, or goes on with one that has come as far as `again` says. The reply goes to `reply`.
+    pub fn execute(
+        &mut self,
+        command: Command<'_>,
+        reply: &mut dyn ReplyWriter,
+        protocol: Protocol,
+        again: Again,
+    ) -> Executed {
+        let Again { progress, streamed } = again;
+        #[cfg(test)]
+        super::tests::panic_if_asked(&command.arguments);
+        self.budget.begin();
+        if progress == 0 {
+            self.requests += 1;
+            self.writes += u64::from(command.spec.writes);
+        }
+        let mut context = Context {
+            writer: &mut self.writer,
+            scratch: &mut self.scratch,
+            pairs: &mut self.pairs,
+            streamed,
+            reply,
+            host: &*self.host,
+            connection: self.connection,
+            worker: self.worker,
+            protocol,
+            progress,
+            effect: Effect::None,
+            turn_ends_ns: self.budget.ends_ns(),
+            passed: 0,
+        };
+        command::execute(&mut context, command);
+        let (effect, passed) = (context.effect, context.passed);
+        let again = Again { progress: context.progress, streamed: context.streamed };
+        self.budget.pass(passed + self.scratch.bytes().len() + self.pairs.size());
+        Executed { effect, again }
+    }
+
+    /// Executes a request that came as a record. The reply goes to the end of `outgoing`, as one.
+    fn execute_as_record(&mut self, command: Command<'_>, outgoing: &mut Outgoing, again: Again) -> Executed {
+        let mut writer = RecordWriter::new(outgoing);
+        let executed = self.execute(command, &mut writer, Protocol::Resp3, again);
+        match executed.effect {
+            Effect::Lane | Effect::Rings => {
+                writer.error("ERR this connection has a lane, or has joined the rings, already");
+            }
+            Effect::Watch => writer.error("ERR a watch is a connection of its own: ask for it on a new one"),
+            Effect::Pins if self.topology == Topology::Lanes => writer.ok(),
+            Effect::Pins => writer.error(NO_PINS),
+            Effect::Protocol(protocol) => greet(&mut writer, protocol, self.connection),
+            _ => {}
+        }
+        writer.finish();
+        executed
+    }
+}
+
+impl Executor {
+    /// The executor of worker `index`, on a store.
+    pub fn new(
+        index: usize,
+        store: Arc<Store>,
+        statistics: Arc<Statistics>,
+        host: ServerHost,
+        topology: Topology,
+    ) -> Self {
+        let engine = Engine {
+            worker: index,
+            writer: Writer::new(Arc::clone(&store.table)),
+            host,
+            topology,
+            connection: 0,
+            budget: Budget::default(),
+            scratch: Buffer::default(),
+            pairs: Pairs::default(),
+            requests: 0,
+            writes: 0,
+        };
+        Self {
+            index,
+            store,
+            statistics,
+            topology,
+            record: Vec::new(),
+            ranges: Vec::new(),
+            received: vec![0; RECEIVE_SIZE].into(),
+            discarded: Discarded::default(),
+            engine,
+        }
+    }
+
+    /// Executes the request in `record`, or goes on with it. The reply goes to the end of `outgoing`.
+    pub fn execute_own_record(&mut self, outgoing: &mut Outgoing, again: Again) -> Result<Executed, End> {
+        let command = record::decode_request(&self.record, &mut self.ranges).map_err(|_| End::Record)?;
+        Ok(self.engine.execute_as_record(command, outgoing, again))
+    }
+
+    /// The same of a request that the connection keeps.
+    pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, again: Again) -> Result<Executed, End> {
+        let command = record::decode_request(record, &mut self.ranges).map_err(|_| End::Record)?;
+        Ok(self.engine.execute_as_record(command, outgoing, again))
+    }
+
+    /// What this worker counts.
+    pub fn counts(&self) -> &WorkerStatistics {
+        &self.statistics.workers[self.index]
+    }
+
+    /// Frees some of what connections that are gone have left behind. Returns whether there is more.
+    #[inline]
+    pub fn tend_left_behind(&mut self) -> bool {
+        let leases = &self.store.leases;
+        (leases.has_ended() && leases.tend()) | self.discarded.tend()
+    }
+
+    /// Whether the client whose turn it is has had its share, after so many requests and so many bytes of them.
+    #[inline]
+    pub fn is_turn_over(&self, requests: usize, bytes: usize) -> bool {
+        self.engine.budget.is_over(requests, bytes)
+    }
+
+    /// Ends a turn: counts what was done in it.
+    pub fn end_turn(&mut self) {
+        let engine = &mut self.engine;
+        if !engine.budget.end() {
+            return;
+        }
+        let (requests, writes) = (std::mem::take(&mut engine.requests), std::mem::take(&mut engine.writes));
+        let counts = &self.statistics.workers[self.index];
+        // Relaxed: a figure.
+        counts.requests.fetch_add(requests, Ordering::Relaxed);
+        if writes > 0 {
+            counts.record_writes(monotonic_ns() - engine.budget.began_ns(), writes);
+        }
+        if engine.pairs.capacity() > KEPT_MAX {
+            engine.pairs = Pairs::default();
+        }
+        if self.record.capacity() > KEPT_MAX {
+            let record = std::mem::take(&mut self.record);
+            let touched = record.capacity();
+            self.discarded.put(record, touched);
+        }
+    }
+}

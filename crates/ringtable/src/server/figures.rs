@@ -1,0 +1,118 @@
+//! The server as commands see it: the figures of `RING.STATS`, and the way to what stands around the table.
+
+use super::exchange::Exchange;
+use super::runtime::Runtime;
+use super::statistics::{WorkerStatistics, WritesSeen};
+use super::store::Store;
+use crate::command::{Host, LeaseAnswer, LeaseName, Order, Refusal, Unwritten};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::table::hints::Hints;
+use crate::table::layout::BUCKET_SIZE;
+
+impl Host for Runtime {
+    fn lease(&self, connection: u64, key: &[u8], ticket: u64, after: u64) -> Result<LeaseAnswer, Refusal> {
+        self.store.leases.grant(connection, key, ticket, after)
+    }
+
+    fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool {
+        self.store.leases.hand_over(connection, key, token, outcome)
+    }
+
+    fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool {
+        self.store.leases.give_back(connection, key, name)
+    }
+
+    fn order(&self, order: &Arc<Order>) {
+        self.store.room.order(Arc::clone(order));
+    }
+
+    fn ask_for_memory_back(&self) {
+        self.store.returning.ask_for_all();
+    }
+
+    fn has_given_memory_back(&self) -> bool {
+        self.store.returning.has_answered()
+    }
+
+    fn figures(&self) -> Vec<(String, i64)> {
+        fn load(counter: &AtomicU64) -> u64 {
+            counter.load(Ordering::Relaxed)
+        }
+        let statistics = &self.statistics;
+        let sum = |counter: fn(&WorkerStatistics) -> &AtomicU64| {
+            statistics.workers.iter().map(|worker| load(counter(worker))).sum::<u64>()
+        };
+        let Store { table, requests, .. } = &*self.store;
+        let (tally, usage, buckets) = (table.tally(), table.heap().usage(), table.buckets());
+        let resident = self.store.returning.resident();
+        let mut figures = vec![
+            ("entries", table.entries()),
+            ("buckets", table.buckets()),
+            ("max_memory", self.store.max_memory),
+            ("memory_resident", resident),
+            ("memory_free", table.free_bytes()),
+            ("memory_drafts", table.draft_bytes()),
+            ("memory_allocated", usage.allocated),
+            ("memory_buckets", buckets * BUCKET_SIZE as u64),
+            ("memory_wasted", resident.saturating_sub(usage.allocated + buckets * BUCKET_SIZE as u64)),
+            ("eviction_policy", table.eviction() as u64),
+            ("entries_expiring", load(&tally.expiring)),
+            ("expired_keys", load(&tally.expired)),
+            ("evicted_keys", load(&tally.evicted)),
+            ("entries_moved", load(&tally.moved)),
+            ("entries_unevictable", table.unevictable().entries()),
+            ("memory_unevictable", table.unevictable().bytes()),
+            ("memory_unevictable_max", table.unevictable().bytes_max()),
+            ("hints", table.hints().map_or(0, Hints::taken)),
+            ("memory_given_back", load(&self.store.returning.given_back)),
+            ("memory_limbo", table.reclaimer().limbo_bytes()),
+            ("limbo_entries", table.reclaimer().limbo_entries()),
+            ("boards", table.reclaimer().boards()),
+            ("holds", table.reclaimer().holds()),
+            ("memory_unfinished_requests", requests.unfinished()),
+            ("memory_waiting_requests", requests.waiting()),
+            ("process_id", u64::from(std::process::id())),
+            ("workers", self.workers.len() as u64),
+            ("cpus", self.cpus as u64),
+            ("spin_ns", self.spin_ns),
+            ("clients", self.clients() as u64),
+            ("clients_max", self.clients_max as u64),
+            ("lanes", load(&statistics.lanes)),
+            ("watchers", table.events().watchers() as u64),
+            ("events", table.events().count()),
+            ("leases", self.store.leases.count() as u64),
+            ("leases_granted", self.store.leases.granted()),
+            ("leases_not_stored", self.store.leases.not_stored()),
+            ("leases_stale_on_error", self.store.leases.failed()),
+            ("clients_accepted", load(&statistics.clients_accepted)),
+            ("clients_refused", load(&statistics.clients_refused)),
+            ("accept_failures", load(&statistics.accept_failures)),
+            ("name_restored", load(&statistics.name_restored)),
+            ("name_lost", load(&statistics.name_lost)),
+        ];
+        figures.extend(statistics.ends());
+        figures.extend([
+            ("requests", sum(|worker| &worker.requests)),
+            ("wakeups", sum(|worker| &worker.wakeups)),
+            ("doorbells_rung", sum(|worker| &worker.rings)),
+        ]);
+        let over_exchanges =
+            |figure: fn(&Exchange) -> u64| self.exchanges.iter().map(|exchange| figure(exchange)).sum::<u64>();
+        figures.extend([
+            ("rings", self.exchanges.len() as u64),
+            ("ring_slots", over_exchanges(|exchange| exchange.slots() as u64)),
+            ("ring_slots_claimed", over_exchanges(|exchange| exchange.census().claimed as u64)),
+            ("ring_slots_published", over_exchanges(|exchange| exchange.census().published as u64)),
+            ("ring_slots_quarantined", over_exchanges(|exchange| exchange.census().quarantined as u64)),
+            ("ring_members", over_exchanges(|exchange| exchange.members() as u64)),
+            ("ring_quarantines", over_exchanges(|exchange| load(&exchange.quarantined))),
+            ("ring_slots_recovered", over_exchanges(|exchange| load(&exchange.recovered))),
+            ("ring_slots_repaired", over_exchanges(Exchange::repaired)),
+            ("ring_pieces_dropped", over_exchanges(|exchange| load(&exchange.dropped))),
+        ]);
+        let WritesSeen { writes, at_most } = statistics.writes();
+        figures.push(("writes", writes));
+        figures.extend(["insert_ns_p50", "insert_ns_p99", "insert_ns_p999", "insert_ns_max"].into_iter().zip(at_most));
+        figures.into_iter().map(|(name, value)| (name.to_owned(), value as i64)).collect()
+    }
+}

@@ -1,0 +1,206 @@
+//! The life of a server: its threads, from the start to the end.
+//!
+//! # The end
+//!
+//! The accepting thread is also the one that ends the server: it takes the socket's name away, has the workers tell
+//! their clients, waits for them, and lets go of the name. Whoever wants the end asks it for that ([`Runtime::leave`]):
+//! [`Server::stop`], or a worker that has panicked, so that a fault in one thread ends the whole server in order,
+//! whether anybody waits for it or not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::fs::Mode;
+
+use super::course::{Course, Phase};
+use super::endpoint::Access;
+use super::error::{Error, doing};
+use super::lane_offer::Parts;
+use super::listener::{self, Listener};
+use super::options::Options;
+use super::runtime::Runtime;
+use super::signals::block_signals;
+use super::worker::Worker;
+use crate::shm::doorbell::Doorbell;
+use crate::shm::fork;
+use crate::sync::lock;
+
+/// A server. Dropping it stops it.
+pub struct Server {
+    path: PathBuf,
+    tcp: Option<SocketAddr>,
+    workers: usize,
+    /// What its threads share, as long as there are any.
+    runtime: Weak<Runtime>,
+    course: Arc<Course>,
+    /// The accepting thread, until somebody has waited for it.
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+    generation: u64,
+}
+
+impl Server {
+    /// Starts a server: when this returns, clients can connect.
+    ///
+    /// # Errors
+    /// An option out of range, a second server of the same name, or a refusal of the system.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        options.check()?;
+        let access = Access { mode: Mode::from_raw_mode(options.mode), group: options.group };
+        let listener = Listener::open(&options.address, access, options.tcp)?;
+        let runtime = Arc::new(Runtime::new(options)?);
+        let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
+        let (weak, course) = (Arc::downgrade(&runtime), Arc::clone(&runtime.course));
+        Ok(Self {
+            path,
+            tcp,
+            workers: options.workers,
+            runtime: weak,
+            course,
+            acceptor: Mutex::new(Some(Crew { runtime, listener, threads: Vec::new() }.start()?)),
+            generation: fork::generation(),
+        })
+    }
+
+    /// The path of the server's socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The TCP address that it listens at besides, with the actual port.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// How many worker threads it has.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Whether it has neither been stopped nor failed. In a forked child, no server runs.
+    pub fn is_running(&self) -> bool {
+        self.generation == fork::generation() && self.course.phase() == Phase::Running
+    }
+
+    /// Waits until the server has ended, at most for `timeout`. Returns whether it has.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.generation != fork::generation() || self.course.wait(Instant::now().checked_add(timeout))
+    }
+
+    /// Why it has ended, or will in a moment, though nobody stopped it.
+    pub fn failure(&self) -> Option<String> {
+        // In a forked child the lock may be held by a thread that it has not.
+        if self.generation == fork::generation() { self.course.failure() } else { None }
+    }
+
+    /// Stops the server: tells clients, ends the threads, removes the socket, frees all memory. May be called again.
+    pub fn stop(&self) {
+        // A forked child has inherited neither threads nor sockets, and the lock may be held by a thread it has not.
+        if self.generation != fork::generation() {
+            return;
+        }
+        if let Some(runtime) = self.runtime.upgrade() {
+            runtime.leave();
+        }
+        // Taken in a statement of its own: who asks meanwhile must not wait for the threads to end.
+        let acceptor = lock(&self.acceptor).take();
+        if let Some(acceptor) = acceptor {
+            let _ = acceptor.join();
+        }
+        // Another thread may be waiting for that thread.
+        self.course.wait(None);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+        if self.generation != fork::generation() {
+            // There is no such thread here.
+            std::mem::forget(std::mem::replace(&mut self.acceptor, Mutex::new(None)));
+        }
+    }
+}
+
+/// What ends with a server, and the ending of it: by whomever has this last.
+struct Crew {
+    runtime: Arc<Runtime>,
+    listener: Listener,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts all threads. Returns the accepting one, which has this from then on.
+    fn start(mut self) -> Result<JoinHandle<()>, Error> {
+        for index in 0..self.runtime.workers.len() {
+            let worker = doing("making an epoll instance", Worker::new(index, Arc::clone(&self.runtime)))?;
+            // What a worker has is dropped by it if it panics, so that its clients know at once.
+            self.add(&format!("ringtable-{index}"), &format!("worker {index}"), move || worker.run())?;
+        }
+        let runtime = Arc::clone(&self.runtime);
+        self.add("ringtable-return", "the thread that gives memory back", move || runtime.store.returning.run())?;
+        let runtime = Arc::clone(&self.runtime);
+        self.add("ringtable-room", "the thread that makes room", move || runtime.make_room())?;
+        let reserve = doing("keeping a descriptor in reserve", Doorbell::new())?;
+        doing("making what a client needs", rehearse())?;
+        thread("ringtable-accept", move || self.accept(reserve))
+    }
+
+    /// Starts a thread that ends with the server, and the server with it if it panics: a panic is a bug of ours. It
+    /// must not leave clients waiting for nobody.
+    fn add(&mut self, name: &str, title: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let (runtime, title) = (Arc::clone(&self.runtime), title.to_owned());
+        let run = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                runtime.fail(&title, &*panic);
+            }
+        };
+        self.threads.push(thread(name, run)?);
+        Ok(())
+    }
+
+    /// The accepting thread: lets clients in until the end, which it sees to.
+    fn accept(self, reserve: Doorbell) {
+        self.listener.settle();
+        let course = Arc::clone(&self.runtime.course);
+        let accept = AssertUnwindSafe(|| listener::accept(&self.listener, Some(reserve), &self.runtime));
+        if let Err(panic) = catch_unwind(accept) {
+            self.runtime.fail("the accepting thread", &*panic);
+        }
+        drop(self);
+        course.go_on_to(Phase::Ended);
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // New clients must not find the door, before those inside are told.
+        self.listener.remove();
+        failpoint!("stop.hidden");
+        self.runtime.stop();
+        failpoint!("stop.said");
+        for thread in self.threads.drain(..) {
+            // Its panic, if there was one, is noted.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts a thread of the server's.
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let run = move || {
+        block_signals();
+        run();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Error::NoThread)
+}
+
+/// Makes what a client needs, and lets go of it: a server that can serve nobody does not start.
+fn rehearse() -> io::Result<()> {
+    let _connection = Doorbell::new()?;
+    Parts::make(0).map(drop)
+}

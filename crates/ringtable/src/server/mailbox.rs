@@ -1,0 +1,64 @@
+//! The mailbox of a worker: where it gets new connections, and what it says of itself to other threads.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use super::socket::Socket;
+use crate::shm::doorbell::Doorbell;
+use crate::sync::lock;
+
+/// What other threads have of a worker.
+pub(super) struct Mailbox {
+    arrivals: Mutex<Vec<Socket>>,
+    pub bell: Doorbell,
+    clients: AtomicUsize,
+    /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
+    pub activity: AtomicU64,
+    /// Whether the worker sleeps: a hint for those who look for one to wake.
+    pub asleep: AtomicBool,
+}
+
+impl Mailbox {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            arrivals: Mutex::default(),
+            bell: Doorbell::new()?,
+            clients: AtomicUsize::new(0),
+            activity: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+        })
+    }
+
+    /// Hands over a connection.
+    pub fn deliver(&self, socket: Socket) {
+        // A connection in the reserved place does not count.
+        self.clients.fetch_add(usize::from(socket.reservation.is_none()), Ordering::Relaxed);
+        lock(&self.arrivals).push(socket);
+        failpoint!("accept.delivered");
+        self.bell.ring();
+    }
+
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
+    /// How many clients the worker has, or is about to have.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// The connections that have been handed over since it was last asked.
+    pub fn take_arrivals(&self) -> Vec<Socket> {
+        std::mem::take(&mut *lock(&self.arrivals))
+    }
+
+    /// Takes note that a client has gone that was handed over.
+    pub fn forget_client(&self) {
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,121 @@
+//! The options of a server, their defaults, and the check against their limits.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use super::error::Error;
+use super::topology::Topology;
+use crate::limits;
+use crate::shm::clock::usable_cpus;
+use crate::table::Eviction;
+
+/// How to run a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the table, path of its socket, or `unix://` URL.
+    pub address: OsString,
+    /// A loopback address to listen at besides; port 0 lets the kernel choose.
+    pub tcp: Option<SocketAddr>,
+    /// The mode of its socket: 0600, 0660 or 0666.
+    pub mode: u32,
+    /// The group that the socket is given to; `None` leaves it the group that files of this process have.
+    pub group: Option<u32>,
+    /// Buckets to begin with.
+    pub buckets: u64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Size of the table segment in bytes.
+    pub max_memory: u64,
+    /// What happens when it is full.
+    pub eviction: Eviction,
+    /// Bytes of entries that are never evicted, at most; `None` for a part of the table.
+    pub unevictable_max: Option<u64>,
+    /// Most clients at a time.
+    pub clients_max: usize,
+    /// Which queues lie between clients and workers.
+    pub topology: Topology,
+    /// Slots of either ring of a classic topology; a power of two.
+    pub ring_slots: usize,
+    /// Bytes of such a slot; a power of two.
+    pub slot_size: usize,
+    /// Milliseconds for which a client may keep the others from getting replies, in a classic topology.
+    pub laggard_timeout_ms: u64,
+    /// Nanoseconds for which either side may spin; `None` measures what a wake-up costs.
+    pub spin_ns: Option<u64>,
+    /// Seal the table against any further write or writable mapping, at the price of not giving memory back.
+    pub strict_seal: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            address: "default".into(),
+            tcp: None,
+            mode: 0o600,
+            group: None,
+            buckets: limits::BUCKETS_DEFAULT,
+            workers: usable_cpus().min(limits::WORKERS_MAX),
+            max_memory: limits::MAX_MEMORY_DEFAULT,
+            eviction: Eviction::default(),
+            unevictable_max: None,
+            clients_max: limits::CLIENTS_MAX_DEFAULT,
+            topology: Topology::default(),
+            ring_slots: limits::RING_SLOTS_DEFAULT,
+            slot_size: limits::RING_SLOT_SIZE_DEFAULT,
+            laggard_timeout_ms: limits::LAGGARD_TIMEOUT_MS_DEFAULT,
+            spin_ns: None,
+            strict_seal: false,
+        }
+    }
+}
+
+impl Options {
+    /// Checks each option against its limits.
+    ///
+    /// # Errors
+    /// The first one that is out of range, with what is allowed.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let options = self;
+        let within = |option, value: u64, least, most, unit| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::Option { option, value, least, most, unit })
+            }
+        };
+        if let Some(address) = options.tcp.filter(|address| !address.ip().is_loopback()) {
+            return Err(Error::NotLoopback(address));
+        }
+        if ![0o600, 0o660, 0o666].contains(&options.mode) {
+            return Err(Error::Mode(options.mode));
+        }
+        within("--buckets", options.buckets, 1, limits::BUCKETS_MAX, "buckets")?;
+        within("--workers", options.workers as u64, 1, limits::WORKERS_MAX as u64, "threads")?;
+        within("--max-memory", options.max_memory, limits::MAX_MEMORY_MIN, limits::MAX_MEMORY_MAX, "bytes")?;
+        within("--max-unevictable", options.unevictable_max.unwrap_or(1), 1, options.max_memory, "bytes")?;
+        within("--max-clients", options.clients_max as u64, 1, 1 << 20, "clients")?;
+        let power_of_two = |option, value: u64, unit| {
+            if value.is_power_of_two() { Ok(()) } else { Err(Error::NoPowerOfTwo { option, value, unit }) }
+        };
+        let (slots, slot_size) = (options.ring_slots as u64, options.slot_size as u64);
+        within("--ring-slots", slots, limits::RING_SLOTS_MIN as u64, limits::RING_SLOTS_MAX as u64, "slots")?;
+        power_of_two("--ring-slots", slots, "slots")?;
+        within(
+            "--slot-size",
+            slot_size,
+            limits::RING_SLOT_SIZE_MIN as u64,
+            limits::RING_SLOT_SIZE_MAX as u64,
+            "bytes",
+        )?;
+        power_of_two("--slot-size", slot_size, "bytes")?;
+        let ring_size = limits::RING_SIZE_MAX as u64;
+        within("--ring-slots times --slot-size", slots * slot_size, 1, ring_size, "bytes")?;
+        let (least, most) = (limits::LAGGARD_TIMEOUT_MS_MIN, limits::LAGGARD_TIMEOUT_MS_MAX);
+        within("--laggard-timeout", options.laggard_timeout_ms, least, most, "milliseconds")?;
+        if options.topology != Topology::Lanes {
+            let option = "--max-clients, with rings that clients share,";
+            within(option, options.clients_max as u64, 1, limits::RING_MEMBERS_MAX as u64, "clients")?;
+        }
+        within("--spin-us", options.spin_ns.unwrap_or(0) / 1_000, 0, limits::SPIN_NS_MAX / 1_000, "microseconds")
+    }
+}
