@@ -41,7 +41,7 @@ _DECIDES = {
             r"shm::doorbell::wait",
             r"server::listener::accept",
             r"server::\w+::(?:spin|may_spin|may_yield|yield_until_news|has_news|sleep|cool|poll)",
-            r"server::exchange::(?:is_member_awake|is_restless|look_for_laggards)",
+            r"server::(?:exchange|port)::(?:is_member_awake|is_restless|look_for_laggards)",
             r"client::\w+::(?:wait|spin|yield_until_news|has_news|sleep|await_readiness)",
             r"client::waiting::(?!ring$).+",
         ),

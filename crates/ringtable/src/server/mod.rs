@@ -13,11 +13,16 @@
 //! # Threads
 //!
 //! `workers` threads serve clients; one gives memory back ([`returning`]), and one makes room for large entries
-//! ([`room`]); one more accepts connections ([`listener`]) and gives each
-//! to the worker that has the fewest, among at most as many workers as there are processors: more of them would serve
-//! nobody faster. A client stays with its worker, which keeps its requests in order. Nothing runs while nothing is
+//! ([`room`]); one more accepts connections ([`listener`]) and gives each to the worker that has the fewest, among at
+//! most as many workers as there are processors: more of them would serve nobody faster. A client stays with its worker, which keeps its requests in order. Nothing runs while nothing is
 //! asked: all threads sleep in the kernel without time-outs, unless freed memory waits for somebody who reads it still.
 //! All signals are blocked in them: the embedding program handles those.
+//!
+//! # Files
+//!
+//! In order from the bottom up: a file uses those that stand above its line. Store and runtime are apart, so that a
+//! store can be served in another way, and so are sessions, which call the executor, and the executor, which calls none
+//! of them.
 
 // What a server is asked for, and how it says no.
 mod error;
