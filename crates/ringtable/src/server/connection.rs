@@ -70,7 +70,7 @@ impl Connection {
     pub fn keeps_much(&self) -> bool {
         let kept = match self {
             Self::Lane(lane) => lane.kept(),
-            Self::Socket(socket) => socket.kept(),
+            Self::Socket(socket) => socket.session.kept(),
             _ => 0,
         };
         kept > limits::IDLE_BUFFER_MAX
@@ -80,7 +80,7 @@ impl Connection {
     pub fn let_go(&mut self, executor: &mut Executor) {
         match self {
             Self::Lane(lane) => lane.let_go(),
-            Self::Socket(socket) => socket.let_go(executor),
+            Self::Socket(socket) => socket.session.let_go(executor),
             _ => {}
         }
     }
@@ -89,14 +89,14 @@ impl Connection {
     pub fn is_waiting(&self) -> bool {
         match self {
             Self::Lane(lane) => lane.is_waiting(),
-            Self::Socket(socket) => socket.is_waiting(),
+            Self::Socket(socket) => socket.session.is_waiting(),
             _ => false,
         }
     }
 
     /// Whether it has the reserved place.
     pub fn has_reservation(&self) -> bool {
-        matches!(self, Self::Socket(socket) if socket.has_reservation())
+        matches!(self, Self::Socket(socket) if socket.session.has_reservation())
     }
 }
 

@@ -3,10 +3,10 @@
 //!
 //! # Design
 //!
-//! Any worker of an exchange takes pieces from the queue at its [`super::port`], copies them out, and hands them to their
-//! [`Member`], which executes what is complete. A member whose replies find no room, or whose request takes several
-//! turns, goes on the list of the worker that served it last. While anybody's replies wait for room, that worker takes
-//! nothing more: the ring is full for all.
+//! Any worker of an exchange takes pieces from the queue at its [`super::port`], copies them out, and hands them to
+//! their [`Member`], which executes what is complete. A member whose replies find no room, or whose request takes
+//! several turns, goes on the list of the worker that served it last. While anybody's replies wait for room, that
+//! worker takes nothing more: the ring is full for all.
 //!
 //! # I7: who is dead, stopped or slow stops nobody
 //!

@@ -3,10 +3,10 @@
 //! # Design
 //!
 //! There is no thread for it, but for what is given back to the kernel ([`super::returning`]). Whoever makes such work
-//! is a worker that is awake, so each worker calls [`Housekeeping::tend`] in every round; it is one load while nothing is due. One of
-//! them does a step then, of half a millisecond or so, and says when the next one is due, so that all steps together
-//! take about a twentieth of one processor. A worker that goes to sleep while there is something to come back to sleeps
-//! until then at most; else it sleeps without a time-out, and an idle server uses no processor time.
+//! is a worker that is awake, so each worker calls [`Housekeeping::tend`] in every round; it is one load while nothing
+//! is due. One of them does a step then, of half a millisecond or so, and says when the next one is due, so that all
+//! steps together take about a twentieth of one processor. A worker that goes to sleep while there is something to come
+//! back to sleeps until then at most; else it sleeps without a time-out, and an idle server uses no processor time.
 //!
 //! - **Expiry** ([`crate::table::sweep`]): a round over all buckets begins every second.
 //! - **Memory** that was free all through the last half second is to go back to the kernel.

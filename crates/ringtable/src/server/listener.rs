@@ -22,7 +22,7 @@ use super::endpoint::{Access, Endpoint};
 use super::error::{Error, doing};
 use super::reserved;
 use super::runtime::Runtime;
-use super::socket::Socket;
+use super::socket::{Abilities, Socket};
 
 use crate::address;
 use crate::limits;
@@ -130,7 +130,7 @@ pub(super) struct Door {
 impl Door {
     fn accept(&self, runtime: &Runtime) -> rustix::io::Result<Socket> {
         let connection = Descriptor::make(|| rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC))?;
-        Ok(Socket::new(connection, self.is_local, runtime.disposer.as_ref()))
+        Ok(Socket::new(connection, Abilities { passes_descriptors: self.is_local }, runtime.disposer.as_ref()))
     }
 
     /// Who is in the queue, or still comes, is refused instead of waiting for nobody.
@@ -305,7 +305,7 @@ fn admit(mut socket: Socket, runtime: &Runtime) {
     let is_full = runtime.clients() >= runtime.clients_max;
     if is_full {
         let refusal = reserved::refusal(runtime.clients(), runtime.clients_max);
-        socket.reservation = runtime.reserved.take(&socket, socket.is_local, &refusal);
+        socket.reservation = runtime.reserved.take(&socket, socket.abilities.passes_descriptors, &refusal);
         if socket.reservation.is_none() {
             runtime.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
             send_now(&socket, &refusal);

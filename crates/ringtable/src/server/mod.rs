@@ -14,9 +14,10 @@
 //!
 //! `workers` threads serve clients; one gives memory back ([`returning`]), and one makes room for large entries
 //! ([`room`]); one more accepts connections ([`listener`]) and gives each to the worker that has the fewest, among at
-//! most as many workers as there are processors: more of them would serve nobody faster. A client stays with its worker, which keeps its requests in order. Nothing runs while nothing is
-//! asked: all threads sleep in the kernel without time-outs, unless freed memory waits for somebody who reads it still.
-//! All signals are blocked in them: the embedding program handles those.
+//! most as many workers as there are processors: more of them would serve nobody faster. A client stays with its
+//! worker, which keeps its requests in order. Nothing runs while nothing is asked: all threads sleep in the kernel
+//! without time-outs, unless freed memory waits for somebody who reads it still. All signals are blocked in them: the
+//! embedding program handles those.
 //!
 //! # Files
 //!
@@ -58,6 +59,7 @@ mod reserved;
 mod socket;
 mod pins;
 mod backlog;
+mod resp_session;
 mod socket_client;
 mod unfinished;
 mod lane_offer;

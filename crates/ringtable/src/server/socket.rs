@@ -21,11 +21,17 @@ use super::end::End;
 use super::reserved::Reservation;
 use crate::shm::fork::Descriptor;
 
+/// What a connection can do, beyond carrying bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Abilities {
+    /// Whether we can pass descriptors through it, as over a unix socket.
+    pub passes_descriptors: bool,
+}
+
 /// The socket of one client. Dropping it closes it, and never waits.
 pub(super) struct Socket {
     descriptor: ManuallyDrop<Descriptor>,
-    /// Whether it is a unix socket, over which we can pass descriptors.
-    pub is_local: bool,
+    pub abilities: Abilities,
     /// The reserved place, if it has that.
     pub reservation: Option<Reservation>,
     /// Who closes it, if descriptors may be on their way through it.
@@ -34,14 +40,14 @@ pub(super) struct Socket {
 
 impl Socket {
     /// A socket that was accepted. `disposer`: see [`Disposer::if_needed`].
-    pub fn new(descriptor: Descriptor, is_local: bool, disposer: Option<&Disposer>) -> Self {
-        let disposer = disposer.filter(|_| is_local).cloned();
+    pub fn new(descriptor: Descriptor, abilities: Abilities, disposer: Option<&Disposer>) -> Self {
+        let disposer = disposer.filter(|_| abilities.passes_descriptors).cloned();
         if disposer.is_some() {
             // A byte of urgent data would be dropped with what comes with it, and a look would not show it. Where there
             // is none of it on unix sockets, this is refused.
             let _ = sockopt::set_socket_oobinline(&descriptor, true);
         }
-        Self { descriptor: ManuallyDrop::new(descriptor), is_local, reservation: None, disposer }
+        Self { descriptor: ManuallyDrop::new(descriptor), abilities, reservation: None, disposer }
     }
 
     /// Receives what has come. `None` if nothing has, and no bytes at the end of the stream.

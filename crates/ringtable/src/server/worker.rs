@@ -645,7 +645,7 @@ impl Worker {
             runtime.statistics.count_end(end);
             match client.connection {
                 Connection::Socket(mut socket) => {
-                    socket.drop_unfinished(&mut self.executor);
+                    socket.session.drop_unfinished(&mut self.executor);
                     if end == End::Dear {
                         runtime.store.returning.close(Box::new(socket.give_up_socket()));
                     }

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use super::executor::Executor;
 use super::options::Options;
 use super::runtime::Runtime;
-use super::socket::Socket;
+use super::socket::{Abilities, Socket};
 use super::topology::Topology;
 use crate::command::COMMANDS;
 use crate::input::Input;
@@ -59,7 +59,14 @@ fn connection() -> (Socket, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (server, client) = pair.expect("the system lets us");
-    (Socket::new(Descriptor::make(|| Ok(server)).expect("the system lets us"), true, None), client)
+    (
+        Socket::new(
+            Descriptor::make(|| Ok(server)).expect("the system lets us"),
+            Abilities { passes_descriptors: true },
+            None,
+        ),
+        client,
+    )
 }
 
 /// What the server has said to a client, and the descriptors that came with it.

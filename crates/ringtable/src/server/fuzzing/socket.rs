@@ -56,7 +56,7 @@ pub fn run(input: &[u8]) {
     assert!(ended || unsent.is_empty(), "{} bytes are never read", unsent.len());
     drain(&client, &mut replies);
     check_replies(&replies, ended);
-    served.drop_unfinished(&mut executor);
+    served.session.drop_unfinished(&mut executor);
     drop(served);
     check(&mut executor);
 }

@@ -1,0 +1,404 @@
+//! The session of a client that speaks RESP, whatever carries its bytes: requests as they arrive, how far the one in
+//! hand has come, and replies on their way.
+//!
+//! It neither receives nor sends. Its transport feeds it ([`RespSession::take`]), has it go on
+//! ([`RespSession::advance`]), and takes the replies from [`RespSession::outgoing`].
+
+use super::backlog::{Backlog, TooMuch};
+use super::buffers::{self, KEPT_MAX, RECEIVE_SIZE};
+use super::end::End;
+use super::executor::{Again, Executor};
+use super::inflow::{Begin, Inflow};
+use super::outgoing::Outgoing;
+use super::request_memory::RequestMemory;
+use super::reserved::{self, Reservation};
+use super::socket::Abilities;
+use super::topology::Topology;
+use crate::command::arguments::Arguments;
+use crate::command::connection::{NO_PINS, greet};
+use crate::command::protocol::Protocol;
+use crate::command::reply::ReplyWriter;
+use crate::command::resp::{Parsed, RequestLimits, RequestParser, RespWriter};
+use crate::command::transaction::Transaction;
+use crate::command::{self, COMMANDS, Command, Effect, Order, Streamed};
+use crate::limits;
+use crate::sync::{Arc, Ordering};
+
+/// What one step of a session came to.
+pub(super) enum Step {
+    /// It needs more bytes.
+    Hungry,
+    /// The request that is arriving is not complete, after all the bytes that there are.
+    Incomplete,
+    /// A request begins to flow past, or what arrived was none: go on.
+    Flowing,
+    /// A request was executed.
+    Executed,
+    /// One is done that had been begun before.
+    Finished,
+    /// A request needs further turns, or so does reading it.
+    Paused,
+    /// The client asks for what this effect says, and may have it.
+    Upgrade(Effect),
+}
+
+/// What the server has of the client.
+pub(super) struct RespSession {
+    /// What its connection can do.
+    abilities: Abilities,
+    /// The reserved place, if it has that.
+    reservation: Option<Reservation>,
+    parser: RequestParser,
+    /// Requests as they arrive, from `parsed` on.
+    incoming: Vec<u8>,
+    /// The most bytes that it has had since it was made.
+    touched: usize,
+    parsed: usize,
+    /// Bytes of it that count as unfinished requests: all, if they are many.
+    counted: usize,
+    /// What has come behind that, while replies found no room.
+    backlog: Backlog,
+    /// Whether the parser has seen all of `incoming` and wants more.
+    hungry: bool,
+    /// Bytes of the request that the parser has completed last.
+    request_size: usize,
+    /// Room that is being made for a large value, and where that stands in its request.
+    order: Option<(Arc<Order>, usize)>,
+    /// A large value that flows past the rest of its request, and where it would stand in it.
+    inflow: Option<(Inflow, usize)>,
+    /// The same once all of it has come.
+    streamed: Option<Streamed>,
+    /// How far the request has come that the parser has completed and that takes several turns.
+    again: Option<Again>,
+    pub outgoing: Outgoing,
+    protocol: Protocol,
+    transaction: Transaction,
+    closing: bool,
+    reason: End,
+}
+
+impl RespSession {
+    /// A session over a connection that can do so much, perhaps in the reserved place.
+    pub fn new(abilities: Abilities, reservation: Option<Reservation>) -> Self {
+        Self {
+            abilities,
+            reservation,
+            parser: RequestParser::new(RequestLimits {
+                arguments_max: limits::ARGUMENTS_MAX,
+                arguments_at_once: limits::TURN_ARGUMENTS_MAX,
+                argument_size_max: limits::VALUE_SIZE_MAX,
+                inline_size_max: limits::INLINE_SIZE_MAX,
+                large_value_size: limits::LARGE_VALUE_SIZE,
+            }),
+            incoming: Vec::new(),
+            touched: 0,
+            parsed: 0,
+            counted: 0,
+            backlog: Backlog::default(),
+            hungry: true,
+            request_size: 0,
+            order: None,
+            inflow: None,
+            streamed: None,
+            again: None,
+            outgoing: Outgoing::default(),
+            protocol: Protocol::Resp2,
+            transaction: Transaction::default(),
+            closing: false,
+            reason: End::Quit,
+        }
+    }
+
+    /// Whether there is something to do without anything that comes. A hint: the turn looks properly.
+    pub fn has_news(&self) -> bool {
+        !self.hungry || !self.backlog.is_empty()
+    }
+
+    /// Whether no further request may be executed before replies have gone.
+    pub fn is_held_up(&self) -> bool {
+        self.closing || self.outgoing.len() >= limits::REPLY_BACKLOG_MAX
+    }
+
+    /// Whether it has the reserved place.
+    pub fn has_reservation(&self) -> bool {
+        self.reservation.is_some()
+    }
+
+    /// Why the connection ends once all replies have gone, if it does.
+    pub fn closing(&self) -> Option<End> {
+        self.closing.then_some(self.reason)
+    }
+
+    /// Has the connection end once all replies have gone.
+    pub fn close(&mut self, reason: End) {
+        (self.closing, self.reason) = (true, reason);
+    }
+
+    /// The same, with an error as the last reply.
+    pub fn fail(&mut self, words: &str, reason: End) {
+        self.writer().error(words);
+        self.close(reason);
+    }
+
+    /// Goes on: with the request that was begun, or the next one.
+    pub fn advance(&mut self, executor: &mut Executor) -> Step {
+        if let Some(again) = self.again.take() {
+            self.execute(executor, again);
+            return if self.again.is_some() { Step::Paused } else { Step::Finished };
+        }
+        if let Some((order, start)) = self.order.take() {
+            self.begin_inflow(Begin::of_order(&order, executor), start);
+        }
+        if self.hungry {
+            return Step::Hungry;
+        }
+        if !self.let_value_flow() {
+            return Step::Flowing;
+        }
+        match self.parser.parse(&self.incoming[self.parsed..]) {
+            Ok(Parsed::Incomplete { .. }) => {
+                self.hungry = true;
+                Step::Incomplete
+            }
+            Ok(Parsed::Paused) => Step::Paused,
+            Ok(Parsed::LargeValue { key, start, size }) => {
+                // Nothing is evicted, nor gathered, for what will be refused whatever it is.
+                let begin = if self.transaction.is_begun() || self.has_reservation() {
+                    Begin::nowhere(size)
+                } else {
+                    Begin::with(executor, &self.incoming[self.parsed..][key], size)
+                };
+                self.begin_inflow(begin, start);
+                Step::Flowing
+            }
+            Ok(Parsed::Complete { size }) => {
+                self.request_size = size;
+                let streamed = self.streamed.take();
+                let effect = self.execute(executor, Again { progress: 0, streamed });
+                if self.again.is_some() {
+                    return Step::Paused;
+                }
+                if let Effect::Lane | Effect::Rings | Effect::Watch = effect {
+                    match self.upgrade_obstacle(effect, executor.topology) {
+                        None => return Step::Upgrade(effect),
+                        Some(obstacle) => self.writer().error(obstacle),
+                    }
+                }
+                Step::Executed
+            }
+            Err(error) => {
+                self.fail(&format!("ERR {error}"), End::Protocol);
+                Step::Flowing
+            }
+        }
+    }
+
+    /// Why the connection cannot be upgraded now, to become the sign of life of a lane, a member of the rings or a
+    /// watch.
+    fn upgrade_obstacle(&self, effect: Effect, topology: Topology) -> Option<&'static str> {
+        if !self.abilities.passes_descriptors {
+            Some("ERR lanes, rings and watches need a unix socket, since TCP cannot pass descriptors: use the path")
+        } else if self.parsed < self.incoming.len() || !self.backlog.is_empty() || !self.outgoing.is_empty() {
+            Some("ERR RING.LANE, RING.RINGS and RING.WATCH have to wait for the replies to what was sent before them")
+        } else if effect == Effect::Lane && topology != Topology::Lanes {
+            Some("TOPOLOGY this server's clients share rings: join them with RING.RINGS")
+        } else if effect == Effect::Rings && topology == Topology::Lanes {
+            Some("TOPOLOGY this server gives each client a lane: ask for one with RING.LANE")
+        } else {
+            None
+        }
+    }
+
+    fn writer(&mut self) -> RespWriter<'_, Outgoing> {
+        RespWriter::new(&mut self.outgoing, self.protocol)
+    }
+
+    /// Executes the request that the parser has just completed.
+    fn execute(&mut self, executor: &mut Executor, again: Again) -> Effect {
+        let Some((name, ranges)) = self.parser.arguments().split_first() else {
+            self.parsed += self.request_size;
+            return Effect::None;
+        };
+        let reservation = self.reservation.as_ref();
+        let bytes = &self.incoming[self.parsed..];
+        let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
+        let known = command::find(&bytes[name.clone()]);
+        if reservation.is_none()
+            && let Some(answer) = self.transaction.answer(&bytes[name.clone()])
+        {
+            match answer {
+                Ok(status) => writer.status(status),
+                Err(error) => writer.error(error),
+            }
+            self.parsed += self.request_size;
+            return Effect::None;
+        }
+        let last = ranges.last().map(|last| &bytes[last.clone()]);
+        let effect = match (known, reservation) {
+            (Some(_), _) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
+                writer.error("ERR Protocol error: this is no HTTP server");
+                self.reason = End::Protocol;
+                Effect::Close
+            }
+            (_, Some(reservation))
+                if !known.is_some_and(|number| reserved::answers(COMMANDS[usize::from(number)].name)) =>
+            {
+                executor.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
+                writer.error(&reservation.refusal);
+                self.reason = End::Full;
+                Effect::Close
+            }
+            (Some(number), _) => {
+                let command =
+                    Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
+                let executed = executor.engine.execute(command, &mut writer, self.protocol, again);
+                failpoint!("socket.executed");
+                self.again = (executed.effect == Effect::Again).then_some(executed.again);
+                executed.effect
+            }
+            (None, _) if self.parser.is_inline() => {
+                let words = command::unknown(&bytes[name.clone()]).0;
+                writer.error(&format!("{words} in a plain line: the connection ends"));
+                self.reason = End::Protocol;
+                Effect::Close
+            }
+            (None, _) => {
+                writer.error(&command::unknown(&bytes[name.clone()]).0);
+                Effect::None
+            }
+        };
+        match effect {
+            Effect::Protocol(protocol) => {
+                self.protocol = protocol;
+                greet(&mut self.writer(), protocol, executor.engine.connection);
+            }
+            Effect::Close => self.closing = true,
+            // Its bytes are needed again.
+            Effect::Again => return effect,
+            Effect::Pins => writer.error(NO_PINS),
+            Effect::None | Effect::Lane | Effect::Rings | Effect::Watch => {}
+        }
+        self.parsed += self.request_size;
+        effect
+    }
+
+    /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
+    pub fn is_waiting(&self) -> bool {
+        self.again.as_ref().is_some_and(Again::is_waiting)
+            || self.order.as_ref().is_some_and(|(order, _)| !order.is_done())
+    }
+
+    /// Takes note of where a large value goes, which stands at `start` in its request.
+    fn begin_inflow(&mut self, begin: Begin, start: usize) {
+        match begin {
+            Begin::Flow(inflow) => self.inflow = Some((inflow, start)),
+            Begin::Gather => {}
+            Begin::Wait(order) => self.order = Some((order, start)),
+        }
+    }
+
+    /// Takes what has come of a large value out of the request. Returns whether there is anything for the parser.
+    fn let_value_flow(&mut self) -> bool {
+        let Some((inflow, start)) = &mut self.inflow else { return true };
+        let start = self.parsed + *start;
+        let end = self.incoming.len().min(start + inflow.missing());
+        inflow.take(&self.incoming[start..end]);
+        self.incoming.drain(start..end);
+        let complete = inflow.missing() == 0;
+        if complete {
+            self.parser.leave_out();
+            self.streamed = self.inflow.take().map(|(inflow, _)| inflow.finish());
+        }
+        self.hungry = !complete;
+        complete
+    }
+
+    /// Whether bytes wait that have come before.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Makes room for what comes: what has been parsed goes.
+    pub fn make_room(&mut self, executor: &mut Executor) -> Result<(), End> {
+        self.count(self.incoming.len() - self.parsed, &executor.store.requests)?;
+        self.incoming.drain(..self.parsed);
+        self.parsed = 0;
+        if self.incoming.is_empty() && self.incoming.capacity() > KEPT_MAX {
+            executor.discarded.put(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+        }
+        if self.incoming.len() > limits::REQUEST_SIZE_MAX { Err(End::Memory) } else { Ok(()) }
+    }
+
+    /// Takes what waits of what has come before, or else the first `received` bytes of what the executor has received.
+    /// Returns how many bytes.
+    pub fn take(&mut self, received: usize, executor: &mut Executor) -> Result<usize, End> {
+        let piece = self.backlog.take(&executor.store.requests);
+        let more = piece.as_deref().unwrap_or(&executor.received[..received]);
+        buffers::reserve(&mut self.incoming, more.len(), limits::REQUEST_SIZE_MAX).map_err(|_| End::Memory)?;
+        self.incoming.extend_from_slice(more);
+        self.touched = self.touched.max(self.incoming.len());
+        let size = more.len();
+        executor.discarded.make_up_for(size);
+        self.hungry = size == 0;
+        Ok(size)
+    }
+
+    /// Keeps the first `received` bytes of what the executor has received, with which nothing can be done now: many
+    /// clients send all before they read.
+    pub fn keep_ahead(&mut self, received: usize, executor: &mut Executor) {
+        // What a client sends whose connection is about to end is dropped: it has yet to read why.
+        if !self.closing
+            && let Err(TooMuch) = self.backlog.put(&executor.received[..received], &executor.store.requests)
+        {
+            self.drop_unfinished(executor);
+            self.fail(
+                "BACKLOG too many bytes of requests wait since the replies to those before them are not read: read \
+                 replies while you send",
+                End::Backlog,
+            );
+        }
+    }
+
+    /// Bytes of memory that are kept for what follows, while nothing is under way.
+    pub fn kept(&self) -> usize {
+        if self.parsed == self.incoming.len() { self.incoming.capacity().max(self.outgoing.kept()) } else { 0 }
+    }
+
+    /// Lets go of large buffers that are kept.
+    pub fn let_go(&mut self, executor: &mut Executor) {
+        if self.parsed == self.incoming.len() {
+            executor.discarded.put(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+            self.parsed = 0;
+        }
+        self.outgoing.keep(limits::IDLE_BUFFER_MAX);
+    }
+
+    /// Keeps account of large requests that are gathered; all clients' together stay bounded.
+    fn count(&mut self, held: usize, memory: &RequestMemory) -> Result<(), End> {
+        let held = if held > RECEIVE_SIZE { held } else { 0 };
+        let before = std::mem::replace(&mut self.counted, held);
+        if held == before {
+            return Ok(());
+        }
+        let all = memory.recount(before, held);
+        if held > before && memory.is_too_much_unfinished(all, held) { Err(End::Memory) } else { Ok(()) }
+    }
+
+    /// Forgets what has come and will not be executed.
+    pub fn drop_unfinished(&mut self, executor: &mut Executor) {
+        (self.order, self.inflow, self.streamed, self.again) = (None, None, None, None);
+        let _ = self.count(0, &executor.store.requests);
+        executor.discarded.put(std::mem::take(&mut self.incoming), std::mem::take(&mut self.touched));
+        self.parsed = 0;
+        self.backlog.clear(executor);
+    }
+}
+
+/// Whether the line that ends with this word may be the first one of an HTTP request.
+///
+/// A web page can make its reader's browser send requests to any port of the reader's machine, and the page chooses
+/// some of their lines. `GET` and `DEL` may begin one, so it is known by its end; so that nothing else of it is
+/// executed, nor of other protocols, a plain line that is no command ends the connection.
+fn is_http_version(word: &[u8]) -> bool {
+    word.len() >= 6 && word[..5].eq_ignore_ascii_case(b"HTTP/") && word[5].is_ascii_digit()
+}
