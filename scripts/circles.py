@@ -38,10 +38,10 @@ class Import:
 
 
 def code(source: str) -> str:
-    """The source without comments, strings and unit tests; lines stay where they are."""
+    """The source without comments, strings and modules inside of the file; lines stay where they are."""
     source = re.sub(r"//.*", "", source)
     source = re.sub(r'"(?:\\.|[^"\\\n])*"', '""', source)
-    return re.split(r"\n#\[cfg\((?:all\()?test\b.*\]\nmod \w+ \{", source)[0]
+    return re.sub(r"(?ms)^(?:pub )?mod \w+ \{.*?^\}", lambda inner: "\n" * inner[0].count("\n"), source)
 
 
 def paths(source: str) -> Iterator[tuple[int, list[str]]]:

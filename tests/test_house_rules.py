@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from scripts import circles
+
 ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / "crates" / "ringtable" / "src"
 BINDING = ROOT / "crates" / "ringtable-python" / "src"
@@ -136,6 +138,24 @@ def test_layers_use_only_what_is_below() -> None:
             f"{place(file)}:{line} {name}" for line, name in uses(file.read_text(), "crate") if name not in allowed
         ]
     assert not upward
+
+
+def test_imports_inside_a_folder_run_one_way() -> None:
+    """A `mod.rs` lists its files from the bottom up, and a file imports those that stand before it; see the script."""
+    example = "use super::{error::Error, lane::{self, Lane}};\nlet x = crate::client::Client::new(); // super::gone\n"
+    assert list(circles.paths(circles.code(example))) == [
+        (1, ["super", "error", "Error"]),
+        (1, ["super", "lane", "self"]),
+        (1, ["super", "lane", "Lane"]),
+        (2, ["crate", "client", "Client", "new"]),
+    ]
+    found = [
+        f"{one.place}: {one.importer} imports {one.name} of {one.imported}, which does not stand before it"
+        for folder in circles.folders(circles.SOURCES)
+        if folder.path[:1] not in (["command"], ["table"])
+        for one in circles.upward(folder, list(folder.imports()))
+    ]
+    assert not found
 
 
 def test_the_engine_does_not_know_python() -> None:

@@ -158,6 +158,7 @@ def test_a_version_of_the_protocol_begins_with_the_reply_to_its_hello(server: Se
 
 def test_every_way_answers_hello(table: ringtable.Table) -> None:
     answer = table.call("HELLO", "3")
+    assert isinstance(answer, dict)
     assert (answer[b"server"], answer[b"proto"]) == (b"ringtable", 3)
     assert table.call("PING") == b"PONG"
 

@@ -3,19 +3,19 @@
 //!
 //! The package `ringtable` re-exports what is public and documents it.
 
-mod arguments;
+mod errors;
 mod buffer;
 mod convert;
-mod errors;
+mod arguments;
+mod view;
+mod table;
+mod pipeline;
+mod watch;
+mod server;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod histogram;
-mod pipeline;
 mod profile;
-mod server;
-mod table;
-mod view;
-mod watch;
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;

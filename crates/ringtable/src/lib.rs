@@ -16,25 +16,25 @@
 #[macro_use]
 pub mod failpoint;
 
-#[cfg(not(loom))]
-pub mod command;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 mod input;
 pub mod limits;
-pub mod ring;
 pub mod sync;
+#[cfg(not(loom))]
+pub mod shm;
+pub mod ring;
 pub mod table;
-
+#[cfg(not(loom))]
+pub mod command;
 #[cfg(not(loom))]
 pub mod address;
 #[cfg(not(loom))]
+pub mod folder;
+#[cfg(not(loom))]
 pub mod client;
 #[cfg(not(loom))]
-pub mod folder;
+pub mod server;
+
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(not(loom))]
-pub mod server;
-#[cfg(not(loom))]
-pub mod shm;

@@ -7,12 +7,12 @@
 //! - [`exchange`]: the layout of what the clients of a classic topology share: one queue, one broadcast ring,
 //! - [`wait`]: whether to spin or to sleep.
 
-pub mod broadcast;
-pub mod exchange;
+pub mod wait;
+pub mod spsc;
 pub mod lane;
 pub mod mpmc;
-pub mod spsc;
-pub mod wait;
+pub mod broadcast;
+pub mod exchange;
 
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_broadcast;

@@ -9,9 +9,9 @@
 //! - [`clock`]: time and processors.
 
 pub mod clock;
+pub mod shortage;
+pub mod peer;
+pub mod fork;
+pub mod segment;
 pub mod descriptors;
 pub mod doorbell;
-pub mod fork;
-pub mod peer;
-pub mod segment;
-pub mod shortage;
