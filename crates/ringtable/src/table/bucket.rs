@@ -24,10 +24,13 @@
 //! Source: H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012.
 
 use super::layout::BUCKET_WORDS;
+use crate::limits;
 use crate::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 
 /// Slots of a bucket.
 pub const SLOTS: usize = BUCKET_WORDS - 1;
+/// Most entries of a bucket, those in its overflow buckets included.
+pub const ENTRIES_MAX: usize = SLOTS + limits::CHAIN_HOPS_MAX * (SLOTS - 1);
 /// The tag of a link; no hash has it.
 pub const LINK_TAG: u64 = 0xffff;
 /// An empty slot: word 0 lies in the header, so no entry begins there.
@@ -42,7 +45,7 @@ const EXPIRY_MASK: u64 = 0x1f << EXPIRY_SHIFT;
 const SEEN: u64 = 1 << 46;
 const VISITED: u64 = 1 << 47;
 
-const _: () = assert!(crate::limits::MAX_MEMORY_MAX / 8 <= 1 << AT_BITS, "every word of a segment can be pointed at");
+const _: () = assert!(limits::MAX_MEMORY_MAX / 8 <= 1 << AT_BITS, "every word of a segment can be pointed at");
 
 /// A slot: nothing, an entry, or (the last one) a link to an overflow bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 //!
 //! All that is done to a key goes over its bucket's chain, under the bucket's lock if it is a write. With the seed,
 //! which a client can read, one can choose any number of keys that fall into one bucket. So a chain has an end,
-//! [`ENTRIES_MAX`]: the cost of a request has one, too, and who chooses such keys fills a bucket and nothing else. For
-//! the same reason the long keys of a chain have so many bytes together at most, [`limits::CHAIN_KEYS_SIZE_MAX`]: keys
-//! that differ in their last bytes only are compared to their ends. Their sum is computed when a long key comes, and
-//! costs nobody else anything.
+//! [`super::bucket::ENTRIES_MAX`]: the cost of a request has one, too, and who chooses such keys fills a bucket and
+//! nothing else. For the same reason the long keys of a chain have so many bytes together at most,
+//! [`limits::CHAIN_KEYS_SIZE_MAX`]: keys that differ in their last bytes only are compared to their ends. Their sum is
+//! computed when a long key comes, and costs nobody else anything.
 //!
 //! Others do not meet it. The table has five entries for each bucket, so that a chain of twenty is an event. Only where
 //! growth falls behind chains are long: a few buckets to begin with, and a worker that loses its processor while it
@@ -22,14 +22,12 @@
 //! is there is always overwritten: that takes no slot.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
+use super::error::WriteError;
 use super::events::Kind;
-use super::evict::Eviction;
-use super::writer::{Left, Table, WriteError, Writer};
+use super::options::Eviction;
+use super::writer::{Left, Table, Writer};
 use crate::limits;
 use crate::sync::{Arc, Memory};
-
-/// Most entries of a bucket, those in its overflow buckets included.
-pub const ENTRIES_MAX: usize = SLOTS + limits::CHAIN_HOPS_MAX * (SLOTS - 1);
 
 impl<M: Memory> Table<M> {
     /// The slots of a locked chain that hold entries, and where they are.
@@ -158,6 +156,7 @@ impl<M: Memory> Writer<M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::super::bucket::ENTRIES_MAX;
     use super::*;
     use crate::sync::{AtomicU64, Ordering, heap_words};
     use crate::table::layout::{H_BUCKETS, PAGE_WORDS, address};

@@ -21,10 +21,12 @@
 //!   Those of values that are here are drafts for some turns only, and are limited by the memory that the values take.
 
 use super::entry::{Expiry, HEADER_WORDS, Shape};
+use super::error::{WriteError, check_sizes};
 use super::evict::Sparing;
+use super::guard::{Guard, Outcome};
 use super::heap::Cache;
 use super::unevictable::Mark;
-use super::writer::{Guard, Outcome, Table, WriteError, Writer, check_sizes};
+use super::writer::{Table, Writer};
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in, lock};
 

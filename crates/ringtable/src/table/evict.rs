@@ -44,41 +44,11 @@ use super::entry::{EntryRef, Expiry};
 use super::events::Kind;
 use super::heap::{self, BATCH, CLASSES, Clearing, Heap};
 use super::layout::{BUCKET_WORDS, PAGE_WORDS, address};
+use super::options::Eviction;
 use super::sieve::{self, Id};
 use super::writer::{Table, Writer};
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_words, lock};
-
-/// What happens when memory is short.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Eviction {
-    /// The write is refused.
-    #[default]
-    Never,
-    /// Any entry may go, in the order of [`super::sieve`].
-    AllkeysSieve,
-    /// Entries with an expiry go, those first that expire soonest, of a sample.
-    VolatileTtl,
-}
-
-impl Eviction {
-    /// All of them, in the order of their numbers in the figures.
-    pub const ALL: [Self; 3] = [Self::Never, Self::AllkeysSieve, Self::VolatileTtl];
-
-    /// What users call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Never => "noeviction",
-            Self::AllkeysSieve => "allkeys-sieve",
-            Self::VolatileTtl => "volatile-ttl",
-        }
-    }
-
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|eviction| eviction.name() == name)
-    }
-}
 
 /// Entries evicted between two looks whether slabs or pages can be cleared now.
 const EVICTED_AT_ONCE: usize = 16;
@@ -132,6 +102,11 @@ impl<M: Memory> Table<M> {
             }
         }
         guard.unlock_unchanged();
+    }
+
+    /// Marks the entries of which readers have said that they used them.
+    pub(super) fn take_hints(&self) {
+        self.hints.take(|hash| self.touch(hash));
     }
 
     /// The slot that points at word `start`, in a locked chain.

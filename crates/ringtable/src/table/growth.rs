@@ -21,8 +21,8 @@
 use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
 use super::deadline::Deadline;
 use super::entry::EntryRef;
-use super::evict::Eviction;
 use super::layout::{BUCKET_WORDS, H_BUCKETS, PAGE_BUCKETS, PAGE_WORDS, address, bucket_start, split_source};
+use super::options::Eviction;
 use super::writer::{Table, Writer};
 use crate::limits;
 use crate::sync::{Arc, Memory, Ordering, yield_now};

@@ -20,11 +20,9 @@
 use std::fmt;
 
 use super::deadline::Deadline;
-use super::evict::Eviction;
 use super::layout::H_HINTS;
-use super::writer::Table;
 use crate::limits;
-use crate::sync::{AtomicU64, Memory, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Hints taken between two looks at the clock: in long chains each takes some microseconds.
 const TAKEN_PER_CLOCK: u64 = 16;
@@ -125,18 +123,6 @@ impl Hints {
             }
         }
         self.taken.fetch_add(count, Ordering::Relaxed);
-    }
-}
-
-impl<M: Memory> Table<M> {
-    /// Marks the entries of which readers have said that they used them.
-    pub(super) fn take_hints(&self) {
-        self.hints.take(|hash| self.touch(hash));
-    }
-
-    /// The boards of readers, if their hints are of any use.
-    pub fn hints(&self) -> Option<&Hints> {
-        (self.eviction == Eviction::AllkeysSieve).then_some(&self.hints)
     }
 }
 

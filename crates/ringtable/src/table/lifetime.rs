@@ -18,9 +18,11 @@
 //! change.
 
 use super::entry::Expiry;
+use super::error::WriteError;
 use super::events::Kind;
-use super::sweep;
-use super::writer::{Guard, Outcome, WriteError, Writer};
+use super::guard::{Guard, Outcome};
+use super::writer::Writer;
+use super::{entry, expiry_code};
 use crate::limits;
 use crate::sync::{Memory, as_uninit, copy_out};
 
@@ -51,7 +53,7 @@ impl<M: Memory> Writer<M> {
                 entry.set_lifetime(version, expiry);
                 failpoint!("expire.changed");
                 let slot = bucket.slot(index);
-                let code = sweep::code(Some(expiry));
+                let code = expiry_code::code(Some(expiry));
                 // As when the key is written, this is a use of it.
                 bucket.set_slot(index, slot.with_expiry_code(code).with_visited(true));
                 *published |= table.publish(Kind::Set, key, version, entry.shape.value_size);
@@ -61,7 +63,7 @@ impl<M: Memory> Writer<M> {
                 failpoint!("expire.unlocked");
                 return Ok(true);
             }
-            let (mut bytes, version) = ([0; super::entry::EXPIRY_WORD_SIZE], entry.version());
+            let (mut bytes, version) = ([0; entry::EXPIRY_WORD_SIZE], entry.version());
             let value = &mut bytes[..entry.shape.value_size];
             copy_out(entry.value_words(), as_uninit(value));
             guard.unlock_unchanged();
@@ -130,7 +132,7 @@ mod tests {
                 let (start, code) = slot(&writer, b"key");
                 assert_eq!(start == before.0, stays, "{size} {expires} {n}");
                 assert!(!stays || allocated == writer.table().heap().usage().allocated);
-                assert_eq!(code, sweep::code(Some(Expiry(at_ms))));
+                assert_eq!(code, expiry_code::code(Some(Expiry(at_ms))));
                 let after = found(&reader, b"key", START).unwrap();
                 assert!(after.version > before.1.version && after.expiry == Some(Expiry(at_ms)) && after.size == size);
                 assert_eq!(writer.table().tally().expiring.load(Ordering::Relaxed), 1);

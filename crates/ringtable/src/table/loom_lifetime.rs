@@ -21,7 +21,7 @@ use loom::thread;
 use super::entry::Expiry;
 use super::loom_table::{Key, NEW, OLD, Stage, Words, no_time, put};
 use super::reader::Buffer;
-use super::{Guard, Lookup, Outcome, Reader, Writer, sweep};
+use super::{Guard, Lookup, Outcome, Reader, Writer, expiry_code};
 use crate::sync::{Arc, AtomicBool, Ordering, model};
 
 const BEFORE: Expiry = Expiry(5_000);
@@ -60,7 +60,7 @@ fn at_last(writer: &Writer<Words>, key: &Key) -> (u64, Expiry) {
     let guard = table.lock(hash);
     let (bucket, index, entry) = table.find(&guard, hash, key).entry.expect("forbidden: the key is gone");
     let expiry = entry.expiry();
-    assert_eq!(bucket.slot(index).expiry_code(), sweep::code(expiry), "forbidden: a code of another expiry");
+    assert_eq!(bucket.slot(index).expiry_code(), expiry_code::code(expiry), "forbidden: a code of another expiry");
     guard.unlock_unchanged();
     (entry.version(), expiry.expect("forbidden: an entry without the expiry that it had"))
 }

@@ -14,6 +14,10 @@ pub enum Want {
     Values,
 }
 
+/// Other workers or a damaged segment kept a bucket from being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contended;
+
 /// A copy of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair<'a> {

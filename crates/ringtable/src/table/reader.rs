@@ -20,9 +20,10 @@ use std::mem::MaybeUninit;
 
 use super::bucket::{BucketRef, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry};
+use super::header::{AttachError, Constants};
 use super::hints::{self, HintBoard};
-use super::layout::{self, AttachError, Constants, H_CLOSED, address, bucket_start, load_buckets};
-use super::pairs::{Pairs, Want};
+use super::layout::{self, H_CLOSED, address, bucket_start, load_buckets};
+use super::pairs::{Contended, Pairs, Want};
 use super::walk;
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out, prefetch, spin_loop};
@@ -102,10 +103,6 @@ pub struct Found {
     /// Whether the sieve knows already that it was used lately.
     pub visited: bool,
 }
-
-/// Other workers or a damaged segment kept a bucket from being read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contended;
 
 /// A table that somebody else writes.
 pub struct Reader<M> {

@@ -4,41 +4,21 @@
 //!
 //! To readers an entry is gone the moment its time has passed, and a worker that comes across it removes it. What
 //! nobody comes across is found by a sweep: a walk over the bucket array in small steps, from the first bucket to the
-//! last, and again. Each slot carries a code of its entry's expiry ([`code`]), so that the walk reads the bucket array
-//! alone, front to back, as fast as memory gives it (a million entries have 13 MB of buckets), and looks at an entry
-//! only if the code says that it may be due.
+//! last, and again. Each slot carries a code of its entry's expiry ([`super::expiry_code`]), so that the walk reads the
+//! bucket array alone, front to back, as fast as memory gives it (a million entries have 13 MB of buckets), and looks
+//! at an entry only if the code says that it may be due.
 //!
 //! A timing wheel would find them without looking at others, but needs memory for each entry with an expiry, upkeep
 //! with every write of such, and a rule for ids of entries that were written again; a random sample (Redis') needs a
 //! second index of the entries that expire, and leaves a share of the dead. This walk needs five bits that were free.
-//!
-//! The code is the time in units of [`UNIT_MS`], modulo 31. It is ambiguous: of the entries that expire much later, one
-//! in 31 is looked at in vain for each unit of time that a round takes.
 
 use super::bucket::{EMPTY, SLOTS, Slot};
-use super::entry::Expiry;
+use super::expiry_code::may_be_due;
 use super::writer::Writer;
 use crate::sync::{Arc, Memory, Ordering, lock};
 
-/// Unit of an expiry code, in milliseconds.
-pub const UNIT_MS: u64 = 1_024;
-const CODES: u64 = 31;
-
 /// Entries that the sweep looks at before its caller looks at the clock: some 100 µs.
 const LOOKS_AT_ONCE: i64 = 512;
-
-/// The code of an expiry: 1 to 31; 0 for none.
-#[inline]
-pub fn code(expiry: Option<Expiry>) -> u64 {
-    expiry.map_or(0, |Expiry(at_ms)| 1 + at_ms / UNIT_MS % CODES)
-}
-
-/// Whether an entry with that code may have expired between two times.
-#[inline]
-pub fn may_be_due(code: u64, from_ms: u64, to_ms: u64) -> bool {
-    let (from, to) = (from_ms / UNIT_MS, to_ms / UNIT_MS);
-    code != 0 && (to - from.min(to) >= CODES - 1 || (code - 1 + CODES - from % CODES) % CODES <= to - from.min(to))
-}
 
 /// How far the sweep has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,19 +84,8 @@ impl<M: Memory> Writer<M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::super::entry::Expiry;
     use super::*;
-
-    #[test]
-    fn an_entry_that_is_due_is_never_passed_over() {
-        for start in [0, 1_700_000_000_123_u64] {
-            for length in [0, 1, 1_000, 5_000, 31_000, 40_000, 1_000_000] {
-                for at in (start..start + length).step_by(997).chain([start, start + length]) {
-                    assert!(may_be_due(code(Some(Expiry(at))), start, start + length), "{at} {start} {length}");
-                }
-            }
-        }
-        assert!(!may_be_due(code(None), 0, u64::MAX));
-    }
 
     #[test]
     fn the_sweep_removes_what_has_expired_and_nothing_else() {
@@ -156,17 +125,9 @@ mod tests {
         let (mut steps, mut before) = (1, count);
         while !writer.sweep_some(1_000, 5_000) {
             let removed = before - table.entries();
-            assert!(removed <= LOOKS_AT_ONCE as u64 + crate::table::chain::ENTRIES_MAX as u64, "{removed}");
+            assert!(removed <= LOOKS_AT_ONCE as u64 + crate::table::bucket::ENTRIES_MAX as u64, "{removed}");
             (steps, before) = (steps + 1, table.entries());
         }
         assert!(steps > 3 && table.entries() == 0, "{steps} steps, {} left", table.entries());
-    }
-
-    #[test]
-    fn few_others_are_looked_at() {
-        let (from, to) = (1_700_000_000_000, 1_700_000_001_000);
-        let later = |n: u64| code(Some(Expiry(to + 2 * UNIT_MS + n * 977)));
-        let vain = (0..10_000).filter(|&n| may_be_due(later(n), from, to)).count();
-        assert!(vain < 1_000, "{vain} of 10,000");
     }
 }

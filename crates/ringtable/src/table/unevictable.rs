@@ -16,9 +16,9 @@
 //! - All accesses are relaxed: counts that guard no data. Each is added to before it is looked at, so that two at once
 //!   cannot both take the rest.
 
+use super::error::WriteError;
 use super::heap::{CLASSES, kind_of, taken_words};
 use super::layout::PAGE_WORDS;
-use super::writer::WriteError;
 use crate::limits;
 use crate::sync::{AtomicU64, Ordering};
 

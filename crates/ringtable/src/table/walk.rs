@@ -26,8 +26,7 @@
 use std::ops::Range;
 
 use super::layout::{address, load_buckets};
-use super::pairs::Pairs;
-use super::reader::Contended;
+use super::pairs::{Contended, Pairs};
 use crate::limits;
 use crate::sync::AtomicU64;
 

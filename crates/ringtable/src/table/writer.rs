@@ -19,22 +19,26 @@ use std::collections::BTreeSet;
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::entry::{EntryRef, Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
+use super::error::{WriteError, check_sizes};
 use super::events::{Broadcast, Event, Kind, Start};
-use super::evict::{Eviction, Sparing};
+use super::evict::Sparing;
 use super::expiring::Expiring;
+use super::guard::{Guard, Outcome};
+use super::header::Constants;
 use super::heap::{Cache, Heap};
 use super::hints::Hints;
 use super::layout::{
-    BUCKET_WORDS, Constants, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, Options, PAGE_BUCKETS,
-    PAGE_WORDS, address, bucket_start, load_entries,
+    BUCKET_WORDS, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS as TABLE_HEADER_WORDS, PAGE_BUCKETS, PAGE_WORDS,
+    address, bucket_start, load_entries,
 };
+use super::options::{Eviction, Options};
 use super::pairs::{Pairs, Want};
 use super::reader::{self, Lookup, Sink};
 use super::reclaim::{Held, Reclaimer};
 use super::sieve::{Id, Sieve};
-use super::sweep::{self, Sweep};
+use super::sweep::Sweep;
 use super::unevictable::{Mark, Unevictable};
-use super::walk;
+use super::{expiry_code, walk};
 use crate::limits;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Mutex, Ordering, copy_in, prefetch};
 
@@ -43,81 +47,6 @@ const ARRIVALS_GATHERED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// Entries that are deleted at once when all are, but for the rest of a bucket.
 const CLEARED_AT_ONCE: usize = 2_048;
-
-/// When a [`Writer::put`] is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Guard {
-    /// Whatever is there.
-    Always,
-    /// If the key is absent (or its time has passed).
-    Absent,
-    /// If the key is there.
-    Present,
-    /// If the key is there and still has this version.
-    Version(u64),
-}
-
-impl Guard {
-    /// Whether it holds for a key that is there with such a version, or is absent.
-    #[inline]
-    pub fn allows(self, live: Option<u64>) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Absent => live.is_none(),
-            Self::Present => live.is_some(),
-            Self::Version(version) => live == Some(version),
-        }
-    }
-}
-
-/// What became of a [`Writer::put`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done; the new entry has this version.
-    Done {
-        /// Never the same twice for a key.
-        version: u64,
-        /// Whether the key is new.
-        inserted: bool,
-    },
-    /// The guard did not hold.
-    Refused,
-}
-
-/// Why a write cannot be done. Everything is as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// The key is longer than [`limits::KEY_SIZE_MAX`].
-    #[error("the key has {0} bytes, at most {max} are allowed", max = limits::KEY_SIZE_MAX)]
-    KeyTooLong(usize),
-    /// The value is longer than [`limits::VALUE_SIZE_MAX`].
-    #[error("the value has {0} bytes, at most {max} are allowed", max = limits::VALUE_SIZE_MAX)]
-    ValueTooLarge(usize),
-    /// There is no memory left for an entry of so many bytes.
-    #[error("no room for an entry of {0} bytes")]
-    OutOfMemory(usize),
-    /// The bucket that the key falls in is full: see [`super::chain`].
-    #[error("the key's bucket has {max} entries, and can have no more", max = super::chain::ENTRIES_MAX)]
-    BucketFull,
-    /// The entry is never to be evicted, and all such would have more bytes than they may.
-    #[error("the entries that are never evicted may have {0} bytes together, and would have more")]
-    UnevictableFull(u64),
-    /// The key is long, and the bucket that it falls in has as many bytes of long keys as it may have.
-    #[error(
-        "the long keys of the key's bucket, this one included, would have more than {max} bytes",
-        max = limits::CHAIN_KEYS_SIZE_MAX
-    )]
-    BucketKeysFull,
-}
-
-/// Whether a key and a value are small enough.
-pub(super) fn check_sizes(key: usize, value: usize) -> Result<(), WriteError> {
-    if key > limits::KEY_SIZE_MAX {
-        return Err(WriteError::KeyTooLong(key));
-    }
-    if value > limits::VALUE_SIZE_MAX { Err(WriteError::ValueTooLarge(value)) } else { Ok(()) }
-}
 
 /// The table as the server has it: the segment, and what is private to the server.
 #[derive(Debug)]
@@ -303,6 +232,11 @@ impl<M: Memory> Table<M> {
     /// What happens when memory is short.
     pub fn eviction(&self) -> Eviction {
         self.eviction
+    }
+
+    /// The boards of readers, if their hints are of any use.
+    pub fn hints(&self) -> Option<&Hints> {
+        (self.eviction == Eviction::AllkeysSieve).then_some(&self.hints)
     }
 
     /// What is never evicted, and how much of that there may be.
@@ -705,7 +639,7 @@ impl<M: Memory> Writer<M> {
         let version = table.version_of_change(&bucket);
         // Relaxed: published with the slot.
         table.words()[start as usize + 1].store(version, Ordering::Relaxed);
-        let code = sweep::code(table.entry(Slot::entry(hash, start)).expiry());
+        let code = expiry_code::code(table.entry(Slot::entry(hash, start)).expiry());
         let old = place.entry.map(|(home, index, entry)| (home.slot(index), entry.shape.words()));
         let unevictable_before = old.filter(|(old, _)| old.is_unevictable()).map(|(_, words)| words);
         let is_unevictable = mark.is_unevictable(unevictable_before.is_some() && live.is_some());
