@@ -169,7 +169,7 @@ def test_a_forgotten_profiler_stops() -> None:
         (Kind.RECEIVE, "client::handle::pipeline client::replies::bucket"),
         (Kind.RECEIVE, "ring::mpmc::take"),
         (Kind.RECEIVE, "ring::broadcast::next"),
-        (Kind.TABLE, "command::execute command::keyspace::set table::writer::put table::bucket::lock"),
+        (Kind.TABLE, "command::execute command::keyspace::set table::put::put table::bucket::lock"),
         (Kind.TABLE, "command::execute command::inspection::ring_bucket"),
         (Kind.TABLE, "client::reads::read_bucket table::reader::read_bucket"),
         (Kind.SEND, "server::lane_client::turn server::lane_client::send_replies ring::spsc::write sync::copy_in"),
@@ -200,11 +200,11 @@ def test_the_innermost_frame_that_decides_is_the_kind(kind: Kind, stack: str) ->
 def test_what_we_did_not_write_is_other() -> None:
     assert kind_of(()) == Kind.OTHER
     assert kind_of(("python", "sleep")) == Kind.OTHER
-    assert kind_of(("other::table::writer::put",)) == Kind.OTHER
+    assert kind_of(("other::table::put::put",)) == Kind.OTHER
 
 
 def test_shares_add_up_to_100() -> None:
-    stacks: list[Stack] = [("ringtable::table::writer::put",), ("ringtable::shm::doorbell::ring",), ("python",)]
+    stacks: list[Stack] = [("ringtable::table::put::put",), ("ringtable::shm::doorbell::ring",), ("python",)]
     assert shares({}) == dict.fromkeys(Kind, 0.0)
     for counts in ((1, 1, 1), (1, 1, 4), (997, 2, 1), (7, 0, 6)):
         found = shares(dict(zip(stacks, counts, strict=True)))
@@ -252,13 +252,13 @@ def test_the_interpreter_is_one_frame() -> None:
 
 def test_a_flame_graph_holds_every_function_with_its_figures() -> None:
     profile: dict[Stack, int] = {
-        ("ringtable::server::worker::run", "ringtable::table::writer::put"): 3,
+        ("ringtable::server::worker::run", "ringtable::table::put::put"): 3,
         ("ringtable::server::worker::run", "operator<&>"): 1,
     }
     graph = ElementTree.fromstring(flame_graph(profile, "a <title>", "4 samples & more"))
     text = {element.text for element in graph.iter() if element.text}
-    assert {"a <title>", "4 samples & more", "table::writer::put", "table 75.0 %"} <= text
-    assert "ringtable::table::writer::put: 75.0 % of the CPU time, 3 samples, table" in text
+    assert {"a <title>", "4 samples & more", "table::put::put", "table 75.0 %"} <= text
+    assert "ringtable::table::put::put: 75.0 % of the CPU time, 3 samples, table" in text
     assert "operator<&>: 25.0 % of the CPU time, 1 sample, other" in text
     assert "all: 100.0 % of the CPU time, 4 samples, other" in text
 

@@ -174,8 +174,7 @@ mod tests {
     use super::*;
     use crate::shm::segment::Segment;
     use crate::sync::Arc;
-    use crate::table::writer::Table;
-    use crate::table::{Eviction, Guard, Options, Writer};
+    use crate::table::{Eviction, Guard, Options, Table, Writer};
 
     fn writer() -> Writer<Mapping> {
         let segment = Segment::create("ringtable-test", 8 << 20).unwrap();

@@ -22,11 +22,11 @@
 
 use super::entry::{Expiry, HEADER_WORDS, Shape};
 use super::error::{WriteError, check_sizes};
-use super::evict::Sparing;
 use super::guard::{Guard, Outcome};
 use super::heap::Cache;
+use super::table::Table;
 use super::unevictable::Mark;
-use super::writer::{Table, Writer};
+use super::writer::{Sparing, Writer};
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in, lock};
 

@@ -16,7 +16,7 @@ pub enum WriteError {
     /// There is no memory left for an entry of so many bytes.
     #[error("no room for an entry of {0} bytes")]
     OutOfMemory(usize),
-    /// The bucket that the key falls in is full: see [`super::chain`].
+    /// The bucket that the key falls in is full: see [`super::chain_limit`].
     #[error("the key's bucket has {max} entries, and can have no more", max = ENTRIES_MAX)]
     BucketFull,
     /// The entry is never to be evicted, and all such would have more bytes than they may.

@@ -40,13 +40,15 @@
 
 use super::bucket::{BucketRef, SLOTS, Slot};
 use super::deadline::Deadline;
-use super::entry::{EntryRef, Expiry};
+use super::entry::{EntryRef, Expiry, Shape};
+use super::error::WriteError;
 use super::events::Kind;
 use super::heap::{self, BATCH, CLASSES, Clearing, Heap};
-use super::layout::{BUCKET_WORDS, PAGE_WORDS, address};
+use super::layout::{BUCKET_WORDS, PAGE_WORDS};
 use super::options::Eviction;
 use super::sieve::{self, Id};
-use super::writer::{Table, Writer};
+use super::table::Table;
+use super::writer::Writer;
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_words, lock};
 
@@ -73,55 +75,13 @@ const WALKED_MAX: usize = 256;
 /// Clearings without success after which the heap asks all workers for the slots they hold, and which come to an end.
 const VAIN_MAX: usize = 8;
 
-impl<M: Memory> Table<M> {
-    /// Marks the entries with that hash as used lately.
-    pub fn touch(&self, hash: u64) {
-        let home = self.bucket(address(hash, self.buckets()));
-        let wanted = super::bucket::tag(hash);
-        let mut found = false;
-        for index in 0..SLOTS {
-            let slot = home.slot(index);
-            if slot.is_entry() && slot.tag() == wanted {
-                found = true;
-                if !slot.is_visited() {
-                    home.mark_visited(index, slot);
-                }
-            }
-        }
-        if found || !home.slot(SLOTS - 1).is_link() {
-            return;
-        }
-        // Overflow buckets may become anything else, so they are marked under the lock alone.
-        let guard = self.lock(hash);
-        for bucket in self.chain(&guard) {
-            for index in 0..SLOTS {
-                let slot = bucket.slot(index);
-                if slot.is_entry() && slot.tag() == wanted {
-                    bucket.set_slot(index, slot.with_visited(true));
-                }
-            }
-        }
-        guard.unlock_unchanged();
-    }
-
-    /// Marks the entries of which readers have said that they used them.
-    pub(super) fn take_hints(&self) {
-        self.hints.take(|hash| self.touch(hash));
-    }
-
-    /// The slot that points at word `start`, in a locked chain.
-    fn pointer<'a>(
-        &'a self,
-        guard: &super::bucket::BucketGuard<'a>,
-        start: u64,
-    ) -> Option<(BucketRef<'a>, usize, Slot)> {
-        self.chain(guard)
-            .flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index, bucket.slot(index))))
-            .find(|(_, _, slot)| slot.at() == start && *slot != super::bucket::EMPTY)
-    }
-}
-
 impl<M: Memory> Writer<M> {
+    /// Allocates memory for an entry.
+    pub(super) fn reserve(&mut self, shape: Shape) -> Result<u64, WriteError> {
+        let start = self.table.allocate(&mut self.cache, shape.words());
+        start.or_else(|| self.make_room(shape.words())).ok_or(WriteError::OutOfMemory(shape.words() * 8))
+    }
+
     /// Memory for `words` words that were not to be had: evicts and moves entries until there is. `None` if that does
     /// not help, or is not allowed; [`Writer::take_crowded`] says whether that is due to other workers.
     #[cold]
@@ -313,7 +273,7 @@ impl<M: Memory> Writer<M> {
     /// Whether an entry lives at word `start` that expires.
     fn expires_at(&self, start: u64) -> bool {
         EntryRef::at(self.table.words(), start).is_some_and(|entry| {
-            entry.shape.expires && self.table.is_pointed_at(self.hash_of(entry), start, Slot::is_volatile)
+            entry.shape.expires && self.table.is_pointed_at(self.table.hash_of(entry), start, Slot::is_volatile)
         })
     }
 
@@ -321,7 +281,7 @@ impl<M: Memory> Writer<M> {
     fn evict_at(&mut self, start: u64) {
         let table = Arc::clone(&self.table);
         let Some(entry) = EntryRef::at(table.words(), start) else { return };
-        let guard = table.lock(self.hash_of(entry));
+        let guard = table.lock(self.table.hash_of(entry));
         match table.pointer(&guard, start).filter(|(_, _, slot)| slot.is_volatile()) {
             Some((bucket, index, _)) => {
                 let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
@@ -388,7 +348,7 @@ impl<M: Memory> Writer<M> {
         let table = Arc::clone(&self.table);
         let words = table.words();
         if let Some(entry) = EntryRef::at(words, start)
-            && let (hash, version) = (self.hash_of(entry), entry.version())
+            && let (hash, version) = (self.table.hash_of(entry), entry.version())
             && table.is_pointed_at(hash, start, Slot::is_entry)
         {
             let size = entry.shape.words();
@@ -440,7 +400,7 @@ impl<M: Memory> Writer<M> {
         // It is never empty, and any entry in it tells which chain it belongs to.
         let inside = (0..SLOTS).map(|index| overflow.slot(index)).filter(|slot| slot.is_entry());
         let Some(hash) =
-            inside.filter_map(|slot| EntryRef::at(words, slot.at())).map(|entry| self.hash_of(entry)).next()
+            inside.filter_map(|slot| EntryRef::at(words, slot.at())).map(|entry| self.table.hash_of(entry)).next()
         else {
             return true;
         };
@@ -589,7 +549,7 @@ impl<M: Memory> Writer<M> {
                     let slot = bucket.slot(index);
                     if slot.is_entry() && !slot.is_unevictable() {
                         bucket.set_slot(index, slot.with_seen(!mark));
-                        ids.push(Id::new(self.hash_of(table.entry(slot))));
+                        ids.push(Id::new(self.table.hash_of(table.entry(slot))));
                     }
                 }
                 guard.unlock_unchanged();
@@ -670,21 +630,10 @@ impl<M: Memory> Writer<M> {
 
     /// Whether a slot of a locked chain points at the entry that is not to be evicted for the write in hand.
     fn is_spared(&self, slot: Slot) -> bool {
-        self.sparing
-            .hash
-            .is_some_and(|hash| slot.tag() == super::bucket::tag(hash) && self.hash_of(self.table.entry(slot)) == hash)
+        self.sparing.hash.is_some_and(|hash| {
+            slot.tag() == super::bucket::tag(hash) && self.table.hash_of(self.table.entry(slot)) == hash
+        })
     }
-}
-
-/// What is not to be evicted for the write in hand.
-#[derive(Debug, Default)]
-pub(super) struct Sparing {
-    /// The hash of the key that is written, if it has to be there: or its own write would find it gone.
-    pub(super) hash: Option<u64>,
-    /// The word at which the new entry begins, or its overflow bucket, which no slot points at yet.
-    pub(super) start: Option<u64>,
-    /// Pages that are needed besides those for the entry.
-    pub(super) pages: usize,
 }
 
 /// The words at which something begins that neither goes nor moves: what is pinned, held or in the limbo, drafts, and

@@ -20,10 +20,10 @@
 
 use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
 use super::deadline::Deadline;
-use super::entry::EntryRef;
 use super::layout::{BUCKET_WORDS, H_BUCKETS, PAGE_BUCKETS, PAGE_WORDS, address, bucket_start, split_source};
 use super::options::Eviction;
-use super::writer::{Table, Writer};
+use super::table::Table;
+use super::writer::Writer;
 use crate::limits;
 use crate::sync::{Arc, Memory, Ordering, yield_now};
 
@@ -180,7 +180,7 @@ impl<M: Memory> Writer<M> {
             if slot.is_link() {
                 overflow.push(slot.at());
             } else if slot != EMPTY {
-                let hash = self.hash_of(table.entry(slot));
+                let hash = self.table.hash_of(table.entry(slot));
                 if address(hash, count + 1) == count { go.push(slot) } else { stay.push(slot) }
             }
         }
@@ -225,19 +225,6 @@ impl<M: Memory> Writer<M> {
         let Some(clearing) = table.heap.close_page(page) else { return false };
         self.clear(&clearing, table.eviction == Eviction::AllkeysSieve);
         table.heap.take_page(page)
-    }
-
-    /// The hash of an entry's key.
-    pub(super) fn hash_of(&self, entry: EntryRef<'_>) -> u64 {
-        let size = entry.shape.key_size;
-        let mut inline = [0; 64];
-        if let Some(key) = inline.get_mut(..size) {
-            crate::sync::copy_out(entry.key_words(), crate::sync::as_uninit(key));
-            return self.table.constants().hash(key);
-        }
-        let mut key = vec![0; size];
-        crate::sync::copy_out(entry.key_words(), crate::sync::as_uninit(&mut key));
-        self.table.constants().hash(&key)
     }
 
     /// Lays `slots` out anew in a chain, taking overflow buckets from `spare`.

@@ -1,6 +1,6 @@
 //! On what condition a write is done, and what comes of it.
 
-/// When a [`Writer::put`] is done.
+/// When a [`super::writer::Writer::put`] is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// Whatever is there.
@@ -26,7 +26,7 @@ impl Guard {
     }
 }
 
-/// What became of a [`Writer::put`].
+/// What became of a [`super::writer::Writer::put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is done; the new entry has this version.

@@ -1,23 +1,8 @@
 //! The hash table in a segment: lock-free reading over read-only memory, writing by several worker threads.
 //!
-//! - [`layout`]: where everything lies, and the checks before a stranger's segment is believed,
-//! - [`bucket`]: slots, versions and the chain of a bucket,
-//! - [`chain`]: the end of a chain,
-//! - [`entry`]: key, value and expiry in one piece of memory,
-//! - `deadline`: when a worker has done enough,
-//! - [`draft`]: entries whose value is still arriving,
-//! - [`lifetime`]: a new expiry for an entry that is there,
-//! - [`growth`]: more buckets, and fewer,
-//! - [`sieve`], [`expiring`], [`evict`]: who goes when memory is short, and how room is made,
-//! - [`hints`]: what direct readers tell of what they used,
-//! - [`sweep`]: removing what has expired,
-//! - [`heap`]: memory for entries: size classes, pages, extents,
-//! - [`pairs`]: copies of many entries, in one buffer,
-//! - [`events`]: the ring that tells watchers of changes,
-//! - [`reclaim`]: memory of entries that are unlinked, and who keeps it from being used again,
-//! - [`reader`]: lookups by anyone who can map the segment,
-//! - [`walk`]: going over all keys,
-//! - [`writer`]: changes by the server's workers, and growth.
+//! The files stand in order: each is made of those before it. A [`Writer`] is one concept whose methods are spread over
+//! many files; also of these, each calls only what stands before it. So what unlinks an entry needs no room, what makes
+//! room only moves and unlinks, and what writes a key makes room.
 //!
 //! # Invariants
 //!
@@ -29,33 +14,58 @@
 //! - A key lies in the chain of the bucket that its hash maps to under the current bucket count, and nowhere else.
 //! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
 
-pub mod bucket;
-pub mod chain;
-mod deadline;
-pub mod draft;
-pub mod entry;
-pub mod events;
-pub mod evict;
-pub mod expiring;
-pub mod error;
-mod expiry_code;
-mod fingerprint;
-pub mod growth;
+// What a table is made with, and how a write is asked for.
 pub mod guard;
-pub mod header;
 pub mod options;
-pub mod heap;
-pub mod hints;
+
+// The bytes of the segment.
 pub mod layout;
-pub mod lifetime;
+pub mod bucket;
+pub mod entry;
+mod expiry_code;
+pub mod events;
+mod fingerprint;
+pub mod header;
+pub mod error;
+
+// Reading without a lock, by anyone who can map the segment.
+mod deadline;
+pub mod hints;
 pub mod pairs;
+pub mod walk;
 pub mod reader;
 pub mod reclaim;
-pub mod sieve;
-pub mod sweep;
+
+// What the server knows of the segment, in private memory.
+pub mod heap;
 pub mod unevictable;
-pub mod walk;
+pub mod expiring;
+pub mod sieve;
+
+// The table, a worker's access to it, and the parts of every change.
+#[allow(clippy::module_inception)] // it is where `Table` is
+pub mod table;
+mod chain;
+mod memory;
+pub mod held;
 pub mod writer;
+mod unlink;
+mod touch;
+
+// Making room: for entries, in the bucket array, in a chain.
+pub mod evict;
+mod release;
+pub mod growth;
+pub mod chain_limit;
+
+// What a worker does for its clients, and between them.
+mod read;
+mod remove;
+mod put;
+pub mod lifetime;
+pub mod draft;
+mod flush;
+pub mod sweep;
 
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_bucket;
@@ -87,9 +97,10 @@ pub use entry::Expiry;
 pub use error::WriteError;
 pub use guard::{Guard, Outcome};
 pub use header::AttachError;
+pub use held::Held;
 pub use options::{Eviction, Options};
 pub use pairs::{Pair, Pairs, Want};
 pub use reader::{Lookup, Reader, Sink};
-pub use reclaim::Held;
+pub use table::Table;
 pub use unevictable::Mark;
-pub use writer::{Table, Writer};
+pub use writer::Writer;

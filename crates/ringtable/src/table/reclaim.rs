@@ -9,9 +9,9 @@
 //!   entry by the word it begins at. They are hazard pointers across processes.
 //! - **Holds** are the server's own, for replies that are read out of an entry for longer than a turn.
 //!
-//! Whatever a writer has unlinked goes through [`Table::retire`]. With neither boards nor holds it is free at once.
-//! Else it goes to the *limbo*, a list, from which [`Table::rescan`] frees what nobody pins or holds. Looking at all
-//! boards for each entry would be dear, so entries are gathered, a few of them, and looked up together.
+//! Whatever a writer has unlinked goes through `Table::retire` ([`super::memory`]). With neither boards nor holds it is
+//! free at once. Else it goes to the *limbo*, a list, from which `Table::rescan` frees what nobody pins or holds.
+//! Looking at all boards for each entry would be dear, so entries are gathered, a few of them, and looked up together.
 //!
 //! # The pin protocol
 //!
@@ -47,14 +47,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use super::bucket::{BucketRef, Slot};
-use super::entry::EntryRef;
-use super::heap::Cache;
+use super::bucket::BucketRef;
 use super::layout::{H_BUCKETS, address, bucket_start, load_buckets};
 use super::reader::{self, Found};
-use super::writer::Table;
 use crate::limits;
-use crate::sync::{Arc, AtomicU64, Memory, Mutex, Ordering, fence, lock, spin_loop};
+use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock, spin_loop};
 
 /// Words that a client pins entries with.
 pub trait Board: Send + Sync {
@@ -203,7 +200,7 @@ impl Reclaimer {
     }
 
     /// Undoes [`Self::hold`]. What it kept is freed by the next scan.
-    fn let_go(&self, start: u64) {
+    pub(super) fn let_go(&self, start: u64) {
         let mut state = lock(&self.state);
         if let Some(count) = state.holds.get_mut(&start) {
             *count -= 1;
@@ -228,7 +225,7 @@ impl Reclaimer {
 
     /// Whether there are neither boards nor holds, so that all that was unlinked before is free.
     #[inline]
-    fn is_nobody_there(&self) -> bool {
+    pub(super) fn is_nobody_there(&self) -> bool {
         // SeqCst: [S] of the module header, pairs with [C] in `pin`.
         fence(Ordering::SeqCst);
         // Acquire: pairs with the Release in `let_go`, so that memory is used again after the holder's last look at it.
@@ -340,107 +337,10 @@ impl State {
     }
 }
 
-impl<M: Memory> Table<M> {
-    /// Takes back the memory of an entry that was unlinked: at once, or when nobody reads it any more.
-    ///
-    /// The entry's bucket has been unlocked.
-    #[inline]
-    pub fn retire(&self, cache: &mut Cache, start: u64, words: usize) {
-        self.reclaimer.retire(start, words, |start, words| self.heap.free(self.words(), cache, start, words));
-    }
-
-    /// Takes back what was retired and is read by nobody any more. Returns how many bytes that is.
-    pub fn rescan(&self, cache: &mut Cache) -> u64 {
-        self.reclaimer.rescan(|start, words| self.heap.free(self.words(), cache, start, words))
-    }
-
-    /// As [`Self::retire`], for what was moved: its memory does not go by way of a writer's free slots, from which the
-    /// next move would take it.
-    pub(super) fn retire_moved(&self, start: u64) {
-        let free = |start, _| self.heap.free_all(self.words(), std::iter::once(start));
-        self.reclaimer.retire(start, self.heap.slot_words(start), free);
-    }
-
-    /// As [`Self::retire`], for many entries and overflow buckets.
-    pub(super) fn retire_all(&self, starts: Vec<u64>) {
-        if self.reclaimer.is_nobody_there() {
-            self.heap.free_all(self.words(), starts.into_iter());
-        } else {
-            starts.into_iter().for_each(|start| self.retire_moved(start));
-        }
-    }
-
-    /// Memory for `words` words, as the word it begins at; `None` if there is none, not even in the limbo.
-    pub(super) fn allocate(&self, cache: &mut Cache, words: usize) -> Option<u64> {
-        match self.heap.allocate(self.words(), cache, words) {
-            None if self.rescan(cache) > 0 => self.heap.allocate(self.words(), cache, words),
-            start => start,
-        }
-    }
-
-    /// Who keeps memory from being used again.
-    pub fn reclaimer(&self) -> &Reclaimer {
-        &self.reclaimer
-    }
-}
-
-/// An entry that stays where it is until this is dropped, whatever becomes of its key. See [`super::Writer::hold`].
-#[derive(Debug)]
-pub struct Held<M: Memory> {
-    pub(super) table: Arc<Table<M>>,
-    pub(super) start: u64,
-    found: Found,
-}
-
-impl<M: Memory> Held<M> {
-    /// Holds the entry that a slot of a locked bucket points at.
-    pub(super) fn new(table: &Arc<Table<M>>, slot: Slot, entry: EntryRef<'_>) -> Self {
-        let (version, expiry, size) = (entry.version(), entry.expiry(), entry.shape.value_size);
-        table.reclaimer.hold(slot.at());
-        Self { table: Arc::clone(table), start: slot.at(), found: Found { version, expiry, size, visited: true } }
-    }
-
-    /// What belonged to the value when it was taken hold of: expiry and version may have changed since.
-    pub fn found(&self) -> Found {
-        self.found
-    }
-}
-
-#[cfg(not(loom))]
-impl<M: Memory> Held<M> {
-    fn entry(&self) -> EntryRef<'_> {
-        EntryRef::at(self.table.words(), self.start).expect("what is held is an entry that a writer made")
-    }
-
-    /// A copy of the key.
-    pub fn key(&self) -> Vec<u8> {
-        self.entry().key()
-    }
-
-    /// The value.
-    pub fn bytes(&self) -> &[u8] {
-        let entry = self.entry();
-        let words = &entry.value_words()[..entry.shape.value_size.div_ceil(8)];
-        #[allow(unsafe_code)]
-        // SAFETY: the words hold as many bytes, which nobody changes as long as the entry is held: it was complete when
-        // its bucket was locked to hold it (I3), and its memory is not used again before `self` is dropped.
-        unsafe {
-            std::slice::from_raw_parts(words.as_ptr().cast(), entry.shape.value_size)
-        }
-    }
-}
-
-impl<M: Memory> Drop for Held<M> {
-    fn drop(&mut self) {
-        self.table.reclaimer.let_go(self.start);
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::{Guard, Lookup, Options, Outcome, WriteError, Writer, reader::Buffer};
     use super::*;
-    use crate::sync::heap_words;
+    use crate::sync::{Arc, heap_words};
 
     type Words = Box<[AtomicU64]>;
 
@@ -448,15 +348,6 @@ mod tests {
         fn pins(&self) -> &[AtomicU64] {
             self
         }
-    }
-
-    fn writer() -> Writer<Words> {
-        let options = Options { buckets: 16, seed: 7, workers: 1, spin_ns: 0, eviction: super::super::Eviction::Never };
-        Writer::new(Arc::new(Table::create(heap_words(64 << 13), &options).unwrap()))
-    }
-
-    fn put(writer: &mut Writer<Words>, key: &[u8], value: &[u8]) {
-        assert!(matches!(writer.put(key, value, None, Guard::Always, || 0), Ok(Outcome::Done { .. })));
     }
 
     /// A reclaimer with one board, its pins, and what it has freed.
@@ -519,42 +410,5 @@ mod tests {
         }
         reclaimer.retire(64, 1, |_, _| {});
         assert_eq!(reclaimer.rescan(|_, _| {}), 8);
-    }
-
-    #[test]
-    fn a_held_value_outlives_its_key() {
-        let mut writer = writer();
-        put(&mut writer, b"key", b"first");
-        let held = writer.hold(b"key", || 0).unwrap();
-        let again = writer.hold(b"key", || 0).unwrap();
-        assert_eq!(writer.table().reclaimer().holds(), 2);
-        put(&mut writer, b"key", b"second");
-        for index in 0..100_u64 {
-            put(&mut writer, &index.to_ne_bytes(), b"other");
-        }
-        drop(again);
-        writer.rescan();
-        assert_eq!(held.bytes(), b"first");
-        assert_eq!(held.found().size, 5);
-        assert!(writer.hold(b"absent", || 0).is_none());
-        drop(held);
-        assert_eq!(writer.table().reclaimer().limbo_entries(), 1);
-        assert!(writer.rescan() > 0);
-        assert_eq!(writer.table().reclaimer().limbo_entries(), 0);
-    }
-
-    #[test]
-    fn a_full_table_takes_back_what_nobody_holds_any_more() {
-        let mut writer = writer();
-        let large = vec![1_u8; 2 << 20];
-        put(&mut writer, b"key", &large);
-        let held = writer.hold(b"key", || 0).unwrap();
-        assert!(writer.delete(b"key", || 0));
-        let refused = writer.put(b"other", &large, None, Guard::Always, || 0);
-        assert!(matches!(refused, Err(WriteError::OutOfMemory(_))), "4 MiB hold it once: {refused:?}");
-        assert!(held.bytes() == large);
-        drop(held);
-        put(&mut writer, b"other", &large);
-        assert!(matches!(writer.get(b"other", || 0, &mut Buffer::default()), Lookup::Hit(_)));
     }
 }

@@ -20,17 +20,6 @@ use crate::sync::{Arc, Memory, Ordering, lock};
 /// Entries that the sweep looks at before its caller looks at the clock: some 100 µs.
 const LOOKS_AT_ONCE: i64 = 512;
 
-/// How far the sweep has come.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sweep {
-    /// The next bucket.
-    pub bucket: u64,
-    /// When this round, and the one before it, began; entries that expired before that one are gone.
-    pub round_ms: u64,
-    /// See [`Self::round_ms`].
-    pub round_before_ms: u64,
-}
-
 impl<M: Memory> Writer<M> {
     /// Goes on with the sweep at time `now_ms`, over up to `count` buckets, fewer if there is much to do in them.
     /// Returns whether a round has ended with it.

@@ -1,0 +1,233 @@
+//! The table as the server has it: the segment, and what is private to the server.
+
+use std::collections::BTreeSet;
+
+use super::bucket::BucketGuard;
+use super::error::WriteError;
+use super::events::{Broadcast, Event, Kind};
+use super::expiring::Expiring;
+use super::header::Constants;
+use super::heap::Heap;
+use super::hints::Hints;
+use super::layout::{
+    BUCKET_WORDS, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS, PAGE_BUCKETS, PAGE_WORDS, load_entries,
+};
+use super::options::{Eviction, Options};
+use super::reclaim::Reclaimer;
+use super::sieve::Sieve;
+use super::unevictable::Unevictable;
+use crate::sync::{AtomicBool, AtomicU64, Memory, Mutex, Ordering};
+
+/// The table as the server has it: the segment, and what is private to the server.
+#[derive(Debug)]
+pub struct Table<M> {
+    memory: M,
+    constants: Constants,
+    /// What the versions of entries begin above, see [`first_version`].
+    first_version: u64,
+    pub(super) heap: Heap,
+    /// Where entries go that were unlinked.
+    pub(super) reclaimer: Reclaimer,
+    /// Bytes that drafts have reserved.
+    pub(super) drafts: AtomicU64,
+    /// The words at which drafts begin.
+    pub(super) draft_starts: Mutex<BTreeSet<u64>>,
+    /// Workers that are making room.
+    pub(super) searchers: AtomicU64,
+    /// Whether a worker is splitting a bucket, or joining two.
+    pub(super) splitting: AtomicBool,
+    /// Buckets that there were at the beginning, fewer than which there never are.
+    pub(super) buckets_min: u64,
+    /// The end of the pages that the bucket array has taken, and of those that may have memory behind them.
+    pub(super) bucket_pages: AtomicU64,
+    /// See [`Self::bucket_pages`].
+    pub(super) bucket_pages_dirty: AtomicU64,
+    events: Broadcast,
+    pub(super) eviction: Eviction,
+    pub(super) sieve: Sieve,
+    /// If entries are evicted by their expiry.
+    pub(super) expiring: Option<Expiring>,
+    /// What is never evicted.
+    pub(super) unevictable: Unevictable,
+    pub(super) hints: Hints,
+    pub(super) sweep: Mutex<Sweep>,
+    pub(super) tally: Tally,
+}
+
+/// What is counted of a table. All relaxed: figures for people, and for the decision whether there is something to do.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Entries that have an expiry.
+    pub expiring: AtomicU64,
+    /// Entries that were removed since their time had passed.
+    pub expired: AtomicU64,
+    /// Entries that were removed to make room.
+    pub evicted: AtomicU64,
+    /// Entries that were moved to make room in a row.
+    pub moved: AtomicU64,
+}
+
+/// How far the sweep has come: see [`super::sweep`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweep {
+    /// The next bucket.
+    pub bucket: u64,
+    /// When this round, and the one before it, began; entries that expired before that one are gone.
+    pub round_ms: u64,
+    /// See [`Self::round_ms`].
+    pub round_before_ms: u64,
+}
+
+/// An even number above all versions of tables that were made before: a client that has reconnected may still know a
+/// version of a table that is gone, and must not meet it again. A bucket would have to change 2^17 times a millisecond
+/// to get ahead of the clock; if the clock is set back, it takes a coincidence. Below 2^63 for a thousand years.
+fn first_version() -> u64 {
+    #[cfg(not(loom))]
+    return crate::shm::clock::wall_ms() << 18;
+    #[cfg(loom)]
+    return 0;
+}
+
+impl<M: Memory> Table<M> {
+    /// Makes an empty table in fresh memory (all zeroes).
+    ///
+    /// # Errors
+    /// [`WriteError::OutOfMemory`] if the buckets do not fit.
+    pub fn create(memory: M, options: &Options) -> Result<Self, WriteError> {
+        let words = memory.words().len();
+        let pages = (options.buckets as usize).div_ceil(PAGE_BUCKETS);
+        let first_page = HEADER_WORDS / PAGE_WORDS + pages;
+        if first_page >= words / PAGE_WORDS {
+            return Err(WriteError::OutOfMemory(options.buckets as usize * BUCKET_WORDS * 8));
+        }
+        let constants = Constants::create(&memory, options);
+        let heap = Heap::new(words, first_page);
+        let sieve = Sieve::default();
+        if options.eviction == Eviction::AllkeysSieve {
+            sieve.provide(&heap);
+        }
+        let buckets_max = (words / BUCKET_WORDS) as u64;
+        let expiring = (options.eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
+        Ok(Self {
+            memory,
+            constants,
+            first_version: first_version(),
+            heap,
+            reclaimer: Reclaimer::default(),
+            drafts: AtomicU64::new(0),
+            draft_starts: Mutex::new(BTreeSet::new()),
+            searchers: AtomicU64::new(0),
+            splitting: AtomicBool::new(false),
+            buckets_min: options.buckets,
+            bucket_pages: AtomicU64::new(first_page as u64),
+            bucket_pages_dirty: AtomicU64::new(first_page as u64),
+            events: Broadcast::new(),
+            eviction: options.eviction,
+            sieve,
+            expiring,
+            unevictable: Unevictable::new(words),
+            hints: Hints::default(),
+            sweep: Mutex::new(Sweep::default()),
+            tally: Tally::default(),
+        })
+    }
+
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        self.memory.words()
+    }
+
+    /// The segment's memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// What stays the same for the life of the table.
+    pub fn constants(&self) -> &Constants {
+        &self.constants
+    }
+
+    /// Number of entries.
+    pub fn entries(&self) -> u64 {
+        load_entries(self.words())
+    }
+
+    /// Number of buckets.
+    pub fn buckets(&self) -> u64 {
+        // Acquire: pairs with the Release in `Writer::split_one`; the last bucket is there.
+        self.words()[H_BUCKETS].load(Ordering::Acquire)
+    }
+
+    /// Bytes that belong to nobody, in whole pages.
+    pub fn free_bytes(&self) -> u64 {
+        (self.heap.free_pages() * PAGE_WORDS * 8) as u64
+    }
+
+    /// What became of the memory for entries.
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    /// What is counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What happens when memory is short.
+    pub fn eviction(&self) -> Eviction {
+        self.eviction
+    }
+
+    /// The boards of readers, if their hints are of any use.
+    pub fn hints(&self) -> Option<&Hints> {
+        (self.eviction == Eviction::AllkeysSieve).then_some(&self.hints)
+    }
+
+    /// What is never evicted, and how much of that there may be.
+    pub fn unevictable(&self) -> &Unevictable {
+        &self.unevictable
+    }
+
+    /// Bytes reserved for values that are still arriving.
+    pub fn draft_bytes(&self) -> u64 {
+        // Relaxed: a figure for people.
+        self.drafts.load(Ordering::Relaxed)
+    }
+
+    /// Who watches, and what they are told.
+    pub fn events(&self) -> &Broadcast {
+        &self.events
+    }
+
+    /// Who keeps memory from being used again.
+    pub fn reclaimer(&self) -> &Reclaimer {
+        &self.reclaimer
+    }
+
+    /// Tells readers that the server has stopped in good order.
+    pub fn close(&self) {
+        // Relaxed: a hint to look at the socket; see `Reader::is_closed`.
+        self.words()[H_CLOSED].store(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_entries(&self, change: i64) {
+        // Relaxed: see `load_entries`.
+        self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
+    }
+
+    /// The version of what the holder of a bucket changes. Unique for the key: the bucket's version goes up with every
+    /// change, also across splits.
+    pub(super) fn version_of_change(&self, guard: &BucketGuard<'_>) -> u64 {
+        self.first_version + guard.version + 1
+    }
+
+    /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still. Returns whether
+    /// there are.
+    #[inline]
+    pub(super) fn publish(&self, kind: Kind, key: &[u8], version: u64, size: usize) -> bool {
+        let watched = self.events.watchers() > 0;
+        if watched {
+            self.events.publish(self.words(), Event { kind, version, size: size as u64 }, key);
+        }
+        watched
+    }
+}
