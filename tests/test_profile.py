@@ -169,12 +169,12 @@ def test_a_forgotten_profiler_stops() -> None:
         (Kind.RECEIVE, "client::handle::pipeline client::replies::bucket"),
         (Kind.RECEIVE, "ring::mpmc::take"),
         (Kind.RECEIVE, "ring::broadcast::next"),
-        (Kind.TABLE, "command::execute command::keyspace::set table::put::put table::bucket::lock"),
-        (Kind.TABLE, "command::execute command::inspection::ring_bucket"),
+        (Kind.TABLE, "command::execute::execute command::set::set table::put::put table::bucket::lock"),
+        (Kind.TABLE, "command::execute::execute command::inspection::ring_bucket"),
         (Kind.TABLE, "client::reads::read_bucket table::reader::read_bucket"),
         (Kind.SEND, "server::lane_client::turn server::lane_client::send_replies ring::spsc::write sync::copy_in"),
-        (Kind.SEND, "command::execute command::keyspace::get command::record::bulk"),
-        (Kind.SEND, "command::execute command::keyspace::get command::resp::write::bulk"),
+        (Kind.SEND, "command::execute::execute command::keyspace::get command::record::bulk"),
+        (Kind.SEND, "command::execute::execute command::keyspace::get command::resp::write::bulk"),
         (Kind.SEND, "server::worker::ring_served server::lane_client::ring_if_asleep shm::doorbell::ring"),
         (Kind.SEND, "server::worker::sleep server::worker::ring_served"),
         (Kind.SEND, "client::link::push client::lane::try_push command::record::new"),
@@ -221,12 +221,12 @@ def test_a_stack_becomes_readable() -> None:
             ("<ringtable::server::worker::Worker>::run", f"{ENGINE}/server/worker.rs"),
             ("{closure#0}<fn(usize) -> bool>", f"{ENGINE}/server/worker.rs"),
             ("map<core::option::Option<usize>>", f"{LIBRARY}/core/src/option.rs"),
-            ("execute", f"{ENGINE}/command/mod.rs"),
+            ("execute", f"{ENGINE}/command/execute.rs"),
             ("format_inner", f"{LIBRARY}/alloc/src/fmt.rs"),
             ("__GI___libc_malloc", "./malloc/malloc.c"),
             ("_int_malloc", "./malloc/malloc.c"),
         ]
-    ) == ("ringtable::server::worker::run", "ringtable::command::execute", "libc_malloc")
+    ) == ("ringtable::server::worker::run", "ringtable::command::execute::execute", "libc_malloc")
 
 
 def test_what_is_called_at_last_is_named_by_its_module_or_file() -> None:

@@ -67,7 +67,10 @@ _DECIDES = {
             r"client::\w+::(?:publish|publish_socket)",
         ),
         # Executing a command is work on the table, but for what it receives and sends.
-        Kind.TABLE: (r"table::.+", r"command::(?:keyspace|atomic|set_options|inspection)::.+", r"command::execute"),
+        Kind.TABLE: (
+            r"table::.+",
+            r"command::(?:execute|lookup|keyspace|set|set_options|counters|scan|atomic|inspection)::.+",
+        ),
     }.items()
 }
 

@@ -1,10 +1,15 @@
 //! Commands on a table that has no server around it: for tests and fuzzers of what commands do.
 
 use super::arguments::Arguments;
+use super::commands::COMMANDS;
+use super::context::Context;
+use super::effect::Effect;
+use super::execute::{Command, execute};
+use super::host::{Host, LeaseAnswer, LeaseName, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
-use super::{COMMANDS, Command, Context, Effect, Host, LeaseAnswer, LeaseName, Order, Streamed, Unwritten, execute};
+use super::streamed::{Order, Streamed};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};

@@ -1,19 +1,21 @@
 //! Commands for processes that change the same key: by version, within bounds, by lease.
 
 use super::arguments::{Arguments, not_an_integer};
+use super::context::Context;
+use super::counters::{self, Bounds};
 use super::expiry::time_to_live;
+use super::host::{LeaseAnswer, LeaseName, Unwritten};
 use super::integer::parse_integer;
-use super::keyspace::{self, Bounds, Value};
+use super::lookup::{Value, find_value};
 use super::refusal::Refusal;
 use super::set_options::{mark, version};
-use super::{Context, LeaseAnswer, LeaseName, Unwritten};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::Mark;
 
 /// `RING.GETV key`: the value and its version.
 pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let version = match keyspace::find_value(context, arguments.get(0))? {
+    let version = match find_value(context, arguments.get(0))? {
         Some(Value::Held(held)) => {
             let version = held.found().version;
             context.reply.array(2);
@@ -75,7 +77,7 @@ pub(super) fn ring_incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
     {
         return Err(Refusal::err(format_args!("MIN is {least} and MAX is {most}: no sum is within")));
     }
-    keyspace::add(context, arguments.get(0), by, &bounds)
+    counters::add(context, arguments.get(0), by, &bounds)
 }
 
 /// `RING.LEASE key [ticket [AFTER token]]`: the token of a lease, or 0 if somebody has it. The ticket, a number above

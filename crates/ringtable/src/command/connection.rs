@@ -1,10 +1,12 @@
 //! Commands about the connection itself.
 
 use super::arguments::Arguments;
+use super::commands::FINGERPRINT;
+use super::context::Context;
+use super::effect::Effect;
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
-use super::{Context, Effect, FINGERPRINT};
 use crate::limits;
 use crate::ring::exchange::EXCHANGE_VERSION;
 use crate::ring::lane::LANE_VERSION;

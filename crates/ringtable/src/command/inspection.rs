@@ -1,9 +1,9 @@
 //! Commands that look into the table and the server.
 
-use super::Context;
 use super::arguments::Arguments;
-use super::keyspace::BUCKETS_PER_CLOCK;
+use super::context::Context;
 use super::refusal::Refusal;
+use super::scan::BUCKETS_PER_CLOCK;
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::layout::BUCKET_SIZE;

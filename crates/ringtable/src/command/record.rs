@@ -16,8 +16,10 @@
 
 use std::ops::Range;
 
+use super::arguments::Arguments;
+use super::commands::COMMANDS;
+use super::execute::Command;
 use super::reply::{Destination, Reply, ReplyWriter, try_copy};
-use super::{COMMANDS, Command, arguments::Arguments};
 use crate::limits;
 use crate::ring::spsc::{Producer, Ring};
 use crate::shm::segment::Mapping;

@@ -13,8 +13,6 @@
 //!   back.
 //! - A client has one order at a time: so many there are at most.
 
-use super::Context;
-use crate::limits;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
 use crate::table::{Draft, Terms, WriteError};
@@ -85,45 +83,4 @@ impl Order {
     pub fn take(&self) -> Option<Result<Draft<Mapping>, WriteError>> {
         lock(&self.answer).take()
     }
-}
-
-/// Goes on with a value that was gathered with its request: into an entry, as much of it as belongs in a turn. Returns
-/// the entry when all of it is there.
-pub(super) fn settle(
-    context: &mut Context<'_>,
-    key: &[u8],
-    value: &[u8],
-    terms: Terms,
-) -> Result<Option<Draft<Mapping>>, WriteError> {
-    let streamed = match context.streamed.take() {
-        Some(streamed) => streamed,
-        None => match context.writer.draft_soon(key, value.len(), terms)? {
-            Some(draft) => Streamed::Entry(draft),
-            None => {
-                let order = Order::new(key, value.len(), terms, context.worker);
-                context.host.order(&order);
-                Streamed::Ordered(order)
-            }
-        },
-    };
-    let mut draft = match streamed {
-        Streamed::Refused(error) => return Err(error),
-        Streamed::Entry(draft) => draft,
-        Streamed::Ordered(order) => match order.take() {
-            Some(answer) => answer?,
-            None => {
-                context.streamed = Some(Streamed::Ordered(order));
-                return Ok(None);
-            }
-        },
-    };
-    let filled = value.len() - draft.missing();
-    let piece = draft.missing().min(limits::TURN_BYTES_MAX);
-    draft.fill(&value[filled..filled + piece]);
-    context.passed += piece;
-    if draft.missing() == 0 {
-        return Ok(Some(draft));
-    }
-    context.streamed = Some(Streamed::Entry(draft));
-    Ok(None)
 }

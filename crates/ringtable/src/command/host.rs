@@ -1,0 +1,62 @@
+//! What commands need of the server around the table: a seam, so that they run without one, too.
+
+use super::refusal::Refusal;
+use super::streamed::Order;
+use crate::sync::Arc;
+
+/// What names a lease to who gives it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseName {
+    /// The token that it was granted with.
+    Token(u64),
+    /// The ticket that it was asked for with.
+    Ticket(u64),
+}
+
+/// What comes of asking for a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseAnswer {
+    /// It is the connection's now, with this token.
+    Granted(u64),
+    /// Somebody has it, with this token.
+    Taken(u64),
+    /// The one that was waited for is over, and the value was not stored: here it is, if it was handed over.
+    Over(Option<Arc<[u8]>>),
+}
+
+/// Why a lease ends though the key has no new value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwritten<'a> {
+    /// The table has no place for the value, which is for those who wait, if it is not too large.
+    NotStored(Option<&'a [u8]>),
+    /// Computing it has failed, and an old value was good enough.
+    Failed,
+}
+
+/// What the server around the table adds.
+pub trait Host {
+    /// Has all memory that nobody uses given back to the system, while we go on.
+    fn ask_for_memory_back(&self);
+
+    /// Whether that is done.
+    fn has_given_memory_back(&self) -> bool;
+
+    /// All figures by name, in the order to show them.
+    fn figures(&self) -> Vec<(String, i64)>;
+
+    /// Grants a connection the lease of a key, if nobody has it. Who waited for the lease with the token `after` gets
+    /// instead what came of that, if it is left here.
+    ///
+    /// # Errors
+    /// If there are too many.
+    fn lease(&self, connection: u64, key: &[u8], ticket: u64, after: u64) -> Result<LeaseAnswer, Refusal>;
+
+    /// Has room made for a large entry, and rings for the worker that waits.
+    fn order(&self, order: &Arc<Order>);
+
+    /// Ends a lease of a connection. Returns whether it had it.
+    fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool;
+
+    /// Ends a lease of a connection, and leaves what came of it to those who wait. Returns whether it had it.
+    fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool;
+}

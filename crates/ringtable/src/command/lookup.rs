@@ -1,0 +1,64 @@
+//! Looking a key up for a command: its value, if the command needs it and it is small; or where it lies.
+
+use std::mem::MaybeUninit;
+
+use super::context::Context;
+use super::refusal::Refusal;
+use crate::limits;
+use crate::shm::clock::wall_ms;
+use crate::shm::segment::Mapping;
+use crate::table::reader::{Buffer, Found, Presence};
+use crate::table::{Expiry, Held, Lookup, Sink};
+
+/// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most
+/// `size_max` bytes.
+#[inline]
+pub(super) fn find(context: &mut Context<'_>, key: &[u8], size_max: usize) -> Result<Option<Found>, Refusal> {
+    let Context { writer, scratch: buffer, .. } = context;
+    match writer.get(key, wall_ms, &mut UpTo { size_max, buffer }) {
+        Lookup::Hit(found) => Ok(Some(found)),
+        Lookup::Expired => {
+            writer.delete_expired(key, wall_ms);
+            Ok(None)
+        }
+        Lookup::NoRoom(size) => Err(Refusal(format!("OOM the server has no memory for a copy of {size} bytes"))),
+        Lookup::Miss | Lookup::Contended => Ok(None),
+    }
+}
+
+/// A buffer for values of up to so many bytes; of larger ones it gets nothing.
+struct UpTo<'a> {
+    size_max: usize,
+    buffer: &'a mut Buffer,
+}
+
+impl Sink for UpTo<'_> {
+    fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
+        if size > self.size_max { Some(&mut []) } else { self.buffer.begin(size) }
+    }
+}
+
+/// A value on its way into a reply: in the scratch buffer, or where it lies.
+pub(super) enum Value {
+    Copied { version: u64 },
+    Held(Held<Mapping>),
+}
+
+/// Looks a value up for a reply: a large one stays in its entry. Removes it if its time has passed.
+#[inline]
+pub(super) fn find_value(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Value>, Refusal> {
+    Ok(match find(context, key, limits::LARGE_VALUE_SIZE - 1)? {
+        // It may have gone meanwhile.
+        Some(found) if found.size >= limits::LARGE_VALUE_SIZE => context.writer.hold(key, wall_ms).map(Value::Held),
+        Some(found) => Some(Value::Copied { version: found.version }),
+        None => None,
+    })
+}
+
+/// The expiry of a key: outer `None` if there is no such key.
+pub(super) fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Expiry>> {
+    match context.writer.get(key, wall_ms, &mut Presence) {
+        Lookup::Hit(found) => Some(found.expiry),
+        _ => None,
+    }
+}

@@ -1,0 +1,142 @@
+//! `SET`, of values that come with their request, and of large ones, which take several turns.
+
+use super::arguments::Arguments;
+use super::context::Context;
+use super::effect::Effect;
+use super::refusal::Refusal;
+use super::set_options::SetOptions;
+use super::streamed::{Order, Streamed};
+use crate::limits;
+use crate::shm::clock::wall_ms;
+use crate::shm::segment::Mapping;
+use crate::table::reader::Presence;
+use crate::table::{Draft, Guard, Lookup, Outcome, Terms, WriteError};
+
+/// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds] [EVICTABLE | UNEVICTABLE]`
+pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let options = SetOptions::parse(arguments, 2)?;
+    let key = arguments.get(0);
+    let value = arguments.get(1);
+    let draft = match context.streamed.take() {
+        // In the arguments an empty one stands for a value that has come in its entry.
+        Some(Streamed::Entry(draft)) if draft.missing() == 0 => draft,
+        Some(Streamed::Refused(error)) => return Err(error.into()),
+        None if value.len() < limits::LARGE_VALUE_SIZE => {
+            let outcome =
+                context.writer.put_marked(key, value, options.expiry, options.guard, options.mark, wall_ms)?;
+            options.answer(outcome, context.reply);
+            return Ok(());
+        }
+        begun => {
+            // What is refused has evicted nothing.
+            if begun.is_none() && !is_allowed(context, key, options.guard) {
+                options.answer(Outcome::Refused, context.reply);
+                return Ok(());
+            }
+            context.streamed = begun;
+            match settle(context, key, value, Terms::Whole(options.guard))? {
+                Some(draft) => draft,
+                None => {
+                    context.effect = Effect::Again;
+                    return Ok(());
+                }
+            }
+        }
+    };
+    let outcome = context.writer.put_draft(key, draft, options.expiry, options.guard, options.mark, wall_ms)?;
+    options.answer(outcome, context.reply);
+    Ok(())
+}
+
+/// Whether a write on this condition would be done now.
+fn is_allowed(context: &mut Context<'_>, key: &[u8], guard: Guard) -> bool {
+    guard == Guard::Always
+        || guard.allows(match context.writer.get(key, wall_ms, &mut Presence) {
+            Lookup::Hit(found) => Some(found.version),
+            _ => None,
+        })
+}
+
+/// Goes on with a value that was gathered with its request: into an entry, as much of it as belongs in a turn. Returns
+/// the entry when all of it is there.
+fn settle(
+    context: &mut Context<'_>,
+    key: &[u8],
+    value: &[u8],
+    terms: Terms,
+) -> Result<Option<Draft<Mapping>>, WriteError> {
+    let streamed = match context.streamed.take() {
+        Some(streamed) => streamed,
+        None => match context.writer.draft_soon(key, value.len(), terms)? {
+            Some(draft) => Streamed::Entry(draft),
+            None => {
+                let order = Order::new(key, value.len(), terms, context.worker);
+                context.host.order(&order);
+                Streamed::Ordered(order)
+            }
+        },
+    };
+    let mut draft = match streamed {
+        Streamed::Refused(error) => return Err(error),
+        Streamed::Entry(draft) => draft,
+        Streamed::Ordered(order) => match order.take() {
+            Some(answer) => answer?,
+            None => {
+                context.streamed = Some(Streamed::Ordered(order));
+                return Ok(None);
+            }
+        },
+    };
+    let filled = value.len() - draft.missing();
+    let piece = draft.missing().min(limits::TURN_BYTES_MAX);
+    draft.fill(&value[filled..filled + piece]);
+    context.passed += piece;
+    if draft.missing() == 0 {
+        return Ok(Some(draft));
+    }
+    context.streamed = Some(Streamed::Entry(draft));
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was once copied in one go, however large.
+    #[test]
+    fn a_large_value_is_copied_a_piece_a_turn() {
+        use crate::command::alone::Alone;
+        use crate::command::protocol::Protocol;
+        use crate::command::resp::RespWriter;
+        use crate::table::reader::Buffer;
+        use crate::table::{Eviction, Options};
+
+        let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(16 << 20, &options);
+        let mut set = |value: &[u8], condition: &str| {
+            let arguments = [b"key", value, condition.as_bytes()];
+            let arguments = if condition.is_empty() { &arguments[..2] } else { &arguments };
+            let (mut reply, mut progress, mut turns) = (Vec::new(), 0, 0);
+            loop {
+                let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
+                let number = crate::command::number("SET");
+                let (effect, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
+                (progress, turns) = (come, turns + 1);
+                if effect != Effect::Again {
+                    return (turns, String::from_utf8_lossy(&reply).into_owned());
+                }
+            }
+        };
+        let pieces = 40;
+        let value: Vec<u8> = (0..pieces * limits::TURN_BYTES_MAX).map(|at| (at % 251) as u8).collect();
+        assert_eq!(set(&value, "XX"), (1, "$-1\r\n".into()), "what is refused is not copied");
+        assert_eq!(set(&value, "NX"), (pieces, "+OK\r\n".into()));
+        assert_eq!(set(&value, "NX"), (1, "$-1\r\n".into()));
+        let (turns, refused) = set(&vec![0; 16 << 20], "");
+        assert!(turns <= 2 && refused.starts_with("-OOM"), "{turns} turns: {refused}");
+        let mut found = Buffer::default();
+        let Lookup::Hit(_) = alone.writer.get(b"key", wall_ms, &mut found) else { panic!("no key") };
+        assert!(found.bytes() == value);
+        assert_eq!(alone.writer.table().draft_bytes(), 0);
+    }
+}
