@@ -119,7 +119,7 @@ def random_words(random: Random, count: int) -> bytes:
 
 
 def record(number: int, *arguments: bytes) -> bytes:
-    """A request as it flows through a lane: see `command/record.rs`."""
+    """A request as it flows through a lane: see `command/record/`."""
     lengths = b"".join(struct.pack("<I", len(argument)) for argument in arguments)
     parts = [padded(lengths), *map(padded, arguments)]
     size = 8 + sum(map(len, parts))

@@ -104,7 +104,7 @@ def whole_words(data: bytes) -> bytes:
 
 
 def set_record(*arguments: bytes) -> bytes:
-    """A `SET` as it flows through a lane: `command/record.rs` tells how."""
+    """A `SET` as it flows through a lane: `command/record/` tells how."""
     body = whole_words(b"".join(len(part).to_bytes(4, "little") for part in arguments))
     body += b"".join(map(whole_words, arguments))
     return (8 + len(body) | 1 << 32 | len(arguments) << 48).to_bytes(8, "little") + body

@@ -33,7 +33,7 @@ LAGGARD_S = 0.5
 TOPOLOGIES = ["shared", "sharded"]
 # Small, so that it is filled soon.
 RING_SLOTS = 64
-# Records of requests, as `command/record.rs` tells: size, number of the command, number of arguments; then these.
+# Records of requests, as `command/record/` tells: size, number of the command, number of arguments; then these.
 PING = [8 | 15 << 32]
 SET = [32 | 1 << 32 | 2 << 48, 3 | 5 << 32, int.from_bytes(b"key", "little"), int.from_bytes(b"value", "little")]
 

@@ -48,7 +48,7 @@ _DECIDES = {
         Kind.RECEIVE: (
             r"ring::(?:spsc|mpmc|broadcast|exchange)::"
             r"(?:available|peek|read|skip|release|take|next|check|announce|listen|restamp|repair|quarantine)",
-            r"command::record::(?:decode_\w+|record_size|take|take_word|is_ok)",
+            r"command::record::\w+::(?:decode_\w+|record_size|take|take_word|is_ok)",
             r"command::resp::(?:error|number|request|reply)::.+",
             r"server::\w+::(?:take_request|receive|deliver|accept|append)",
             r"client::replies::(?:bucket|bytes|integer)",
@@ -59,7 +59,7 @@ _DECIDES = {
             r"(?:room|write|publish|try_claim|move_tail|give_back|look_for_room|listening)",
             r"ring::\w+::must_ring",
             r"shm::doorbell::ring",
-            rf"command::record::(?:new|size|pieces|write|finish|put|open|{_REPLY})",
+            rf"command::record::\w+::(?:new|size|pieces|write|finish|put|open|{_REPLY})",
             r"command::resp::write::.+",
             r"server::\w+::(?:send|send_replies|ring_if_asleep|ring_served)",
             r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send|send_unsent|flush|exchange)",

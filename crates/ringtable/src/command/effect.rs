@@ -11,7 +11,7 @@ pub enum Effect {
     /// Close once the reply is sent.
     Close,
     /// Speak this version of RESP, beginning with the reply to this command, which has written none:
-    /// [`connection::greet`].
+    /// [`super::connection::greet`].
     Protocol(Protocol),
     /// Answer with a lane; the command has written no reply.
     Lane,
@@ -22,6 +22,6 @@ pub enum Effect {
     /// Let the pins in the client's lane count before the reply is sent; the command has written no reply.
     Pins,
     /// Execute the request again at the client's next turn, with the progress it has made; it has written no reply. If
-    /// its value is [`Streamed::is_waiting`], not before it is not.
+    /// its value is [`super::streamed::Streamed::is_waiting`], not before it is not.
     Again,
 }

@@ -1,9 +1,12 @@
 //! Executing a request, whichever codec has decoded it.
 
+use std::ops::Range;
+
 use super::arguments::Arguments;
-use super::commands::Spec;
+use super::commands::{COMMANDS, Spec};
 use super::context::Context;
 use super::effect::Effect;
+use super::record::decode_request;
 use super::refusal::Refusal;
 
 /// A request, decoded by either codec.
@@ -13,6 +16,16 @@ pub struct Command<'a> {
     pub spec: &'static Spec,
     /// With what arguments.
     pub arguments: Arguments<'a>,
+}
+
+impl<'a> Command<'a> {
+    /// What a private copy of a lane's record asks for; `None` if that is no request, or for a command that there is
+    /// not. `ranges` is a place for the arguments' ranges.
+    #[inline]
+    pub fn of_record(record: &'a [u8], ranges: &'a mut Vec<Range<usize>>) -> Option<Self> {
+        let (number, arguments) = decode_request(record, ranges).ok()?;
+        COMMANDS.get(usize::from(number)).map(|spec| Self { spec, arguments })
+    }
 }
 
 /// Does what is asked and writes exactly one reply (except for [`Effect::Protocol`], [`Effect::Lane`],
@@ -35,6 +48,25 @@ pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
             context.effect = Effect::Again;
         } else {
             context.reply.error(&message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::record::RequestHead;
+
+    #[test]
+    fn a_record_for_a_command_that_there_is_not_is_none() {
+        let name_of = |number: u16| {
+            let (mut record, mut ranges) = (Vec::new(), Vec::new());
+            RequestHead::new(number, &[b"key"]).unwrap().append_to(&mut record);
+            Command::of_record(&record, &mut ranges).map(|command| command.spec.name)
+        };
+        assert_eq!(name_of(0), Some("GET"));
+        for number in [COMMANDS.len() as u16, 99, u16::MAX] {
+            assert_eq!(name_of(number), None, "{number}");
         }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! # Design
 //!
-//! There is one table of commands, in [`commands`], and one function for each. Both codecs decode to the same
-//! [`Command`], and one [`execute`](fn@execute) serves both; a command answers through [`reply::ReplyWriter`], whoever
-//! carries the answer. To add a command, write its function and add its line to the table: all else (arity checks,
-//! transports, pipelines) follows.
+//! There is one table of commands, in [`commands`], and one function for each. What either codec has decoded becomes
+//! the same [`Command`], and one [`execute`](fn@execute) serves both; a command answers through
+//! [`reply::ReplyWriter`], whoever carries the answer. To add a command, write its function and add its line to the
+//! table: all else (arity checks, transports, pipelines) follows.
 //!
 //! # Not here
 //!
@@ -17,8 +17,9 @@ pub mod integer;
 pub mod refusal;
 pub mod arguments;
 pub mod reply;
-// Requests and replies as the Redis protocol has them.
+// Requests and replies as the Redis protocol has them, and as they flow through a lane.
 pub mod resp;
+pub mod record;
 // What a command works with.
 pub mod effect;
 pub mod streamed;
@@ -40,8 +41,6 @@ pub mod transaction;
 // All of them, and how one is executed.
 pub mod commands;
 pub mod execute;
-// Requests and replies as they flow through a lane.
-pub mod record;
 
 /// Commands without a server, for tests and fuzzers.
 #[cfg(any(test, fuzzing))]

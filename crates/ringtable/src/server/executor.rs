@@ -15,7 +15,7 @@ use super::topology::Topology;
 use super::turn::Budget;
 use crate::command::connection::{NO_PINS, greet};
 use crate::command::protocol::Protocol;
-use crate::command::record::{self, RecordWriter};
+use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
 use crate::command::{self, Command, Context, Effect, Host, Streamed};
 use crate::shm::clock::monotonic_ns;
@@ -174,13 +174,13 @@ impl Executor {
 
     /// Executes the request in `record`, or goes on with it. The reply goes to the end of `outgoing`.
     pub fn execute_own_record(&mut self, outgoing: &mut Outgoing, again: Again) -> Result<Executed, End> {
-        let command = record::decode_request(&self.record, &mut self.ranges).map_err(|_| End::Record)?;
+        let command = Command::of_record(&self.record, &mut self.ranges).ok_or(End::Record)?;
         Ok(self.engine.execute_as_record(command, outgoing, again))
     }
 
     /// The same of a request that the connection keeps.
     pub fn execute_record(&mut self, record: &[u8], outgoing: &mut Outgoing, again: Again) -> Result<Executed, End> {
-        let command = record::decode_request(record, &mut self.ranges).map_err(|_| End::Record)?;
+        let command = Command::of_record(record, &mut self.ranges).ok_or(End::Record)?;
         Ok(self.engine.execute_as_record(command, outgoing, again))
     }
 
