@@ -149,7 +149,7 @@ def test_watchers_are_told(ringtable_dir: object) -> None:
 
 
 def test_an_unknown_policy_is_refused(ringtable_dir: object) -> None:
-    with pytest.raises(ringtable.InvalidOption, match="--eviction is 'random'; allowed are noeviction, allkeys-sieve"):
+    with pytest.raises(ringtable.InvalidOption, match=r"^eviction is 'random'; allowed are noeviction, allkeys-sieve"):
         Server(eviction="random")  # type: ignore[arg-type]
 
 

@@ -240,20 +240,20 @@ def test_the_package_says_that_it_is_typed() -> None:
     ],
 )
 def test_sizes(text: Any, size: int) -> None:
-    found = parse_size(text)
+    found = parse_size("size", text)
     assert (found, type(found)) == (size, int)
 
 
 @pytest.mark.parametrize("size", [1.5, math.nan, math.inf, -math.inf, numpy.float64(0.5)])
 def test_what_is_no_whole_number(size: float) -> None:
     with pytest.raises(ringtable.InvalidOption, match="whole number"):
-        parse_size(size)
+        parse_size("size", size)
 
 
 @pytest.mark.parametrize("size", [None, b"1GiB", [1], 1j])
 def test_what_is_no_number(size: Any) -> None:
     with pytest.raises(TypeError, match=f"number of bytes, .*, not {type(size).__name__}"):
-        parse_size(size)
+        parse_size("size", size)
 
 
 def test_a_servers_numbers_may_be_of_any_type(ringtable_dir: Path) -> None:
@@ -286,15 +286,15 @@ def test_each_option_has_one_limit(ringtable_dir: Path, option: str, values: lis
             ringtable.Server(**{option: value})
         message = str(refused.value)
         # What is beyond any number that means something is said to be.
-        shown = parse_size(value) if isinstance(value, str) else value
+        shown = parse_size("size", value) if isinstance(value, str) else value
         named = str(shown) if abs(shown) < 1 << 127 else "above 2^127"
-        assert message == f"--{option.replace('_', '-')} is {named}; allowed are {limits}"
+        assert message == f"{option} is {named}; allowed are {limits}"
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "1GB", "-1", "1e9", "1 GiB and more"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ringtable.InvalidOption, match="KiB"):
-        parse_size(text)
+        parse_size("size", text)
 
 
 @pytest.mark.parametrize(("size", "text"), [(1 << 30, "1 GiB"), (1536, "1536 B"), (3 << 20, "3 MiB")])

@@ -30,7 +30,7 @@ def whole_number(name: str, value: Any) -> int:
     return int(float(value))
 
 
-def parse_size(text: str | SupportsFloat | SupportsIndex, name: str = "a size") -> int:
+def parse_size(name: str, text: str | SupportsFloat | SupportsIndex) -> int:
     """Return a size in bytes, given as a number of bytes or as text such as "512MiB" or "1 GiB".
 
     Raises:
@@ -52,7 +52,7 @@ def parse_size(text: str | SupportsFloat | SupportsIndex, name: str = "a size") 
     )
     if match is None or unit is None:
         raise InvalidOption(
-            f"{text!r} is no size: write bytes as a number, or with one of the units KiB, MiB, GiB, TiB"
+            f"{name} is {text!r}, which is no size: write bytes as a number, or with a unit: KiB, MiB, GiB or TiB"
         )
     return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
 

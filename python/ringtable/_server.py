@@ -106,7 +106,7 @@ class Server:
             name,
             buckets=whole_number("buckets", buckets),
             workers=None if workers is None else whole_number("workers", workers),
-            max_memory=parse_size(max_memory, "max_memory"),
+            max_memory=parse_size("max_memory", max_memory),
             eviction=eviction or ("allkeys-sieve" if cache else "noeviction"),
             max_clients=None if max_clients is None else whole_number("max_clients", max_clients),
             spin_us=spin_us,
@@ -116,9 +116,9 @@ class Server:
             group=None if group is None else parse_group(group),
             topology=topology,
             ring_slots=whole_number("ring_slots", ring_slots),
-            slot_size=parse_size(slot_size, "slot_size"),
+            slot_size=parse_size("slot_size", slot_size),
             laggard_timeout=laggard_timeout,
-            max_unevictable=None if max_unevictable is None else parse_size(max_unevictable, "max_unevictable"),
+            max_unevictable=None if max_unevictable is None else parse_size("max_unevictable", max_unevictable),
         )
         self.name = os.fspath(name)
         _servers.add(self)

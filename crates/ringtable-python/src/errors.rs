@@ -98,5 +98,15 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::NoRoom { .. } => "InvalidOption",
         _ => "Error",
     };
-    family(py, name, error.to_string())
+    let message = error.to_string();
+    family(py, name, if name == "InvalidOption" { as_arguments(&message) } else { message })
+}
+
+/// The engine's words with options as Python's arguments: `max_memory is 1` for `--max-memory is 1`.
+pub fn as_arguments(message: &str) -> String {
+    let words = message.split(' ').map(|word| match word.strip_prefix("--") {
+        Some(option) => option.replace('-', "_"),
+        None => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -48,8 +48,7 @@ impl ServerCore {
             None => None,
             Some(us) if us >= 0.0 && us * 1_000.0 <= limits::SPIN_NS_MAX as f64 => Some((us * 1_000.0) as u64),
             Some(us) => {
-                let message =
-                    format!("--spin-us is {us}; allowed are 0 to {} microseconds", limits::SPIN_NS_MAX / 1_000);
+                let message = format!("spin_us is {us}; allowed are 0 to {} microseconds", limits::SPIN_NS_MAX / 1_000);
                 return Err(errors::family(py, "InvalidOption", message));
             }
         };
@@ -57,16 +56,16 @@ impl ServerCore {
         let tcp = tcp.map_err(|error| errors::server(py, &error.into()))?;
         let topology = server::Topology::named(topology).ok_or_else(|| {
             let names = server::Topology::ALL.map(server::Topology::name).join(", ");
-            errors::family(py, "InvalidOption", format!("--topology is '{topology}'; allowed are {names}"))
+            errors::family(py, "InvalidOption", format!("topology is '{topology}'; allowed are {names}"))
         })?;
         let eviction = Eviction::named(eviction).ok_or_else(|| {
             let names = Eviction::ALL.map(Eviction::name).join(", ");
-            errors::family(py, "InvalidOption", format!("--eviction is '{eviction}'; allowed are {names}"))
+            errors::family(py, "InvalidOption", format!("eviction is '{eviction}'; allowed are {names}"))
         })?;
         let seconds = limits::LAGGARD_TIMEOUT_MS_MIN as f64 / 1_000.0..=limits::LAGGARD_TIMEOUT_MS_MAX as f64 / 1_000.0;
         if !seconds.contains(&laggard_timeout) {
             let (least, most) = (seconds.start(), seconds.end());
-            let message = format!("--laggard-timeout is {laggard_timeout}; allowed are {least} to {most} seconds");
+            let message = format!("laggard_timeout is {laggard_timeout}; allowed are {least} to {most} seconds");
             return Err(errors::family(py, "InvalidOption", message));
         }
         let defaults = server::Options::default();
@@ -102,7 +101,7 @@ impl ServerCore {
                     return errors::server(py, &error);
                 };
                 let message = format!("{option} is {meant}; allowed are {least} to {most} {unit}");
-                errors::family(py, "InvalidOption", message)
+                errors::family(py, "InvalidOption", errors::as_arguments(&message))
             }
             _ => errors::server(py, &error),
         };

@@ -17,17 +17,17 @@ signals.py, how they are told to end; children.py, processes that end with them.
 
 import sys
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from ringtable._cli.client import client
 from ringtable._cli.keys import keys
-from ringtable._cli.output import complain, complete_streams, silence
+from ringtable._cli.output import as_typed, complain, complete_streams, silence
 from ringtable._cli.quick import clear, delete, get, ping, set_
 from ringtable._cli.server import server
 from ringtable._cli.servers import list_
 from ringtable._cli.stats import stats
 from ringtable._cli.watch import watch
-from ringtable._errors import Error
+from ringtable._errors import Error, InvalidOption
 from ringtable._ringtable import __version__
 
 app = App(
@@ -44,11 +44,12 @@ app.command(stats)
 app.command(ping)
 app.command(get)
 app.command(set_, name="set")
-app.command(delete, name="del")
-app.command(keys)
+app.command(delete, name="del", usage="Usage: ringtable del [OPTIONS] KEY [KEY...]")
+# What may be left out has no name in the usage line, unless it is given one.
+app.command(keys, usage="Usage: ringtable keys [OPTIONS] [WHICH]")
 app.command(clear)
-app.command(watch)
-app.command(client)
+app.command(watch, usage="Usage: ringtable watch [OPTIONS] [PREFIX]")
+app.command(client, usage="Usage: ringtable client [OPTIONS] [OUTER INNER]")
 # Imported only when they run: what they need would double the start-up time of all the others. So what `--help` says of
 # them, here and there, stands here.
 app.command(
@@ -73,7 +74,11 @@ app.command(
 
 
 def main() -> None:
-    """Run the command that the arguments name. An `Error` becomes one line on standard error and exit status 1."""
+    """Run the command that the arguments name.
+
+    What is wrong becomes one line on standard error, and the exit status: 2 if it is the command line, 1 if the server
+    or the system refuses something.
+    """
     complete_streams()
     status = _run()
     try:
@@ -86,9 +91,15 @@ def main() -> None:
 def _run() -> int:
     """The command's exit status."""
     try:
-        app()
+        app(exit_on_error=False, print_error=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except UnusedCliTokensError as error:
+        complain(f"nothing is known to do with {', '.join(map(repr, error.unused_tokens or ()))}")
+        return 2
+    except (CycloptsError, InvalidOption) as error:
+        complain(as_typed(str(error)))
+        return 2
     except Error as error:
         complain(str(error))
         return 1

@@ -63,7 +63,7 @@ def bench(
         settings = settings.with_runs(runs)
     for file in (json, csv, html):
         if file is not None and not file.absolute().parent.is_dir():
-            raise InvalidOption(f"{file} cannot be written: there is no folder {file.absolute().parent}")
+            raise Error(f"{file} cannot be written: there is no folder {file.absolute().parent}")
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else REPORT_WIDTH)
     interrupt_on_termination()
     try:

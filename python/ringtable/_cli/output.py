@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from typing import TextIO
 
@@ -36,11 +37,34 @@ def announce(line: str) -> None:
 
 
 def complain(words: str) -> None:
-    """Say on standard error, in one line, why the command fails."""
+    """Say on standard error, in one line, why the command fails.
+
+    What is quoted in it (names, paths, options) may be anything: what would do something in a terminal is escaped.
+    """
     try:
-        print(f"ringtable: {words}", file=sys.stderr, flush=True)
+        print(f"ringtable: {escaped(words)}", file=sys.stderr, flush=True)
     except OSError:
         silence(sys.stderr)
+
+
+def escaped(words: str) -> str:
+    """Words without line ends and other characters that are not to be seen: those as Python writes them."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in words
+    )
+
+
+def as_typed(words: str) -> str:
+    """An error's words with the options in it as they are typed: `max_memory is 1` becomes `--max-memory is 1`."""
+    begin = re.match(r"[a-z_]+(?: and [a-z_]+)*(?= (?:is|exclude|excludes) )", words)
+    size = begin.end() if begin else 0
+    options = re.sub(r"[a-z_]+", lambda word: word[0] if word[0] == "and" else _typed(word[0]), words[:size])
+    return options + re.sub(r"(?<![\w/'.-])[a-z]+(?:_[a-z]+)+(?![\w/'.-])", lambda word: _typed(word[0]), words[size:])
+
+
+def _typed(option: str) -> str:
+    return "--" + option.replace("_", "-")
 
 
 def printable(data: bytes) -> str:

@@ -87,7 +87,7 @@ def profile(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidOption(f"--output: {error.strerror}: {str(output)!r}") from error
+        raise Error(f"--output: {error.strerror}: {str(output)!r}") from error
 
     console = Console()
     scenario = (

@@ -8,7 +8,8 @@ import sys
 
 from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._cli.output import printable
-from ringtable._errors import Error
+from ringtable._errors import Error, InvalidOption
+from ringtable._ringtable import check_ttl
 
 
 def get(key: str, /, *, at: Connection = DEFAULT) -> None:
@@ -45,6 +46,11 @@ def set_(
         xx: Write only if the key is present.
     """
     written = os.fsencode(key)
+    # Before it is known whether there is a server.
+    if ttl is not None:
+        check_ttl(ttl)
+    if nx and xx:
+        raise InvalidOption("nx and xx exclude each other: choose one")
     with at.open() as table:
         if not table.set(written, os.fsencode(value), ttl=ttl, nx=nx, xx=xx):
             raise Error(f"not written: the key {printable(written)} is {'present' if nx else 'absent'}")

@@ -61,7 +61,7 @@ def server(
     """
     interrupt_on_termination()
     raise_limit()
-    size = parse_size(max_memory)
+    size = parse_size("max_memory", max_memory)
     try:
         with Server(
             name,
