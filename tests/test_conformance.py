@@ -554,6 +554,16 @@ def test_a_second_server_of_the_same_name(server: Server) -> None:
         assert table.call("PING") == b"PONG"
 
 
+def test_a_server_is_closed_like_a_table() -> None:
+    server = Server()
+    with ringtable.connect() as table:
+        server.close()
+        server.close()
+        assert not server.running
+        with pytest.raises(ringtable.ServerGone):
+            table["key"] = b"value"
+
+
 def test_a_server_can_be_started_again() -> None:
     for _ in range(3):
         with Server() as server, ringtable.connect() as table:

@@ -167,6 +167,9 @@ class Server:
         """
         self._core.stop()
 
+    close = stop
+    """The same by the name that tables, views and watches have for it."""
+
     def __enter__(self) -> Self:
         return self
 
