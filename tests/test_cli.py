@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ringtable
@@ -351,6 +352,27 @@ def test_a_quick_look(server: Server) -> None:
     assert "key" in refused("get", "key")
 
 
+def test_a_value_from_standard_input(server: Server) -> None:
+    value = b"\x00\xff-\r\n" * 100_000
+    with ringtable.connect() as table:
+        for number, options in enumerate(([], ["--ttl", "100"])):
+            key = f"key {number}"
+            command = [sys.executable, "-m", "ringtable", "set", key, "-", *options]
+            subprocess.run(command, input=value, check=True, timeout=DEADLINE_S)
+            assert table[key] == value
+        assert run_cli("set", "key", "--", "-").returncode == 0
+        assert table["key"] == b"-"
+        assert run_cli("set", "key", "-5").returncode == 0
+        assert table["key"] == b"-5"
+        for option in ("--nxx", "-x"):
+            assert f"Unknown option: {option}" in not_understood("set", "key", option)
+        closed = in_shell("<&-", "set", "key", "-")
+        assert (closed.returncode, closed.stderr) == (1, b"ringtable: reading the value: standard input is closed\n")
+        unreadable = in_shell("0>/dev/null", "set", "key", "-")
+        assert (unreadable.returncode, unreadable.stderr) == (1, b"ringtable: reading the value: Bad file descriptor\n")
+        assert table["key"] == b"-5"
+
+
 ODD = b"\xff\xfe"
 
 
@@ -422,7 +444,9 @@ def test_keys(server: Server) -> None:
     assert found() == set(names)
     assert found("user:") == {b"user:1", b"user:2:name", b"user:30:name"}
     assert found("user:?:*") == {b"user:2:name"}
-    assert found("page[*]") == {b"page*"}
+    assert found("page[*]") == found(r"page\*") == {b"page*"}
+    assert found("page[^*]*") == {b"page 1"}
+    assert "255" in refused("keys", "?" * 300)
     assert found("nothing") == set()
 
 
@@ -548,7 +572,19 @@ def test_stats(server: Server) -> None:
     assert json.loads(run_cli("stats", "--json").stdout)["entries"] == 1
     lines = run_cli("stats").stdout.splitlines()
     assert ["entries", "1"] in [line.split() for line in lines]
-    assert all(re.fullmatch(r"[a-z_0-9]+ +[0-9]+", line) for line in lines)
+    assert all(re.fullmatch(r"[a-z_0-9]+ +[0-9]+", line) for line in lines if not line.startswith("eviction_policy "))
+
+
+def test_the_policy_has_its_name_wherever_it_is_printed(ringtable_dir: Path) -> None:
+    for given, name in (
+        ({}, "noeviction"),
+        ({"cache": True}, "allkeys-sieve"),
+        ({"eviction": "volatile-ttl"}, "volatile-ttl"),
+    ):
+        options: dict[str, Any] = given
+        with Server(max_memory="8MiB", **options):
+            assert json.loads(run_cli("stats", "--json").stdout)["eviction_policy"] == name
+            assert ["eviction_policy", name] in [line.split() for line in run_cli("stats").stdout.splitlines()]
 
 
 def test_stats_in_a_terminal(server: Server) -> None:

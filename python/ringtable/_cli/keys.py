@@ -3,11 +3,15 @@
 import os
 import re
 import sys
-from collections.abc import Callable
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
+from typing import cast
 
 from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._cli.output import printable
+from ringtable._table import Table
+
+# Buckets or so that one question goes over.
+_COUNT = 500
 
 
 def keys(which: str = "", /, *, at: Connection = DEFAULT) -> None:
@@ -17,18 +21,25 @@ def keys(which: str = "", /, *, at: Connection = DEFAULT) -> None:
     elsewhere they are the bytes that they are.
 
     Args:
-        which: What the keys begin with; or, with one of `*`, `?` and `[` in it, a pattern for all of a key, as shells
-            have them (in quotes, so that the shell leaves it alone).
+        which: What the keys begin with; or, with one of `*`, `?` and `[` in it, a pattern for all of a key, as Redis
+            has them: `[ab]`, `[^a-z]`, and `\\*` for a star (in quotes, so that the shell leaves it alone).
     """
-    fits = _matcher(os.fsencode(which))
+    wanted = os.fsencode(which)
     in_terminal = sys.stdout.isatty()
     with at.open() as table:
-        for key in table:
-            if fits(key):
-                sys.stdout.buffer.write((printable(key).encode() if in_terminal else key) + b"\n")
+        for key in _matching(table, wanted) if re.search(rb"[*?[]", wanted) else _beginning(table, wanted):
+            sys.stdout.buffer.write((printable(key).encode() if in_terminal else key) + b"\n")
 
 
-def _matcher(which: bytes) -> Callable[[bytes], bool]:
-    if re.search(rb"[*?[]", which):
-        return lambda key: fnmatchcase(key, which)
-    return lambda key: key.startswith(which)
+def _beginning(table: Table, prefix: bytes) -> Iterator[bytes]:
+    return (key for key in table if key.startswith(prefix))
+
+
+def _matching(table: Table, pattern: bytes) -> Iterator[bytes]:
+    """The server says what fits, as it does for other clients."""
+    cursor = b"0"
+    while True:
+        cursor, keys = cast("tuple[bytes, list[bytes]]", table.call("SCAN", cursor, "MATCH", pattern, "COUNT", _COUNT))
+        yield from keys
+        if cursor == b"0":
+            return

@@ -4,12 +4,16 @@ Keys and values are the bytes that were typed, whether those are text or not.
 """
 
 import os
+import re
 import sys
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._cli.output import printable
 from ringtable._errors import Error, InvalidOption
-from ringtable._ringtable import check_ttl
+from ringtable._ringtable import VALUE_SIZE_MAX, check_ttl
 
 
 def get(key: str, /, *, at: Connection = DEFAULT) -> None:
@@ -28,7 +32,7 @@ def get(key: str, /, *, at: Connection = DEFAULT) -> None:
 
 def set_(
     key: str,
-    value: str,
+    value: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     ttl: float | None = None,
@@ -40,7 +44,8 @@ def set_(
 
     Args:
         key: The key.
-        value: The value. One that begins with a hyphen goes behind a `--`: `set KEY -- -x`.
+        value: The value; `-` for what comes from standard input, as it is, the newline at its end included. One that
+            begins with a hyphen goes behind a `--`: `set KEY -- -x`.
         ttl: Seconds after which the entry is gone.
         nx: Write only if the key is absent.
         xx: Write only if the key is present.
@@ -51,9 +56,27 @@ def set_(
         check_ttl(ttl)
     if nx and xx:
         raise InvalidOption("nx and xx exclude each other: choose one")
+    new = _value(value)
     with at.open() as table:
-        if not table.set(written, os.fsencode(value), ttl=ttl, nx=nx, xx=xx):
+        if not table.set(written, new, ttl=ttl, nx=nx, xx=xx):
             raise Error(f"not written: the key {printable(written)} is {'present' if nx else 'absent'}")
+
+
+def _value(typed: str) -> bytes:
+    """The value that is meant by what was typed, or that comes from standard input."""
+    if not typed.startswith("-") or "--" in sys.argv or re.fullmatch(r"-[0-9.]+", typed):
+        return os.fsencode(typed)
+    if typed != "-":
+        raise InvalidOption(
+            f"Unknown option: {typed}. A value that begins with a hyphen goes behind a --: set KEY -- -x"
+        )
+    if sys.stdin is None:
+        raise Error("reading the value: standard input is closed")
+    try:
+        # One byte more than may be is refused in the words that are for all that is too large.
+        return sys.stdin.buffer.read(VALUE_SIZE_MAX + 1)
+    except OSError as error:
+        raise Error(f"reading the value: {error.strerror}") from None
 
 
 def delete(key: str, /, *keys: str, at: Connection = DEFAULT) -> None:

@@ -44,11 +44,11 @@ def stats(*, json: bool = False, plain: bool = False, at: Connection = DEFAULT) 
     with at.open(transport="socket") as table:
         figures = cast("dict[str, int]", table.stats())
     if json:
-        print(json_.dumps(figures))
+        print(json_.dumps({name: named(name, value) for name, value in figures.items()}))
     elif plain or not sys.stdout.isatty():
         width = max(map(len, figures))
-        for figure, value in figures.items():
-            print(f"{figure:{width}}  {value}")
+        for name, value in figures.items():
+            print(f"{name:{width}}  {named(name, value)}")
     else:
         _show(figures)
 
@@ -61,12 +61,17 @@ def grouped(names: Mapping[str, object]) -> dict[str, list[str]]:
     return {title: members for title, members in groups.items() if members}
 
 
+def named(name: str, value: int) -> int | str:
+    """A figure that stands for a name as that name, where there is one."""
+    return POLICIES.get(value, value) if name == "eviction_policy" else value
+
+
 def humane(name: str, value: int | float | str) -> str:
     """A figure as a person reads it: sizes and times in the unit that suits them, large numbers with separators."""
-    if name == "eviction_policy" and value in POLICIES:
-        return POLICIES[int(value)]
     if not isinstance(value, int):
         return str(value)
+    if isinstance(known := named(name, value), str):
+        return known
     if BYTES.fullmatch(name):
         return _size(value)
     if NANOSECONDS.fullmatch(name):
