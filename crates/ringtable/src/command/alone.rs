@@ -3,8 +3,8 @@
 use super::arguments::Arguments;
 use super::commands::COMMANDS;
 use super::context::Context;
-use super::effect::Effect;
 use super::execute::{Command, execute};
+use super::flow::{Change, Flow};
 use super::host::{Host, LeaseAnswer, LeaseName, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
@@ -44,8 +44,8 @@ impl Alone {
         }
     }
 
-    /// One turn of the command of that number, which has come as far as `progress`. Returns its effect, and how far it
-    /// has come.
+    /// One turn of the command of that number, which has come as far as `progress`. Returns what follows,
+    /// whether the connection would have to answer, and how far it has come.
     pub fn turn(
         &mut self,
         number: u16,
@@ -53,7 +53,7 @@ impl Alone {
         reply: &mut dyn ReplyWriter,
         protocol: Protocol,
         progress: u64,
-    ) -> (Effect, u64) {
+    ) -> (Flow, Option<Change>, u64) {
         let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
         for argument in arguments {
             let begin = bytes.len();
@@ -71,15 +71,16 @@ impl Alone {
             host: &Nobody,
             protocol,
             progress,
-            effect: Effect::None,
+            flow: Flow::Next,
+            change: None,
             turn_ends_ns: monotonic_ns() + self.turn_ns,
             passed: 0,
         };
         let spec = &COMMANDS[usize::from(number)];
         execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
-        let (effect, progress) = (context.effect, context.progress);
+        let (flow, change, progress) = (context.flow, context.change, context.progress);
         self.streamed = context.streamed;
-        (effect, progress)
+        (flow, change, progress)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::arguments::Arguments;
 use super::commands::{COMMANDS, Spec};
 use super::context::Context;
-use super::effect::Effect;
+use super::flow::Flow;
 use super::record::decode_request;
 use super::refusal::Refusal;
 
@@ -28,8 +28,8 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Does what is asked and writes exactly one reply (except for [`Effect::Protocol`], [`Effect::Lane`],
-/// [`Effect::Rings`], [`Effect::Watch`], [`Effect::Pins`] and [`Effect::Again`]).
+/// Does what is asked and writes exactly one reply; none if the context then says [`Flow::Again`], or has a change of
+/// the connection.
 pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     let Command { spec, arguments } = command;
     context.scratch.clear();
@@ -45,7 +45,7 @@ pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
     };
     if let Err(Refusal(message)) = outcome {
         if is_repeatable && context.writer.take_crowded() && context.has_patience() {
-            context.effect = Effect::Again;
+            context.flow = Flow::Again;
         } else {
             context.reply.error(&message);
         }

@@ -4,8 +4,8 @@
 
 use super::arguments::Arguments;
 use super::context::Context;
-use super::effect::Effect;
 use super::expiry::expiry_in;
+use super::flow::Flow;
 use super::lookup::{Value, expiry, find_value};
 use super::refusal::Refusal;
 use crate::limits;
@@ -58,7 +58,7 @@ fn count_keys(
         since_clock = 0;
         if next < arguments.len() && context.is_turn_over() {
             context.progress = count << 32 | next as u64;
-            context.effect = Effect::Again;
+            context.flow = Flow::Again;
             return;
         }
     }
@@ -147,7 +147,7 @@ pub(super) fn flushall(context: &mut Context<'_>, arguments: Arguments<'_>) -> R
     match next {
         Some(next) => {
             context.progress = next;
-            context.effect = Effect::Again;
+            context.flow = Flow::Again;
         }
         None => context.reply.ok(),
     }
@@ -180,9 +180,9 @@ mod tests {
             loop {
                 let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
                 let number = crate::command::number(name);
-                let (effect, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
+                let (flow, _, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
                 (progress, turns) = (come, turns + 1);
-                if effect != Effect::Again {
+                if flow != Flow::Again {
                     return (turns, String::from_utf8_lossy(&reply).into_owned());
                 }
                 assert!(reply.is_empty());

@@ -21,7 +21,7 @@ pub mod reply;
 pub mod resp;
 pub mod record;
 // What a command works with.
-pub mod effect;
+pub mod flow;
 pub mod streamed;
 pub mod host;
 pub mod context;
@@ -48,8 +48,8 @@ pub mod alone;
 
 pub use commands::{COMMANDS, FINGERPRINT, find, number};
 pub use context::Context;
-pub use effect::Effect;
 pub use execute::{Command, execute};
+pub use flow::{Change, Flow, Upgrade};
 pub use host::{Host, LeaseAnswer, LeaseName, Unwritten};
 pub use refusal::{Refusal, is_for_want_of_room, shown, unknown};
 pub use streamed::{Order, Streamed};

@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::context::Context;
-use super::effect::Effect;
+use super::flow::Flow;
 use super::refusal::Refusal;
 use super::set_options::SetOptions;
 use super::streamed::{Order, Streamed};
@@ -37,7 +37,7 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
             match settle(context, key, value, Terms::Whole(options.guard))? {
                 Some(draft) => draft,
                 None => {
-                    context.effect = Effect::Again;
+                    context.flow = Flow::Again;
                     return Ok(());
                 }
             }
@@ -120,9 +120,9 @@ mod tests {
             loop {
                 let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
                 let number = crate::command::number("SET");
-                let (effect, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
+                let (flow, _, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
                 (progress, turns) = (come, turns + 1);
-                if effect != Effect::Again {
+                if flow != Flow::Again {
                     return (turns, String::from_utf8_lossy(&reply).into_owned());
                 }
             }

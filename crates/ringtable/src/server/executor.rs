@@ -17,7 +17,7 @@ use crate::command::connection::{NO_PINS, greet};
 use crate::command::protocol::Protocol;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
-use crate::command::{self, Command, Context, Effect, Host, Streamed};
+use crate::command::{self, Change, Command, Context, Flow, Host, Streamed, Upgrade};
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, Ordering};
@@ -29,7 +29,9 @@ pub(super) type ServerHost = Arc<dyn Host + Send + Sync>;
 
 /// What a connection has to do after a request, and how far the request has come if it takes several turns.
 pub(super) struct Executed {
-    pub effect: Effect,
+    pub flow: Flow,
+    /// What changes about the connection, which has to answer then.
+    pub change: Option<Change>,
     pub again: Again,
 }
 
@@ -108,30 +110,33 @@ impl Engine {
             worker: self.worker,
             protocol,
             progress,
-            effect: Effect::None,
+            flow: Flow::Next,
+            change: None,
             turn_ends_ns: self.budget.ends_ns(),
             passed: 0,
         };
         command::execute(&mut context, command);
-        let (effect, passed) = (context.effect, context.passed);
+        let (flow, change, passed) = (context.flow, context.change, context.passed);
         let again = Again { progress: context.progress, streamed: context.streamed };
         self.budget.pass(passed + self.scratch.bytes().len() + self.pairs.size());
-        Executed { effect, again }
+        Executed { flow, change, again }
     }
 
     /// Executes a request that came as a record. The reply goes to the end of `outgoing`, as one.
     fn execute_as_record(&mut self, command: Command<'_>, outgoing: &mut Outgoing, again: Again) -> Executed {
         let mut writer = RecordWriter::new(outgoing);
         let executed = self.execute(command, &mut writer, Protocol::Resp3, again);
-        match executed.effect {
-            Effect::Lane | Effect::Rings => {
+        match executed.change {
+            Some(Change::Upgrade(Upgrade::Lane | Upgrade::Rings)) => {
                 writer.error("ERR this connection has a lane, or has joined the rings, already");
             }
-            Effect::Watch => writer.error("ERR a watch is a connection of its own: ask for it on a new one"),
-            Effect::Pins if self.topology == Topology::Lanes => writer.ok(),
-            Effect::Pins => writer.error(NO_PINS),
-            Effect::Protocol(protocol) => greet(&mut writer, protocol, self.connection),
-            _ => {}
+            Some(Change::Upgrade(Upgrade::Watch)) => {
+                writer.error("ERR a watch is a connection of its own: ask for it on a new one")
+            }
+            Some(Change::Pins) if self.topology == Topology::Lanes => writer.ok(),
+            Some(Change::Pins) => writer.error(NO_PINS),
+            Some(Change::Protocol(protocol)) => greet(&mut writer, protocol, self.connection),
+            None => {}
         }
         writer.finish();
         executed

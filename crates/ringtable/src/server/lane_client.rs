@@ -13,8 +13,8 @@ use super::store::Store;
 use super::turn::Turn;
 use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
-use crate::command::Effect;
 use crate::command::record;
+use crate::command::{Change, Flow};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -238,13 +238,13 @@ impl LaneClient {
         failpoint!("request.copied");
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
-        self.closing |= executed.effect == Effect::Close;
-        if executed.effect == Effect::Pins && self.board.is_none() {
+        self.closing |= executed.flow == Flow::Close;
+        if executed.change == Some(Change::Pins) && self.board.is_none() {
             // The reply is published after this.
             let board = PinBoard(Arc::clone(&self.mapping));
             self.board = Some(executor.store.table.reclaimer().register(Box::new(board)));
         }
-        if executed.effect == Effect::Again {
+        if executed.flow == Flow::Again {
             self.again = Some((std::mem::take(&mut executor.record), executed.again));
         }
         Ok(())

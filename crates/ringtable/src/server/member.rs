@@ -17,7 +17,7 @@ use super::request_memory::RequestMemory;
 use super::socket::Socket;
 use super::statistics::Statistics;
 use super::store::Store;
-use crate::command::Effect;
+use crate::command::Flow;
 use crate::command::record;
 use crate::limits;
 use crate::ring::broadcast::{Broadcast, Sender};
@@ -166,12 +166,12 @@ impl Member {
             let again = self.again.take();
             requests += usize::from(again.is_none());
             let executed = executor.execute_record(record, &mut self.outgoing, again.unwrap_or_default())?;
-            if executed.effect == Effect::Again {
+            if executed.flow == Flow::Again {
                 self.again = Some(executed.again);
                 break;
             }
             self.parsed += record.len();
-            if executed.effect == Effect::Close {
+            if executed.flow == Flow::Close {
                 // The last reply has to leave before the connection does.
                 self.send(sender, ring);
                 return Err(End::Quit);

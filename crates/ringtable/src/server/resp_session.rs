@@ -20,7 +20,7 @@ use crate::command::protocol::Protocol;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, RequestLimits, RequestParser, RespWriter};
 use crate::command::transaction::Transaction;
-use crate::command::{self, COMMANDS, Command, Effect, Order, Streamed};
+use crate::command::{self, COMMANDS, Change, Command, Flow, Order, Streamed, Upgrade};
 use crate::limits;
 use crate::sync::{Arc, Ordering};
 
@@ -38,8 +38,8 @@ pub(super) enum Step {
     Finished,
     /// A request needs further turns, or so does reading it.
     Paused,
-    /// The client asks for what this effect says, and may have it.
-    Upgrade(Effect),
+    /// The client asks for another kind of connection, and may have it.
+    Upgrade(Upgrade),
 }
 
 /// What the server has of the client.
@@ -174,13 +174,13 @@ impl RespSession {
             Ok(Parsed::Complete { size }) => {
                 self.request_size = size;
                 let streamed = self.streamed.take();
-                let effect = self.execute(executor, Again { progress: 0, streamed });
+                let upgrade = self.execute(executor, Again { progress: 0, streamed });
                 if self.again.is_some() {
                     return Step::Paused;
                 }
-                if let Effect::Lane | Effect::Rings | Effect::Watch = effect {
-                    match self.upgrade_obstacle(effect, executor.topology) {
-                        None => return Step::Upgrade(effect),
+                if let Some(upgrade) = upgrade {
+                    match self.upgrade_obstacle(upgrade, executor.topology) {
+                        None => return Step::Upgrade(upgrade),
                         Some(obstacle) => self.writer().error(obstacle),
                     }
                 }
@@ -195,14 +195,14 @@ impl RespSession {
 
     /// Why the connection cannot be upgraded now, to become the sign of life of a lane, a member of the rings or a
     /// watch.
-    fn upgrade_obstacle(&self, effect: Effect, topology: Topology) -> Option<&'static str> {
+    fn upgrade_obstacle(&self, upgrade: Upgrade, topology: Topology) -> Option<&'static str> {
         if !self.abilities.passes_descriptors {
             Some("ERR lanes, rings and watches need a unix socket, since TCP cannot pass descriptors: use the path")
         } else if self.parsed < self.incoming.len() || !self.backlog.is_empty() || !self.outgoing.is_empty() {
             Some("ERR RING.LANE, RING.RINGS and RING.WATCH have to wait for the replies to what was sent before them")
-        } else if effect == Effect::Lane && topology != Topology::Lanes {
+        } else if upgrade == Upgrade::Lane && topology != Topology::Lanes {
             Some("TOPOLOGY this server's clients share rings: join them with RING.RINGS")
-        } else if effect == Effect::Rings && topology == Topology::Lanes {
+        } else if upgrade == Upgrade::Rings && topology == Topology::Lanes {
             Some("TOPOLOGY this server gives each client a lane: ask for one with RING.LANE")
         } else {
             None
@@ -213,73 +213,64 @@ impl RespSession {
         RespWriter::new(&mut self.outgoing, self.protocol)
     }
 
-    /// Executes the request that the parser has just completed.
-    fn execute(&mut self, executor: &mut Executor, again: Again) -> Effect {
-        let Some((name, ranges)) = self.parser.arguments().split_first() else {
-            self.parsed += self.request_size;
-            return Effect::None;
-        };
-        let reservation = self.reservation.as_ref();
-        let bytes = &self.incoming[self.parsed..];
-        let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
-        let known = command::find(&bytes[name.clone()]);
-        if reservation.is_none()
-            && let Some(answer) = self.transaction.answer(&bytes[name.clone()])
-        {
-            match answer {
-                Ok(status) => writer.status(status),
-                Err(error) => writer.error(error),
-            }
-            self.parsed += self.request_size;
-            return Effect::None;
-        }
-        let last = ranges.last().map(|last| &bytes[last.clone()]);
-        let effect = match (known, reservation) {
-            (Some(_), _) if self.parser.is_inline() && last.is_some_and(is_http_version) => {
+    /// Executes the request that the parser has just completed, or goes on with it. Returns what kind of connection the
+    /// client asks for, if it does.
+    fn execute(&mut self, executor: &mut Executor, again: Again) -> Option<Upgrade> {
+        let mut upgrade = None;
+        if let Some((name, ranges)) = self.parser.arguments().split_first() {
+            let bytes = &self.incoming[self.parsed..];
+            let (name, arguments) = (&bytes[name.clone()], Arguments::new(bytes, ranges));
+            let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
+            let known = command::find(name).map(|number| &COMMANDS[usize::from(number)]);
+            if self.reservation.is_none()
+                && let Some(answer) = self.transaction.answer(name)
+            {
+                match answer {
+                    Ok(status) => writer.status(status),
+                    Err(error) => writer.error(error),
+                }
+            } else if self.parser.is_inline() && known.is_some() && arguments.iter().last().is_some_and(is_http_version)
+            {
                 writer.error("ERR Protocol error: this is no HTTP server");
-                self.reason = End::Protocol;
-                Effect::Close
-            }
-            (_, Some(reservation))
-                if !known.is_some_and(|number| reserved::answers(COMMANDS[usize::from(number)].name)) =>
+                self.close(End::Protocol);
+            } else if let Some(reservation) = &self.reservation
+                && !known.is_some_and(|spec| reserved::answers(spec.name))
             {
                 executor.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
                 writer.error(&reservation.refusal);
-                self.reason = End::Full;
-                Effect::Close
-            }
-            (Some(number), _) => {
-                let command =
-                    Command { spec: &COMMANDS[usize::from(number)], arguments: Arguments::new(bytes, ranges) };
+                self.close(End::Full);
+            } else if let Some(spec) = known {
+                let command = Command { spec, arguments };
                 let executed = executor.engine.execute(command, &mut writer, self.protocol, again);
                 failpoint!("socket.executed");
-                self.again = (executed.effect == Effect::Again).then_some(executed.again);
-                executed.effect
-            }
-            (None, _) if self.parser.is_inline() => {
-                let words = command::unknown(&bytes[name.clone()]).0;
+                match executed.flow {
+                    Flow::Next => {}
+                    Flow::Close => self.closing = true,
+                    Flow::Again => {
+                        // Its bytes are needed again.
+                        self.again = Some(executed.again);
+                        return None;
+                    }
+                }
+                match executed.change {
+                    None => {}
+                    Some(Change::Protocol(protocol)) => {
+                        self.protocol = protocol;
+                        greet(&mut self.writer(), protocol, executor.engine.connection);
+                    }
+                    Some(Change::Pins) => self.writer().error(NO_PINS),
+                    Some(Change::Upgrade(kind)) => upgrade = Some(kind),
+                }
+            } else if self.parser.is_inline() {
+                let words = command::unknown(name).0;
                 writer.error(&format!("{words} in a plain line: the connection ends"));
-                self.reason = End::Protocol;
-                Effect::Close
+                self.close(End::Protocol);
+            } else {
+                writer.error(&command::unknown(name).0);
             }
-            (None, _) => {
-                writer.error(&command::unknown(&bytes[name.clone()]).0);
-                Effect::None
-            }
-        };
-        match effect {
-            Effect::Protocol(protocol) => {
-                self.protocol = protocol;
-                greet(&mut self.writer(), protocol, executor.engine.connection);
-            }
-            Effect::Close => self.closing = true,
-            // Its bytes are needed again.
-            Effect::Again => return effect,
-            Effect::Pins => writer.error(NO_PINS),
-            Effect::None | Effect::Lane | Effect::Rings | Effect::Watch => {}
         }
         self.parsed += self.request_size;
-        effect
+        upgrade
     }
 
     /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.

@@ -95,7 +95,7 @@ impl SocketClient {
                     worked = true;
                     break;
                 }
-                Step::Upgrade(effect) => return Ok(Turn::Upgrade(effect)),
+                Step::Upgrade(kind) => return Ok(Turn::Upgrade(kind)),
             }
         }
         worked |= self.send(&mut share)?;

@@ -17,7 +17,7 @@ use crate::command::protocol::Protocol;
 use crate::command::record::{RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, RespWriter};
-use crate::command::{self, Effect};
+use crate::command::{self, Flow};
 use crate::ring::lane::{LANE_VERSION, Lane};
 use crate::ring::spsc::{Consumer, Producer};
 use crate::shm::descriptors::{self, OLD_KERNEL};
@@ -44,7 +44,7 @@ impl Reference {
     fn execute(&mut self, request: &Request, reply: &mut dyn ReplyWriter, protocol: Protocol) {
         let number = command::find(&request[0]).unwrap();
         let mut progress = 0;
-        while let (Effect::Again, come) = self.0.turn(number, &request[1..], reply, protocol, progress) {
+        while let (Flow::Again, _, come) = self.0.turn(number, &request[1..], reply, protocol, progress) {
             progress = come;
         }
     }

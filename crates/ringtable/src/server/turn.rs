@@ -1,6 +1,6 @@
 //! A client's turn: what it came to, and the budget of time, requests and bytes that ends it (I5).
 
-use crate::command::Effect;
+use crate::command::Upgrade;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 
@@ -11,8 +11,8 @@ pub(super) enum Turn {
     Idle,
     /// Something was done; there may be more.
     Worked,
-    /// The client asks for what this effect says: a lane, a seat at the rings of a classic topology, or a watch.
-    Upgrade(Effect),
+    /// The client asks for another kind of connection.
+    Upgrade(Upgrade),
 }
 
 /// What a turn has taken so far.

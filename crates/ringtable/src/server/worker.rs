@@ -43,7 +43,7 @@ use super::socket_client::SocketClient;
 use super::source::Source;
 use super::turn::Turn;
 use super::watch_client::WatchClient;
-use crate::command::Effect;
+use crate::command::Upgrade;
 use crate::limits;
 use crate::ring::wait::{Pauses, Yields};
 use crate::shm::clock::monotonic_ns;
@@ -324,7 +324,7 @@ impl Worker {
                     self.crowd.count(1, self.runtime.cpus);
                 }
             }
-            Ok(Turn::Upgrade(effect)) => self.upgrade(place, effect),
+            Ok(Turn::Upgrade(kind)) => self.upgrade(place, kind),
             Err(end) => self.end(place, end),
         }
         true
@@ -533,18 +533,18 @@ impl Worker {
     }
 
     /// Turns a socket client into one with a lane, a member of the exchange, or one that is told of changes.
-    fn upgrade(&mut self, place: usize, to: Effect) {
+    fn upgrade(&mut self, place: usize, to: Upgrade) {
         let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
         let Connection::Socket(socket) = &mut client.connection else { return };
         let (serial, index) = (*serial, self.executor.index);
         let Some(given_up) = socket.give_up_socket() else { return };
         let upgraded = match (&self.port, to) {
-            (Some(port), Effect::Rings) => {
+            (Some(port), Upgrade::Rings) => {
                 let socket = Arc::new(given_up);
                 let joined = port.exchange.join(&socket, client.number, &self.runtime.store);
                 joined.map(|number| client.connection = Connection::Member(number, socket))
             }
-            (_, Effect::Watch) => {
+            (_, Upgrade::Watch) => {
                 let watch = WatchClient::create(given_up, &self.runtime.store, &mut self.executor.engine.writer);
                 watch.map(|watch| client.connection = Connection::Watch(Box::new(watch)))
             }
