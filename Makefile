@@ -6,6 +6,9 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
     $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 BIN := .venv/bin
+# Tests side by side: they wait more than they compute, so that there is one more than there are processors.
+JOBS ?= $(shell expr $$(nproc) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)
 
@@ -27,22 +30,19 @@ demo: install ## Build, then show it: eight processes count words, share a cache
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.
 	cargo test --package ringtable
-	scripts/loom.sh
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
-test-all: install ## The same with the slow tests.
-	cargo test --package ringtable
-	scripts/loom.sh
-	$(BIN)/python -m pytest
+test-all: test loom failpoints ## The same with the slow tests, the models, and deaths at each step.
+	$(PYTEST) -m slow
 
-loom: .cargo-found ## Check the models of rings, doorbell and table (part of test).
+loom: .cargo-found ## Check the models of rings, doorbell and table: three minutes.
 	scripts/loom.sh
 
 shuttle: .cargo-found ## Check the models that are too large for loom: some interleavings, at random.
 	scripts/shuttle.sh
 
-failpoints: .venv/installed .cargo-found ## Kill and stop processes at each step of the protocols: a build of its own, 3 minutes.
-	scripts/failpoints.sh
+failpoints: .venv/installed .cargo-found ## Kill and stop processes at each step of the protocols: a build of its own, three minutes.
+	scripts/failpoints.sh --numprocesses $(JOBS) --dist worksteal
 
 fuzz: .cargo-found ## Search for inputs that the engine does not survive: 20 seconds a target.
 	scripts/fuzz.sh

@@ -5,15 +5,15 @@
 #   scripts/failpoints.sh --build          only builds; prints the folder to put on PYTHONPATH
 #   scripts/failpoints.sh -k lane          what follows is pytest's
 #
-# The build has a folder of its own, target-failpoints (or what FAILPOINTS_TARGET_DIR names), and is no part of the
-# package that `make install` builds. It needs the virtual environment that `make install` makes, or one on the PATH.
+# The build is in target (or what FAILPOINTS_TARGET_DIR names) beside the others, and is no part of the package that
+# `make install` builds. It needs the virtual environment that `make install` makes, or one on the PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-target=${FAILPOINTS_TARGET_DIR:-$PWD/target-failpoints}
+target=${FAILPOINTS_TARGET_DIR:-$PWD/target}
 python=$PWD/.venv/bin/python
 [ -x "$python" ] || python=$(command -v python)
-package=$target/python/ringtable
+package=$target/failpoints-package/ringtable
 mkdir -p "$package"
 
 # As maturin does it: the module finds Python's symbols in the program that loads it.
@@ -26,7 +26,7 @@ rm -f "$package"/_ringtable.*.so
 cp "$target/failpoints/lib_ringtable.so" "$package/_ringtable$suffix"
 
 if [ "${1-}" = --build ]; then
-    echo "$target/python"
+    echo "$target/failpoints-package"
     exit
 fi
-PYTHONPATH=$target/python exec "$python" -m pytest tests/test_failpoints.py "$@"
+PYTHONPATH=$target/failpoints-package exec "$python" -m pytest tests/test_failpoints.py "$@"
