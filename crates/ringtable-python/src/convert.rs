@@ -14,7 +14,7 @@ use pyo3::{BoundObject, ffi};
 use ringtable::client::{Error, Patience, check_key, check_value};
 use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
-use ringtable::table::reader::Sink;
+use ringtable::table::lookup::Sink;
 
 use crate::buffer::{Exported, type_name};
 use crate::errors;

@@ -360,7 +360,7 @@ impl TableCore {
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let key = convert::key(key)?;
-        match self.client.try_get(key, &mut ringtable::table::reader::Presence) {
+        match self.client.try_get(key, &mut ringtable::table::lookup::Presence) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => self.wait(py, |client, patience| client.contains(key, patience)),
             Err(error) => Err(errors::client(py, error)),
@@ -509,8 +509,8 @@ impl TableCore {
         }
         let mut values = convert::reserved(keys.len())?;
         let values = self.wait(py, |client, patience| {
-            let mut sink = ringtable::table::reader::Buffer::default();
-            let each = |_, hit: bool, sink: &mut ringtable::table::reader::Buffer| {
+            let mut sink = ringtable::table::lookup::Buffer::default();
+            let each = |_, hit: bool, sink: &mut ringtable::table::lookup::Buffer| {
                 values.push(if hit { Some(sink.take()) } else { None });
             };
             client.get_many(&keys, &mut sink, each, patience)?;

@@ -9,7 +9,7 @@ use super::validate::{check_key, check_value};
 use super::write_options::{SetWords, Stay};
 use crate::command::reply::Reply;
 use crate::table::Mark;
-use crate::table::reader::Buffer;
+use crate::table::lookup::Buffer;
 
 /// What a sum has to keep within, and what a new key gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

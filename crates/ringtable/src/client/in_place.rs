@@ -7,7 +7,7 @@ use super::patience::Patience;
 use crate::shm::clock::wall_ms;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
-use crate::table::reader::{Found, Sink};
+use crate::table::lookup::{Found, Sink};
 use crate::table::{Lookup, Reader};
 
 /// The table, as clients read it.

@@ -29,7 +29,7 @@ use crate::command::{self, Unwritten};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::Expiry;
-use crate::table::reader::{Buffer, Found};
+use crate::table::lookup::{Buffer, Found};
 
 /// The ticket that the next request for a lease has; unique in this process is enough.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);

@@ -11,7 +11,7 @@ use super::replies::{fill, integer, unexpected};
 use super::validate::{check_key, check_value};
 use super::write_options::{SetWords, Writes};
 use crate::command::reply::Reply;
-use crate::table::reader::Sink;
+use crate::table::lookup::Sink;
 
 impl Client {
     /// Looks up many keys without waiting; `false` if that is not possible: then use [`Self::get_many`].

@@ -12,7 +12,7 @@ use super::validate::check_key;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::reader::{Buffer, Found, Presence, Sink};
+use crate::table::lookup::{Buffer, Found, Presence, Sink};
 use crate::table::{Pairs, Want};
 
 /// Whose posted writes a read has to wait for.

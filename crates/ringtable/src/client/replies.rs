@@ -4,7 +4,7 @@ use super::error::Error;
 use crate::command::integer::parse_integer;
 use crate::command::reply::Reply;
 use crate::table::Pairs;
-use crate::table::reader::Sink;
+use crate::table::lookup::Sink;
 
 /// A refusal of the server as an error.
 pub(super) fn refusal(message: String) -> Error {

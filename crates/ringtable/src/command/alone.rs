@@ -14,7 +14,7 @@ use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::Arc;
-use crate::table::reader::Buffer;
+use crate::table::lookup::Buffer;
 use crate::table::{Options, Pairs, Table, WriteError, Writer};
 
 /// A table, and what a worker has besides it.

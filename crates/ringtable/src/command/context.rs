@@ -8,7 +8,7 @@ use super::streamed::Streamed;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
-use crate::table::reader::Buffer;
+use crate::table::lookup::Buffer;
 use crate::table::{Pairs, Writer};
 
 /// What a command works with.

@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
-use crate::table::reader::{Buffer, Found, Presence};
+use crate::table::lookup::{Buffer, Found, Presence};
 use crate::table::{Expiry, Held, Lookup, Sink};
 
 /// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most

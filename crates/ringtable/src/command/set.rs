@@ -9,7 +9,7 @@ use super::streamed::{Order, Streamed};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
-use crate::table::reader::Presence;
+use crate::table::lookup::Presence;
 use crate::table::{Draft, Guard, Lookup, Outcome, Terms, WriteError};
 
 /// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds] [EVICTABLE | UNEVICTABLE]`
@@ -108,7 +108,7 @@ mod tests {
         use crate::command::alone::Alone;
         use crate::command::protocol::Protocol;
         use crate::command::resp::RespWriter;
-        use crate::table::reader::Buffer;
+        use crate::table::lookup::Buffer;
         use crate::table::{Eviction, Options};
 
         let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, heap_words};
 use crate::table::bucket::{SLOTS, Slot};
 use crate::table::layout::{self, BUCKET_WORDS, PAGE_WORDS, address, bucket_start};
-use crate::table::reader::{Buffer, Presence};
+use crate::table::lookup::{Buffer, Presence};
 use crate::table::reclaim::{self, Pinned};
 use crate::table::{Eviction, Expiry, Guard, Lookup, Options, Pairs, Reader, Sink, Table, Want, Writer};
 

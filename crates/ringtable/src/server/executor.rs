@@ -21,7 +21,7 @@ use crate::command::{self, Change, Command, Context, Flow, Host, Streamed, Upgra
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, Ordering};
-use crate::table::reader::Buffer;
+use crate::table::lookup::Buffer;
 use crate::table::{Pairs, Writer};
 
 /// The server around the store, as an executor has it.

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::sync::{AtomicU64, Ordering, heap_words};
     use crate::table::layout::{H_BUCKETS, PAGE_WORDS, address};
-    use crate::table::reader::Presence;
+    use crate::table::lookup::Presence;
     use crate::table::{Expiry, Guard, Lookup, Options, Outcome, Reader, WriteError};
 
     type Words = Arc<Box<[AtomicU64]>>;

@@ -202,7 +202,7 @@ impl<M: Memory> Writer<M> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::table::reader::Buffer;
+    use crate::table::lookup::Buffer;
     use crate::table::{Eviction, Lookup, Options};
 
     fn writer(megabytes: usize) -> Writer<Box<[AtomicU64]>> {

@@ -2,7 +2,7 @@
 
 use super::bucket::Slot;
 use super::entry::EntryRef;
-use super::reader::Found;
+use super::lookup::Found;
 use super::table::Table;
 use crate::sync::{Arc, Memory};
 
@@ -60,7 +60,7 @@ impl<M: Memory> Drop for Held<M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::reader::Buffer;
+    use super::super::lookup::Buffer;
     use super::super::{Eviction, Guard, Lookup, Options, Outcome, WriteError, Writer};
     use super::*;
     use crate::sync::{AtomicU64, heap_words};

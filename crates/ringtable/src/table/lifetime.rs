@@ -76,7 +76,7 @@ impl<M: Memory> Writer<M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::reader::{Buffer, Found};
+    use super::super::lookup::{Buffer, Found};
     use super::super::{Eviction, Lookup, Options, Reader, Table};
     use super::*;
     use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, heap_words};

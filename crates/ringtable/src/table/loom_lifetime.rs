@@ -19,8 +19,8 @@
 use loom::thread;
 
 use super::entry::Expiry;
+use super::lookup::Buffer;
 use super::loom_table::{Key, NEW, OLD, Stage, Words, no_time, put};
-use super::reader::Buffer;
 use super::{Guard, Lookup, Outcome, Reader, Writer, expiry_code};
 use crate::sync::{Arc, AtomicBool, Ordering, model};
 

@@ -33,7 +33,7 @@
 use loom::thread;
 
 use super::layout::{PAGE_WORDS, address};
-use super::reader::Buffer;
+use super::lookup::Buffer;
 use super::{Eviction, Guard, Lookup, Options, Outcome, Pairs, Reader, Table, Want, Writer};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, heap_words, model};
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use super::reader::Buffer;
+use super::lookup::Buffer;
 use super::*;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, heap_words};
 

@@ -6,11 +6,11 @@
 use super::bucket::{BucketGuard, SLOTS, Slot};
 use super::entry::EntryRef;
 use super::held::Held;
+use super::lookup::{self, Lookup, Sink};
 use super::options::Eviction;
 use super::pairs::{Pairs, Want};
-use super::reader::{self, Lookup, Sink};
-use super::walk;
 use super::writer::Writer;
+use super::{reader, walk};
 use crate::limits;
 use crate::sync::Memory;
 
@@ -21,7 +21,7 @@ impl<M: Memory> Writer<M> {
             return Lookup::Miss;
         }
         let hash = self.table.constants().hash(key);
-        let answer = reader::lookup(self.table.words(), hash, key, &now_ms, sink);
+        let answer = lookup::lookup(self.table.words(), hash, key, &now_ms, sink);
         if let Lookup::Hit(found) = answer
             && !found.visited
             && self.table.eviction == Eviction::AllkeysSieve
@@ -46,7 +46,7 @@ impl<M: Memory> Writer<M> {
                             }
                             let slot = bucket.slot(index);
                             bucket.set_slot(index, slot.with_visited(true));
-                            Lookup::Hit(reader::Found { version: entry.version(), expiry, size, visited: true })
+                            Lookup::Hit(lookup::Found { version: entry.version(), expiry, size, visited: true })
                         }
                     }
                 }

@@ -49,7 +49,7 @@ use std::ops::Range;
 
 use super::bucket::BucketRef;
 use super::layout::{H_BUCKETS, address, bucket_start, load_buckets};
-use super::reader::{self, Found};
+use super::lookup::{self, Found};
 use crate::limits;
 use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock, spin_loop};
 
@@ -95,7 +95,7 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
     let buckets = load_buckets(words)?;
     let home = BucketRef::at(words, bucket_start(address(hash, buckets)))?;
     let version = home.begin_read()?;
-    let found = reader::find(words, home, hash, key)?.filter(|(_, entry)| !entry.has_expired(now_ms));
+    let found = lookup::find(words, home, hash, key)?.filter(|(_, entry)| !entry.has_expired(now_ms));
     let answer = found.map_or(Pinned::Miss, |(slot, entry)| {
         // Ordered by the fence. Release besides: as in `unpin`, for what the pin named before. Who sees this store need
         // not have seen that one.

@@ -30,7 +30,7 @@ use shuttle::thread;
 
 use super::bucket::{EMPTY, SLOTS, Slot};
 use super::layout::{PAGE_WORDS, address};
-use super::reader::Buffer;
+use super::lookup::Buffer;
 use super::reclaim::{Board, Pinned, pin, unpin};
 use super::{Eviction, Guard, Lookup, Options, Outcome, Reader, Table, WriteError, Writer};
 use crate::sync::model::{self, Count};

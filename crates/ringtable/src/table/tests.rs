@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64 as Counter, Ordering::Relaxed};
 
-use super::reader::{Buffer, Presence};
+use super::lookup::{Buffer, Presence};
 use super::reclaim::Pinned;
 use super::*;
 use crate::limits;

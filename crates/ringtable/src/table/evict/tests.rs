@@ -22,7 +22,7 @@ fn put(writer: &mut Writer<Words>, key: &str, size: usize) -> Result<(), WriteEr
 }
 
 fn has(writer: &mut Writer<Words>, key: &str) -> bool {
-    matches!(writer.get(key.as_bytes(), || 1_000, &mut crate::table::reader::Presence), Lookup::Hit(_))
+    matches!(writer.get(key.as_bytes(), || 1_000, &mut crate::table::lookup::Presence), Lookup::Hit(_))
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn what_is_moved_by_several_workers_stays_whole() {
             let (table, mut random) = (Shared::clone(&table), fastrand::Rng::with_seed(seed ^ worker));
             scope.spawn(move || {
                 let mut writer = Writer::new(table);
-                let mut buffer = crate::table::reader::Buffer::default();
+                let mut buffer = crate::table::lookup::Buffer::default();
                 for step in 0..100_000 {
                     let key = random.u64(..60_000);
                     // Small ones for a while, then larger ones, so that memory changes hands.
@@ -175,7 +175,7 @@ fn what_is_moved_by_several_workers_stays_whole() {
         cursor = writer.scan(cursor, crate::table::Want::Values, || 1_000, &mut pairs);
         found += pairs.len() as u64;
         for pair in pairs.iter() {
-            assert!(matches!(writer.get(pair.key, || 1_000, &mut crate::table::reader::Presence), Lookup::Hit(_)));
+            assert!(matches!(writer.get(pair.key, || 1_000, &mut crate::table::lookup::Presence), Lookup::Hit(_)));
         }
         if cursor == 0 {
             break;
@@ -260,7 +260,7 @@ fn of_entries_that_expire_none_goes_in_vain() {
     assert!((1_000..7_000).contains(&evicted), "{evicted} of 8,000");
     let mut stays = (0..12_000_u64).filter(|key| key % 3 == 0);
     let is_there = |writer: &mut Writer<Words>, key: u64| {
-        matches!(writer.get(&key.to_le_bytes(), || 1_000, &mut crate::table::reader::Presence), Lookup::Hit(_))
+        matches!(writer.get(&key.to_le_bytes(), || 1_000, &mut crate::table::lookup::Presence), Lookup::Hit(_))
     };
     assert!(stays.all(|key| is_there(&mut writer, key)));
     assert_eq!(writer.table.entries(), 12_001 - evicted);
@@ -363,7 +363,7 @@ fn what_is_unevictable_stays_whatever_comes() {
         assert_eq!(table.unevictable().entries(), kept.len() as u64);
         assert!(table.tally().evicted.load(Ordering::Relaxed) > 10_000);
         for (key, size) in &kept {
-            let mut buffer = crate::table::reader::Buffer::default();
+            let mut buffer = crate::table::lookup::Buffer::default();
             assert!(matches!(writer.get(key, || 0, &mut buffer), Lookup::Hit(_)), "{size} bytes");
             assert_eq!(buffer.take(), vec![1; *size]);
         }
@@ -392,7 +392,7 @@ fn what_is_unevictable_stays_whatever_comes() {
         }
         assert_eq!((table.unevictable().entries(), table.unevictable().bytes()), (0, 0));
         writer.put(b"large", &vec![1; 14 << 20], expiry, Guard::Always, || 0).unwrap();
-        let mut presence = crate::table::reader::Presence;
+        let mut presence = crate::table::lookup::Presence;
         let left = kept.iter().filter(|(key, _)| matches!(writer.get(key, || 0, &mut presence), Lookup::Hit(_)));
         assert!(left.count() < kept.len());
     }
