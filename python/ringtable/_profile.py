@@ -42,8 +42,8 @@ _DECIDES = {
             r"server::listener::accept",
             r"server::\w+::(?:spin|may_spin|may_yield|yield_until_news|has_news|sleep|cool|poll)",
             r"server::(?:exchange|port)::(?:is_member_awake|is_restless|look_for_laggards)",
-            r"client::\w+::(?:wait|spin|yield_until_news|has_news|sleep|await_readiness)",
-            r"client::waiting::(?!ring$).+",
+            r"client::\w+::(?:wait|wait_for_room|has_news|arm|disarm|listen|await_readiness)",
+            r"client::waiting::.+",
         ),
         Kind.RECEIVE: (
             r"ring::(?:spsc|mpmc|broadcast|exchange)::"
@@ -62,9 +62,8 @@ _DECIDES = {
             rf"command::record::\w+::(?:new|size|pieces|write|finish|put|open|{_REPLY})",
             r"command::resp::write::.+",
             r"server::\w+::(?:send|send_replies|ring_if_asleep|ring_served)",
-            r"client::\w+::(?:push|push_slowly|push_in_pieces|try_push|send|send_unsent|flush|exchange)",
-            r"client::waiting::ring",
-            r"client::\w+::(?:publish|publish_socket)",
+            r"client::\w+::(?:push|push_again|try_push|take_over|send|send_unsent|flush|exchange|wake_server)",
+            r"client::\w+::(?:publish|publish_written|depart)",
         ),
         # Executing a command is work on the table, but for what it receives and sends.
         Kind.TABLE: (

@@ -1,8 +1,8 @@
 //! Any command, by its name and arguments: one, or many pipelined.
 
+use super::blocking::BlockingLink;
 use super::error::Error;
 use super::handle::Client;
-use super::link::Link;
 use super::patience::Patience;
 use super::replies::{refusal, unexpected};
 use super::validate::check_command;
@@ -39,7 +39,7 @@ impl Client {
             .collect();
         let known: Vec<usize> = (0..commands.len()).filter(|&index| numbers[index].is_ok()).collect();
         let mut replies: Vec<Reply> = numbers.iter().map(|number| number.clone().err().unwrap_or(Reply::Nil)).collect();
-        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| match numbers[known[index]] {
+        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| match numbers[known[index]] {
             Ok(number) => link.push(number, &commands[known[index]][1..], patience),
             Err(_) => Ok(()),
         };

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::blocking::BlockingLink;
+use super::channel::Channel;
 use super::connect::connect;
 use super::error::Error;
 use super::gate::Gate;
-use super::handshake::{join, lane_request, rings_request, upgrade};
+use super::handshake::{join, lane_request, rings_request, speak_resp3, upgrade};
 use super::in_place::TableReader;
 use super::life::{Life, gone};
-use super::link::{Channel, Link};
+use super::link::Link;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::pinned::PinnedTable;
@@ -29,7 +31,7 @@ pub(super) struct Connection {
     /// What views need, if there is a lane.
     pub pinned: Option<Arc<PinnedTable>>,
     pub transport: Transport,
-    link: Gate<Option<Link>>,
+    link: Gate<Option<BlockingLink>>,
     pub sharing: Arc<Sharing>,
     life: Arc<Life>,
     life_checked_ms: AtomicU64,
@@ -84,7 +86,7 @@ impl Connection {
                 (Some(reader), channel)
             }
             None => {
-                plain.speak_resp3(&mut patience)?;
+                speak_resp3(&mut plain, &mut patience)?;
                 (None, Channel::Socket(Box::new(plain)))
             }
         };
@@ -95,15 +97,17 @@ impl Connection {
             }
             _ => None,
         };
+        let transport = match &channel {
+            Channel::Lane(_) => Transport::Lane,
+            Channel::Rings(_) => Transport::Rings,
+            Channel::Socket(_) => Transport::Socket,
+        };
+        let link = BlockingLink::new(Link::new(channel, Arc::clone(&sharing)), reader.as_ref());
         Ok(Self {
             reader,
             pinned,
-            transport: match &channel {
-                Channel::Lane(_) => Transport::Lane,
-                Channel::Rings(_) => Transport::Rings,
-                Channel::Socket(_) => Transport::Socket,
-            },
-            link: Gate::new(Some(Link::new(channel, Arc::clone(&sharing)))),
+            transport,
+            link: Gate::new(Some(link)),
             sharing,
             life,
             life_checked_ms: AtomicU64::new(coarse_ms()),
@@ -131,7 +135,7 @@ impl Connection {
     pub fn locked<R>(
         &self,
         patience: Patience<'_>,
-        work: impl FnOnce(&mut Link, &mut Patience<'_>) -> Result<R, Error>,
+        work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let result = self.link.enter(patience, |link, patience| match link {
             Some(link) => work(link, patience),

@@ -3,8 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::channel::Channel;
 use super::handshake::join;
-use super::link::Channel;
 use super::rings::Seat;
 use super::sharing::Sharing;
 use crate::command::COMMANDS;
@@ -22,7 +22,7 @@ use crate::table::layout::PAGE_WORDS;
 use crate::table::{Eviction, Options, Table};
 
 const STEPS_MAX: usize = 60;
-const GEOMETRY: Geometry = Geometry { slot_words: 8, slots: 16, members: 2 };
+pub(super) const GEOMETRY: Geometry = Geometry { slot_words: 8, slots: 16, members: 2 };
 /// Words of a lane that both sides read and write, and of an exchange the cursors besides.
 const CONTROL_WORDS: usize = 512;
 
@@ -33,12 +33,17 @@ pub fn is_seat(status: &str) -> bool {
 
 /// The server's side: memory, and what an honest one has of its own.
 struct Server {
-    memory: Mapping,
+    wire: Wire,
     responses: spsc::Producer,
     /// Messages of the broadcast ring so far.
     messages: u64,
     /// Records that were not sent yet.
     unsent: Vec<u8>,
+}
+
+/// The server's end of a lane or of rings: the memory, and what the client was passed with it.
+pub(super) struct Wire {
+    pub memory: Mapping,
     _bells: [Doorbell; 2],
     _socket: OwnedFd,
 }
@@ -46,7 +51,8 @@ struct Server {
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     let is_lane = input.byte().is_multiple_of(2);
-    let (mut server, mut channel) = connect(is_lane);
+    let (wire, mut channel) = connect(is_lane);
+    let mut server = Server { wire, responses: spsc::Producer::default(), messages: 0, unsent: Vec::new() };
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
@@ -66,7 +72,7 @@ pub fn run(input: &[u8]) {
                 true
             }
             5 => {
-                let words = server.memory.words();
+                let words = server.wire.memory.words();
                 let end = if input.byte().is_multiple_of(4) { words.len() } else { CONTROL_WORDS };
                 let word = &words[input.below(end)];
                 word.store(input.nasty(word.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -81,7 +87,7 @@ pub fn run(input: &[u8]) {
 }
 
 /// A connection as [`super::connection::Connection::open`] makes it, to a server that is only its memory.
-fn connect(is_lane: bool) -> (Server, Channel) {
+pub(super) fn connect(is_lane: bool) -> (Wire, Channel) {
     let sealed = |size: usize| {
         let segment = Segment::create("ringtable-fuzz", size).expect("there is memory");
         let mapping = segment.map_writable().expect("there is memory");
@@ -112,14 +118,13 @@ fn connect(is_lane: bool) -> (Server, Channel) {
     let near = Descriptor::make(|| Ok(near.into())).expect("the system lets us");
     let joined = join(near, status, passed, &Arc::<Sharing>::default());
     let (_, channel) = joined.unwrap_or_else(|error| panic!("an honest server: {error}"));
-    let (responses, unsent) = (spsc::Producer::default(), Vec::new());
-    (Server { memory, responses, messages: 0, unsent, _bells: bells, _socket: far.into() }, channel)
+    (Wire { memory, _bells: bells, _socket: far.into() }, channel)
 }
 
 impl Server {
     /// Sends what waits for room, as far as it fits the lane.
     fn send(&mut self) {
-        let ring = Lane::new(self.memory.words()).responses();
+        let ring = Lane::new(self.wire.memory.words()).responses();
         let Ok(room) = self.responses.room(ring, self.unsent.len()) else { return };
         let size = room.min(self.unsent.len());
         self.responses.write(ring, &self.unsent[..size]);
@@ -129,7 +134,7 @@ impl Server {
 
     /// Sends a piece to the member that we watch, or to another one, over whatever is in the slot.
     fn broadcast(&mut self, input: &mut Input<'_>) {
-        let slots = &self.memory.words()[self.memory.words().len() - GEOMETRY.slots * GEOMETRY.slot_words..];
+        let slots = &self.wire.memory.words()[self.wire.memory.words().len() - GEOMETRY.slots * GEOMETRY.slot_words..];
         let slot = &slots[self.messages as usize % GEOMETRY.slots * GEOMETRY.slot_words..][..GEOMETRY.slot_words];
         let size = self.unsent.len().min(GEOMETRY.piece_size());
         let head = ReplyHead { size, member: 1, generation: 7 }.pack();
@@ -147,30 +152,13 @@ fn ask(channel: &mut Channel, input: &mut Input<'_>) -> bool {
     let number = input.below(COMMANDS.len()) as u16;
     let value = vec![b'v'; input.below(3_000)];
     let arguments: [&[u8]; 2] = [b"key", &value];
-    match channel {
-        Channel::Lane(lane) => {
-            let pushed = lane.try_push(number, &arguments);
-            lane.publish();
-            pushed.is_ok()
-        }
-        Channel::Rings(rings) => {
-            let pushed = rings.try_push(number, &arguments);
-            rings.publish();
-            pushed.is_ok()
-        }
-        Channel::Socket(_) => unreachable!("it has joined"),
-    }
+    channel.try_push(number, &arguments).and_then(|_| channel.publish()).is_ok()
 }
 
 /// Takes all replies that there are. Returns whether the connection lasts.
 fn receive(channel: &mut Channel) -> bool {
     loop {
-        let received = match channel {
-            Channel::Lane(lane) => lane.try_receive(),
-            Channel::Rings(rings) => rings.try_receive(),
-            Channel::Socket(_) => unreachable!("it has joined"),
-        };
-        match received {
+        match channel.try_receive() {
             Ok(Some(_)) => {}
             Ok(None) => return true,
             Err(error) => {

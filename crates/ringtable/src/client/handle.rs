@@ -5,9 +5,9 @@
 
 use std::ffi::OsStr;
 
+use super::blocking::BlockingLink;
 use super::connection::Connection;
 use super::error::Error;
-use super::link::Link;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::renewal::RenewableConnection;
@@ -91,7 +91,7 @@ impl Client {
     pub(super) fn pipeline(
         &self,
         count: usize,
-        request: impl Fn(&mut Link, usize, &mut Patience<'_>) -> Result<(), Error>,
+        request: impl Fn(&mut BlockingLink, usize, &mut Patience<'_>) -> Result<(), Error>,
         patience: Patience<'_>,
         mut each: impl FnMut(usize, Reply) -> Result<(), Error>,
     ) -> Result<(), Error> {

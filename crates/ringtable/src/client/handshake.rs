@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use rustix::event::PollFlags;
+
+use super::channel::Channel;
 use super::error::Error;
 use super::in_place::{TableReader, attach};
 use super::lane::{LaneHints, LaneLink};
-use super::link::Channel;
 use super::patience::Patience;
+use super::readiness::await_readiness;
 use super::replies::{refusal, unexpected};
 use super::rings::{RingsLink, Seat};
 use super::sharing::Sharing;
@@ -29,6 +32,34 @@ pub fn rings_request() -> [String; 3] {
     ["RING.RINGS".into(), version.to_string(), format!("{fingerprint:016x}")]
 }
 
+/// One request over a socket and its reply, which may come with descriptors.
+fn ask(
+    plain: &mut SocketLink,
+    words: &[&[u8]],
+    passed: &mut Vec<Descriptor>,
+    patience: &mut Patience<'_>,
+) -> Result<Reply, Error> {
+    plain.ask(words);
+    loop {
+        if let Some(reply) = plain.try_receive_passed(passed)? {
+            return Ok(reply);
+        }
+        await_readiness(&*plain, PollFlags::IN, patience)?;
+    }
+}
+
+/// Asks for version 3 of the protocol, whose replies have the same kinds as those of a lane.
+pub(super) fn speak_resp3(plain: &mut SocketLink, patience: &mut Patience<'_>) -> Result<(), Error> {
+    match ask(plain, &[b"HELLO", b"3"], &mut Vec::new(), patience)? {
+        // A server of old that knows only version 2 can still be talked to.
+        Reply::Error(message) => match refusal(message) {
+            Error::Refused(_) => Ok(()),
+            error => Err(error),
+        },
+        _ => Ok(()),
+    }
+}
+
 /// Asks for shared memory. Returns the server's words, and what it passed.
 pub(super) fn upgrade(
     plain: &mut SocketLink,
@@ -36,7 +67,7 @@ pub(super) fn upgrade(
     patience: &mut Patience<'_>,
 ) -> Result<(String, Vec<Descriptor>), Error> {
     let mut passed = Vec::new();
-    match plain.handshake(&request.each_ref().map(String::as_bytes), &mut passed, patience)? {
+    match ask(plain, &request.each_ref().map(String::as_bytes), &mut passed, patience)? {
         Reply::Status(status) => Ok((status.into_owned(), passed)),
         Reply::Error(message) => Err(refusal(message)),
         other => Err(unexpected(other)),
@@ -54,13 +85,14 @@ pub(super) fn join(
     let [table, memory, request_bell, listener]: [Descriptor; 4] =
         passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
     let mut reader = attach(table)?;
+    let workers = reader.constants().workers;
     let channel = if status == "LANE" {
-        let lane = LaneLink::join(socket, memory, request_bell, listener, &reader, Arc::clone(sharing))?;
+        let lane = LaneLink::join(socket, memory, request_bell, listener, workers, Arc::clone(sharing))?;
         reader.leave_hints(Box::new(LaneHints(lane.mapping())));
         Channel::Lane(Box::new(lane))
     } else {
         let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;
-        Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, &reader)?))
+        Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, workers)?))
     };
     Ok((reader, channel))
 }

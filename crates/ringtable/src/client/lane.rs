@@ -1,19 +1,20 @@
-//! The lane, as the client sees it.
+//! The lane, as the client sees it. No step of it waits.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use super::alarm::Alarm;
+use super::awaited::Awaited;
 use super::error::{Error, system};
-use super::in_place::TableReader;
-use super::patience::Patience;
 use super::sharing::Sharing;
-use super::waiting::{Awaited, Waiting};
 use crate::command::record::{self, RequestHead};
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::ring::lane::{self, LANE_SIZE, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
-use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit};
@@ -48,7 +49,10 @@ impl HintBoard for LaneHints {
 
 pub(super) struct LaneLink {
     mapping: Arc<Mapping>,
-    waiting: Waiting,
+    /// The worker that serves us.
+    worker: usize,
+    request_bell: Doorbell,
+    alarm: Alarm,
     sharing: Arc<Sharing>,
     requests: Producer,
     responses: Consumer,
@@ -62,15 +66,19 @@ pub(super) struct LaneLink {
 }
 
 /// What a waiting client looks at.
-struct View<'a> {
+pub(super) struct LaneNews<'a> {
     lane: Lane<'a>,
+    alarm: &'a Alarm,
+    request_bell: &'a Doorbell,
     requests: &'a Producer,
     responses: &'a Consumer,
     /// Whether room is news, too.
     wants_room: bool,
 }
 
-impl Awaited for View<'_> {
+impl Awaited for LaneNews<'_> {
+    const NEWS_PER_CHECK: u32 = 4_096;
+
     #[inline]
     fn has_news(&self) -> bool {
         // Relaxed: a hint; who acts on it looks properly.
@@ -78,12 +86,23 @@ impl Awaited for View<'_> {
             || (self.wants_room && self.lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen())
     }
 
+    fn alarm(&self) -> &Alarm {
+        self.alarm
+    }
+
     fn client_state(&self) -> &AtomicU64 {
         self.lane.client_state()
     }
 
-    fn is_server_asleep(&self) -> bool {
-        self.lane.server_waiting().load(Ordering::Relaxed) & 1 != 0
+    fn wake_server(&self) {
+        // Relaxed: ordered by the caller's fence.
+        if self.lane.server_waiting().load(Ordering::Relaxed) & 1 != 0 {
+            self.request_bell.ring();
+        }
+    }
+
+    fn nap(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -92,16 +111,15 @@ fn broken(error: PositionError) -> Error {
 }
 
 impl LaneLink {
-    /// Takes over a lane that the server passed. The reader has to live as long as the link.
+    /// Takes over a lane that the server passed, which has so many workers.
     pub fn join(
         socket: Descriptor,
         lane: Descriptor,
         request_bell: Descriptor,
         listener: Descriptor,
-        reader: &TableReader,
+        workers: usize,
         sharing: Arc<Sharing>,
     ) -> Result<Self, Error> {
-        let workers = reader.constants().workers;
         let segment = system("taking the lane", Segment::from_foreign(lane))?;
         if segment.size() != LANE_SIZE {
             let (found, ours) = (segment.size(), LANE_SIZE);
@@ -113,12 +131,14 @@ impl LaneLink {
         if worker >= workers {
             return Err(Error::Protocol(format!("the lane belongs to worker {worker} of {workers}")));
         }
-        let listener = system("taking the doorbell", Listener::from_foreign(listener, &socket))?;
-        let bell = Doorbell::from_foreign(request_bell);
+        let alarm = Alarm::new(socket, listener)?;
+        let request_bell = Doorbell::from_foreign(request_bell);
         // The lane is sealed: from now on the server looks at it.
-        bell.ring();
+        request_bell.ring();
         Ok(Self {
-            waiting: Waiting::new(socket, bell, listener, reader, worker..worker + 1),
+            worker,
+            request_bell,
+            alarm,
             mapping: Arc::new(mapping),
             sharing,
             requests: Producer::default(),
@@ -130,12 +150,18 @@ impl LaneLink {
         })
     }
 
+    /// The workers that may serve us.
+    pub fn workers(&self) -> Range<usize> {
+        self.worker..self.worker + 1
+    }
+
     /// The lane's memory.
     pub fn mapping(&self) -> Arc<Mapping> {
         Arc::clone(&self.mapping)
     }
 
-    /// Writes a request if there is room for all of it.
+    /// Writes a request if there is room for all of it, or takes over one that is larger than the ring. Returns whether
+    /// it has.
     #[inline]
     pub fn try_push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
         if self.unsent.is_some() && !self.send_unsent()? {
@@ -145,7 +171,7 @@ impl LaneLink {
         let ring = Lane::new(self.mapping.words()).requests();
         self.wants_room = self.requests.room(ring, head.size()).map_err(broken)? < head.size();
         if self.wants_room {
-            return Ok(false);
+            return if head.size() > limits::LANE_RING_SIZE { self.take_over(&head) } else { Ok(false) };
         }
         failpoint!("lane.writing");
         head.write(&mut self.requests, ring);
@@ -154,13 +180,9 @@ impl LaneLink {
     }
 
     /// For a request that the ring cannot hold: the link owns a copy of it from now on, and sends it on as room
-    /// appears, even if the caller loses patience. Returns whether the link has taken it over; a request that will
-    /// fit is left.
-    pub fn push_in_pieces(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
-        let head = RequestHead::new(number, arguments).map_err(|error| Error::Protocol(error.to_string()))?;
-        if self.unsent.is_some() || head.size() <= limits::LANE_RING_SIZE {
-            return Ok(false);
-        }
+    /// appears, even if the caller loses patience.
+    #[cold]
+    fn take_over(&mut self, head: &RequestHead<'_>) -> Result<bool, Error> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(head.size()).map_err(|_| Error::NoRoom(head.size()))?;
         head.append_to(&mut bytes);
@@ -172,7 +194,7 @@ impl LaneLink {
 
     /// Sends what is left of a large request as far as there is room. Returns whether all of it has gone.
     #[inline]
-    pub fn send_unsent(&mut self) -> Result<bool, Error> {
+    fn send_unsent(&mut self) -> Result<bool, Error> {
         let Some(unsent) = &mut self.unsent else { return Ok(true) };
         let ring = Lane::new(self.mapping.words()).requests();
         let left = &unsent.bytes[unsent.sent..];
@@ -184,21 +206,31 @@ impl LaneLink {
         if done {
             self.unsent = None;
         }
-        self.publish();
+        self.publish_written();
         if piece > 0 && !done {
             failpoint!("lane.piece");
         }
         Ok(done)
     }
 
+    /// Sends what there is room for, and wakes the server if it sleeps. Returns whether all has gone.
+    #[inline]
+    pub fn publish(&mut self) -> Result<bool, Error> {
+        if self.unsent.is_some() {
+            return self.send_unsent();
+        }
+        self.publish_written();
+        Ok(true)
+    }
+
     /// Lets the server see what was written, and wakes it if it sleeps.
     #[inline]
-    pub fn publish(&mut self) {
+    fn publish_written(&mut self) {
         let lane = Lane::new(self.mapping.words());
         if self.requests.publish(lane.requests()) {
             failpoint!("lane.published");
             if lane::must_ring(lane.server_waiting()) {
-                self.waiting.ring();
+                self.request_bell.ring();
             }
         }
     }
@@ -255,7 +287,7 @@ impl LaneLink {
             }
             // A server that sleeps for want of room is woken now, and not when we have waited for the rest in vain.
             if piece > 0 && lane::must_ring(Lane::new(self.mapping.words()).server_waiting()) {
-                self.waiting.ring();
+                self.request_bell.ring();
             }
             return Ok(None);
         }
@@ -265,13 +297,11 @@ impl LaneLink {
         reply.map(Some).map_err(|error| Error::Protocol(error.to_string()))
     }
 
-    /// Waits until there is something new: a reply (or a piece of one), or room for a request that waits for it.
-    pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+    /// What to wait for: a reply (or a piece of one), or room for a request that waits for it. `None` if there may be
+    /// something new already.
+    pub fn awaited(&mut self) -> Result<Option<LaneNews<'_>>, Error> {
         // What the caller waits for may hang on the rest of a large request.
-        if self.unsent.is_some() {
-            self.send_unsent()?;
-        }
-        self.publish();
+        self.publish()?;
         if self.wants_room {
             // Room that has appeared since we looked is news once. The caller may not be one who asks for it: what
             // stayed news for ever would keep it from noticing that the server is gone.
@@ -279,15 +309,16 @@ impl LaneLink {
             let ring = Lane::new(self.mapping.words()).requests();
             self.requests.room(ring, limits::LANE_RING_SIZE).map_err(broken)?;
             if self.requests.head_seen() != seen {
-                return Ok(());
+                return Ok(None);
             }
         }
-        let view = View {
+        Ok(Some(LaneNews {
             lane: Lane::new(self.mapping.words()),
+            alarm: &self.alarm,
+            request_bell: &self.request_bell,
             requests: &self.requests,
             responses: &self.responses,
             wants_room: self.wants_room || self.unsent.is_some(),
-        };
-        self.waiting.wait(&view, None, patience)
+        }))
     }
 }

@@ -15,10 +15,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::blocking::BlockingLink;
 use super::error::Error;
 use super::handle::Client;
 use super::held_leases;
-use super::link::Link;
 use super::numbers::NUMBERS;
 use super::patience::Patience;
 use super::replies::{integer, unexpected};
@@ -311,7 +311,7 @@ impl Client {
             return Ok(self.get_owned(key, patience)?.map(|value| (value, None)));
         }
         let (mut value, mut left_ms) = (Reply::Nil, 0);
-        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
             link.push(if index == 0 { NUMBERS.get } else { NUMBERS.pttl }, &[key], patience)
         };
         self.pipeline(2, request, patience, |index, reply| {

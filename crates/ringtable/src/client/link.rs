@@ -1,37 +1,44 @@
-//! Requests out, replies in, in order, over any transport.
+//! Requests out, replies in, in order, over any transport: in steps that never wait.
 //!
 //! # Design
 //!
-//! Replies come in the order of requests, so they need no names. A request is pushed (which takes replies when it has
-//! to wait for room, so nothing deadlocks), all that was pushed is published, replies are received. Some replies
-//! nobody waits for: those of posted writes, and of calls that were given up; they are *owed*, and are dealt with as
-//! they come, before any reply that somebody waits for.
+//! Replies come in the order of requests, so they need no names. A request is pushed, all that was pushed is published,
+//! replies are received. Some replies nobody waits for: those of posted writes, and of calls that were given up; they
+//! are *owed*, and are dealt with as they come, before any reply that somebody waits for.
+//!
+//! The link says when there is something to wait for, and does not wait itself: a request that does not fit now is
+//! [`Pushed::Full`], a reply that has not come is [`Poll::Pending`]. Whoever drives the link waits then for what the
+//! transport names (`awaited` of lane, rings and socket), in its own manner, and takes the step again.
+//! [`super::blocking`] is the driver of calls that block their thread.
+//!
+//! # Invariants
+//!
+//! - A step that finds no room has taken all replies that there are. So a driver that only repeats the step does not
+//!   deadlock, though both directions may be full.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
+use super::channel::Channel;
 use super::error::Error;
-use super::lane::LaneLink;
-use super::patience::Patience;
 use super::replies::refusal;
-use super::rings::RingsLink;
 use super::sharing::Sharing;
-use super::socket::SocketLink;
 use crate::command::reply::Reply;
 
 /// Counters that tell whether a posted write to a key may be on its way.
 const FILTER_SIZE: usize = 1_024;
 /// Posted writes on their way, above which the next one takes what replies have come.
 const POSTED_UNTAKEN_MAX: usize = 64;
-/// Requests after which a pipeline is published, so that the server begins while we go on.
-const PUBLISH_EVERY: usize = 16;
 
-/// One of the transports.
-pub(super) enum Channel {
-    Lane(Box<LaneLink>),
-    Rings(Box<RingsLink>),
-    Socket(Box<SocketLink>),
+/// What became of a request that was to be pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// The link has it.
+    Taken,
+    /// It does not fit now, and nothing has changed: push it again when there is something new.
+    Full,
 }
 
 /// A reply that comes though nobody waits for it.
@@ -68,40 +75,15 @@ impl Link {
         }
     }
 
-    /// Pushes `count` requests and publishes them. Their replies are to be received next.
-    ///
-    /// Begins with the bill for what came before: the replies of a call that was given up become owed, and the error
-    /// of a posted write surfaces here.
-    #[inline]
-    pub fn exchange(
-        &mut self,
-        count: usize,
-        request: impl Fn(&mut Self, usize, &mut Patience<'_>) -> Result<(), Error>,
-        patience: &mut Patience<'_>,
-    ) -> Result<(), Error> {
-        self.begin()?;
-        for index in 0..count {
-            if let Err(error) = request(self, index, patience) {
-                // What was pushed is done now, not at some later call; but not by a child of the one who pushed it.
-                if !patience.is_inherited() {
-                    let _ = match error {
-                        // The call ends here: it does not wait once more, for room.
-                        Error::Interrupted | Error::Timeout(_) => self.publish_at_once(),
-                        _ => self.publish(patience),
-                    };
-                }
-                return Err(error);
-            }
-            self.outstanding += 1;
-            if (index + 1).is_multiple_of(PUBLISH_EVERY) {
-                self.publish(patience)?;
-            }
-        }
-        self.publish(patience)
+    /// The transport, to wait for.
+    pub fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
     }
 
+    /// Begins a call, with the bill for what came before: the replies of a call that was given up become owed, and the
+    /// error of a posted write surfaces here.
     #[inline]
-    fn begin(&mut self) -> Result<(), Error> {
+    pub fn begin(&mut self) -> Result<(), Error> {
         if self.outstanding > 0 {
             // A call was given up: what it has received is dropped, what is still to come is owed.
             let come = self.received.len();
@@ -112,101 +94,97 @@ impl Link {
         self.posted_error.take().map_or(Ok(()), Err)
     }
 
-    /// Writes one request, taking replies while there is no room for it. Not yet published.
+    /// Writes one request. Not yet published. Its reply is to be received.
     #[inline]
-    pub fn push(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
-        let done = match &mut self.channel {
-            Channel::Lane(lane) => lane.try_push(number, arguments)?,
-            Channel::Rings(rings) => rings.try_push(number, arguments)?,
-            Channel::Socket(socket) => socket.try_push(number, arguments)?,
-        };
-        if done { Ok(()) } else { self.push_slowly(number, arguments, patience) }
+    pub fn push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<Pushed, Error> {
+        if !self.channel.try_push(number, arguments)? && !self.push_again(number, arguments)? {
+            return Ok(Pushed::Full);
+        }
+        self.outstanding += 1;
+        Ok(Pushed::Taken)
     }
 
+    /// Tries once more after taking the replies that may be what the server waits for.
     #[cold]
-    fn push_slowly(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
-        patience.start();
-        loop {
+    fn push_again(&mut self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        self.take_replies()?;
+        self.channel.try_push(number, arguments)
+    }
+
+    /// Begins a posted write. Takes what replies have come if there are many to come.
+    pub fn begin_post(&mut self) -> Result<(), Error> {
+        self.begin()?;
+        if self.owed.len() >= POSTED_UNTAKEN_MAX {
             self.take_replies()?;
-            let done = match &mut self.channel {
-                Channel::Lane(lane) => {
-                    if lane.try_push(number, arguments)? {
-                        true
-                    } else {
-                        lane.push_in_pieces(number, arguments)?
-                    }
-                }
-                Channel::Rings(rings) => rings.try_push(number, arguments)?,
-                Channel::Socket(socket) => socket.try_push(number, arguments)?,
-            };
-            if done {
-                return Ok(());
+            self.begin()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a request that changes a key with this hash, whose reply nobody waits for. Not yet published.
+    pub fn post(&mut self, number: u16, arguments: &[&[u8]], hash: u64) -> Result<Pushed, Error> {
+        // The counters are 16 bits wide; so many writes to one place are waited for.
+        if self.posted_filter[place(hash)] == u16::MAX {
+            self.take_replies()?;
+            if self.posted_filter[place(hash)] == u16::MAX {
+                return Ok(Pushed::Full);
             }
-            self.wait(patience)?;
         }
+        if !self.channel.try_push(number, arguments)? && !self.push_again(number, arguments)? {
+            return Ok(Pushed::Full);
+        }
+        self.posted_filter[place(hash)] += 1;
+        self.sharing.posted.fetch_add(1, Ordering::Relaxed);
+        self.owed.push_back(Owed::Posted(hash));
+        Ok(Pushed::Taken)
     }
 
+    /// Lets the server have what was pushed, as far as there is room; the rest goes with later steps. Returns whether
+    /// all has gone.
     #[inline]
-    fn publish(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        match &mut self.channel {
-            Channel::Lane(lane) => lane.publish(),
-            Channel::Rings(rings) => rings.publish(),
-            Channel::Socket(_) => return self.publish_socket(patience),
-        }
-        Ok(())
-    }
-
-    /// Publishes what can be without waiting; a later call does the rest.
-    fn publish_at_once(&mut self) -> Result<(), Error> {
-        match &mut self.channel {
-            Channel::Lane(lane) => lane.publish(),
-            Channel::Rings(rings) => rings.publish(),
-            Channel::Socket(socket) => return socket.flush().map(drop),
-        }
-        Ok(())
-    }
-
-    fn publish_socket(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        while let Channel::Socket(socket) = &mut self.channel
-            && !socket.flush()?
-        {
-            patience.start();
-            self.take_replies()?;
-            self.wait(patience)?;
-        }
-        Ok(())
+    pub fn publish(&mut self) -> Result<bool, Error> {
+        if self.channel.publish()? { Ok(true) } else { self.take_replies().map(|()| false) }
     }
 
     /// The next reply that somebody waits for.
     #[inline]
-    pub fn receive(&mut self, patience: &mut Patience<'_>) -> Result<Reply, Error> {
+    pub fn receive(&mut self) -> Result<Poll<Reply>, Error> {
         loop {
             if let Some(reply) = self.received.pop_front() {
                 self.outstanding -= 1;
-                return Ok(reply);
+                return Ok(Poll::Ready(reply));
             }
-            match self.try_receive()? {
+            match self.channel.try_receive()? {
                 Some(reply) if self.owed.is_empty() => {
                     self.outstanding -= 1;
-                    return Ok(reply);
+                    return Ok(Poll::Ready(reply));
                 }
                 Some(reply) => self.settle_one(reply),
-                None => self.wait(patience)?,
+                None => return Ok(Poll::Pending),
             }
         }
     }
 
-    fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
-        match &mut self.channel {
-            Channel::Lane(lane) => lane.try_receive(),
-            Channel::Rings(rings) => rings.try_receive(),
-            Channel::Socket(socket) => socket.try_receive(),
-        }
+    /// Takes the replies that have come. Ready if posted writes to keys with that hash (`None`: to any key) are done.
+    /// Their errors surface when the next call begins.
+    pub fn settle(&mut self, hash: Option<u64>) -> Result<Poll<()>, Error> {
+        self.take_replies()?;
+        let is_done = match hash {
+            Some(hash) => self.posted_filter[place(hash)] == 0,
+            None => self.sharing.posted.load(Ordering::Relaxed) == 0,
+        };
+        Ok(if is_done { Poll::Ready(()) } else { Poll::Pending })
+    }
+
+    /// Whether a posted write has to be waited for: a client that is owed a reply holds the rings back until it takes
+    /// it, so there it is an acknowledged one.
+    pub fn settles_posts(&self) -> bool {
+        matches!(self.channel, Channel::Rings(_))
     }
 
     /// Takes all replies that have come.
     fn take_replies(&mut self) -> Result<(), Error> {
-        while let Some(reply) = self.try_receive()? {
+        while let Some(reply) = self.channel.try_receive()? {
             if self.owed.is_empty() {
                 self.received.push_back(reply);
             } else {
@@ -218,80 +196,16 @@ impl Link {
 
     fn settle_one(&mut self, reply: Reply) {
         if let Some(Owed::Posted(hash)) = self.owed.pop_front() {
-            self.posted_filter[hash as usize % FILTER_SIZE] -= 1;
+            self.posted_filter[place(hash)] -= 1;
             self.sharing.posted.fetch_sub(1, Ordering::Relaxed);
             if let Reply::Error(message) = reply {
                 self.posted_error.get_or_insert_with(|| refusal(message));
             }
         }
     }
+}
 
-    fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        match &mut self.channel {
-            Channel::Lane(lane) => lane.wait(patience),
-            Channel::Rings(rings) => rings.wait(patience),
-            Channel::Socket(socket) => socket.wait(patience),
-        }
-    }
-
-    /// Sends a write to a key with this hash, without waiting for its reply.
-    pub fn post(
-        &mut self,
-        number: u16,
-        arguments: &[&[u8]],
-        hash: u64,
-        patience: &mut Patience<'_>,
-    ) -> Result<(), Error> {
-        self.begin()?;
-        if self.owed.len() >= POSTED_UNTAKEN_MAX {
-            self.take_replies()?;
-            self.begin()?;
-        }
-        // The counters are 16 bits wide; so many writes to one place are waited for.
-        if self.posted_filter[hash as usize % FILTER_SIZE] == u16::MAX {
-            self.settle(Some(hash), patience)?;
-        }
-        self.push(number, arguments, patience)?;
-        self.posted_filter[hash as usize % FILTER_SIZE] += 1;
-        self.sharing.posted.fetch_add(1, Ordering::Relaxed);
-        self.owed.push_back(Owed::Posted(hash));
-        self.publish(patience)?;
-        self.await_departure(patience)?;
-        failpoint!("posted.sent");
-        match self.channel {
-            // Who is owed a reply holds the ring back until it takes it: a posted write is an acknowledged one there.
-            Channel::Rings(_) => self.settle(Some(hash), patience),
-            Channel::Lane(_) | Channel::Socket(_) => Ok(()),
-        }
-    }
-
-    /// Waits until all of a request that is larger than the lane's ring is in there: whoever does not wait for its
-    /// reply may be gone before the rest has found room.
-    #[inline]
-    fn await_departure(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        while let Channel::Lane(lane) = &mut self.channel
-            && !lane.send_unsent()?
-        {
-            patience.start();
-            self.take_replies()?;
-            self.wait(patience)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until posted writes to keys with that hash (`None`: to any key) are done. Their errors surface here.
-    pub fn settle(&mut self, hash: Option<u64>, patience: &mut Patience<'_>) -> Result<(), Error> {
-        self.begin()?;
-        self.take_replies()?;
-        let waiting = |link: &Self| match hash {
-            Some(hash) => link.posted_filter[hash as usize % FILTER_SIZE] > 0,
-            None => link.sharing.posted.load(Ordering::Relaxed) > 0,
-        };
-        while waiting(self) {
-            patience.start();
-            self.wait(patience)?;
-            self.take_replies()?;
-        }
-        self.begin()
-    }
+/// The counter of a key's posted writes.
+fn place(hash: u64) -> usize {
+    hash as usize % FILTER_SIZE
 }

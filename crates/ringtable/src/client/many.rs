@@ -1,9 +1,9 @@
 //! Batches: many keys by one call, their requests pipelined or their cache misses overlapped.
 
+use super::blocking::BlockingLink;
 use super::error::Error;
 use super::handle::Client;
 use super::in_place::overlapped;
-use super::link::Link;
 use super::numbers::NUMBERS;
 use super::patience::Patience;
 use super::reads::{Keys, get_from_server};
@@ -50,7 +50,7 @@ impl Client {
             let ask = |key: &[u8], sink: &mut S| get_from_server(connection, key, sink, patience).map(Some);
             return overlapped(reader, keys, sink, ask, each, patience).map(drop);
         }
-        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
             link.push(NUMBERS.get, &[keys[index]], patience)
         };
         self.pipeline(keys.len(), request, patience, |index, reply| match reply {
@@ -74,7 +74,7 @@ impl Client {
     pub fn set_many(&self, items: &[(&[u8], &[u8])], ttl_ms: Option<u64>, patience: Patience<'_>) -> Result<(), Error> {
         items.iter().try_for_each(|(key, value)| check_key(key).and(check_value(value)))?;
         let digits = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
-        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
             let (key, value) = items[index];
             let mut words = SetWords::new(key, value);
             if let Some(digits) = &digits {
@@ -101,7 +101,7 @@ impl Client {
             return Ok(keys.len() as u64);
         }
         let mut deleted = 0;
-        let request = |link: &mut Link, index: usize, patience: &mut Patience<'_>| {
+        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
             link.push(NUMBERS.del, &[keys[index]], patience)
         };
         self.pipeline(keys.len(), request, patience, |_, reply| {

@@ -33,13 +33,21 @@ mod life;
 mod in_place;
 mod gate;
 mod sharing;
-mod waiting;
+mod pinned;
+
+// Requests and replies, in steps that never wait.
+mod alarm;
+mod awaited;
 mod lane;
 mod rings;
 mod socket;
+mod channel;
 mod link;
+
+// A connection, whose calls wait.
+mod waiting;
+mod blocking;
 mod handshake;
-mod pinned;
 mod connection;
 mod renewal;
 
@@ -60,6 +68,8 @@ pub mod watch;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use handle::Client;

@@ -1,4 +1,4 @@
-//! The rings of a classic topology, as a client sees them.
+//! The rings of a classic topology, as a client sees them. No step of it waits.
 //!
 //! # Design
 //!
@@ -9,19 +9,19 @@
 //! A client that was expelled, because it kept the others waiting, learns it here: from its socket, or from a message
 //! that was overwritten while it was read.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::alarm::Alarm;
+use super::awaited::Awaited;
 use super::error::{Error, system};
-use super::in_place::TableReader;
-use super::patience::Patience;
-use super::waiting::{Awaited, Waiting};
 use crate::command::record::{self, RequestHead as RecordHead};
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::ring::broadcast::Receiver;
 use crate::ring::exchange::{Exchange, Geometry, ReplyHead, RequestHead};
-use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit, copy_in, copy_out};
@@ -34,8 +34,6 @@ const UNANNOUNCED_MAX: u64 = 32;
 const ROOM_NAP: Duration = Duration::from_micros(500);
 /// Of a reply larger than this, the bytes are handed on where they are.
 const LARGE_SIZE: usize = 64 << 10;
-/// Waits after which patience and server are looked at, though there is always news: it may all be of others.
-const WAITS_PER_CHECK: u32 = 256;
 /// A buffer larger than this is not kept.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
 
@@ -58,11 +56,13 @@ pub(super) struct RingsLink {
     mapping: Mapping,
     geometry: Geometry,
     seat: Seat,
-    waiting: Waiting,
+    /// The workers any of which may serve us.
+    workers: Range<usize>,
+    request_bell: Doorbell,
+    alarm: Alarm,
     receiver: Receiver,
     /// Pieces sent.
     sequence: u32,
-    waits: u32,
     /// Records that were not sent yet, from `sent` on.
     outgoing: Vec<u8>,
     sent: usize,
@@ -85,59 +85,74 @@ struct Dropped {
 }
 
 /// What a waiting client looks at.
-struct View<'a> {
+pub(super) struct RingsNews<'a> {
     exchange: Exchange<'a>,
+    alarm: &'a Alarm,
+    request_bell: &'a Doorbell,
     receiver: &'a Receiver,
     number: u16,
+    /// Whether there is something to send.
+    is_unsent: bool,
     /// Whether room in the queue is news, too.
     wants_room: bool,
 }
 
-impl Awaited for View<'_> {
+impl Awaited for RingsNews<'_> {
+    /// There may be news for ever: it may all be of others.
+    const NEWS_PER_CHECK: u32 = 256;
+
     #[inline]
     fn has_news(&self) -> bool {
         self.receiver.has_news(self.exchange.responses()) || self.wants_room && self.exchange.queue().has_room()
+    }
+
+    fn alarm(&self) -> &Alarm {
+        self.alarm
     }
 
     fn client_state(&self) -> &AtomicU64 {
         self.exchange.client_state(self.number)
     }
 
-    fn is_server_asleep(&self) -> bool {
-        !self.exchange.is_watched()
+    fn wake_server(&self) {
+        if !self.exchange.is_watched() {
+            self.request_bell.ring();
+        }
+    }
+
+    fn nap(&self) -> Option<Duration> {
+        self.is_unsent.then_some(ROOM_NAP)
     }
 }
 
 impl RingsLink {
-    /// Takes over the rings that the server passed. The reader has to live as long as the link.
+    /// Takes over the rings that the server passed, which has so many workers.
     pub fn join(
         socket: Descriptor,
         seat: Seat,
         rings: Descriptor,
         request_bell: Descriptor,
         bell_listener: Descriptor,
-        reader: &TableReader,
+        workers: usize,
     ) -> Result<Self, Error> {
         let segment = system("taking the rings", Segment::from_foreign(rings))?;
         let mapping = system("mapping the rings", segment.map_writable())?;
-        let attached = Exchange::attach(mapping.words(), reader.constants().workers);
+        let attached = Exchange::attach(mapping.words(), workers);
         let (exchange, workers) = attached.map_err(|error| Error::Version(error.to_string()))?;
         let geometry = exchange.geometry();
         if usize::from(seat.number) >= geometry.members {
             let (number, members) = (seat.number, geometry.members);
             return Err(Error::Protocol(format!("seat number {number} of {members}")));
         }
-        let listener = system("taking the doorbell", Listener::from_foreign(bell_listener, &socket))?;
-        let bell = Doorbell::from_foreign(request_bell);
-        let workers = workers.first..workers.first + workers.count;
         Ok(Self {
-            waiting: Waiting::new(socket, bell, listener, reader, workers),
+            workers: workers.first..workers.first + workers.count,
+            request_bell: Doorbell::from_foreign(request_bell),
+            alarm: Alarm::new(socket, bell_listener)?,
             receiver: Receiver::new(seat.number),
             mapping,
             geometry,
             seat,
             sequence: 0,
-            waits: 0,
             outgoing: Vec::new(),
             sent: 0,
             unrung: false,
@@ -147,6 +162,11 @@ impl RingsLink {
             dropped: None,
             piece: Vec::new(),
         })
+    }
+
+    /// The workers that may serve us.
+    pub fn workers(&self) -> Range<usize> {
+        self.workers.clone()
     }
 
     #[inline]
@@ -169,16 +189,17 @@ impl RingsLink {
         Ok(true)
     }
 
-    /// Sends what was gathered as far as there is room, and wakes a worker if all sleep.
-    pub fn publish(&mut self) {
+    /// Sends what was gathered as far as there is room, and wakes a worker if all sleep. Returns whether all has gone.
+    pub fn publish(&mut self) -> bool {
         self.send();
         if self.unrung {
             self.unrung = false;
             failpoint!("rings.published");
             if self.exchange().must_ring() {
-                self.waiting.ring();
+                self.request_bell.ring();
             }
         }
+        self.outgoing.is_empty()
     }
 
     fn send(&mut self) {
@@ -339,24 +360,20 @@ impl RingsLink {
         reply
     }
 
-    /// Waits until there is something new.
-    pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        self.publish();
-        self.waits = self.waits.wrapping_add(1);
-        if self.waits.is_multiple_of(WAITS_PER_CHECK) {
-            self.waiting.check(patience)?;
-        }
+    /// What to wait for: messages, or room for what was gathered.
+    pub fn awaited(&mut self) -> RingsNews<'_> {
+        let is_unsent = !self.publish();
         let exchange = Exchange::new(self.mapping.words(), self.geometry);
-        let unsent = self.sent < self.outgoing.len();
         // Room that could not be had a moment ago is no news: it may be none (of quarantined slots, say).
-        let wants_room = unsent && !exchange.queue().has_room();
-        let view = View { exchange, receiver: &self.receiver, number: self.seat.number, wants_room };
-        self.waiting.wait(&view, unsent.then_some(ROOM_NAP), patience)
+        let wants_room = is_unsent && !exchange.queue().has_room();
+        let (alarm, request_bell) = (&self.alarm, &self.request_bell);
+        let (receiver, number) = (&self.receiver, self.seat.number);
+        RingsNews { exchange, alarm, request_bell, receiver, number, is_unsent, wants_room }
     }
 
     /// Why what we were reading was overwritten.
     fn lapped(&self) -> Error {
-        match self.waiting.last_words() {
+        match self.alarm.last_words() {
             error @ Error::Expelled(_) => error,
             // It dismisses first, and then says so.
             _ => Error::Expelled("this client was too slow to read its replies".to_owned()),

@@ -1,6 +1,9 @@
 //! The plain socket, as the client sees it, unix or TCP: RESP, for servers without lanes and for comparison.
+//!
+//! No step of it waits.
 
 use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
@@ -8,9 +11,6 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::error::Error;
 use super::life::gone;
-use super::patience::{Checks, Patience};
-use super::readiness::await_readiness;
-use super::replies::refusal;
 use crate::command::COMMANDS;
 use crate::command::reply::Reply;
 use crate::command::resp::{HEADER_SIZE_MAX, ReplyLimits, ReplyParser, write_request};
@@ -44,7 +44,6 @@ pub(super) struct SocketLink {
     /// The requests are cut into stretches: how many there were when the present one began, and bytes of it.
     stretch_began: u64,
     stretch_size: usize,
-    checks: Checks,
 }
 
 impl SocketLink {
@@ -65,7 +64,6 @@ impl SocketLink {
             answered: 0,
             stretch_began: 0,
             stretch_size: 0,
-            checks: Checks::default(),
         }
     }
 
@@ -73,44 +71,31 @@ impl SocketLink {
         self.socket
     }
 
-    /// One request and its reply, which may come with descriptors.
-    pub fn handshake(
-        &mut self,
-        words: &[&[u8]],
-        passed: &mut Vec<Descriptor>,
-        patience: &mut Patience<'_>,
-    ) -> Result<Reply, Error> {
+    /// Gathers a request by its words, for [`Self::try_receive_passed`].
+    pub fn ask(&mut self, words: &[&[u8]]) {
         write_request(&mut self.outgoing, words);
+    }
+
+    /// Sends what was gathered, and takes the next reply if all of it has come, with the descriptors that came with it.
+    pub fn try_receive_passed(&mut self, passed: &mut Vec<Descriptor>) -> Result<Option<Reply>, Error> {
         let mut bytes = [0; 4_096];
         loop {
             // A server that is full answers before it is asked, and closes: what it said counts more than the error.
             let flushed = self.flush();
             if let Some(reply) = self.parse()? {
-                return Ok(reply);
+                return Ok(Some(reply));
             }
-            await_readiness(&self.socket, PollFlags::IN, patience)?;
             let size = match descriptors::receive(&self.socket, &mut bytes, passed) {
                 Ok(0) => return Err(flushed.err().unwrap_or_else(gone)),
                 Ok(size) => size,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if shortage::is_shortage(&error) => {
                     return Err(Error::System { doing: "taking the server's descriptors in this process", error });
                 }
                 Err(_) => return Err(gone()),
             };
             self.incoming.extend_from_slice(&bytes[..size]);
-        }
-    }
-
-    /// Asks for version 3 of the protocol, whose replies have the same kinds as those of a lane.
-    pub fn speak_resp3(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        match self.handshake(&[b"HELLO", b"3"], &mut Vec::new(), patience)? {
-            // A server of old that knows only version 2 can still be talked to.
-            Reply::Error(message) => match refusal(message) {
-                Error::Refused(_) => Ok(()),
-                error => Err(error),
-            },
-            _ => Ok(()),
         }
     }
 
@@ -221,12 +206,15 @@ impl SocketLink {
         self.incoming.try_reserve(RECEIVE_SIZE).or_else(|_| self.incoming.try_reserve_exact(RECEIVE_SIZE)).is_ok()
     }
 
-    /// Waits until something has come, or there is room for what waits to go.
-    pub fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        let flags = if self.blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        await_readiness(&self.socket, flags, patience)?;
-        // A signal may have come while we did not wait, and there may be news whenever we do.
-        if self.checks.is_due() { patience.check_interrupted() } else { Ok(()) }
+    /// What to wait for: something to receive, or room for what waits to go.
+    pub fn awaited(&mut self) -> Result<PollFlags, Error> {
+        Ok(if self.blocked && !self.flush()? { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN })
+    }
+}
+
+impl AsFd for SocketLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

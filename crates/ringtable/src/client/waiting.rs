@@ -1,38 +1,27 @@
-//! Waiting for the server's answer in shared memory: spinning as long as that may pay, then giving way, then asleep.
+//! Waiting for the server's answer, as a call that blocks its thread does: in shared memory by spinning as long as that
+//! may pay, then giving way, then asleep.
 //!
 //! The same for a lane and for the rings of a classic topology; `ring::wait` says when what pays.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
+
+use super::awaited::Awaited;
 use super::error::Error;
 use super::in_place::TableReader;
-use super::life::last_words;
 use super::patience::{Checks, Patience};
+use super::readiness::await_readiness;
 use crate::ring::lane;
 use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
-use crate::shm::doorbell::{Doorbell, Listener};
-use crate::shm::fork::Descriptor;
 use crate::sync::{AtomicU64, spin_loop};
 use crate::table::layout::{H_WORKER_STATES, STRIDE};
 
 /// Looks for news between two looks at clock and server.
 const SPINS_PER_CLOCK: u32 = 32;
-/// Waits that end at once, for something new, between two looks at the server, the caller's patience and its signals.
-const NEWS_PER_CHECK: u32 = 4_096;
-
-/// What is waited for, and how to say that we wait.
-pub(super) trait Awaited {
-    /// Whether there is anything new. A hint; who acts on it looks properly.
-    fn has_news(&self) -> bool;
-
-    /// Where we say whether we sleep, and on which processor we run.
-    fn client_state(&self) -> &AtomicU64;
-
-    /// Whether nobody looks at what we have published unless rung. To be called behind a fence.
-    fn is_server_asleep(&self) -> bool;
-}
 
 /// Where a worker says whether to spin for it: a word of the table's mapping, which lives as long as the reader beside
 /// the link in its connection.
@@ -62,39 +51,31 @@ enum Spun {
     InVain,
 }
 
-/// What a client needs to wait for its server.
+/// What a client knows of waiting for its server.
 pub(super) struct Waiting {
-    /// Silent as long as the server lives.
-    socket: Descriptor,
-    request_bell: Doorbell,
-    listener: Listener,
-    /// The workers any of which may serve us.
+    /// The workers any of which may serve us; none over a socket.
     workers: Vec<WorkerState>,
     spin_ns: u64,
     yields: Yields,
     /// What we last published of ourselves.
     published: u64,
-    /// Waits that ended at once, since there was something new.
+    /// Waits that ended without sleep, since there was something new.
     news: u32,
     checks: Checks,
 }
 
 impl Waiting {
-    /// The reader has to live as long as what is made here; `workers` are those that may serve us.
-    pub fn new(
-        socket: Descriptor,
-        request_bell: Doorbell,
-        listener: Listener,
-        reader: &TableReader,
-        workers: std::ops::Range<usize>,
-    ) -> Self {
+    /// For shared memory. The reader has to live as long as what is made here; `workers` are those that may serve us.
+    pub fn for_workers(reader: &TableReader, workers: std::ops::Range<usize>) -> Self {
         let state = |worker| WorkerState(&raw const reader.words()[H_WORKER_STATES + worker * STRIDE]);
+        Self { workers: workers.map(state).collect(), spin_ns: reader.constants().spin_ns, ..Self::for_socket() }
+    }
+
+    /// For a socket, where there is nothing to spin for.
+    pub fn for_socket() -> Self {
         Self {
-            socket,
-            request_bell,
-            listener,
-            workers: workers.map(state).collect(),
-            spin_ns: reader.constants().spin_ns,
+            workers: Vec::new(),
+            spin_ns: 0,
             yields: Yields::default(),
             published: 0,
             news: 0,
@@ -102,28 +83,31 @@ impl Waiting {
         }
     }
 
-    /// Wakes a worker.
-    #[inline]
-    pub fn ring(&self) {
-        self.request_bell.ring();
+    /// Waits until there is something new.
+    pub fn wait<A: Awaited>(&mut self, awaited: &A, patience: &mut Patience<'_>) -> Result<(), Error> {
+        let has_news = match self.spin(awaited) {
+            Spun::News => true,
+            Spun::Pointless => self.yield_until_news(awaited),
+            Spun::InVain => false,
+        };
+        if !has_news {
+            return self.sleep(awaited, patience);
+        }
+        self.news = self.news.wrapping_add(1);
+        // Whatever it is that goes on for ever: not without the server, the caller's patience and its signals.
+        if self.news.is_multiple_of(A::NEWS_PER_CHECK) { Self::check(awaited, patience) } else { Ok(()) }
     }
 
-    /// Waits until there is something new; for at most `limit`, if what is waited for rings no doorbell.
-    pub fn wait(
+    /// Waits until a socket is ready, as `flags` say.
+    pub fn wait_for_socket(
         &mut self,
-        awaited: &impl Awaited,
-        limit: Option<Duration>,
+        socket: impl AsFd,
+        flags: PollFlags,
         patience: &mut Patience<'_>,
     ) -> Result<(), Error> {
-        match self.spin(awaited) {
-            Spun::News => {
-                self.news = self.news.wrapping_add(1);
-                // Whatever it is that goes on for ever: not without the server, the caller's patience and its signals.
-                if self.news.is_multiple_of(NEWS_PER_CHECK) { self.check(patience) } else { Ok(()) }
-            }
-            Spun::Pointless if self.yield_until_news(awaited) => Ok(()),
-            Spun::Pointless | Spun::InVain => self.sleep(awaited, limit, patience),
-        }
+        await_readiness(socket, flags, patience)?;
+        // A signal may have come while we did not wait, and there may be news whenever we do.
+        if self.checks.is_due() { patience.check_interrupted() } else { Ok(()) }
     }
 
     /// What the workers say of themselves: the one that it is best to spin for, if there are several.
@@ -180,38 +164,14 @@ impl Waiting {
     }
 
     #[cold]
-    fn sleep(
-        &mut self,
-        awaited: &impl Awaited,
-        limit: Option<Duration>,
-        patience: &mut Patience<'_>,
-    ) -> Result<(), Error> {
+    fn sleep(&mut self, awaited: &impl Awaited, patience: &mut Patience<'_>) -> Result<(), Error> {
         patience.start();
-        let slice = patience.slice()?.min(limit.unwrap_or(Duration::MAX));
-        lane::announce_sleep(awaited.client_state(), self.published);
-        failpoint!("wait.announced");
-        let mut signalled = false;
-        let outcome = if awaited.has_news() {
-            Ok(())
-        } else {
-            // A server that waits for us to take replies (or for what we published) is rung before we sleep ourselves:
-            // the fence in `announce_sleep` orders this look behind everything that we released.
-            if awaited.is_server_asleep() {
-                self.request_bell.ring();
-            }
-            match self.listener.wait(slice) {
-                Ok(woken) if woken.socket && !awaited.has_news() => Err(last_words(&self.socket)),
-                Ok(_) => Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                    signalled = true;
-                    Ok(())
-                }
-                Err(error) => Err(Error::System { doing: "waiting for the server", error }),
-            }
-        };
+        let slice = patience.slice()?.min(awaited.nap().unwrap_or(Duration::MAX));
+        let outcome =
+            if awaited.arm(self.published) { awaited.alarm().listen(slice, || awaited.has_news()) } else { Ok(false) };
         failpoint!("wait.woken");
-        lane::announce_awake(awaited.client_state(), self.published);
-        outcome?;
+        awaited.disarm(self.published);
+        let signalled = outcome?;
         // A signal may also have come while we were awake.
         let must_check = signalled || self.checks.is_due() || !awaited.has_news();
         if must_check { patience.check_interrupted() } else { Ok(()) }
@@ -219,18 +179,11 @@ impl Waiting {
 
     /// Looks whether the caller's patience and the connection last, without waiting.
     #[cold]
-    pub fn check(&self, patience: &mut Patience<'_>) -> Result<(), Error> {
+    fn check(awaited: &impl Awaited, patience: &mut Patience<'_>) -> Result<(), Error> {
         patience.start();
         patience.slice()?;
         // A ring of the bell that is taken here is no loss: we look for news next.
-        if self.listener.wait(Duration::ZERO).is_ok_and(|woken| woken.socket) {
-            return Err(last_words(&self.socket));
-        }
+        awaited.alarm().listen(Duration::ZERO, || false)?;
         patience.check_interrupted()
-    }
-
-    /// Why the server has ended the connection.
-    pub fn last_words(&self) -> Error {
-        last_words(&self.socket)
     }
 }

@@ -1,0 +1,137 @@
+//! A link whose calls block their thread: takes the steps of the link, and waits where they cannot go on.
+//!
+//! This is the one place where a call waits for its server. Each wait ends by something new, by the server's death, or
+//! by the caller's patience: its time-out or a signal.
+
+use std::task::Poll;
+
+use super::channel::Channel;
+use super::error::Error;
+use super::in_place::TableReader;
+use super::link::{Link, Pushed};
+use super::patience::Patience;
+use super::waiting::Waiting;
+use crate::command::reply::Reply;
+
+/// Requests after which a pipeline is published, so that the server begins while we go on.
+const PUBLISH_EVERY: usize = 16;
+
+pub(super) struct BlockingLink {
+    link: Link,
+    waiting: Waiting,
+}
+
+impl BlockingLink {
+    /// The reader, if there is one, has to live as long as the link.
+    pub fn new(mut link: Link, reader: Option<&TableReader>) -> Self {
+        let workers = link.channel().workers();
+        let waiting = reader.map_or_else(Waiting::for_socket, |reader| Waiting::for_workers(reader, workers));
+        Self { link, waiting }
+    }
+
+    /// Pushes `count` requests and publishes them. Their replies are to be received next.
+    #[inline]
+    pub fn exchange(
+        &mut self,
+        count: usize,
+        request: impl Fn(&mut Self, usize, &mut Patience<'_>) -> Result<(), Error>,
+        patience: &mut Patience<'_>,
+    ) -> Result<(), Error> {
+        self.link.begin()?;
+        for index in 0..count {
+            if let Err(error) = request(self, index, patience) {
+                // What was pushed is done now, not at some later call; but not by a child of the one who pushed it.
+                if !patience.is_inherited() {
+                    let _ = match error {
+                        // The call ends here: it does not wait once more, for room.
+                        Error::Interrupted | Error::Timeout(_) => self.link.publish().map(drop),
+                        _ => self.depart(patience),
+                    };
+                }
+                return Err(error);
+            }
+            if (index + 1).is_multiple_of(PUBLISH_EVERY) {
+                self.link.publish()?;
+            }
+        }
+        self.link.publish().map(drop)
+    }
+
+    /// Writes one request, after waiting for room. Not yet published.
+    #[inline]
+    pub fn push(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
+        while let Pushed::Full = self.link.push(number, arguments)? {
+            self.wait_for_room(patience)?;
+        }
+        Ok(())
+    }
+
+    /// The next reply.
+    #[inline]
+    pub fn receive(&mut self, patience: &mut Patience<'_>) -> Result<Reply, Error> {
+        loop {
+            match self.link.receive()? {
+                Poll::Ready(reply) => return Ok(reply),
+                Poll::Pending => self.wait(patience)?,
+            }
+        }
+    }
+
+    /// Sends a write to a key with this hash, without waiting for its reply.
+    pub fn post(
+        &mut self,
+        number: u16,
+        arguments: &[&[u8]],
+        hash: u64,
+        patience: &mut Patience<'_>,
+    ) -> Result<(), Error> {
+        self.link.begin_post()?;
+        while let Pushed::Full = self.link.post(number, arguments, hash)? {
+            self.wait_for_room(patience)?;
+        }
+        self.depart(patience)?;
+        failpoint!("posted.sent");
+        if self.link.settles_posts() { self.settle(Some(hash), patience) } else { Ok(()) }
+    }
+
+    /// Waits until all that was pushed has gone: whoever does not wait for a reply may be gone before the rest has
+    /// found room.
+    #[inline]
+    fn depart(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        while !self.link.publish()? {
+            self.wait_for_room(patience)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until posted writes to keys with that hash (`None`: to any key) are done. Their errors surface here.
+    pub fn settle(&mut self, hash: Option<u64>, patience: &mut Patience<'_>) -> Result<(), Error> {
+        self.link.begin()?;
+        while self.link.settle(hash)?.is_pending() {
+            self.wait_for_room(patience)?;
+        }
+        self.link.begin()
+    }
+
+    /// The same for what may take many waits, each of which ends soon: the call's time begins with the first one.
+    #[cold]
+    fn wait_for_room(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        patience.start();
+        self.wait(patience)
+    }
+
+    /// Waits until a step may go on that could not: for something to receive, or for room if that was wanted.
+    fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        match self.link.channel() {
+            Channel::Lane(lane) => match lane.awaited()? {
+                Some(news) => self.waiting.wait(&news, patience),
+                None => Ok(()),
+            },
+            Channel::Rings(rings) => self.waiting.wait(&rings.awaited(), patience),
+            Channel::Socket(socket) => {
+                let flags = socket.awaited()?;
+                self.waiting.wait_for_socket(&**socket, flags, patience)
+            }
+        }
+    }
+}
