@@ -172,6 +172,7 @@ CALLS: list[tuple[str, Callable[[Table], Any]]] = [
     ("len", len),
     ("iteration", list),
     ("read_bucket", lambda table: table.read_bucket("key")),
+    ("flush of nothing", lambda table: table.flush()),
 ]
 calls = pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
 options = pytest.mark.parametrize(

@@ -253,6 +253,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Makes sure that the server lives now, whenever that was last looked at. Over a plain socket, taking replies does.
+    pub fn check_alive_now(&self) -> Result<(), Error> {
+        match &self.reader {
+            _ if self.is_closed() => Err(Error::Closed),
+            Some(reader) => self.look_at_socket(reader),
+            None => Ok(()),
+        }
+    }
+
     /// The socket of a lane is silent as long as the server lives.
     #[cold]
     fn look_at_socket(&self, reader: &TableReader) -> Result<(), Error> {

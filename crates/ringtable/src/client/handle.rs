@@ -78,7 +78,10 @@ impl Client {
     /// # Errors
     /// That of the first posted write that failed; those of the connection.
     pub fn flush(&self, patience: Patience<'_>) -> Result<(), Error> {
-        self.connection(patience)?.locked(patience, |link, patience| link.settle(None, patience))
+        let connection = self.connection(patience)?;
+        connection.locked(patience, |link, patience| link.settle(None, patience))?;
+        // Where nothing was on its way, nobody has said so far whether the server lives.
+        connection.check_alive_now()
     }
 
     /// One request and its reply.
