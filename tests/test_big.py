@@ -556,7 +556,7 @@ def random_requests(generator: random.Random, count: int) -> list[tuple[list[byt
         if options in ([b"NO"], [b"NX", b"XX"]):
             reply = "ERR syntax error"
         elif options == [b"PX", b"0"]:
-            reply = "ERR invalid expire time in 'set' command"
+            reply = "ERR invalid expire time in 'set' command: allowed are seconds above 0 and up to 4000000000"
         elif (options == [b"NX"] and value is not None) or (options == [b"xx"] and value is None):
             reply = None
         else:

@@ -1,7 +1,7 @@
 """redis-py, unchanged, on the unix socket."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -53,6 +53,27 @@ def test_expiry(client: Any) -> None:
     assert client.ttl("key") == -1
     assert client.ttl("missing") == -2
     assert not client.expire("missing", 50)
+
+
+def test_no_time_to_live_is_longer_than_a_table_takes(client: Any) -> None:
+    longest = 4_000_000_000
+    client.set("key", "value", ex=longest)
+    assert client.expire("key", longest)
+    assert client.pexpire("key", longest * 1_000)
+    calls: list[Callable[[], Any]] = [
+        lambda: client.set("key", "other", ex=longest + 1),
+        lambda: client.set("key", "other", px=longest * 1_000 + 1),
+        lambda: client.set("key", "other", ex=0),
+        lambda: client.expire("key", longest + 1),
+        lambda: client.pexpire("key", longest * 1_000 + 1),
+    ]
+    for call in calls:
+        with pytest.raises(redis.ResponseError, match=r"invalid expire time .* up to 4000000000"):
+            call()
+    assert client.get("key") == b"value"
+    assert 0 <= longest - client.ttl("key") <= DEADLINE_S
+    assert client.expire("key", -longest)
+    assert client.get("key") is None
 
 
 def test_a_pipeline(client: Any) -> None:

@@ -66,15 +66,21 @@ impl Glob {
         let is_inverted = rest.next_if_eq(&b'^').is_some();
         let mut class = [false; 256];
         while let Some(byte) = rest.next().filter(|&byte| byte != b']') {
-            let first = if byte == b'\\' { rest.next().unwrap_or(byte) } else { byte };
-            let mut last = first;
+            // As Redis reads it: what is escaped begins no range, and any byte ends one, a bracket too.
+            if byte == b'\\'
+                && let Some(escaped) = rest.next()
+            {
+                class[usize::from(escaped)] = true;
+                continue;
+            }
+            let mut last = byte;
             if rest.next_if_eq(&b'-').is_some() {
-                match rest.next_if(|&byte| byte != b']') {
+                match rest.next() {
                     Some(end) => last = end,
                     None => class[usize::from(b'-')] = true,
                 }
             }
-            (first.min(last)..=first.max(last)).for_each(|byte| class[usize::from(byte)] = true);
+            (byte.min(last)..=byte.max(last)).for_each(|byte| class[usize::from(byte)] = true);
         }
         (0..=255).filter(|&byte| class[usize::from(byte)] != is_inverted).for_each(|byte| self.allow(byte));
     }
@@ -130,7 +136,13 @@ mod tests {
             ("h[^e]llo", &["hallo", "h^llo"], &["hello", "hllo"]),
             ("h[a-c]llo", &["hallo", "hcllo"], &["hdllo", "h-llo"]),
             ("[c-a]", &["a", "b", "c"], &["d"]),
-            ("[a-]", &["a", "-"], &["b"]),
+            ("[a-]", &["a", "]", "_"], &["b", "-"]),
+            ("[a-]b]c", &["]c", "bc"], &["-c", "c"]),
+            ("[a-", &["a", "-"], &["b"]),
+            (r"[\b-z]", &["b", "-", "z"], &["c", "\\"]),
+            (r"[a\-z]", &["a", "-", "z"], &["b", "\\"]),
+            (r"[^\b-z]", &["c", "\\"], &["b", "-", "z"]),
+            (r"[a-\]]", &["a]", "\\]", "^]"], &["a", "]"]),
             ("[]", &[], &["", "]"]),
             ("[ab", &["a", "b"], &["[ab"]),
             (r"[\]]", &["]"], &["\\"]),

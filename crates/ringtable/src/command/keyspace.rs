@@ -78,8 +78,7 @@ pub(super) fn pexpire(context: &mut Context<'_>, arguments: Arguments<'_>) -> Re
 /// Gives a key a new expiry.
 fn expire_in(context: &mut Context<'_>, arguments: Arguments<'_>, unit_ms: i64, command: &str) -> Result<(), Refusal> {
     let (key, after) = (arguments.get(0), arguments.integer(1)?);
-    let invalid = || Refusal::err(format_args!("invalid expire time in '{command}' command"));
-    let at = expiry_in(after, unit_ms).ok_or_else(invalid)?;
+    let at = expiry_in(after, unit_ms, command)?;
     let writer = &mut context.writer;
     let was_there = if after > 0 { writer.expire(key, at, wall_ms)? } else { writer.delete(key, wall_ms) };
     context.reply.integer(i64::from(was_there));
