@@ -22,7 +22,6 @@ Four scripts of their own measure one thing each: `hit_ratio`, `overhead`, `payl
 | `movers`     | who moves large values, and how                                             |
 | `memcached`  | memcached, if it is on the PATH                                             |
 | `rivals`     | one adapter a rival, behind one small protocol                              |
-| `probe`      | what the kernel says of a process or file: resident memory                  |
 
 A module uses only those below it. What `ringtable bench` needs, too, is in `ringtable._bench`.
 

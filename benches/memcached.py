@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from ringtable._bench import probe
 from ringtable._bench.errors import BenchError
 from ringtable._bench.processes import ServerProcess, accepts
 from ringtable._bench.session import Session
 
-from benches import probe
 from benches.rivals import Rival
 
 REPLY_S_MAX = 30.0

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import ringtable
+from ringtable._bench import probe
 from ringtable._bench.crew import Client
 from ringtable._bench.errors import BenchError
 
-from benches import probe
 from benches.crew import Crew
 from benches.figures import Figures
 from benches.goals import Goal

@@ -11,13 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from ringtable._bench import peers
+from ringtable._bench import peers, probe
 from ringtable._bench.peers import lmdb_environment
 from ringtable._bench.session import Session
 from ringtable._bench.subject import Subject
 from ringtable._bench.ways import BUCKETS, MEMORY_MAX, RingtableServer, Way
-
-from benches import probe
 
 RINGTABLE_SEGMENT = "ringtable-table"
 """The name of the memfd that holds the table."""

@@ -32,10 +32,10 @@ from typing import IO, Any, Literal, cast
 
 import cyclopts
 from ringtable import Table
+from ringtable._bench.probe import private_bytes
 from ringtable._cli.signals import interrupt_on_termination
 from support import DEADLINE_S, Child, wait_until
 
-from benches.probe import private_bytes
 from proof import program
 from proof.attacks import RING_STRATEGIES, STRATEGIES, Strategy, Target
 from proof.honest import LANE_ROLES, LEAVE, PHASES, RING_ROLES, WAIT, Honest, Latencies, Report, Role

@@ -36,10 +36,10 @@ import cyclopts
 import ringtable
 from load import load
 from ringtable import Table
+from ringtable._bench import probe
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, ServerProcess, Successors, Way, freeze, memfds, wait_until
 
-from benches import probe
 from proof import interrupted, program, victims
 from proof.diary import Diary, Page
 from proof.marks import Wrong, read

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from ringtable import Table
-from ringtable._bench.probe import cpu_ns
-
-from benches.probe import private_bytes, segment_bytes
+from ringtable._bench.probe import cpu_ns, private_bytes, segment_bytes
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 

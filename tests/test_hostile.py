@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import ringtable
 from ringtable import Table
+from ringtable._bench.probe import private_bytes
 from ringtable._ringtable import socket_path
 from support import DEADLINE_S, RawLane, ServerProcess, resp, wait_until
 
-from benches.probe import private_bytes
 from proof import hostile
 from proof.attacks import (
     GET,

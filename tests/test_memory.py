@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server, Table
+from ringtable._bench.probe import private_bytes
 from ringtable._ringtable import socket_path
 from support import RawConnection, ServerProcess, wait_until
-
-from benches.probe import private_bytes
 
 ENTRIES = 1_000_000
 KEY_SIZE, VALUE_SIZE = 16, 100

@@ -7,7 +7,7 @@ What a module may use is above it.
 | `errors`    | what can go wrong                                                                    |
 | `analysis`  | the figures of the published analysis, and its seven scenarios                       |
 | `machine`   | where a run happened: processor, kernel, versions, commit                            |
-| `probe`     | the CPU time of another process                                                      |
+| `probe`     | what the kernel says of a process or file: CPU time, resident memory                 |
 | `samples`   | several runs of one thing as mean, spread, median; whether two of them really differ |
 | `settings`  | how much is measured                                                                 |
 | `session`   | one connected client: the statements that a good user of it would write              |
