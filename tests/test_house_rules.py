@@ -199,6 +199,16 @@ def outside_of_steps(source: str) -> Iterator[tuple[int, str]]:
             yield source.count("\n", 0, match.start()) + 1, match[0]
 
 
+def test_the_files_of_each_walk_exist_and_are_entered_once() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().split("## Four walks\n")[1].split("\n## ")[0]
+    walks = re.split(r"\n\*\*[A]|\nIn the server:\n", text)[1:]
+    assert len(walks) == 5
+    for walk in walks:
+        files = re.findall(r"(?:→|\n\n) ?\s*`([\w/.-]+)`", walk)
+        assert len(files) == len(set(files)) > 5
+        assert not [file for file in files if not (ENGINE / file).exists() and not (ROOT / file).exists()]
+
+
 def test_descriptors_are_born_known() -> None:
     """No other way to make one: see `shm/fork.rs`."""
     example = (

@@ -253,7 +253,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Makes sure that the server lives now, whenever that was last looked at. Over a plain socket, taking replies does.
+    /// Makes sure that the server lives now, whenever that was last looked at. Over a plain socket, taking replies
+    /// does.
     pub fn check_alive_now(&self) -> Result<(), Error> {
         match &self.reader {
             _ if self.is_closed() => Err(Error::Closed),

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - A [`Reader`] needs read access only, and does loads only (I2). Whatever the segment holds, nothing outside of it is
-//!   touched, and every loop ends.
+//! - A [`Reader`] needs read access only, and does loads only (I2). Whatever the segment holds, nothing outside of it
+//!   is touched, and every loop ends.
 //!
 //! # Not promised
 //!
