@@ -1,29 +1,27 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-Four scripts of their own measure one thing each: `hit_ratio`, `overhead`, `payload` and `scale`.
+Four other scripts measure one thing each: `hit_ratio`, `overhead`, `payload` and `scale`.
 
 | module       | what it holds                                                               |
 |--------------|-----------------------------------------------------------------------------|
-| `compare`    | the entry: arguments, the temporary folder                                  |
-| `report`     | all there is to say of one run of `compare`                                 |
+| `compare`    | the script for all rivals: what is asked for, and its tables                |
 | `hit_ratio`  | a script: hit ratios of caches of the same size                             |
 | `overhead`   | a script: what an entry costs beyond its key and value                      |
 | `payload`    | a script: large values, beside plain copies                                 |
 | `scale`      | a script: what operations cost by the size of the table                     |
-| `standalone` | what these scripts have in common: arguments, a time limit, the report      |
-| `sections`   | tables of text: the same for the terminal and as Markdown                   |
-| `goals`      | what ringtable promises, each goal judged from the figures of this very run |
-| `scenarios`  | what is measured, one function a scenario                                   |
-| `figures`    | the measured values, by scenario, rival and metric                          |
-| `crew`       | client processes that stand by and make the same call together              |
+| `promises`   | what ringtable promises: the goals of `compare`                             |
+| `scenarios`  | what `compare` measures, one function a scenario                            |
+| `workload`   | what runs inside its clients                                                |
 | `replay`     | plays a trace: get, and after a miss set; also in reference caches          |
 | `traces`     | what caches are asked for: Zipf's law, with scans and without               |
-| `workload`   | the timed loops and all else that runs inside a client                      |
-| `movers`     | who moves large values, and how                                             |
 | `memcached`  | memcached, if it is on the PATH                                             |
-| `rivals`     | one adapter a rival, behind one small protocol                              |
+| `rivals`     | who is measured: the peers of `ringtable bench`, and variants               |
+| `script`     | what all scripts have in common: arguments, a time limit, the report        |
+| `goals`      | limits, each judged from the figures of this very run                       |
+| `figures`    | the measured values, by scenario, rival and metric                          |
 
-A module uses only those below it. What `ringtable bench` needs, too, is in `ringtable._bench`.
+A module uses only those below it. What `ringtable bench` needs, too, is in `ringtable._bench`: crews of clients, timed
+loops, servers and peers, tables.
 
 Where the comparison is unfair, and to whom:
 

@@ -1,13 +1,13 @@
-"""What ringtable promises. Each goal is judged from the figures of this very run, never assumed."""
+"""Limits for what is measured. Each is judged from the figures of this very run, never assumed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from benches.figures import Figures
-from benches.scenarios import CLASSIC_WORKERS, CLIENTS_MANY, classic_metric
+from ringtable._bench.tabular import ABSENT, Section, cell
 
-UNITS_MS = {"_ns": 1e-6, "_us": 1e-3, "_ms": 1.0}
-"""The endings of names of times, and one such unit in ms."""
+from benches.figures import Figures
+
+MARKS = {True: "✓", False: "✗", None: "not measured"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Goal:
     limit: float
     unit: str
     measure: Callable[[Figures], float | None]
+
+    @property
+    def bound(self) -> str:
+        return f"{self.sign} {self.limit:g} {self.unit}"
 
     def judge(self, figures: Figures) -> "Verdict":
         value = self.measure(figures)
@@ -37,60 +41,21 @@ class Verdict:
     met: bool | None
 
 
-def speed(scenario: str, rival: str, reference: str) -> Callable[[Figures], float | None]:
-    return lambda figures: figures.speed(scenario, rival, reference)
+def section(verdicts: Iterable[Verdict]) -> Section:
+    rows = [
+        (
+            verdict.goal.text,
+            verdict.goal.bound,
+            ABSENT if verdict.value is None else f"{cell(verdict.value)} {verdict.goal.unit}",
+            MARKS[verdict.met],
+        )
+        for verdict in verdicts
+    ]
+    return Section("Goals", "Judged from this run.", ("Goal", "Limit", "Measured", "Met"), rows)
 
 
-def cpu_growth(figures: Figures) -> float | None:
-    """CPU time of a read at 16 clients, as a multiple of that at one."""
-    many_ns, one_ns = figures.cpu_ns("get16", "ringtable"), figures.cpu_ns("get", "ringtable")
-    return many_ns / one_ns if many_ns and one_ns else None
-
-
-def median(scenario: str, metric: str) -> Callable[[Figures], float | None]:
-    return lambda figures: figures.median(scenario, "ringtable", metric)
-
-
-def insert_ms_max(figures: Figures) -> float | None:
-    """The longest insert that the server saw, ms, from whatever `insert_` maximum it reports."""
-    for metric, value in figures.metrics("growth", "ringtable"):
-        if metric.startswith("insert_") and "max" in metric:
-            for ending, unit_ms in UNITS_MS.items():
-                if ending in metric:
-                    return value * unit_ms
-    return None
-
-
-def classic_goals() -> Iterator[Goal]:
-    text = "client 100 10, {} worker{}, {}, reads {}"
-    for reads, alone_ms, many_ms in (("direct", 1.5, 15.0), ("server", 20.0, 20.0)):
-        for background, limit_ms in ((0, alone_ms), (CLIENTS_MANY, many_ms)):
-            for workers in CLASSIC_WORKERS:
-                who = f"with {background} in the background" if background else "alone"
-                title = text.format(workers, "s" if workers > 1 else "", who, reads)
-                measure = median("classic", classic_metric(workers, background, reads))
-                yield Goal("classic", title, "≤", limit_ms, "ms", measure)
-
-
-GOALS = (
-    Goal("mixed", "95 % get: speed beside LMDB", "≥", 2.2, "x", speed("mixed", "ringtable", "lmdb")),
-    Goal("mixed16", "95 % get, 16 clients: the same", "≥", 3.0, "x", speed("mixed16", "ringtable", "lmdb")),
-    Goal("set", "set: beside LMDB", "≥", 1.0, "x", speed("set", "ringtable", "lmdb")),
-    Goal("set", "posted set: beside LMDB", "≥", 3.0, "x", speed("set", "ringtable-posted", "lmdb")),
-    Goal("get_many", "get_many: beside LMDB", "≥", 1.5, "x", speed("get_many", "ringtable", "lmdb")),
-    Goal("set_many", "set_many: beside LMDB", "≥", 0.7, "x", speed("set_many", "ringtable", "lmdb")),
-    Goal(
-        "set_many",
-        "set_many: beside a pipeline",
-        "≥",
-        4.0,
-        "x",
-        speed("set_many", "ringtable", "valkey-pipeline"),
-    ),
-    Goal("get16", "CPU time of a get at 16 clients, beside 1", "≤", 1.25, "x", cpu_growth),
-    *classic_goals(),
-    Goal("memory", "overhead of an entry", "≤", 40.0, "bytes", median("memory", "overhead_bytes_per_entry")),
-    Goal("idle", "idle server with 16 clients, of a core", "≤", 0.5, "%", median("idle", "core_percent")),
-    Goal("growth", "longest insert while the table grows", "≤", 20.0, "ms", insert_ms_max),
-    Goal("growth", "wrong values read meanwhile", "≤", 0.0, "keys", median("growth", "wrong_count")),
-)
+def to_json(verdicts: Iterable[Verdict]) -> list[dict[str, object]]:
+    return [
+        {"goal": verdict.goal.text, "limit": verdict.goal.bound, "value": verdict.value, "met": verdict.met}
+        for verdict in verdicts
+    ]

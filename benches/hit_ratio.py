@@ -19,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import ringtable
+from ringtable._bench.crew import connected
 from ringtable._bench.errors import BenchError
+from ringtable._bench.peers import Valkey
+from ringtable._bench.subject import Subject
+from ringtable._bench.tabular import Section, cell
 from ringtable._ringtable import MAX_MEMORY_MIN
 
 from benches import replay, traces
-from benches.crew import Crew
 from benches.figures import Figures
 from benches.goals import Goal
 from benches.replay import REFERENCES, Played
-from benches.rivals import Ringtable, Rival, Valkey
-from benches.sections import Section, number
-from benches.standalone import Run, Script
+from benches.rivals import Ringtable
+from benches.script import Run, Script
 
 EVICTION = "allkeys-sieve"
 VALKEY_POLICY = "allkeys-lru"
@@ -119,7 +121,7 @@ def scenario_of(trace: str, clients: int) -> str:
 def play(
     run: Run,
     scenario: str,
-    server: Rival,
+    server: Subject,
     trace: traces.Trace,
     clients: int,
     fullness: Callable[[Any], Fullness],
@@ -127,7 +129,7 @@ def play(
     """Has clients play a trace, each its share of every part; gives back how many entries there were on average."""
     run.say(f"{scenario}: {server.name}")
     played, entries = Played(), list[int]()
-    with Crew(server, clients) as crew:
+    with connected(server, clients) as crew:
         for part in parts(trace.keys, PARTS):
             for index in range(clients):
                 crew.start(replay.play, part[index::clients], of=[index])
@@ -163,7 +165,7 @@ def calibrate_ringtable(run: Run, room: int) -> int:
     for _ in range(CALIBRATIONS_MAX):
         start = partial(Ringtable, max_memory=str(max_memory), eviction=EVICTION)
         with run.running(start) as server:
-            with Crew(server, 1) as crew:
+            with connected(server, 1) as crew:
                 crew.call(replay.fill, FILL_LAPS * room)
             full = ringtable_fullness(server)
         if not full.evicted:
@@ -192,7 +194,7 @@ def calibrate_valkey(server: Valkey, room: int) -> None:
     """Sets the limit in bytes with which so many entries fit, and empties the server again."""
     import redis
 
-    with closing(redis.Redis(unix_socket_path=server.address)) as client, Crew(server, 1) as crew:
+    with closing(redis.Redis(unix_socket_path=server.address)) as client, connected(server, 1) as crew:
         memory: Any = client.info("memory")
         limit = memory["used_memory"] + room * ENTRY_GUESS_SIZE
         for _ in range(CALIBRATIONS_MAX):
@@ -229,10 +231,10 @@ def cells(figures: Figures, scenario: str, name: str) -> list[str]:
     entries = statistics.fmean(values[scenario, name, ENTRIES])
     differences = [difference(figures, scenario, name, reference) for reference in ("SIEVE", "LRU")]
     return [
-        number(entries),
+        cell(entries),
         f"{values[scenario, name, HIT][0]:.2f}",
         *("-" if points is None else f"{points:+.2f}" for points in differences),
-        number(figures.median(scenario, name, WRONG)),
+        cell(figures.median(scenario, name, WRONG)),
     ]
 
 
@@ -242,7 +244,7 @@ def difference(figures: Figures, scenario: str, name: str, reference: str) -> fl
     return None if own is None or others is None else own - others
 
 
-def goals() -> list[Goal]:
+def goals(run: Run) -> list[Goal]:
     found = []
     for trace in TRACES:
         for clients in CLIENTS:
@@ -260,7 +262,7 @@ def wrong_count(scenario: str, figures: Figures) -> float | None:
     return figures.median(scenario, "ringtable", WRONG)
 
 
-SCRIPT = Script("hit_ratio", "Hit ratios of caches of the same size.", 3_600.0, measure, sections, goals())
+SCRIPT = Script("hit_ratio", "Hit ratios of caches of the same size.", 3_600.0, measure, sections, goals)
 
 if __name__ == "__main__":
     raise SystemExit(SCRIPT.main())

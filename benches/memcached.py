@@ -6,21 +6,18 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ringtable._bench import probe
 from ringtable._bench.errors import BenchError
 from ringtable._bench.processes import ServerProcess, accepts
 from ringtable._bench.session import Session
-
-from benches.rivals import Rival
+from ringtable._bench.subject import ProcessSubject
 
 REPLY_S_MAX = 30.0
 
 
-class Memcached(Rival):
+class Memcached(ProcessSubject):
     """memcached on a unix socket. Bursts are sent as one, sets among them without replies."""
 
     name = "memcached"
-    scenarios = frozenset({"memory"})
 
     def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         program = shutil.which(self.name)
@@ -29,16 +26,6 @@ class Memcached(Rival):
         self.address = str(folder / "memcached.sock")
         command = [program, "-u", "root", "-s", self.address, *options]
         self._server = ServerProcess(self.name, command, lambda _: accepts(Path(self.address)))
-
-    @property
-    def pids(self) -> list[int]:
-        return [self._server.pid]
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def memory_bytes(self, client_pid: int) -> int:
-        return probe.private_bytes(self._server.pid)
 
     @staticmethod
     def connect(address: str) -> Session:

@@ -19,16 +19,17 @@ from typing import Any
 
 import ringtable
 from ringtable._bench import probe
-from ringtable._bench.crew import Client
+from ringtable._bench.crew import Client, connected
 from ringtable._bench.errors import BenchError
+from ringtable._bench.peers import Valkey
+from ringtable._bench.subject import Subject
+from ringtable._bench.tabular import ABSENT, Section, cell
 
-from benches.crew import Crew
 from benches.figures import Figures
 from benches.goals import Goal
 from benches.memcached import Connection, Memcached
-from benches.rivals import Ringtable, Rival, Valkey
-from benches.sections import ABSENT, Section, number
-from benches.standalone import Run, Script
+from benches.rivals import Ringtable
+from benches.script import Run, Script
 
 MEMORY_MAX = "4GiB"
 ENTRIES = 1_000_000
@@ -116,10 +117,10 @@ def measure(run: Run) -> None:
                 measure_shape(run, contestant, server, shape, entries)
 
 
-def measure_shape(run: Run, contestant: Contestant, server: Rival, shape: Shape, entries: int) -> None:
+def measure_shape(run: Run, contestant: Contestant, server: Subject, shape: Shape, entries: int) -> None:
     [pid] = server.pids
     salt = WARM + 1 + run.seed % 0xFFFF
-    with Crew(server, 1) as crew:
+    with connected(server, 1) as crew:
         # Connections and first-time allocations are no cost of an entry.
         crew.call(fill, WARM, shape, BURST_SIZE)
         crew.call(check, WARM, shape)
@@ -167,7 +168,7 @@ def sections(run: Run) -> list[Section]:
         for contestant in CONTESTANTS:
             values = [run.figures.median(shape.name, contestant.name, metric) for metric in (STORED, IN_ALL)]
             missing = run.versions.get(contestant.name) == NOT_INSTALLED
-            cells = [NOT_INSTALLED, ABSENT] if missing else map(number, values)
+            cells = [NOT_INSTALLED, ABSENT] if missing else map(cell, values)
             rows.append((shape.name, contestant.name, *cells))
     entries = ENTRIES_QUICK if run.quick else ENTRIES
     note = (
@@ -181,21 +182,23 @@ def stored_overhead(shape: Shape, name: str, figures: Figures) -> float | None:
     return figures.median(shape.name, name, STORED)
 
 
-GOALS = [
-    Goal(
-        shape.name,
-        f"{contestant.name}: overhead of an entry of {shape.name} bytes",
-        "≤",
-        OVERHEAD_MAX,
-        "bytes",
-        partial(stored_overhead, shape, contestant.name),
-    )
-    for shape in SHAPES
-    for contestant in CONTESTANTS
-    if shape.value_size == 100 and contestant.name.startswith("ringtable")
-]
+def goals(run: Run) -> list[Goal]:
+    return [
+        Goal(
+            shape.name,
+            f"{contestant.name}: overhead of an entry of {shape.name} bytes",
+            "≤",
+            OVERHEAD_MAX,
+            "bytes",
+            partial(stored_overhead, shape, contestant.name),
+        )
+        for shape in SHAPES
+        for contestant in CONTESTANTS
+        if shape.value_size == 100 and contestant.name.startswith("ringtable")
+    ]
 
-SCRIPT = Script("overhead", "Bytes that an entry costs beyond its key and value.", 1_200.0, measure, sections, GOALS)
+
+SCRIPT = Script("overhead", "Bytes that an entry costs beyond its key and value.", 1_200.0, measure, sections, goals)
 
 if __name__ == "__main__":
     raise SystemExit(SCRIPT.main())

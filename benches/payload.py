@@ -6,23 +6,26 @@ hold. Valkey stands for Redis, of which it is a fork; nobody persists or syncs a
 """
 
 import random
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from ringtable._bench.crew import Client, Crew, connect
+from ringtable._bench import loops
+from ringtable._bench.crew import Client, connected
 from ringtable._bench.errors import BenchError
 from ringtable._bench.loops import make_keys
+from ringtable._bench.peers import Memcpy
+from ringtable._bench.subject import Subject
+from ringtable._bench.tabular import ABSENT, Section, cell
+from ringtable._bench.timed import timed
 from ringtable._bench.wording import size as size_text
 
 from benches.figures import Figures
 from benches.goals import Goal
-from benches.movers import EVERY_RIVAL, OPERATIONS, PayloadSession, starter
-from benches.sections import ABSENT, Section, number
-from benches.standalone import Run, Script
+from benches.rivals import MOVERS
+from benches.script import Run, Script
 
 SIZES = (4 << 10, 64 << 10, 1 << 20, 16 << 20)
 TOTAL_SIZE = 64 << 20
@@ -31,15 +34,7 @@ US = "us"
 
 VIEW_NOTE = "Median of the rounds, one client. A view is opened and closed; memory has a memoryview of it meanwhile."
 
-LOOP = """
-done = 0
-while True:
-    for key in work:
-        {{{operation}}}
-    done += len(work)
-    if now() >= end_ns:
-        return done
-"""
+OPERATIONS = ("get", "get_into", "view", "memory", "set")
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ QUICK = Length(rounds=3, loop_s=0.05)
 
 
 def measure(run: Run) -> None:
-    for rival in EVERY_RIVAL:
+    for rival in MOVERS:
         run.versions[rival.name] = rival.version()
     for size in SIZES:
         with run.attempt(size_text(size)):
@@ -65,24 +60,31 @@ def measure_size(run: Run, size: int) -> None:
     keys = make_keys(run.seed, TOTAL_SIZE // size)
     with ExitStack() as stack:
         turns = []
-        for rival in EVERY_RIVAL:
+        for rival in MOVERS:
             run.say(f"{size_text(size)}: preparing {rival.name}")
             server = stack.enter_context(run.running(starter(rival, keys, size)))
-            crew = stack.enter_context(Crew(1, rival.name))
-            crew.call(connect, rival.connect, server.address)
+            crew = stack.enter_context(connected(server, 1))
             crew.call(fill, keys, size, run.seed)
             for operation in OPERATIONS:
                 with run.attempt(f"{size_text(size)}, {operation}, {rival.name}"):
                     [exists] = crew.call(check, operation, keys, size)
                     if exists:
-                        turns.append((rival.name, crew, operation))
+                        turns.append((server, crew, operation))
         # Those who do the same thing follow each other: what disturbs one disturbs the next.
         turns.sort(key=lambda turn: OPERATIONS.index(turn[2]))
         for number_of_round in range(length.rounds):
-            for name, crew, operation in turns:
-                run.say(f"{size_text(size)}: round {number_of_round + 1} of {length.rounds}, {operation}, {name}")
-                [took_us] = crew.call(loop, operation, keys, length.loop_s)
-                run.figures.add(scenario_of(operation, size), name, US, took_us)
+            for server, crew, operation in turns:
+                run.say(
+                    f"{size_text(size)}: round {number_of_round + 1} of {length.rounds}, {operation}, {server.name}"
+                )
+                crew.call(prepare, operation, keys)
+                took = timed(crew, server, length.loop_s)
+                run.figures.add(scenario_of(operation, size), server.name, US, took.seconds * 1e6 / took.operations)
+
+
+def starter(rival: type[Subject], keys: list[bytes], size: int) -> Callable[[Path], Subject]:
+    """Starts a rival; memory that all map has its places from the beginning."""
+    return partial(rival, keys=keys, size=size) if issubclass(rival, Memcpy) else rival
 
 
 def scenario_of(operation: str, size: int) -> str:
@@ -92,25 +94,21 @@ def scenario_of(operation: str, size: int) -> str:
 # In the client.
 
 
-def session_of(client: Client) -> PayloadSession:
-    assert isinstance(client.session, PayloadSession)
-    return client.session
-
-
 def fill(client: Client, keys: list[bytes], size: int, seed: int) -> None:
     client.memory["values"] = random.Random(seed + size).randbytes(size)
     client.memory["target"] = memoryview(bytearray(size))
     for key in keys:
-        session_of(client).execute(client.session.set, key=key, value=client.memory["values"])
+        client.session.execute(client.session.set, key=key, value=client.memory["values"])
 
 
 def check(client: Client, operation: str, keys: list[bytes], size: int) -> bool:
     """Whether there is this operation; it has to do what it is for."""
-    session, value, target = session_of(client), client.memory["values"], client.memory["target"]
-    if not session.has(operation):
+    session, value, target = client.session, client.memory["values"], client.memory["target"]
+    statement = getattr(session, operation)
+    if not statement:
         return False
     target[:] = bytes(size)
-    found = session.execute(getattr(session, operation), key=keys[-1], value=value, target=target)
+    found = session.execute(statement, key=keys[-1], value=value, target=target)
     if operation == "get":
         right = found["value"] == value
     elif operation == "get_into":
@@ -122,18 +120,10 @@ def check(client: Client, operation: str, keys: list[bytes], size: int) -> bool:
     return True
 
 
-def loop(client: Client, operation: str, keys: list[bytes], loop_s: float) -> float:
-    """How long an operation takes, us."""
-    session = session_of(client)
-    woven: Callable[..., int] = client.remember(
-        operation,
-        lambda: session.weave(LOOP.format(operation=operation), ["work", "end_ns", "now", "value", "target"]),
-    )
-    now = time.perf_counter_ns
-    arguments: dict[str, Any] = {"value": client.memory["values"], "target": client.memory["target"]}
-    started_ns = now()
-    done = woven(work=keys, end_ns=started_ns + round(loop_s * 1e9), now=now, **arguments)
-    return (now() - started_ns) / done / 1e3
+def prepare(client: Client, operation: str, keys: list[bytes]) -> None:
+    """Makes a loop over all keys."""
+    body = f"for key in work:\n    {{{operation}}}"
+    loops.arm(client, body, [keys], value=client.memory["values"], target=client.memory["target"])
 
 
 # The report.
@@ -141,20 +131,20 @@ def loop(client: Client, operation: str, keys: list[bytes], loop_s: float) -> fl
 
 def sections(run: Run) -> list[Section]:
     def us(scenario: str, name: str, size: int) -> str:
-        return number(run.figures.median(scenario, name, US))
+        return cell(run.figures.median(scenario, name, US))
 
     def gb_per_s(scenario: str, name: str, size: int) -> str:
         median_us = run.figures.median(scenario, name, US)
         moves = not scenario.startswith(("view", "memory"))
-        return number(size / median_us / 1e3) if median_us and moves else ABSENT
+        return cell(size / median_us / 1e3) if median_us and moves else ABSENT
 
     texts = (("us an operation", VIEW_NOTE, us), ("GB/s", "The same, of those that move bytes.", gb_per_s))
     found = []
-    for title, note, cell in texts:
+    for title, note, figure in texts:
         rows = []
         for operation in OPERATIONS:
-            for rival in EVERY_RIVAL:
-                cells = [cell(scenario_of(operation, size), rival.name, size) for size in SIZES]
+            for rival in MOVERS:
+                cells = [figure(scenario_of(operation, size), rival.name, size) for size in SIZES]
                 if any(text != ABSENT for text in cells):
                     rows.append((operation, rival.name, *cells))
         columns = ("", "", *map(size_text, SIZES))
@@ -172,7 +162,7 @@ def own_us(figures: Figures, scenario: str) -> float | None:
     return figures.median(scenario, RINGTABLE, US)
 
 
-def goals() -> list[Goal]:
+def goals(run: Run) -> list[Goal]:
     found = []
     for size in (64 << 10, 1 << 20):
         scenario = scenario_of("get", size)
@@ -188,7 +178,7 @@ def goals() -> list[Goal]:
     return found
 
 
-SCRIPT = Script("payload", "Large values, beside plain copies.", 1_200.0, measure, sections, goals())
+SCRIPT = Script("payload", "Large values, beside plain copies.", 1_200.0, measure, sections, goals)
 
 if __name__ == "__main__":
     raise SystemExit(SCRIPT.main())

@@ -1,4 +1,4 @@
-"""One adapter a rival: those of `ringtable bench`, and variants of theirs.
+"""Who is measured beside ringtable: what `ringtable bench` knows (`peers`), and variants of that.
 
 A rival has two sides. In the parent, an instance is its running server (or its files), ended by `stop`. In
 a client process, `connect` gives a `Session`: the statements that a good user of the library would write, and
@@ -7,42 +7,23 @@ the objects they name. Libraries are imported only where they are used: a missin
 
 import importlib.metadata
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from multiprocessing import shared_memory
 from pathlib import Path
-from typing import ClassVar
 
-from ringtable._bench import peers, probe
-from ringtable._bench.peers import lmdb_environment
+from ringtable._bench import probe
+from ringtable._bench.peers import Lmdb, Manager, Memcpy, Valkey, lmdb_environment, mapped_session
+from ringtable._bench.processes import CONTEXT
 from ringtable._bench.session import Session
 from ringtable._bench.subject import Subject
 from ringtable._bench.ways import BUCKETS, MEMORY_MAX, RingtableServer, Way
 
-RINGTABLE_SEGMENT = "ringtable-table"
-"""The name of the memfd that holds the table."""
 
-
-class Rival(Subject):
-    """What a subject has to say here besides."""
-
-    scenarios: ClassVar[frozenset[str]]
-    """The scenarios it takes part in; a variant takes part only where it differs."""
-
-    shared: ClassVar[bool] = True
-    """Whether clients see each other's writes."""
-
-    def memory_bytes(self, client_pid: int) -> int:
-        """Resident memory that holds what is stored, and the private memory of the server, bytes."""
-        raise NotImplementedError
-
-
-LOOP_SCENARIOS = frozenset({"mixed", "mixed16", "get", "get16", "set", "get_many", "set_many"})
-
-
-class Ringtable(RingtableServer, Rival):
+class Ringtable(RingtableServer):
     """ringtable, acknowledged: when `set` returns, every process sees the value."""
 
     name = "ringtable"
-    scenarios = LOOP_SCENARIOS | {"classic", "memory", "idle", "growth"}
 
     def __init__(
         self,
@@ -56,10 +37,6 @@ class Ringtable(RingtableServer, Rival):
         way = Way(type(self).name, "reads in place", reads="direct")
         super().__init__(folder, way, workers, buckets, max_memory, eviction)
 
-    def memory_bytes(self, client_pid: int) -> int:
-        [pid] = self.pids
-        return probe.segment_bytes(pid, RINGTABLE_SEGMENT) + probe.private_bytes(pid)
-
     @staticmethod
     def version() -> str:
         return importlib.metadata.version("ringtable")
@@ -69,27 +46,16 @@ class RingtablePosted(Ringtable):
     """ringtable, posted: `set` returns once the request is queued; `flush` waits until all are executed."""
 
     name = "ringtable-posted"
-    scenarios = frozenset({"mixed", "mixed16", "set"})
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.address = replace(self.address, writes="posted")
 
 
-class Lmdb(peers.Lmdb, Rival):
-    """LMDB in its quickest settings and spelling."""
-
-    scenarios = LOOP_SCENARIOS | {"memory"}
-
-    def memory_bytes(self, client_pid: int) -> int:
-        return probe.file_bytes(Path(self.address, "data.mdb"))
-
-
 class LmdbWith(Lmdb):
     """LMDB as its documentation spells it: `with` blocks."""
 
     name = "lmdb-with"
-    scenarios = frozenset({"mixed", "mixed16", "get", "set"})
 
     @staticmethod
     def connect(address: str) -> Session:
@@ -102,21 +68,10 @@ class LmdbWith(Lmdb):
         )
 
 
-class Valkey(peers.Valkey, Rival):
-    """Valkey with its own bursts, MGET and MSET."""
-
-    scenarios = LOOP_SCENARIOS | {"memory", "idle"}
-
-    def memory_bytes(self, client_pid: int) -> int:
-        [pid] = self.pids
-        return probe.private_bytes(pid)
-
-
 class ValkeyPipeline(Valkey):
     """Valkey with a pipeline a burst, not a transaction."""
 
     name = "valkey-pipeline"
-    scenarios = frozenset({"get_many", "set_many"})
 
     @staticmethod
     def connect(address: str) -> Session:
@@ -135,20 +90,10 @@ class ValkeyPipeline(Valkey):
         )
 
 
-class Manager(peers.Manager, Rival):
-    """`multiprocessing.Manager().dict()`."""
-
-    scenarios = LOOP_SCENARIOS | {"memory", "idle"}
-
-    def memory_bytes(self, client_pid: int) -> int:
-        return probe.private_bytes(self.pids[0])
-
-
-class Dict(Rival):
+class Dict(Subject):
     """A plain dict in each client: the ceiling, shared with nobody."""
 
     name = "dict"
-    scenarios = LOOP_SCENARIOS | {"memory"}
     shared = False
 
     def __init__(self, folder: Path) -> None:
@@ -173,5 +118,63 @@ class Dict(Rival):
         return sys.version.split()[0]
 
 
-EVERY_RIVAL = (Ringtable, RingtablePosted, Lmdb, LmdbWith, Valkey, ValkeyPipeline, Manager, Dict)
-RIVALS: dict[str, type[Rival]] = {rival.name: rival for rival in EVERY_RIVAL}
+class SharedMemory(Memcpy):
+    """`multiprocessing.shared_memory`: every value has its fixed place and size, known to all; nobody writes."""
+
+    name = "shared_memory"
+
+    def __init__(self, folder: Path, keys: list[bytes], size: int) -> None:
+        self._segment = shared_memory.SharedMemory(create=True, size=len(keys) * size)
+        self.address = (self._segment.name, keys, size)
+
+    def stop(self) -> None:
+        self._segment.close()
+        self._segment.unlink()
+
+    @staticmethod
+    def connect(address: tuple[str, list[bytes], int]) -> Session:
+        name, keys, size = address
+        segment = shared_memory.SharedMemory(name)
+        assert segment.buf is not None
+        return mapped_session(segment.buf, keys, size, segment.close)
+
+    @staticmethod
+    def version() -> str:
+        return Dict.version()
+
+
+class LockedSharedMemory(SharedMemory):
+    """The same where somebody writes: one lock for all, here never contended; no view outlives it."""
+
+    name = "shared_memory, locked"
+
+    @staticmethod
+    def connect(address: tuple[str, list[bytes], int]) -> Session:
+        session = SharedMemory.connect(address)
+        return replace(
+            session,
+            names={**session.names, "lock": CONTEXT.Lock()},
+            get=f"with lock: {session.get}",
+            set=f"with lock: {session.set}",
+            get_into=f"with lock: {session.get_into}",
+            memory="with lock, view[places[key]]: pass",
+        )
+
+
+LOOPS = frozenset({"mixed", "mixed16", "get", "get16", "set", "get_many", "set_many"})
+TAKING_PART: Mapping[type[Subject], frozenset[str]] = {
+    Ringtable: LOOPS | {"classic", "memory", "idle", "growth"},
+    RingtablePosted: frozenset({"mixed", "mixed16", "set"}),
+    Lmdb: LOOPS | {"memory"},
+    LmdbWith: frozenset({"mixed", "mixed16", "get", "set"}),
+    Valkey: LOOPS | {"memory", "idle"},
+    ValkeyPipeline: frozenset({"get_many", "set_many"}),
+    Manager: LOOPS | {"memory", "idle"},
+    Dict: LOOPS | {"memory"},
+}
+"""The rivals of `compare`, and the scenarios that each takes part in; a variant only where it differs."""
+
+RIVALS = {rival.name: rival for rival in TAKING_PART}
+
+MOVERS: tuple[type[Subject], ...] = (Memcpy, Ringtable, Lmdb, Valkey, SharedMemory, LockedSharedMemory)
+"""Those of `payload`."""

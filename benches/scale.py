@@ -20,13 +20,13 @@ from pathlib import Path
 import ringtable
 from ringtable._bench import probe
 from ringtable._bench.errors import BenchError
+from ringtable._bench.tabular import ABSENT, Section, cell
 from ringtable._bench.wording import size as size_text
 
 from benches.figures import Figures
 from benches.goals import Goal
 from benches.rivals import Ringtable
-from benches.sections import ABSENT, Section, number
-from benches.standalone import Run, Script
+from benches.script import Run, Script
 
 SIZES = (64 << 20, 1 << 30, 4 << 30)
 SIZES_QUICK = (64 << 20, 256 << 20)
@@ -196,23 +196,24 @@ def sections(run: Run) -> list[Section]:
     measured = sizes(run.figures)
     rows = []
     for what in MEASURED:
-        cells = [best(run.figures, size, what) for size in measured]
+        cells = [cell(best(run.figures, size, what)) for size in measured]
         ratio = growth(run.figures, what)
-        shown = [ABSENT if cell is None else number(cell) for cell in cells]
-        rows.append([what, *shown, ABSENT if ratio is None else f"{ratio:.2f}x"])
+        rows.append([what, *cells, ABSENT if ratio is None else f"{ratio:.2f}x"])
     note = (
         "Processor time of an operation, ns. Growth: from the first to the last size, beyond what the control explains."
     )
     return [Section("By size of the table", note, ("Operation", *map(size_text, measured), "Growth"), rows)]
 
 
-GOALS = [
-    Goal(what, f"{what}: growth with the table", "≤", GROWTH_MAX, "x", partial(growth, what=what))
-    for what in MEASURED
-    if what != CONTROL
-]
+def goals(run: Run) -> list[Goal]:
+    return [
+        Goal(what, f"{what}: growth with the table", "≤", GROWTH_MAX, "x", partial(growth, what=what))
+        for what in MEASURED
+        if what != CONTROL
+    ]
 
-SCRIPT = Script("scale", "Operations by the size of the table.", 1_200.0, measure, sections, GOALS)
+
+SCRIPT = Script("scale", "Operations by the size of the table.", 1_200.0, measure, sections, goals)
 
 if __name__ == "__main__":
     raise SystemExit(SCRIPT.main())

@@ -1,43 +1,30 @@
 """What is measured: one function a scenario. Each ends what it starts, and adds to the figures."""
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
-from ringtable._bench import probe
-from ringtable._bench.errors import BenchError
+from ringtable._bench import loops, probe
+from ringtable._bench.analysis import CROWD, OUTER
+from ringtable._bench.crew import Crew, connected
 from ringtable._bench.loops import BURST_SIZE, KEY_COUNT, KEY_SIZE, SEED, VALUE_SIZE
+from ringtable._bench.scenarios import background as in_background
+from ringtable._bench.subject import Subject
+from ringtable._bench.timed import timed
 
 from benches import workload
-from benches.crew import Crew
-from benches.figures import CLIENT_CPU_NS, SERVER_CPU_NS, WALL_NS, Figures
-from benches.rivals import RIVALS, Ringtable, Rival
-from benches.workload import READS, Reads
+from benches.figures import CLIENT_CPU_NS, SERVER_CPU_NS, WALL_NS
+from benches.rivals import RIVALS, TAKING_PART, Ringtable
+from benches.script import Run
 
-CLIENTS_MANY = 16
-CLASSIC_OUTER = 100
-CLASSIC_INNER = 10
 CLASSIC_WORKERS = (1, 16)
-CLASSIC_SETTLE_S = 0.5
-"""Time for the background clients to be at work before the first measured one."""
+READS: tuple[Literal["direct", "server"], ...] = ("direct", "server")
 
 GROWTH_BUCKETS = 16
 GROWTH_WRITERS = 4
 IDLE_SETTLE_S = 1.0
-START_DELAY_NS = 30_000_000
-"""Between giving the clients their start and the start: all have to be ready by then."""
-
-CALIBRATION_COUNT = 64
-CALIBRATION_SHARE = 0.1
-"""A loop that takes this share of a round is long enough to compute the length of a whole one."""
-
-
-Server = TypeVar("Server", bound=Rival)
 
 
 @dataclass(frozen=True)
@@ -77,43 +64,6 @@ QUICK = Settings(
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every scenario is given."""
-
-    settings: Settings
-    rivals: Sequence[str]
-    folder: Path
-    """On tmpfs; removed at the end."""
-
-    figures: Figures
-    failures: list[str]
-    """What went wrong, scenario by scenario; the others are measured all the same."""
-
-    say: Callable[[str], None]
-    """Shows progress."""
-
-    @contextmanager
-    def attempt(self, scenario: str) -> Iterator[None]:
-        try:
-            yield
-        except (BenchError, OSError) as error:
-            self.failures.append(f"{scenario} failed: {error}")
-
-    def taking_part(self, scenario: str) -> list[str]:
-        return [name for name in self.rivals if scenario in RIVALS[name].scenarios]
-
-    @contextmanager
-    def running(self, start: Callable[[Path], Server]) -> Iterator[Server]:
-        """A fresh and empty server, ended with the block."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            server = start(Path(folder))
-            try:
-                yield server
-            finally:
-                server.stop()
-
-
-@dataclass(frozen=True)
 class Loop:
     """A timed loop of `workload.LOOPS`, in so many client processes at once."""
 
@@ -122,162 +72,142 @@ class Loop:
     title: str
 
 
+def settings_of(run: Run) -> Settings:
+    return QUICK if run.quick else FULL
+
+
+def taking_part(run: Run, scenario: str) -> list[type[Subject]]:
+    return [RIVALS[name] for name in run.options.rivals if scenario in TAKING_PART[RIVALS[name]]]
+
+
 LOOPS: dict[str, Loop] = {
     "mixed": Loop("mixed", 1, "mixed"),
-    "mixed16": Loop("mixed", CLIENTS_MANY, "mixed x16"),
+    "mixed16": Loop("mixed", CROWD, "mixed x16"),
     "get": Loop("get", 1, "get"),
-    "get16": Loop("get", CLIENTS_MANY, "get x16"),
+    "get16": Loop("get", CROWD, "get x16"),
     "set": Loop("set", 1, "set"),
     "get_many": Loop("get_many", 1, "get_many"),
     "set_many": Loop("set_many", 1, "set_many"),
 }
 
 
-def loop_rounds(bench: Bench, scenario: str) -> None:
+def loop_rounds(run: Run, scenario: str) -> None:
     """One timed loop. The rivals, each fresh and preloaded, run side by side; a round is a turn for each."""
-    loop, settings = LOOPS[scenario], bench.settings
+    loop, settings = LOOPS[scenario], settings_of(run)
     rounds, round_s = settings.rounds, settings.round_s
     if loop.clients > 1:
         rounds, round_s = settings.rounds_many, settings.round_many_s
     with ExitStack() as stack:
         turns = []
-        for name in bench.taking_part(scenario):
-            bench.say(f"{scenario}: preparing {name}")
-            crew = stack.enter_context(Crew(stack.enter_context(bench.running(RIVALS[name])), loop.clients))
-            preload(crew)
-            turns.append((crew, calibrate(crew, loop.shape, round_s)))
+        for rival in taking_part(run, scenario):
+            run.say(f"{scenario}: preparing {rival.name}")
+            server = stack.enter_context(run.running(rival))
+            crew = stack.enter_context(connected(server, loop.clients))
+            preload(server, crew)
+            crew.call(workload.prepare, loop.shape)
+            turns.append((server, crew))
         for number in range(rounds):
-            for crew, operations in turns:
-                bench.say(f"{scenario}: round {number + 1} of {rounds}, {crew.rival.name}")
-                for metric, value in loop_round(crew, operations).items():
-                    bench.figures.add(scenario, crew.rival.name, metric, value)
+            for server, crew in turns:
+                run.say(f"{scenario}: round {number + 1} of {rounds}, {server.name}")
+                took = timed(crew, server, round_s)
+                operations = took.operations * (BURST_SIZE if loop.shape.endswith("_many") else 1)
+                run.figures.add(scenario, server.name, WALL_NS, took.seconds * 1e9 / operations)
+                run.figures.add(scenario, server.name, CLIENT_CPU_NS, took.client_ns / operations)
+                run.figures.add(scenario, server.name, SERVER_CPU_NS, took.server_ns / operations)
 
 
-def preload(crew: Crew) -> None:
+def preload(server: Subject, crew: Crew) -> None:
     """Fills the table in one burst, which leaves LMDB no free pages that would slow its sets; then checks."""
-    if crew.rival.shared:
-        with Crew(crew.rival, 1) as loader:
-            loader.call(workload.fill, SEED, KEY_COUNT, KEY_COUNT)
+    if server.shared:
+        with connected(server, 1) as loader:
+            loader.call(loops.fill, SEED, KEY_COUNT, KEY_COUNT)
     else:
-        crew.call(workload.fill, SEED, KEY_COUNT, KEY_COUNT)
-    crew.call(workload.verify)
+        crew.call(loops.fill, SEED, KEY_COUNT, KEY_COUNT)
+    crew.call(loops.verify)
 
 
-def calibrate(crew: Crew, shape: str, round_s: float) -> int:
-    """Prepares a loop that takes about `round_s`. Returns its operations, of all clients together."""
-    count = CALIBRATION_COUNT
-    if shape.endswith("_many"):
-        count = 1
-    while True:
-        operations = sum(crew.call(workload.prepare, shape, count))
-        took_s = loop_round(crew, operations)[WALL_NS] * operations / 1e9
-        if took_s >= round_s * CALIBRATION_SHARE:
-            break
-        count *= 4
-    return sum(crew.call(workload.prepare, shape, max(1, round(count * round_s / took_s))))
-
-
-def loop_round(crew: Crew, operations: int) -> dict[str, float]:
-    """Runs the prepared loop once in all clients: ns an operation, by metric."""
-    servers_cpu_ns = sum(map(probe.cpu_ns, crew.rival.pids))
-    runs = crew.call(workload.run, time.perf_counter_ns() + START_DELAY_NS)
-    servers_cpu_ns = sum(map(probe.cpu_ns, crew.rival.pids)) - servers_cpu_ns
-    wall_ns = max(run.ended_ns for run in runs) - min(run.started_ns for run in runs)
-    return {
-        WALL_NS: wall_ns / operations,
-        CLIENT_CPU_NS: sum(run.cpu_ns for run in runs) / operations,
-        SERVER_CPU_NS: servers_cpu_ns / operations,
-    }
-
-
-def classic(bench: Bench) -> None:
+def classic(run: Run) -> None:
     """`ringtable client 100 10`, alone and among 16 doing the same, by workers and way of reading."""
-    for workers in CLASSIC_WORKERS if bench.taking_part("classic") else ():
-        with bench.running(partial(Ringtable, workers=workers)) as server:
+    for workers in CLASSIC_WORKERS if taking_part(run, "classic") else ():
+        with run.running(partial(Ringtable, workers=workers)) as server, Crew(1 + CROWD, server.name) as crew:
             for reads in READS:
-                for background in (0, CLIENTS_MANY):
-                    bench.say(f"classic: {workers} workers, reads {reads}, {background} background clients")
+                server.address = replace(server.address, reads=reads)
+                for background in (0, CROWD):
+                    run.say(f"classic: {workers} workers, reads {reads}, {background} background clients")
                     metric = classic_metric(workers, background, reads)
-                    classic_rounds(bench, server, metric, background, reads)
+                    with in_background(crew, server, range(1, 1 + background)):
+                        classic_rounds(run, server, crew, metric)
 
 
 def classic_metric(workers: int, background: int, reads: str) -> str:
     return f"workers_{workers}_background_{background}_reads_{reads}_ms"
 
 
-def classic_rounds(bench: Bench, server: Ringtable, metric: str, background: int, reads: Reads) -> None:
-    with ExitStack() as stack:
-        if background:
-            others = Crew(server, background, connected=False)
-            stack.callback(others.kill)
-            others.start(workload.classic, server.control, 0, CLASSIC_INNER, reads, SEED + 1)
-            time.sleep(CLASSIC_SETTLE_S)
-        crew = stack.enter_context(Crew(server, 1, connected=False))
-        for _ in range(bench.settings.classic_rounds):
-            arguments = (server.control, CLASSIC_OUTER, CLASSIC_INNER, reads, SEED)
-            [took_s] = crew.call(workload.classic, *arguments)
-            bench.figures.add("classic", server.name, metric, took_s * 1e3)
+def classic_rounds(run: Run, server: Ringtable, crew: Crew, metric: str) -> None:
+    for _ in range(settings_of(run).classic_rounds):
+        [took] = crew.call(loops.classic, server.address, OUTER, SEED, server.pids[0], of=[0])
+        run.figures.add("classic", server.name, metric, took.seconds * 1e3)
 
 
-def memory(bench: Bench) -> None:
+def memory(run: Run) -> None:
     """What an entry costs beyond its key and value."""
-    for name in bench.taking_part("memory"):
-        bench.say(f"memory: {name}")
-        with bench.running(RIVALS[name]) as server, Crew(server, 1) as crew:
+    for rival in taking_part(run, "memory"):
+        run.say(f"memory: {rival.name}")
+        with run.running(rival) as server, connected(server, 1) as crew:
             [pid] = crew.pids
-            crew.call(workload.fill, SEED, BURST_SIZE, BURST_SIZE)
+            crew.call(loops.fill, SEED, BURST_SIZE, BURST_SIZE)
             empty_bytes = server.memory_bytes(pid)
-            entries = bench.settings.memory_entries
-            crew.call(workload.fill, SEED + 1, entries, BURST_SIZE)
+            entries = settings_of(run).memory_entries
+            crew.call(loops.fill, SEED + 1, entries, BURST_SIZE)
             entry_bytes = (server.memory_bytes(pid) - empty_bytes) / entries
             overhead = entry_bytes - KEY_SIZE - VALUE_SIZE
-            bench.figures.add("memory", name, "overhead_bytes_per_entry", overhead)
+            run.figures.add("memory", rival.name, "overhead_bytes_per_entry", overhead)
 
 
-def idle(bench: Bench) -> None:
+def idle(run: Run) -> None:
     """CPU time of a server with 16 clients that are connected and do nothing."""
-    for name in bench.taking_part("idle"):
-        bench.say(f"idle: {name}")
-        with bench.running(RIVALS[name]) as server, Crew(server, CLIENTS_MANY) as crew:
-            crew.call(workload.verify)
+    for rival in taking_part(run, "idle"):
+        run.say(f"idle: {rival.name}")
+        with run.running(rival) as server, connected(server, CROWD) as crew:
+            crew.call(loops.verify)
             time.sleep(IDLE_SETTLE_S)
             cpu_ns, started_ns = sum(map(probe.cpu_ns, server.pids)), time.perf_counter_ns()
-            time.sleep(bench.settings.idle_s)
+            time.sleep(settings_of(run).idle_s)
             cpu_ns = sum(map(probe.cpu_ns, server.pids)) - cpu_ns
             wall_ns = time.perf_counter_ns() - started_ns
-            bench.figures.add("idle", name, "core_percent", 100 * cpu_ns / wall_ns)
+            run.figures.add("idle", rival.name, "core_percent", 100 * cpu_ns / wall_ns)
 
 
-def growth(bench: Bench) -> None:
+def growth(run: Run) -> None:
     """A table of 16 buckets grows while 4 clients insert and 4 read back; the server timed the inserts."""
-    for name in bench.taking_part("growth"):
-        bench.say("growth")
+    for rival in taking_part(run, "growth"):
+        run.say("growth")
         with (
-            bench.running(partial(Ringtable, buckets=GROWTH_BUCKETS)) as server,
-            Crew(server, 2 * GROWTH_WRITERS) as crew,
+            run.running(partial(Ringtable, buckets=GROWTH_BUCKETS)) as server,
+            connected(server, 2 * GROWTH_WRITERS) as crew,
         ):
-            count = bench.settings.growth_entries // GROWTH_WRITERS
+            count = settings_of(run).growth_entries // GROWTH_WRITERS
             started_ns = time.perf_counter_ns()
             wrong = sum(crew.call(workload.grow, GROWTH_WRITERS, count))
             took_s = (time.perf_counter_ns() - started_ns) / 1e9
             stats = crew.call(workload.statistics_of_server)[0]
-        bench.figures.add("growth", name, "keys_count", count * GROWTH_WRITERS)
-        bench.figures.add("growth", name, "wrong_count", wrong)
-        bench.figures.add("growth", name, "elapsed_s", took_s)
+        run.figures.add("growth", rival.name, "keys_count", count * GROWTH_WRITERS)
+        run.figures.add("growth", rival.name, "wrong_count", wrong)
+        run.figures.add("growth", rival.name, "elapsed_s", took_s)
         for stat, value in stats.items():
             if stat.startswith("insert_"):
-                bench.figures.add("growth", name, stat, value)
+                run.figures.add("growth", rival.name, stat, value)
 
 
 OTHERS = {"classic": classic, "memory": memory, "idle": idle, "growth": growth}
 SCENARIOS = (*LOOPS, *OTHERS)
 
 
-def measure(bench: Bench, wanted: Sequence[str]) -> None:
+def measure(run: Run) -> None:
     """Measures the wanted of `SCENARIOS`."""
-    for scenario in wanted:
-        with bench.attempt(scenario):
+    for scenario in run.options.only:
+        with run.attempt(scenario):
             if scenario in LOOPS:
-                loop_rounds(bench, scenario)
+                loop_rounds(run, scenario)
             else:
-                OTHERS[scenario](bench)
+                OTHERS[scenario](run)

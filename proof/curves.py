@@ -8,9 +8,9 @@ from itertools import pairwise
 from ringtable._bench import wording
 from ringtable._bench.charts import NAME_WIDTH, TEXT_DROP, WIDTH, Curve, Logarithmic, Show, series, spread
 from ringtable._bench.page import document, facts, figure, grid, paragraph, prose, table
-from ringtable._bench.sections import Section
 from ringtable._bench.style import series_style
 from ringtable._bench.svg import Drawing, element
+from ringtable._bench.tabular import Section
 
 from proof.verdict import MIB, WARM_UP, Promise
 from proof.vitals import Sample
@@ -215,4 +215,4 @@ def verdict(report: Report) -> Iterator[str]:
 
 def loads(report: Report) -> Section:
     rows = [(load.name, load.about, str(load.runs), load.outcome) for load in report.loads]
-    return Section("loads", "", "", ("load", "what it does", "runs", "outcome"), rows)
+    return Section("", "", ("load", "what it does", "runs", "outcome"), rows)

@@ -17,12 +17,14 @@ What a module may use is above it.
 | `peers`     | what else there is: a Manager's dict, Valkey, LMDB; and memcpy                       |
 | `crew`      | client processes that stand by and do the same together                              |
 | `loops`     | what the clients do                                                                  |
+| `timed`     | a loop in several clients at once, and what it took                                  |
 | `results`   | what was measured, as values; JSON and back                                          |
 | `bench`     | what all parts are given: settings, subjects, crew, progress                         |
 | `scenarios` | part one: the seven scenarios of the analysis                                        |
 | `scaling`   | part two: 1 to 16 clients in tight loops                                             |
 | `payloads`  | part three: large values beside memcpy                                               |
 | `wording`   | numbers with their units                                                             |
+| `tabular`   | a titled table of text: in a terminal, as Markdown, on a page                        |
 | `sections`  | the results as tables of text                                                        |
 | `verdict`   | what the figures say, in sentences                                                   |
 | `headline`  | the same in three numbers                                                            |
@@ -33,5 +35,6 @@ What a module may use is above it.
 | `style`     | how the page looks                                                                   |
 | `page`      | the report as one HTML file                                                          |
 
-The package `benches` of the repository measures goals and rivals at greater length, with the same crew and peers.
+The package `benches` of the repository measures goals and rivals at greater length, with the same crews, loops, peers
+and tables.
 """

@@ -10,7 +10,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -20,6 +21,7 @@ from typing import Any, Self, TypeVar, TypeVarTuple
 from ringtable._bench.errors import ClientError
 from ringtable._bench.processes import CONTEXT
 from ringtable._bench.session import Session
+from ringtable._bench.subject import Subject
 from ringtable._cli.children import end_with_parent
 from ringtable._cli.signals import interrupts_held_back
 
@@ -58,11 +60,11 @@ class Client:
         return value
 
 
-def connect(client: Client, open_session: Callable[[Any], Session], address: Any) -> None:
-    client.connected = open_session(address)
+def open_session(client: Client, connect: Callable[[Any], Session], address: Any) -> None:
+    client.connected = connect(address)
 
 
-def disconnect(client: Client) -> None:
+def close_session(client: Client) -> None:
     client.session.close()
     client.connected = None
     # A prepared loop holds on to what the session named.
@@ -120,6 +122,14 @@ class Crew:
     @property
     def pids(self) -> list[int]:
         return [process.pid for process in self._processes if process.pid is not None]
+
+    def connect(self, subject: Subject, of: Sequence[int] | None = None) -> None:
+        """Connects every client, or those `of` these indexes."""
+        self.call(open_session, type(subject).connect, subject.address, of=of)
+
+    def disconnect(self, of: Sequence[int] | None = None) -> None:
+        """Ends these connections."""
+        self.call(close_session, of=of)
 
     def call(self, function: Callable[..., T], *args: Any, of: Sequence[int] | None = None) -> list[T]:
         """Has every client, or those `of` these indexes, call `function`; gives back the results in their order."""
@@ -203,6 +213,14 @@ class Crew:
             self.close()
         else:
             self.kill()
+
+
+@contextmanager
+def connected(subject: Subject, size: int) -> Iterator[Crew]:
+    """A crew of one subject's clients."""
+    with Crew(size, subject.name) as crew:
+        crew.connect(subject)
+        yield crew
 
 
 def work(index: int, pipe: Connection) -> None:

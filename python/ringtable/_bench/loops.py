@@ -37,6 +37,7 @@ PAYLOAD_TOTAL_SIZE = 16 << 20
 """All values of a size together: more than a core's own caches hold."""
 
 PAYLOAD_CHUNK = 4
+VERIFY_COUNT = 100
 
 Shape = Literal["mixed", "latency", "get", "set"]
 
@@ -143,12 +144,13 @@ def classic_endless(client: Client, door: Door, seed: int) -> None:
 # Timed loops
 
 
-def fill(client: Client) -> None:
-    """Stores `KEY_COUNT` keys."""
-    keys = all_keys(client)
-    for start in range(0, len(keys), BURST_SIZE):
-        items = {key: value_of(key) for key in keys[start : start + BURST_SIZE]}
-        client.session.execute(client.session.set_many, items=items)
+def fill(client: Client, seed: int = SEED, count: int = KEY_COUNT, burst_size: int = BURST_SIZE) -> None:
+    """Stores so many random keys in bursts: those of `all_keys` unless told otherwise. They are not kept here."""
+    noise = random.Random(seed)
+    for start in range(0, count, burst_size):
+        burst = noise.randbytes(min(burst_size, count - start) * KEY_SIZE)
+        keys = (burst[at : at + KEY_SIZE] for at in range(0, len(burst), KEY_SIZE))
+        client.session.execute(client.session.set_many, items={key: value_of(key) for key in keys})
 
 
 def fill_payload(client: Client, size: int) -> None:
@@ -158,11 +160,19 @@ def fill_payload(client: Client, size: int) -> None:
         client.session.execute(client.session.set, key=key, value=value)
 
 
-def check(client: Client) -> None:
-    """Checks that reading gives what was stored: nobody is measured who does not do the work."""
-    for key in random.Random(SEED).sample(all_keys(client), 10):
-        found = client.session.execute(client.session.get, key=key)["value"]
+def verify(client: Client) -> None:
+    """Checks that the statements of the session do what `Session` says: nobody is measured who does not do the work."""
+    keys, session = random.Random(SEED).sample(all_keys(client), VERIFY_COUNT), client.session
+    for key in keys:
+        client.session.execute(session.set, key=key, value=value_of(key))
+        client.session.execute(session.finish)
+        found = client.session.execute(session.get, key=key)["value"]
         assert found == value_of(key), f"{key!r} gave {found!r}"
+    client.session.execute(session.set_many, items={key: value_of(key) for key in keys})
+    absent = bytes(KEY_SIZE)
+    found = client.session.execute(session.get_many, keys=[*keys, absent])["values"]
+    assert found == [*map(value_of, keys), None], "a burst did not give the values in the order of the keys"
+    assert client.session.execute(session.get, key=absent)["value"] is None
 
 
 def all_keys(client: Client) -> list[bytes]:
@@ -170,15 +180,19 @@ def all_keys(client: Client) -> list[bytes]:
 
 
 def prepare(client: Client, shape: Shape, size: int = 0) -> None:
-    """Makes and compiles a loop. Each client has its own order."""
-    body = textwrap.indent(textwrap.dedent(LOOPS[shape]).strip(), " " * 8)
-    parameters = ["now", "end_ns", "chunks", "record", "value"]
-    loop = client.session.weave(UNTIL.format(body=body), parameters)
+    """Makes one of `LOOPS`. Each client has its own order."""
     histogram = _ringtable.Histogram()
+    client.memory["histogram"] = histogram
     chunks = client.remember(f"chunks {shape} {size}", lambda: make_chunks(client, shape, size))
     value = random.Random(size).randbytes(size) if shape == "set" else None
-    client.memory["histogram"] = histogram
-    client.memory["loop"] = partial(loop, time.perf_counter_ns, chunks=chunks, record=histogram.record, value=value)
+    arm(client, LOOPS[shape], chunks, record=histogram.record, value=value)
+
+
+def arm(client: Client, body: str, chunks: Sequence[Sequence[Any]], **names: Any) -> None:
+    """Compiles a loop for `run`: its body, in which `work` is a chunk, and the names in it that no session has."""
+    body = textwrap.indent(textwrap.dedent(body).strip(), " " * 8)
+    loop = client.session.weave(UNTIL.format(body=body), ["now", "end_ns", "chunks", *names])
+    client.memory["loop"] = partial(loop, time.perf_counter_ns, chunks=chunks, **names)
 
 
 def make_chunks(client: Client, shape: Shape, size: int) -> list[Sequence[Any]]:

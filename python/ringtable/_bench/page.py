@@ -16,13 +16,13 @@ from ringtable._bench.sections import (
     PAYLOAD_NOTE,
     SCALING_NOTE,
     SCENARIOS_NOTE,
-    Section,
     client_counts,
     crowd_note,
     sections,
 )
 from ringtable._bench.style import COLOURS, STYLE, series_style
 from ringtable._bench.svg import element
+from ringtable._bench.tabular import Section
 from ringtable._bench.verdict import ratios, verdict
 
 CURVES_NOTE = "Both axes are logarithmic: a straight climb of throughput is perfect scaling, flat CPU time is 1:1."

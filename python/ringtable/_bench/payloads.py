@@ -4,11 +4,11 @@ from functools import partial
 
 from ringtable._bench import loops
 from ringtable._bench.bench import Bench
-from ringtable._bench.crew import connect, disconnect
 from ringtable._bench.loops import Shape
 from ringtable._bench.peers import Memcpy
 from ringtable._bench.results import PayloadFigures
 from ringtable._bench.subject import Subject
+from ringtable._bench.timed import timed
 
 SIZES = (64 << 10, 1 << 20)
 CLIENTS = (1, 2, 4)
@@ -46,9 +46,9 @@ def measure_size(bench: Bench, subjects: dict[str, Subject], size: int) -> list[
     }
     for name, subject in subjects.items():
         bench.say(f"filling {name} with {size >> 10} KiB values")
-        bench.crew.call(connect, type(subject).connect, subject.address, of=[0])
+        bench.crew.connect(subject, [0])
         bench.crew.call(loops.fill_payload, size, of=[0])
-        bench.crew.call(disconnect, of=[0])
+        bench.crew.disconnect([0])
     for number in range(bench.settings.payload_rounds):
         for count in CLIENTS:
             for name, subject in subjects.items():
@@ -60,9 +60,9 @@ def measure_size(bench: Bench, subjects: dict[str, Subject], size: int) -> list[
 
 def turn(bench: Bench, subject: Subject, count: int, figures: list[PayloadFigures]) -> None:
     clients = range(count)
-    bench.crew.call(connect, type(subject).connect, subject.address, of=clients)
+    bench.crew.connect(subject, clients)
     for of in figures:
         bench.crew.call(loops.prepare, of.operation, of.size, of=clients)
-        loop = bench.loop(subject, clients, bench.settings.payload_loop_s)
+        loop = timed(bench.crew, subject, bench.settings.payload_loop_s, clients)
         of.gb_per_s.append(loop.operations * of.size / loop.seconds / 1e9)
-    bench.crew.call(disconnect, of=clients)
+    bench.crew.disconnect(clients)

@@ -7,16 +7,17 @@ import importlib.metadata
 import importlib.util
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
+from ringtable._bench import probe
 from ringtable._bench.errors import BenchError
 from ringtable._bench.processes import CONTEXT, ServerProcess, accepts
 from ringtable._bench.session import Session
-from ringtable._bench.subject import Subject
+from ringtable._bench.subject import ProcessSubject, Subject
 from ringtable._cli.children import end_with_parent
 from ringtable._cli.signals import interrupts_held_back
 
@@ -44,6 +45,9 @@ class Manager(Subject):
     def stop(self) -> None:
         self._manager.shutdown()
 
+    def memory_bytes(self, client_pid: int) -> int:
+        return probe.private_bytes(self.pids[0])
+
     @staticmethod
     def connect(address: Any) -> Session:
         return Session(
@@ -59,7 +63,7 @@ class Manager(Subject):
         return f"of Python {sys.version.split()[0]}"
 
 
-class Valkey(Subject):
+class Valkey(ProcessSubject):
     """Valkey on a unix socket, nothing persisted, from redis-py; bursts are MGET and MSET."""
 
     name = "valkey"
@@ -73,13 +77,6 @@ class Valkey(Subject):
         command = [str(program), "--port", "0", "--unixsocket", self.address, "--dir", str(folder)]
         command += ["--save", "", "--appendonly", "no", "--loglevel", "warning", *options]
         self._server = ServerProcess(self.name, command, lambda _: accepts(Path(self.address)))
-
-    @property
-    def pids(self) -> list[int]:
-        return [self._server.pid]
-
-    def stop(self) -> None:
-        self._server.stop()
 
     @staticmethod
     def connect(address: str) -> Session:
@@ -120,6 +117,9 @@ class Lmdb(Subject):
     def __init__(self, folder: Path) -> None:
         self.address = str(folder)
 
+    def memory_bytes(self, client_pid: int) -> int:
+        return probe.file_bytes(Path(self.address, "data.mdb"))
+
     @staticmethod
     def connect(address: str) -> Session:
         environment = lmdb_environment(address)
@@ -129,6 +129,9 @@ class Lmdb(Subject):
             set="txn = begin(None, None, True); txn.put(key, value); txn.commit()",
             get_many="values = list(map(begin().get, keys))",
             set_many="txn = begin(None, None, True); txn.cursor().putmulti(items.items()); txn.commit()",
+            # Its memory is that of a read transaction with `buffers=True`.
+            get_into="target[:] = begin(buffers=True).get(key)",
+            memory="begin(buffers=True).get(key)",
             close=environment.close,
         )
 
@@ -189,16 +192,7 @@ class Memcpy(Subject):
             # With all pages at once: the first copies shall not take page faults.
             memory = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         view = memoryview(memory)
-        places = {key: slice(start, start + size) for key, start in zip(keys, range(0, len(view), size), strict=True)}
-
-        return Session(
-            names={"view": view, "places": places},
-            get="value = bytes(view[places[key]])",
-            set="view[places[key]] = value",
-            get_many="values = [bytes(view[places[key]]) for key in keys]",
-            set_many="for key, value in items.items(): view[places[key]] = value",
-            close=partial(close_all, view, memory),
-        )
+        return mapped_session(view, keys, size, partial(close_all, view, memory))
 
     @staticmethod
     def version() -> str:
@@ -208,3 +202,18 @@ class Memcpy(Subject):
 def close_all(view: memoryview, memory: mmap.mmap) -> None:
     view.release()
     memory.close()
+
+
+def mapped_session(view: memoryview, keys: list[bytes], size: int, close: Callable[[], object]) -> Session:
+    """The statements of memory that all map, in which each key has its place."""
+    starts = range(0, len(keys) * size, size)
+    return Session(
+        names={"view": view, "places": {key: slice(at, at + size) for key, at in zip(keys, starts, strict=True)}},
+        get="value = bytes(view[places[key]])",
+        set="view[places[key]] = value",
+        get_many="values = [bytes(view[places[key]]) for key in keys]",
+        set_many="for key, value in items.items(): view[places[key]] = value",
+        get_into="target[:] = view[places[key]]",
+        memory="with view[places[key]]: pass",
+        close=close,
+    )

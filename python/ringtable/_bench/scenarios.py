@@ -6,9 +6,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import ringtable
-from ringtable._bench import crew, loops
+from ringtable._bench import loops
 from ringtable._bench.analysis import CROWD, OUTER, SCENARIOS, Scenario
 from ringtable._bench.bench import Bench
+from ringtable._bench.crew import Crew, pause
 from ringtable._bench.errors import BenchError
 from ringtable._bench.loops import SEED
 from ringtable._bench.results import ScenarioFigures
@@ -53,15 +54,13 @@ def servers_for_all(bench: Bench) -> Iterator[Mapping[tuple[str, int], Ringtable
             for workers in sorted({scenario.workers for scenario in SCENARIOS.values()}):
                 bench.say(f"starting {way} with {workers} workers")
                 start = partial(RingtableServer, way=WAYS[way], workers=workers)
-                server = stack.enter_context(bench.running(start))
-                assert isinstance(server, RingtableServer)
-                servers[way, workers] = server
+                servers[way, workers] = stack.enter_context(bench.running(start))
         yield servers
 
 
 def turn(bench: Bench, scenario: Scenario, server: RingtableServer, figures: ScenarioFigures) -> None:
     """Some runs of one scenario over one way; the first one only warms up."""
-    with background(bench, server, scenario.background):
+    with background(bench.crew, server, range(1, 1 + scenario.background)):
         deadline = time.monotonic() + bench.settings.scenario_turn_s
         for number in range(1 + bench.settings.scenario_runs):
             [run] = bench.crew.call(loops.classic, server.address, OUTER, SEED, server.pids[0], of=[0])
@@ -76,20 +75,20 @@ def turn(bench: Bench, scenario: Scenario, server: RingtableServer, figures: Sce
 
 
 @contextmanager
-def background(bench: Bench, server: RingtableServer, count: int) -> Iterator[None]:
-    """So many clients that insert, read and delete until the end of the block."""
-    if count == 0:
+def background(crew: Crew, server: RingtableServer, others: range) -> Iterator[None]:
+    """These clients insert, read and delete until the end of the block."""
+    if not others:
         yield
         return
-    others = range(1, 1 + count)
     with ringtable.Table(server.control, transport="socket") as control:
-        clients_before = int(control.stats()["clients"])
-        bench.crew.start(loops.classic_endless, server.address, SEED, of=others)
+        # A count that only rises: clients of the run before may not be seen to have left yet.
+        accepted_before = int(control.stats()["clients_accepted"])
+        crew.start(loops.classic_endless, server.address, SEED, of=others)
         deadline = time.monotonic() + JOIN_S_MAX
-        while int(control.stats()["clients"]) < clients_before + count:
+        while int(control.stats()["clients_accepted"]) < accepted_before + len(others):
             if time.monotonic() > deadline:
-                raise BenchError(f"{count} clients of {server.name} did not join within {JOIN_S_MAX} s")
+                raise BenchError(f"{len(others)} clients of {server.name} did not join within {JOIN_S_MAX} s")
             time.sleep(JOIN_POLL_S)
     time.sleep(SETTLE_S)
     yield
-    bench.crew.call(crew.pause, of=others)
+    crew.call(pause, of=others)

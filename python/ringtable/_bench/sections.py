@@ -1,14 +1,13 @@
 """The results as tables of text, the same for the terminal and for the page."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ringtable._bench import wording
 from ringtable._bench.analysis import SCENARIOS
 from ringtable._bench.results import PERCENTILES, PayloadFigures, Results, ScalingFigures, ScenarioFigures
 from ringtable._bench.samples import samples
+from ringtable._bench.tabular import ABSENT, Section
 
-ABSENT = "-"
 MEAN = "mean ± \N{GREEK SMALL LETTER SIGMA}"
 MEMCPY = "memcpy"
 """Not a way, but what all of them are held against."""
@@ -31,17 +30,6 @@ PAYLOAD_NOTE = (
     "1 GB is 10^9 bytes. memcpy: `bytes(view[a:b])` for a get and `view[a:b] = value` for a set, on a file in memory"
     " that all clients map, with as many processes, and the same keys, sizes and order. Median of the rounds."
 )
-
-
-@dataclass(frozen=True)
-class Section:
-    """A titled table, and a note. The first column is text, the others are numbers."""
-
-    part: str
-    title: str
-    note: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def sections(results: Results) -> list[Section]:
@@ -76,7 +64,7 @@ def scenario_section(results: Results, name: str) -> Section:
     workers = f"{scenario.workers} worker{'s' if scenario.workers > 1 else ''}"
     note = f"1 measured client, {scenario.background or 'none'} in the background, {workers}.{published}"
     columns = ("way", MEAN, "median", "min … max", "user", "system", "server", "runs")
-    return Section("scenarios", f"{name}: {scenario.title}, in ms", note, columns, rows)
+    return Section(f"{name}: {scenario.title}, in ms", note, columns, rows, "scenarios")
 
 
 def scenario_row(figures: ScenarioFigures) -> Sequence[str]:
@@ -116,7 +104,7 @@ def scaling_section(results: Results, title: str, note: str, cell: Callable[[Sca
         for way, figures in found.items()
         if any(figures)
     ]
-    return Section("scaling", title, note, ("way", *map(wording.clients, counts)), rows)
+    return Section(title, note, ("way", *map(wording.clients, counts)), rows, "scaling")
 
 
 def latency_section(results: Results, count: int) -> Section:
@@ -127,7 +115,7 @@ def latency_section(results: Results, count: int) -> Section:
         if (of := results.scaled(way, count)) and of.latency_ns
     ]
     columns = ("way", *(f"p{name}" if name != "100" else "longest" for name in names), "operations")
-    return Section("scaling", f"Time of an operation, {wording.clients(count)}", LATENCY_NOTE, columns, rows)
+    return Section(f"Time of an operation, {wording.clients(count)}", LATENCY_NOTE, columns, rows, "scaling")
 
 
 def payload_section(results: Results, operation: str) -> Section:
@@ -138,7 +126,7 @@ def payload_section(results: Results, operation: str) -> Section:
         if any(figures):
             rows.append((way, *map(payload_cell, figures)))
     columns = ("GB/s", *(f"{wording.size(size)}, {wording.clients(count)}" for size, count in cases))
-    return Section("payloads", f"{operation} of large values", PAYLOAD_NOTE, columns, rows)
+    return Section(f"{operation} of large values", PAYLOAD_NOTE, columns, rows, "payloads")
 
 
 def payload_cell(figures: PayloadFigures | None) -> str:

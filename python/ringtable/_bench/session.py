@@ -30,6 +30,15 @@ class Session:
     set_many: str
     """Stores the dict `items`."""
 
+    get_into: str = ""
+    """Copies the value of `key` into `target`, a buffer of the caller's; empty where nothing does, as the next two."""
+
+    view: str = ""
+    """Opens the value of `key` in place, and lets it go again."""
+
+    memory: str = ""
+    """The same with a `memoryview` of it, which most views are from the start."""
+
     finish: str = "pass"
     """Run once after the loop, inside the measured time."""
 

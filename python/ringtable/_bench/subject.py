@@ -1,8 +1,16 @@
-"""What is measured: a server (or files) that the benchmark starts, and how a client process connects to it."""
+"""What is measured: a server (or files) that a benchmark starts, and how a client process connects to it."""
 
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
+from ringtable._bench import probe
+from ringtable._bench.processes import ServerProcess
 from ringtable._bench.session import Session
+
+Started = TypeVar("Started", bound="Subject")
 
 
 class Subject:
@@ -12,6 +20,9 @@ class Subject:
     address: Any
     """What `connect` needs. It can be pickled."""
 
+    shared: ClassVar[bool] = True
+    """Whether clients see each other's writes."""
+
     @property
     def pids(self) -> list[int]:
         """The processes of the server."""
@@ -19,6 +30,10 @@ class Subject:
 
     def stop(self) -> None:
         """Ends the server."""
+
+    def memory_bytes(self, client_pid: int) -> int:
+        """Resident memory that holds what is stored, and the private memory of the server, bytes."""
+        raise NotImplementedError
 
     @staticmethod
     def connect(address: Any) -> Session:
@@ -30,6 +45,33 @@ class Subject:
         """Names the releases that are measured.
 
         Raises:
-            ImportError: The library is not installed.
+            ImportError: It is not installed.
         """
         raise NotImplementedError
+
+
+class ProcessSubject(Subject):
+    """A subject whose server is one process that the benchmark has started."""
+
+    _server: ServerProcess
+
+    @property
+    def pids(self) -> list[int]:
+        return [self._server.pid]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def memory_bytes(self, client_pid: int) -> int:
+        return probe.private_bytes(self._server.pid)
+
+
+@contextmanager
+def running(start: Callable[[Path], Started], folder: Path) -> Iterator[Started]:
+    """A fresh and empty server, with a folder of its own below this one; both end with the block."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        subject = start(Path(own))
+        try:
+            yield subject
+        finally:
+            subject.stop()

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ringtable
+from ringtable._bench import probe
 from ringtable._bench.errors import BenchError
 from ringtable._bench.processes import ServerProcess
 from ringtable._bench.session import Session
-from ringtable._bench.subject import Subject
+from ringtable._bench.subject import ProcessSubject
 
 if TYPE_CHECKING:
     from ringtable._types import Reads, RequestedTransport, Writes
 
 BUCKETS = 10_000
 MEMORY_MAX = "1GiB"
+SEGMENT = "ringtable-table"
+"""The name of the memfd that holds the table."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Door:
     transport_expected: str | None = None
 
 
-class RingtableServer(Subject):
+class RingtableServer(ProcessSubject):
     """A ringtable server as a process of its own, for clients of one way."""
 
     address: Door
@@ -110,12 +113,8 @@ class RingtableServer(Subject):
         self._ready_line = server.read_line()
         return "ready" in self._ready_line
 
-    @property
-    def pids(self) -> list[int]:
-        return [self._server.pid]
-
-    def stop(self) -> None:
-        self._server.stop()
+    def memory_bytes(self, client_pid: int) -> int:
+        return probe.segment_bytes(self._server.pid, SEGMENT) + super().memory_bytes(client_pid)
 
     @staticmethod
     def connect(address: Door) -> Session:
@@ -139,6 +138,9 @@ def ringtable_session(door: Door) -> Session:
         set="set(key, value)",
         get_many="values = get_many(keys)",
         set_many="set_many(items)",
+        get_into="table.get_into(key, target)",
+        view="with table.view(key): pass",
+        memory="with table.view(key) as seen, memoryview(seen): pass",
         finish="table.flush()" if door.writes == "posted" else "pass",
         close=table.close,
     )

@@ -7,8 +7,8 @@ NOISE = "within noise"
 
 
 def number(value: float) -> str:
-    """Three digits that matter, thousands set apart."""
-    if abs(value) >= 99.95:
+    """Three digits that matter, thousands set apart; whole numbers as they are."""
+    if isinstance(value, int) or abs(value) >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
 

@@ -1,6 +1,6 @@
-"""What the scripts that measure one thing each have in common: arguments, a time limit, the report.
+"""What all scripts here have in common: arguments, a time limit, the report.
 
-A script says in a `Script` what it measures, how, and how to show it. It ends everything it has started, also after
+Each says in a `Script` what it measures, how, and how to show it. It ends everything it has started, also after
 Ctrl-C and when its time is over. The exit status is 1 if something could not be measured; a goal that is not met is
 reported, no failure.
 """
@@ -10,36 +10,32 @@ import json
 import random
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 from rich.console import Console
 from ringtable._bench import machine, processes
 from ringtable._bench.errors import BenchError
-from ringtable._bench.subject import Subject
+from ringtable._bench.subject import Started, running
+from ringtable._bench.tabular import Section
 from ringtable._cli.signals import interrupt_on_termination
 
+from benches import goals
 from benches.figures import Figures
 from benches.goals import Goal
-from benches.sections import Section, goals_json, goals_section
 
 REPORT_WIDTH = 110
 """Characters a line where the output is no terminal."""
-
-Started = TypeVar("Started", bound=Subject)
 
 
 @dataclass(frozen=True)
 class Run:
     """What a script is given to measure with, and what it has measured."""
 
-    quick: bool
-    seed: int
+    options: argparse.Namespace
     folder: Path
     """On tmpfs; removed at the end."""
 
@@ -55,15 +51,17 @@ class Run:
 
     versions: dict[str, str] = field(default_factory=dict)
 
-    @contextmanager
-    def running(self, start: Callable[[Path], Started]) -> Iterator[Started]:
+    @property
+    def quick(self) -> bool:
+        return bool(self.options.quick)
+
+    @property
+    def seed(self) -> int:
+        return int(self.options.seed)
+
+    def running(self, start: Callable[[Path], Started]) -> AbstractContextManager[Started]:
         """A fresh and empty server, ended with the block."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            subject = start(Path(folder))
-            try:
-                yield subject
-            finally:
-                subject.stop()
+        return running(start, self.folder)
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -87,19 +85,27 @@ class Script:
 
     measure: Callable[[Run], None]
     sections: Callable[[Run], list[Section]]
-    goals: Sequence[Goal]
+    goals: Callable[[Run], Sequence[Goal]]
+    """Those that such a run can be judged by."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    """Adds those that no other script has."""
+
+    seed: int | None = None
+    """Of all runs; else each has its own."""
 
     def main(self) -> int:
         options = self.parse_arguments()
         console = Console(width=None if sys.stdout.isatty() else REPORT_WIDTH)
-        console.print(f"{self.about} Seed {options.seed} (--seed replays it).", highlight=False)
+        replay = "" if self.seed else " (--seed replays it)"
+        console.print(f"{self.about} Seed {options.seed}{replay}.", highlight=False)
         console.print(f"load at the start: {machine.load()}", style="dim", highlight=False)
         interrupt_on_termination()
         limit_s = self.limit_s / 10 if options.quick else self.limit_s
         try:
             with processes.temporary_folder() as folder, console.status("") as status:
                 processes.start_forkserver(["benches.rivals"])
-                run = Run(options.quick, options.seed, Path(folder), status.update)
+                run = Run(options, Path(folder), status.update)
                 try:
                     with run.attempt(self.name), time_limit(limit_s):
                         self.measure(run)
@@ -114,11 +120,11 @@ class Script:
         return 1 if run.failures else 0
 
     def report(self, run: Run, console: Console, options: argparse.Namespace) -> None:
-        verdicts = [goal.judge(run.figures) for goal in self.goals]
-        sections = [*self.sections(run), goals_section(verdicts)]
+        verdicts = [goal.judge(run.figures) for goal in self.goals(run)]
+        sections = [*self.sections(run), goals.section(verdicts)]
         sections = [section for section in sections if section.rows]
         for section in sections:
-            section.print(console)
+            section.show(console)
         for note in [*run.notes, *run.failures]:
             console.print(f"Note: {note}", style="yellow", markup=False)
         if options.json:
@@ -132,7 +138,7 @@ class Script:
                         "quick": run.quick,
                         "notes": run.notes,
                         "failures": run.failures,
-                        "goals": goals_json(verdicts),
+                        "goals": goals.to_json(verdicts),
                         "figures": [
                             {"scenario": scenario, "rival": rival, "metric": metric, "rounds": rounds}
                             for (scenario, rival, metric), rounds in run.figures.values.items()
@@ -152,13 +158,15 @@ class Script:
     def parse_arguments(self) -> argparse.Namespace:
         parser = argparse.ArgumentParser(prog=f"benches.{self.name}", description=self.about)
         parser.add_argument("--quick", action="store_true", help="smaller, shorter, unsteadier")
-        parser.add_argument("--seed", type=int, help="repeat the random choices of another run")
+        if self.seed is None:
+            seed = random.SystemRandom().getrandbits(31)
+            parser.add_argument("--seed", type=int, default=seed, help="repeat the random choices of another run")
         parser.add_argument("--json", metavar="FILE", type=Path, help="every value of every round")
         parser.add_argument("--markdown", metavar="FILE", type=Path, help="the tables, to be pasted into a page")
-        options = parser.parse_args()
-        if options.seed is None:
-            options.seed = random.SystemRandom().getrandbits(31)
-        return options
+        self.add_arguments(parser)
+        if self.seed is not None:
+            parser.set_defaults(seed=self.seed)
+        return parser.parse_args()
 
 
 class TimeOver(Exception):
