@@ -6,7 +6,7 @@ from html import escape
 from itertools import pairwise
 
 from ringtable._bench import wording
-from ringtable._bench.charts import NAME_WIDTH, TEXT_DROP, WIDTH, Curve, Logarithmic, Show, series, spread
+from ringtable._bench.charts import NAME_WIDTH, TEXT_DROP, WIDTH, Curve, Linear, Logarithmic, Show, series, spread
 from ringtable._bench.page import document, facts, figure, grid, paragraph, prose, table
 from ringtable._bench.style import series_style
 from ringtable._bench.svg import Drawing, element
@@ -16,7 +16,6 @@ from proof.verdict import MIB, WARM_UP, Promise
 from proof.vitals import Sample
 
 HEIGHT = 240.0
-TICKS = 5
 COLOURS = {
     "first": ("#0b5fa5", "#5aa9e6"),
     "second": ("#c2410c", "#ff9460"),
@@ -56,30 +55,6 @@ class Report:
     @property
     def held(self) -> bool:
         return all(promise.held for promise in self.promises)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A scale from nothing on, whose ticks are round."""
-
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (self.end - self.start) * value / self.high
-
-    def ticks(self) -> list[float]:
-        step = round_up(self.high / TICKS)
-        return [step * index for index in range(int(self.high / step + 1e-9) + 1)]
-
-
-def round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20 and so on."""
-    size = 1e-9
-    while size * 10 < value:
-        size *= 10
-    return next(size * step for step in (1, 2, 5, 10) if size * step >= value)
 
 
 def timeline(title: str, unit: str, lines: Sequence[Curve], show: Show, *, logarithmic: bool = False) -> str:
