@@ -10,9 +10,7 @@ use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDelta, PyFloat};
-use ringtable::client::atomic::Bounds;
-use ringtable::client::leases::Staleness;
-use ringtable::client::{Condition, Stay};
+use ringtable::client::{Bounds, Condition, Staleness, Stay};
 use ringtable::limits;
 use ringtable::table::Mark;
 

@@ -13,8 +13,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
-use ringtable::client::atomic::Bounds;
-use ringtable::client::{Condition, check_command};
+use ringtable::client::{Bounds, Condition, check_command};
 use ringtable::command::reply::Reply;
 
 use crate::arguments::{Increment, Seconds, Set, When, Whole, ttl_ms};

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use ringtable::client::atomic::Bounds;
-use ringtable::client::leases::{self, Staleness, Turn};
-use ringtable::client::{Client, Condition, Options, Reads, Stay, Transport, Writes, classic};
+use ringtable::client::{Bounds, Client, Condition, Options, Reads, Staleness, Stay, Transport, Turn, Writes, classic};
 use ringtable::command::Unwritten;
 use ringtable::command::reply::Reply;
 use ringtable::folder::Trust;
@@ -151,7 +149,7 @@ impl TableCore {
         }
         let mut sink = BytesSink::new(key.py());
         match self.client.try_find(convert::key(key)?, &mut sink) {
-            Ok(Some(Some(found))) if leases::is_fresh(&found, staleness) => Ok(sink.take()),
+            Ok(Some(Some(found))) if staleness.finds_fresh(&found) => Ok(sink.take()),
             Ok(_) | Err(ringtable::client::Error::NoRoom(_)) => Ok(None),
             Err(error) => Err(errors::client(key.py(), error)),
         }

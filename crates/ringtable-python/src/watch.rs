@@ -6,8 +6,7 @@ use std::time::Duration;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
-use ringtable::client::watch::{Change, Watch};
-use ringtable::client::{Error, Patience};
+use ringtable::client::{Change, Error, Patience, Watch};
 use ringtable::table::events::Kind;
 
 use crate::convert::{self, waiting};
@@ -138,5 +137,5 @@ impl WatchCore {
 /// The words of the request that turns a socket's connection into a watch, for programs that do so by hand.
 #[pyfunction]
 pub fn watch_request() -> Vec<String> {
-    ringtable::client::watch::watch_request().into()
+    ringtable::client::watch_request().into()
 }

@@ -58,6 +58,11 @@ pub struct Staleness {
 }
 
 impl Staleness {
+    /// Whether an entry is fresh that was found in place.
+    pub fn finds_fresh(&self, found: &Found) -> bool {
+        self.fresh_ms == 0 || self.is_fresh(left_ms(found))
+    }
+
     /// Whether what has so much left (`None` for one that does not expire) is fresh.
     fn is_fresh(&self, left_ms: Option<u64>) -> bool {
         left_ms.is_none_or(|left_ms| left_ms >= self.fresh_ms)
@@ -335,9 +340,4 @@ impl Client {
 /// How many milliseconds an entry has left; `None` for one that does not expire.
 fn left_ms(found: &Found) -> Option<u64> {
     found.expiry.map(|Expiry(at_ms)| at_ms.saturating_sub(wall_ms()))
-}
-
-/// Whether an entry is as fresh as that.
-pub fn is_fresh(found: &Found, staleness: Staleness) -> bool {
-    staleness.fresh_ms == 0 || staleness.is_fresh(left_ms(found))
 }

@@ -58,26 +58,31 @@ mod writes;
 mod many;
 mod commands;
 mod view;
-pub mod atomic;
+mod atomic;
 mod held_leases;
-pub mod leases;
+mod leases;
 pub mod classic;
 
 // Changes, over a connection of their own.
-pub mod watch;
+mod subscription;
+mod watch;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 
+pub use atomic::Bounds;
 pub use error::Error;
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};
+pub use leases::{Staleness, Turn};
 pub use numbers::prepare;
 pub use options::{Options, Reads, Transport};
 pub use patience::Patience;
 pub use replies::figures;
+pub use subscription::{Change, watch_request};
 pub use validate::{check_command, check_key, check_value};
 pub use view::View;
+pub use watch::Watch;
 pub use write_options::{Condition, Stay, Writes};

@@ -1,10 +1,16 @@
-//! The steps of a link, over each transport, against a server that does only what a test has it do.
+//! The steps of a link, over each transport, and those of a watch, against a server that does only what a test has it
+//! do.
 //!
 //! All is one thread. A step that waited would wait for ever, since nobody acts meanwhile.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::task::Poll;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::channel::Channel;
 use super::error::Error;
@@ -12,16 +18,21 @@ use super::fuzzing::{GEOMETRY, Wire, connect};
 use super::link::{Link, Pushed};
 use super::sharing::Sharing;
 use super::socket::SocketLink;
+use super::subscription::{Change, Subscription};
 use crate::command;
 use crate::command::record::RecordWriter;
 use crate::command::reply::{Reply, ReplyWriter};
 use crate::limits;
 use crate::ring::broadcast;
 use crate::ring::exchange::{Exchange, ReplyHead};
-use crate::ring::lane::Lane;
+use crate::ring::lane::{self, Lane};
 use crate::ring::{mpmc, spsc};
+use crate::shm::doorbell::{Doorbell, Listener, timespec};
 use crate::shm::fork::Descriptor;
+use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, Memory, Ordering, copy_in};
+use crate::table::layout::PAGE_WORDS;
+use crate::table::{Eviction, Guard, Options, Table, Writer};
 
 const TRANSPORTS: [&str; 3] = ["lane", "rings", "socket"];
 
@@ -333,4 +344,97 @@ fn a_server_that_has_gone_is_an_error_and_not_pending() {
     assert_eq!(push(&mut link), Pushed::Taken);
     drop(server);
     assert!(matches!(link.publish().and_then(|_| link.receive()), Err(Error::Gone(_))));
+}
+
+/// A server's end of a watch, and the watcher's.
+struct Watched {
+    writer: Writer<Mapping>,
+    bell: Doorbell,
+    state: Mapping,
+    socket: UnixStream,
+    subscription: Subscription,
+}
+
+impl Watched {
+    fn new(prefix: &[u8]) -> Self {
+        let segment = |size| Segment::create("ringtable-test", size).unwrap();
+        let (table, state) = (segment(64 * PAGE_WORDS * 8), segment(4_096));
+        let options = Options { buckets: 1, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut writer = Writer::new(Arc::new(Table::create(table.map_writable().unwrap(), &options).unwrap()));
+        let (near, far) = UnixStream::pair().unwrap();
+        let bell = Doorbell::new().unwrap();
+        let dup = |descriptor: BorrowedFd<'_>| Descriptor::make(|| rustix::io::dup(descriptor)).unwrap();
+        let passed = vec![
+            table.read_only().unwrap(),
+            dup(state.descriptor().as_fd()),
+            dup(Listener::new(&bell).unwrap().as_fd()),
+        ];
+        let start = writer.watch().unwrap();
+        let state = state.map_writable().unwrap();
+        let socket = Descriptor::make(|| Ok(near.into())).unwrap();
+        let subscription = Subscription::join(socket, passed, start, prefix).unwrap();
+        Self { writer, bell, state, socket: far, subscription }
+    }
+
+    fn set(&mut self, key: &[u8]) {
+        self.writer.put(key, b"value", None, Guard::Always, || 1_000).unwrap();
+    }
+
+    /// Whether the server has to ring.
+    fn sleeps(&self) -> bool {
+        lane::must_ring(&self.state.words()[0])
+    }
+
+    /// The keys of the changes that a step takes.
+    fn take(&mut self) -> Poll<Vec<Vec<u8>>> {
+        self.subscription.take().unwrap().map(|changes| {
+            let key = |change| match change {
+                Change::Event { key, .. } => key,
+                Change::Lagged(count) => panic!("{count} events were missed"),
+            };
+            changes.into_iter().map(key).collect()
+        })
+    }
+}
+
+#[test]
+fn changes_are_pending_until_there_are_some() {
+    let mut watched = Watched::new(b"a");
+    assert_eq!(watched.take(), Poll::Pending);
+    watched.set(b"a1");
+    watched.set(b"b1");
+    watched.set(b"a2");
+    assert_eq!(watched.take(), Poll::Ready(vec![b"a1".to_vec(), b"a2".to_vec()]));
+    assert_eq!(watched.take(), Poll::Pending);
+    // Nothing of these was wanted: they are taken, and there is nothing more.
+    (0..2 * limits::EVENT_BATCH_MAX).for_each(|_| watched.set(b"b2"));
+    assert_eq!(watched.take(), Poll::Ready(vec![]));
+    assert_eq!(watched.take(), Poll::Ready(vec![]));
+    assert_eq!(watched.take(), Poll::Pending);
+}
+
+#[test]
+fn a_watch_is_armed_only_while_there_is_nothing() {
+    let mut watched = Watched::new(b"");
+    watched.set(b"key");
+    assert!(!watched.subscription.arm() && !watched.sleeps(), "there is something to take");
+    assert!(watched.take().is_ready());
+    assert!(watched.subscription.arm() && watched.sleeps());
+    let look = |watched: &Watched| watched.subscription.listen(Duration::ZERO);
+    look(&watched).unwrap();
+    watched.set(b"key");
+    watched.bell.ring();
+    let readable = |watched: &Watched| {
+        let mut polled = [PollFd::new(watched.subscription.alarm(), PollFlags::IN)];
+        poll(&mut polled, Some(&timespec(Duration::ZERO))).unwrap() == 1
+    };
+    assert!(readable(&watched), "the alarm is what an event loop waits for");
+    watched.subscription.disarm();
+    look(&watched).unwrap();
+    assert!(!readable(&watched) && !watched.sleeps());
+    // The server's end is told when all is taken, and not before.
+    watched.socket.shutdown(Shutdown::Both).unwrap();
+    look(&watched).unwrap();
+    assert!(watched.take().is_ready());
+    assert!(matches!(look(&watched), Err(Error::Gone(_))));
 }

@@ -2,72 +2,42 @@
 //!
 //! # Design
 //!
-//! A watch is a connection of its own. The server passes the table, read-only; a segment in whose one word the watcher
-//! says whether it sleeps; and something to sleep on, which also tells the server's death. From then on nobody is
-//! asked: the watcher reads what is there, and sleeps when there is nothing more. It does not spin before that: whoever
-//! is told of changes by others waits long, as a rule, and many may wait at a time.
+//! A watch is a connection of its own. Its steps are those of [`super::subscription`]; here a thread waits between
+//! them, or an event loop does. A thread does not spin before it sleeps: most watches wait long for a change, and many
+//! may wait at a time.
 //!
 //! # Edges
 //!
-//! - Lapped: [`Change::Lagged`] with the number of events that were missed; the next one is the newest of them.
-//! - The server has gone: what it published before comes first, then [`Error::Gone`].
-//! - Closed by another thread: [`Error::WatchClosed`] to who waits. In a forked child: the same.
+//! - Those of [`super::subscription`].
+//! - Closed by another thread: [`Error::WatchClosed`] to a thread that waits. In a forked child: the same.
 
 use std::ffi::OsStr;
-use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::connect::connect;
 use super::error::{Error, system};
 use super::gate::Gate;
 use super::handshake::upgrade;
-use super::in_place::{TableReader, attach};
-use super::life::last_words;
 use super::patience::Patience;
 use super::replies::unexpected;
 use super::socket::SocketLink;
+use super::subscription::{Change, Subscription, begin, watch_request};
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
-use crate::command::{self, integer::parse_integer};
 use crate::folder::Trust;
-use crate::limits;
-use crate::ring::lane;
-use crate::shm::doorbell::{Listener, Woken};
 use crate::shm::fork::{self, Descriptor};
-use crate::shm::segment::{Mapping, Segment};
-use crate::sync::{AtomicU64, Memory};
-use crate::table::events::{Consumer, Event, Kind, Next, Place, Start};
-use crate::table::layout::LAYOUT_VERSION;
-
-/// What a watch tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A key, or all of them, has changed.
-    Event {
-        /// How.
-        event: Event,
-        /// Which; empty for [`Kind::Flush`].
-        key: Vec<u8>,
-    },
-    /// So many events came and went unread.
-    Lagged(u64),
-}
-
-/// The words of the request that asks for a watch.
-pub fn watch_request() -> [String; 3] {
-    ["RING.WATCH".into(), LAYOUT_VERSION.to_string(), format!("{:016x}", *command::FINGERPRINT)]
-}
 
 /// A watch, for any number of threads; each event goes to one of them.
 pub struct Watch {
     location: Location,
-    ears: Gate<Option<Ears>>,
+    subscription: Gate<Option<Subscription>>,
     /// A second descriptor of the socket, to end the watch while another thread waits in it.
     life: Descriptor,
     closed: AtomicBool,
-    listener: RawFd,
+    alarm: RawFd,
     generation: u64,
 }
 
@@ -93,10 +63,17 @@ impl Watch {
         let (status, passed) = upgrade(&mut plain, &watch_request(), &mut patience)?;
         failpoint!("watch.joined");
         let start = begin(&status).ok_or_else(|| unexpected(Reply::Status(status.into())))?;
-        let ears = Ears::join(plain.into_socket(), passed, start, prefix)?;
-        let listener = ears.listener.as_fd().as_raw_fd();
+        let subscription = Subscription::join(plain.into_socket(), passed, start, prefix)?;
+        let alarm = subscription.alarm().as_fd().as_raw_fd();
         let generation = fork::generation();
-        Ok(Self { location, ears: Gate::new(Some(ears)), life, closed: AtomicBool::new(false), listener, generation })
+        Ok(Self {
+            location,
+            subscription: Gate::new(Some(subscription)),
+            life,
+            closed: AtomicBool::new(false),
+            alarm,
+            generation,
+        })
     }
 
     /// Where the server listens.
@@ -109,20 +86,17 @@ impl Watch {
     /// # Errors
     /// [`Error::Gone`] when the server is gone; [`Error::WatchClosed`]; whatever ends the patience.
     pub fn wait(&self, patience: Patience<'_>) -> Result<Vec<Change>, Error> {
-        self.with(patience, |ears, patience| {
+        self.with(patience, |subscription, patience| {
             patience.start();
             loop {
-                let (changes, rest) = ears.take()?;
-                if !changes.is_empty() {
-                    return Ok(changes);
-                }
-                match rest {
+                match subscription.take()? {
                     // None of these were wanted, so that time may have passed.
-                    ControlFlow::Continue(()) => {
+                    Poll::Ready(changes) if changes.is_empty() => {
                         patience.slice()?;
                         patience.check_interrupted()?;
                     }
-                    ControlFlow::Break(()) => ears.sleep(patience)?,
+                    Poll::Ready(changes) => return Ok(changes),
+                    Poll::Pending => sleep(subscription, patience)?,
                 }
             }
         })
@@ -133,7 +107,12 @@ impl Watch {
     /// # Errors
     /// As [`Self::wait`], but for the server's end.
     pub fn take(&self, patience: Patience<'_>) -> Result<Vec<Change>, Error> {
-        self.with(patience, |ears, _| Ok(ears.take()?.0))
+        self.with(patience, |subscription, _| {
+            Ok(match subscription.take()? {
+                Poll::Ready(changes) => changes,
+                Poll::Pending => Vec::new(),
+            })
+        })
     }
 
     /// For event loops: prepares for waiting until [`Self::descriptor`] is readable, and then for [`Self::disarm`].
@@ -142,14 +121,7 @@ impl Watch {
     /// # Errors
     /// [`Error::WatchClosed`].
     pub fn arm(&self, patience: Patience<'_>) -> Result<bool, Error> {
-        self.with(patience, |ears, _| {
-            lane::announce_sleep(ears.state(), 0);
-            ears.armed = !ears.has_news();
-            if !ears.armed {
-                lane::announce_awake(ears.state(), 0);
-            }
-            Ok(ears.armed)
-        })
+        self.with(patience, |subscription, _| Ok(subscription.arm()))
     }
 
     /// For event loops: ends the waiting, whether the descriptor became readable or not.
@@ -157,10 +129,9 @@ impl Watch {
     /// # Errors
     /// [`Error::Gone`] when the server is gone and nothing is left to take; [`Error::WatchClosed`].
     pub fn disarm(&self, patience: Patience<'_>) -> Result<(), Error> {
-        let outcome = self.enter(patience, |ears, _| {
-            ears.armed = false;
-            lane::announce_awake(ears.state(), 0);
-            ears.listen(Duration::ZERO)
+        let outcome = self.enter(patience, |subscription, _| {
+            subscription.disarm();
+            subscription.listen(Duration::ZERO).map(drop)
         });
         if self.closed.load(Ordering::Relaxed) {
             self.let_go(patience);
@@ -174,7 +145,7 @@ impl Watch {
     /// # Errors
     /// [`Error::WatchClosed`].
     pub fn descriptor(&self) -> Result<RawFd, Error> {
-        if self.is_ours() && !self.closed.load(Ordering::Relaxed) { Ok(self.listener) } else { Err(Error::WatchClosed) }
+        if self.is_ours() && !self.closed.load(Ordering::Relaxed) { Ok(self.alarm) } else { Err(Error::WatchClosed) }
     }
 
     /// Ends the watch, also for a thread that waits in it. An event loop that waits is woken, and its
@@ -191,9 +162,9 @@ impl Watch {
 
     /// Ends the listening, unless an event loop is at it; may be called again.
     fn let_go(&self, patience: Patience<'_>) {
-        let _ = self.ears.enter(patience, |ears, _| {
-            if ears.as_ref().is_some_and(|ears| !ears.armed) {
-                *ears = None;
+        let _ = self.subscription.enter(patience, |subscription, _| {
+            if subscription.as_ref().is_some_and(|subscription| !subscription.is_armed()) {
+                *subscription = None;
             }
             Ok(())
         });
@@ -206,7 +177,7 @@ impl Watch {
     fn with<R>(
         &self,
         patience: Patience<'_>,
-        work: impl FnOnce(&mut Ears, &mut Patience<'_>) -> Result<R, Error>,
+        work: impl FnOnce(&mut Subscription, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let outcome = self.enter(patience, work);
         if self.is_ours() && self.closed.load(Ordering::Relaxed) {
@@ -221,109 +192,24 @@ impl Watch {
     fn enter<R>(
         &self,
         patience: Patience<'_>,
-        work: impl FnOnce(&mut Ears, &mut Patience<'_>) -> Result<R, Error>,
+        work: impl FnOnce(&mut Subscription, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         // Before the gate: in a forked child it may be held by a thread that does not exist there.
         if !self.is_ours() {
             return Err(Error::WatchClosed);
         }
-        self.ears.enter(patience, |ears, patience| match ears {
-            Some(ears) => work(ears, patience),
+        self.subscription.enter(patience, |subscription, patience| match subscription {
+            Some(subscription) => work(subscription, patience),
             None => Err(Error::WatchClosed),
         })
     }
 }
 
-/// What it takes to listen.
-struct Ears {
-    reader: TableReader,
-    place: Place,
-    consumer: Consumer,
-    prefix: Vec<u8>,
-    /// The key that was read last.
-    key: Vec<u8>,
-    state: Mapping,
-    listener: Listener,
-    socket: Descriptor,
-    /// Whether an event loop waits for the listener.
-    armed: bool,
-}
-
-impl Ears {
-    /// Takes over what the server passed: table, state, something to sleep on.
-    fn join(socket: Descriptor, passed: Vec<Descriptor>, start: Start, prefix: &[u8]) -> Result<Self, Error> {
-        let count = passed.len();
-        let [table, state, listener]: [Descriptor; 3] =
-            passed.try_into().map_err(|_| Error::Protocol(format!("a watch comes with 3 descriptors, not {count}")))?;
-        let reader = attach(table)?;
-        let place = Place::load(reader.words());
-        let place = place.ok_or_else(|| Error::Protocol("the table's header names no ring of events".to_owned()))?;
-        let segment = system("taking the watch's segment", Segment::from_foreign(state))?;
-        let state = system("mapping the watch's segment", segment.map_writable())?;
-        // The server looks at it only then.
-        system("sealing the watch's segment", segment.seal(true))?;
-        let listener = system("taking the doorbell", Listener::from_foreign(listener, &socket))?;
-        let consumer = Consumer::new(start);
-        let (prefix, key) = (prefix.to_vec(), Vec::new());
-        Ok(Self { reader, place, consumer, prefix, key, state, listener, socket, armed: false })
-    }
-
-    fn state(&self) -> &AtomicU64 {
-        &self.state.words()[0]
-    }
-
-    fn has_news(&self) -> bool {
-        self.consumer.has_news(self.place.ring(self.reader.words()))
-    }
-
-    /// Takes a batch: those of its changes that are wanted, and whether to go on, as there may be more.
-    fn take(&mut self) -> Result<(Vec<Change>, ControlFlow<()>), Error> {
-        let ring = self.place.ring(self.reader.words());
-        let mut changes = Vec::new();
-        for _ in 0..limits::EVENT_BATCH_MAX {
-            match self.consumer.next(ring, &mut self.key).map_err(|error| Error::Protocol(error.to_string()))? {
-                Next::Nothing => return Ok((changes, ControlFlow::Break(()))),
-                Next::Contended => break,
-                Next::Lagged(count) => changes.push(Change::Lagged(count)),
-                // What empties the table concerns every key.
-                Next::Event(event) if event.kind == Kind::Flush || self.key.starts_with(&self.prefix) => {
-                    changes.push(Change::Event { event, key: self.key.clone() });
-                }
-                Next::Event(_) => {}
-            }
-        }
-        Ok((changes, ControlFlow::Continue(())))
-    }
-
-    /// Sleeps until there is something, but not longer than a slice of the patience.
-    fn sleep(&self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        let slice = patience.slice()?;
-        lane::announce_sleep(self.state(), 0);
-        failpoint!("watch.announced");
-        let outcome = if self.has_news() { Ok(()) } else { self.listen(slice) };
-        lane::announce_awake(self.state(), 0);
-        outcome?;
-        if self.has_news() { Ok(()) } else { patience.check_interrupted() }
-    }
-
-    /// Waits for the doorbell, or for the server's end.
-    fn listen(&self, timeout: Duration) -> Result<(), Error> {
-        match self.listener.wait(timeout) {
-            // What it published before its end comes first.
-            Ok(Woken { socket: true, .. }) if !self.has_news() => Err(last_words(&self.socket)),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(Error::System { doing: "waiting for events", error }),
-        }
-    }
-}
-
-/// Where to begin, out of the server's `WATCH position sequence`.
-fn begin(words: &str) -> Option<Start> {
-    let mut words = words.split(' ');
-    if words.next() != Some("WATCH") {
-        return None;
-    }
-    let mut number = || u64::try_from(parse_integer(words.next()?.as_bytes())?).ok();
-    Some(Start { position: number()?, sequence: number()? })
+/// Sleeps until there is something, but not longer than a slice of the patience.
+fn sleep(subscription: &mut Subscription, patience: &mut Patience<'_>) -> Result<(), Error> {
+    let slice = patience.slice()?;
+    let outcome = if subscription.arm() { subscription.listen(slice) } else { Ok(false) };
+    subscription.disarm();
+    outcome?;
+    if subscription.has_news() { Ok(()) } else { patience.check_interrupted() }
 }
