@@ -3,6 +3,8 @@
 import datetime
 import gc
 import math
+import sys
+import threading
 import weakref
 from collections.abc import Callable
 from decimal import Decimal
@@ -13,8 +15,8 @@ from typing import Any
 
 import pytest
 import ringtable
-from ringtable import Server, Table
-from support import Way
+from ringtable import Server, Table, Watch
+from support import ServerProcess, Way
 
 # Doors: how a call is made of a table
 
@@ -240,11 +242,18 @@ def test_all_doors_have_one_opinion(table: Table, door: str, expected: dict[tupl
     ("call", "what", "name", "words"),
     [
         ("expire", "negative", "InvalidOption", "ttl is -1; allowed are seconds above 0 and up to 4000000000"),
-        ("expire", "no number", "InvalidOption", "ttl is NaN"),
+        ("expire", "no number", "InvalidOption", "ttl is nan"),
         ("set with ttl", "huge", "InvalidOption", "ttl is 1e300"),
-        ("set with ttl", "text", "TypeError", "times are seconds or a timedelta, not str"),
+        ("set with ttl", "text", "TypeError", "ttl is seconds or a timedelta, not str"),
+        ("set with ttl", "beyond floats", "InvalidOption", "ttl is above 1e308; allowed are seconds above 0 and up to"),
+        ("set with ttl", "endless", "InvalidOption", "ttl is inf; allowed are"),
+        ("incr with ttl_if_new", "text", "TypeError", "ttl_if_new is seconds or a timedelta, not str"),
+        ("set if absent", "zero", "TypeError", "nx is True or False, not int"),
+        ("set if present", "text", "TypeError", "xx is True or False, not str"),
+        ("incr by", "none", "TypeError", "by is a whole number, not NoneType"),
+        ("incr with a maximum", "float", "TypeError", "maximum is a whole number, not float"),
         ("set by version", "unsigned", "InvalidOption", "if_version is 18446744073709551615; allowed are whole"),
-        ("set by version", "float", "TypeError", "a whole number is wanted, not float"),
+        ("set by version", "float", "TypeError", "if_version is a whole number, not float"),
         ("set with nx and xx", "", "InvalidOption", "exclude each other"),
         ("incr by", "too large", "InvalidOption", "by is 9223372036854775808; allowed are whole numbers from -92233"),
         ("incr by", "endless", "InvalidOption", "by is above 2^127"),
@@ -362,6 +371,185 @@ def test_versions_are_refused_by_the_name_of_their_argument(table: Table) -> Non
         with pytest.raises(ringtable.InvalidOption, match=r"^version is .* from 0 to 9223372036854775807$"):
             table.delete_if_version("key", version)
     assert table["key"] == b"5"
+
+
+TIMEOUTS: dict[str, Callable[[Table, Any], Any]] = {
+    "connect": lambda table, timeout: ringtable.connect(table.address, timeout=timeout).close(),
+    "Table": lambda table, timeout: Table(table.address, timeout=timeout).close(),
+    "get_or_set": lambda table, timeout: table.get_or_set("key", lambda: b"value", timeout=timeout),
+    "watch": lambda table, timeout: ringtable.Watch("default", timeout=timeout).close(),
+    "connect_timeout": lambda table, timeout: ringtable.Watch("default", connect_timeout=timeout).close(),
+    "wait": lambda table, timeout: _stopped_server().wait(timeout),
+}
+
+
+def _stopped_server() -> Server:
+    with Server("stopped", max_memory="4MiB") as server:
+        return server
+
+
+@pytest.mark.parametrize("call", TIMEOUTS)
+def test_time_outs_are_taken_wherever_times_are(way: Way, call: str) -> None:
+    """They had to be floats, and no limit was named that there was."""
+    name = "connect_timeout" if call == "connect_timeout" else "timeout"
+    with way.connect() as table:
+        for timeout in (
+            None,
+            0.5,
+            5,
+            Fraction(1, 2),
+            datetime.timedelta(seconds=5),
+            sys.maxsize,
+            threading.TIMEOUT_MAX,
+        ):
+            TIMEOUTS[call](table, timeout)
+        for timeout, shown in (
+            (-1, "-1"),
+            (math.inf, "inf"),
+            (math.nan, "nan"),
+            (1e300, "1e300"),
+            (10**400, "above 1e308"),
+            (-datetime.timedelta(seconds=1), "-1"),
+        ):
+            with pytest.raises(ringtable.InvalidOption) as refused:
+                TIMEOUTS[call](table, timeout)
+            assert str(refused.value) == f"{name} is {shown}; allowed are seconds from 0 to 1e19, or None"
+        for other in ("5", [5]):
+            with pytest.raises(TypeError, match=f"^{name} is seconds or a timedelta, not {type(other).__name__}$"):
+                TIMEOUTS[call](table, other)
+        assert ringtable.connect(table.address, timeout=datetime.timedelta(milliseconds=1_500)).timeout == 1.5
+
+
+# As untyped programs have them.
+_connect: Any = ringtable.connect
+_serve: Any = Server
+_table: Any = Table
+
+# Calls with an argument of a wrong type, or beyond its limit, and what is said of it.
+ODD_ARGUMENTS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda table: table.scan(-1), ringtable.InvalidOption, "cursor is -1; allowed are whole numbers from 0 to"),
+    (lambda table: table.scan("0"), TypeError, "cursor is a whole number, not str"),
+    (lambda table: table.set("key", b"", evictable=1), TypeError, "evictable is True or False, not int"),
+    (lambda table: table.incr("key", evictable=0), TypeError, "evictable is True or False, not int"),
+    (lambda table: table.set("key", b"", writes=1), TypeError, "writes is text, not int"),
+    (lambda table: table.set("key", b"", writes="now"), ringtable.InvalidOption, "writes is 'now'; allowed are"),
+    (lambda table: table.view("key", copy_ok=1), TypeError, "copy_ok is True or False, not int"),
+    (lambda table: table.delete_if_version("key", 1.0), TypeError, "version is a whole number, not float"),
+    (
+        lambda table: table.get_or_set("key", bytes, 5, stale=-1),
+        ringtable.InvalidOption,
+        "stale is -1; allowed are seconds from 0 to 4000000000",
+    ),
+    (
+        lambda table: table.get_or_set("key", bytes, 5, stale_if_error="1"),
+        TypeError,
+        "stale_if_error is seconds or a timedelta, not str",
+    ),
+    (lambda table: _connect(reads=1), TypeError, "reads is text, not int"),
+    (lambda table: _connect(reconnect="no"), TypeError, "reconnect is True or False, not str"),
+    (
+        lambda table: _serve(mode=660),
+        ringtable.InvalidOption,
+        "mode is 660, which is 0o1224: write it in octal",
+    ),
+    (lambda table: _serve(mode=-1), ringtable.InvalidOption, "mode is -1; allowed are numbers such as 0o660"),
+    (lambda table: _serve(mode="0660"), TypeError, "mode is a number such as 0o660, not str"),
+    (lambda table: _serve(spin_us="1"), TypeError, "spin_us is a number of microseconds, not str"),
+    (lambda table: _serve(strict_seal=1), TypeError, "strict_seal is True or False, not int"),
+    (lambda table: _serve(topology=1), TypeError, "topology is text, not int"),
+    (lambda table: _serve(laggard_timeout="1"), TypeError, "laggard_timeout is seconds or a timedelta, not str"),
+    (
+        lambda table: _serve(laggard_timeout=1e300),
+        ringtable.InvalidOption,
+        "laggard_timeout is 1e300; allowed are 0.01",
+    ),
+    # A keyword that a call does not take is told of by the name that the call has for its users.
+    (lambda table: table.set("key", b"", px=5), TypeError, "Table.set() got an unexpected keyword argument 'px'"),
+    (lambda table: table.incr("key", ttl=5), TypeError, "Table.incr() got an unexpected keyword argument 'ttl'"),
+    (
+        lambda table: table.pipeline().set("key", b"", px=5),
+        TypeError,
+        "Pipeline.set() got an unexpected keyword argument 'px'",
+    ),
+    (
+        lambda table: table.update("key", lambda _: b"", px=5),
+        TypeError,
+        "Table.update() got an unexpected keyword argument 'px'",
+    ),
+    (lambda table: _table(name="x"), TypeError, "Table.__new__() got an unexpected keyword argument 'name'"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), ODD_ARGUMENTS, ids=[words for _, _, words in ODD_ARGUMENTS])
+def test_an_odd_argument_is_told_of_by_its_name(
+    server: Server, call: Callable[[Table], Any], kind: type[Exception], words: str
+) -> None:
+    with ringtable.connect() as table, pytest.raises(kind) as refused:
+        call(table)
+    assert str(refused.value).startswith(words)
+
+
+READING: dict[str, Callable[[Table], Any]] = {
+    "get": lambda table: table.get("key"),
+    "contains": lambda table: "key" in table,
+    "get_many": lambda table: table.get_many(["key"]),
+    "get_with_version": lambda table: table.get_with_version("key"),
+    "ttl": lambda table: table.ttl("key"),
+    "len": len,
+    "iteration": list,
+    "read_bucket": lambda table: table.read_bucket("key"),
+    "get_or_set": lambda table: table.get_or_set("absent", bytes),
+    "stats": lambda table: table.stats(),
+    "ping": lambda table: table.call("PING"),
+    "a pipeline of reads": lambda table: table.pipeline().get("key").exists("key").execute(),
+    "connect": lambda table: ringtable.connect(table.address, timeout=0.05),
+    "watch": lambda table: table.watch(),
+}
+WRITING: dict[str, Callable[[Table], Any]] = {
+    "set": lambda table: table.set("key", b"value"),
+    "item": lambda table: table.__setitem__("key", b"value"),
+    "delete": lambda table: table.delete("key"),
+    "set_many": lambda table: table.set_many({"key": b"value"}),
+    "incr": lambda table: table.incr("count"),
+    "expire": lambda table: table.expire("key", 5),
+    "clear": lambda table: table.clear(),
+    "call": lambda table: table.call("set", "key", b"value"),
+    "a pipeline with a write": lambda table: table.pipeline().get("key").set("key", b"value").execute(),
+}
+
+
+@pytest.mark.parametrize("call", READING | WRITING)
+def test_a_call_without_an_answer_says_who_is_silent_and_what_may_come_of_it(
+    server_process: ServerProcess, call: str
+) -> None:
+    """Of reads, too, it was said that a write may still be done."""
+    with ringtable.connect(timeout=0.05, reads="server") as table:
+        server_process.freeze()
+        with pytest.raises(ringtable.Timeout) as refused:
+            (READING | WRITING)[call](table)
+        words = f"no answer within 0.05 s from the server at {table.address}: it is stopped, or overloaded"
+        assert str(refused.value) == words + ("; a write may still be done" if call in WRITING else "")
+
+
+def test_every_message_is_one_line(ringtable_dir: Path) -> None:
+    """A name with a line end in it, or with what terminals obey, stood in messages as it was."""
+    odd, shown = "a\nb\r\t\x1b[1m\x7f\x85\u2028\u2029é", r"a\nb\r\t\x1b[1m\x7f\x85\u2028\u2029é"
+    for call in (ringtable.connect, Server, Watch):
+        with pytest.raises(ringtable.InvalidOption) as refused:
+            call(odd)
+        assert str(refused.value).startswith(f"'{shown}' is no name for a table")
+    with pytest.raises(ringtable.TableNotFound) as absent:
+        ringtable.connect(ringtable_dir / odd)
+    assert f"/{shown} (No such file" in str(absent.value)
+    with pytest.raises(ringtable.InvalidOption, match=r"^reads is 'a\\nb"):
+        ringtable.connect(reads=odd)  # type: ignore[arg-type]
+    with pytest.raises(ringtable.InvalidOption, match=r"^trust_user is a\\nb"):
+        ringtable.connect(trust_user=odd)
+    (ringtable_dir / "odd\nfolder").mkdir()
+    (ringtable_dir / "odd\nfolder" / "taken.sock").touch()
+    with pytest.raises(ringtable.PathTaken) as taken:
+        Server(ringtable_dir / "odd\nfolder" / "taken.sock")
+    assert r"odd\nfolder/taken.sock is a regular file" in str(taken.value)
 
 
 def test_update_writes_nothing_that_it_refuses(table: Table) -> None:

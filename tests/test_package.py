@@ -110,7 +110,7 @@ def test_the_stub_has_the_docstrings_of_the_module() -> None:
     assert script.written(source) == source
     tree = ast.parse(source)
     documented = {node.name: script.docstring(found) for node, found in script.documented(tree)}
-    assert {"set", "get_many", "TableCore", "View", "expire"} <= documented.keys()
+    assert {"set", "get_many", "Table", "View", "expire"} <= documented.keys()
     assert not [name for name, text in documented.items() if not text]
     # It notices one that differs.
     changed = source.replace("Write `key`; return whether", "Write `key`, and return whether")

@@ -12,7 +12,7 @@ from ringtable._options import check_range
 from ringtable._ringtable import check_ttl, to_bytes
 
 if TYPE_CHECKING:
-    from ringtable._ringtable import TableCore
+    from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key, Seconds, Value
 
 _RETRIES_MAX = 1_000_000

@@ -10,6 +10,8 @@ from ringtable._errors import InvalidOption
 # The number above stands for "no group" in system calls.
 _GROUP_MAX = (1 << 32) - 2
 
+_MODE_MAX = 0o7777
+
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -55,6 +57,24 @@ def parse_size(name: str, text: str | SupportsFloat | SupportsIndex) -> int:
             f"{name} is {text!r}, which is no size: write bytes as a number, or with a unit: KiB, MiB, GiB or TiB"
         )
     return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+def check_mode(mode: Any) -> int:
+    """Return the mode of a socket, which is written in octal digits, as `0o660`.
+
+    Raises:
+        InvalidOption: It is none; or the prefix of octal numbers was forgotten.
+        TypeError: It is no number.
+    """
+    try:
+        number = operator.index(mode)
+    except TypeError:
+        raise TypeError(f"mode is a number such as 0o660, not {type(mode).__name__}") from None
+    if not 0 <= number <= _MODE_MAX:
+        raise InvalidOption(f"mode is {number}; allowed are numbers such as 0o660, up to 0o{_MODE_MAX:o}")
+    if number in (600, 660, 666):
+        raise InvalidOption(f"mode is {number}, which is 0o{number:o}: write it in octal digits, 0o{number}")
+    return number
 
 
 def parse_mode(text: str) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ringtable._ringtable import PipelineCore
+from ringtable._ringtable import Pipeline as PipelineCore
 
 if TYPE_CHECKING:
-    from ringtable._ringtable import TableCore
+    from ringtable._ringtable import Table as TableCore
 
 
 class Pipeline(PipelineCore):

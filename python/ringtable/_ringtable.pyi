@@ -36,15 +36,17 @@ __all__ = [
     "VALUE_SIZE_MAX",
     "WORKERS_MAX",
     "Histogram",
-    "PipelineCore",
+    "Pipeline",
     "Profiler",
-    "ServerCore",
-    "TableCore",
+    "Server",
+    "Table",
     "View",
-    "WatchCore",
+    "Watch",
     "__version__",
+    "check_timeout",
     "check_ttl",
     "classic_client",
+    "folder_of_names",
     "lane_request",
     "rings_request",
     "socket_path",
@@ -60,14 +62,14 @@ LAYOUT_VERSION: int
 __version__: str
 
 @disjoint_base
-class TableCore:
+class Table:
     """One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it."""
 
     def __new__(
         cls,
         address: Address | None = None,
         *,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         reads: Reads = "direct",
         writes: Writes = "acknowledged",
         transport: RequestedTransport = "auto",
@@ -207,7 +209,7 @@ class TableCore:
         *,
         stale: Seconds = 0.0,
         stale_if_error: Seconds = 0.0,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         evictable: bool | None = None,
     ) -> bytes:
         """Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
@@ -217,7 +219,8 @@ class TableCore:
         value is kept for that much longer: in that time, one caller computes it anew while the others get the old one
         without waiting. With `stale_if_error` it is kept for that long after `ttl`, too, for when `make` raises an
         `Exception`: then its caller gets the old value, and so do those who wait, also when their `timeout` ends.
-        `timeout`, the table's own unless given, is for waiting for others: `Timeout`. `evictable` is as for `set`.
+        `timeout`, in seconds or a `timedelta`, and the table's own unless given, bounds the waiting for others
+        (`Timeout`), and not what `make` takes itself. `evictable` is as for `set`.
 
         A value that the table has no place for (`OutOfMemory`, `ValueTooLarge`) is returned all the same, to those who
         wait for it, too, if it has at most 1 MiB; the next caller computes. The first time a table warns of either,
@@ -252,10 +255,10 @@ class TableCore:
         """Ask many things, pipelined; return the replies. What is refused is among them as an exception."""
 
 @disjoint_base
-class PipelineCore:
+class Pipeline:
     """What `ringtable.Pipeline` inherits: it records commands for a table."""
 
-    def __new__(cls, table: TableCore) -> Self: ...
+    def __new__(cls, table: Table) -> Self: ...
     def __len__(self) -> int: ...
     def get(self, key: Key) -> Self:
         """Record a read; its result is the value, or `None` where there is none."""
@@ -348,7 +351,7 @@ class View(_BufferLike):
     ) -> None: ...
 
 @final
-class ServerCore:
+class Server:
     """A running server: worker threads inside this process that never take the interpreter lock."""
 
     def __new__(
@@ -360,15 +363,15 @@ class ServerCore:
         max_memory: int | None = None,
         max_clients: int | None = None,
         spin_us: float | None = None,
-        strict_seal: bool = False,
+        strict_seal: bool | None = None,
         tcp: str | None = None,
         mode: int = 0o600,
         group: int | None = None,
-        eviction: Eviction = "noeviction",
-        topology: Topology = "lanes",
+        eviction: Eviction | None = None,
+        topology: Topology | None = None,
         ring_slots: int | None = None,
         slot_size: int | None = None,
-        laggard_timeout: float = ...,
+        laggard_timeout: Seconds | None = None,
         max_unevictable: int | None = None,
     ) -> Self: ...
     @property
@@ -386,7 +389,7 @@ class ServerCore:
     @property
     def failure(self) -> str | None:
         """Why it has ended though nobody stopped it, or `None`."""
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait until it has ended, for at most `timeout` seconds; return whether it has."""
     def stop(self) -> None:
         """Stop it: clients are told, threads ended, the socket removed. May be called again."""
@@ -428,7 +431,7 @@ class Profiler:
         """
 
 @final
-class WatchCore:
+class Watch:
     """The changes of a table, in batches: each is a kind, a key, a version and a size.
 
     `ringtable.Watch` makes events of them.
@@ -441,8 +444,8 @@ class WatchCore:
         address: Address,
         prefix: Key,
         *,
-        connect_timeout: float | None = None,
-        timeout: float | None = None,
+        connect_timeout: Seconds | None = None,
+        timeout: Seconds | None = None,
         trust_user: Trusted | None = None,
     ) -> Self: ...
     @property
@@ -466,6 +469,9 @@ class WatchCore:
     def close(self) -> None:
         """End the watch, and wake whoever waits in it; may be called again."""
 
+def check_timeout(timeout: Seconds | None, /) -> None:
+    """Raise what a table with this time-out would raise."""
+
 def check_ttl(ttl: Seconds, /) -> None:
     """Raise what a write with this time to live would raise."""
 
@@ -477,7 +483,7 @@ def classic_client(
     seed: int,
     reads: Reads = "direct",
     transport: RequestedTransport = "auto",
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     trust_user: Trusted | None = None,
 ) -> dict[str, float]:
     """Run the classic client's loop: return `loops`, `operations`, `seconds`, `user_s` and `system_s`.
@@ -491,6 +497,9 @@ def lane_request() -> list[str]:
 
 def rings_request() -> list[str]:
     """Return the words of the request that asks to join the rings of a classic topology."""
+
+def folder_of_names(trust_user: Trusted | None = None) -> str | None:
+    """The folder of names, or `None` where there is none; raises what connecting to a name would."""
 
 def socket_path(name: Address) -> str:
     """The path of the socket that a server of this name has, also where there is none; a path stays as it is."""

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ringtable._errors import InvalidOption, ServerFailed
-from ringtable._options import parse_group, parse_size, whole_number
-from ringtable._ringtable import ServerCore
+from ringtable._options import check_mode, parse_group, parse_size, whole_number
+from ringtable._ringtable import Server as ServerCore
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._types import Address, Count, Eviction, Size, Stats, Topology
+    from ringtable._types import Address, Count, Eviction, Seconds, Size, Stats, Topology
 
 _PRIVATE_MODE = 0o600
 _GROUP_MODE = 0o660
@@ -49,7 +49,7 @@ class Server:
         topology: Topology = "lanes",
         ring_slots: Count = 2_048,
         slot_size: Size = 256,
-        laggard_timeout: float = 2.0,
+        laggard_timeout: Seconds = 2.0,
         max_unevictable: Size | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
@@ -81,8 +81,8 @@ class Server:
                 are for clients that trust each other, and for measuring.
             ring_slots: Slots of each of those rings, a power of two.
             slot_size: Bytes of such a slot, a power of two, or text such as "1KiB"; larger messages travel in pieces.
-            laggard_timeout: Seconds for which one client may keep the others from getting replies, in "shared" and
-                "sharded". Then it is sent away, and gets `Expelled`.
+            laggard_timeout: Seconds, or a `timedelta`, for which one client may keep the others from getting replies
+                in "shared" and "sharded". Then it is sent away, and gets `Expelled`.
             max_unevictable: The most memory of entries that are never evicted, those written with `evictable=False`;
                 `None` for half of `max_memory`.
 
@@ -94,10 +94,10 @@ class Server:
             InvalidOption: An option is out of its range, or `tcp` no loopback address.
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
+        if mode is not None:
+            mode = check_mode(mode)
         if group is not None and mode == _PRIVATE_MODE:
             raise InvalidOption(f"a socket of mode {mode:04o} (octal) is for no group: leave mode or group out")
-        if isinstance(mode, (str, bytes)):
-            raise TypeError(f"mode is a number such as 0o660, not {type(mode).__name__}")
         if tcp is not None and not isinstance(tcp, str):
             raise TypeError(f'tcp is text such as "localhost:6379", not {type(tcp).__name__}')
         # The kernel says whose server it was at its start, also if this process becomes another user's.
@@ -148,11 +148,11 @@ class Server:
         with Table(self.path, transport="socket", trust_user=self._user) as table:
             return table.stats()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait until the server has stopped, and return whether it has.
 
         Args:
-            timeout: Seconds to wait at most; `None` for no limit.
+            timeout: Seconds, or a `timedelta`, to wait at most; `None` for no limit.
 
         Raises:
             ServerFailed: It has ended through a fault of its own.

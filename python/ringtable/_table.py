@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, Timeout
 from ringtable._pipeline import Pipeline
-from ringtable._ringtable import TableCore, to_bytes
+from ringtable._ringtable import Table as TableCore
+from ringtable._ringtable import to_bytes
 from ringtable._watch import Watch
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _MISSING: Any = object()
 def connect(
     name: Address = "default",
     *,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     reads: Reads = "direct",
     writes: Writes = "acknowledged",
     reconnect: bool = False,
@@ -51,7 +52,9 @@ def connect(
             a "/" is a name, a `pathlib.Path` always a path. Paths are made absolute here, and names are looked up in
             `$RINGTABLE_DIR` as it is here, so that the table goes on to mean that server wherever it is used. Over TCP
             every read asks the server.
-        timeout: Seconds that any one call may wait for the server, connecting included; `None` for no limit.
+        timeout: Seconds, or a `timedelta`, that any one call may wait for the server, connecting included; `None` for
+            no limit. It bounds neither a watch, which has a time-out of its own, nor what a function of the caller's
+            takes in `get_or_set` and `update`.
         reads: "direct" reads values in place, out of the memory that the server shares, and asks the server only when a
             value changes again and again under the reader. "server" sends every read to the server.
         writes: "acknowledged" returns from `set` and `delete` when every process sees the change. "posted" returns once
@@ -211,6 +214,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             TypeError: A key or a value is of another type; then nothing was written.
         """
         if fn is not _MISSING:
+            for option in values.keys() - {"retries", "ttl"}:
+                raise TypeError(f"Table.update() got an unexpected keyword argument {option!r}")
             return change(self, other, fn, **values)
         if isinstance(other, (str, bytes)):
             raise TypeError(f"update({other!r}) is neither update(key, fn) nor update(mapping)")
@@ -232,7 +237,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """Return a recorder that sends many commands in one round trip."""
         return Pipeline(self)
 
-    def watch(self, prefix: Key = b"", *, timeout: float | None = None) -> Watch:
+    def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch:
         """Watch the keys that begin with `prefix`, and return an iterator, plain and async, of what happens to them.
 
         Whatever is written after this has returned is seen, by whichever process. The watch is a connection of its own,
@@ -240,7 +245,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
         Args:
             prefix: What the keys begin with; all keys, if it is empty.
-            timeout: Seconds to wait at most for one event; `None` for no limit.
+            timeout: Seconds, or a `timedelta`, to wait at most for one event; `None` for no limit, whatever the table's
+                own is, which counts for connecting.
 
         Raises:
             OutOfMemory: The server's memory has no room for the events, which the first watch asks for.

@@ -33,7 +33,7 @@ Value = Buffer | SupportsArrayInterface
 """Anything with the buffer protocol."""
 
 Seconds = float | timedelta
-"""A time to live: a number of seconds, or a `timedelta`."""
+"""A span of time, to live or to wait: a number of seconds, or a `timedelta`."""
 
 Items = Mapping[str, Value] | Mapping[bytes, Value] | Mapping[Key, Value] | Iterable[tuple[Key, Value]]
 """What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from ringtable._errors import Closed, Error
-from ringtable._ringtable import WatchCore
+from ringtable._ringtable import Watch as WatchCore
 
 if TYPE_CHECKING:
-    from ringtable._types import Address, Key, Trusted
+    from ringtable._types import Address, Key, Seconds, Trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         address: Address,
         prefix: Key = b"",
         *,
-        connect_timeout: float | None = None,
-        timeout: float | None = None,
+        connect_timeout: Seconds | None = None,
+        timeout: Seconds | None = None,
         trust_user: Trusted = (),
     ) -> None:
         self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout, trust_user=trust_user)

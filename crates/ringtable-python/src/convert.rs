@@ -1,6 +1,6 @@
 //! Python's values as bytes, replies as Python's values, and waiting without the interpreter.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,12 @@ pub fn address(address: &Bound<'_, PyAny>) -> PyResult<OsString> {
     // `pathlib` leaves the "./" out, without which a string is a name.
     let is_path = is_bare && !address.is_instance_of::<PyString>();
     Ok(if is_path { Path::new(".").join(given) } else { given }.into_os_string())
+}
+
+/// Where a server of this address is, in every process: for messages.
+pub fn place(py: Python<'_>, address: &OsStr) -> PyResult<OsString> {
+    let location = ringtable::address::location(address).map_err(|error| errors::client(py, error.into()))?;
+    Ok(location.address())
 }
 
 /// Users to trust: a number or a name, or several.
@@ -137,18 +143,6 @@ impl<'py> Word<'py> {
 
     pub fn into_object(self) -> Bound<'py, PyAny> {
         self.0
-    }
-}
-
-/// A time-out in seconds; `None` is none.
-pub fn timeout(py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(seconds) = timeout else { return Ok(None) };
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) => Ok(Some(duration)),
-        Err(_) => {
-            let message = format!("timeout is {seconds}; allowed are seconds from 0 up, or None");
-            Err(errors::family(py, "InvalidOption", message))
-        }
     }
 }
 
@@ -362,14 +356,22 @@ unsafe extern "C" {
     safe fn Py_IsFinalizing() -> std::ffi::c_int;
 }
 
+/// Whom a call asks, and whether that may change anything: for what is said when no answer comes in time.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub server: &'a OsStr,
+    pub may_write: bool,
+}
+
 /// Calls the engine without holding the interpreter. Signals are handled while it waits: an exception that a handler
 /// raises (Ctrl-C) ends the wait and is raised here.
 pub fn waiting<R: Send>(
     py: Python<'_>,
     timeout: Option<Duration>,
+    asked: Asked<'_>,
     call: impl FnOnce(Patience<'_>) -> Result<R, Error> + Send,
 ) -> PyResult<R> {
-    interruptible(py, |interrupted| py.detach(|| call(Patience::new(timeout, interrupted))))
+    interruptible(py, Some(asked), |interrupted| py.detach(|| call(Patience::new(timeout, interrupted))))
 }
 
 /// The same for a call that waits for nobody, and makes Python's objects: it holds the interpreter.
@@ -378,7 +380,7 @@ pub fn attached<R>(
     timeout: Option<Duration>,
     call: impl FnOnce(Patience<'_>) -> Result<R, Error>,
 ) -> PyResult<R> {
-    interruptible(py, |interrupted| call(Patience::new(timeout, interrupted)))
+    interruptible(py, None, |interrupted| call(Patience::new(timeout, interrupted)))
 }
 
 /// Makes a call that may ask whether it is interrupted. What a signal handler raises ends it, whatever comes of it: no
@@ -387,7 +389,11 @@ pub fn attached<R>(
 /// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when there is
 /// none any more, that is a panic, and while it ends, who asks sleeps for ever, here with a lock held that the main
 /// thread may need. So it ends its wait then, and goes to sleep for ever behind it.
-fn interruptible<R>(py: Python<'_>, call: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<R, Error>) -> PyResult<R> {
+fn interruptible<R>(
+    py: Python<'_>,
+    asked: Option<Asked<'_>>,
+    call: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<R, Error>,
+) -> PyResult<R> {
     let raised: Mutex<Option<PyErr>> = Mutex::new(None);
     let lock = || raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let interrupted = || {
@@ -412,8 +418,9 @@ fn interruptible<R>(py: Python<'_>, call: impl FnOnce(&(dyn Fn() -> bool + Sync)
     if let Some(error) = lock().take() {
         return Err(error);
     }
-    result.map_err(|error| match error {
-        Error::Interrupted => PyKeyboardInterrupt::new_err(()),
-        error => errors::client(py, error),
+    result.map_err(|error| match (error, asked) {
+        (Error::Interrupted, _) => PyKeyboardInterrupt::new_err(()),
+        (Error::Timeout(limit), Some(Asked { server, may_write })) => errors::unanswered(py, server, limit, may_write),
+        (error, _) => errors::client(py, error),
     })
 }

@@ -1,5 +1,8 @@
 //! The one place where the engine's errors become Python's: the family in `ringtable._errors`.
 
+use std::ffi::OsStr;
+use std::time::Duration;
+
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -21,9 +24,25 @@ pub fn family(py: Python<'_>, name: &'static str, message: impl Into<String>) ->
     let class =
         module(py).and_then(|module| module.bind(py).getattr(name)).and_then(|class| Ok(class.cast_into::<PyType>()?));
     match class {
-        Ok(class) => PyErr::from_type(class, message.into()),
+        Ok(class) => PyErr::from_type(class, in_one_line(message.into())),
         Err(error) => PyRuntimeError::new_err(format!("ringtable._errors.{name}: {error}")),
     }
+}
+
+/// A message in which what is quoted (a name, a path, a key) may be anything: line ends and other characters that do
+/// something in a terminal are escaped, as Python writes them.
+fn in_one_line(message: String) -> String {
+    let is_odd = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    if !message.contains(is_odd) {
+        return message;
+    }
+    let escaped = message.chars().map(|letter| match letter {
+        '\n' | '\r' | '\t' => letter.escape_default().to_string(),
+        _ if !is_odd(letter) => letter.to_string(),
+        _ if letter < '\u{100}' => format!("\\x{:02x}", u32::from(letter)),
+        _ => format!("\\u{:04x}", u32::from(letter)),
+    });
+    escaped.collect()
 }
 
 /// Whether an exception is one of the family.
@@ -58,6 +77,14 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         _ => "Error",
     };
     family(py, name, error.to_string())
+}
+
+/// The exception for a server that has not answered in time.
+pub fn unanswered(py: Python<'_>, server: &OsStr, limit: Duration, may_write: bool) -> PyErr {
+    let done = if may_write { "; a write may still be done" } else { "" };
+    let (limit, server) = (limit.as_secs_f64(), server.display());
+    let message = format!("no answer within {limit} s from the server at {server}: it is stopped, or overloaded{done}");
+    family(py, "Timeout", message)
 }
 
 /// The exception for what the server said: its message begins with a code word.

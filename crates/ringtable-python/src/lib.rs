@@ -49,9 +49,9 @@ mod _ringtable {
     #[pymodule_export]
     use super::profile::Profiler;
     #[pymodule_export]
-    use super::server::{ServerCore, socket_path};
+    use super::server::{ServerCore, folder_of_names, socket_path};
     #[pymodule_export]
-    use super::table::{TableCore, check_ttl, classic_client, lane_request, rings_request, to_bytes};
+    use super::table::{TableCore, check_timeout, check_ttl, classic_client, lane_request, rings_request, to_bytes};
     #[pymodule_export]
     use super::view::ViewCore;
     #[pymodule_export]

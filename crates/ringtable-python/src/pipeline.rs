@@ -16,7 +16,7 @@ use pyo3::types::{PyList, PyTuple};
 use ringtable::client::{Bounds, Condition, check_command};
 use ringtable::command::reply::Reply;
 
-use crate::arguments::{Increment, Seconds, Set, When, Whole, ttl_ms};
+use crate::arguments::{Given, Increment, Set, When, ttl_ms};
 use crate::table::TableCore;
 use crate::{convert, errors};
 
@@ -107,7 +107,7 @@ struct Recorded {
 }
 
 /// What `ringtable.Pipeline` inherits: it records commands for a table.
-#[pyclass(subclass, frozen, module = "ringtable._ringtable")]
+#[pyclass(subclass, frozen, name = "Pipeline", module = "ringtable._ringtable")]
 pub struct PipelineCore {
     table: Py<TableCore>,
     recorded: Mutex<Recorded>,
@@ -173,19 +173,22 @@ impl PipelineCore {
     /// Record a write; its result is whether it was done.
     ///
     /// The arguments are those of `Table.set`, and are checked here; of a value that may change it keeps a copy.
-    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, evictable=None))]
+    #[pyo3(
+        signature = (key, value, *, ttl=None, nx=Given(None), xx=Given(None), if_version=None, evictable=None),
+        text_signature = "($self, key, value, *, ttl=None, nx=False, xx=False, if_version=None, evictable=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn set<'py>(
         slf: Bound<'py, Self>,
         key: &Bound<'py, PyAny>,
         value: &Bound<'py, PyAny>,
-        ttl: Option<Seconds>,
-        nx: bool,
-        xx: bool,
-        if_version: Option<Whole>,
-        evictable: Option<bool>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        nx: Given<'py>,
+        xx: Given<'py>,
+        if_version: Option<&Bound<'py, PyAny>>,
+        evictable: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let Set { value, stay, when, .. } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref(), evictable)?;
+        let Set { value, stay, when, .. } = Set::check(key, value, ttl, (&nx, &xx), if_version, evictable)?;
         let mut words = vec![Word::Name("SET"), key_word(key)?, Word::Object(value.into_any().unbind())];
         if let Some(ttl_ms) = stay.ttl_ms {
             words.extend([Word::Name("PX"), Word::Number(ttl_ms.to_string())]);
@@ -236,20 +239,19 @@ impl PipelineCore {
     ///
     /// The arguments are those of `Table.incr`, and are checked here.
     #[pyo3(
-        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
+        signature = (key, by=Given(None), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
         text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn incr<'py>(
         slf: Bound<'py, Self>,
         key: &Bound<'py, PyAny>,
-        by: Whole,
-        ttl_if_new: Option<Seconds>,
-        minimum: Option<Whole>,
-        maximum: Option<Whole>,
-        evictable: Option<bool>,
+        by: Given<'py>,
+        ttl_if_new: Option<&Bound<'py, PyAny>>,
+        minimum: Option<&Bound<'py, PyAny>>,
+        maximum: Option<&Bound<'py, PyAny>>,
+        evictable: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let (minimum, maximum) = (minimum.as_ref(), maximum.as_ref());
         let Increment { by, bounds, .. } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
         let name = if bounds == Bounds::default() { "INCRBY" } else { "RING.INCR" };
         let mut words = vec![Word::Name(name), key_word(key)?, Word::Number(by.to_string())];
@@ -262,9 +264,13 @@ impl PipelineCore {
     }
 
     /// Record that `key` shall be absent after `ttl`; its result is whether there is such a key.
-    fn expire<'py>(slf: Bound<'py, Self>, key: &Bound<'py, PyAny>, ttl: Seconds) -> PyResult<Bound<'py, Self>> {
+    fn expire<'py>(
+        slf: Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        ttl: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Self>> {
         let key = key_word(key)?;
-        let ttl_ms = Word::Number(ttl_ms(slf.py(), "ttl", ttl)?.to_string());
+        let ttl_ms = Word::Number(ttl_ms("ttl", ttl)?.to_string());
         slf.get().record(Shape::IsTrue, [Word::Name("PEXPIRE"), key, ttl_ms]);
         Ok(slf)
     }

@@ -7,11 +7,11 @@ use pyo3::prelude::*;
 use ringtable::table::Eviction;
 use ringtable::{limits, server};
 
-use crate::arguments::Whole;
+use crate::arguments::{self, Whole, flag, text};
 use crate::{convert, errors};
 
 /// A running server: worker threads inside this process that never take the interpreter lock.
-#[pyclass(frozen, module = "ringtable._ringtable")]
+#[pyclass(frozen, name = "Server", module = "ringtable._ringtable")]
 pub struct ServerCore {
     server: server::Server,
 }
@@ -20,30 +20,32 @@ pub struct ServerCore {
 impl ServerCore {
     #[new]
     #[pyo3(signature = (
-        name, *, buckets=None, workers=None, max_memory=None, eviction="noeviction", max_clients=None,
-        spin_us=None, strict_seal=false, tcp=None, mode=0o600, group=None, topology="lanes", ring_slots=None,
-        slot_size=None, laggard_timeout=limits::LAGGARD_TIMEOUT_MS_DEFAULT as f64 / 1_000.0, max_unevictable=None
+        name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
+        strict_seal=None, tcp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
+        laggard_timeout=None, max_unevictable=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
-        buckets: Option<Whole>,
-        workers: Option<Whole>,
-        max_memory: Option<Whole>,
-        eviction: &str,
-        max_clients: Option<Whole>,
-        spin_us: Option<f64>,
-        strict_seal: bool,
+        buckets: Option<&Bound<'_, PyAny>>,
+        workers: Option<&Bound<'_, PyAny>>,
+        max_memory: Option<&Bound<'_, PyAny>>,
+        eviction: Option<&Bound<'_, PyAny>>,
+        max_clients: Option<&Bound<'_, PyAny>>,
+        spin_us: Option<&Bound<'_, PyAny>>,
+        strict_seal: Option<&Bound<'_, PyAny>>,
         tcp: Option<&str>,
         mode: u32,
         group: Option<u32>,
-        topology: &str,
-        ring_slots: Option<Whole>,
-        slot_size: Option<Whole>,
-        laggard_timeout: f64,
-        max_unevictable: Option<Whole>,
+        topology: Option<&Bound<'_, PyAny>>,
+        ring_slots: Option<&Bound<'_, PyAny>>,
+        slot_size: Option<&Bound<'_, PyAny>>,
+        laggard_timeout: Option<&Bound<'_, PyAny>>,
+        max_unevictable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let spin_us =
+            spin_us.map(|given| arguments::number("spin_us", "a number of microseconds", given)).transpose()?;
         let spin_ns = match spin_us {
             None => None,
             Some(us) if us >= 0.0 && us * 1_000.0 <= limits::SPIN_NS_MAX as f64 => Some((us * 1_000.0) as u64),
@@ -54,46 +56,63 @@ impl ServerCore {
         };
         let tcp = tcp.map(|address| ringtable::address::tcp_address(address, 0)).transpose();
         let tcp = tcp.map_err(|error| errors::server(py, &error.into()))?;
-        let topology = server::Topology::named(topology).ok_or_else(|| {
-            let names = server::Topology::ALL.map(server::Topology::name).join(", ");
-            errors::family(py, "InvalidOption", format!("topology is '{topology}'; allowed are {names}"))
-        })?;
-        let eviction = Eviction::named(eviction).ok_or_else(|| {
-            let names = Eviction::ALL.map(Eviction::name).join(", ");
-            errors::family(py, "InvalidOption", format!("eviction is '{eviction}'; allowed are {names}"))
-        })?;
-        let seconds = limits::LAGGARD_TIMEOUT_MS_MIN as f64 / 1_000.0..=limits::LAGGARD_TIMEOUT_MS_MAX as f64 / 1_000.0;
-        if !seconds.contains(&laggard_timeout) {
-            let (least, most) = (seconds.start(), seconds.end());
-            let message = format!("laggard_timeout is {laggard_timeout}; allowed are {least} to {most} seconds");
-            return Err(errors::family(py, "InvalidOption", message));
-        }
         let defaults = server::Options::default();
+        let topology = match topology.map(|given| text("topology", given)).transpose()? {
+            None => defaults.topology,
+            Some(name) => server::Topology::named(name).ok_or_else(|| {
+                let names = server::Topology::ALL.map(server::Topology::name).join(", ");
+                errors::family(py, "InvalidOption", format!("topology is '{name}'; allowed are {names}"))
+            })?,
+        };
+        let eviction = match eviction.map(|given| text("eviction", given)).transpose()? {
+            None => defaults.eviction,
+            Some(name) => Eviction::named(name).ok_or_else(|| {
+                let names = Eviction::ALL.map(Eviction::name).join(", ");
+                errors::family(py, "InvalidOption", format!("eviction is '{name}'; allowed are {names}"))
+            })?,
+        };
+        let laggard_timeout_ms = match laggard_timeout.map(|given| arguments::seconds("laggard_timeout", given)) {
+            None => defaults.laggard_timeout_ms,
+            Some(seconds) => {
+                let seconds = seconds?;
+                let [least, most] =
+                    [limits::LAGGARD_TIMEOUT_MS_MIN, limits::LAGGARD_TIMEOUT_MS_MAX].map(|ms| ms as f64 / 1_000.0);
+                if !(least..=most).contains(&seconds) {
+                    let message = format!(
+                        "laggard_timeout is {}; allowed are {least} to {most} seconds",
+                        arguments::shown(seconds)
+                    );
+                    return Err(errors::family(py, "InvalidOption", message));
+                }
+                (seconds * 1_000.0).round() as u64
+            }
+        };
         // The engine knows what is allowed, and names it; what no number of its holds it is told by the nearest.
         let mut beyond: Vec<(&str, String)> = Vec::new();
-        let mut number = |option: &'static str, given: Option<Whole>, default: u64| {
-            let Some(given) = given else { return default };
-            let (nearest, meant) = given.nearest();
+        let mut number = |option: &'static str, given: Option<&Bound<'_, PyAny>>, default: u64| {
+            let name = errors::as_arguments(option);
+            let Some(given) = arguments::optional_whole(&name, given)? else { return Ok(default) };
+            let (nearest, meant) = Whole::nearest(&given);
             beyond.extend(meant.map(|meant| (option, meant)));
-            nearest
+            PyResult::Ok(nearest)
         };
         let options = server::Options {
-            buckets: number("--buckets", buckets, defaults.buckets),
-            workers: number("--workers", workers, defaults.workers as u64) as usize,
-            max_memory: number("--max-memory", max_memory, defaults.max_memory),
-            clients_max: number("--max-clients", max_clients, defaults.clients_max as u64) as usize,
-            ring_slots: number("--ring-slots", ring_slots, defaults.ring_slots as u64) as usize,
-            slot_size: number("--slot-size", slot_size, defaults.slot_size as u64) as usize,
-            unevictable_max: max_unevictable.map(|given| number("--max-unevictable", Some(given), 0)),
+            buckets: number("--buckets", buckets, defaults.buckets)?,
+            workers: number("--workers", workers, defaults.workers as u64)? as usize,
+            max_memory: number("--max-memory", max_memory, defaults.max_memory)?,
+            clients_max: number("--max-clients", max_clients, defaults.clients_max as u64)? as usize,
+            ring_slots: number("--ring-slots", ring_slots, defaults.ring_slots as u64)? as usize,
+            slot_size: number("--slot-size", slot_size, defaults.slot_size as u64)? as usize,
+            unevictable_max: max_unevictable.map(|given| number("--max-unevictable", Some(given), 0)).transpose()?,
             address: convert::address(name)?,
             tcp,
             mode,
             group,
             eviction,
             topology,
-            laggard_timeout_ms: (laggard_timeout * 1_000.0).round() as u64,
+            laggard_timeout_ms,
             spin_ns,
-            strict_seal,
+            strict_seal: flag("strict_seal", strict_seal)?.unwrap_or(false),
         };
         let failed = |error: server::Error| match &error {
             server::Error::Option { option, least, most, unit, .. } => {
@@ -141,8 +160,8 @@ impl ServerCore {
 
     /// Wait until it has ended, for at most `timeout` seconds; return whether it has.
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = convert::timeout(py, timeout)?.and_then(|timeout| Instant::now().checked_add(timeout));
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let deadline = arguments::timeout("timeout", timeout)?.and_then(|timeout| Instant::now().checked_add(timeout));
         let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
         loop {
             py.check_signals()?;
@@ -169,6 +188,15 @@ impl ServerCore {
         let message = self.server.failure().map(|words| format!("the server has ended: {words}"));
         message.map_or(Ok(()), |message| Err(errors::family(py, "ServerFailed", message)))
     }
+}
+
+/// The folder of names, or `None` where there is none; raises what connecting to a name would.
+#[pyfunction]
+#[pyo3(signature = (trust_user=None))]
+pub fn folder_of_names(py: Python<'_>, trust_user: Option<&Bound<'_, PyAny>>) -> PyResult<Option<OsString>> {
+    let trust = convert::trust(py, trust_user)?;
+    let folder = ringtable::client::folder_of_names(&trust).map_err(|error| errors::client(py, error))?;
+    Ok(folder.map(Into::into))
 }
 
 /// The path of the socket that a server of this name has, also where there is none; a path stays as it is.

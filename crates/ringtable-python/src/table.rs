@@ -15,25 +15,29 @@ use ringtable::folder::Trust;
 use ringtable::limits;
 use ringtable::table::Pairs;
 
-use crate::arguments::{self, Increment, Seconds, Set, When, Whole};
+use crate::arguments::{self, Given, Increment, Set, When, flag, text, whole};
 use crate::buffer::{Exported, type_name};
-use crate::convert::{self, BytesSink, IntoSink, LargeSink, waiting};
+use crate::convert::{self, Asked, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
 use crate::view::ViewCore;
 
-fn reads(py: Python<'_>, name: &str) -> PyResult<Reads> {
-    match name {
+fn reads(given: &Bound<'_, PyAny>) -> PyResult<Reads> {
+    let py = given.py();
+    match text("reads", given)? {
         "direct" => Ok(Reads::Direct),
         "server" => Ok(Reads::Server),
-        _ => Err(errors::family(py, "InvalidOption", format!("reads is '{name}'; allowed are 'direct' and 'server'"))),
+        name => {
+            Err(errors::family(py, "InvalidOption", format!("reads is '{name}'; allowed are 'direct' and 'server'")))
+        }
     }
 }
 
-fn writes(py: Python<'_>, name: &str) -> PyResult<Writes> {
-    match name {
+fn writes(given: &Bound<'_, PyAny>) -> PyResult<Writes> {
+    let py = given.py();
+    match text("writes", given)? {
         "acknowledged" => Ok(Writes::Acknowledged),
         "posted" => Ok(Writes::Posted),
-        _ => Err(errors::family(
+        name => Err(errors::family(
             py,
             "InvalidOption",
             format!("writes is '{name}'; allowed are 'acknowledged' and 'posted'"),
@@ -41,13 +45,14 @@ fn writes(py: Python<'_>, name: &str) -> PyResult<Writes> {
     }
 }
 
-fn transport(py: Python<'_>, name: &str) -> PyResult<Transport> {
-    match name {
+fn transport(given: &Bound<'_, PyAny>) -> PyResult<Transport> {
+    let py = given.py();
+    match text("transport", given)? {
         "auto" => Ok(Transport::Auto),
         "lane" => Ok(Transport::Lane),
         "rings" => Ok(Transport::Rings),
         "socket" => Ok(Transport::Socket),
-        _ => Err(errors::family(
+        name => Err(errors::family(
             py,
             "InvalidOption",
             format!("transport is '{name}'; allowed are 'auto', 'lane', 'rings' and 'socket'"),
@@ -76,7 +81,7 @@ fn shown(key: &Bound<'_, PyAny>) -> String {
 }
 
 /// One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it.
-#[pyclass(subclass, frozen, module = "ringtable._ringtable")]
+#[pyclass(subclass, frozen, name = "Table", module = "ringtable._ringtable")]
 pub struct TableCore {
     client: Client,
     address: OsString,
@@ -97,7 +102,20 @@ impl TableCore {
         py: Python<'_>,
         call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
     ) -> PyResult<R> {
-        waiting(py, self.timeout, |patience| call(&self.client, patience))
+        waiting(py, self.timeout, self.asked(false), |patience| call(&self.client, patience))
+    }
+
+    /// The same for a call that changes something.
+    fn write<R: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
+    ) -> PyResult<R> {
+        waiting(py, self.timeout, self.asked(true), |patience| call(&self.client, patience))
+    }
+
+    fn asked(&self, may_write: bool) -> Asked<'_> {
+        Asked { server: &self.address, may_write }
     }
 
     /// A value as `bytes`: in place if that is possible without waiting, else from the server.
@@ -175,7 +193,7 @@ impl TableCore {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
         let (bytes, value) = (convert::key(key)?, made.as_bytes());
-        let Some(refusal) = self.wait(py, |client, patience| client.store(bytes, value, stay, patience))? else {
+        let Some(refusal) = self.write(py, |client, patience| client.store(bytes, value, stay, patience))? else {
             return Ok(made);
         };
         self.wait(py, |client, patience| client.hand_over(bytes, token, Unwritten::NotStored(Some(value)), patience))?;
@@ -218,8 +236,8 @@ impl TableCore {
         Ok(Some(old))
     }
 
-    fn writes(&self, py: Python<'_>, name: Option<&str>) -> PyResult<Writes> {
-        name.map_or(Ok(self.writes), |name| writes(py, name))
+    fn writes(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Writes> {
+        given.map_or(Ok(self.writes), writes)
     }
 
     /// Asks many things, of so many words each, pipelined. What is refused is among the replies.
@@ -233,34 +251,44 @@ impl TableCore {
                 command
             })
             .collect();
-        self.wait(py, |client, patience| client.call_many(&commands, patience))
+        let may_write =
+            commands.iter().any(|words| words.first().is_some_and(|name| ringtable::command::may_write(name)));
+        waiting(py, self.timeout, self.asked(may_write), |patience| self.client.call_many(&commands, patience))
     }
 }
 
 #[pymethods]
 impl TableCore {
     #[new]
-    #[pyo3(signature = (
-        address=None, *, timeout=None, reads="direct", writes="acknowledged", transport="auto", reconnect=false,
-        trust_user=None
-    ))]
+    #[pyo3(
+        signature = (
+            address=None, *, timeout=None, reads=Given(None), writes=Given(None), transport=Given(None),
+            reconnect=Given(None), trust_user=None
+        ),
+        text_signature = "(address=None, *, timeout=None, reads='direct', writes='acknowledged', transport='auto', \
+                          reconnect=False, trust_user=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         address: Option<&Bound<'_, PyAny>>,
-        timeout: Option<f64>,
-        reads: &str,
-        writes: &str,
-        transport: &str,
-        reconnect: bool,
+        timeout: Option<&Bound<'_, PyAny>>,
+        reads: Given<'_>,
+        writes: Given<'_>,
+        transport: Given<'_>,
+        reconnect: Given<'_>,
         trust_user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let (reads, writes) = (self::reads(py, reads)?, self::writes(py, writes)?);
-        let (transport, timeout) = (self::transport(py, transport)?, convert::timeout(py, timeout)?);
+        let reads = reads.0.as_ref().map_or(Ok(Reads::default()), self::reads)?;
+        let writes = writes.0.as_ref().map_or(Ok(Writes::default()), self::writes)?;
+        let transport = transport.0.as_ref().map_or(Ok(Transport::default()), self::transport)?;
+        let timeout = arguments::timeout("timeout", timeout)?;
+        let reconnect = flag("reconnect", reconnect.0.as_ref())?.unwrap_or(false);
         let trust = convert::trust(py, trust_user)?;
         let options = Options { reads, transport, reconnect, trust };
         let address = address.map_or_else(|| Ok("default".into()), convert::address)?;
-        let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
+        let asked = Asked { server: &convert::place(py, &address)?, may_write: false };
+        let client = waiting(py, timeout, asked, |patience| Client::connect(&address, &options, patience))?;
         let address = client.location().address();
         Ok(Self {
             client,
@@ -341,16 +369,16 @@ impl TableCore {
     }
 
     fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Set { key, value, .. } = Set::check(key, value, None, (false, false), None, None)?;
+        let Set { key, value, .. } = Set::check(key, value, None, (&Given(None), &Given(None)), None, None)?;
         let (value, writes) = (value.as_bytes(), self.writes);
-        self.wait(py, |client, patience| client.set(key, value, Stay::default(), Condition::Always, writes, patience))
+        self.write(py, |client, patience| client.set(key, value, Stay::default(), Condition::Always, writes, patience))
             .map(drop)
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let bytes = convert::key(key)?;
         let writes = self.writes;
-        match self.wait(py, |client, patience| client.delete(&[bytes], writes, patience))? {
+        match self.write(py, |client, patience| client.delete(&[bytes], writes, patience))? {
             0 => Err(missing(key)),
             _ => Ok(()),
         }
@@ -420,9 +448,13 @@ impl TableCore {
     /// A table may have 64 views in place at a time; with `copy_ok` there may be more, which are copies then.
     ///
     /// Raises `KeyError` if there is no such key, `TooManyViews`.
-    #[pyo3(signature = (key, /, *, copy_ok=false))]
-    fn view(&self, py: Python<'_>, key: &Bound<'_, PyAny>, copy_ok: bool) -> PyResult<ViewCore> {
+    #[pyo3(
+        signature = (key, /, *, copy_ok=Given(None)),
+        text_signature = "($self, key, /, *, copy_ok=False)"
+    )]
+    fn view(&self, py: Python<'_>, key: &Bound<'_, PyAny>, copy_ok: Given<'_>) -> PyResult<ViewCore> {
         let bytes = convert::key(key)?;
+        let copy_ok = flag("copy_ok", copy_ok.0.as_ref())?.unwrap_or(false);
         let view = match self.client.try_view(bytes) {
             Ok(Some(view)) => view,
             Ok(None) => self.wait(py, |client, patience| client.view(bytes, copy_ok, patience))?,
@@ -445,44 +477,50 @@ impl TableCore {
     /// own (`UnevictableFull`), by default half of the table.
     ///
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
-    #[pyo3(signature = (key, value, *, ttl=None, nx=false, xx=false, if_version=None, writes=None, evictable=None))]
+    #[pyo3(
+        signature = (
+            key, value, *, ttl=None, nx=Given(None), xx=Given(None), if_version=None, writes=None, evictable=None
+        ),
+        text_signature = "($self, key, value, *, ttl=None, nx=False, xx=False, if_version=None, writes=None, \
+                          evictable=None)"
+    )]
     #[allow(clippy::too_many_arguments)]
     fn set(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
-        ttl: Option<Seconds>,
-        nx: bool,
-        xx: bool,
-        if_version: Option<Whole>,
-        writes: Option<&str>,
-        evictable: Option<bool>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        nx: Given<'_>,
+        xx: Given<'_>,
+        if_version: Option<&Bound<'_, PyAny>>,
+        writes: Option<&Bound<'_, PyAny>>,
+        evictable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
-        let Set { key, value, stay, when } = Set::check(key, value, ttl, (nx, xx), if_version.as_ref(), evictable)?;
+        let Set { key, value, stay, when } = Set::check(key, value, ttl, (&nx, &xx), if_version, evictable)?;
         let (value, is_told) = (value.as_bytes(), writes.is_some());
-        let writes = self.writes(py, writes)?;
+        let writes = self.writes(writes)?;
         match when {
             When::IfVersion(_) if is_told && writes == Writes::Posted => {
                 let message = "if_version with writes='posted': nobody would hear whether it was done";
                 Err(errors::family(py, "InvalidOption", message))
             }
-            When::IfVersion(version) => self.wait(py, |client, patience| {
+            When::IfVersion(version) => self.write(py, |client, patience| {
                 client.set_if_version(key, value, stay, version, patience).map(|version| version.is_some())
             }),
             When::If(condition) => {
-                self.wait(py, |client, patience| client.set(key, value, stay, condition, writes, patience))
+                self.write(py, |client, patience| client.set(key, value, stay, condition, writes, patience))
             }
         }
     }
 
     /// Delete keys; return how many there were (with posted writes: how many were asked for).
     #[pyo3(signature = (*keys, writes=None))]
-    fn delete(&self, py: Python<'_>, keys: &Bound<'_, PyTuple>, writes: Option<&str>) -> PyResult<u64> {
-        let writes = self.writes(py, writes)?;
+    fn delete(&self, py: Python<'_>, keys: &Bound<'_, PyTuple>, writes: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
+        let writes = self.writes(writes)?;
         let keys: Vec<Bound<'_, PyAny>> = keys.iter().collect();
         let keys = keys.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
-        self.wait(py, |client, patience| client.delete(&keys, writes, patience))
+        self.write(py, |client, patience| client.delete(&keys, writes, patience))
     }
 
     /// Return the values of many keys, in the order of the keys, with `None` for those that are absent.
@@ -522,7 +560,7 @@ impl TableCore {
     ///
     /// Raises what `set` raises; other keys may have been written then.
     #[pyo3(signature = (items, /, *, ttl=None))]
-    fn set_many(&self, py: Python<'_>, items: &Bound<'_, PyAny>, ttl: Option<Seconds>) -> PyResult<()> {
+    fn set_many(&self, py: Python<'_>, items: &Bound<'_, PyAny>, ttl: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let mut objects: Vec<(Bound<'_, PyAny>, Bound<'_, PyBytes>)> = Vec::new();
         // Asking a value for its bytes may run code that changes the mapping: its own iterator says so.
         let pairs = if items.hasattr("items")? { items.call_method0("items")? } else { items.clone() };
@@ -531,12 +569,12 @@ impl TableCore {
             let (_, value) = (convert::key(&key)?, convert::value(&value)?);
             objects.push((key, value));
         }
-        let ttl_ms = arguments::optional_ttl_ms(py, "ttl", ttl)?;
+        let ttl_ms = arguments::optional_ttl_ms("ttl", ttl)?;
         let items = objects
             .iter()
             .map(|(key, value)| Ok((convert::key(key)?, value.as_bytes())))
             .collect::<PyResult<Vec<_>>>()?;
-        self.wait(py, |client, patience| client.set_many(&items, ttl_ms, patience))
+        self.write(py, |client, patience| client.set_many(&items, ttl_ms, patience))
     }
 
     /// Delete many keys, pipelined; return how many there were.
@@ -544,7 +582,7 @@ impl TableCore {
     fn delete_many(&self, py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<u64> {
         let objects = collect(keys)?;
         let keys = objects.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
-        self.wait(py, |client, patience| client.delete(&keys, Writes::Acknowledged, patience))
+        self.write(py, |client, patience| client.delete(&keys, Writes::Acknowledged, patience))
     }
 
     /// Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
@@ -555,7 +593,7 @@ impl TableCore {
     ///
     /// Raises `NotAnInteger`, `InvalidOption`.
     #[pyo3(
-        signature = (key, by=Whole::from(1), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
+        signature = (key, by=Given(None), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
         text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)"
     )]
     #[allow(clippy::too_many_arguments)]
@@ -563,15 +601,14 @@ impl TableCore {
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
-        by: Whole,
-        ttl_if_new: Option<Seconds>,
-        minimum: Option<Whole>,
-        maximum: Option<Whole>,
-        evictable: Option<bool>,
+        by: Given<'_>,
+        ttl_if_new: Option<&Bound<'_, PyAny>>,
+        minimum: Option<&Bound<'_, PyAny>>,
+        maximum: Option<&Bound<'_, PyAny>>,
+        evictable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<i64>> {
-        let (minimum, maximum) = (minimum.as_ref(), maximum.as_ref());
         let Increment { key, by, bounds } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
-        self.wait(py, |client, patience| match bounds == Bounds::default() {
+        self.write(py, |client, patience| match bounds == Bounds::default() {
             true => client.increment(key, by, patience).map(Some),
             false => client.increment_within(key, by, &bounds, patience),
         })
@@ -595,9 +632,9 @@ impl TableCore {
     }
 
     /// Delete `key` if it still has this version; return whether it had.
-    fn delete_if_version(&self, py: Python<'_>, key: &Bound<'_, PyAny>, version: Whole) -> PyResult<bool> {
-        let (key, version) = (convert::key(key)?, version.version(py, "version")?);
-        self.wait(py, |client, patience| client.delete_if_version(key, version, patience))
+    fn delete_if_version(&self, py: Python<'_>, key: &Bound<'_, PyAny>, version: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let (key, version) = (convert::key(key)?, whole("version", version)?.version(py, "version")?);
+        self.write(py, |client, patience| client.delete_if_version(key, version, patience))
     }
 
     /// Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
@@ -607,7 +644,8 @@ impl TableCore {
     /// value is kept for that much longer: in that time, one caller computes it anew while the others get the old one
     /// without waiting. With `stale_if_error` it is kept for that long after `ttl`, too, for when `make` raises an
     /// `Exception`: then its caller gets the old value, and so do those who wait, also when their `timeout` ends.
-    /// `timeout`, the table's own unless given, is for waiting for others: `Timeout`. `evictable` is as for `set`.
+    /// `timeout`, in seconds or a `timedelta`, and the table's own unless given, bounds the waiting for others
+    /// (`Timeout`), and not what `make` takes itself. `evictable` is as for `set`.
     ///
     /// A value that the table has no place for (`OutOfMemory`, `ValueTooLarge`) is returned all the same, to those who
     /// wait for it, too, if it has at most 1 MiB; the next caller computes. The first time a table warns of either,
@@ -617,7 +655,7 @@ impl TableCore {
     /// which would wait for itself: `Reentrant`.
     #[pyo3(
         signature = (
-            key, make, ttl=None, *, stale=Seconds(0.0), stale_if_error=Seconds(0.0), timeout=None, evictable=None
+            key, make, ttl=None, *, stale=Given(None), stale_if_error=Given(None), timeout=None, evictable=None
         ),
         text_signature = "($self, key, make, ttl=None, *, stale=0.0, stale_if_error=0.0, timeout=None, evictable=None)"
     )]
@@ -626,11 +664,11 @@ impl TableCore {
         &self,
         key: &Bound<'py, PyAny>,
         make: &Bound<'py, PyAny>,
-        ttl: Option<Seconds>,
-        stale: Seconds,
-        stale_if_error: Seconds,
-        timeout: Option<f64>,
-        evictable: Option<bool>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        stale: Given<'py>,
+        stale_if_error: Given<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        evictable: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
         let bytes = convert::key(key)?;
@@ -638,13 +676,15 @@ impl TableCore {
             let message = format!("get_or_set needs a function that makes the value, not {}", type_name(make));
             return Err(PyTypeError::new_err(message));
         }
-        let (ttl_ms, staleness) = arguments::staleness(py, ttl, stale, stale_if_error)?;
-        let stay = Stay { ttl_ms, mark: arguments::mark(evictable) };
-        let timeout = convert::timeout(py, timeout)?.or(self.timeout);
+        let (ttl_ms, staleness) = arguments::staleness(py, ttl, &stale, &stale_if_error)?;
+        let stay = Stay { ttl_ms, mark: arguments::mark(evictable)? };
+        let timeout = arguments::timeout("timeout", timeout)?.or(self.timeout);
         if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
         }
-        let token = match waiting(py, timeout, |patience| self.client.get_or_lease(bytes, staleness, patience))? {
+        let token = match waiting(py, timeout, self.asked(false), |patience| {
+            self.client.get_or_lease(bytes, staleness, patience)
+        })? {
             Turn::Value(value) => return convert::bytes(py, &value),
             Turn::Lease(token) => token,
         };
@@ -666,7 +706,7 @@ impl TableCore {
         };
         // What has ended the call ends it soon, also if that was Ctrl-C and the server stands still.
         let patience = Some(timeout.map_or(limits::LEASE_RETURN_MAX, |timeout| timeout.min(limits::LEASE_RETURN_MAX)));
-        match waiting(py, patience, |patience| self.client.unlease(bytes, token, patience)) {
+        match waiting(py, patience, self.asked(false), |patience| self.client.unlease(bytes, token, patience)) {
             // A signal handler's exception is not lost behind the one that was raised before.
             Err(raised) if !errors::is_ours(py, &raised) => {
                 raised.set_cause(py, Some(error));
@@ -677,9 +717,9 @@ impl TableCore {
     }
 
     /// Let `key` be absent after `ttl`, in seconds or a `timedelta`; return whether there is such a key.
-    fn expire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: Seconds) -> PyResult<bool> {
-        let (key, ttl_ms) = (convert::key(key)?, arguments::ttl_ms(py, "ttl", ttl)?);
-        self.wait(py, |client, patience| client.expire(key, ttl_ms as i64, patience))
+    fn expire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let (key, ttl_ms) = (convert::key(key)?, arguments::ttl_ms("ttl", ttl)?);
+        self.write(py, |client, patience| client.expire(key, ttl_ms as i64, patience))
     }
 
     /// Return the seconds left to `key`, or `None` if it does not expire.
@@ -708,8 +748,9 @@ impl TableCore {
     /// Go on with a walk over all keys: return the next cursor, 0 at the end, and some keys.
     ///
     /// Begin with cursor 0. There may be no keys, if there were only empty buckets for a while.
-    #[pyo3(signature = (cursor=0))]
-    fn scan<'py>(&self, py: Python<'py>, cursor: u64) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
+    #[pyo3(signature = (cursor=Given(None)), text_signature = "($self, cursor=0)")]
+    fn scan<'py>(&self, py: Python<'py>, cursor: Given<'py>) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
+        let cursor = cursor.0.map_or(Ok(0), |given| whole("cursor", &given)?.cursor(py, "cursor"))?;
         let (next, keys) = self.wait(py, |client, patience| client.scan(cursor, patience))?;
         let keys = keys.iter().map(|key| convert::bytes(py, key)).collect::<PyResult<_>>()?;
         Ok((next, keys))
@@ -717,12 +758,12 @@ impl TableCore {
 
     /// Wait until all posted writes are done; raise the error of the first that failed.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        self.wait(py, Client::flush)
+        self.write(py, Client::flush)
     }
 
     /// Delete everything. Not one atomic step, but nothing that was there before survives.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.wait(py, Client::clear)
+        self.write(py, Client::clear)
     }
 
     /// Close the connection; may be called again. Posted writes are executed all the same.
@@ -738,7 +779,8 @@ impl TableCore {
     fn call<'py>(&self, py: Python<'py>, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let words = arguments.iter().map(convert::Word::new).collect::<PyResult<Vec<_>>>()?;
         let words = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
-        convert::reply(py, self.wait(py, |client, patience| client.call(&words, patience))?)
+        let asked = self.asked(words.first().is_some_and(|name| ringtable::command::may_write(name)));
+        convert::reply(py, waiting(py, self.timeout, asked, |patience| self.client.call(&words, patience))?)
     }
 
     /// Ask many things, pipelined; return the replies. What is refused is among them as an exception.
@@ -769,8 +811,15 @@ pub fn to_bytes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>>
 /// Raise what a write with this time to live would raise.
 #[pyfunction]
 #[pyo3(signature = (ttl, /))]
-pub fn check_ttl(py: Python<'_>, ttl: Seconds) -> PyResult<()> {
-    arguments::ttl_ms(py, "ttl", ttl).map(drop)
+pub fn check_ttl(ttl: &Bound<'_, PyAny>) -> PyResult<()> {
+    arguments::ttl_ms("ttl", ttl).map(drop)
+}
+
+/// Raise what a table with this time-out would raise.
+#[pyfunction]
+#[pyo3(signature = (timeout, /))]
+pub fn check_timeout(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    arguments::timeout("timeout", timeout).map(drop)
 }
 
 /// What is to be iterated over, unless it is a single text, whose letters nobody means.
@@ -806,7 +855,12 @@ pub fn rings_request() -> Vec<String> {
 /// With `outer` 0 it runs until `KeyboardInterrupt`. Raises `ringtable.Error` with the word "mismatch" in its message
 /// if the table does not hold what was put into it.
 #[pyfunction]
-#[pyo3(signature = (address, outer, inner, *, seed, reads="direct", transport="auto", timeout=None, trust_user=None))]
+#[pyo3(
+    signature = (
+        address, outer, inner, *, seed, reads=Given(None), transport=Given(None), timeout=None, trust_user=None
+    ),
+    text_signature = "(address, outer, inner, *, seed, reads='direct', transport='auto', timeout=None, trust_user=None)"
+)]
 #[allow(clippy::too_many_arguments)]
 pub fn classic_client<'py>(
     py: Python<'py>,
@@ -814,9 +868,9 @@ pub fn classic_client<'py>(
     outer: u64,
     inner: usize,
     seed: u64,
-    reads: &str,
-    transport: &str,
-    timeout: Option<f64>,
+    reads: Given<'py>,
+    transport: Given<'py>,
+    timeout: Option<&Bound<'_, PyAny>>,
     trust_user: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     /// Most keys of an inner loop: their requests and replies are all in flight at once.
@@ -826,13 +880,15 @@ pub fn classic_client<'py>(
         return Err(errors::family(py, "InvalidOption", message));
     }
     let options = Options {
-        reads: self::reads(py, reads)?,
-        transport: self::transport(py, transport)?,
+        reads: reads.0.as_ref().map_or(Ok(Reads::default()), self::reads)?,
+        transport: transport.0.as_ref().map_or(Ok(Transport::default()), self::transport)?,
         reconnect: false,
         trust: convert::trust(py, trust_user)?,
     };
-    let (timeout, address) = (convert::timeout(py, timeout)?, convert::address(address)?);
-    let client = waiting(py, timeout, |patience| Client::connect(&address, &options, patience))?;
+    let (timeout, address) = (arguments::timeout("timeout", timeout)?, convert::address(address)?);
+    let place = convert::place(py, &address)?;
+    let asked = |may_write| Asked { server: &place, may_write };
+    let client = waiting(py, timeout, asked(false), |patience| Client::connect(&address, &options, patience))?;
     let usage = |field: &str| -> PyResult<f64> {
         let resource = py.import("resource")?;
         resource.call_method1("getrusage", (resource.getattr("RUSAGE_SELF")?,))?.getattr(field)?.extract()
@@ -841,7 +897,7 @@ pub fn classic_client<'py>(
     let started = Instant::now();
     let last_check = Mutex::new(Instant::now());
     let mut summary = classic::Summary::default();
-    let outcome = waiting(py, timeout, |patience| {
+    let outcome = waiting(py, timeout, asked(true), |patience| {
         let stop = || {
             let mut last_check = last_check.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if last_check.elapsed() < Duration::from_millis(limits::SIGNAL_CHECK_MS) {

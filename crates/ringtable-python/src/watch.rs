@@ -9,8 +9,8 @@ use pyo3::types::{PyBytes, PyString};
 use ringtable::client::{Change, Error, Patience, Watch};
 use ringtable::table::events::Kind;
 
-use crate::convert::{self, waiting};
-use crate::errors;
+use crate::convert::{self, Asked, waiting};
+use crate::{arguments, errors};
 
 /// Kind, key, version and size of an event. Where events were missed, their number stands in place of the version.
 type Row<'py> = (Bound<'py, PyString>, Bound<'py, PyBytes>, u64, u64);
@@ -37,7 +37,7 @@ fn rows<'py>(py: Python<'py>, changes: &[Change]) -> PyResult<Vec<Row<'py>>> {
 /// `ringtable.Watch` makes events of them.
 ///
 /// Where events were missed, the kind is "lagged", and their number stands in place of the version.
-#[pyclass(frozen, module = "ringtable._ringtable")]
+#[pyclass(frozen, name = "Watch", module = "ringtable._ringtable")]
 pub struct WatchCore {
     watch: Watch,
     address: OsString,
@@ -45,12 +45,16 @@ pub struct WatchCore {
 }
 
 impl WatchCore {
+    fn asked(&self) -> Asked<'_> {
+        Asked { server: &self.address, may_write: false }
+    }
+
     /// A call that never waits, but for other threads' short ones.
     fn now<R>(&self, py: Python<'_>, call: impl FnOnce(&Watch, Patience<'_>) -> Result<R, Error> + Send) -> PyResult<R>
     where
         R: Send,
     {
-        waiting(py, None, |patience| call(&self.watch, patience))
+        waiting(py, None, self.asked(), |patience| call(&self.watch, patience))
     }
 }
 
@@ -62,14 +66,15 @@ impl WatchCore {
         py: Python<'_>,
         address: &Bound<'_, PyAny>,
         prefix: &Bound<'_, PyAny>,
-        connect_timeout: Option<f64>,
-        timeout: Option<f64>,
+        connect_timeout: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
         trust_user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let (prefix, timeout) = (convert::key(prefix)?, convert::timeout(py, timeout)?);
-        let connect_timeout = convert::timeout(py, connect_timeout)?;
+        let (prefix, timeout) = (convert::key(prefix)?, arguments::timeout("timeout", timeout)?);
+        let connect_timeout = arguments::timeout("connect_timeout", connect_timeout)?;
         let (address, trust) = (convert::address(address)?, convert::trust(py, trust_user)?);
-        let watch = waiting(py, connect_timeout, |patience| Watch::connect(&address, prefix, &trust, patience))?;
+        let asked = Asked { server: &convert::place(py, &address)?, may_write: false };
+        let watch = waiting(py, connect_timeout, asked, |patience| Watch::connect(&address, prefix, &trust, patience))?;
         let address = watch.location().address();
         Ok(Self { watch, address, timeout })
     }
@@ -88,7 +93,7 @@ impl WatchCore {
 
     /// Wait until there are changes, and return some.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
-        let changes = waiting(py, self.timeout, |patience| match self.watch.wait(patience) {
+        let changes = waiting(py, self.timeout, self.asked(), |patience| match self.watch.wait(patience) {
             // Not the words for a call that the server did not answer.
             Err(Error::Timeout(_)) => Ok(None),
             other => other.map(Some),

@@ -9,6 +9,8 @@ pub const VALUE_SIZE_MAX: usize = 512 << 20;
 /// Longest time to live that clients ask for, in seconds: a century or so. Whatever clock is added to it, nothing
 /// overflows.
 pub const TTL_MAX_S: u64 = 4_000_000_000;
+/// Longest time-out of a call, in seconds: a round number below what `Duration` holds. In effect, none.
+pub const TIMEOUT_MAX_S: u64 = 10_000_000_000_000_000_000;
 
 /// Most worker threads of a server.
 pub const WORKERS_MAX: usize = 64;

@@ -57,6 +57,8 @@ def escaped(words: str) -> str:
 
 def as_typed(words: str) -> str:
     """An error's words with the options in it as they are typed: `max_memory is 1` becomes `--max-memory is 1`."""
+    # What is left out is said by leaving it out.
+    words = words.removesuffix(", or None")
     begin = re.match(r"[a-z_]+(?: and [a-z_]+)*(?= (?:is|exclude|excludes) )", words)
     size = begin.end() if begin else 0
     options = re.sub(r"[a-z_]+", lambda word: word[0] if word[0] == "and" else _typed(word[0]), words[:size])

@@ -1,6 +1,8 @@
 //! Finding a server: a connected socket to where it listens, and whether its user is trusted.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -9,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use super::error::{Error, system};
 use super::patience::Patience;
 use super::readiness::await_readiness;
-use crate::address::{Location, SOCKET_PATH_SIZE_MAX, SocketPath};
+use crate::address::{self, Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::folder::{Folder, FolderError, Trust, denial, own_user};
 use crate::shm::fork::Descriptor;
 use crate::shm::{peer, shortage};
@@ -58,6 +60,19 @@ fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) 
             }
             Err(error) => return Err(not_found(Location::Unix(place.clone()), error)),
         }
+    }
+}
+
+/// The folder of names, after the look that comes before a connection to a server in it; `None` where there is none.
+///
+/// # Errors
+/// Those of connecting: [`Error::Untrusted`], [`Error::Denied`].
+pub fn folder_of_names(trust: &Trust) -> Result<Option<PathBuf>, Error> {
+    let place = address::socket_path("default")?;
+    match open_folder(&place, trust) {
+        Ok(_) => Ok(Some(place.folder().to_owned())),
+        Err(Error::NotFound { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

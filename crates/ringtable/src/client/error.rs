@@ -49,7 +49,7 @@ pub enum Error {
     #[error("the server has ended this connection: {0}")]
     Expelled(String),
     /// The call took longer than it was given.
-    #[error("no answer within {} s; a write may still be done", .0.as_secs_f64())]
+    #[error("not done within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// Somebody else has had the lease of the key for longer.
     #[error(
@@ -58,7 +58,7 @@ pub enum Error {
     )]
     Awaited(Duration),
     /// The caller's interruption check said so.
-    #[error("interrupted; a write may still be done")]
+    #[error("interrupted")]
     Interrupted,
     /// The thread is inside of a call already.
     #[error(

@@ -73,6 +73,7 @@ pub(crate) mod fuzzing;
 mod tests;
 
 pub use atomic::Bounds;
+pub use connect::folder_of_names;
 pub use error::Error;
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};

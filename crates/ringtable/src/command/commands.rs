@@ -90,6 +90,11 @@ pub fn find(name: &[u8]) -> Option<u16> {
     COMMANDS.iter().position(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name)).map(|index| index as u16)
 }
 
+/// Whether the command of this name may change the table.
+pub fn may_write(name: &[u8]) -> bool {
+    find(name).is_some_and(|number| COMMANDS[usize::from(number)].writes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

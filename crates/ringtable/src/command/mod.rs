@@ -46,7 +46,7 @@ pub mod execute;
 #[cfg(any(test, fuzzing))]
 pub mod alone;
 
-pub use commands::{COMMANDS, FINGERPRINT, find, number};
+pub use commands::{COMMANDS, FINGERPRINT, find, may_write, number};
 pub use context::Context;
 pub use execute::{Command, execute};
 pub use flow::{Change, Flow, Upgrade};
