@@ -541,6 +541,30 @@ def test_the_list_of_servers(ringtable_dir: Path) -> None:
         assert done.stderr == f"ringtable: second: {silent}\n"
 
 
+def test_the_list_says_why_it_cannot_look(ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was empty then, which is what it is where no folder is."""
+    folder = ringtable_dir / "names"
+    monkeypatch.setenv("RINGTABLE_DIR", str(folder))
+    assert json.loads(run_cli("list", "--json").stdout) == []
+    folder.touch()
+    assert f"the folder of names {folder} is a regular file" in refused("list")
+    assert refused("list") == refused("ping")
+    folder.unlink()
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert f"others may write to the folder of names {folder}" in refused("list")
+    assert refused("list") == refused("ping")
+    folder.chmod(0o700)
+    assert json.loads(run_cli("list", "--json").stdout) == []
+    # As everywhere, with no server to ask either.
+    assert "--timeout is -1" in not_understood("list", "--timeout=-1")
+    assert "--trust-user is nobody at all" in not_understood("list", "--trust-user", "nobody at all")
+    folder.rmdir()
+    folder.symlink_to("/tmp")
+    assert refused("list") == refused("ping")
+    folder.unlink()
+
+
 def test_a_full_server_still_tells_how_it_does(ringtable_dir: Path) -> None:
     with ServerProcess("--max-clients", "2"), ringtable.connect() as table, ringtable.connect():
         for _ in range(3):

@@ -1,15 +1,15 @@
 """`ringtable list`: which servers there are."""
 
 import json as json_
+import os
 import sys
-from pathlib import Path
 from typing import cast
 
 from ringtable._cli.connection import Caller
 from ringtable._cli.output import complain
 from ringtable._cli.stats import humane
 from ringtable._errors import Error, InvalidOption, TableNotFound
-from ringtable._ringtable import socket_path
+from ringtable._ringtable import check_timeout, folder_of_names, socket_path
 
 _COLUMNS = {"name": "NAME", "process_id": "PID", "memory_resident": "MEMORY", "clients": "CLIENTS"}
 _SUFFIX = ".sock"
@@ -24,14 +24,17 @@ def list_(*, json: bool = False, caller: Caller = Caller()) -> None:  # noqa: B0
     Args:
         json: Print them as one line of JSON.
     """
-    folder = Path(socket_path("default")).parent
+    check_timeout(caller.timeout)
+    folder = folder_of_names(caller.trust_user)
+    names = (
+        [] if folder is None else sorted(file.removesuffix(_SUFFIX) for file in os.listdir(folder) if _is_name(file))
+    )
     rows: list[dict[str, int | str]] = []
     failed = False
-    for socket in sorted(folder.glob(f"*{_SUFFIX}")):
-        name = socket.name.removesuffix(_SUFFIX)
+    for name in names:
         try:
             figures = {"name": name, **_ask(name, caller)}
-        except (TableNotFound, InvalidOption):
+        except TableNotFound:
             # The socket of a server that was killed, or of another program.
             continue
         except Error as error:
@@ -45,6 +48,15 @@ def list_(*, json: bool = False, caller: Caller = Caller()) -> None:  # noqa: B0
         _show([list(_COLUMNS.values()), *(_cells(row) for row in rows)])
     if failed:
         sys.exit(1)
+
+
+def _is_name(file: str) -> bool:
+    """Whether a file has the name of a server's socket."""
+    try:
+        socket_path(file.removesuffix(_SUFFIX))
+    except InvalidOption:
+        return False
+    return file.endswith(_SUFFIX)
 
 
 def _ask(name: str, caller: Caller) -> dict[str, int | str]:
