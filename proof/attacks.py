@@ -26,12 +26,11 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from ringtable._ringtable import lane_request, rings_request, watch_request
-from support import Passing, RawLane, RawMember, RawRings, SlotState, resp
+from support import Closing, Passing, RawLane, RawMember, RawRings, SlotState, resp
 
 from proof.collisions import colliding, colliding_long, seed_of
 from proof.foreign import MARK, ORDERS, other_protocol
@@ -134,7 +133,7 @@ def own_key(random: Random) -> bytes:
     return PREFIX + b" %d" % random.randrange(8)
 
 
-class Hammer:
+class Hammer(Closing):
     """Writes a few words to one place in turns, as fast as the processor can, from a thread of its own.
 
     The loop is numpy's, which lets go of the interpreter lock: an assignment to an array whose elements all lie at the
@@ -154,12 +153,7 @@ class Hammer:
         while not self._ended.is_set():
             self._target[:] = self._words
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._ended.set()
         self._thread.join()
         # The mapping cannot be closed while arrays look at it.

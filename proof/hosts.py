@@ -15,12 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import ringtable
 from ringtable import Server, Table
-from support import Child, freeze, own_ringtable_memory, state_of, wait_until
+from support import Child, Closing, freeze, own_ringtable_memory, state_of, wait_until
 
 SMALL: dict[str, Any] = {"workers": 1, "max_memory": "4MiB"}
 START_S_MAX = 20.0
@@ -132,7 +131,7 @@ class Manner:
         )
 
 
-class Host:
+class Host(Closing):
     """A server in a process of its own; its start goes on when the constructor returns."""
 
     def __init__(self, address: str | Path, owner: str, manner: Manner, seed: str, **options: Any) -> None:
@@ -248,16 +247,8 @@ class Host:
 
     def close(self) -> None:
         """End its process, if it has not ended."""
-        self.child.__exit__(None, None, None)
+        self.child.close()
         self._orders.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _host(

@@ -11,8 +11,8 @@ import mmap
 import struct
 from collections.abc import Iterator
 from time import monotonic_ns
-from types import TracebackType
-from typing import Self
+
+from support import Closing
 
 from proof.linearizability import FOREVER
 from proof.operations import Kind, Operation
@@ -24,7 +24,7 @@ _ANSWER = struct.Struct("<qqQ")
 _ANSWER_PLACE = _CALL.size
 
 
-class Journal:
+class Journal(Closing):
     """The parts of some processes, in memory that they all share once they are forked."""
 
     def __init__(self, processes: int, calls: int) -> None:
@@ -66,14 +66,6 @@ class Journal:
 
     def close(self) -> None:
         self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Part:

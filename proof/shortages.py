@@ -230,7 +230,7 @@ class Poor:
         assert not faults, f"in the process of a server with few descriptors: {'; '.join(faults)}"
 
     def close(self) -> None:
-        self.child.__exit__(None, None, None)
+        self.child.close()
         self._orders.close()
 
 

@@ -124,7 +124,7 @@ class FailingServer:
         if kind is None and not self.process.was_reaped():
             self.begin_to_stop()
             self.process.result()
-        self.process.__exit__(kind, error, traceback)
+        self.process.close()
         self._orders.close()
         if kind is not None:
             # A killed server cannot remove its socket, and the test has failed for another reason.

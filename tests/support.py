@@ -69,7 +69,22 @@ def figures_of(table: Table) -> dict[str, int]:
     return cast("dict[str, int]", table.stats())
 
 
-class ServerProcess:
+class Closing:
+    """What is closed at the end of a block."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ServerProcess(Closing):
     """`ringtable server` as a process of its own, ready when the constructor returns."""
 
     def __init__(self, *arguments: str) -> None:
@@ -120,12 +135,7 @@ class ServerProcess:
         segment, *_ = memfds(self.pid, "ringtable-table")
         return os.stat(segment).st_blocks * 512
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self._process.poll() is None:
             # A test may have stopped it, and a stopped process hears no other signal.
             self.signal(signal.SIGCONT)
@@ -183,7 +193,7 @@ def fork() -> int:
     return pid
 
 
-class Child:
+class Child(Closing):
     """A forked child that runs a function and ends; what the function returns or raises comes back from `result`."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -249,12 +259,7 @@ class Child:
             os.waitpid(self.pid, 0)
             os.close(self._read_end)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if not self._reaped:
             self.kill()
 
@@ -275,7 +280,7 @@ def _child_main(write_end: int, function: Callable[..., Any], arguments: tuple[A
         os._exit(0)
 
 
-class Flag:
+class Flag(Closing):
     """Something that has happened, set in one process and waited for in another; made before the fork."""
 
     def __init__(self) -> None:
@@ -296,14 +301,6 @@ class Flag:
         self._read_end.close()
         self._write_end.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def signal_while_blocked(child: Child, blocking: Flag, handled: Flag, server: ServerProcess) -> None:
     """Signal (SIGUSR1) a child in the middle of a call that a frozen server does not answer; let the server go on."""
@@ -316,7 +313,7 @@ def signal_while_blocked(child: Child, blocking: Flag, handled: Flag, server: Se
         server.signal(signal.SIGCONT)
 
 
-class Successors:
+class Successors(Closing):
     """Servers named "default", one after the other: forked children, each of which is killed before the next starts.
 
     A forked server is up in some milliseconds; `ServerProcess` takes as long as an interpreter needs to start.
@@ -369,9 +366,7 @@ class Successors:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         if self._child is None:
             # A killed server cannot remove its socket; another one can.
             self.start()
@@ -388,7 +383,7 @@ def _serve(options: dict[str, Any], ready: Flag) -> None:
         server.wait()
 
 
-class RawConnection:
+class RawConnection(Closing):
     """A connection to a server's unix socket, or to a host and port, for bytes that no client would send."""
 
     def __init__(self, address: str | tuple[str, int]) -> None:
@@ -439,17 +434,12 @@ class RawConnection:
         except ConnectionResetError:
             return True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._lines.close()
         self._socket.close()
 
 
-class Passing:
+class Passing(Closing):
     """Passes files over unix sockets for which who lets go of them last has to wait: TCP sockets that linger.
 
     They do so as long as this is open, since it does not read from their other ends.
@@ -495,17 +485,12 @@ class Passing:
         passed.close()
         return True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         for end in (self._listener, *self._ends):
             end.close()
 
 
-class RawMember:
+class RawMember(Closing):
     """A connection to a server that was upgraded to shared memory by hand, with all that a client gets."""
 
     def __init__(self, request: Sequence[str], address: str = "default") -> None:
@@ -536,21 +521,14 @@ class RawMember:
         return words
 
     def close(self) -> None:
-        """Leave without a word, as a client that dies."""
+        """Leave without a word, as a client that dies. A second call does nothing."""
+        if not self.descriptors:
+            return
         self.memory.close()
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors = []
         self.socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self.descriptors:
-            self.close()
 
 
 F_SEAL_SEAL, F_SEAL_FUTURE_WRITE = 0x01, 0x10

@@ -90,7 +90,7 @@ def grow(count: int, max_memory: str, seed: int) -> dict[str, int]:
                 child.result(timeout=30 + count * WRITERS / KEYS_PER_S_MIN)
         finally:
             for child in children:
-                child.__exit__(None, None, None)
+                child.close()
         print(f"{count * WRITERS} keys in {time.monotonic() - start:.1f} s")
         with ringtable.connect() as table:
             stats = figures_of(table)

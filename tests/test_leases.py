@@ -14,21 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import ringtable
 from ringtable import Table
 from ringtable._ringtable import socket_path
-from support import DEADLINE_S, Child, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
+from support import DEADLINE_S, Child, Closing, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
 
 PROCESSES = 16
 KILLS = 40
 LEASES_MAX = 16_384
 
 
-class Calls:
+class Calls(Closing):
     """Who computes: a pipe that each process writes its number to when it begins."""
 
     def __init__(self) -> None:
@@ -44,12 +43,7 @@ class Calls:
     def none_left(self) -> bool:
         return not select.select([self._read_end], [], [], 0)[0]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         os.close(self._read_end)
         os.close(self._write_end)
 
