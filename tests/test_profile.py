@@ -15,14 +15,16 @@ from xml.etree import ElementTree
 
 import pytest
 import ringtable
-from ringtable._flame import flame_graph
-from ringtable._profile import Kind, Stack, folded, kind_of, readable, shares
+from ringtable._profiler.flame import flame_graph
+from ringtable._profiler.stacks import Kind, Stack, folded, kind_of, readable, shares
 from ringtable._ringtable import Profiler
 from support import DEADLINE_S, processes_of, run_cli, wait_until
 
 ENGINE = "/somewhere/ringtable/crates/ringtable/src"
 LIBRARY = "/rustc/0123456789abcdef/library"
 REGISTRY = "/home/somebody/.cargo/registry/src/index"
+
+needs_names = pytest.mark.skipif(not Profiler.can_name(), reason="a build without line tables; `make install` has them")
 
 
 def start(output: Path) -> subprocess.Popen[str]:
@@ -45,11 +47,12 @@ def profiled(folder: Path) -> dict[str, list[int]]:
             words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if b"ringtable._profiled" in words:
-            found[json.loads(words[words.index(b"ringtable._profiled") + 1])["role"]].append(process)
+        if b"ringtable._profiler.target" in words:
+            found[json.loads(words[words.index(b"ringtable._profiler.target") + 1])["role"]].append(process)
     return found
 
 
+@needs_names
 @pytest.mark.parametrize("options", [(), ("--reads", "server", "--transport", "socket", "--workers", "1")])
 def test_smoke(tmp_path: Path, options: tuple[str, ...]) -> None:
     output = tmp_path / "deep" / "down"
@@ -73,6 +76,7 @@ def test_smoke(tmp_path: Path, options: tuple[str, ...]) -> None:
         assert all(re.fullmatch(r"\S.* [1-9]\d*", line) for line in names.splitlines())
 
 
+@needs_names
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(tmp_path: Path, ringtable_dir: Path, number: signal.Signals) -> None:
     running = start(tmp_path)
@@ -87,6 +91,7 @@ def test_interrupted(tmp_path: Path, ringtable_dir: Path, number: signal.Signals
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_names
 def test_what_it_started_ends_with_it(tmp_path: Path, ringtable_dir: Path) -> None:
     running = start(tmp_path)
     wait_until(lambda: len(profiled(ringtable_dir)["client"]) == 2, "the clients are running")
@@ -95,6 +100,7 @@ def test_what_it_started_ends_with_it(tmp_path: Path, ringtable_dir: Path) -> No
     wait_until(lambda: not any(profiled(ringtable_dir).values()), "what it started has ended")
 
 
+@needs_names
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_a_death_is_an_error_with_its_words(tmp_path: Path, ringtable_dir: Path, role: str) -> None:
     running = start(tmp_path)
@@ -106,6 +112,7 @@ def test_a_death_is_an_error_with_its_words(tmp_path: Path, ringtable_dir: Path,
     assert "Traceback" not in output
 
 
+@needs_names
 def test_what_the_server_refuses_is_an_error(tmp_path: Path) -> None:
     done = run_cli("profile", "--workers", str(ringtable._ringtable.WORKERS_MAX + 1), "--output", str(tmp_path))
     assert done.returncode == 1
@@ -131,6 +138,7 @@ def test_bad_options_are_refused_with_their_limits(option: str, value: str, limi
     assert limits in done.stderr
 
 
+@needs_names
 def test_an_output_folder_that_cannot_be_made_is_refused() -> None:
     done = run_cli("profile", "--output", "/dev/null/folder")
     assert done.returncode == 1

@@ -423,6 +423,9 @@ class Profiler:
     """A running profile of this process, until it is stopped; there can be one at a time."""
 
     def __new__(cls, hz: int) -> Self: ...
+    @staticmethod
+    def can_name() -> bool:
+        """Whether functions have names here: there are line tables, in the module or in a file beside it."""
     def stop(self) -> tuple[list[tuple[list[tuple[str, str]], int]], int]:
         """Stop; return the stacks with how often each was seen, and how many samples found no room.
 

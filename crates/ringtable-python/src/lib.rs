@@ -14,8 +14,8 @@ mod watch;
 mod server;
 #[cfg(feature = "failpoints")]
 mod failpoints;
-mod histogram;
-mod profile;
+#[cfg(feature = "bench")]
+mod bench;
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
@@ -43,15 +43,11 @@ mod _ringtable {
     use super::*;
 
     #[pymodule_export]
-    use super::histogram::Histogram;
-    #[pymodule_export]
     use super::pipeline::PipelineCore;
-    #[pymodule_export]
-    use super::profile::Profiler;
     #[pymodule_export]
     use super::server::{ServerCore, folder_of_names, socket_path};
     #[pymodule_export]
-    use super::table::{TableCore, check_timeout, check_ttl, classic_client, lane_request, rings_request, to_bytes};
+    use super::table::{TableCore, check_timeout, check_ttl, lane_request, rings_request, to_bytes};
     #[pymodule_export]
     use super::view::ViewCore;
     #[pymodule_export]
@@ -70,6 +66,8 @@ mod _ringtable {
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;
         module.add("MAX_MEMORY_MIN", limits::MAX_MEMORY_MIN)?;
         module.add("LAYOUT_VERSION", ringtable::table::layout::LAYOUT_VERSION)?;
+        #[cfg(feature = "bench")]
+        crate::bench::add_to(module)?;
         #[cfg(feature = "failpoints")]
         crate::failpoints::add_to(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -12,7 +12,7 @@ bench.py    bench
 profile.py  profile
 
 What they share: connection.py, the options that name a server; output.py, standard output and standard error;
-signals.py, how they are told to end; children.py, processes that end with them.
+built.py, what a build may leave out; signals.py, how they are told to end; children.py, processes that end with them.
 """
 
 import sys

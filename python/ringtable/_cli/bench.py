@@ -20,6 +20,7 @@ from ringtable._bench.processes import start_forkserver, stop_all, temporary_fol
 from ringtable._bench.results import Results
 from ringtable._bench.settings import FULL, QUICK, Settings
 from ringtable._bench.ways import WAYS
+from ringtable._cli.built import require_bench
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
 from ringtable._options import check_range
@@ -64,6 +65,8 @@ def bench(
     for file in (json, csv, html):
         if file is not None and not file.absolute().parent.is_dir():
             raise Error(f"{file} cannot be written: there is no folder {file.absolute().parent}")
+    if from_json is None:
+        require_bench("ringtable bench")
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else REPORT_WIDTH)
     interrupt_on_termination()
     try:

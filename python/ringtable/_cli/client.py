@@ -11,11 +11,12 @@ from typing import Annotated, Literal, cast
 
 from cyclopts import Parameter
 
+from ringtable import _ringtable
+from ringtable._cli.built import require_bench
 from ringtable._cli.connection import DEFAULT, Connection
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
 from ringtable._options import check_range
-from ringtable._ringtable import classic_client
 from ringtable._table import Table
 
 # Beyond this a value is named by its size alone: a longer one says little on a line of a terminal.
@@ -78,7 +79,8 @@ def client(
             with at.open(reads=reads, transport=transport) as table:
                 figures = classic_client_python(table, outer, inner, seed)
         else:
-            measured = classic_client(
+            require_bench("ringtable client (without --python)")
+            measured = _ringtable.classic_client(
                 at.name,
                 outer,
                 inner,

@@ -17,11 +17,12 @@ from typing import Any, Literal, Self
 from rich.console import Console
 from rich.table import Table as Grid
 
+from ringtable._cli.built import require_line_tables
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption, Timeout
-from ringtable._flame import flame_graph
 from ringtable._options import check_range
-from ringtable._profile import Kind, Stack, folded, shares
+from ringtable._profiler.flame import flame_graph
+from ringtable._profiler.stacks import Kind, Stack, folded, shares
 from ringtable._ringtable import WORKERS_MAX
 from ringtable._table import Table
 
@@ -82,6 +83,7 @@ def profile(
     if not 0.1 <= seconds <= SECONDS_MAX:
         raise InvalidOption(f"--seconds is {seconds:g} seconds, but has to be from 0.1 to {SECONDS_MAX} seconds")
     check_range("--hz", hz, 1, HZ_MAX, "samples a second")
+    require_line_tables("ringtable profile")
     interrupt_on_termination()
     # Before the work, which would be lost otherwise.
     try:
@@ -111,7 +113,7 @@ def profile(
 
 
 class _Target:
-    """A process that profiles itself (`ringtable._profiled`); at the end of the block it has ended."""
+    """A process that profiles itself (`ringtable._profiler.target`); at the end of the block it has ended."""
 
     def __init__(self, what: str, job: dict[str, Any], folder: str) -> None:
         self.what = what
@@ -121,7 +123,7 @@ class _Target:
         with open(descriptor, "wb") as errors:
             # In a group of its own: Ctrl-C shall reach this process alone, which ends the others then.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ringtable._profiled", json.dumps(job)],
+                [sys.executable, "-m", "ringtable._profiler.target", json.dumps(job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -61,6 +61,7 @@ mod view;
 mod atomic;
 mod held_leases;
 mod leases;
+#[cfg(feature = "bench")]
 pub mod classic;
 
 // Changes, over a connection of their own.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
-from ringtable._profile import Kind, Stack, kind_of, shares
+from ringtable._profiler.stacks import Kind, Stack, kind_of, shares
 
 # Pixels.
 WIDTH = 1200

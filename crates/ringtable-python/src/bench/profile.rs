@@ -97,6 +97,14 @@ impl Profiler {
         Ok(profiler)
     }
 
+    /// Whether functions have names here: there are line tables, in the module or in a file beside it.
+    #[staticmethod]
+    fn can_name() -> bool {
+        let inside = handle as *const () as usize + 1;
+        // The names that a linker keeps come without a file.
+        names_of(inside).iter().any(|(name, file)| !name.is_empty() && file.ends_with(".rs"))
+    }
+
     /// Stop; return the stacks with how often each was seen, and how many samples found no room.
     ///
     /// A stack is a list of functions with their source files, the outermost first; an unknown function is "", with the

@@ -19,7 +19,7 @@ from typing import Any
 
 from ringtable._cli.descriptors import raise_limit
 from ringtable._errors import Error
-from ringtable._profile import Stack, folded, readable
+from ringtable._profiler.stacks import Stack, folded, readable
 from ringtable._ringtable import Profiler, classic_client
 from ringtable._server import Server
 

@@ -1,0 +1,31 @@
+"""What the extension may have been built without, and how a command says so."""
+
+from ringtable import _ringtable
+from ringtable._errors import Error
+
+
+def require_bench(command: str) -> None:
+    """Look whether the extension has what measures.
+
+    Raises:
+        Error: It was built without the feature `bench`.
+    """
+    if not hasattr(_ringtable, "classic_client"):
+        raise Error(
+            f"{command} needs what this build of ringtable leaves out: the feature `bench`, which every build has"
+            " unless told otherwise"
+        )
+
+
+def require_line_tables(command: str) -> None:
+    """Look whether the extension has what measures, and names for its functions.
+
+    Raises:
+        Error: It was built without the feature `bench`, or for users.
+    """
+    require_bench(command)
+    if not _ringtable.Profiler.can_name():
+        raise Error(
+            f"{command} needs line tables, which this build of ringtable leaves out: in a clone of ringtable,"
+            " `make install` builds it with them"
+        )
