@@ -4,12 +4,14 @@ import ast
 import importlib.util
 import inspect
 import math
+import os
 import pickle
 import pydoc
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
@@ -306,3 +308,92 @@ def test_a_value_out_of_range_is_named_with_its_limits() -> None:
     check_range("workers", 64, 1, 64, "threads")
     with pytest.raises(ringtable.InvalidOption, match="workers is 65 threads, but has to be from 1 to 64 threads"):
         check_range("workers", 65, 1, 64, "threads")
+
+
+# What is built, and what is imported
+
+
+ROOT = Path(__file__).parent.parent
+RELEASE_SIZE_MAX = 2_500_000
+"""Bytes of the extension in a wheel. With its names and line tables it was 13.7 MB."""
+
+
+def run_from(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the package in this folder instead of the one that is installed."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
+
+
+def is_stripped(extension: Path) -> bool:
+    """Whether it has neither names nor line tables, as in a wheel."""
+    data = extension.read_bytes()
+    return b"\0.symtab\0" not in data and b"\0.debug_line\0" not in data
+
+
+def test_the_import_takes_nothing_that_measures() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import ringtable"], capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"ringtable", "ringtable._table", "ringtable._ringtable"} <= imported
+    others = ("ringtable._bench", "ringtable._cli", "ringtable._profiler", "cyclopts", "rich", "statistics")
+    assert not {name for name in imported if name.startswith(others)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="there is no cargo")
+def test_a_wheel(tmp_path: Path, ringtable_dir: Path) -> None:
+    """It is small, works, and says in one line what it cannot do."""
+    build = ["build", "--quiet", "--release", "--compatibility", "linux", "--out", str(tmp_path)]
+    maturin = Path(sys.executable).with_name("maturin")
+    subprocess.run([maturin, *build], check=True, cwd=ROOT, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    package = tmp_path / "package"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(package)
+    [extension] = package.glob("ringtable/_ringtable*.so")
+    assert is_stripped(extension)
+    assert extension.stat().st_size < RELEASE_SIZE_MAX
+    done = run_from(package, "-c", "import ringtable\nwith ringtable.Server(): print(ringtable.__file__)")
+    assert (done.stdout.strip(), done.stderr) == (str(package / "ringtable" / "__init__.py"), "")
+    done = run_from(package, "-m", "ringtable", "profile", "--output", str(tmp_path / "profile"))
+    assert done.returncode == 1
+    assert re.fullmatch(r"ringtable: .*line tables.*`make install`.*\n", done.stderr)
+    assert not (tmp_path / "profile").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="there is no cargo")
+def test_a_build_without_what_measures(tmp_path: Path, ringtable_dir: Path) -> None:
+    """All else works, and commands that measure say in one line what they lack."""
+    target = ROOT / "target"
+    # As maturin does it: the module finds Python's symbols in the program that loads it.
+    environment = os.environ | {"PYO3_PYTHON": sys.executable, "PYO3_BUILD_EXTENSION_MODULE": "1"}
+    build = ["--package", "ringtable-python", "--no-default-features", "--target-dir", str(target)]
+    subprocess.run(["cargo", "build", "--quiet", *build], check=True, cwd=ROOT, env=environment)
+    installed = Path(ringtable._ringtable.__file__)
+    package = tmp_path / "ringtable"
+    shutil.copytree(installed.parent, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(target / "debug" / "lib_ringtable.so", package / installed.name)
+    program = """
+import ringtable
+from ringtable import _ringtable
+assert not {"Histogram", "Profiler", "classic_client"} & vars(_ringtable).keys()
+with ringtable.Server(workers=1), ringtable.connect() as table:
+    table["key"] = b"value"
+    print(table["key"])
+"""
+    done = run_from(tmp_path, "-c", program)
+    assert (done.stdout, done.stderr) == ("b'value'\n", "")
+    for command in (["client", "1", "1"], ["bench", "--quick"], ["profile", "--output", str(tmp_path / "profile")]):
+        done = run_from(tmp_path, "-m", "ringtable", *command)
+        assert done.returncode == 1
+        assert re.fullmatch(rf"ringtable: ringtable {command[0]}.* the feature `bench`.*\n", done.stderr)
+    with ringtable.Server(workers=1):
+        done = run_from(tmp_path, "-m", "ringtable", "client", "2", "5", "--python")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "30 operations" in done.stdout
