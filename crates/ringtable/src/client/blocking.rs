@@ -94,8 +94,8 @@ impl BlockingLink {
         if self.link.settles_posts() { self.settle(Some(hash), patience) } else { Ok(()) }
     }
 
-    /// Waits until all that was pushed has gone: whoever does not wait for a reply may be gone before the rest has
-    /// found room.
+    /// Waits until all that was pushed has gone: a caller that does not wait for a reply may be gone before the rest
+    /// has found room.
     #[inline]
     fn depart(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         while !self.link.publish()? {

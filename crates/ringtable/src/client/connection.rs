@@ -124,7 +124,7 @@ impl Connection {
         self.generation == fork::generation()
     }
 
-    /// Whether it is for calls of this process, as far as is known. Relaxed: who is late learns it from the connection.
+    /// Whether it is for calls of this process, as far as is known. Relaxed: a late call learns it from the connection.
     #[inline]
     pub fn is_current(&self) -> bool {
         self.stamp.load(Ordering::Relaxed) == fork::generation()
@@ -244,7 +244,7 @@ impl Connection {
             return Err(Error::Closed);
         }
         let now = coarse_ms();
-        // Relaxed: who looks, and when exactly, does not matter.
+        // Relaxed: which thread looks, and when exactly, does not matter.
         let stale = now.wrapping_sub(self.life_checked_ms.load(Ordering::Relaxed)) >= limits::LIVENESS_CHECK_MS;
         if stale || reader.is_closed() || self.gone.load(Ordering::Relaxed) {
             self.life_checked_ms.store(now, Ordering::Relaxed);

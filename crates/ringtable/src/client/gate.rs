@@ -2,17 +2,17 @@
 //!
 //! # Design
 //!
-//! One word says who is inside, and whether anybody waits: an open gate is entered and left by an exchange of that word
-//! each. Who finds it closed takes a ticket, and sleeps. Who leaves opens it and wakes the first in the queue; whoever
-//! is awake may slip in before that one, since all would wait for one that wakes up otherwise. Only when the first has
-//! waited for [`limits::GATE_PATIENCE`] the gate is handed over to it without being opened, and that once in as long a
-//! time: so the longest wait is some such times for each thread in the queue, and the gate is nearly as busy as if
-//! nobody were ever let in in order.
+//! One word says which thread is inside, and whether others wait: an open gate is entered and left by an exchange of
+//! that word each. A thread that finds the gate closed takes a ticket, and sleeps. A thread that leaves opens the gate
+//! and wakes the first in the queue; any thread that is awake may slip in before that one, since all would wait for one
+//! that wakes up otherwise. Only when the first has waited for [`limits::GATE_PATIENCE`] the gate is handed over to it
+//! without being opened, and that once in as long a time: so the longest wait is some such times for each thread in the
+//! queue, and the gate is nearly as busy as if nobody were ever let in in order.
 //!
 //! While a thread waits inside for the server, the program's signal handlers may run on it, and they may call the same
 //! client. They would wait for the very thread that they run on, so they are refused ([`Error::Reentrant`]). A thread
 //! that looks for signals while it waits outside leaves the queue for so long, and keeps its place: the gate is not
-//! handed over to who is underneath a handler that waits for it, too.
+//! handed over to a thread underneath a handler that waits for it, too.
 //!
 //! # Invariants
 //!
@@ -55,7 +55,7 @@ pub(super) struct Gate<T> {
 // SAFETY: the value is used by one thread at a time, which may be any.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
-/// Who waits, in the order of their coming.
+/// The threads that wait, in the order of their coming.
 #[derive(Default)]
 struct Queue {
     tickets: VecDeque<Arc<Ticket>>,
@@ -118,8 +118,8 @@ impl<T> Gate<T> {
     /// Enters the gate if it is open. If not, the word says that somebody waits.
     fn take_or_mark(&self, me: usize, others_wait: bool) -> bool {
         let inside = if others_wait { me | WAITED } else { me };
-        // Relaxed: what the exchange compares with. Marking guards nothing: who leaves takes the queue's lock because
-        // of it, and that is held here.
+        // Relaxed: what the exchange compares with. Marking guards nothing: a thread that leaves takes the queue's lock
+        // because of it, and that is held here.
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             let (new, ordering) = match state {

@@ -117,7 +117,7 @@ impl Client {
         let connection = self.connection(patience)?;
         let mut hash = 0;
         if let Some(reader) = &connection.reader {
-            // Nothing else would tell: who does not wait for an answer does not miss it either.
+            // Nothing else would tell: a call that waits for no answer does not miss it either.
             connection.check_alive(reader)?;
             hash = reader.hash(arguments[0]);
         }

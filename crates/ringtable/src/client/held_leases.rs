@@ -1,6 +1,6 @@
 //! The leases that this thread has.
 //!
-//! Whoever waits for a lease that its own thread has waits for ever: the one who would give it back is the one who
+//! A call that waits for a lease of its own thread waits for ever: the one that would give it back is the call that
 //! waits, or another task of the same thread (a greenlet, say), which does not run meanwhile. So each thread remembers
 //! which values it computes, over whichever of its connections.
 //!

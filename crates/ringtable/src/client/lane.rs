@@ -81,7 +81,7 @@ impl Awaited for LaneNews<'_> {
 
     #[inline]
     fn has_news(&self) -> bool {
-        // Relaxed: a hint; who acts on it looks properly.
+        // Relaxed: a hint; the link's steps look properly.
         self.lane.responses().tail.load(Ordering::Relaxed) != self.responses.seen()
             || (self.wants_room && self.lane.requests().head.load(Ordering::Relaxed) != self.requests.head_seen())
     }

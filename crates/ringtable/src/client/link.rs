@@ -7,8 +7,8 @@
 //! are *owed*, and are dealt with as they come, before any reply that somebody waits for.
 //!
 //! The link says when there is something to wait for, and does not wait itself: a request that does not fit now is
-//! [`Pushed::Full`], a reply that has not come is [`Poll::Pending`]. Whoever drives the link waits then for what the
-//! transport names (`awaited` of lane, rings and socket), in its own manner, and takes the step again.
+//! [`Pushed::Full`], a reply that has not come is [`Poll::Pending`]. The driver of the link then waits, in its own
+//! manner, for what the transport names (`awaited` of lane, rings and socket), and takes the step again.
 //! [`super::blocking`] is the driver of calls that block their thread.
 //!
 //! # Invariants

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use crate::limits;
 use crate::sync::lock;
 
-/// A count, and a buffer.
+/// How many posted writes are on their way, and a buffer for a large reply.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Posted writes whose replies have not come.

@@ -154,7 +154,7 @@ impl Watch {
         if !self.is_ours() {
             return;
         }
-        // Relaxed: whoever waits finds the socket closed, and looks here then.
+        // Relaxed: a thread that waits finds the socket closed, and looks here then.
         self.closed.store(true, Ordering::Relaxed);
         let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
         self.let_go(patience);
