@@ -115,7 +115,7 @@ def test_a_death_is_an_error_with_its_words(tmp_path: Path, ringtable_dir: Path,
 @needs_names
 def test_what_the_server_refuses_is_an_error(tmp_path: Path) -> None:
     done = run_cli("profile", "--workers", str(ringtable._ringtable.WORKERS_MAX + 1), "--output", str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"from 1 to {ringtable._ringtable.WORKERS_MAX} threads" in done.stderr
 
 
@@ -133,7 +133,7 @@ def test_what_the_server_refuses_is_an_error(tmp_path: Path) -> None:
 )
 def test_bad_options_are_refused_with_their_limits(option: str, value: str, limits: str, tmp_path: Path) -> None:
     done = run_cli("profile", "--output", str(tmp_path), option, value)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert option in done.stderr
     assert limits in done.stderr
 
