@@ -420,7 +420,7 @@ def test_a_socket_that_is_made_anew_is_as_open_as_before(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mode": 660}, "mode is 1224 .octal.*0660"),
+        ({"mode": 660}, "mode is 660, which is 0o1224: .*0o660"),
         ({"mode": 0o640}, "0640"),
         ({"mode": 0o4660}, "4660"),
         ({"mode": 0o600, "group": 0}, "0600"),
