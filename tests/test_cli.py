@@ -88,6 +88,22 @@ def test_what_is_imported_late_explains_itself_too(command: str, words: str) -> 
     assert f"{command} {first}" in listed
 
 
+@pytest.mark.parametrize("command", ["ping", "list", "bench"])
+def test_ctrl_c_at_the_start_is_no_news(server: Server, command: str) -> None:
+    """It was a traceback while modules were imported."""
+    arguments = [sys.executable, "-X", "importtime", "-m", "ringtable", command]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "| " in line and line.split("| ")[-1].strip() == "cyclopts._convert":
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert "Traceback" not in errors
+    # It had begun, and ends by its own way, or was at its end.
+    assert process.returncode in (-signal.SIGINT, 130, 0)
+
+
 # server
 
 
