@@ -554,6 +554,13 @@ def test_a_second_server_of_the_same_name(server: Server) -> None:
         assert table.call("PING") == b"PONG"
 
 
+def test_a_pipeline_says_what_is_in_it(table: Table) -> None:
+    pipeline = table.pipeline().get("key").delete("key", "other")
+    assert repr(pipeline) == "<ringtable.Pipeline of 2 commands that are not sent yet>"
+    pipeline.execute()
+    assert repr(pipeline) == "<ringtable.Pipeline of 0 commands that are not sent yet>"
+
+
 def test_a_server_is_closed_like_a_table() -> None:
     server = Server()
     with ringtable.connect() as table:

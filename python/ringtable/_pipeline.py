@@ -44,6 +44,9 @@ class Pipeline(PipelineCore):
                     raise result
         return results
 
+    def __repr__(self) -> str:
+        return f"<ringtable.{type(self).__name__} of {len(self)} commands that are not sent yet>"
+
     def __enter__(self) -> Self:
         return self
 

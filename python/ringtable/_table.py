@@ -85,6 +85,13 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     come back as `bytes`. What a method promises holds for every process: after `table[key] = value` any process that
     reads `key` finds `value` or something newer.
 
+    It is a `MutableMapping` that is unlike a `dict` in a few ways: keys come back as `bytes`, also those that were
+    written as `str`; a table is equal to itself alone; `setdefault` writes `b""` unless told what; `update(key, fn)`
+    changes one value; and iterating is in no order, and goes on while others write.
+
+    `connect` makes one. The class itself takes one option more, for tests and measurements: `transport`, which is
+    "auto", or insists on a "lane", on the "rings" of a classic topology, or on the plain "socket".
+
     Threads may share a table; their calls take turns on its one connection. A table may be used in a forked child,
     which opens a connection of its own, and it pickles as its address, so that it can be sent to another process. With
     `reconnect` it opens another connection when its server has gone, see `connect`. A signal handler needs a table of

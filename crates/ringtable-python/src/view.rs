@@ -62,7 +62,11 @@ impl ViewCore {
     fn close(&self) -> PyResult<()> {
         let mut state = self.lock();
         if state.exports > 0 {
-            let message = format!("{} buffers of this view were not released: release them first", state.exports);
+            let (count, were) = match state.exports {
+                1 => ("1 buffer".to_owned(), "was"),
+                exports => (format!("{exports} buffers"), "were"),
+            };
+            let message = format!("{count} of this view {were} not released: `del` the arrays and memoryviews first");
             return Err(PyBufferError::new_err(message));
         }
         state.view = None;
