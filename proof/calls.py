@@ -64,7 +64,7 @@ def run(name: str, way_name: str, seed: int, seconds: float) -> Figures:
         AssertionError: Something was found.
     """
     topology = way_name if way_name in ("shared", "sharded") else "lanes"
-    with Successors(tcp=True, topology=topology, max_memory="256MiB", laggard_timeout=60) as servers:
+    with Successors(tcp=True, topology=topology, max_memory="256MiB", slow_consumer_timeout=60) as servers:
         way = Way(servers.address if way_name == "tcp" else "default", WAYS[way_name])
         with Child(KINDS[name].call, way, seed, seconds) as child:
             figures: Figures = child.result(seconds + 3 * CALL_S_MAX)

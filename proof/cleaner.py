@@ -268,7 +268,7 @@ class Cleaner:
         self._number += 1
         owner = f"{place.name} {self._number}"
         manner = Manner.of(self._generator, [str(self._folder), "/", *map(str, self._runs)])
-        options = {"topology": self._generator.choice(TOPOLOGIES), "laggard_timeout": 30.0, **options}
+        options = {"topology": self._generator.choice(TOPOLOGIES), "slow_consumer_timeout": 30.0, **options}
         host = Host(place.address, owner, manner, f"{self._generator.random()}", **options)
         self._stack.callback(host.close)
         tenant = Tenant(host, {spot: spot.touches for spot in place.spots})

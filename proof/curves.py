@@ -129,12 +129,12 @@ def panels(report: Report) -> Iterator[str]:
         "private": lambda sample: sample.private / MIB,
     }
     kept = {
-        "limbo": lambda sample: sample.figure("memory_limbo") / MIB,
+        "retired": lambda sample: sample.figure("memory_retired") / MIB,
         "drafts": lambda sample: sample.figure("memory_drafts") / MIB,
         "unfinished": lambda sample: sample.figure("memory_unfinished_requests") / MIB,
     }
     here = {"clients": stat("clients"), "lanes": stat("lanes"), "watchers": stat("watchers"), "leases": stat("leases")}
-    held = {"limbo": stat("limbo_entries"), "boards": stat("boards"), "holds": stat("holds")}
+    held = {"retired": stat("entries_retired"), "hazard_records": stat("hazard_records"), "holds": stat("holds")}
     system = {"descriptors": lambda sample: float(sample.descriptors), "threads": lambda sample: float(sample.threads)}
     taken = {"evicted": stat("evicted_keys"), "expired": stat("expired_keys"), "moved": stat("entries_moved")}
     served = {"requests": stat("requests"), "wake-ups": stat("wakeups")}

@@ -342,7 +342,7 @@ def server_of(place: Place) -> Iterator[ServerProcess]:
         os.environ["RINGTABLE_DIR"] = folder
         try:
             # A machine that is busy must not get anybody expelled.
-            arguments = ("--workers", "2", "--tcp", "localhost:0", "--laggard-timeout", "60", *place.arguments)
+            arguments = ("--workers", "2", "--tcp", "localhost:0", "--slow-consumer-timeout", "60", *place.arguments)
             with ServerProcess(*arguments) as server:
                 yield server
         finally:

@@ -24,7 +24,7 @@ TIMEOUT_S = 10.0
 """For how long a call may wait at most where none may fail."""
 
 RINGS_TIMEOUT_S = 1.5
-"""The same where a call may fail, and has to end: longer than a laggard is waited for."""
+"""The same where a call may fail, and has to end: longer than a slow consumer is waited for."""
 
 SIZES = (*(40 + 23 * index for index in range(16)), 5_000, 5_001, 30_000, 100_003)
 """Bytes of the values of a client's keys; the last one is large: it flows straight into its entry."""

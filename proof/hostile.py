@@ -345,7 +345,7 @@ def own_server(world: World) -> Iterator[Running]:
 def server_in(folder: Path, world: World, said: IO[bytes]) -> Iterator[Running]:
     path = folder / "hostile.sock"
     arguments = ["--name", str(path), "--workers", "2", "--max-memory", str(MAX_MEMORY), "--tcp", "127.0.0.1:0"]
-    arguments += ["--max-clients", str(CLIENTS_MAX), *WORLDS[world], "--laggard-timeout", "0.5"]
+    arguments += ["--max-clients", str(CLIENTS_MAX), *WORLDS[world], "--slow-consumer-timeout", "0.5"]
     command = [sys.executable, "-m", "ringtable", "server", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
         try:
@@ -545,7 +545,7 @@ def check_what_is_left(observer: Table, bounds: Bounds) -> None:
         "memory_drafts",
         "leases",
         "watchers",
-        "boards",
+        "hazard_records",
         "lanes",
     )
 

@@ -54,14 +54,14 @@ SETTLE_S = 10.0
 HEARD_S = 10.0
 """How long a signal may take to end the call that it comes in; a client looks for signals every tenth of a second."""
 
-LAGGARD_S = 0.5
+SLOW_CONSUMER_S = 0.5
 """For how long a client of a classic topology may keep the others waiting before it is sent away."""
 
 SEATS = 8
 """Clients of a batch."""
 
 HONEST = 3
-HONEST_S_MAX = LAGGARD_S + 3.0
+HONEST_S_MAX = SLOW_CONSUMER_S + 3.0
 """The longest that an honest call may take, on a machine whose every core is busy."""
 
 NOTICE_S = 1.0
@@ -115,7 +115,7 @@ class Found:
     forbidden: list[str] = field(default_factory=list)
 
 
-ENDS = ("clients_gone", "clients_quit", "clients_ended_laggard")
+ENDS = ("clients_gone", "clients_quit", "clients_ended_slow_consumer")
 """How a connection may come to its end here."""
 
 
@@ -146,10 +146,10 @@ class Figures:
         "ring_members",
         "watchers",
         "leases",
-        "boards",
+        "hazard_records",
         "holds",
-        "limbo_entries",
-        "memory_limbo",
+        "entries_retired",
+        "memory_retired",
         "memory_drafts",
         "memory_unfinished_requests",
         "memory_waiting_requests",
@@ -264,7 +264,9 @@ class Batches:
         if end == signal.SIGSTOP:
             yield Act(at_s, seat, signal.SIGSTOP)
             # Some stand for so long that the others do not wait for them.
-            at_s += uniform(LAGGARD_S, 2.5 * LAGGARD_S) if self._generator.random() < 0.2 else uniform(0, 0.05)
+            at_s += (
+                uniform(SLOW_CONSUMER_S, 2.5 * SLOW_CONSUMER_S) if self._generator.random() < 0.2 else uniform(0, 0.05)
+            )
             if self._generator.random() < 0.7:
                 yield Act(at_s, seat, signal.SIGCONT)
                 at_s += uniform(0, LIFE_S_MAX)
@@ -356,7 +358,7 @@ def kill_clients(
         raise Forbidden(f"the server's private memory has grown by {grown >> 10} KiB over {kills} clients")
     # Those that were sent away are counted as that, and not as gone, too; some are still here.
     after = cast("dict[str, int]", table.stats())
-    found.expelled += int(after["clients_ended_laggard"])
+    found.expelled += int(after["clients_ended_slow_consumer"])
     found.slots_quarantined += int(after["ring_quarantines"])
     found.slots_recovered += int(after["ring_slots_recovered"])
     ends = {name: int(count) for name, count in after.items() if name in ENDS or name.startswith("clients_ended_")}
@@ -407,7 +409,7 @@ def interrupt_clients(interrupts: int, generator: random.Random, found: Found, d
     for segment, topology in enumerate(TOPOLOGIES):
         share = interrupts * (segment + 1) // len(TOPOLOGIES) - interrupts * segment // len(TOPOLOGIES)
         workers = generator.randint(1, 3)
-        arguments = ["--workers", str(workers), "--topology", topology, "--laggard-timeout", str(HANG_S)]
+        arguments = ["--workers", str(workers), "--topology", topology, "--slow-consumer-timeout", str(HANG_S)]
         arguments += ["--tcp", "127.0.0.1:0", "--max-memory", "256MiB"]
         with ServerProcess(*arguments) as server, Table(transport="socket", timeout=HANG_S) as table:
             tcp = Way(server.ready_line.split("tcp: ")[1].strip(), {})
@@ -498,7 +500,7 @@ def kill_servers(kills: int, generator: random.Random, found: Found, deadline: f
     Raises:
         AssertionError: Something was found.
     """
-    with Successors(tcp=True, laggard_timeout=HANG_S) as servers, ExitStack() as stack:
+    with Successors(tcp=True, slow_consumer_timeout=HANG_S) as servers, ExitStack() as stack:
         # Those that leave it open take what the next server has: a lane, or rings.
         clients = [(way, 1) for way in [*WAYS, Way(servers.address, {})]] + [(Way("default", {}), THREADS)]
         diary = Diary(sum(threads for _, threads in clients), KEYS)
@@ -602,7 +604,7 @@ def run(
         topology = TOPOLOGIES[segment % len(TOPOLOGIES)]
         workers, slots = generator.randint(1, 3), generator.choice((64, 64, 256, 2_048))
         arguments = ["--workers", str(workers), "--ring-slots", str(slots), "--tcp", "127.0.0.1:0"]
-        arguments += ["--topology", topology, "--laggard-timeout", str(LAGGARD_S), "--max-memory", "128MiB"]
+        arguments += ["--topology", topology, "--slow-consumer-timeout", str(SLOW_CONSUMER_S), "--max-memory", "128MiB"]
         # What is to be done, evenly over the segments.
         shares = [count * (segment + 1) // segments - count * segment // segments for count in (kills, stops)]
         with ServerProcess(*arguments) as server, Table(transport="socket", timeout=HANG_S) as table:

@@ -258,7 +258,7 @@ def one_server(generator: random.Random, seconds: float, counts: Counter[str], r
     Returns whether it has started.
     """
     topology = generator.choice(TOPOLOGIES)
-    options = {"topology": topology, "laggard_timeout": 30.0, "workers": generator.randint(1, 2)}
+    options = {"topology": topology, "slow_consumer_timeout": 30.0, "workers": generator.randint(1, 2)}
     folder = Path(os.environ["RINGTABLE_DIR"])
     with ExitStack() as stack:
         server = Poor(room, f"{generator.random()}", **options)

@@ -77,7 +77,7 @@ def does_not_rise(bound: Bound, samples: Sequence[Sample]) -> Promise:
 
 
 # What belongs to clients, and has to have gone with the last of them.
-GONE_WITH_THE_CLIENTS = ("lanes", "watchers", "leases", "holds", "boards", "limbo_entries", "memory_drafts")
+GONE_WITH_THE_CLIENTS = ("lanes", "watchers", "leases", "holds", "hazard_records", "entries_retired", "memory_drafts")
 
 
 def is_as_before(before: Sample, after: Sample) -> list[Promise]:

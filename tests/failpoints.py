@@ -22,7 +22,7 @@ from support import DEADLINE_S, Child, Flag, figures_of, mappings, memfds, wait_
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
 # Short, so that a client that keeps the others waiting does not do so for long.
-LAGGARD_S = 0.3
+SLOW_CONSUMER_S = 0.3
 # A key whose values are each of one byte, many times: which of them it is, changes all the time.
 SHARED = b"shared"
 SHARED_SIZE = 5_000
@@ -146,7 +146,7 @@ def _serve(options: dict[str, Any], armed: tuple[str, str] | None, orders: socke
 
 # What has to be as it was once a client is gone.
 FREED = [
-    "boards", "clients", "holds", "lanes", "leases", "limbo_entries", "memory_drafts", "memory_limbo",
+    "hazard_records", "clients", "holds", "lanes", "leases", "entries_retired", "memory_drafts", "memory_retired",
     "memory_unfinished_requests", "memory_waiting_requests", "ring_members", "ring_slots_claimed",
     "ring_slots_published", "ring_slots_quarantined", "watchers",
 ]  # fmt: skip

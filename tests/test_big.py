@@ -209,7 +209,7 @@ def test_a_single_request_copies_no_large_value(ringtable_dir: Path, transport: 
         for name in SINGLE:
             assert server.own_growth(partial(ask, name)) < OWN_GROWTH_MAX, name
             assert answers[name], name
-        assert figure(table, "memory_limbo") == 0
+        assert figure(table, "memory_retired") == 0
 
 
 @transports
@@ -239,9 +239,9 @@ def test_what_a_reply_is_sent_out_of_may_change_meanwhile(server: Server, transp
         send(slow, (24 | 24 << 32 | 1 << 48).to_bytes(8, "little") + (3).to_bytes(8, "little") + b"key" + bytes(5))
         wait_until(lambda: slow.load(RawLane.RESPONSE_TAIL) > LARGE, "the reply has begun")
         table["key"] = b"other"
-        assert figure(table, "memory_limbo") > 2 * MIB
+        assert figure(table, "memory_retired") > 2 * MIB
         slow.close()
-        wait_until(lambda: figure(table, "memory_limbo") == 0, "nobody holds it any more")
+        wait_until(lambda: figure(table, "memory_retired") == 0, "nobody holds it any more")
 
 
 @transports

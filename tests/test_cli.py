@@ -660,11 +660,11 @@ def test_figures_are_grouped_and_none_is_lost(server: Server) -> None:
         figures = figures_of(table)
     assert "Others" not in grouped(figures)
     # Those that a later server may have.
-    figures |= {"entries_expiring": 5, "evicted_keys": 0, "memory_wasted": 1, "limbo_bytes": 0, "unheard_of": 7}
+    figures |= {"entries_expiring": 5, "evicted_keys": 0, "memory_wasted": 1, "bytes_retired": 0, "unheard_of": 7}
     groups = grouped(figures)
     assert groups["Others"] == ["unheard_of"]
     assert {"entries_expiring", "evicted_keys"} <= set(groups["Table"])
-    assert {"memory_wasted", "limbo_bytes"} <= set(groups["Memory"])
+    assert {"memory_wasted", "bytes_retired"} <= set(groups["Memory"])
     assert sorted(name for names in groups.values() for name in names) == sorted(figures)
 
 
@@ -677,7 +677,7 @@ def test_figures_are_grouped_and_none_is_lost(server: Server) -> None:
         ("memory_free", 1_536, "1.5 KiB"),
         ("memory_free", (1 << 20) - 1, "1.0 MiB"),
         ("max_memory", 1 << 30, "1.0 GiB"),
-        ("limbo_bytes", 5 << 40, "5.0 TiB"),
+        ("bytes_retired", 5 << 40, "5.0 TiB"),
         ("memory_wasted", -(3 << 20), "-3.0 MiB"),
         ("spin_ns", 999, "999 ns"),
         ("insert_ns_p99", 12_345, "12.3 µs"),

@@ -23,7 +23,7 @@ def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
     topology, options = WAYS[request.param]
     tcp = "127.0.0.1:0" if request.param == "tcp" else None
     # On a busy machine a large reply takes a while.
-    with Server(workers=2, max_memory="128MiB", topology=topology, tcp=tcp, laggard_timeout=60) as server:
+    with Server(workers=2, max_memory="128MiB", topology=topology, tcp=tcp, slow_consumer_timeout=60) as server:
         way = Way(server.tcp or "default", options)
         with way.connect() as table:
             table["large"] = VALUE

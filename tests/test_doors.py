@@ -457,11 +457,15 @@ ODD_ARGUMENTS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda table: _serve(spin_us="1"), TypeError, "spin_us is a number of microseconds, not str"),
     (lambda table: _serve(strict_seal=1), TypeError, "strict_seal is True or False, not int"),
     (lambda table: _serve(topology=1), TypeError, "topology is text, not int"),
-    (lambda table: _serve(laggard_timeout="1"), TypeError, "laggard_timeout is seconds or a timedelta, not str"),
     (
-        lambda table: _serve(laggard_timeout=1e300),
+        lambda table: _serve(slow_consumer_timeout="1"),
+        TypeError,
+        "slow_consumer_timeout is seconds or a timedelta, not str",
+    ),
+    (
+        lambda table: _serve(slow_consumer_timeout=1e300),
         ringtable.InvalidOption,
-        "laggard_timeout is 1e300; allowed are 0.01",
+        "slow_consumer_timeout is 1e300; allowed are 0.01",
     ),
     # A keyword that a call does not take is told of by the name that the call has for its users.
     (lambda table: table.set("key", b"", px=5), TypeError, "Table.set() got an unexpected keyword argument 'px'"),

@@ -25,9 +25,9 @@ import pytest
 import ringtable
 from failpoints import (
     CALL_S_MAX,
-    LAGGARD_S,
     POINTS,
     SHARED,
+    SLOW_CONSUMER_S,
     Checker,
     FailingServer,
     Victim,
@@ -53,7 +53,7 @@ OPTIONS: dict[str, Any] = {
     # Who does not spin sleeps at once, and so comes by the points on the way there.
     "spin_us": 0,
     "ring_slots": 64,
-    "laggard_timeout": LAGGARD_S,
+    "slow_consumer_timeout": SLOW_CONSUMER_S,
 }
 
 
@@ -314,7 +314,7 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
         before = figures(server, table)
         for slow in case.slow:
             server.arm(slow, "sleep")
-        with Checker(table, LAGGARD_S + CALL_S_MAX) as checker:
+        with Checker(table, SLOW_CONSUMER_S + CALL_S_MAX) as checker:
             with Victim(live, case, point, action, table) as victim:
                 if case.first is not None:
                     assert victim.fate() == "stop"
@@ -437,7 +437,7 @@ FULL_OF_LARGE = Site(
     options={"max_memory": "12MiB", "eviction": "allkeys-sieve"},
     forgets=True,
 )
-LAGGARD = Site("shared", stop_one("wait.announced"), {"ring_slots": 16, "laggard_timeout": 0.05})
+SLOW_CONSUMER = Site("shared", stop_one("wait.announced"), {"ring_slots": 16, "slow_consumer_timeout": 0.05})
 
 SERVER = {
     "accept.accepted": VISITED,
@@ -454,8 +454,8 @@ SERVER = {
     "end.departed": VISITED_RINGS,
     "end.recovered": VISITED_RINGS,
     "end.forgotten": VISITED_RINGS,
-    "expel.dismissed": LAGGARD,
-    "expel.told": LAGGARD,
+    "expel.dismissed": SLOW_CONSUMER,
+    "expel.told": SLOW_CONSUMER,
     "request.copied": Site(),
     "request.executed": Site(),
     "reply.written": Site(),
@@ -482,7 +482,7 @@ SERVER = {
     "expire.unlocked": Site(provoke=again_and_again(expire_anew)),
     "delete.unlinked": Site(),
     "delete.unlocked": Site(),
-    "retire.limbo": Site(),
+    "retire.listed": Site(),
     "retire.looked": Site(),
     "split.page": GROWING,
     "split.locked": GROWING,
@@ -940,7 +940,10 @@ def test_a_client_whose_server_dies_while_it_stands_at(point: str, topology: str
     with server_of(topology) as server, ringtable.connect() as table:
         for slow in case.slow:
             server.arm(slow, "sleep")
-        with Checker(table, LAGGARD_S + CALL_S_MAX, outlives=False), Victim(live, case, point, "stop", table) as victim:
+        with (
+            Checker(table, SLOW_CONSUMER_S + CALL_S_MAX, outlives=False),
+            Victim(live, case, point, "stop", table) as victim,
+        ):
             assert victim.fate() == "stop"
             server.process.kill()
             victim.go_on()
@@ -996,8 +999,8 @@ def test_giving_way_at_every_step_changes_nothing(topology: str) -> None:
 
 
 def test_a_worker_that_stands_still_with_a_piece_in_hand_costs_nobody_the_connection() -> None:
-    """Other workers take what follows. They once held the missing piece for lost after `--laggard-timeout`."""
-    with server_of("shared", laggard_timeout=0.05) as server, ringtable.connect(reads="server") as table:
+    """Other workers take what follows. They once held the missing piece for lost after `--slow-consumer-timeout`."""
+    with server_of("shared", slow_consumer_timeout=0.05) as server, ringtable.connect(reads="server") as table:
         for number in range(3):
             server.arm("queue.released", "doze", nth=10 + number)
             try:
@@ -1019,7 +1022,7 @@ def test_who_was_stopped_together_with_the_server_is_not_sent_away() -> None:
                 assert table["slow"] == LARGE
         return 0
 
-    with server_of("shared", ring_slots=16, laggard_timeout=2.0) as server, ringtable.connect() as table:
+    with server_of("shared", ring_slots=16, slow_consumer_timeout=2.0) as server, ringtable.connect() as table:
         with Victim(ask) as client, Flag() as finish, Flag() as at_work:
             assert client.fate() == "stop"
             # Its replies, of which it takes none, fill the ring, and this one waits.
@@ -1032,7 +1035,7 @@ def test_who_was_stopped_together_with_the_server_is_not_sent_away() -> None:
                 assert client.result() == 0
                 finish.set()
                 other.result()
-        assert table.stats()["clients_ended_laggard"] == 0
+        assert table.stats()["clients_ended_slow_consumer"] == 0
 
 
 # Many at once

@@ -82,7 +82,7 @@ def test_every_strategy_belongs_to_a_world() -> None:
 
 
 @pytest.mark.parametrize("over_a_lane", [False, True], ids=["socket", "lane"])
-def test_who_is_dear_to_wake_is_served_no_more(ringtable_dir: Path, over_a_lane: bool) -> None:
+def test_who_is_expensive_to_wake_is_served_no_more(ringtable_dir: Path, over_a_lane: bool) -> None:
     """A reply wakes all that wait on the client's end, in the worker's time: so many of them take 50 ms or more."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -101,8 +101,8 @@ def test_who_is_dear_to_wake_is_served_no_more(ringtable_dir: Path, over_a_lane:
                 else:
                     connection.sendall(resp(b"PING"))
                     connection.recv(100)
-            assert are_there(), "the server serves a client that is dear to wake"
-            return bool(table.stats()["clients_ended_dear"])
+            assert are_there(), "the server serves a client that is expensive to wake"
+            return bool(table.stats()["clients_ended_expensive"])
 
         wait_until(is_ended, "the server has enough")
         table["key"] = b"value"

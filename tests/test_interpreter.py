@@ -497,7 +497,7 @@ def test_one_view(server_process: ServerProcess) -> None:
             at_once(work)
             view.close()
             table["key"] = b"value" * 1_000
-        wait_until(lambda: table.stats()["limbo_entries"] == 0, "nobody keeps them any more")
+        wait_until(lambda: table.stats()["entries_retired"] == 0, "nobody keeps them any more")
 
 
 def test_many_views(server_process: ServerProcess) -> None:

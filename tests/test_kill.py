@@ -21,7 +21,7 @@ KILLS_WHILE_JOINING = 50
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
 # Short, so that a client that keeps the others waiting does not do so for long.
-LAGGARD_S = 0.5
+SLOW_CONSUMER_S = 0.5
 TOPOLOGIES = ["lanes", "shared", "sharded"]
 
 
@@ -30,14 +30,14 @@ def server_process(request: pytest.FixtureRequest, ringtable_dir: Path) -> Itera
     """A server of the topology that the test is parametrised with, else one with lanes."""
     topology = getattr(request, "param", "lanes")
     arguments = ["--workers", "2", "--max-memory", "256MiB", "--topology", topology]
-    with ServerProcess(*arguments, "--laggard-timeout", str(LAGGARD_S)) as server:
+    with ServerProcess(*arguments, "--slow-consumer-timeout", str(SLOW_CONSUMER_S)) as server:
         yield server
 
 
 @pytest.fixture
 def load(server_process: ServerProcess, request: pytest.FixtureRequest) -> Iterator[Work]:
     """Clients at work, none of which may fail or wait longer than it may."""
-    with clients_at_work(LAGGARD_S + CALL_S_MAX) as work:
+    with clients_at_work(SLOW_CONSUMER_S + CALL_S_MAX) as work:
         yield work
 
 
@@ -135,7 +135,7 @@ def test_a_stopped_client_harms_nobody(server_process: ServerProcess, load: Work
         connected.wait()
         freeze(sleeper.pid)
         # The others go on: this one, and those of the load, which note how long they wait.
-        with ringtable.connect(timeout=LAGGARD_S + CALL_S_MAX) as table:
+        with ringtable.connect(timeout=SLOW_CONSUMER_S + CALL_S_MAX) as table:
             for index in range(5_000):
                 table[b"key %d" % (index % 100)] = b"value"
 

@@ -31,7 +31,7 @@ from support import (
 CALL_S_MAX = 1.0
 THREADS = 8
 RING_SLOTS = 2_048
-LAGGARD_S = 0.5
+SLOW_CONSUMER_S = 0.5
 
 
 @pytest.fixture
@@ -188,15 +188,18 @@ def test_a_stopped_client_connects_anew_after_it_was_sent_away(ringtable_dir: Pa
             table["back"] = b"again"
             return table.transport, table.incr("count")
 
-    with ServerProcess("--topology", "shared", "--laggard-timeout", str(LAGGARD_S)), ringtable.connect() as table:
-        while not table.stats()["clients_ended_laggard"]:
+    with (
+        ServerProcess("--topology", "shared", "--slow-consumer-timeout", str(SLOW_CONSUMER_S)),
+        ringtable.connect() as table,
+    ):
+        while not table.stats()["clients_ended_slow_consumer"]:
             with Flag() as connected, Child(be_stopped, connected) as sleeper:
                 connected.wait()
                 freeze(sleeper.pid)
                 # It may have stood between two bursts, owed nothing: then nobody waits for it.
                 for _ in range(4 * RING_SLOTS):
                     assert table.call("PING") == b"PONG"
-                if table.stats()["clients_ended_laggard"]:
+                if table.stats()["clients_ended_slow_consumer"]:
                     os.kill(sleeper.pid, signal.SIGCONT)
                     assert sleeper.result() == ("rings", 1)
         assert table["back"] == b"again"

@@ -29,7 +29,7 @@ from support import (
 
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
-LAGGARD_S = 0.5
+SLOW_CONSUMER_S = 0.5
 TOPOLOGIES = ["shared", "sharded"]
 # Small, so that it is filled soon.
 RING_SLOTS = 64
@@ -51,7 +51,7 @@ def server(ringtable_dir: Path, topology: Any) -> Iterator[Server]:
         max_memory="256MiB",
         topology=topology,
         ring_slots=RING_SLOTS,
-        laggard_timeout=LAGGARD_S,
+        slow_consumer_timeout=SLOW_CONSUMER_S,
         tcp="127.0.0.1:0",
     ) as server:
         yield server
@@ -61,14 +61,14 @@ def server(ringtable_dir: Path, topology: Any) -> Iterator[Server]:
 def server_process(ringtable_dir: Path, topology: Any) -> Iterator[ServerProcess]:
     """The same as a process of its own."""
     arguments = ["--workers", "1", "--max-memory", "256MiB", "--topology", topology, "--ring-slots", str(RING_SLOTS)]
-    with ServerProcess(*arguments, "--laggard-timeout", str(LAGGARD_S)) as server:
+    with ServerProcess(*arguments, "--slow-consumer-timeout", str(SLOW_CONSUMER_S)) as server:
         yield server
 
 
 @pytest.fixture
 def table(server: Server) -> Iterator[Table]:
     """A well-behaved client, which must not notice that others are not."""
-    with Table(transport="rings", reads="server", timeout=LAGGARD_S + CALL_S_MAX) as table:
+    with Table(transport="rings", reads="server", timeout=SLOW_CONSUMER_S + CALL_S_MAX) as table:
         table["witness"] = b"unharmed"
         yield table
         assert table["witness"] == b"unharmed"
@@ -116,11 +116,11 @@ def test_smoke(server: Server, topology: Any) -> None:
         ({"slot_size": 32}, ["32", "64 to 65536", "bytes"]),
         ({"slot_size": 1 << 17}, ["131072", "64 to 65536", "bytes"]),
         ({"ring_slots": 1 << 16, "slot_size": 1 << 16}, [str(1 << 32), str(256 << 20), "bytes"]),
-        ({"laggard_timeout": 0.0}, ["0", "0.01 to 3600 seconds"]),
-        ({"laggard_timeout": -1.5}, ["-1.5", "0.01 to 3600 seconds"]),
-        ({"laggard_timeout": float("nan")}, ["NaN", "0.01 to 3600 seconds"]),
-        ({"laggard_timeout": float("inf")}, ["inf", "0.01 to 3600 seconds"]),
-        ({"laggard_timeout": 1e9}, ["1000000000", "0.01 to 3600 seconds"]),
+        ({"slow_consumer_timeout": 0.0}, ["0", "0.01 to 3600 seconds"]),
+        ({"slow_consumer_timeout": -1.5}, ["-1.5", "0.01 to 3600 seconds"]),
+        ({"slow_consumer_timeout": float("nan")}, ["NaN", "0.01 to 3600 seconds"]),
+        ({"slow_consumer_timeout": float("inf")}, ["inf", "0.01 to 3600 seconds"]),
+        ({"slow_consumer_timeout": 1e9}, ["1000000000", "0.01 to 3600 seconds"]),
         ({"topology": "shared", "max_clients": 1_025}, ["1025", "1 to 1024", "clients"]),
         ({"topology": "sharded", "max_clients": 1_025}, ["1025", "1 to 1024", "clients"]),
     ],
@@ -430,15 +430,15 @@ def test_a_listener_that_does_not_move_is_sent_away(table: Table) -> None:
             assert table["witness"] == b"unharmed"
             longest = max(longest, time.monotonic() - start)
         print(f"longest wait: {longest:.3f} s")
-        assert LAGGARD_S / 2 < longest < LAGGARD_S + CALL_S_MAX
-        assert b"LAGGARD" in rings.last_words()
-        assert ends(table) == {"clients_ended_laggard": 1}
+        assert SLOW_CONSUMER_S / 2 < longest < SLOW_CONSUMER_S + CALL_S_MAX
+        assert b"SLOWCONSUMER" in rings.last_words()
+        assert ends(table) == {"clients_ended_slow_consumer": 1}
         # Its side of the socket is open: it may be anywhere in the rings.
         assert figure(table, "ring_members") == 2
         rings.listen()
         for _ in range(4 * RING_SLOTS):
             assert table["witness"] == b"unharmed"
-        assert ends(table) == {"clients_ended_laggard": 1}
+        assert ends(table) == {"clients_ended_slow_consumer": 1}
     wait_until(lambda: figure(table, "ring_members") == 1, "its seat is free")
 
 
@@ -453,11 +453,11 @@ def test_listeners_that_do_not_move_are_sent_away_together(table: Table) -> None
         for _ in range(4 * RING_SLOTS):
             start = time.monotonic()
             assert table.call("PING") == b"PONG"
-            waits += time.monotonic() - start > LAGGARD_S / 2
+            waits += time.monotonic() - start > SLOW_CONSUMER_S / 2
         assert waits == 1
         for rings in (first, second):
-            assert b"LAGGARD" in rings.last_words()
-    assert ends(table) == {"clients_ended_laggard": 2}
+            assert b"SLOWCONSUMER" in rings.last_words()
+    assert ends(table) == {"clients_ended_slow_consumer": 2}
 
 
 def test_a_listener_that_moves_to_and_fro_is_sent_away_too(table: Table) -> None:
@@ -476,18 +476,18 @@ def test_a_listener_that_moves_to_and_fro_is_sent_away_too(table: Table) -> None
         try:
             for _ in range(4 * RING_SLOTS):
                 assert table.call("PING") == b"PONG"
-            assert b"LAGGARD" in rings.last_words()
+            assert b"SLOWCONSUMER" in rings.last_words()
         finally:
             ended.set()
             mover.join()
-    assert ends(table) == {"clients_ended_laggard": 1}
+    assert ends(table) == {"clients_ended_slow_consumer": 1}
 
 
 def test_a_tail_of_the_responses_that_is_far_ahead_is_taken_back(table: Table) -> None:
     with RawRings() as rings:
         rings.words[rings.RESPONSE_TAIL] += 1 << 40
         # Who begins to listen there waits for what does not come; but nobody does after it.
-        with Table(transport="rings", timeout=LAGGARD_S) as unlucky, pytest.raises(ringtable.Timeout):
+        with Table(transport="rings", timeout=SLOW_CONSUMER_S) as unlucky, pytest.raises(ringtable.Timeout):
             unlucky.call("PING")
         for _ in range(4 * RING_SLOTS):
             assert table.call("PING") == b"PONG"
@@ -508,7 +508,7 @@ def test_a_client_that_is_continued_learns_that_it_was_sent_away(
                     table["key"] = b"value"
                 return str(error)
 
-    with ringtable.connect(timeout=LAGGARD_S + CALL_S_MAX) as table:
+    with ringtable.connect(timeout=SLOW_CONSUMER_S + CALL_S_MAX) as table:
         expelled = False
         while not expelled:
             with Flag() as connected, Child(be_stopped, connected) as child:
@@ -517,10 +517,10 @@ def test_a_client_that_is_continued_learns_that_it_was_sent_away(
                 for _ in range(4 * RING_SLOTS):
                     assert table.call("PING") == b"PONG"
                 # It may have stood between two bursts, owed nothing: then nobody waited for it.
-                if expelled := ends(table) == {"clients_ended_laggard": 1}:
+                if expelled := ends(table) == {"clients_ended_slow_consumer": 1}:
                     assert figure(table, "ring_members") == 2
                     os.kill(child.pid, signal.SIGCONT)
-                    assert "--laggard-timeout" in child.result()
+                    assert "--slow-consumer-timeout" in child.result()
         wait_until(lambda: figure(table, "ring_members") == 1, "its seat is free")
 
 
@@ -528,7 +528,7 @@ def test_who_waits_for_nothing_is_never_sent_away(table: Table) -> None:
     with Table(transport="rings", writes="posted") as idle:
         idle["idle"] = b"value"
         start = time.monotonic()
-        while time.monotonic() - start < 2 * LAGGARD_S:
+        while time.monotonic() - start < 2 * SLOW_CONSUMER_S:
             assert table.call_many([("PING",)] * 10) == [b"PONG"] * 10
         assert idle.call("GET", "idle") == b"value"
     assert ends(table) == {}

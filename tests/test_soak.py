@@ -126,7 +126,7 @@ def test_what_rises_is_a_leak(bound: Any) -> None:
 def test_what_clients_leave_is_found() -> None:
     before = sample(0.0)
     assert all(promise.held for promise in is_as_before(before, sample(10.0)))
-    for stats in ({"lanes": 1}, {"leases": 1}, {"limbo_entries": 1}, {"clients": 2}):
+    for stats in ({"lanes": 1}, {"leases": 1}, {"entries_retired": 1}, {"clients": 2}):
         after = sample(10.0, stats={"clients": 1, "max_memory": 256 << 20, **stats})
         broken = [promise for promise in is_as_before(before, after) if not promise.held]
         assert [promise.name for promise in broken] == ["Nothing is left of clients that have left"]

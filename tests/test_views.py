@@ -197,7 +197,7 @@ def test_elsewhere_a_view_is_a_copy(ringtable_dir: Path, way: str) -> None:
         assert all(bytes(view) == b"other" for view in views)
         with pytest.raises(ringtable.CommandError, match=r"pins are words in a lane.*RING.LANE"):
             table.call("RING.PINS")
-        assert table.stats()["boards"] == 0
+        assert table.stats()["hazard_records"] == 0
 
 
 def test_only_a_lane_has_pins(server: Server) -> None:
@@ -206,7 +206,7 @@ def test_only_a_lane_has_pins(server: Server) -> None:
         assert connection.command(b"PING") == b"PONG"
     with ringtable.connect() as table:
         assert table.call_many([("RING.PINS",)] * 3) == [b"OK"] * 3
-        assert table.stats()["boards"] == 1
+        assert table.stats()["hazard_records"] == 1
 
 
 # What keeps the bytes as they are
@@ -229,8 +229,10 @@ def test_the_bytes_stay_whatever_becomes_of_the_key(server_process: ServerProces
             for index in range(3 if size > 1 << 20 else 300):
                 other[f"filling {index}"] = os.urandom(size)
             assert [bytes(view) for view in views] == values
-            assert int(table.stats()["limbo_entries"]) >= 4
-        wait_until(lambda: table.stats()["limbo_entries"] == table.stats()["memory_limbo"] == 0, "all of it is free")
+            assert int(table.stats()["entries_retired"]) >= 4
+        wait_until(
+            lambda: table.stats()["entries_retired"] == table.stats()["memory_retired"] == 0, "all of it is free"
+        )
 
 
 def test_a_view_keeps_its_memory_and_no_more(ringtable_dir: Path) -> None:
@@ -243,7 +245,7 @@ def test_a_view_keeps_its_memory_and_no_more(ringtable_dir: Path) -> None:
             table["key"] = large
         assert bytes(view) == large
         view.close()
-        # What is missing is looked for at once, in the limbo, too.
+        # What is missing is looked for at once, in the retire list, too.
         table["key"] = large
         with table.view("key") as view:
             assert bytes(view) == large
@@ -299,10 +301,10 @@ def test_memory_comes_back_though_nobody_writes(server_process: ServerProcess) -
         table["key"] = os.urandom(1 << 20)
         view = table.view("key")
         del table["key"]
-        assert int(observer.stats()["memory_limbo"]) >= 1 << 20
+        assert int(observer.stats()["memory_retired"]) >= 1 << 20
         before = observer.stats()["memory_free"]
         view.close()
-        wait_until(lambda: observer.stats()["memory_limbo"] == 0, "it is free")
+        wait_until(lambda: observer.stats()["memory_retired"] == 0, "it is free")
         assert int(observer.stats()["memory_free"]) >= int(before) + (1 << 20)
 
 
@@ -320,9 +322,9 @@ def test_only_what_waits_in_the_limbo_wakes_an_idle_server(server_process: Serve
         with table.view("key"):
             assert wakeups() <= few
             table["key"] = b"other"
-            assert table.stats()["limbo_entries"] == 1
+            assert table.stats()["entries_retired"] == 1
             assert wakeups() <= 40
-        wait_until(lambda: table.stats()["limbo_entries"] == 0, "it is free")
+        wait_until(lambda: table.stats()["entries_retired"] == 0, "it is free")
         assert wakeups() <= few
 
 
@@ -336,7 +338,7 @@ def test_nonsense_in_the_pins_harms_nobody(server_process: ServerProcess) -> Non
                     pins[:] = os.urandom(8 * VIEWS_MAX) if index % 200 else b"\xff" * (8 * VIEWS_MAX)
                 table[f"key {index % 50}"] = b"%d" % index * 50
             assert table["key 49"] == b"2999" * 50
-            wait_until(lambda: table.stats()["limbo_entries"] == 0, "nothing that was there is pinned")
+            wait_until(lambda: table.stats()["entries_retired"] == 0, "nothing that was there is pinned")
             pins.release()
 
 
@@ -362,10 +364,10 @@ def test_a_view_outlives_its_table(server_process: ServerProcess, close: bool) -
         for index in range(100):
             observer[f"key {index}"] = b"third" * 1_000
         assert bytes(view) == b"value" * 1_000
-        assert (observer.stats()["clients"], observer.stats()["boards"]) == (clients + 1, 1)
+        assert (observer.stats()["clients"], observer.stats()["hazard_records"]) == (clients + 1, 1)
         view.close()
         wait_until(lambda: observer.stats()["clients"] == clients, "with the last view the connection ends")
-        assert (observer.stats()["boards"], observer.stats()["limbo_entries"]) == (0, 0)
+        assert (observer.stats()["hazard_records"], observer.stats()["entries_retired"]) == (0, 0)
         assert len(mappings(os.getpid(), TABLE)) == 1
 
 
@@ -390,9 +392,9 @@ def test_a_view_outlives_the_end_of_its_connection(server_process: ServerProcess
             for index in range(100):
                 observer["key"] = b"%d" % index * 5_000
             assert bytes(view) == b"value" * 1_000
-            assert observer.stats()["boards"] == 1
+            assert observer.stats()["hazard_records"] == 1
         table.close()
-        wait_until(lambda: observer.stats()["boards"] == 0, "with the last view the connection ends")
+        wait_until(lambda: observer.stats()["hazard_records"] == 0, "with the last view the connection ends")
         wait_until(lambda: observer.stats()["clients"] == 1, "we are alone")
 
 
@@ -411,11 +413,11 @@ def test_a_killed_holder_frees_memory(server_process: ServerProcess) -> None:
         with Child(hold, holding) as holder:
             holding.wait()
             table.clear()
-            wait_until(lambda: table.stats()["limbo_entries"] == 10, "they are gone, and kept")
-            assert int(table.stats()["memory_limbo"]) >= 1_000_000
+            wait_until(lambda: table.stats()["entries_retired"] == 10, "they are gone, and kept")
+            assert int(table.stats()["memory_retired"]) >= 1_000_000
             holder.kill()
-            wait_until(lambda: table.stats()["memory_limbo"] == 0, "nobody keeps them any more")
-            assert (table.stats()["limbo_entries"], table.stats()["boards"]) == (0, 0)
+            wait_until(lambda: table.stats()["memory_retired"] == 0, "nobody keeps them any more")
+            assert (table.stats()["entries_retired"], table.stats()["hazard_records"]) == (0, 0)
 
 
 def test_a_child_reads_what_it_has_inherited(server_process: ServerProcess) -> None:
@@ -658,5 +660,5 @@ def test_a_storm(ringtable_dir: Path, seed: int, views: int, kills: int, evictio
         assert (evicted > 0) == (eviction != "noeviction")
         assert made == views * STORM_HOLDERS
         assert outlived > 0
-        wait_until(lambda: table.stats()["boards"] == 0, "all holders are gone")
-        wait_until(lambda: table.stats()["limbo_entries"] == table.stats()["memory_limbo"] == 0, "and keep nothing")
+        wait_until(lambda: table.stats()["hazard_records"] == 0, "all holders are gone")
+        wait_until(lambda: table.stats()["entries_retired"] == table.stats()["memory_retired"] == 0, "and keep nothing")

@@ -64,7 +64,9 @@ class ServerGone(Error, ConnectionError):
 
 
 class Expelled(ServerGone):
-    """The server sent this client away: it kept all others from getting replies for longer than `laggard_timeout`.
+    """The server sent this client away, since it kept all others from getting replies.
+
+    That for longer than `slow_consumer_timeout`.
 
     That can happen only in the classic topologies, whose clients share one ring for all replies: to a process that was
     stopped, or that left replies unread after a call that timed out. The table needs a new connection.

@@ -371,7 +371,7 @@ class Server:
         topology: Topology | None = None,
         ring_slots: int | None = None,
         slot_size: int | None = None,
-        laggard_timeout: Seconds | None = None,
+        slow_consumer_timeout: Seconds | None = None,
         max_unevictable: int | None = None,
     ) -> Self: ...
     @property

@@ -49,7 +49,7 @@ class Server:
         topology: Topology = "lanes",
         ring_slots: Count = 2_048,
         slot_size: Size = 256,
-        laggard_timeout: Seconds = 2.0,
+        slow_consumer_timeout: Seconds = 2.0,
         max_unevictable: Size | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
@@ -81,7 +81,7 @@ class Server:
                 are for clients that trust each other, and for measuring.
             ring_slots: Slots of each of those rings, a power of two.
             slot_size: Bytes of such a slot, a power of two, or text such as "1KiB"; larger messages travel in pieces.
-            laggard_timeout: Seconds, or a `timedelta`, for which one client may keep the others from getting replies
+            slow_consumer_timeout: Seconds, or a `timedelta`, for which one client may keep the others from replies
                 in "shared" and "sharded". Then it is sent away, and gets `Expelled`.
             max_unevictable: The most memory of entries that are never evicted, those written with `evictable=False`;
                 `None` for half of `max_memory`.
@@ -117,7 +117,7 @@ class Server:
             topology=topology,
             ring_slots=whole_number("ring_slots", ring_slots),
             slot_size=parse_size("slot_size", slot_size),
-            laggard_timeout=laggard_timeout,
+            slow_consumer_timeout=slow_consumer_timeout,
             max_unevictable=None if max_unevictable is None else parse_size("max_unevictable", max_unevictable),
         )
         self.name = os.fspath(name)

@@ -79,9 +79,9 @@ class Stats(TypedDict):
     memory_unevictable_max: int
     hints: int
     memory_given_back: int
-    memory_limbo: int
-    limbo_entries: int
-    boards: int
+    memory_retired: int
+    entries_retired: int
+    hazard_records: int
     holds: int
     memory_unfinished_requests: int
     memory_waiting_requests: int
@@ -110,8 +110,8 @@ class Stats(TypedDict):
     clients_ended_position: int
     clients_ended_record: int
     clients_ended_slot: int
-    clients_ended_laggard: int
-    clients_ended_dear: int
+    clients_ended_slow_consumer: int
+    clients_ended_expensive: int
     clients_ended_unsealed: int
     clients_ended_memory: int
     clients_ended_backlog: int

@@ -22,7 +22,7 @@ impl ServerCore {
     #[pyo3(signature = (
         name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
         strict_seal=None, tcp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
-        laggard_timeout=None, max_unevictable=None
+        slow_consumer_timeout=None, max_unevictable=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -41,7 +41,7 @@ impl ServerCore {
         topology: Option<&Bound<'_, PyAny>>,
         ring_slots: Option<&Bound<'_, PyAny>>,
         slot_size: Option<&Bound<'_, PyAny>>,
-        laggard_timeout: Option<&Bound<'_, PyAny>>,
+        slow_consumer_timeout: Option<&Bound<'_, PyAny>>,
         max_unevictable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let spin_us =
@@ -71,22 +71,23 @@ impl ServerCore {
                 errors::family(py, "InvalidOption", format!("eviction is '{name}'; allowed are {names}"))
             })?,
         };
-        let laggard_timeout_ms = match laggard_timeout.map(|given| arguments::seconds("laggard_timeout", given)) {
-            None => defaults.laggard_timeout_ms,
-            Some(seconds) => {
-                let seconds = seconds?;
-                let [least, most] =
-                    [limits::LAGGARD_TIMEOUT_MS_MIN, limits::LAGGARD_TIMEOUT_MS_MAX].map(|ms| ms as f64 / 1_000.0);
-                if !(least..=most).contains(&seconds) {
-                    let message = format!(
-                        "laggard_timeout is {}; allowed are {least} to {most} seconds",
-                        arguments::shown(seconds)
-                    );
-                    return Err(errors::family(py, "InvalidOption", message));
+        let slow_consumer_timeout_ms =
+            match slow_consumer_timeout.map(|given| arguments::seconds("slow_consumer_timeout", given)) {
+                None => defaults.slow_consumer_timeout_ms,
+                Some(seconds) => {
+                    let seconds = seconds?;
+                    let [least, most] = [limits::SLOW_CONSUMER_TIMEOUT_MS_MIN, limits::SLOW_CONSUMER_TIMEOUT_MS_MAX]
+                        .map(|ms| ms as f64 / 1_000.0);
+                    if !(least..=most).contains(&seconds) {
+                        let message = format!(
+                            "slow_consumer_timeout is {}; allowed are {least} to {most} seconds",
+                            arguments::shown(seconds)
+                        );
+                        return Err(errors::family(py, "InvalidOption", message));
+                    }
+                    (seconds * 1_000.0).round() as u64
                 }
-                (seconds * 1_000.0).round() as u64
-            }
-        };
+            };
         // The engine knows what is allowed, and names it; what no number of its holds it is told by the nearest.
         let mut beyond: Vec<(&str, String)> = Vec::new();
         let mut number = |option: &'static str, given: Option<&Bound<'_, PyAny>>, default: u64| {
@@ -110,7 +111,7 @@ impl ServerCore {
             group,
             eviction,
             topology,
-            laggard_timeout_ms,
+            slow_consumer_timeout_ms,
             spin_ns,
             strict_seal: flag("strict_seal", strict_seal)?.unwrap_or(false),
         };

@@ -81,7 +81,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("end.departed", "a member is gone, and its claims are its own still"),
     ("end.recovered", "its claims are given back, and its seat is not"),
     ("end.forgotten", "nothing is left of it but its seat"),
-    ("expel.dismissed", "a laggard's cursor counts no more, and it was not told"),
+    ("expel.dismissed", "a slow consumer's cursor counts no more, and it was not told"),
     ("expel.told", "it was told, and may write no more"),
     // Requests and replies
     ("request.copied", "a request is copied out of a lane, and not executed"),
@@ -111,7 +111,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("expire.unlocked", "the bucket is unlocked, and entries with an expiry are not counted anew"),
     ("delete.unlinked", "an entry is out of its slot, and the bucket locked"),
     ("delete.unlocked", "the bucket is unlocked, and the entry not retired"),
-    ("retire.limbo", "an entry is in the limbo, since somebody may read it"),
+    ("retire.listed", "an entry is in the retire list, since somebody may read it"),
     ("retire.looked", "the pins are looked at, and what nobody reads is not freed"),
     ("split.page", "a page is taken for buckets, and not cleared"),
     ("split.locked", "both buckets of a split are locked, and nothing is moved"),

@@ -105,11 +105,11 @@ pub const RING_MEMBERS_MAX: usize = 1_024;
 /// who is not interrupted publishes within a microsecond, and this is a few hundred times as long.
 pub const CLAIM_PATIENCE_NS: u64 = 200_000;
 /// How long a client may keep all others from getting replies, unless told otherwise, in milliseconds.
-pub const LAGGARD_TIMEOUT_MS_DEFAULT: u64 = 2_000;
+pub const SLOW_CONSUMER_TIMEOUT_MS_DEFAULT: u64 = 2_000;
 /// Least and most of that time, in milliseconds.
-pub const LAGGARD_TIMEOUT_MS_MIN: u64 = 10;
-/// See [`LAGGARD_TIMEOUT_MS_MIN`].
-pub const LAGGARD_TIMEOUT_MS_MAX: u64 = 3_600_000;
+pub const SLOW_CONSUMER_TIMEOUT_MS_MIN: u64 = 10;
+/// See [`SLOW_CONSUMER_TIMEOUT_MS_MIN`].
+pub const SLOW_CONSUMER_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// For how long FLUSHALL waits at most until the memory has gone back to the system, in milliseconds.
 pub const GIVING_BACK_MS_MAX: u64 = 1_000;
@@ -120,12 +120,12 @@ pub const TURN_REQUESTS_MAX: usize = 32;
 pub const TURN_BYTES_MAX: usize = 64 << 10;
 /// Most arguments read of a request in a turn; 30 ns each.
 pub const TURN_ARGUMENTS_MAX: usize = 2_048;
-/// Nanoseconds after which a turn ends before it has come to the limits above: some requests are dear.
+/// Nanoseconds after which a turn ends before it has come to the limits above: some requests are expensive.
 pub const TURN_NS_MAX: u64 = 100_000;
-/// Nanoseconds of processor time from which on waking a client is dear: it has some ten thousand waiters. To send it
-/// 64 KiB, over TCP, takes less than a tenth of that.
+/// Nanoseconds of processor time from which on waking a client is expensive: it has some ten thousand waiters. To send
+/// it 64 KiB, over TCP, takes less than a tenth of that.
 pub const WAKE_NS_MAX: u64 = 1_000_000;
-/// Nanoseconds of processor time that dear wake-ups of a client may take before its connection ends.
+/// Nanoseconds of processor time that expensive wake-ups of a client may take before its connection ends.
 pub const WAKING_NS_MAX: u64 = 20_000_000;
 /// Requests executed between two looks at how long the turn has lasted; a look takes 20 ns.
 pub const TURN_REQUESTS_PER_CLOCK: usize = 16;

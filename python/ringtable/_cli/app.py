@@ -1,5 +1,7 @@
 """The commands by their names, and how a program ends that runs one."""
 
+import itertools
+import re
 import sys
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
@@ -14,6 +16,9 @@ from ringtable._cli.stats import stats
 from ringtable._cli.watch import watch
 from ringtable._errors import Error, InvalidOption
 from ringtable._ringtable import __version__
+
+# Options by the names that they had once: not in the help, but understood.
+RENAMED = {"--laggard-timeout": "--slow-consumer-timeout"}
 
 app = App(
     name="ringtable",
@@ -73,10 +78,17 @@ def run() -> None:
     sys.exit(status)
 
 
+def today(arguments: list[str]) -> list[str]:
+    """The command line with the names that options have today: those that they had once are still understood."""
+    options = itertools.takewhile(lambda argument: argument != "--", arguments)
+    renamed = [re.sub(rf"^({'|'.join(RENAMED)})(?==|$)", lambda old: RENAMED[old[1]], option) for option in options]
+    return renamed + arguments[len(renamed) :]
+
+
 def _run() -> int:
     """The command's exit status."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(today(sys.argv[1:]), exit_on_error=False, print_error=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except UnusedCliTokensError as error:

@@ -28,7 +28,7 @@ def server(
     topology: Literal["lanes", "shared", "sharded"] = "lanes",
     ring_slots: int = 2_048,
     slot_size: int = 256,
-    laggard_timeout: float = 2.0,
+    slow_consumer_timeout: float = 2.0,
     max_unevictable: str | None = None,
 ) -> None:
     """Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.
@@ -55,7 +55,7 @@ def server(
             is the classic; or such a pair for each worker.
         ring_slots: Slots of each ring of a classic topology, a power of two.
         slot_size: Bytes of such a slot, a power of two.
-        laggard_timeout: Seconds for which one client may keep the others from getting replies, in a classic topology.
+        slow_consumer_timeout: Seconds for which one client may keep the others from replies, in a classic topology.
         max_unevictable: The most memory of entries that are never evicted, as for --max-memory; half of that unless
             given.
     """
@@ -79,7 +79,7 @@ def server(
             topology=topology,
             ring_slots=ring_slots,
             slot_size=slot_size,
-            laggard_timeout=laggard_timeout,
+            slow_consumer_timeout=slow_consumer_timeout,
             max_unevictable=max_unevictable,
         ) as running:
             announce(

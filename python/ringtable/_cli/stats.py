@@ -12,8 +12,8 @@ from ringtable._errors import InvalidOption
 # The groups, and which figures belong to them: the first group with a pattern that fits the whole name.
 GROUPS = {
     "Table": r"entries|entries_.*|buckets|hints|events|(expired|evicted)_keys|eviction_.*",
-    "Memory": r"max_memory|memory_.*|limbo_.*|slabs_moved|bytes_.*",
-    "Clients": r"clients|clients_(max|accepted|refused)|accept_failures|lanes|watchers|boards|holds|leases|leases_.*",
+    "Memory": r"max_memory|memory_.*|.*_retired|slabs_moved|bytes_.*",
+    "Clients": r"clients|clients_(max|accepted|refused)|accept_failures|lanes|watchers|hazard_records|holds|leases.*",
     "Ends of connections": r"clients_.*",
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",

@@ -41,7 +41,7 @@ _DECIDES = {
             r"shm::doorbell::wait",
             r"server::listener::accept",
             r"server::\w+::(?:spin|may_spin|may_yield|yield_until_news|has_news|sleep|cool|poll)",
-            r"server::(?:exchange|port)::(?:is_member_awake|is_restless|look_for_laggards)",
+            r"server::(?:exchange|port)::(?:is_member_awake|is_restless|look_for_slow_consumers)",
             r"client::\w+::(?:wait|wait_for_room|has_news|arm|disarm|listen|await_readiness)",
             r"client::waiting::.+",
         ),

@@ -18,7 +18,7 @@ use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory, as_uninit};
-use crate::table::hints::HintBoard;
+use crate::table::hints::AccessLog;
 
 /// A request that is larger than what fits the ring at once, on its way: so many of its bytes have gone.
 struct Outgoing {
@@ -37,7 +37,7 @@ struct Incoming {
 /// Where direct reads leave hints for the server: in the lane.
 pub(super) struct LaneHints(pub Arc<Mapping>);
 
-impl HintBoard for LaneHints {
+impl AccessLog for LaneHints {
     fn tail(&self) -> &AtomicU64 {
         Lane::new(self.0.words()).hint_tail()
     }

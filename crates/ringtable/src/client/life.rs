@@ -56,7 +56,7 @@ fn peek_words(socket: &Descriptor) -> rustix::io::Result<String> {
 pub(super) fn last_words(socket: &Descriptor) -> Error {
     match peek_words(socket) {
         Ok(message) if !message.is_empty() => match message.split_once(' ') {
-            Some(("LAGGARD", words)) => Error::Expelled(words.to_owned()),
+            Some(("SLOWCONSUMER", words)) => Error::Expelled(words.to_owned()),
             Some((code, words)) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => Error::Gone(words.to_owned()),
             _ => Error::Gone(message),
         },

@@ -20,11 +20,11 @@
 //! when such requests come at random times, the next one is as near as ever however long one has waited, and the bound
 //! above would send the worker to sleep in every tenth pause.
 //!
-//! Parking is dear: the next message costs a wake-up, and often an interrupt to another processor. So before parking
-//! one gives way ([`Yields`]) a few times: whoever is awaited is likely among those who run meanwhile, and finds
-//! nobody to wake; and a side that stays runnable is moved to another processor by the kernel if there is room on
-//! one, which a sleeper is not. That holds as long as the others give way in their turn. Next to somebody who
-//! computes, a yield takes a whole time slice; one such yield, and yielding is left alone for a while.
+//! Parking is expensive: the next message costs a wake-up, and often an interrupt to another processor. So before
+//! parking one gives way ([`Yields`]) a few times: whoever is awaited is likely among those who run meanwhile, and
+//! finds nobody to wake; and a side that stays runnable is moved to another processor by the kernel if there is room on
+//! one, which a sleeper is not. That holds as long as the others give way in their turn. Next to somebody who computes,
+//! a yield takes a whole time slice; one such yield, and yielding is left alone for a while.
 //!
 //! # Not promised
 //!

@@ -25,9 +25,9 @@ pub(super) enum End {
     /// A slot of a queue, claimed by it, held nonsense.
     Slot,
     /// It kept others from getting replies for too long.
-    Laggard,
+    SlowConsumer,
     /// To wake it took too much time, again and again.
-    Dear,
+    Expensive,
     /// It rang for a lane that it had not sealed.
     Unsealed,
     /// Its unfinished requests would have taken more memory than all of them may.
@@ -49,8 +49,8 @@ pub(super) const COUNTED: [(End, &str); 13] = [
     (End::Position, "clients_ended_position"),
     (End::Record, "clients_ended_record"),
     (End::Slot, "clients_ended_slot"),
-    (End::Laggard, "clients_ended_laggard"),
-    (End::Dear, "clients_ended_dear"),
+    (End::SlowConsumer, "clients_ended_slow_consumer"),
+    (End::Expensive, "clients_ended_expensive"),
     (End::Unsealed, "clients_ended_unsealed"),
     (End::Memory, "clients_ended_memory"),
     (End::Backlog, "clients_ended_backlog"),
@@ -61,17 +61,17 @@ impl End {
     /// Tells a client whose socket is silent otherwise why its connection ends.
     pub fn say_goodbye(self, socket: impl AsFd) {
         let reason = match self {
-            // Who has sent too much ahead was told as a reply; who is dear to wake would be woken once more.
-            Self::Quit | Self::Gone | Self::Backlog | Self::Dear | Self::Full => return,
+            // Who has sent too much ahead was told as a reply; who is expensive to wake would be woken once more.
+            Self::Quit | Self::Gone | Self::Backlog | Self::Expensive | Self::Full => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Descriptors => "PROTOCOL this server takes no descriptors",
             Self::Position => "PROTOCOL a position in the lane is out of range",
             Self::Record => "PROTOCOL a malformed record",
             Self::Slot => "PROTOCOL nonsense in a slot of the request queue",
-            Self::Laggard => {
-                "LAGGARD this client has kept all others from getting replies for longer than --laggard-timeout: \
-                 connect again"
+            Self::SlowConsumer => {
+                "SLOWCONSUMER this client has kept all others from getting replies for longer than \
+                 --slow-consumer-timeout: connect again"
             }
             Self::Unsealed => "PROTOCOL a lane that its client has not sealed",
             Self::Memory => "OOM unfinished requests of all clients together take too much memory",

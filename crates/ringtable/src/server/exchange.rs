@@ -14,9 +14,9 @@
 //!   again once everything that it had published was executed and no worker has a piece of it in hand.
 //! - **Stopped between claim and publish**: its slot is quarantined after [`limits::CLAIM_PATIENCE_NS`]; see
 //!   `ring::mpmc` for why that is not the same as taking it back.
-//! - **Stopped, or slow, while the response ring is full**: who has not moved its cursor for `--laggard-timeout` while
-//!   others waited is expelled: its cursor counts no more and it is told why on its socket, of which the server closes
-//!   its own side only. Its number and its claims remain its own until its side is closed too.
+//! - **Stopped, or slow, while the response ring is full**: who has not moved its cursor for `--slow-consumer-timeout`
+//!   while others waited is expelled: its cursor counts no more and it is told why on its socket, of which the server
+//!   closes its own side only. Its number and its claims remain its own until its side is closed too.
 //!
 //! # Wake-ups
 //!
@@ -106,7 +106,7 @@ pub(super) struct Exchange {
     /// Seats that nobody has.
     free: Mutex<Vec<u16>>,
     lags: Mutex<Lags>,
-    pub laggard_timeout_ns: u64,
+    pub slow_consumer_timeout_ns: u64,
     /// For each worker, odd while it has pieces in hand: a worker that was seen at an even number, or at another one
     /// than before, has none left of those that it had then.
     pub rounds: Box<[Round]>,
@@ -132,8 +132,10 @@ impl Exchange {
             Topology::Sharded => Workers { first: shard, count: 1 },
             _ => Workers { first: 0, count: options.workers },
         };
-        let laggard_timeout_ns = options.laggard_timeout_ms * 1_000_000;
-        (0..shards).map(|shard| Self::create(geometry, workers(shard), laggard_timeout_ns).map(Arc::new)).collect()
+        let slow_consumer_timeout_ns = options.slow_consumer_timeout_ms * 1_000_000;
+        (0..shards)
+            .map(|shard| Self::create(geometry, workers(shard), slow_consumer_timeout_ns).map(Arc::new))
+            .collect()
     }
 
     /// The exchange of a worker among all of a server.
@@ -143,7 +145,7 @@ impl Exchange {
     }
 
     /// Makes an exchange for these workers.
-    fn create(geometry: Geometry, workers: Workers, laggard_timeout_ns: u64) -> io::Result<Self> {
+    fn create(geometry: Geometry, workers: Workers, slow_consumer_timeout_ns: u64) -> io::Result<Self> {
         let segment = Segment::create("ringtable-exchange", geometry.size())?;
         let mapping = segment.map_writable()?;
         segment.seal(false)?;
@@ -159,7 +161,7 @@ impl Exchange {
             seats: (0..geometry.members).map(|_| Mutex::default()).collect(),
             free: Mutex::new((0..geometry.members as u16).rev().collect()),
             lags: Mutex::new(Lags { members: vec![Lag::default(); geometry.members], looked_ns: 0 }),
-            laggard_timeout_ns,
+            slow_consumer_timeout_ns,
             rounds: (0..workers.count).map(|_| Round::default()).collect(),
             dropped: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
@@ -270,11 +272,11 @@ impl Exchange {
 
     /// Looks who keeps the response ring full: wakes those that sleep, and expels those that have not moved for too
     /// long. By any worker that finds no room.
-    pub fn look_for_laggards(&self, executor: &Executor, now_ns: u64) {
+    pub fn look_for_slow_consumers(&self, executor: &Executor, now_ns: u64) {
         let Ok(mut lags) = self.lags.try_lock() else { return };
         let Lags { members, looked_ns } = &mut *lags;
         // Workers read the clock each for themselves, so that what another one has noted may be a little ahead of us.
-        let passed_ns = now_ns.saturating_sub(*looked_ns).min(self.laggard_timeout_ns / LOOKS_MIN);
+        let passed_ns = now_ns.saturating_sub(*looked_ns).min(self.slow_consumer_timeout_ns / LOOKS_MIN);
         *looked_ns = now_ns.max(*looked_ns);
         let (view, tail) = (self.view(), self.sender.tail());
         let mut expelled = Vec::new();
@@ -290,7 +292,7 @@ impl Exchange {
             } else {
                 lag.lasted_ns += passed_ns;
             }
-            if lag.lasted_ns >= self.laggard_timeout_ns {
+            if lag.lasted_ns >= self.slow_consumer_timeout_ns {
                 expelled.push(number);
             } else if lane::must_ring(view.client_state(number)) {
                 self.ring(number);
@@ -298,7 +300,7 @@ impl Exchange {
         }
         for number in expelled {
             members[usize::from(number)] = Lag::default();
-            self.retire_number(number, End::Laggard, executor);
+            self.retire_number(number, End::SlowConsumer, executor);
         }
     }
 

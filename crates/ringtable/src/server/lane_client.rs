@@ -7,7 +7,7 @@ use super::end::End;
 use super::executor::{Again, Executor};
 use super::lane_offer::Offer;
 use super::outgoing::Outgoing;
-use super::pins::{Lingering, PinBoard};
+use super::pins::{LanePins, Lingering};
 use super::socket::Socket;
 use super::store::Store;
 use super::turn::Turn;
@@ -22,15 +22,15 @@ use crate::ring::wait::State;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, as_uninit};
-use crate::table::hints::HintBoardId;
-use crate::table::reclaim::BoardId;
+use crate::table::hints::AccessLogId;
+use crate::table::reclaim::HazardRecordId;
 
 pub(super) struct LaneClient {
     mapping: Arc<Mapping>,
     /// Once the pins in the lane count.
-    pub board: Option<BoardId>,
+    pub hazards: Option<HazardRecordId>,
     /// If hints are of use.
-    hints: Option<HintBoardId>,
+    hints: Option<AccessLogId>,
     socket: Socket,
     /// Rung by the client; watched by the worker, never read or written here.
     request_bell: Doorbell,
@@ -53,10 +53,10 @@ impl LaneClient {
     /// Takes a lane that was sealed into service.
     pub fn new(offer: Offer, store: &Store) -> Self {
         let mapping = Arc::new(offer.mapping);
-        let hints = store.table.hints().map(|hints| hints.register(Box::new(PinBoard(Arc::clone(&mapping)))));
+        let hints = store.table.hints().map(|hints| hints.register(Box::new(LanePins(Arc::clone(&mapping)))));
         Self {
             mapping,
-            board: None,
+            hazards: None,
             hints,
             socket: offer.socket,
             request_bell: offer.request_bell,
@@ -164,7 +164,7 @@ impl LaneClient {
     /// Wakes the client if it sleeps. To be called after a turn that worked. Returns whether it had to be.
     ///
     /// # Errors
-    /// If that was too dear, again and again.
+    /// If that was too expensive, again and again.
     pub fn ring_if_asleep(&mut self) -> Result<bool, End> {
         let asleep = lane::must_ring(self.lane().client_state());
         if asleep {
@@ -239,10 +239,10 @@ impl LaneClient {
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;
-        if executed.change == Some(Change::Pins) && self.board.is_none() {
+        if executed.change == Some(Change::Pins) && self.hazards.is_none() {
             // The reply is published after this.
-            let board = PinBoard(Arc::clone(&self.mapping));
-            self.board = Some(executor.store.table.reclaimer().register(Box::new(board)));
+            let hazards = LanePins(Arc::clone(&self.mapping));
+            self.hazards = Some(executor.store.table.reclaimer().register(Box::new(hazards)));
         }
         if executed.flow == Flow::Again {
             self.again = Some((std::mem::take(&mut executor.record), executed.again));
@@ -338,7 +338,7 @@ impl LaneClient {
 
     /// What is left of a client whose connection we have ended, if its pins count.
     pub fn linger(self) -> Option<Lingering> {
-        self.board.map(|board| Lingering::new(self.socket, board))
+        self.hazards.map(|hazards| Lingering::new(self.socket, hazards))
     }
 
     /// Tells the client on its socket why the connection ends.

@@ -39,7 +39,7 @@ pub struct Options {
     /// Bytes of such a slot; a power of two.
     pub slot_size: usize,
     /// Milliseconds for which a client may keep the others from getting replies, in a classic topology.
-    pub laggard_timeout_ms: u64,
+    pub slow_consumer_timeout_ms: u64,
     /// Nanoseconds for which either side may spin; `None` measures what a wake-up costs.
     pub spin_ns: Option<u64>,
     /// Seal the table against any further write or writable mapping, at the price of not giving memory back.
@@ -62,7 +62,7 @@ impl Default for Options {
             topology: Topology::default(),
             ring_slots: limits::RING_SLOTS_DEFAULT,
             slot_size: limits::RING_SLOT_SIZE_DEFAULT,
-            laggard_timeout_ms: limits::LAGGARD_TIMEOUT_MS_DEFAULT,
+            slow_consumer_timeout_ms: limits::SLOW_CONSUMER_TIMEOUT_MS_DEFAULT,
             spin_ns: None,
             strict_seal: false,
         }
@@ -110,8 +110,8 @@ impl Options {
         power_of_two("--slot-size", slot_size, "bytes")?;
         let ring_size = limits::RING_SIZE_MAX as u64;
         within("--ring-slots times --slot-size", slots * slot_size, 1, ring_size, "bytes")?;
-        let (least, most) = (limits::LAGGARD_TIMEOUT_MS_MIN, limits::LAGGARD_TIMEOUT_MS_MAX);
-        within("--laggard-timeout", options.laggard_timeout_ms, least, most, "milliseconds")?;
+        let (least, most) = (limits::SLOW_CONSUMER_TIMEOUT_MS_MIN, limits::SLOW_CONSUMER_TIMEOUT_MS_MAX);
+        within("--slow-consumer-timeout", options.slow_consumer_timeout_ms, least, most, "milliseconds")?;
         if options.topology != Topology::Lanes {
             let option = "--max-clients, with rings that clients share,";
             within(option, options.clients_max as u64, 1, limits::RING_MEMBERS_MAX as u64, "clients")?;

@@ -3,7 +3,7 @@
 //! A client's pins count from its `RING.PINS` until its socket is closed (I1). So they do if it is we who have ended
 //! the connection: what it has asked is over then, but its views are not, and their bytes must not change.
 //!
-//! What pins have kept in the limbo is freed when a client is gone, and when somebody looks again: while there is
+//! What pins have kept in the retire list is freed when a client is gone, and when somebody looks again: while there is
 //! anything there, each worker that is awake does so from time to time.
 
 use std::sync::Arc;
@@ -20,22 +20,22 @@ use crate::shm::doorbell::timespec;
 use crate::shm::segment::Mapping;
 use crate::sync::{AtomicU64, Memory};
 use crate::table::Writer;
-use crate::table::hints::HintBoard;
-use crate::table::reclaim::{Board, BoardId};
+use crate::table::hints::AccessLog;
+use crate::table::reclaim::{HazardRecord, HazardRecordId};
 
-/// How often a worker looks whether what is in the limbo is still read by anybody.
+/// How often a worker looks whether what is in the retire list is still read by anybody.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The pins in a lane, which stay readable as long as they count.
-pub(super) struct PinBoard(pub Arc<Mapping>);
+pub(super) struct LanePins(pub Arc<Mapping>);
 
-impl Board for PinBoard {
+impl HazardRecord for LanePins {
     fn pins(&self) -> &[AtomicU64] {
         Lane::new(self.0.words()).pins()
     }
 }
 
-impl HintBoard for PinBoard {
+impl AccessLog for LanePins {
     fn tail(&self) -> &AtomicU64 {
         Lane::new(self.0.words()).hint_tail()
     }
@@ -48,14 +48,14 @@ impl HintBoard for PinBoard {
 /// A client that we serve no more, and that is still there.
 pub(super) struct Lingering {
     socket: Socket,
-    pub board: BoardId,
+    pub hazards: HazardRecordId,
 }
 
 impl Lingering {
     /// Keeps the socket of a client that was told why its connection ends.
-    pub fn new(socket: Socket, board: BoardId) -> Self {
+    pub fn new(socket: Socket, hazards: HazardRecordId) -> Self {
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);
-        Self { socket, board }
+        Self { socket, hazards }
     }
 
     /// Whether the client is there. What it may still be saying is not read.
@@ -68,12 +68,14 @@ impl Lingering {
     }
 }
 
-/// Takes back what was in the limbo and is read by nobody any more, if it is time to look. `looked_ns` is when that was
-/// done last. Returns for how long the worker may sleep if nobody wakes it; `None` if there is nothing to look after.
+/// Takes back what was in the retire list and is read by nobody any more, if it is time to look. `looked_ns` is when
+/// that was done last. Returns for how long the worker may sleep if nobody wakes it; `None` if there is nothing to look
+/// after.
 ///
-/// Whoever puts something into the limbo is awake, and so looks at it afterwards; workers that sleep need not know.
-pub(super) fn tend_limbo(writer: &mut Writer<Mapping>, looked_ns: &mut u64) -> Option<Duration> {
-    if writer.table().reclaimer().limbo_entries() == 0 {
+/// Whoever puts something into the retire list is awake, and so looks at it afterwards; workers that sleep need not
+/// know.
+pub(super) fn tend_retired(writer: &mut Writer<Mapping>, looked_ns: &mut u64) -> Option<Duration> {
+    if writer.table().reclaimer().entries_retired() == 0 {
         return None;
     }
     let now = monotonic_ns();
@@ -81,5 +83,5 @@ pub(super) fn tend_limbo(writer: &mut Writer<Mapping>, looked_ns: &mut u64) -> O
         *looked_ns = now;
         writer.rescan();
     }
-    (writer.table().reclaimer().limbo_entries() > 0).then_some(LOOK_EVERY)
+    (writer.table().reclaimer().entries_retired() > 0).then_some(LOOK_EVERY)
 }

@@ -57,7 +57,7 @@ impl Pending {
         }
         // Pieces come within microseconds of those behind them. One that never does was lost to nonsense in the ring,
         // and its sender waits for a reply that will not come; but a worker may have it in hand and stand still.
-        let is_overdue = |since_ns| now_ns.saturating_sub(since_ns) > exchange.laggard_timeout_ns;
+        let is_overdue = |since_ns| now_ns.saturating_sub(since_ns) > exchange.slow_consumer_timeout_ns;
         if member.missing_since_ns().is_some_and(is_overdue)
             && exchange.have_workers_moved_on(member.missed_at.get_or_insert_with(|| exchange.rounds_now()))
         {
@@ -133,7 +133,7 @@ impl Port {
             self.wake_another(mailboxes);
         }
         if self.pending.blocked {
-            self.exchange.look_for_laggards(executor, now_ns);
+            self.exchange.look_for_slow_consumers(executor, now_ns);
         }
         self.ring_served(executor);
         if !self.zombies.is_empty() {

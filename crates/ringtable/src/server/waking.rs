@@ -2,7 +2,7 @@
 //!
 //! A ring or a send wakes all that wait on the file, before it returns, and a client may have hundreds of thousands of
 //! `poll` entries on its end of the socket, or on what it was given to sleep on: then it takes a tenth of a second, and
-//! no system call could be cut short. So a client that is dear to wake, again and again, is served no more.
+//! no system call could be cut short. So a client that is expensive to wake, again and again, is served no more.
 //!
 //! What counts is processor time. A call that takes long by the clock only makes suspicious, since the thread may have
 //! lost its processor in the middle of it; the next one is measured by both. So a cheap one costs two looks at the
@@ -17,15 +17,15 @@ use crate::shm::clock::{monotonic_ns, thread_cpu_ns};
 pub(super) struct Waking {
     /// Whether the last call took long.
     is_suspect: bool,
-    /// Processor time of the dear calls. Cheap ones let it be forgotten.
-    dear_ns: u64,
+    /// Processor time of the expensive calls. Cheap ones let it be forgotten.
+    expensive_ns: u64,
 }
 
 impl Waking {
     /// Makes a call that may wake the client, and returns what came of it.
     ///
     /// # Errors
-    /// If the client is too dear; the call was made all the same.
+    /// If the client is too expensive; the call was made all the same.
     #[inline]
     pub fn measured<T>(&mut self, call: impl FnOnce() -> T) -> Result<T, End> {
         let cpu_ns = self.is_suspect.then(thread_cpu_ns);
@@ -33,7 +33,7 @@ impl Waking {
         let result = call();
         if monotonic_ns() - began_ns < limits::WAKE_NS_MAX {
             self.is_suspect = false;
-            self.dear_ns -= self.dear_ns.div_ceil(16);
+            self.expensive_ns -= self.expensive_ns.div_ceil(16);
             return Ok(result);
         }
         self.judge(cpu_ns)?;
@@ -45,9 +45,9 @@ impl Waking {
         self.is_suspect = true;
         let took_ns = cpu_ns.map_or(0, |before| thread_cpu_ns() - before);
         if took_ns >= limits::WAKE_NS_MAX {
-            self.dear_ns += took_ns;
+            self.expensive_ns += took_ns;
         }
-        if self.dear_ns > limits::WAKING_NS_MAX { Err(End::Dear) } else { Ok(()) }
+        if self.expensive_ns > limits::WAKING_NS_MAX { Err(End::Expensive) } else { Ok(()) }
     }
 }
 
@@ -63,10 +63,10 @@ mod tests {
     }
 
     #[test]
-    fn who_is_dear_again_and_again_is_served_no_more() {
+    fn who_is_expensive_again_and_again_is_served_no_more() {
         let mut waking = Waking::default();
-        let dear = || burn(2 * limits::WAKE_NS_MAX);
-        let calls = (0..1_000).take_while(|_| waking.measured(dear).is_ok()).count() as u64;
+        let expensive = || burn(2 * limits::WAKE_NS_MAX);
+        let calls = (0..1_000).take_while(|_| waking.measured(expensive).is_ok()).count() as u64;
         // But for the first one, which only made suspicious.
         assert!((2..=1 + limits::WAKING_NS_MAX / (2 * limits::WAKE_NS_MAX)).contains(&calls), "{calls} calls");
     }
@@ -78,16 +78,16 @@ mod tests {
             let slept = waking.measured(|| std::thread::sleep(Duration::from_nanos(4 * limits::WAKE_NS_MAX)));
             assert_eq!(slept, Ok(()));
         }
-        assert_eq!(waking.dear_ns, 0);
+        assert_eq!(waking.expensive_ns, 0);
     }
 
     #[test]
-    fn what_was_dear_once_is_forgotten() {
-        let mut waking = Waking { is_suspect: true, dear_ns: limits::WAKING_NS_MAX };
+    fn what_was_expensive_once_is_forgotten() {
+        let mut waking = Waking { is_suspect: true, expensive_ns: limits::WAKING_NS_MAX };
         // Long enough for many of them to be cheap, however often this thread loses its processor.
         for _ in 0..10_000 {
             assert_eq!(waking.measured(|| ()), Ok(()));
         }
-        assert_eq!(waking.dear_ns, 0);
+        assert_eq!(waking.expensive_ns, 0);
     }
 }

@@ -57,8 +57,8 @@ impl Sleeper {
 pub(super) struct Watchers(Mutex<Vec<(Arc<Sleeper>, Waking)>>);
 
 impl Watchers {
-    /// Wakes the watchers that sleep; to be called after publishing. Returns how many did. One that is too dear to wake
-    /// is woken no more.
+    /// Wakes the watchers that sleep; to be called after publishing. Returns how many did. One that is too expensive to
+    /// wake is woken no more.
     pub fn ring_sleepers(&self) -> u64 {
         let mut rung = 0;
         lock(&self.0).retain_mut(|(sleeper, waking)| {

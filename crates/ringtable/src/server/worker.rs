@@ -12,13 +12,13 @@
 //! Sleeping clients are rung not after their own turn but after up to [`RINGS_GATHERED_MAX`] turns: ringing the first
 //! of them wakes a processor (several microseconds on a virtual machine), and the others then find it awake.
 //!
-//! A round may be long: many clients with dear requests, each of which has a turn of up to `limits::TURN_NS_MAX`. So
-//! that a client that asks for little does not wait for all of them, the worker turns to such ones every [`ATTEND_NS`]:
-//! it rings those that were served, polls, and serves those that had nothing to ask a few turns ago, or when it last
-//! looked. New connections have yet to show that they are such ones. (The idea of serving new flows
-//! before old ones is that of the FQ-CoDel scheduler, RFC 8290.)
+//! A round may be long: many clients with expensive requests, each of which has a turn of up to `limits::TURN_NS_MAX`.
+//! So that a client that asks for little does not wait for all of them, the worker turns to such ones every
+//! [`ATTEND_NS`]: it rings those that were served, polls, and serves those that had nothing to ask a few turns ago, or
+//! when it last looked. New connections have yet to show that they are such ones. (The idea of serving new flows before
+//! old ones is that of the FQ-CoDel scheduler, RFC 8290.)
 //!
-//! While freed memory waits in the limbo, a worker that sleeps looks at it from time to time: see `pins`.
+//! While freed memory waits in the retire list, a worker that sleeps looks at it from time to time: see `pins`.
 //!
 //! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as
 //! its share goes.
@@ -50,7 +50,7 @@ use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, timespec, watch};
 use crate::shm::fork::Descriptor;
 use crate::sync::{Arc, Ordering, spin_loop};
-use crate::table::reclaim::BoardId;
+use crate::table::reclaim::HazardRecordId;
 
 /// Rounds without a request after which a lane is watched by its doorbell only.
 const IDLE_ROUNDS_MAX: u32 = 500;
@@ -102,8 +102,8 @@ pub(super) struct Worker {
     /// Those in the middle of a long round, for clients that were rung.
     round_yields: Yields,
     crowd: Crowd,
-    /// When the limbo was last looked at.
-    limbo_looked_ns: u64,
+    /// When the retire list was last looked at.
+    retired_looked_ns: u64,
 }
 
 impl Worker {
@@ -139,7 +139,7 @@ impl Worker {
             yields: Yields::default(),
             round_yields: Yields::default(),
             crowd: Crowd::default(),
-            limbo_looked_ns: 0,
+            retired_looked_ns: 0,
         })
     }
 
@@ -173,12 +173,12 @@ impl Worker {
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
     fn look_after(&mut self, now: u64) -> Option<Duration> {
         let idle = self.tend_idle(now);
-        let Self { executor, limbo_looked_ns, .. } = self;
+        let Self { executor, retired_looked_ns, .. } = self;
         let (store, writer) = (&executor.store, &mut executor.engine.writer);
         writer.heed_recall();
         let naps = [
             store.housekeeping.tend(writer, &store.returning, now),
-            pins::tend_limbo(writer, limbo_looked_ns),
+            pins::tend_retired(writer, retired_looked_ns),
             idle,
             store.leases.tend_handovers(now).map(Duration::from_nanos),
         ];
@@ -572,8 +572,8 @@ impl Worker {
     }
 
     /// Lets the pins of a client that is gone count no more.
-    fn drop_pins(&mut self, board: BoardId) {
-        self.runtime.store.table.reclaimer().unregister(board);
+    fn drop_pins(&mut self, hazards: HazardRecordId) {
+        self.runtime.store.table.reclaimer().unregister(hazards);
         self.executor.engine.writer.rescan();
     }
 
@@ -609,16 +609,16 @@ impl Worker {
             runtime.statistics.count_end(end);
             failpoint!("end.counted");
             lane.say_goodbye(end);
-            match (end, lane.board) {
-                (End::Gone | End::Stopped, Some(board)) => self.drop_pins(board),
+            match (end, lane.hazards) {
+                (End::Gone | End::Stopped, Some(hazards)) => self.drop_pins(hazards),
                 (_, Some(_)) => {
                     // Its views live on, until its own end of the socket is closed.
                     let connection = lane.linger().map(Connection::Lingering);
                     self.places[place].client = connection.map(|connection| Client { connection, ..client });
                     return;
                 }
-                // To close what is dear to wake takes long.
-                (End::Dear, None) => runtime.store.returning.close(lane),
+                // To close what is expensive to wake takes long.
+                (End::Expensive, None) => runtime.store.returning.close(lane),
                 (_, None) => {}
             }
         } else if let Connection::Offered(offer) = client.connection {
@@ -628,7 +628,7 @@ impl Worker {
             runtime.statistics.count_end(end);
             offer.say_goodbye(end);
         } else if let Connection::Lingering(lingering) = &client.connection {
-            self.drop_pins(lingering.board);
+            self.drop_pins(lingering.hazards);
         } else if let (Connection::Member(number, _), Some(port)) = (&client.connection, &mut self.port) {
             if end == End::Gone {
                 port.depart(*number, &runtime.statistics);
@@ -646,7 +646,7 @@ impl Worker {
             match client.connection {
                 Connection::Socket(mut socket) => {
                     socket.session.drop_unfinished(&mut self.executor);
-                    if end == End::Dear {
+                    if end == End::Expensive {
                         runtime.store.returning.close(Box::new(socket.give_up_socket()));
                     }
                 }

@@ -12,7 +12,7 @@
 //! entry and buys compare-and-set that is immune to a key's being deleted and made again in the same memory.
 //!
 //! An entry that has the word for an expiry can be given another one in place ([`super::lifetime`]). Large entries have
-//! the word from the beginning, since they are dear to write anew ([`EXPIRY_WORD_SIZE`]).
+//! the word from the beginning, since they are expensive to write anew ([`EXPIRY_WORD_SIZE`]).
 
 use crate::limits;
 use crate::sync::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub const HEADER_WORDS: usize = 2;
 /// Flag: word 2 is an expiry.
 pub const FLAG_EXPIRY: u64 = 1;
 /// Entries that have at least so many bytes with the word for an expiry have it, whether they expire or not: 8 bytes of
-/// 256 are little, and to write the rest anew for a new expiry is dear.
+/// 256 are little, and to write the rest anew for a new expiry is expensive.
 pub const EXPIRY_WORD_SIZE: usize = 256;
 /// Values of at least so many bytes begin at a multiple of 64 bytes.
 pub const ALIGNED_VALUE_SIZE: usize = 4_096;

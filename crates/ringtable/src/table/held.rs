@@ -93,9 +93,9 @@ mod tests {
         assert_eq!(held.found().size, 5);
         assert!(writer.hold(b"absent", || 0).is_none());
         drop(held);
-        assert_eq!(writer.table().reclaimer().limbo_entries(), 1);
+        assert_eq!(writer.table().reclaimer().entries_retired(), 1);
         assert!(writer.rescan() > 0);
-        assert_eq!(writer.table().reclaimer().limbo_entries(), 0);
+        assert_eq!(writer.table().reclaimer().entries_retired(), 0);
     }
 
     #[test]

@@ -3,15 +3,15 @@
 //! # Design
 //!
 //! A reader cannot mark an entry as visited (I2). But it sees in the slot whether the entry is marked already, and if
-//! not, writes the key's hash into a small ring in memory of its own (a [`HintBoard`]; clients have one in their lane).
-//! The worker that is about to evict something, or that has written a few dozen new keys, looks at all boards first,
+//! not, writes the key's hash into a small ring in memory of its own (a [`AccessLog`]; clients have one in their lane).
+//! The worker that is about to evict something, or that has written a few dozen new keys, looks at all logs first,
 //! and marks those entries. An entry needs one hint for each round of the hand, so a hot one costs its readers
 //! nothing, and every use counts, not a sample.
 //!
 //! # Not promised
 //!
 //! The ring is lossy: a reader that leaves more than [`limits::HINTS_MAX`] hints before somebody looks overwrites the
-//! oldest. Threads that share a board may overwrite each other's.
+//! oldest. Threads that share a log may overwrite each other's.
 //!
 //! # Invariants
 //!
@@ -28,7 +28,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 const TAKEN_PER_CLOCK: u64 = 16;
 
 /// Where a reader leaves hints.
-pub trait HintBoard: Send + Sync {
+pub trait AccessLog: Send + Sync {
     /// How many hints were ever left there.
     fn tail(&self) -> &AtomicU64;
 
@@ -36,10 +36,10 @@ pub trait HintBoard: Send + Sync {
     fn hints(&self) -> &[AtomicU64];
 }
 
-/// Leaves a hint that the key with that hash was used. Only for the owner of the board.
+/// Leaves a hint that the key with that hash was used. Only for the owner of the log.
 #[inline]
-pub(super) fn leave(board: &dyn HintBoard, hash: u64) {
-    let (tail, hints) = (board.tail(), board.hints());
+pub(super) fn leave(log: &dyn AccessLog, hash: u64) {
+    let (tail, hints) = (log.tail(), log.hints());
     // Relaxed: only we write here.
     let position = tail.load(Ordering::Relaxed);
     let last = &hints[position.wrapping_sub(1) as usize % limits::HINTS_MAX];
@@ -51,11 +51,11 @@ pub(super) fn leave(board: &dyn HintBoard, hash: u64) {
     tail.store(position.wrapping_add(1), Ordering::Release);
 }
 
-/// Names a board that was registered.
+/// Names a log that was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HintBoardId(u64);
+pub struct AccessLogId(u64);
 
-/// The boards of all readers, as the server has them.
+/// The logs of all readers, as the server has them.
 #[derive(Default)]
 pub struct Hints {
     state: Mutex<State>,
@@ -65,31 +65,31 @@ pub struct Hints {
 #[derive(Default)]
 struct State {
     /// With how many hints were taken from each.
-    boards: Vec<(HintBoardId, u64, Box<dyn HintBoard>)>,
-    /// The board to begin with.
+    logs: Vec<(AccessLogId, u64, Box<dyn AccessLog>)>,
+    /// The log to begin with.
     first: usize,
     next: u64,
 }
 
 impl fmt::Debug for Hints {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} boards", lock(&self.state).boards.len())
+        write!(formatter, "{} logs", lock(&self.state).logs.len())
     }
 }
 
 impl Hints {
-    /// Looks at a board from now on.
-    pub fn register(&self, board: Box<dyn HintBoard>) -> HintBoardId {
+    /// Looks at a log from now on.
+    pub fn register(&self, log: Box<dyn AccessLog>) -> AccessLogId {
         let mut state = lock(&self.state);
-        let id = HintBoardId(state.next);
+        let id = AccessLogId(state.next);
         state.next += 1;
-        state.boards.push((id, 0, board));
+        state.logs.push((id, 0, log));
         id
     }
 
-    /// Looks at a board no more.
-    pub fn unregister(&self, id: HintBoardId) {
-        lock(&self.state).boards.retain(|(registered, ..)| *registered != id);
+    /// Looks at a log no more.
+    pub fn unregister(&self, id: AccessLogId) {
+        lock(&self.state).logs.retain(|(registered, ..)| *registered != id);
     }
 
     /// How many hints were taken into account.
@@ -102,23 +102,23 @@ impl Hints {
     /// are so many that others would wait, for some, and for the rest at the next call.
     pub(super) fn take(&self, mut each: impl FnMut(u64)) {
         let Ok(mut state) = self.state.try_lock() else { return };
-        let State { boards, first, .. } = &mut *state;
+        let State { logs, first, .. } = &mut *state;
         let (mut count, mut deadline) = (0_u64, None);
-        'boards: for _ in 0..boards.len() {
-            *first = if *first + 1 < boards.len() { *first + 1 } else { 0 };
-            let (_, taken, board) = &mut boards[*first];
+        'logs: for _ in 0..logs.len() {
+            *first = if *first + 1 < logs.len() { *first + 1 } else { 0 };
+            let (_, taken, log) = &mut logs[*first];
             // Acquire: pairs with the Release in `leave`.
-            let tail = board.tail().load(Ordering::Acquire);
+            let tail = log.tail().load(Ordering::Acquire);
             // Whatever it says, there are no more than these.
             *taken = tail.wrapping_sub(tail.wrapping_sub(*taken).min(limits::HINTS_MAX as u64));
             while *taken != tail {
-                each(board.hints()[*taken as usize % limits::HINTS_MAX].load(Ordering::Relaxed));
+                each(log.hints()[*taken as usize % limits::HINTS_MAX].load(Ordering::Relaxed));
                 *taken = taken.wrapping_add(1);
                 count += 1;
                 if count.is_multiple_of(TAKEN_PER_CLOCK)
                     && deadline.get_or_insert_with(|| Deadline::after(limits::TURN_NS_MAX)).has_come()
                 {
-                    break 'boards;
+                    break 'logs;
                 }
             }
         }
@@ -138,9 +138,9 @@ mod tests {
     use crate::sync::{Arc, heap_words};
 
     #[derive(Clone)]
-    struct Board(Arc<Box<[AtomicU64]>>);
+    struct LogWords(Arc<Box<[AtomicU64]>>);
 
-    impl HintBoard for Board {
+    impl AccessLog for LogWords {
         fn tail(&self) -> &AtomicU64 {
             &self.0[limits::HINTS_MAX]
         }
@@ -150,8 +150,8 @@ mod tests {
         }
     }
 
-    fn board() -> Board {
-        Board(Arc::new(heap_words(limits::HINTS_MAX + 1)))
+    fn log() -> LogWords {
+        LogWords(Arc::new(heap_words(limits::HINTS_MAX + 1)))
     }
 
     fn taken(hints: &Hints) -> Vec<u64> {
@@ -162,24 +162,24 @@ mod tests {
 
     #[test]
     fn hints_arrive_once_and_the_oldest_are_lost() {
-        let (hints, board) = (Hints::default(), board());
-        let id = hints.register(Box::new(board.clone()));
-        [5, 5, 6, 5].into_iter().for_each(|hash| leave(&board, hash));
+        let (hints, log) = (Hints::default(), log());
+        let id = hints.register(Box::new(log.clone()));
+        [5, 5, 6, 5].into_iter().for_each(|hash| leave(&log, hash));
         assert_eq!(taken(&hints), [5, 6, 5]);
         assert!(taken(&hints).is_empty());
-        (0..1_000).for_each(|hash| leave(&board, hash));
+        (0..1_000).for_each(|hash| leave(&log, hash));
         assert_eq!(taken(&hints), (1_000 - limits::HINTS_MAX as u64..1_000).collect::<Vec<_>>());
-        leave(&board, 7);
+        leave(&log, 7);
         hints.unregister(id);
         assert!(taken(&hints).is_empty());
     }
 
     #[test]
     fn a_tail_that_is_nonsense_costs_no_more_than_the_ring() {
-        let (hints, board) = (Hints::default(), board());
-        hints.register(Box::new(board.clone()));
+        let (hints, log) = (Hints::default(), log());
+        hints.register(Box::new(log.clone()));
         for tail in [u64::MAX, 0, 1 << 63, 3, u64::MAX - 7] {
-            board.tail().store(tail, Ordering::Relaxed);
+            log.tail().store(tail, Ordering::Relaxed);
             assert!(taken(&hints).len() <= limits::HINTS_MAX);
         }
     }

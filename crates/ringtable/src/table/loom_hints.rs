@@ -1,6 +1,6 @@
 //! Models of hints: a reader that says what it uses, and workers that take note of it.
 //!
-//! The board has room for two hints (`limits::HINTS_MAX` under `cfg(loom)`), and the reader leaves three.
+//! The log has room for two hints (`limits::HINTS_MAX` under `cfg(loom)`), and the reader leaves three.
 //!
 //! # Allowed
 //!
@@ -21,14 +21,14 @@
 
 use loom::thread;
 
-use super::hints::{HintBoard, Hints, leave};
+use super::hints::{AccessLog, Hints, leave};
 use crate::limits::HINTS_MAX;
 use crate::sync::{Arc, AtomicU64, heap_words, model};
 
 #[derive(Clone)]
-struct Board(Arc<Box<[AtomicU64]>>);
+struct LogWords(Arc<Box<[AtomicU64]>>);
 
-impl HintBoard for Board {
+impl AccessLog for LogWords {
     fn tail(&self) -> &AtomicU64 {
         &self.0[HINTS_MAX]
     }
@@ -50,14 +50,14 @@ fn taken(hints: &Hints) -> Vec<u64> {
 #[test]
 fn what_is_taken_was_left() {
     let outcomes = model::outcomes(|| {
-        let board = Board(Arc::new(heap_words(HINTS_MAX + 1)));
+        let log = LogWords(Arc::new(heap_words(HINTS_MAX + 1)));
         let hints = Arc::new(Hints::default());
-        hints.register(Box::new(board.clone()));
+        hints.register(Box::new(log.clone()));
         let taking = {
             let hints = Arc::clone(&hints);
             thread::spawn(move || taken(&hints))
         };
-        LEFT.into_iter().for_each(|hash| leave(&board, hash));
+        LEFT.into_iter().for_each(|hash| leave(&log, hash));
         let early = taking.join().expect("the worker ends");
         let late = taken(&hints);
         let all = [early.clone(), late].concat();
@@ -71,20 +71,20 @@ fn what_is_taken_was_left() {
     }
 }
 
-/// Two workers look at the same board: whoever comes second takes nothing, or what has come since.
+/// Two workers look at the same log: whoever comes second takes nothing, or what has come since.
 #[test]
 fn two_workers_do_not_take_the_same() {
     let outcomes = model::outcomes(|| {
-        let board = Board(Arc::new(heap_words(HINTS_MAX + 1)));
+        let log = LogWords(Arc::new(heap_words(HINTS_MAX + 1)));
         let hints = Arc::new(Hints::default());
-        hints.register(Box::new(board.clone()));
-        leave(&board, LEFT[0]);
+        hints.register(Box::new(log.clone()));
+        leave(&log, LEFT[0]);
         let taking = {
             let hints = Arc::clone(&hints);
             thread::spawn(move || taken(&hints))
         };
         let ours = taken(&hints);
-        leave(&board, LEFT[1]);
+        leave(&log, LEFT[1]);
         let theirs = taking.join().expect("the other worker ends");
         let rest = taken(&hints);
         let mut all = [ours.clone(), theirs.clone(), rest].concat();

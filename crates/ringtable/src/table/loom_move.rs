@@ -184,7 +184,7 @@ fn a_view_against_a_move() {
             })
         };
         writer.relocate(start, false);
-        let kept = writer.table().reclaimer().limbo_entries() > 0 && writer.rescan() == 0;
+        let kept = writer.table().reclaimer().entries_retired() > 0 && writer.rescan() == 0;
         let looked = looked.load(Ordering::Relaxed);
         match viewing.join().expect("the client ends").0 {
             None => View::Contended,

@@ -30,7 +30,7 @@ use loom::thread;
 use super::heap::Cache;
 use super::layout::PAGE_WORDS;
 use super::reader::Reader;
-use super::reclaim::{Board, Pinned, pin, unpin};
+use super::reclaim::{HazardRecord, Pinned, pin, unpin};
 use super::{Eviction, Guard, Options, Outcome, Table, Writer};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, as_uninit, copy_out, heap_words, model};
 
@@ -42,7 +42,7 @@ const KEY: &[u8] = b"the key.";
 const OLD: &[u8] = b"old, old";
 const NEW: &[u8] = b"newest..";
 
-impl Board for Words {
+impl HazardRecord for Words {
     fn pins(&self) -> &[AtomicU64] {
         self
     }
@@ -110,7 +110,7 @@ fn view(reader: &Reader<Words>, word: &AtomicU64, looked: &AtomicBool) -> Seen {
 /// Returns what became of it, and whether its last look was over by then.
 fn replace(writer: &mut Writer<Words>, looked: &AtomicBool) -> (Became, bool) {
     put(writer, NEW);
-    let memory = if writer.table().reclaimer().limbo_entries() == 0 {
+    let memory = if writer.table().reclaimer().entries_retired() == 0 {
         Became::FreedAtOnce
     } else if writer.rescan() > 0 {
         Became::FreedLater
@@ -181,7 +181,7 @@ fn two_views_against_an_update() {
     }
 }
 
-/// The client's board is registered by one worker while another one replaces the value, and may not know of it.
+/// The client's hazard record is registered by one worker while another one replaces the value, and may not know of it.
 #[test]
 fn a_first_view_against_an_update() {
     let outcomes = model::bounded_outcomes(|| {
@@ -256,7 +256,11 @@ fn nothing_is_left_behind() {
         put(&mut writer, NEW);
         retiring.join().expect("the other worker ends");
         writer.rescan();
-        assert_eq!(table.reclaimer().limbo_entries(), 0, "forbidden: memory that nobody keeps stays in the limbo");
+        assert_eq!(
+            table.reclaimer().entries_retired(),
+            0,
+            "forbidden: memory that nobody keeps stays in the retire list"
+        );
         table.rescan(&mut Cache::default());
     });
 }

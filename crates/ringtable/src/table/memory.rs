@@ -34,7 +34,7 @@ impl<M: Memory> Table<M> {
         }
     }
 
-    /// Memory for `words` words, as the word it begins at; `None` if there is none, not even in the limbo.
+    /// Memory for `words` words, as the word it begins at; `None` if there is none, not even in the retire list.
     pub(super) fn allocate(&self, cache: &mut Cache, words: usize) -> Option<u64> {
         match self.heap.allocate(self.words(), cache, words) {
             None if self.rescan(cache) > 0 => self.heap.allocate(self.words(), cache, words),

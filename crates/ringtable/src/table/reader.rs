@@ -12,7 +12,7 @@
 use super::bucket::{BucketRef, SLOTS, tag};
 use super::entry::EntryRef;
 use super::header::{AttachError, Constants};
-use super::hints::{self, HintBoard};
+use super::hints::{self, AccessLog};
 use super::layout::{self, H_CLOSED, address, bucket_start, load_buckets};
 use super::lookup::{Found, Lookup, Sink, lookup, prefetch_lines};
 use super::pairs::{Contended, Pairs, Want};
@@ -24,7 +24,7 @@ use crate::sync::{AtomicU64, Memory, Ordering, prefetch, spin_loop};
 pub struct Reader<M> {
     memory: M,
     constants: Constants,
-    hints: Option<Box<dyn HintBoard>>,
+    hints: Option<Box<dyn AccessLog>>,
 }
 
 impl<M: Memory> Reader<M> {
@@ -37,18 +37,18 @@ impl<M: Memory> Reader<M> {
         Ok(Self { memory, constants, hints: None })
     }
 
-    /// Leaves hints of what it uses on a board of ours, if the server wants any.
-    pub fn leave_hints(&mut self, board: Box<dyn HintBoard>) {
-        self.hints = hints::are_wanted(self.words()).then_some(board);
+    /// Leaves hints of what it uses on a log of ours, if the server wants any.
+    pub fn leave_hints(&mut self, log: Box<dyn AccessLog>) {
+        self.hints = hints::are_wanted(self.words()).then_some(log);
     }
 
     /// Takes note that an entry was used.
     #[inline]
     pub fn note(&self, hash: u64, found: &Found) {
         if !found.visited
-            && let Some(board) = &self.hints
+            && let Some(log) = &self.hints
         {
-            hints::leave(&**board, hash);
+            hints::leave(&**log, hash);
         }
     }
 

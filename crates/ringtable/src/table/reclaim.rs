@@ -5,13 +5,14 @@
 //! A reader that copies needs nothing of this: it finds out afterwards that its copy is void. Two kinds of readers do
 //! not copy, and keep the memory of an entry from being used again:
 //!
-//! - **Pins** are those of clients, for views: words in a client's own memory (a [`Board`]), each of which names an
-//!   entry by the word it begins at. They are hazard pointers across processes.
+//! - **Pins** are those of clients, for views: words in a client's own memory (a [`HazardRecord`]), each of which names
+//!   an entry by the word it begins at. They are hazard pointers across processes.
 //! - **Holds** are the server's own, for replies that are read out of an entry for longer than a turn.
 //!
-//! Whatever a writer has unlinked goes through `Table::retire` ([`super::memory`]). With neither boards nor holds it is
-//! free at once. Else it goes to the *limbo*, a list, from which `Table::rescan` frees what nobody pins or holds.
-//! Looking at all boards for each entry would be dear, so entries are gathered, a few of them, and looked up together.
+//! Whatever a writer has unlinked goes through `Table::retire` ([`super::memory`]). With neither hazard records nor
+//! holds it is free at once. Else it goes to the *retire list*, from which `Table::rescan` frees what nobody pins or
+//! holds. Looking at all hazard records for each entry would be expensive, so entries are gathered, a few of them, and
+//! looked up together.
 //!
 //! # The pin protocol
 //!
@@ -19,7 +20,7 @@
 //! client                                   server
 //! find the entry, under version v          unlink the entry, version to v + 2 (unlock)
 //! store its first word into the pin        fence(SeqCst)           [S]
-//! fence(SeqCst)            [C]             load the number of boards; look at the pins
+//! fence(SeqCst)            [C]             load the number of hazard records; look at the pins
 //! version is still v -> pinned             not pinned -> free
 //! else clear the pin, and try again
 //! ```
@@ -30,8 +31,8 @@
 //!
 //! - One fence for each entry is enough, however late its pins are looked at: what is ordered behind S stays so. And a
 //!   client cannot begin to pin an entry that was unlinked before S.
-//! - A client asks for its board to be registered before it pins anything. The answer comes before its fence C, so the
-//!   order of the fences covers the number of boards, too.
+//! - A client asks for its hazard record to be registered before it pins anything. The answer comes before its fence C,
+//!   so the order of the fences covers the number of hazard records, too.
 //! - A hold is taken under the lock of the entry's bucket. Who unlinks the entry locks the bucket later, and sees it.
 //!
 //! # Invariants
@@ -41,7 +42,7 @@
 //!
 //! # Not promised
 //!
-//! Nobody tells us when a pin is cleared. So somebody has to look from time to time while the limbo is not empty.
+//! Nobody tells us when a pin is cleared. So somebody has to look from time to time while the retire list is not empty.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,7 +55,7 @@ use crate::limits;
 use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock, spin_loop};
 
 /// Words that a client pins entries with.
-pub trait Board: Send + Sync {
+pub trait HazardRecord: Send + Sync {
     /// All of them; 0 pins nothing.
     fn pins(&self) -> &[AtomicU64];
 }
@@ -70,8 +71,8 @@ pub enum Pinned {
     Contended,
 }
 
-/// Pins the entry of a key: the client's half of the protocol. `pin` is empty, and on a registered board; it is empty
-/// again unless the answer is [`Pinned::Hit`].
+/// Pins the entry of a key: the client's half of the protocol. `pin` is empty, and on a registered hazard record; it is
+/// empty again unless the answer is [`Pinned::Hit`].
 pub fn pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: impl Fn() -> u64) -> Pinned {
     for _ in 0..limits::READ_RETRIES_MAX {
         match try_pin(words, pin, hash, key, &now_ms) {
@@ -123,9 +124,9 @@ pub fn unpin(pin: &AtomicU64) {
     pin.store(0, Ordering::Release);
 }
 
-/// Names a board that was registered.
+/// Names a hazard record that was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BoardId(u64);
+pub struct HazardRecordId(u64);
 
 /// An entry that no slot points at.
 #[derive(Clone, Copy, Debug)]
@@ -134,29 +135,29 @@ struct Retired {
     words: usize,
 }
 
-/// What a hold counts in the word that counts boards, too.
+/// What a hold counts in the word that counts hazard records, too.
 const HOLD: u64 = 1 << 32;
 
 /// Who keeps memory, and which memory waits for them.
 #[derive(Debug, Default)]
 pub struct Reclaimer {
-    /// Number of boards, and of holds in the upper half: with neither there is nothing to do.
+    /// Number of hazard records, and of holds in the upper half: with neither there is nothing to do.
     keepers: AtomicU64,
-    /// Entries in the limbo: so that who finds none needs no lock.
+    /// Entries in the retire list: so that who finds none needs no lock.
     waiting: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    boards: Vec<(BoardId, Box<dyn Board>)>,
-    next_board: u64,
+    records: Vec<(HazardRecordId, Box<dyn HazardRecord>)>,
+    next_record: u64,
     /// How often an entry is held, by its first word.
     holds: BTreeMap<u64, u64>,
-    limbo: Vec<Retired>,
-    /// Words of all entries in the limbo.
+    retired: Vec<Retired>,
+    /// Words of all entries in the retire list.
     words: usize,
-    /// How many entries have come since the boards were last looked at, and their words.
+    /// How many entries have come since the hazard records were last looked at, and their words.
     gathered: usize,
     gathered_words: usize,
     /// A place for what is pinned, kept from scan to scan.
@@ -165,28 +166,28 @@ struct State {
 
 impl fmt::Debug for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { boards, holds, limbo, .. } = self;
-        write!(formatter, "{} boards, {} holds, {} entries in limbo", boards.len(), holds.len(), limbo.len())
+        let Self { records, holds, retired, .. } = self;
+        write!(formatter, "{} records, {} holds, {} entries retired", records.len(), holds.len(), retired.len())
     }
 }
 
 impl Reclaimer {
-    /// Lets the pins of a board count.
-    pub fn register(&self, board: Box<dyn Board>) -> BoardId {
+    /// Lets the pins of a hazard record count.
+    pub fn register(&self, record: Box<dyn HazardRecord>) -> HazardRecordId {
         let mut state = lock(&self.state);
-        let id = BoardId(state.next_board);
-        state.next_board += 1;
-        state.boards.push((id, board));
+        let id = HazardRecordId(state.next_record);
+        state.next_record += 1;
+        state.records.push((id, record));
         // Relaxed: whoever has to see it is behind a fence that comes after our answer, see the module header.
         self.keepers.fetch_add(1, Ordering::Relaxed);
         id
     }
 
-    /// Lets the pins of a board count no more. What they kept is freed by the next scan.
-    pub fn unregister(&self, id: BoardId) {
+    /// Lets the pins of a hazard record count no more. What they kept is freed by the next scan.
+    pub fn unregister(&self, id: HazardRecordId) {
         let mut state = lock(&self.state);
-        if let Some(index) = state.boards.iter().position(|(registered, _)| *registered == id) {
-            state.boards.swap_remove(index);
+        if let Some(index) = state.records.iter().position(|(registered, _)| *registered == id) {
+            state.records.swap_remove(index);
             // Release: as in `let_go`.
             self.keepers.fetch_sub(1, Ordering::Release);
         }
@@ -223,7 +224,7 @@ impl Reclaimer {
         }
     }
 
-    /// Whether there are neither boards nor holds, so that all that was unlinked before is free.
+    /// Whether there are neither hazard records nor holds, so that all that was unlinked before is free.
     #[inline]
     pub(super) fn is_nobody_there(&self) -> bool {
         // SeqCst: [S] of the module header, pairs with [C] in `pin`.
@@ -235,12 +236,12 @@ impl Reclaimer {
     #[cold]
     fn retire_slowly(&self, entry: Retired, mut free: impl FnMut(u64, usize)) {
         let mut state = lock(&self.state);
-        if state.boards.is_empty() && !state.holds.contains_key(&entry.start) {
+        if state.records.is_empty() && !state.holds.contains_key(&entry.start) {
             drop(state);
             return free(entry.start, entry.words);
         }
-        state.limbo.push(entry);
-        failpoint!("retire.limbo");
+        state.retired.push(entry);
+        failpoint!("retire.listed");
         state.words += entry.words;
         state.gathered += 1;
         state.gathered_words += entry.words;
@@ -250,7 +251,8 @@ impl Reclaimer {
         self.note(&state);
     }
 
-    /// Calls `free` for each entry in the limbo that nobody pins or holds any more. Returns how many bytes they have.
+    /// Calls `free` for each entry in the retire list that nobody pins or holds any more. Returns how many bytes they
+    /// have.
     pub(super) fn rescan(&self, free: impl FnMut(u64, usize)) -> u64 {
         // Relaxed: who has put an entry there looks again itself, sooner or later.
         if self.waiting.load(Ordering::Relaxed) == 0 {
@@ -264,38 +266,39 @@ impl Reclaimer {
 
     fn note(&self, state: &State) {
         // Relaxed: written by holders of the lock, and a hint to all others.
-        self.waiting.store(state.limbo.len() as u64, Ordering::Relaxed);
+        self.waiting.store(state.retired.len() as u64, Ordering::Relaxed);
     }
 
-    /// Entries that wait in the limbo.
+    /// Entries that wait in the retire list.
     #[inline]
-    pub fn limbo_entries(&self) -> u64 {
+    pub fn entries_retired(&self) -> u64 {
         // Relaxed: see `note`.
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the entries that wait in the limbo.
-    pub fn limbo_bytes(&self) -> u64 {
+    /// Bytes of the entries that wait in the retire list.
+    pub fn bytes_retired(&self) -> u64 {
         lock(&self.state).words as u64 * 8
     }
 
     /// How many entries may be kept where they are at most.
     pub(super) fn keepers_max(&self) -> u64 {
-        self.boards() * limits::PINS_MAX as u64 + self.holds() + self.limbo_entries()
+        self.hazard_records() * limits::PINS_MAX as u64 + self.holds() + self.entries_retired()
     }
 
-    /// The words at which what is kept begins, pinned, held or in the limbo, in no order; nonsense in pins included.
+    /// The words at which what is kept begins, pinned, held or in the retire list, in no order; nonsense in pins
+    /// included.
     pub(super) fn kept(&self) -> Vec<u64> {
         if self.keepers_max() == 0 {
             return Vec::new();
         }
         let state = lock(&self.state);
-        let limbo = state.limbo.iter().map(|entry| entry.start);
-        state.pinned_words().chain(state.holds.keys().copied()).chain(limbo).collect()
+        let retired = state.retired.iter().map(|entry| entry.start);
+        state.pinned_words().chain(state.holds.keys().copied()).chain(retired).collect()
     }
 
     /// Clients that may pin.
-    pub fn boards(&self) -> u64 {
+    pub fn hazard_records(&self) -> u64 {
         // Relaxed: a figure for people, here and below.
         self.keepers.load(Ordering::Relaxed) % HOLD
     }
@@ -312,7 +315,7 @@ impl State {
     /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last
     /// look.
     fn pinned_words(&self) -> impl Iterator<Item = u64> {
-        let pins = self.boards.iter().flat_map(|(_, board)| board.pins());
+        let pins = self.records.iter().flat_map(|(_, record)| record.pins());
         pins.map(|pin| pin.load(Ordering::Acquire)).filter(|&start| start != 0)
     }
 
@@ -324,7 +327,7 @@ impl State {
         pinned.sort_unstable();
         failpoint!("retire.looked");
         let before = self.words;
-        self.limbo.retain(|entry| {
+        self.retired.retain(|entry| {
             let kept = self.holds.contains_key(&entry.start) || pinned.binary_search(&entry.start).is_ok();
             if !kept {
                 self.words -= entry.words;
@@ -344,14 +347,14 @@ mod tests {
 
     type Words = Box<[AtomicU64]>;
 
-    impl Board for Arc<Words> {
+    impl HazardRecord for Arc<Words> {
         fn pins(&self) -> &[AtomicU64] {
             self
         }
     }
 
-    /// A reclaimer with one board, its pins, and what it has freed.
-    fn reclaimer() -> (Reclaimer, Arc<Words>, BoardId) {
+    /// A reclaimer with one hazard record, its pins, and what it has freed.
+    fn reclaimer() -> (Reclaimer, Arc<Words>, HazardRecordId) {
         let (reclaimer, pins) = (Reclaimer::default(), Arc::new(heap_words(limits::PINS_MAX)));
         let id = reclaimer.register(Box::new(Arc::clone(&pins)));
         (reclaimer, pins, id)
@@ -370,16 +373,16 @@ mod tests {
         pins[63].store(5_000, Ordering::Relaxed);
         let mut freed = Vec::new();
         for index in 0..limits::RETIRED_MAX as u64 {
-            assert!(freed.is_empty(), "the boards are not looked at for each entry");
+            assert!(freed.is_empty(), "the records are not looked at for each entry");
             reclaimer.retire(5_000 - index * 10, 10, |start, _| freed.push(start));
         }
         assert_eq!(freed.len(), limits::RETIRED_MAX - 1);
         assert!(!freed.contains(&5_000));
-        assert_eq!((reclaimer.limbo_entries(), reclaimer.limbo_bytes()), (1, 80));
+        assert_eq!((reclaimer.entries_retired(), reclaimer.bytes_retired()), (1, 80));
         pins[63].store(0, Ordering::Relaxed);
         assert_eq!(reclaimer.rescan(|start, _| freed.push(start)), 80);
         assert!(freed.contains(&5_000));
-        assert_eq!((reclaimer.limbo_entries(), reclaimer.limbo_bytes()), (0, 0));
+        assert_eq!((reclaimer.entries_retired(), reclaimer.bytes_retired()), (0, 0));
     }
 
     #[test]
@@ -398,7 +401,7 @@ mod tests {
         assert_eq!(reclaimer.rescan(|_, _| panic!("it is pinned")), 0);
         reclaimer.unregister(id);
         reclaimer.unregister(id);
-        assert_eq!(reclaimer.boards(), 0);
+        assert_eq!(reclaimer.hazard_records(), 0);
         assert_eq!(reclaimer.rescan(|_, _| {}), 8);
     }
 

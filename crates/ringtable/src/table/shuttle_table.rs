@@ -31,7 +31,7 @@ use shuttle::thread;
 use super::bucket::{EMPTY, SLOTS, Slot};
 use super::layout::{PAGE_WORDS, address};
 use super::lookup::Buffer;
-use super::reclaim::{Board, Pinned, pin, unpin};
+use super::reclaim::{HazardRecord, Pinned, pin, unpin};
 use super::{Eviction, Guard, Lookup, Options, Outcome, Reader, Table, WriteError, Writer};
 use crate::sync::model::{self, Count};
 use crate::sync::{Arc, AtomicU64, Ordering, as_uninit, copy_out, heap_words, yield_now};
@@ -49,7 +49,7 @@ const VALUE_WORDS: [usize; 6] = [1, 1, 2, 6, 20, 66];
 #[derive(Clone)]
 struct Pins(Words);
 
-impl Board for Pins {
+impl HazardRecord for Pins {
     fn pins(&self) -> &[AtomicU64] {
         &self.0
     }
@@ -237,7 +237,7 @@ fn settle(table: &Arc<Table<Words>>, words: &Words) -> BTreeSet<[u8; 8]> {
     let mut writer = Writer::new(Arc::clone(table));
     writer.rescan();
     writer.release();
-    assert_eq!(table.reclaimer().limbo_entries(), 0, "forbidden: memory that nobody keeps stays in the limbo");
+    assert_eq!(table.reclaimer().entries_retired(), 0, "forbidden: memory that nobody keeps stays in the retire list");
     let (mut keys, mut starts, mut used) = (BTreeSet::new(), BTreeSet::new(), 0);
     for index in 0..table.buckets() {
         let home = table.bucket(index);

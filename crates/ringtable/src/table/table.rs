@@ -177,7 +177,7 @@ impl<M: Memory> Table<M> {
         self.eviction
     }
 
-    /// The boards of readers, if their hints are of any use.
+    /// The hazard records of readers, if their hints are of any use.
     pub fn hints(&self) -> Option<&Hints> {
         (self.eviction == Eviction::AllkeysSieve).then_some(&self.hints)
     }

@@ -96,9 +96,9 @@ pub fn run(input: &[u8]) {
         executor.end_turn();
     }
     served.drop_unfinished(&mut executor);
-    let board = served.linger();
+    let hazards = served.linger();
     check(&mut executor);
-    drop(board);
+    drop(hazards);
 }
 
 /// Sends what waits for room, at most `share` bytes. Returns how many went; `None` if the ring is damaged.

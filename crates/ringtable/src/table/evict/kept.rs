@@ -26,8 +26,8 @@ impl<M: Memory> Writer<M> {
     }
 }
 
-/// The words at which something begins that neither goes nor moves: what is pinned, held or in the limbo, drafts, and
-/// what is spared. Gathered when somebody asks.
+/// The words at which something begins that neither goes nor moves: what is pinned, held or in the retire list, drafts,
+/// and what is spared. Gathered when somebody asks.
 #[derive(Default)]
 pub(in crate::table) struct Kept(Option<Vec<u64>>);
 
