@@ -18,7 +18,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale soak stubs lock clean
+.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale soak stubs manual lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,9 @@ soak: install ## Let all loads work on one server for MINUTES=60, and judge: a p
 
 stubs: install ## Write the docstrings of the built extension into its stub, where editors look for them.
 	$(BIN)/python scripts/stubs.py
+
+manual: .cargo-found ## Write the table of commands into docs/commands.md.
+	RINGTABLE_WRITE_MANUAL=1 cargo test --quiet --package ringtable --lib command::manual
 
 lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 	$(BIN)/python -m venv --clear .venv/lock

@@ -43,7 +43,7 @@ WORD_MAX = (1 << 64) - 1
 VALUE_SIZE_MAX = 512 << 20
 LARGE_VALUE_SIZE = 64 << 10
 BUCKET_ENTRIES_MAX = 259
-# The numbers of commands: their places in `COMMANDS`, see `command/commands.rs`.
+# The numbers of commands, which `command/commands.rs` gives them for ever.
 GET, SET, DEL, INCR, EXPIRE, PEXPIRE, FLUSHALL, PING, BUCKET, STATS = 0, 1, 2, 5, 8, 9, 13, 15, 20, 22
 GETV, DELV, RING_INCR, PINS = 24, 25, 26, 29
 WRITES = frozenset({SET, DEL, 4, INCR, 6, 7, EXPIRE, PEXPIRE, FLUSHALL, DELV, RING_INCR})

@@ -8,8 +8,9 @@ use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use ringtable::client::{Bounds, Client, Condition, Options, Reads, Staleness, Stay, Transport, Turn, Writes};
-use ringtable::command::Unwritten;
 use ringtable::command::reply::Reply;
+use ringtable::command::spec::Flag;
+use ringtable::command::{self, Unwritten};
 use ringtable::folder::Trust;
 use ringtable::limits;
 use ringtable::table::Pairs;
@@ -70,6 +71,11 @@ fn transport_name(transport: Transport) -> &'static str {
 
 fn missing(key: &Bound<'_, PyAny>) -> PyErr {
     PyKeyError::new_err(key.clone().unbind())
+}
+
+/// Whether a command, its name and arguments, may change the table.
+fn may_write(words: &[&[u8]]) -> bool {
+    words.first().and_then(|name| command::find(name)).is_some_and(|spec| spec.has(Flag::Writes))
 }
 
 /// A key for messages, in so many characters at most.
@@ -250,8 +256,7 @@ impl TableCore {
                 command
             })
             .collect();
-        let may_write =
-            commands.iter().any(|words| words.first().is_some_and(|name| ringtable::command::may_write(name)));
+        let may_write = commands.iter().any(|words| may_write(words));
         waiting(py, self.timeout, self.asked(may_write), |patience| self.client.call_many(&commands, patience))
     }
 }
@@ -778,7 +783,7 @@ impl TableCore {
     fn call<'py>(&self, py: Python<'py>, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let words = arguments.iter().map(convert::Word::new).collect::<PyResult<Vec<_>>>()?;
         let words = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
-        let asked = self.asked(words.first().is_some_and(|name| ringtable::command::may_write(name)));
+        let asked = self.asked(may_write(&words));
         convert::reply(py, waiting(py, self.timeout, asked, |patience| self.client.call(&words, patience))?)
     }
 

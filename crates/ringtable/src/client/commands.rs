@@ -34,7 +34,8 @@ impl Client {
             .iter()
             .map(|words| {
                 let name = words.first().copied().unwrap_or_default();
-                command::find(name).ok_or_else(|| Reply::Error(command::unknown(name).0))
+                let spec = command::find(name).ok_or_else(|| Reply::Error(command::unknown(name).0))?;
+                Ok(spec.number)
             })
             .collect();
         let known: Vec<usize> = (0..commands.len()).filter(|&index| numbers[index].is_ok()).collect();

@@ -149,7 +149,7 @@ impl Server {
 
 /// Asks for something. Returns whether the connection lasts.
 fn ask(channel: &mut Channel, input: &mut Input<'_>) -> bool {
-    let number = input.below(COMMANDS.len()) as u16;
+    let number = COMMANDS[input.below(COMMANDS.len())].number;
     let value = vec![b'v'; input.below(3_000)];
     let arguments: [&[u8]; 2] = [b"key", &value];
     channel.try_push(number, &arguments).and_then(|_| channel.publish()).is_ok()

@@ -26,7 +26,7 @@ pub(super) struct Numbers {
     pub ring_handover: u16,
 }
 
-pub(super) static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| Numbers {
+pub(super) const NUMBERS: Numbers = Numbers {
     get: command::number("GET"),
     set: command::number("SET"),
     del: command::number("DEL"),
@@ -44,12 +44,11 @@ pub(super) static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| Numbers {
     ring_lease: command::number("RING.LEASE"),
     ring_unlease: command::number("RING.UNLEASE"),
     ring_handover: command::number("RING.HANDOVER"),
-});
+};
 
 /// Does now what the first call would do otherwise. A child that is forked while another thread is at it would wait for
 /// that thread, which it does not have.
 pub fn prepare() {
     fork::install();
     LazyLock::force(&command::FINGERPRINT);
-    LazyLock::force(&NUMBERS);
 }

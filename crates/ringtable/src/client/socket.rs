@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::error::Error;
 use super::life::gone;
-use crate::command::COMMANDS;
+use crate::command::numbered;
 use crate::command::reply::Reply;
 use crate::command::resp::{HEADER_SIZE_MAX, ReplyLimits, ReplyParser, write_request};
 use crate::limits;
@@ -114,7 +114,7 @@ impl SocketLink {
         if self.outgoing.len() - self.sent > GATHERED_MAX && !self.flush()? {
             return Ok(false);
         }
-        let name = COMMANDS[usize::from(number)].name.as_bytes();
+        let name = numbered(number).expect("calls send commands that exist").name.as_bytes();
         let mut words = Vec::with_capacity(1 + arguments.len());
         words.push(name);
         words.extend_from_slice(arguments);
@@ -233,7 +233,7 @@ mod tests {
         // A server that takes all that comes, and never answers.
         let server = std::thread::spawn(move || far.read_to_end(&mut Vec::new()).unwrap());
         let mut link = SocketLink::new(Descriptor::make(|| Ok(near.into())).unwrap());
-        let (get, key) = (command::find(b"GET").unwrap(), [0; 1_000]);
+        let (get, key) = (command::number("GET"), [0; 1_000]);
         let mut gathered = 0;
         while gathered < limits::REQUEST_BACKLOG_MAX {
             if link.try_push(get, &[&key]).unwrap() {

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use crate::command;
+use crate::command::spec::Flag;
 use crate::limits;
 
 /// Refuses a key that is too long.
@@ -30,8 +31,8 @@ pub fn check_value(value: &[u8]) -> Result<(), Error> {
 /// stands in between would be executed.
 pub fn check_command(words: &[&[u8]]) -> Result<(), Error> {
     let name = || command::shown(words.first().copied().unwrap_or_default());
-    let is = |name: &str| words.first().is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()));
-    if ["MULTI", "EXEC", "DISCARD"].into_iter().any(is) {
+    let spec = words.first().and_then(|name| command::find(name));
+    if spec.is_some_and(|spec| spec.has(Flag::Transaction)) {
         return Err(Error::NoTransactions);
     }
     if words.len() > limits::ARGUMENTS_MAX {

@@ -1,7 +1,7 @@
 //! Commands on a table that has no server around it: for tests and fuzzers of what commands do.
 
 use super::arguments::Arguments;
-use super::commands::COMMANDS;
+use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{Change, Flow};
@@ -76,7 +76,7 @@ impl Alone {
             turn_ends_ns: monotonic_ns() + self.turn_ns,
             passed: 0,
         };
-        let spec = &COMMANDS[usize::from(number)];
+        let spec = numbered(number).expect("there is one");
         execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
         let (flow, change, progress) = (context.flow, context.change, context.progress);
         self.streamed = context.streamed;

@@ -1,109 +1,308 @@
-//! The table of all commands.
+//! The table of all commands, a line for each, in the order of the manual (`docs/commands.md`, which is made of it).
+//! There are two ways to find one: by name, and by number.
+//!
+//! # Invariants
+//!
+//! - A command keeps its number for ever, wherever its line stands: clients and servers talk over lanes by numbers, and
+//!   one side may know commands that the other one does not.
+//! - A number is never used again. **Numbers that have gone:** none so far. The next free one: 38.
+//! - What comes to mean something else is another command, with a name and a number of its own.
 
-use super::arguments::Arguments;
-use super::context::Context;
-use super::refusal::Refusal;
-use super::{atomic, connection, counters, inspection, keyspace, scan, set};
-
-/// One thing that can be asked.
-pub struct Spec {
-    /// Its name, in upper case.
-    pub name: &'static str,
-    /// How many arguments it takes, its name not counted.
-    pub arity: std::ops::RangeInclusive<usize>,
-    /// Whether it may write to the table; the server times those.
-    pub writes: bool,
-    pub(super) run: fn(&mut Context<'_>, Arguments<'_>) -> Result<(), Refusal>,
-}
+use super::names::Names;
+use super::spec::Flag::{BehindMulti, Slow, Transaction, WhenFull, Writes};
+use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Table, Transactions, Values};
+use super::spec::Keys::{All, First, No};
+use super::spec::{Spec, row};
+use super::{atomic, connection, counters, inspection, keyspace, scan, set, transaction};
+use crate::limits;
 
 /// No limit but that of all requests.
-const MANY: usize = crate::limits::ARGUMENTS_MAX;
+const MANY: usize = limits::ARGUMENTS_MAX;
 
-const fn spec(
-    name: &'static str,
-    arity: std::ops::RangeInclusive<usize>,
-    writes: bool,
-    run: fn(&mut Context<'_>, Arguments<'_>) -> Result<(), Refusal>,
-) -> Spec {
-    Spec { name, arity, writes, run }
+// Chapter, number, name, how many arguments, which of them are keys, flags, function; the arguments, and what it does.
+#[rustfmt::skip]
+const TABLE: &[Spec] = &[
+    row(Values,        0, "GET",           1..=1,    First, &[],                      keyspace::get,
+        "key",
+        "Answers with the value of a key, or nil if there is none."),
+    row(Values,        1, "SET",           2..=MANY, First, &[Writes, Slow],          set::set,
+        "key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds] [EVICTABLE | UNEVICTABLE]",
+        "Writes a value: always, if there is none (NX), if there is one (XX), or if the key still has this version (0: \
+         if there is none). Answers OK, or nil if nothing was written; with IFVERSION the new version in place of OK.")
+        .unlike_redis("IFVERSION, EVICTABLE and UNEVICTABLE are ringtable's. There are no GET, KEEPTTL, EXAT, PXAT."),
+    row(Values,        2, "DEL",           1..=MANY, All,   &[Writes, Slow],          keyspace::del,
+        "key [key …]",
+        "Deletes keys. Answers with the number of those that were there.")
+        .unlike_redis("With many keys it takes several turns, and other clients' requests may come in between."),
+    row(Values,        3, "EXISTS",        1..=MANY, All,   &[Slow],                  keyspace::exists,
+        "key [key …]",
+        "Answers with the number of keys that are there; one that is named twice counts twice.")
+        .unlike_redis("With many keys it takes several turns, and other clients' requests may come in between."),
+
+    row(Counters,      5, "INCR",          1..=1,    First, &[Writes],                counters::incr,
+        "key",
+        "Adds 1 to the integer that a key holds, 0 if there is no such key. Answers with the sum.")
+        .unlike_redis("The error for a value that is no integer goes on with the key and its value."),
+    row(Counters,      6, "DECR",          1..=1,    First, &[Writes],                counters::decr,
+        "key",
+        "Subtracts 1; as INCR otherwise."),
+    row(Counters,      4, "INCRBY",        2..=2,    First, &[Writes],                counters::incrby,
+        "key increment",
+        "Adds an integer; as INCR otherwise."),
+    row(Counters,      7, "DECRBY",        2..=2,    First, &[Writes],                counters::decrby,
+        "key decrement",
+        "Subtracts an integer; as INCR otherwise."),
+    row(Counters,     30, "RING.INCR",     2..=9,    First, &[Writes],                atomic::ring_incr,
+        "key increment [PX milliseconds] [MIN least] [MAX most] [EVICTABLE | UNEVICTABLE]",
+        "Adds an integer, if the sum is within bounds. Answers with the sum, or nil if nothing was added. The time to \
+         live is for a key that is new."),
+
+    row(Expiry,        8, "EXPIRE",        2..=2,    First, &[Writes],                keyspace::expire,
+        "key seconds",
+        "Gives a key a new time to live; deletes it if that is not above 0. Answers with 1 if the key was there, or 0.")
+        .unlike_redis("There are no NX, XX, GT, LT."),
+    row(Expiry,        9, "PEXPIRE",       2..=2,    First, &[Writes],                keyspace::pexpire,
+        "key milliseconds",
+        "As EXPIRE, in milliseconds.")
+        .unlike_redis("There are no NX, XX, GT, LT."),
+    row(Expiry,       10, "TTL",           1..=1,    First, &[],                      keyspace::ttl,
+        "key",
+        "Answers with the seconds that are left to a key; -1 if it does not expire, -2 if there is none."),
+    row(Expiry,       11, "PTTL",          1..=1,    First, &[],                      keyspace::pttl,
+        "key",
+        "As TTL, in milliseconds."),
+
+    row(Table,        12, "DBSIZE",        0..=0,    No,    &[],                      keyspace::dbsize,
+        "",
+        "Answers with the number of keys, those included that have expired and were not removed yet."),
+    row(Table,        13, "FLUSHALL",      0..=1,    No,    &[Writes, Slow],          keyspace::flushall,
+        "[SYNC | ASYNC]",
+        "Deletes all keys that are there when it begins, and gives their memory back to the system.")
+        .unlike_redis("SYNC and ASYNC make no difference: it takes several turns, and answers when all of it is done. \
+                       What others write meanwhile may go, too."),
+    row(Table,        14, "SCAN",          1..=7,    No,    &[],                      scan::scan,
+        "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+        "Answers with the next cursor, 0 at the end, and some keys, perhaps none. A walk from cursor 0 on comes to \
+         each key exactly once that is there all the while.")
+        .unlike_redis("Redis may come to a key several times. A pattern has at most 255 characters that are no stars. \
+                       All keys are strings."),
+    row(Table,        24, "RING.BUCKET",   1..=1,    First, &[],                      inspection::ring_bucket,
+        "key",
+        "Answers with all keys and values of the bucket that a key falls in, as they were at one moment."),
+    row(Table,        25, "RING.DUMP",     0..=1,    No,    &[],                      inspection::ring_dump,
+        "[start]",
+        "Answers with the table's keys and the sizes of their values, bucket by bucket, from bucket `start` on: \
+         `[next, [bucket, [key, size, …]], …]`, where next is the bucket to go on from, or 0."),
+    row(Table,        26, "RING.STATS",    0..=0,    No,    &[WhenFull],              inspection::ring_stats,
+        "",
+        "Answers with the figures of table and server, by name."),
+
+    row(Changes,      28, "RING.GETV",     1..=1,    First, &[],                      atomic::ring_getv,
+        "key",
+        "Answers with the value of a key and its version, or nil if there is none."),
+    row(Changes,      29, "RING.DELV",     2..=2,    First, &[Writes],                atomic::ring_delv,
+        "key version",
+        "Deletes a key that still has this version. Answers with 1 if it did, or 0."),
+    row(Changes,      31, "RING.LEASE",    1..=4,    First, &[],                      atomic::ring_lease,
+        "key [ticket [AFTER token]]",
+        "Asks for the lease of a key, which the client has that computes the value. Answers with its token, or 0 if \
+         another connection has it; with AFTER, minus that one's token, or what came of the lease with this token, if \
+         it was handed over. It ends with the connection. With the ticket it can be given back by a client that has \
+         not waited for the token."),
+    row(Changes,      32, "RING.UNLEASE",  2..=3,    First, &[],                      atomic::ring_unlease,
+        "key (token | TICKET ticket)",
+        "Gives a lease back. Answers with 1 if this connection had it, or 0."),
+    row(Changes,      33, "RING.HANDOVER", 3..=4,    First, &[],                      atomic::ring_handover,
+        "key token (UNSTORED [value] | FAILED)",
+        "Gives a lease back though the key has no new value: the table has no place for it, or computing it has \
+         failed. Clients that wait get the value, if it is not too large. Answers with 1 if this connection had it, \
+         or 0."),
+
+    row(Connection,   15, "PING",          0..=1,    No,    &[WhenFull],              connection::ping,
+        "[message]",
+        "Answers with PONG, or with the message.")
+        .unlike_redis("A message has at most 65,536 bytes."),
+    row(Connection,   16, "ECHO",          1..=1,    No,    &[],                      connection::echo,
+        "message",
+        "Answers with the message.")
+        .unlike_redis("A message has at most 65,536 bytes."),
+    row(Connection,   17, "HELLO",         0..=MANY, No,    &[WhenFull],              connection::hello,
+        "[(2 | 3) [AUTH user password] [SETNAME name]]",
+        "Goes on in this version of the protocol, this reply included. Answers with what the server is.")
+        .unlike_redis("There are no users but `default`, which any password lets in. Names are forgotten."),
+    row(Connection,   18, "AUTH",          1..=2,    No,    &[],                      connection::auth,
+        "[user] password",
+        "Lets the user `default` in, with any password.")
+        .unlike_redis("It is as in a Redis without passwords: to give one alone is a mistake. A process that may open \
+                       the socket may do everything, before AUTH, too."),
+    row(Connection,   19, "SELECT",        1..=1,    No,    &[],                      connection::select,
+        "index",
+        "Goes on with the table of that number: there is 0 alone.")
+        .unlike_redis("There is one table."),
+    row(Connection,   20, "CLIENT",        1..=MANY, No,    &[],                      connection::client,
+        "(ID | SETNAME name | SETINFO (LIB-NAME | LIB-VER) value)",
+        "ID answers with the number of the connection. Names are taken and forgotten.")
+        .unlike_redis("There are no other subcommands."),
+    row(Connection,   21, "QUIT",          0..=0,    No,    &[WhenFull, BehindMulti], connection::quit,
+        "",
+        "Answers with OK, and closes the connection."),
+
+    row(Joining,      22, "RING.LANE",     2..=2,    No,    &[],                      connection::ring_lane,
+        "lane-version commands-fingerprint",
+        "Makes this connection, over a unix socket, a lane. The answer comes with descriptors."),
+    row(Joining,      23, "RING.RINGS",    2..=2,    No,    &[],                      connection::ring_rings,
+        "exchange-version commands-fingerprint",
+        "Lets this connection, over a unix socket, join the rings of a classic topology. The answer is like that of \
+         RING.LANE."),
+    row(Joining,      27, "RING.WATCH",    2..=2,    No,    &[],                      connection::ring_watch,
+        "layout-version commands-fingerprint",
+        "Makes this connection, over a unix socket, a watch of the table's changes. The answer comes with descriptors, \
+         too."),
+    row(Joining,      34, "RING.PINS",     0..=0,    No,    &[],                      connection::ring_pins,
+        "",
+        "On a lane: from now on the entries that its pins name stay where they are, for views; refused elsewhere."),
+
+    row(Transactions, 35, "MULTI",         0..=0,    No,    &[Transaction],           transaction::multi,
+        "",
+        "Is refused, and all that follows up to EXEC or DISCARD is refused.")
+        .unlike_redis("There are no transactions, and WATCH and UNWATCH are no commands: SET with IFVERSION, RING.DELV \
+                       and RING.INCR change what is as it was."),
+    row(Transactions, 36, "EXEC",          0..=0,    No,    &[Transaction],           transaction::exec,
+        "",
+        "Is refused: nothing since MULTI was executed, and what follows will be.")
+        .unlike_redis("It never executes anything."),
+    row(Transactions, 37, "DISCARD",       0..=0,    No,    &[Transaction],           transaction::discard,
+        "",
+        "Ends what MULTI has begun. Answers with OK, or refuses where there was no MULTI."),
+];
+
+/// All commands.
+pub static COMMANDS: &[Spec] = TABLE;
+
+/// The next free number.
+const NUMBERS_END: usize = 38;
+
+static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
+    let (mut specs, mut index) = ([None; NUMBERS_END], 0);
+    while index < TABLE.len() {
+        let number = TABLE[index].number as usize;
+        assert!(specs[number].is_none(), "a number is one command's");
+        specs[number] = Some(&TABLE[index]);
+        index += 1;
+    }
+    specs
+};
+
+static NAMES: Names = Names::of(TABLE);
+
+/// The command of that number, if there is one.
+#[inline]
+pub fn numbered(number: u16) -> Option<&'static Spec> {
+    BY_NUMBER.get(usize::from(number)).copied().flatten()
 }
 
-/// All commands. A command's place here is its number in lane records; [`FINGERPRINT`] guards against two sides that
-/// number them differently.
-#[rustfmt::skip]
-pub static COMMANDS: &[Spec] = &[
-    spec("GET",         1..=1,      false, keyspace::get),
-    spec("SET",         2..=MANY,   true,  set::set),
-    spec("DEL",         1..=MANY,   true,  keyspace::del),
-    spec("EXISTS",      1..=MANY,   false, keyspace::exists),
-    spec("INCRBY",      2..=2,      true,  counters::incrby),
-    spec("INCR",        1..=1,      true,  counters::incr),
-    spec("DECR",        1..=1,      true,  counters::decr),
-    spec("DECRBY",      2..=2,      true,  counters::decrby),
-    spec("EXPIRE",      2..=2,      true,  keyspace::expire),
-    spec("PEXPIRE",     2..=2,      true,  keyspace::pexpire),
-    spec("TTL",         1..=1,      false, keyspace::ttl),
-    spec("PTTL",        1..=1,      false, keyspace::pttl),
-    spec("DBSIZE",      0..=0,      false, keyspace::dbsize),
-    spec("FLUSHALL",    0..=1,      true,  keyspace::flushall),
-    spec("SCAN",        1..=7,      false, scan::scan),
-    spec("PING",        0..=1,      false, connection::ping),
-    spec("ECHO",        1..=1,      false, connection::echo),
-    spec("HELLO",       0..=MANY,   false, connection::hello),
-    spec("AUTH",        1..=2,      false, connection::auth),
-    spec("SELECT",      1..=1,      false, connection::select),
-    spec("CLIENT",      1..=MANY,   false, connection::client),
-    spec("QUIT",        0..=0,      false, connection::quit),
-    spec("RING.LANE",   2..=2,      false, connection::ring_lane),
-    spec("RING.RINGS",  2..=2,      false, connection::ring_rings),
-    spec("RING.BUCKET", 1..=1,      false, inspection::ring_bucket),
-    spec("RING.DUMP",   0..=1,      false, inspection::ring_dump),
-    spec("RING.STATS",  0..=0,      false, inspection::ring_stats),
-    spec("RING.WATCH",  2..=2,      false, connection::ring_watch),
-    spec("RING.GETV",   1..=1,      false, atomic::ring_getv),
-    spec("RING.DELV",   2..=2,      true,  atomic::ring_delv),
-    spec("RING.INCR",   2..=9,      true,  atomic::ring_incr),
-    spec("RING.LEASE",  1..=4,      false, atomic::ring_lease),
-    spec("RING.UNLEASE", 2..=3,     false, atomic::ring_unlease),
-    spec("RING.HANDOVER", 3..=4,    false, atomic::ring_handover),
-    spec("RING.PINS",   0..=0,      false, connection::ring_pins),
-];
+/// The command of that name, which is written in any case, if there is one.
+#[inline]
+pub fn find(name: &[u8]) -> Option<&'static Spec> {
+    NAMES.find(COMMANDS, name).map(|index| &COMMANDS[index])
+}
+
+/// The number of a command, by its name in upper case: for the compiler.
+///
+/// # Panics
+/// If there is none.
+pub const fn number(name: &str) -> u16 {
+    let mut index = 0;
+    while index < TABLE.len() {
+        if is_same(TABLE[index].name.as_bytes(), name.as_bytes()) {
+            return TABLE[index].number;
+        }
+        index += 1;
+    }
+    panic!("there is no such command");
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut index = 0;
+    while index < one.len() && index < other.len() && one[index] == other[index] {
+        index += 1;
+    }
+    index == one.len() && index == other.len()
+}
 
 /// A number that changes whenever the numbering of commands does (FNV-1a over their names).
 pub static FINGERPRINT: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
-    COMMANDS
+    BY_NUMBER
         .iter()
+        .flatten()
         .flat_map(|spec| spec.name.bytes().chain([b'\n']))
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 });
 
-/// The number of a command in lane records, by its name in upper case.
-///
-/// # Panics
-/// If there is none: callers name commands that exist.
-pub fn number(name: &str) -> u16 {
-    find(name.as_bytes()).unwrap_or_else(|| panic!("no command {name}"))
-}
-
-/// The number of a command, by its name in any case.
-pub fn find(name: &[u8]) -> Option<u16> {
-    COMMANDS.iter().position(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name)).map(|index| index as u16)
-}
-
-/// Whether the command of this name may change the table.
-pub fn may_write(name: &[u8]) -> bool {
-    find(name).is_some_and(|number| COMMANDS[usize::from(number)].writes)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::spec::{Flag, Group, Keys};
     use super::*;
 
+    /// Never changed, but for lines at the end. A number that has gone stays, with "" for a name.
+    #[rustfmt::skip]
+    const NUMBERED: [&str; NUMBERS_END] = [
+        "GET", "SET", "DEL", "EXISTS", "INCRBY", "INCR", "DECR", "DECRBY", "EXPIRE", "PEXPIRE", // from 0 on
+        "TTL", "PTTL", "DBSIZE", "FLUSHALL", "SCAN", "PING", "ECHO", "HELLO", "AUTH", "SELECT", // from 10 on
+        "CLIENT", "QUIT", "RING.LANE", "RING.RINGS", "RING.BUCKET", // from 20 on
+        "RING.DUMP", "RING.STATS", "RING.WATCH", "RING.GETV", "RING.DELV", // from 25 on
+        "RING.INCR", "RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.PINS", // from 30 on
+        "MULTI", "EXEC", "DISCARD", // from 35 on
+    ];
+
     #[test]
-    fn every_command_is_found_by_its_name_in_any_case() {
-        for (index, spec) in COMMANDS.iter().enumerate() {
-            assert_eq!(find(spec.name.to_lowercase().as_bytes()), Some(index as u16));
+    fn numbers_are_for_ever() {
+        let names: Vec<_> =
+            (0..NUMBERS_END as u16).map(|number| numbered(number).map_or("", |spec| spec.name)).collect();
+        assert_eq!(names, NUMBERED);
+        assert!(numbered(NUMBERS_END as u16).is_none() && numbered(u16::MAX).is_none());
+        assert_eq!((number("GET"), number("RING.PINS")), (0, 34));
+    }
+
+    #[test]
+    fn a_command_is_found_by_its_name_in_any_case_and_by_no_other() {
+        for spec in COMMANDS {
+            let mixed: String =
+                spec.name.char_indices().map(|(at, c)| if at % 2 == 0 { c.to_ascii_lowercase() } else { c }).collect();
+            for name in [spec.name, &spec.name.to_lowercase(), &mixed] {
+                assert_eq!(find(name.as_bytes()), Some(spec), "{name}");
+            }
+            // One letter off, one too many, one too few, and the letters that differ in the bit of the case alone.
+            let mut name = spec.name.as_bytes().to_vec();
+            for at in 0..name.len() {
+                for other in (0..=255).filter(|other: &u8| !other.eq_ignore_ascii_case(&spec.name.as_bytes()[at])) {
+                    name[at] = other;
+                    assert_ne!(find(&name), Some(spec), "{}", name.escape_ascii());
+                }
+                name[at] = spec.name.as_bytes()[at];
+            }
+            for other in [&name[1..], &name[..name.len() - 1], &[&name[..], b"S"].concat()] {
+                assert_ne!(find(other), Some(spec));
+            }
         }
-        assert_eq!(find(b"NO.SUCH"), None);
+        for name in [&b""[..], b"NO.SUCH", b"GET\0", b"\xff", &[b'G'; 1 << 20]] {
+            assert_eq!(find(name), None);
+        }
+    }
+
+    /// What a line says of a command fits together.
+    #[test]
+    fn the_lines_are_sound() {
+        for spec in COMMANDS {
+            assert!(spec.arity.start() <= spec.arity.end(), "{spec:?}");
+            assert!(spec.keys == Keys::No || *spec.arity.start() >= 1, "{spec:?} has a key among no arguments");
+            assert_eq!(spec.takes.is_empty(), *spec.arity.end() == 0, "{spec:?}");
+            assert!(spec.help.ends_with('.') && (spec.unlike_redis.is_empty() || spec.unlike_redis.ends_with('.')));
+            assert!(!spec.name.starts_with("RING.") || spec.unlike_redis.is_empty(), "Redis has no {spec:?}");
+            assert_eq!(spec.has(Flag::Transaction), spec.group == Group::Transactions, "{spec:?}");
+        }
+        let chapters: Vec<_> =
+            COMMANDS.chunk_by(|one, next| one.group == next.group).map(|rows| rows[0].group).collect();
+        assert_eq!(chapters, Group::ALL, "one after the other");
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::arguments::Arguments;
-use super::commands::{COMMANDS, Spec};
+use super::commands::numbered;
 use super::context::Context;
 use super::flow::Flow;
 use super::record::decode_request;
 use super::refusal::Refusal;
+use super::spec::{Flag, Spec};
 
 /// A request, decoded by either codec.
 #[derive(Clone, Copy)]
@@ -24,7 +25,7 @@ impl<'a> Command<'a> {
     #[inline]
     pub fn of_record(record: &'a [u8], ranges: &'a mut Vec<Range<usize>>) -> Option<Self> {
         let (number, arguments) = decode_request(record, ranges).ok()?;
-        COMMANDS.get(usize::from(number)).map(|spec| Self { spec, arguments })
+        numbered(number).map(|spec| Self { spec, arguments })
     }
 }
 
@@ -43,6 +44,10 @@ pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
         let name = spec.name.to_ascii_lowercase();
         Err(Refusal::err(format_args!("wrong number of arguments for '{name}' command")))
     };
+    debug_assert!(
+        context.flow != Flow::Again || spec.has(Flag::Slow),
+        "{spec:?} takes several turns, and does not say so"
+    );
     if let Err(Refusal(message)) = outcome {
         if is_repeatable && context.writer.take_crowded() && context.has_patience() {
             context.flow = Flow::Again;
@@ -54,8 +59,16 @@ pub fn execute(context: &mut Context<'_>, command: Command<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::command::record::RequestHead;
+    use crate::command::alone::Alone;
+    use crate::command::commands::COMMANDS;
+    use crate::command::protocol::Protocol;
+    use crate::command::record::{RecordWriter, RequestHead};
+    use crate::shm::clock::wall_ms;
+    use crate::table::lookup::Buffer;
+    use crate::table::{Eviction, Lookup, Options};
 
     #[test]
     fn a_record_for_a_command_that_there_is_not_is_none() {
@@ -65,8 +78,67 @@ mod tests {
             Command::of_record(&record, &mut ranges).map(|command| command.spec.name)
         };
         assert_eq!(name_of(0), Some("GET"));
-        for number in [COMMANDS.len() as u16, 99, u16::MAX] {
+        for number in [COMMANDS.len() as u16, u16::MAX] {
             assert_eq!(name_of(number), None, "{number}");
+        }
+    }
+
+    /// All commands, with all arguments of a few words, beside what their lines in the table say.
+    #[test]
+    fn commands_write_if_they_say_so_and_only_to_their_keys() {
+        const KEYS: [&str; 4] = ["a", "b", "7", "new"];
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(4 << 20, &options);
+        let mut run = |number: u16, arguments: &[&str]| {
+            let (mut reply, mut progress) = (Vec::new(), 0);
+            loop {
+                let mut writer = RecordWriter::new(&mut reply);
+                let (flow, _, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp3, progress);
+                progress = come;
+                if flow != Flow::Again {
+                    break;
+                }
+            }
+            let found = KEYS.map(|key| {
+                let mut value = Buffer::default();
+                match alone.writer.get(key.as_bytes(), wall_ms, &mut value) {
+                    Lookup::Hit(found) => Some((value.bytes().to_vec(), found.version, found.expiry.is_some())),
+                    _ => None,
+                }
+            });
+            KEYS.into_iter().zip(found).collect::<BTreeMap<_, _>>()
+        };
+        let (set, del) = (COMMANDS[1].number, COMMANDS[2].number);
+        assert_eq!((COMMANDS[1].name, COMMANDS[2].name), ("SET", "DEL"));
+        for spec in COMMANDS {
+            let mut has_written = false;
+            for code in 0..6_usize.pow(3) + 6 * 6 + 6 + 1 {
+                run(del, &["new"]);
+                run(set, &["a", "1", "EX", "100"]);
+                run(set, &["b", "2"]);
+                let before = run(set, &["7", "text"]);
+                let version = before["a"].as_ref().unwrap().1.to_string();
+                let words = ["a", "b", "7", "new", "-1", &version];
+                // From no argument to three, each any of the words.
+                let (mut rest, mut count) = (code, 0);
+                while rest >= 6_usize.pow(count) {
+                    rest -= 6_usize.pow(count);
+                    count += 1;
+                }
+                let arguments: Vec<&str> = (0..count).map(|at| words[rest / 6_usize.pow(at) % 6]).collect();
+                let after = run(spec.number, &arguments);
+                let changed: Vec<_> = KEYS.into_iter().filter(|key| before[key] != after[key]).collect();
+                has_written |= !changed.is_empty();
+                if changed.is_empty() {
+                    continue;
+                }
+                assert!(spec.has(Flag::Writes) && spec.arity.contains(&arguments.len()), "{spec:?} {arguments:?}");
+                if spec.name != "FLUSHALL" {
+                    let keys = &arguments[spec.keys_among(arguments.len())];
+                    assert!(changed.iter().all(|key| keys.contains(key)), "{spec:?} {arguments:?}: {changed:?}");
+                }
+            }
+            assert_eq!(has_written, spec.has(Flag::Writes), "{spec:?}");
         }
     }
 }

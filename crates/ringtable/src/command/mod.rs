@@ -25,6 +25,7 @@ pub mod flow;
 pub mod streamed;
 pub mod host;
 pub mod context;
+pub mod spec;
 mod glob;
 mod expiry;
 pub mod set_options;
@@ -39,6 +40,7 @@ mod inspection;
 pub mod connection;
 pub mod transaction;
 // All of them, and how one is executed.
+mod names;
 pub mod commands;
 pub mod execute;
 
@@ -46,7 +48,10 @@ pub mod execute;
 #[cfg(any(test, fuzzing))]
 pub mod alone;
 
-pub use commands::{COMMANDS, FINGERPRINT, find, may_write, number};
+#[cfg(test)]
+mod manual;
+
+pub use commands::{COMMANDS, FINGERPRINT, find, number, numbered};
 pub use context::Context;
 pub use execute::{Command, execute};
 pub use flow::{Change, Flow, Upgrade};

@@ -10,7 +10,8 @@ use crate::command::integer::parse_integer;
 use crate::command::protocol::Protocol;
 use crate::command::record::{RecordWriter, decode_reply};
 use crate::command::reply::Reply;
-use crate::command::{self, COMMANDS, Flow};
+use crate::command::spec::Flag;
+use crate::command::{self, COMMANDS, Flow, numbered};
 use crate::input::Input;
 use crate::shm::clock::wall_ms;
 use crate::table::layout::PAGE_WORDS;
@@ -51,7 +52,7 @@ impl Subject {
             (flow, change, progress) = self.alone.turn(number, arguments, &mut writer, Protocol::Resp3, progress);
             writer.finish();
             turns += 1;
-            assert!(turns < 1_000, "{} does not come to an end", COMMANDS[usize::from(number)].name);
+            assert!(turns < 1_000, "{} does not come to an end", numbered(number).expect("there is one").name);
             if flow == Flow::Again {
                 assert!(record.is_empty());
                 continue;
@@ -365,7 +366,7 @@ fn version(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key:
 
 /// Any command with any arguments: it answers, and what it has made of the table is a table.
 fn anything(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
-    let number = input.below(COMMANDS.len()) as u16;
+    let spec = &COMMANDS[input.below(COMMANDS.len())];
     let count = input.below(6);
     let arguments: Vec<&[u8]> = (0..count)
         .map(|_| {
@@ -374,10 +375,9 @@ fn anything(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
         })
         .collect();
     // A time to live that is over within the run would make it depend on the clock.
-    let spec = &COMMANDS[usize::from(number)];
-    if spec.writes && arguments.len() > 1 && spec.name != "DEL" {
+    if spec.has(Flag::Writes) && arguments.len() > 1 && spec.name != "DEL" {
         return;
     }
-    let _ = subject.execute(number, &arguments);
+    let _ = subject.execute(spec.number, &arguments);
     *model = subject.entries();
 }

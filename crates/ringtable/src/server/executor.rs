@@ -17,6 +17,7 @@ use crate::command::connection::{NO_PINS, greet};
 use crate::command::protocol::Protocol;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
+use crate::command::spec::Flag;
 use crate::command::{self, Change, Command, Context, Flow, Host, Streamed, Upgrade};
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
@@ -97,7 +98,7 @@ impl Engine {
         self.budget.begin();
         if progress == 0 {
             self.requests += 1;
-            self.writes += u64::from(command.spec.writes);
+            self.writes += u64::from(command.spec.has(Flag::Writes));
         }
         let mut context = Context {
             writer: &mut self.writer,

@@ -3,10 +3,10 @@
 //! # Design
 //!
 //! When there are as many clients as there may be, one more connection gets in: over the unix socket, by the server's
-//! own user or root, and one at a time. It is for looking, not for the table: what [`ANSWERED`] lists is answered, and
-//! anything else is refused in the words that every client of a full server hears, and ends the connection. So clients
-//! of the same user that come by mistake keep the place no longer than it takes to refuse them. Who has the place does
-//! not count as a client.
+//! own user or root, and one at a time. It is for looking, not for the table: what the table of commands
+//! marks with [`Flag::WhenFull`](crate::command::spec::Flag::WhenFull) is answered, and anything else is refused in the
+//! words that every client of a full server hears, and ends the connection. So clients of the same user that come by
+//! mistake keep the place no longer than it takes to refuse them. A client in the place does not count as one.
 //!
 //! # Not promised
 //!
@@ -18,9 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::folder::{Trust, own_user};
 use crate::shm::peer;
-
-/// The commands that are answered there.
-const ANSWERED: [&str; 4] = ["HELLO", "PING", "RING.STATS", "QUIT"];
 
 /// The place.
 pub(super) struct Reserved {
@@ -56,11 +53,6 @@ impl Drop for Reservation {
         // Relaxed: as above.
         self.is_taken.store(false, Ordering::Relaxed);
     }
-}
-
-/// Whether the client in the reserved place gets an answer to this command.
-pub(super) fn answers(command: &str) -> bool {
-    ANSWERED.contains(&command)
 }
 
 /// What every other client hears of a full server.

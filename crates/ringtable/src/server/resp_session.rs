@@ -11,7 +11,7 @@ use super::executor::{Again, Executor};
 use super::inflow::{Begin, Inflow};
 use super::outgoing::Outgoing;
 use super::request_memory::RequestMemory;
-use super::reserved::{self, Reservation};
+use super::reserved::Reservation;
 use super::socket::Abilities;
 use super::topology::Topology;
 use crate::command::arguments::Arguments;
@@ -19,8 +19,9 @@ use crate::command::connection::{NO_PINS, greet};
 use crate::command::protocol::Protocol;
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, RequestLimits, RequestParser, RespWriter};
+use crate::command::spec::Flag;
 use crate::command::transaction::Transaction;
-use crate::command::{self, COMMANDS, Change, Command, Flow, Order, Streamed, Upgrade};
+use crate::command::{self, Change, Command, Flow, Order, Streamed, Upgrade};
 use crate::limits;
 use crate::sync::{Arc, Ordering};
 
@@ -221,9 +222,9 @@ impl RespSession {
             let bytes = &self.incoming[self.parsed..];
             let (name, arguments) = (&bytes[name.clone()], Arguments::new(bytes, ranges));
             let mut writer = RespWriter::new(&mut self.outgoing, self.protocol);
-            let known = command::find(name).map(|number| &COMMANDS[usize::from(number)]);
+            let known = command::find(name);
             if self.reservation.is_none()
-                && let Some(answer) = self.transaction.answer(name)
+                && let Some(answer) = self.transaction.answer(known)
             {
                 match answer {
                     Ok(status) => writer.status(status),
@@ -234,7 +235,7 @@ impl RespSession {
                 writer.error("ERR Protocol error: this is no HTTP server");
                 self.close(End::Protocol);
             } else if let Some(reservation) = &self.reservation
-                && !known.is_some_and(|spec| reserved::answers(spec.name))
+                && !known.is_some_and(|spec| spec.has(Flag::WhenFull))
             {
                 executor.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);
                 writer.error(&reservation.refusal);

@@ -42,7 +42,7 @@ impl Reference {
     }
 
     fn execute(&mut self, request: &Request, reply: &mut dyn ReplyWriter, protocol: Protocol) {
-        let number = command::find(&request[0]).unwrap();
+        let number = command::find(&request[0]).unwrap().number;
         let mut progress = 0;
         while let (Flow::Again, _, come) = self.0.turn(number, &request[1..], reply, protocol, progress) {
             progress = come;
@@ -179,7 +179,7 @@ fn over_a_lane_requests_cut_at_random_come_to_the_same_as_whole_ones() {
         let (mut stream, mut expected, mut replies) = (Vec::new(), Vec::new(), Vec::new());
         for request in random_requests(&mut random) {
             let arguments: Vec<&[u8]> = request[1..].iter().map(Vec::as_slice).collect();
-            let number = command::find(&request[0]).unwrap();
+            let number = command::find(&request[0]).unwrap().number;
             RequestHead::new(number, &arguments).unwrap().append_to(&mut stream);
             let mut writer = RecordWriter::new(&mut expected);
             reference.execute(&request, &mut writer, Protocol::Resp3);

@@ -87,7 +87,7 @@ fn drain(client: &OwnedFd, into: &mut Vec<u8>) {
 
 /// A request: a command's number and arguments. Keys are few, values may be large.
 fn request(input: &mut Input<'_>) -> (u16, Vec<Vec<u8>>) {
-    let number = input.below(COMMANDS.len()) as u16;
+    let number = COMMANDS[input.below(COMMANDS.len())].number;
     let count = input.below(5);
     let arguments = (0..count)
         .map(|index| match (input.byte() % 6, index) {

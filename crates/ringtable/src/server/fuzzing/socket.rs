@@ -6,7 +6,7 @@ use rustix::net::SendFlags;
 use super::super::socket_client::SocketClient;
 use super::super::turn::Turn;
 use super::{check, connection, drain, executor_with_lanes, request};
-use crate::command::COMMANDS;
+use crate::command::numbered;
 use crate::command::resp::{ReplyLimits, ReplyParser, write_request};
 use crate::input::Input;
 use crate::limits;
@@ -28,7 +28,7 @@ pub fn run(input: &[u8]) {
         match input.byte() % 6 {
             0..3 => {
                 let (number, arguments) = request(&mut input);
-                let name = COMMANDS[usize::from(number)].name.as_bytes();
+                let name = numbered(number).expect("there is one").name.as_bytes();
                 let arguments: Vec<&[u8]> = std::iter::once(name).chain(arguments.iter().map(Vec::as_slice)).collect();
                 write_request(&mut unsent, &arguments);
             }
