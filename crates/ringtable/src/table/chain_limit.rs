@@ -22,8 +22,8 @@
 //! is there is always overwritten: that takes no slot.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
+use super::change::Removal;
 use super::error::WriteError;
-use super::events::Kind;
 use super::options::Eviction;
 use super::table::Table;
 use super::writer::Writer;
@@ -112,7 +112,7 @@ impl<M: Memory> Writer<M> {
         while !table.has_room(&guard, key_size)
             && let Some(place) = table.first_to_go(&guard, key_size)
         {
-            left.push(table.take_out(&guard, place, Kind::Evict, &mut self.published));
+            left.push(table.take_out(&guard, place, Removal::Evicted, &mut self.published));
         }
         let takes_key = table.takes_key(&guard, key_size);
         let has_room = table.has_room(&guard, key_size);

@@ -1,7 +1,7 @@
 //! Deleting all keys, some buckets at a time.
 
 use super::bucket::{EMPTY, SLOTS};
-use super::events::Kind;
+use super::change::Change;
 use super::writer::Writer;
 use crate::sync::{Memory, Ordering};
 
@@ -68,7 +68,7 @@ impl<M: Memory> Writer<M> {
         if end < table.buckets() {
             return Some(end);
         }
-        self.published |= self.table.publish(Kind::Flush, b"", 0, 0);
+        self.table.tell(Change::Flushed, &mut self.published);
         None
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! An entry without the word is small, and written anew. From then on it has the word.
 //!
-//! To everybody else it is a change like any other: who knows the version from before is refused, watchers are told.
+//! To everybody else it is a change like any other: who knows the version from before is refused, and those who listen
+//! are told.
 //!
 //! # Why readers need nothing for it
 //!
@@ -17,9 +18,9 @@
 //! [`super::evict`]) compares the entry's version under the lock. Views and holds show bytes of the value, which do not
 //! change.
 
+use super::change::Change;
 use super::entry::Expiry;
 use super::error::WriteError;
-use super::events::Kind;
 use super::guard::{Guard, Outcome};
 use super::writer::Writer;
 use super::{entry, expiry_code};
@@ -56,7 +57,7 @@ impl<M: Memory> Writer<M> {
                 let code = expiry_code::code(Some(expiry));
                 // As when the key is written, this is a use of it.
                 bucket.set_slot(index, slot.with_expiry_code(code).with_visited(true));
-                *published |= table.publish(Kind::Set, key, version, entry.shape.value_size);
+                table.tell(Change::Renewed(key, slot.at()), published);
                 let words = entry.shape.words();
                 table.count_expiring(guard.bucket, Some((slot, words)), Some((slot.with_expiry_code(code), words)));
                 guard.unlock();

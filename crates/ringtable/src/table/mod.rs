@@ -44,6 +44,7 @@ pub mod expiring;
 pub mod sieve;
 
 // The table, a worker's access to it, and the parts of every change.
+mod change;
 #[allow(clippy::module_inception)] // it is where `Table` is
 pub mod table;
 mod chain;

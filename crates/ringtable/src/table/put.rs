@@ -13,9 +13,9 @@
 //! - A refused write (guard, memory) leaves everything as it was.
 
 use super::bucket::{BucketRef, SLOTS, Slot};
+use super::change::Change;
 use super::entry::{Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
 use super::error::{WriteError, check_sizes};
-use super::events::Kind;
 use super::expiry_code;
 use super::guard::{Guard, Outcome};
 use super::heap::Cache;
@@ -235,7 +235,7 @@ impl<M: Memory> Writer<M> {
         }
         failpoint!("put.linked");
         let inserted = live.is_none();
-        *published |= table.publish(Kind::Set, key, version, shape.value_size);
+        table.tell(Change::Written(key, start), published);
         if slot.expires() || old.is_some_and(|(old, _)| old.expires()) {
             table.count_expiring(bucket.bucket, old, Some((slot, shape.words())));
         }

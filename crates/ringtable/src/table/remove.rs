@@ -1,7 +1,7 @@
 //! Deleting a key.
 
+use super::change::Removal;
 use super::entry::EntryRef;
-use super::events::Kind;
 use super::writer::Writer;
 use crate::limits;
 use crate::sync::Memory;
@@ -36,8 +36,8 @@ impl<M: Memory> Writer<M> {
             return false;
         };
         let live = !entry.has_expired(&now_ms);
-        let kind = if live { Kind::Delete } else { Kind::Expire };
-        let left = table.take_out(&guard, (bucket, index), kind, published);
+        let why = if live { Removal::Deleted } else { Removal::Expired };
+        let left = table.take_out(&guard, (bucket, index), why, published);
         failpoint!("delete.unlinked");
         guard.unlock();
         failpoint!("delete.unlocked");

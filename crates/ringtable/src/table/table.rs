@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::bucket::BucketGuard;
+use super::change::{Change, ChangeSink};
 use super::error::WriteError;
-use super::events::{Broadcast, Event, Kind};
+use super::events::Broadcast;
 use super::expiring::Expiring;
 use super::header::Constants;
 use super::heap::Heap;
@@ -42,7 +43,7 @@ pub struct Table<M> {
     pub(super) bucket_pages: AtomicU64,
     /// See [`Self::bucket_pages`].
     pub(super) bucket_pages_dirty: AtomicU64,
-    events: Broadcast,
+    changes: ChangeSink,
     pub(super) eviction: Eviction,
     pub(super) sieve: Sieve,
     /// If entries are evicted by their expiry.
@@ -121,7 +122,7 @@ impl<M: Memory> Table<M> {
             buckets_min: options.buckets,
             bucket_pages: AtomicU64::new(first_page as u64),
             bucket_pages_dirty: AtomicU64::new(first_page as u64),
-            events: Broadcast::new(),
+            changes: ChangeSink::default(),
             eviction: options.eviction,
             sieve,
             expiring,
@@ -195,7 +196,7 @@ impl<M: Memory> Table<M> {
 
     /// Who watches, and what they are told.
     pub fn events(&self) -> &Broadcast {
-        &self.events
+        self.changes.events()
     }
 
     /// Who keeps memory from being used again.
@@ -220,14 +221,12 @@ impl<M: Memory> Table<M> {
         self.first_version + guard.version + 1
     }
 
-    /// Tells the watchers, if there are any, of a change to a key whose bucket is locked still. Returns whether
-    /// there are.
+    /// Tells those who listen of a change to a key whose bucket is locked still: see [`super::change`]. Sets
+    /// `published` if watchers were told.
     #[inline]
-    pub(super) fn publish(&self, kind: Kind, key: &[u8], version: u64, size: usize) -> bool {
-        let watched = self.events.watchers() > 0;
-        if watched {
-            self.events.publish(self.words(), Event { kind, version, size: size as u64 }, key);
+    pub(super) fn tell(&self, change: Change<'_>, published: &mut bool) {
+        if self.changes.tell(self.words(), change) {
+            *published = true;
         }
-        watched
     }
 }

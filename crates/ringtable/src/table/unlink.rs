@@ -6,7 +6,7 @@
 //! bucket is unlocked, [`Writer::free`] takes back its memory. Nothing here needs memory, nor room in a chain.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
-use super::events::Kind;
+use super::change::{Change, Removal};
 use super::layout::BUCKET_WORDS;
 use super::table::Table;
 use super::writer::Writer;
@@ -22,24 +22,23 @@ pub(super) struct Left {
 }
 
 impl<M: Memory> Table<M> {
-    /// Takes an entry out of a locked chain, tells the watchers, counts. Then unlock, and [`Writer::free`].
+    /// Takes an entry out of a locked chain, tells of it, counts. Then unlock, and [`Writer::free`].
     pub(super) fn take_out(
         &self,
         guard: &BucketGuard<'_>,
         (bucket, index): (BucketRef<'_>, usize),
-        kind: Kind,
+        why: Removal,
         published: &mut bool,
     ) -> Left {
         let slot = bucket.slot(index);
         let entry = self.entry(slot);
         bucket.set_slot(index, EMPTY);
-        if self.events().watchers() > 0 {
-            *published |= self.publish(kind, &entry.key(), self.version_of_change(guard), 0);
-        }
-        let count = match kind {
-            Kind::Expire => Some(&self.tally.expired),
-            Kind::Evict => Some(&self.tally.evicted),
-            _ => None,
+        let version = self.version_of_change(guard);
+        self.tell(Change::Removed { start: slot.at(), version, why }, published);
+        let count = match why {
+            Removal::Deleted => None,
+            Removal::Expired => Some(&self.tally.expired),
+            Removal::Evicted => Some(&self.tally.evicted),
         };
         if let Some(count) = count {
             count.fetch_add(1, Ordering::Relaxed);
@@ -69,7 +68,7 @@ impl<M: Memory> Table<M> {
             for index in 0..SLOTS {
                 let slot = bucket.slot(index);
                 if slot.is_entry() && is_worth_a_look(slot) && self.entry(slot).has_expired(|| now_ms) {
-                    left.push(self.take_out(guard, (bucket, index), Kind::Expire, published));
+                    left.push(self.take_out(guard, (bucket, index), Removal::Expired, published));
                 }
             }
             next = link.is_link().then(|| self.overflow(link));

@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! - Watchers are told of a change while its bucket is still locked: see [`super::events`].
+//! - Those who listen are told of a change while its bucket is still locked: see [`super::change`].
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
 //!   is exact when all workers rest.
 

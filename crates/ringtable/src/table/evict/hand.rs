@@ -4,8 +4,8 @@ use super::kept::Kept;
 use super::relocate::VAIN_MAX;
 use crate::sync::{Arc, Memory};
 use crate::table::bucket::SLOTS;
+use crate::table::change::Removal;
 use crate::table::deadline::Deadline;
-use crate::table::events::Kind;
 use crate::table::sieve::Id;
 use crate::table::writer::Writer;
 
@@ -78,7 +78,7 @@ impl<M: Memory> Writer<M> {
         }
         let goes = evict.is_some_and(|even_if_used| even_if_used || !slot.is_visited()) && !self.is_spared(slot);
         if goes {
-            let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
+            let left = table.take_out(&guard, (bucket, index), Removal::Evicted, &mut self.published);
             failpoint!("evict.unlinked");
             guard.unlock();
             self.free(left);

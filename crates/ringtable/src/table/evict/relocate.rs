@@ -7,8 +7,8 @@
 
 use crate::sync::{Arc, Memory, Ordering, copy_words};
 use crate::table::bucket::{BucketRef, SLOTS, Slot};
+use crate::table::change::Removal;
 use crate::table::entry::EntryRef;
-use crate::table::events::Kind;
 use crate::table::heap::Clearing;
 use crate::table::layout::BUCKET_WORDS;
 use crate::table::table::Table;
@@ -82,7 +82,7 @@ impl<M: Memory> Writer<M> {
                 table.tally.moved.fetch_add(1, Ordering::Relaxed);
                 table.retire_moved(start);
             } else if may_evict && table.may_go(slot) && self.sparing.hash != Some(hash) {
-                let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
+                let left = table.take_out(&guard, (bucket, index), Removal::Evicted, &mut self.published);
                 guard.unlock();
                 self.free(left);
             } else {

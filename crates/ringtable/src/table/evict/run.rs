@@ -9,8 +9,8 @@ use super::kept::Kept;
 use super::relocate::VAIN_MAX;
 use crate::sync::{Arc, Memory};
 use crate::table::bucket::Slot;
+use crate::table::change::Removal;
 use crate::table::entry::EntryRef;
-use crate::table::events::Kind;
 use crate::table::heap::{self, CLASSES, Heap};
 use crate::table::writer::Writer;
 
@@ -98,7 +98,7 @@ impl<M: Memory> Writer<M> {
         let guard = table.lock(self.table.hash_of(entry));
         match table.pointer(&guard, start).filter(|(_, _, slot)| slot.is_volatile()) {
             Some((bucket, index, _)) => {
-                let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
+                let left = table.take_out(&guard, (bucket, index), Removal::Evicted, &mut self.published);
                 guard.unlock();
                 self.free(left);
             }

@@ -2,8 +2,8 @@
 
 use crate::sync::{Arc, Memory};
 use crate::table::bucket::{SLOTS, Slot};
+use crate::table::change::Removal;
 use crate::table::entry::Expiry;
-use crate::table::events::Kind;
 use crate::table::writer::Writer;
 
 /// Entries of which the one that expires soonest is evicted.
@@ -37,7 +37,7 @@ impl<M: Memory> Writer<M> {
             let is_same = |slot: Slot| slot.is_entry() && table.entry(slot).version() == version;
             let found = table.pointer(&guard, start).filter(|&(_, _, slot)| is_same(slot));
             if let Some((bucket, index, _)) = found {
-                let left = table.take_out(&guard, (bucket, index), Kind::Evict, &mut self.published);
+                let left = table.take_out(&guard, (bucket, index), Removal::Evicted, &mut self.published);
                 guard.unlock();
                 self.free(left);
             } else {

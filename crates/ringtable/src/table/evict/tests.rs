@@ -3,8 +3,8 @@
 use super::hand::STALE_MIN;
 use crate::sync::{Arc, AtomicU64, Ordering, heap_words};
 use crate::table::bucket::SLOTS;
+use crate::table::change::Removal;
 use crate::table::entry::Expiry;
-use crate::table::events::Kind;
 use crate::table::heap::{self, CLASSES};
 use crate::table::layout::PAGE_WORDS;
 use crate::table::{Eviction, Guard, Lookup, Mark, Options, Outcome, Table, WriteError, Writer};
@@ -203,7 +203,7 @@ fn who_finds_no_room_waits_only_for_others_that_make_some() {
     let hash = table.constants().hash(b"large");
     let guard = table.lock(hash);
     let (bucket, index, _) = table.find(&guard, hash, b"large").entry.unwrap();
-    let _ = table.take_out(&guard, (bucket, index), Kind::Delete, &mut false);
+    let _ = table.take_out(&guard, (bucket, index), Removal::Deleted, &mut false);
     guard.unlock();
     let before = crate::sync::YIELDS.get();
     assert!(put(&mut writer, "too large", 25 * PAGE_WORDS * 8).is_err());
