@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
-use super::flow::{Change, Flow};
+use super::flow::{ConnectionChange, Flow};
 use super::host::{Host, LeaseAnswer, LeaseName, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
@@ -53,7 +53,7 @@ impl Alone {
         reply: &mut dyn ReplyWriter,
         protocol: Protocol,
         progress: u64,
-    ) -> (Flow, Option<Change>, u64) {
+    ) -> (Flow, Option<ConnectionChange>, u64) {
         let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
         for argument in arguments {
             let begin = bytes.len();

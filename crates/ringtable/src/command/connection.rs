@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::commands::FINGERPRINT;
 use super::context::Context;
-use super::flow::{Change, Flow, Upgrade};
+use super::flow::{ConnectionChange, Flow, Upgrade};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
@@ -123,7 +123,7 @@ pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resu
                 return Err(syntax());
             }
         }
-        context.change = Some(Change::Protocol(protocol));
+        context.change = Some(ConnectionChange::Protocol(protocol));
     } else {
         greet(context.reply, context.protocol, context.connection);
     }
@@ -156,7 +156,7 @@ pub(super) fn quit(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Re
 /// the answer carries descriptors.
 pub(super) fn ring_lane(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     check_versions("lanes", LANE_VERSION, arguments)?;
-    context.change = Some(Change::Upgrade(Upgrade::Lane));
+    context.change = Some(ConnectionChange::Upgrade(Upgrade::Lane));
     Ok(())
 }
 
@@ -164,7 +164,7 @@ pub(super) fn ring_lane(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
 /// answers itself, since the answer carries descriptors.
 pub(super) fn ring_rings(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     check_versions("rings", EXCHANGE_VERSION, arguments)?;
-    context.change = Some(Change::Upgrade(Upgrade::Rings));
+    context.change = Some(ConnectionChange::Upgrade(Upgrade::Rings));
     Ok(())
 }
 
@@ -193,7 +193,7 @@ pub const NO_PINS: &str = "ERR pins are words in a lane, and this connection has
 /// `RING.PINS`: from now on the table's entries that the pins in the client's lane name stay where they are. May be
 /// asked again. See [`crate::table::reclaim`].
 pub(super) fn ring_pins(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
-    context.change = Some(Change::Pins);
+    context.change = Some(ConnectionChange::Pins);
     Ok(())
 }
 
@@ -209,6 +209,6 @@ pub(super) fn ring_watch(context: &mut Context<'_>, arguments: Arguments<'_>) ->
             ours[0], ours[1], theirs[0], theirs[1]
         )));
     }
-    context.change = Some(Change::Upgrade(Upgrade::Watch));
+    context.change = Some(ConnectionChange::Upgrade(Upgrade::Watch));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a command works with: the table, its buffers, where the answer goes, and how much time there is.
 
-use super::flow::{Change, Flow};
+use super::flow::{ConnectionChange, Flow};
 use super::host::Host;
 use super::protocol::Protocol;
 use super::reply::ReplyWriter;
@@ -36,7 +36,7 @@ pub struct Context<'a> {
     /// What the connection does next.
     pub flow: Flow,
     /// What changes about the connection, which then answers itself.
-    pub change: Option<Change>,
+    pub change: Option<ConnectionChange>,
     /// When the turn is over, by the monotonic clock. A command that has much to do asks [`Self::is_turn_over`] between
     /// bounded pieces of it, of which it does one at least.
     pub turn_ends_ns: u64,

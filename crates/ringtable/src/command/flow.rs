@@ -17,7 +17,7 @@ pub enum Flow {
 
 /// What changes about a connection. The command has written no reply: the connection answers, once it has done so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ConnectionChange {
     /// It speaks this version of RESP, from this reply on: [`super::connection::greet`].
     Protocol(Protocol),
     /// The pins in the client's lane count.

@@ -54,7 +54,7 @@ mod manual;
 pub use commands::{COMMANDS, FINGERPRINT, find, number, numbered};
 pub use context::Context;
 pub use execute::{Command, execute};
-pub use flow::{Change, Flow, Upgrade};
+pub use flow::{ConnectionChange, Flow, Upgrade};
 pub use host::{Host, LeaseAnswer, LeaseName, Unwritten};
 pub use refusal::{Refusal, is_for_want_of_room, shown, unknown};
 pub use streamed::{Order, Streamed};

@@ -18,7 +18,7 @@ use crate::command::protocol::Protocol;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
 use crate::command::spec::Flag;
-use crate::command::{self, Change, Command, Context, Flow, Host, Streamed, Upgrade};
+use crate::command::{self, Command, ConnectionChange, Context, Flow, Host, Streamed, Upgrade};
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, Ordering};
@@ -32,7 +32,7 @@ pub(super) type ServerHost = Arc<dyn Host + Send + Sync>;
 pub(super) struct Executed {
     pub flow: Flow,
     /// What changes about the connection, which has to answer then.
-    pub change: Option<Change>,
+    pub change: Option<ConnectionChange>,
     pub again: Again,
 }
 
@@ -128,15 +128,15 @@ impl Engine {
         let mut writer = RecordWriter::new(outgoing);
         let executed = self.execute(command, &mut writer, Protocol::Resp3, again);
         match executed.change {
-            Some(Change::Upgrade(Upgrade::Lane | Upgrade::Rings)) => {
+            Some(ConnectionChange::Upgrade(Upgrade::Lane | Upgrade::Rings)) => {
                 writer.error("ERR this connection has a lane, or has joined the rings, already");
             }
-            Some(Change::Upgrade(Upgrade::Watch)) => {
+            Some(ConnectionChange::Upgrade(Upgrade::Watch)) => {
                 writer.error("ERR a watch is a connection of its own: ask for it on a new one")
             }
-            Some(Change::Pins) if self.topology == Topology::Lanes => writer.ok(),
-            Some(Change::Pins) => writer.error(NO_PINS),
-            Some(Change::Protocol(protocol)) => greet(&mut writer, protocol, self.connection),
+            Some(ConnectionChange::Pins) if self.topology == Topology::Lanes => writer.ok(),
+            Some(ConnectionChange::Pins) => writer.error(NO_PINS),
+            Some(ConnectionChange::Protocol(protocol)) => greet(&mut writer, protocol, self.connection),
             None => {}
         }
         writer.finish();

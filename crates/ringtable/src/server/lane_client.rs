@@ -14,7 +14,7 @@ use super::turn::Turn;
 use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
 use crate::command::record;
-use crate::command::{Change, Flow};
+use crate::command::{ConnectionChange, Flow};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -239,7 +239,7 @@ impl LaneClient {
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;
-        if executed.change == Some(Change::Pins) && self.hazards.is_none() {
+        if executed.change == Some(ConnectionChange::Pins) && self.hazards.is_none() {
             // The reply is published after this.
             let hazards = LanePins(Arc::clone(&self.mapping));
             self.hazards = Some(executor.store.table.reclaimer().register(Box::new(hazards)));

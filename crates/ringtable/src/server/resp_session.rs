@@ -21,7 +21,7 @@ use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, RequestLimits, RequestParser, RespWriter};
 use crate::command::spec::Flag;
 use crate::command::transaction::Transaction;
-use crate::command::{self, Change, Command, Flow, Order, Streamed, Upgrade};
+use crate::command::{self, Command, ConnectionChange, Flow, Order, Streamed, Upgrade};
 use crate::limits;
 use crate::sync::{Arc, Ordering};
 
@@ -255,12 +255,12 @@ impl RespSession {
                 }
                 match executed.change {
                     None => {}
-                    Some(Change::Protocol(protocol)) => {
+                    Some(ConnectionChange::Protocol(protocol)) => {
                         self.protocol = protocol;
                         greet(&mut self.writer(), protocol, executor.engine.connection);
                     }
-                    Some(Change::Pins) => self.writer().error(NO_PINS),
-                    Some(Change::Upgrade(kind)) => upgrade = Some(kind),
+                    Some(ConnectionChange::Pins) => self.writer().error(NO_PINS),
+                    Some(ConnectionChange::Upgrade(kind)) => upgrade = Some(kind),
                 }
             } else if self.parser.is_inline() {
                 let words = command::unknown(name).0;
