@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
-use ringtable::client::{Bounds, Client, Condition, Options, Reads, Staleness, Stay, Transport, Turn, Writes};
+use ringtable::client::{Bounds, Client, Condition, LeaseOutcome, Options, Reads, Staleness, Stay, Transport, Writes};
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
 use ringtable::command::{self, Unwritten};
@@ -689,8 +689,8 @@ impl TableCore {
         let token = match waiting(py, timeout, self.asked(false), |patience| {
             self.client.get_or_lease(bytes, staleness, patience)
         })? {
-            Turn::Value(value) => return convert::bytes(py, &value),
-            Turn::Lease(token) => token,
+            LeaseOutcome::Value(value) => return convert::bytes(py, &value),
+            LeaseOutcome::Lease(token) => token,
         };
         // No line of Python runs between here and the end but those of `make`: no signal handler can lose the lease.
         let made = match make.call0() {

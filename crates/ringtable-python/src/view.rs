@@ -21,13 +21,13 @@ use crate::{convert, errors};
 /// new ones, and closing the view there closes nothing of the parent's.
 #[pyclass(frozen, name = "View", module = "ringtable")]
 pub struct ViewCore {
-    state: Mutex<State>,
+    state: Mutex<ViewState>,
     size: usize,
     version: Option<u64>,
     is_copy: bool,
 }
 
-struct State {
+struct ViewState {
     /// Until it is closed.
     view: Option<View>,
     /// Buffers that were not released.
@@ -37,17 +37,17 @@ struct State {
 impl ViewCore {
     pub fn new(view: View) -> Self {
         let (size, version, is_copy) = (view.size(), view.version(), view.is_copy());
-        Self { state: Mutex::new(State { view: Some(view), exports: 0 }), size, version, is_copy }
+        Self { state: Mutex::new(ViewState { view: Some(view), exports: 0 }), size, version, is_copy }
     }
 
     /// While this is held, nothing of the interpreter is called that could let another thread run: that one may wait
     /// here, and keep the interpreter meanwhile.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ViewState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ViewState {
     /// The bytes of a view that is open.
     fn bytes(&self) -> Result<&[u8], Error> {
         self.view.as_ref().map_or(Err(Error::ViewClosed), View::bytes)

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use crate::address::Location;
 use crate::shm::fork;
 
-struct Held {
+struct HeldLease {
     server: Location,
     key: Vec<u8>,
     token: u64,
@@ -20,11 +20,11 @@ struct Held {
     generation: u64,
 }
 
-thread_local!(static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) });
+thread_local!(static HELD: RefCell<Vec<HeldLease>> = const { RefCell::new(Vec::new()) });
 
 /// Remembers a lease that this thread was given.
 pub fn add(server: &Location, key: &[u8], token: u64) {
-    let held = Held { server: server.clone(), key: key.to_vec(), token, generation: fork::generation() };
+    let held = HeldLease { server: server.clone(), key: key.to_vec(), token, generation: fork::generation() };
     // At its end a thread has no such list any more, nor anybody to wait for.
     let _ = HELD.try_with(|list| list.borrow_mut().push(held));
 }
@@ -36,6 +36,6 @@ pub fn remove(server: &Location, token: u64) {
 
 /// Whether this thread has the lease of a key.
 pub fn has(server: &Location, key: &[u8]) -> bool {
-    let is_it = |held: &Held| held.generation == fork::generation() && held.key == key && held.server == *server;
+    let is_it = |held: &HeldLease| held.generation == fork::generation() && held.key == key && held.server == *server;
     HELD.try_with(|list| list.borrow().iter().any(is_it)).unwrap_or(false)
 }

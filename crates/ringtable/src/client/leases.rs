@@ -39,7 +39,7 @@ const UNWANTED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What [`Client::get_or_lease`] comes to.
 #[derive(Debug)]
-pub enum Turn {
+pub enum LeaseOutcome {
     /// There is a value.
     Value(Vec<u8>),
     /// It is the caller's turn to compute it, and then to give back the lease with this token.
@@ -208,12 +208,17 @@ impl Client {
     /// # Errors
     /// [`Error::Awaited`] if neither comes in time; [`Error::OwnLease`] if the lease is this thread's; those of
     /// asking for it, [`Error::Refused`] if there are too many.
-    pub fn get_or_lease(&self, key: &[u8], staleness: Staleness, mut patience: Patience<'_>) -> Result<Turn, Error> {
+    pub fn get_or_lease(
+        &self,
+        key: &[u8],
+        staleness: Staleness,
+        mut patience: Patience<'_>,
+    ) -> Result<LeaseOutcome, Error> {
         patience.start();
         let (mut refused_for, mut fallback) = (0, None);
         match self.poll(key, staleness, patience, &mut refused_for, &mut fallback) {
             Err(Error::Timeout(timeout)) => match fallback {
-                Some(old) => Ok(Turn::Value(old)),
+                Some(old) => Ok(LeaseOutcome::Value(old)),
                 // What the time went for is the value, not the last request on the way to it.
                 None if refused_for > 0 => Err(Error::Awaited(timeout)),
                 None => Err(Error::Timeout(timeout)),
@@ -231,11 +236,11 @@ impl Client {
         patience: Patience<'_>,
         refused_for: &mut u64,
         fallback: &mut Option<Vec<u8>>,
-    ) -> Result<Turn, Error> {
+    ) -> Result<LeaseOutcome, Error> {
         let mut pause = limits::LEASE_POLL_MIN;
         loop {
             let (old, left_ms) = match self.look(key, staleness, patience)? {
-                Some((value, left_ms)) if staleness.is_fresh(left_ms) => return Ok(Turn::Value(value)),
+                Some((value, left_ms)) if staleness.is_fresh(left_ms) => return Ok(LeaseOutcome::Value(value)),
                 Some((value, Some(left_ms))) => (Some(value), left_ms),
                 _ => (None, 0),
             };
@@ -250,9 +255,9 @@ impl Client {
                     }
                     Asked::Taken(token) if *refused_for == 0 => *refused_for = token.max(1),
                     Asked::Taken(_) => {}
-                    Asked::Over(Some(value)) => return Ok(Turn::Value(value)),
+                    Asked::Over(Some(value)) => return Ok(LeaseOutcome::Value(value)),
                     Asked::Over(None) => match fallback.take() {
-                        Some(old) => return Ok(Turn::Value(old)),
+                        Some(old) => return Ok(LeaseOutcome::Value(old)),
                         // It may be our turn now, as if we asked for the first time.
                         None => {
                             *refused_for = 0;
@@ -262,7 +267,7 @@ impl Client {
                 }
             }
             if is_usable && let Some(old) = fallback.take() {
-                return Ok(Turn::Value(old));
+                return Ok(LeaseOutcome::Value(old));
             }
             if held_leases::has(self.location(), key) {
                 return Err(Error::OwnLease(format!("'{}'", command::shown(key))));
@@ -276,19 +281,25 @@ impl Client {
     }
 
     /// Looks whether somebody has written the key just before its lease became ours.
-    fn look_again(&self, key: &[u8], token: u64, staleness: Staleness, patience: Patience<'_>) -> Result<Turn, Error> {
+    fn look_again(
+        &self,
+        key: &[u8],
+        token: u64,
+        staleness: Staleness,
+        patience: Patience<'_>,
+    ) -> Result<LeaseOutcome, Error> {
         let looked = self.look(key, staleness, patience);
         match looked {
             Ok(Some((_, left_ms))) if staleness.is_fresh(left_ms) => {}
             Ok(_) => {
                 held_leases::add(self.location(), key, token);
-                return Ok(Turn::Lease(token));
+                return Ok(LeaseOutcome::Lease(token));
             }
             Err(_) => {}
         }
         let given_back = self.unlease(key, token, patience);
         let (value, _) = looked?.unwrap_or_default();
-        given_back.map(|_| Turn::Value(value))
+        given_back.map(|_| LeaseOutcome::Value(value))
     }
 
     /// The value of a key that will do though computing another one has failed.

@@ -78,7 +78,7 @@ pub use connect::folder_of_names;
 pub use error::Error;
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};
-pub use leases::{Staleness, Turn};
+pub use leases::{LeaseOutcome, Staleness};
 pub use numbers::prepare;
 pub use options::{Options, Reads, Transport};
 pub use patience::Patience;

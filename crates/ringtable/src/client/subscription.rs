@@ -25,7 +25,7 @@ use crate::ring::lane;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory};
-use crate::table::events::{Consumer, Event, Kind, Next, Place, Start};
+use crate::table::events::{Consumer, Event, Kind, Next, RingLocation, Start};
 use crate::table::layout::LAYOUT_VERSION;
 
 /// What a watch tells.
@@ -59,7 +59,7 @@ pub(super) fn begin(words: &str) -> Option<Start> {
 
 pub(super) struct Subscription {
     reader: TableReader,
-    place: Place,
+    place: RingLocation,
     consumer: Consumer,
     prefix: Vec<u8>,
     /// The key that was read last.
@@ -76,7 +76,7 @@ impl Subscription {
         let [table, state, listener]: [Descriptor; 3] =
             passed.try_into().map_err(|_| Error::Protocol(format!("a watch comes with 3 descriptors, not {count}")))?;
         let reader = attach(table)?;
-        let place = Place::load(reader.words());
+        let place = RingLocation::load(reader.words());
         let place = place.ok_or_else(|| Error::Protocol("the table's header names no ring of events".to_owned()))?;
         let segment = system("taking the watch's segment", Segment::from_foreign(state))?;
         let state = system("mapping the watch's segment", segment.map_writable())?;

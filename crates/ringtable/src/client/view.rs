@@ -32,7 +32,7 @@ use crate::shm::clock::wall_ms;
 use crate::sync::{Memory, yield_now};
 use crate::table::reclaim::{self, Pinned};
 
-enum Place {
+enum Storage {
     /// In the table: the words of the value, kept by pin number `pin`.
     Table {
         pinned: Arc<PinnedTable>,
@@ -44,7 +44,7 @@ enum Place {
 
 /// A value that stays where it is, and as it is, until this is dropped.
 pub struct View {
-    place: Place,
+    place: Storage,
     size: usize,
     version: Option<u64>,
 }
@@ -56,9 +56,9 @@ impl View {
     /// [`Error::ViewInherited`] if it is the view of the process that this one was forked from.
     pub fn bytes(&self) -> Result<&[u8], Error> {
         match &self.place {
-            Place::Copy(bytes) => Ok(bytes),
-            Place::Table { pinned, .. } if !pinned.is_ours() => Err(Error::ViewInherited),
-            Place::Table { pinned, words, .. } => {
+            Storage::Copy(bytes) => Ok(bytes),
+            Storage::Table { pinned, .. } if !pinned.is_ours() => Err(Error::ViewInherited),
+            Storage::Table { pinned, words, .. } => {
                 let words = &pinned.table.words()[words.clone()];
                 #[allow(unsafe_code)]
                 // SAFETY: the words hold as many bytes, which were complete before a slot pointed at them (I3), and
@@ -83,13 +83,13 @@ impl View {
 
     /// Whether it is a copy, and not the table's own memory.
     pub fn is_copy(&self) -> bool {
-        matches!(self.place, Place::Copy(_))
+        matches!(self.place, Storage::Copy(_))
     }
 }
 
 impl Drop for View {
     fn drop(&mut self) {
-        if let Place::Table { pinned, pin, .. } = &self.place
+        if let Storage::Table { pinned, pin, .. } = &self.place
             && pinned.is_ours()
         {
             reclaim::unpin(pinned.pin(*pin));
@@ -150,7 +150,7 @@ impl Client {
 
     fn copy(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<View>, Error> {
         let found = self.find_owned(key, patience)?;
-        Ok(found.map(|(bytes, version)| View { size: bytes.len(), place: Place::Copy(bytes), version }))
+        Ok(found.map(|(bytes, version)| View { size: bytes.len(), place: Storage::Copy(bytes), version }))
     }
 }
 
@@ -186,7 +186,7 @@ fn attempt(connection: &Connection, pinned: &Arc<PinnedTable>, pin: usize, key: 
     match outcome {
         Ok(Pinned::Hit(found, words)) => {
             reader.note(reader.hash(key), &found);
-            let place = Place::Table { pinned: Arc::clone(pinned), pin, words };
+            let place = Storage::Table { pinned: Arc::clone(pinned), pin, words };
             Ok(Attempt::Done(Some(View { place, size: found.size, version: Some(found.version) })))
         }
         other => {

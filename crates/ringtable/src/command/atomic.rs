@@ -16,7 +16,7 @@ use crate::table::Mark;
 /// `RING.GETV key`: the value and its version.
 pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let version = match find_value(context, arguments.get(0))? {
-        Some(Value::Held(held)) => {
+        Some(Value::InEntry(held)) => {
             let version = held.found().version;
             context.reply.array(2);
             context.reply.value(held);

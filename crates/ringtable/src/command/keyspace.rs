@@ -15,7 +15,7 @@ use crate::table::Expiry;
 /// `GET key`
 pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     match find_value(context, arguments.get(0))? {
-        Some(Value::Held(held)) => context.reply.value(held),
+        Some(Value::InEntry(held)) => context.reply.value(held),
         Some(Value::Copied { .. }) => context.reply.bulk(context.scratch.bytes()),
         None => context.reply.nil(),
     }

@@ -8,7 +8,7 @@ use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
 use crate::table::lookup::{Buffer, Found, Presence};
-use crate::table::{Expiry, Held, Lookup, Sink};
+use crate::table::{Expiry, HeldEntry, Lookup, Sink};
 
 /// Looks a key up; removes it if its time has passed. The value is copied to the scratch buffer if it has at most
 /// `size_max` bytes.
@@ -41,7 +41,7 @@ impl Sink for UpTo<'_> {
 /// A value on its way into a reply: in the scratch buffer, or where it lies.
 pub(super) enum Value {
     Copied { version: u64 },
-    Held(Held<Mapping>),
+    InEntry(HeldEntry<Mapping>),
 }
 
 /// Looks a value up for a reply: a large one stays in its entry. Removes it if its time has passed.
@@ -49,7 +49,7 @@ pub(super) enum Value {
 pub(super) fn find_value(context: &mut Context<'_>, key: &[u8]) -> Result<Option<Value>, Refusal> {
     Ok(match find(context, key, limits::LARGE_VALUE_SIZE - 1)? {
         // It may have gone meanwhile.
-        Some(found) if found.size >= limits::LARGE_VALUE_SIZE => context.writer.hold(key, wall_ms).map(Value::Held),
+        Some(found) if found.size >= limits::LARGE_VALUE_SIZE => context.writer.hold(key, wall_ms).map(Value::InEntry),
         Some(found) => Some(Value::Copied { version: found.version }),
         None => None,
     })

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::shm::segment::Mapping;
-use crate::table::Held;
+use crate::table::HeldEntry;
 
 /// Where a codec writes replies to: bytes, and large values between them.
 pub trait Destination {
@@ -14,7 +14,7 @@ pub trait Destination {
     fn bytes(&mut self) -> &mut Vec<u8>;
 
     /// Puts the first `size` bytes of a value to the end. Returns how many of them are not among [`Self::bytes`].
-    fn hold(&mut self, held: Held<Mapping>, size: usize) -> usize {
+    fn hold(&mut self, held: HeldEntry<Mapping>, size: usize) -> usize {
         self.bytes().extend_from_slice(&held.bytes()[..size]);
         0
     }
@@ -57,7 +57,7 @@ pub trait ReplyWriter {
     fn bulk(&mut self, bytes: &[u8]);
 
     /// A string of bytes that is sent out of its entry, where it stays until it has gone.
-    fn value(&mut self, held: Held<Mapping>) {
+    fn value(&mut self, held: HeldEntry<Mapping>) {
         self.bulk(held.bytes());
     }
 

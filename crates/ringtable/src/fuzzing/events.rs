@@ -4,7 +4,7 @@
 use super::guarded::Guarded;
 use crate::input::Input;
 use crate::sync::{Memory, Ordering};
-use crate::table::events::{Consumer, Damaged, Event, Kind, Next, Place, Producer, Ring, Start};
+use crate::table::events::{Consumer, Damaged, Event, Kind, Next, Producer, Ring, RingLocation, Start};
 use crate::table::layout::{H_EVENTS, PAGE_WORDS};
 
 const CAPACITY: usize = 64;
@@ -96,7 +96,7 @@ fn anywhere(input: &mut Input<'_>) {
     let words = memory.words();
     let honest = ((PAGE_WORDS + 100) as u64) << 8 | 6;
     words[H_EVENTS].store(input.nasty(honest), Ordering::Relaxed);
-    if let Some(place) = Place::load(words) {
+    if let Some(place) = RingLocation::load(words) {
         let (mut consumer, mut key) = (Consumer::new(Start::default()), Vec::new());
         while !input.is_empty() {
             let word = &words[PAGE_WORDS + input.below(512)];

@@ -74,7 +74,7 @@ const NOBODY: u16 = u16::MAX;
 /// What a slot is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
-enum State {
+enum SlotState {
     Free = 0,
     Claimed = 1,
     Published = 2,
@@ -89,12 +89,12 @@ enum State {
 struct Stamp(u64);
 
 impl Stamp {
-    fn new(lap: u64, owner: u16, state: State) -> Self {
+    fn new(lap: u64, owner: u16, state: SlotState) -> Self {
         Self(lap << (OWNER_BITS + STATE_BITS) | u64::from(owner) << STATE_BITS | state as u64)
     }
 
     fn free(lap: u64) -> Self {
-        Self::new(lap, 0, State::Free)
+        Self::new(lap, 0, SlotState::Free)
     }
 
     fn lap(self) -> u64 {
@@ -105,13 +105,13 @@ impl Stamp {
         (self.0 >> STATE_BITS) as u16
     }
 
-    fn state(self) -> State {
+    fn state(self) -> SlotState {
         match self.0 & ((1 << STATE_BITS) - 1) {
-            0 => State::Free,
-            1 => State::Claimed,
-            2 => State::Published,
-            3 => State::Quarantined,
-            _ => State::Passed,
+            0 => SlotState::Free,
+            1 => SlotState::Claimed,
+            2 => SlotState::Published,
+            3 => SlotState::Quarantined,
+            _ => SlotState::Passed,
         }
     }
 }
@@ -186,7 +186,7 @@ impl<'a> Queue<'a> {
             // Relaxed: nothing is read on the strength of it; the claim below has the Acquire.
             let found = Stamp(stamp.load(Ordering::Relaxed));
             if found == Stamp::free(lap) {
-                let claimed = Stamp::new(lap, owner, State::Claimed);
+                let claimed = Stamp::new(lap, owner, SlotState::Claimed);
                 // Acquire: pairs with the Release in `Consumer::release` and `give_back`: what others read from and
                 // wrote to the body happens before our writes. (The model can show neither: loom has no load that sees
                 // a later store, and orders the stores to a word as they were run.)
@@ -198,9 +198,9 @@ impl<'a> Queue<'a> {
             } else if found.lap() >= lap {
                 // Taken, or skipped, by somebody who has not moved the tail (and may be dead).
                 self.move_tail(position);
-            } else if found.state() == State::Passed && found.lap() + 1 == lap {
+            } else if found.state() == SlotState::Passed && found.lap() + 1 == lap {
                 // Whoever comes first says for all that this position is skipped. Relaxed: it guards no data.
-                let skipped = Stamp::new(lap, found.owner(), State::Quarantined);
+                let skipped = Stamp::new(lap, found.owner(), SlotState::Quarantined);
                 let _ = stamp.compare_exchange(found.0, skipped.0, Ordering::Relaxed, Ordering::Relaxed);
             } else if self.tail.load(Ordering::Relaxed) == position {
                 return None;
@@ -214,7 +214,7 @@ impl<'a> Queue<'a> {
         // Relaxed: a hint.
         let position = self.tail.load(Ordering::Relaxed);
         let found = Stamp(self.stamp(position).load(Ordering::Relaxed));
-        found.lap() >= self.lap(position) || found.state() == State::Passed
+        found.lap() >= self.lap(position) || found.state() == SlotState::Passed
     }
 
     /// Release: pairs with the Acquire in `Consumer::repair`, which concludes from the tail that the slot was taken.
@@ -233,8 +233,8 @@ impl<'a> Queue<'a> {
     pub fn publish(self, claim: Claim) -> bool {
         let lap = self.lap(claim.position);
         let stamp = self.stamp(claim.position);
-        let claimed = Stamp::new(lap, claim.owner, State::Claimed);
-        let published = Stamp::new(lap, claim.owner, State::Published);
+        let claimed = Stamp::new(lap, claim.owner, SlotState::Claimed);
+        let published = Stamp::new(lap, claim.owner, SlotState::Published);
         // Release: pairs with the Acquire in `Consumer::take`. Relaxed on failure: see `give_back`.
         match stamp.compare_exchange(claimed.0, published.0, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => true,
@@ -253,9 +253,9 @@ impl<'a> Queue<'a> {
         let mut found = Stamp(stamp.load(Ordering::Relaxed));
         while found.owner() == owner {
             let given_back = match found.state() {
-                State::Quarantined | State::Passed => Stamp::free(found.lap() + 1),
-                State::Claimed => Stamp::new(found.lap(), NOBODY, State::Quarantined),
-                State::Free | State::Published => break,
+                SlotState::Quarantined | SlotState::Passed => Stamp::free(found.lap() + 1),
+                SlotState::Claimed => Stamp::new(found.lap(), NOBODY, SlotState::Quarantined),
+                SlotState::Free | SlotState::Published => break,
             };
             // Release: pairs with the Acquire in `try_claim`: the owner's writes to the body happen before the next
             // one's. A producer or a consumer may have stamped the slot anew meanwhile, hence the loop.
@@ -287,10 +287,10 @@ impl<'a> Queue<'a> {
         for index in 0..self.count() {
             // Relaxed: figures for people.
             match Stamp(self.stamp(index).load(Ordering::Relaxed)).state() {
-                State::Free => {}
-                State::Claimed => census.claimed += 1,
-                State::Published => census.published += 1,
-                State::Quarantined | State::Passed => census.quarantined += 1,
+                SlotState::Free => {}
+                SlotState::Claimed => census.claimed += 1,
+                SlotState::Published => census.published += 1,
+                SlotState::Quarantined | SlotState::Passed => census.quarantined += 1,
             }
         }
         census
@@ -339,24 +339,24 @@ impl Consumer {
             let stamp = queue.stamp(position);
             // Acquire: pairs with the Release in `publish`: who sees the stamp sees the body.
             let found = Stamp(stamp.load(Ordering::Acquire));
-            if found.lap() == lap && found.state() == State::Quarantined {
+            if found.lap() == lap && found.state() == SlotState::Quarantined {
                 // Whoever comes first says for all that the head is past it, before it is: so no producer finds the
                 // queue full because one of us stands still in between. Relaxed: it guards no data; what the Release in
                 // `give_back` did for a dead owner's slot holds for this CAS, and who claims the slot after it.
                 let passed = match found.owner() {
                     NOBODY => Stamp::free(lap + 1),
-                    owner => Stamp::new(lap, owner, State::Passed),
+                    owner => Stamp::new(lap, owner, SlotState::Passed),
                 };
                 let _ = stamp.compare_exchange(found.0, passed.0, Ordering::Relaxed, Ordering::Relaxed);
                 continue;
             }
-            let published = found.lap() == lap && found.state() == State::Published;
-            let skipped = found.lap() > lap || found.lap() == lap && found.state() == State::Passed;
+            let published = found.lap() == lap && found.state() == SlotState::Published;
+            let skipped = found.lap() > lap || found.lap() == lap && found.state() == SlotState::Passed;
             if !published && !skipped {
                 if self.head.load(Ordering::Relaxed) != position {
                     continue;
                 }
-                let claimed = found.lap() == lap && found.state() == State::Claimed;
+                let claimed = found.lap() == lap && found.state() == SlotState::Claimed;
                 return if claimed { Next::Claimed { position } } else { Next::Empty };
             }
             if skipped {
@@ -415,7 +415,7 @@ impl Consumer {
         let position = self.head.load(Ordering::Relaxed);
         let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
         let lap = queue.lap(position);
-        found.lap() > lap || found.lap() == lap && !matches!(found.state(), State::Free | State::Claimed)
+        found.lap() > lap || found.lap() == lap && !matches!(found.state(), SlotState::Free | SlotState::Claimed)
     }
 
     /// Whether what is next is claimed and not published: a message behind it may have come without a sign. A hint.
@@ -423,7 +423,7 @@ impl Consumer {
         // Relaxed: a hint.
         let position = self.head.load(Ordering::Relaxed);
         let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
-        found.lap() == queue.lap(position) && found.state() == State::Claimed
+        found.lap() == queue.lap(position) && found.state() == SlotState::Claimed
     }
 
     /// Keeps everybody from waiting for a slot that is claimed and not published. Returns whether it was; else its
@@ -432,9 +432,9 @@ impl Consumer {
         let stamp = queue.stamp(position);
         // Relaxed, both: no data changes hands. The owner's own CAS finds out.
         let found = Stamp(stamp.load(Ordering::Relaxed));
-        let quarantined = Stamp::new(found.lap(), found.owner(), State::Quarantined);
+        let quarantined = Stamp::new(found.lap(), found.owner(), SlotState::Quarantined);
         found.lap() == queue.lap(position)
-            && found.state() == State::Claimed
+            && found.state() == SlotState::Claimed
             && stamp.compare_exchange(found.0, quarantined.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
@@ -458,15 +458,15 @@ impl Consumer {
         let lap = queue.lap(position);
         // Relaxed: see above. What is old fails at the CAS.
         let found = Stamp(queue.stamp(position).load(Ordering::Relaxed));
-        if found.lap() > lap || found.lap() == lap && found.state() != State::Free {
+        if found.lap() > lap || found.lap() == lap && found.state() != SlotState::Free {
             return false;
         }
         // The head has passed the slot in the lap before: so it is free now, or quarantined, or one of us copies it.
         let left = found.lap() + 1 == lap
             && match found.state() {
-                State::Passed => true,
-                State::Published => is_copying(),
-                State::Free | State::Claimed | State::Quarantined => false,
+                SlotState::Passed => true,
+                SlotState::Published => is_copying(),
+                SlotState::Free | SlotState::Claimed | SlotState::Quarantined => false,
             };
         // A tail that is ahead by some slots says that this one was taken, and it was not: messages may lie behind it,
         // so the position is given up. A tail that is anywhere else is only a hint gone wrong: any position that is

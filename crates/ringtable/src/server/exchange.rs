@@ -36,7 +36,7 @@ use super::socket::Socket;
 use super::store::Store;
 use super::topology::Topology;
 use crate::ring::broadcast::Sender;
-use crate::ring::exchange::{Exchange as View, Geometry, Workers};
+use crate::ring::exchange::{Exchange as RingsView, Geometry, Workers};
 use crate::ring::lane;
 use crate::ring::mpmc::{Census, Consumer};
 use crate::shm::descriptors;
@@ -149,7 +149,7 @@ impl Exchange {
         let segment = Segment::create("ringtable-exchange", geometry.size())?;
         let mapping = segment.map_writable()?;
         segment.seal(false)?;
-        View::new(mapping.words(), geometry).create(workers);
+        RingsView::new(mapping.words(), geometry).create(workers);
         Ok(Self {
             mapping,
             segment,
@@ -174,8 +174,8 @@ impl Exchange {
         self.sender.close();
     }
 
-    pub fn view(&self) -> View<'_> {
-        View::new(self.mapping.words(), self.geometry)
+    pub fn view(&self) -> RingsView<'_> {
+        RingsView::new(self.mapping.words(), self.geometry)
     }
 
     /// Slots of the queue by what they are at.

@@ -37,11 +37,11 @@ const IDLE_MEMORY_NS: u64 = 500_000_000;
 pub(super) struct Housekeeping {
     /// When the next step is due, by the monotonic clock.
     due_ns: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<Schedule>,
 }
 
 #[derive(Default)]
-struct State {
+struct Schedule {
     sweep_due_ns: u64,
     sweep_began_ns: u64,
     memory_due_ns: u64,
@@ -88,7 +88,7 @@ impl Housekeeping {
     }
 }
 
-impl State {
+impl Schedule {
     fn sweep(&mut self, writer: &mut Writer<Mapping>, now_ns: u64) {
         if self.sweep_began_ns == 0 {
             self.sweep_began_ns = now_ns;

@@ -37,7 +37,7 @@ struct Lease {
 }
 
 #[derive(Default)]
-struct Held {
+struct LeaseTable {
     by_key: HashMap<Arc<[u8]>, Lease>,
     /// By connection and token: what ends with a connection.
     by_connection: BTreeMap<(u64, u64), Arc<[u8]>>,
@@ -48,7 +48,7 @@ struct Held {
     handovers: Handovers,
 }
 
-impl Held {
+impl LeaseTable {
     fn remove(&mut self, key: &[u8]) {
         if let Some(lease) = self.by_key.remove(key) {
             self.by_connection.remove(&(lease.connection, lease.token));
@@ -70,7 +70,7 @@ impl Held {
 
 /// All leases of a server, and the numbers of its connections.
 pub(super) struct Leases {
-    held: Mutex<Held>,
+    held: Mutex<LeaseTable>,
     /// How many connections have left something behind.
     ended: AtomicUsize,
     /// What tokens begin above.

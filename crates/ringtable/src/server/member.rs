@@ -32,7 +32,7 @@ const EARLY_MAX: usize = 64;
 
 /// What a member's turn came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct Served {
     /// Replies were sent.
     pub sent: bool,
     /// Replies wait for room, or too many pieces for those ahead of them: nothing more should be taken.
@@ -149,8 +149,8 @@ impl Member {
     }
 
     /// Executes what has arrived, as far as its replies find room, and sends them.
-    pub fn turn(&mut self, executor: &mut Executor, sender: &Sender, ring: Broadcast<'_>) -> Result<Turn, End> {
-        let mut turn = Turn { sent: self.send(sender, ring), ..Turn::default() };
+    pub fn turn(&mut self, executor: &mut Executor, sender: &Sender, ring: Broadcast<'_>) -> Result<Served, End> {
+        let mut turn = Served { sent: self.send(sender, ring), ..Served::default() };
         let (mut requests, mut hungry) = (0, false);
         while !executor.is_turn_over(requests, 0) && self.outgoing.len() < limits::REPLY_BACKLOG_MAX {
             if self.again.as_ref().is_some_and(Again::is_waiting) {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::buffers::KEPT_MAX;
 use crate::command::reply::Destination;
 use crate::shm::segment::Mapping;
-use crate::table::Held;
+use crate::table::HeldEntry;
 
 /// Bytes that have gone above which their room is used anew, if others wait behind them.
 const FORGOTTEN_MIN: usize = 64 << 10;
@@ -30,7 +30,7 @@ pub(super) struct Outgoing {
 /// A value between what stands before and after byte `at`.
 struct Value {
     at: usize,
-    held: Held<Mapping>,
+    held: HeldEntry<Mapping>,
     sent: usize,
     size: usize,
 }
@@ -47,7 +47,7 @@ impl Destination for Outgoing {
         &mut self.bytes
     }
 
-    fn hold(&mut self, held: Held<Mapping>, size: usize) -> usize {
+    fn hold(&mut self, held: HeldEntry<Mapping>, size: usize) -> usize {
         self.held += size;
         self.values.push_back(Value { at: self.bytes.len(), held, sent: 0, size });
         size

@@ -32,12 +32,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// What the thread and the workers that ask it share.
 #[derive(Default)]
 pub(super) struct Room {
-    state: Mutex<State>,
+    state: Mutex<Orders>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Orders {
     orders: VecDeque<Arc<Order>>,
     /// Whether the thread is to end.
     stopped: bool,

@@ -14,7 +14,7 @@ use super::table::Table;
 use crate::sync::{Memory, Ordering, as_uninit, copy_out};
 
 /// Where a key is, or could go, in the chain of a locked bucket.
-pub(super) struct Place<'a> {
+pub(super) struct KeyLocation<'a> {
     /// The entry with the key, and the bucket and slot that point at it.
     pub(super) entry: Option<(BucketRef<'a>, usize, EntryRef<'a>)>,
     /// The first empty slot.
@@ -61,8 +61,8 @@ impl<M: Memory> Table<M> {
     }
 
     /// Looks for a key in a locked chain.
-    pub(super) fn find<'a>(&'a self, guard: &BucketGuard<'a>, hash: u64, key: &[u8]) -> Place<'a> {
-        let mut place = Place { entry: None, hole: None, last: guard.bucket, hops: 0 };
+    pub(super) fn find<'a>(&'a self, guard: &BucketGuard<'a>, hash: u64, key: &[u8]) -> KeyLocation<'a> {
+        let mut place = KeyLocation { entry: None, hole: None, last: guard.bucket, hops: 0 };
         for (hops, bucket) in self.chain(guard).enumerate() {
             (place.last, place.hops) = (bucket, hops);
             for index in 0..SLOTS {

@@ -114,7 +114,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::super::bucket::ENTRIES_MAX;
-    use super::super::events::{Consumer, Next, Place};
+    use super::super::events::{Consumer, Next, RingLocation};
     use super::super::layout::PAGE_WORDS;
     use super::super::{Eviction, Expiry, Guard, Mark, Options, Outcome, Pairs, Table, Terms, Want, Writer};
     use super::*;
@@ -138,7 +138,7 @@ mod tests {
         /// What was told since the last call.
         fn told(&mut self) -> Vec<(Event, Vec<u8>)> {
             let words = self.table.words();
-            let ring = Place::load(words).unwrap().ring(words);
+            let ring = RingLocation::load(words).unwrap().ring(words);
             let mut told = Vec::new();
             loop {
                 match self.consumer.next(ring, &mut self.key).unwrap() {

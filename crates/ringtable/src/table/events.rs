@@ -348,12 +348,12 @@ fn copy(ring: Ring<'_>, position: u64, key: &mut Vec<u8>) -> Result<Option<Copie
 
 /// Where the ring is in the table segment, as [`H_EVENTS`] tells it: its first word, and its capacity in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RingLocation {
     start: usize,
     capacity: usize,
 }
 
-impl Place {
+impl RingLocation {
     /// The place as a word; never 0, which is what the header holds as long as there is no ring.
     fn pack(self) -> u64 {
         (self.start as u64) << 8 | u64::from(self.capacity.ilog2())
@@ -382,7 +382,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Broadcast {
     watchers: AtomicUsize,
-    made: Mutex<Option<(Place, Producer)>>,
+    made: Mutex<Option<(RingLocation, Producer)>>,
 }
 
 impl Broadcast {
@@ -418,7 +418,7 @@ impl Broadcast {
                 let size = share.clamp(limits::EVENT_RING_SIZE_MIN, limits::EVENT_RING_SIZE_MAX);
                 let capacity = 1 << (size / 8).ilog2();
                 let start = allocate(Ring::words(capacity)).ok_or(Ring::words(capacity) * 8)?;
-                let place = Place { start: start as usize, capacity };
+                let place = RingLocation { start: start as usize, capacity };
                 let producer = Producer::create(place.ring(words));
                 // Relaxed: the watcher is told behind this to look (by a message over its socket).
                 words[H_EVENTS].store(place.pack(), Ordering::Relaxed);
@@ -549,18 +549,18 @@ mod tests {
     #[test]
     fn a_ring_is_believed_only_where_it_fits_the_table() {
         let words = heap_words(8 * super::super::layout::PAGE_WORDS);
-        assert_eq!(Place::load(&words), None);
+        assert_eq!(RingLocation::load(&words), None);
         let broadcast = Broadcast::new();
         let none = broadcast.watch(&words, |_| None).unwrap_err();
         assert!(none > limits::EVENT_RING_SIZE_MIN);
-        assert_eq!((broadcast.watchers(), Place::load(&words)), (0, None));
+        assert_eq!((broadcast.watchers(), RingLocation::load(&words)), (0, None));
         broadcast.watch(&words, |_| Some(TABLE_HEADER_WORDS as u64)).unwrap();
         assert_eq!(broadcast.watchers(), 1);
-        assert!(Place::load(&words).is_some());
+        assert!(RingLocation::load(&words).is_some());
         let right = words[H_EVENTS].load(Ordering::Relaxed);
         for wrong in [0, 1, u64::MAX, right + 1, right + 200, right & 0xff, right + (1 << 40)] {
             words[H_EVENTS].store(wrong, Ordering::Relaxed);
-            assert_eq!(Place::load(&words), None, "{wrong:#x}");
+            assert_eq!(RingLocation::load(&words), None, "{wrong:#x}");
         }
     }
 }

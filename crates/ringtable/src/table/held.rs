@@ -8,13 +8,13 @@ use crate::sync::{Arc, Memory};
 
 /// An entry that stays where it is until this is dropped, whatever becomes of its key. See [`super::Writer::hold`].
 #[derive(Debug)]
-pub struct Held<M: Memory> {
+pub struct HeldEntry<M: Memory> {
     pub(super) table: Arc<Table<M>>,
     pub(super) start: u64,
     found: Found,
 }
 
-impl<M: Memory> Held<M> {
+impl<M: Memory> HeldEntry<M> {
     /// Holds the entry that a slot of a locked bucket points at.
     pub(super) fn new(table: &Arc<Table<M>>, slot: Slot, entry: EntryRef<'_>) -> Self {
         let (version, expiry, size) = (entry.version(), entry.expiry(), entry.shape.value_size);
@@ -29,7 +29,7 @@ impl<M: Memory> Held<M> {
 }
 
 #[cfg(not(loom))]
-impl<M: Memory> Held<M> {
+impl<M: Memory> HeldEntry<M> {
     fn entry(&self) -> EntryRef<'_> {
         EntryRef::at(self.table.words(), self.start).expect("what is held is an entry that a writer made")
     }
@@ -52,7 +52,7 @@ impl<M: Memory> Held<M> {
     }
 }
 
-impl<M: Memory> Drop for Held<M> {
+impl<M: Memory> Drop for HeldEntry<M> {
     fn drop(&mut self) {
         self.table.reclaimer.let_go(self.start);
     }

@@ -58,12 +58,12 @@ pub struct AccessLogId(u64);
 /// The logs of all readers, as the server has them.
 #[derive(Default)]
 pub struct Hints {
-    state: Mutex<State>,
+    state: Mutex<Logs>,
     taken: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
+struct Logs {
     /// With how many hints were taken from each.
     logs: Vec<(AccessLogId, u64, Box<dyn AccessLog>)>,
     /// The log to begin with.
@@ -102,7 +102,7 @@ impl Hints {
     /// are so many that others would wait, for some, and for the rest at the next call.
     pub(super) fn take(&self, mut each: impl FnMut(u64)) {
         let Ok(mut state) = self.state.try_lock() else { return };
-        let State { logs, first, .. } = &mut *state;
+        let Logs { logs, first, .. } = &mut *state;
         let (mut count, mut deadline) = (0_u64, None);
         'logs: for _ in 0..logs.len() {
             *first = if *first + 1 < logs.len() { *first + 1 } else { 0 };

@@ -46,7 +46,8 @@ pub const H_SEED: usize = 5;
 pub const H_WORKERS: usize = 6;
 /// Written once: nanoseconds for which a client may spin.
 pub const H_SPIN_NS: usize = 7;
-/// Where the ring of events is: see [`super::events::Place`]. Written once, by the worker with the first watcher.
+/// Where the ring of events is: see [`super::events::RingLocation`]. Written once, by the worker with the first
+/// watcher.
 pub const H_EVENTS: usize = 8;
 /// Written once: not 0 if readers are to say what they use: see [`super::hints`].
 pub const H_HINTS: usize = 9;

@@ -99,7 +99,7 @@ pub use entry::Expiry;
 pub use error::WriteError;
 pub use guard::{Guard, Outcome};
 pub use header::AttachError;
-pub use held::Held;
+pub use held::HeldEntry;
 pub use lookup::{Lookup, Sink};
 pub use options::{Eviction, Options};
 pub use pairs::{Pair, Pairs, Want};

@@ -55,7 +55,7 @@ struct History {
     reader: Reader<Words>,
     /// Also what has expired and was not removed, as far as is known.
     model: HashMap<Vec<u8>, Entry>,
-    held: Vec<(Held<Words>, Vec<u8>)>,
+    held: Vec<(HeldEntry<Words>, Vec<u8>)>,
     now_ms: u64,
     refused: u32,
 }

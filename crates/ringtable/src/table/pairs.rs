@@ -31,7 +31,7 @@ pub struct Pair<'a> {
 
 /// Where a pair's bytes are: the key, and right behind it as much of the value as was asked for.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Span {
     start: usize,
     key_size: usize,
     value_copied: usize,
@@ -42,7 +42,7 @@ struct Place {
 #[derive(Debug, Default)]
 pub struct Pairs {
     bytes: Vec<u8>,
-    places: Vec<Place>,
+    places: Vec<Span>,
 }
 
 impl Pairs {
@@ -71,7 +71,7 @@ impl Pairs {
     /// # Panics
     /// If there is none.
     pub fn get(&self, index: usize) -> Pair<'_> {
-        let Place { start, key_size, value_copied, value_size } = self.places[index];
+        let Span { start, key_size, value_copied, value_size } = self.places[index];
         let (key, rest) = self.bytes[start..].split_at(key_size);
         Pair { key, value: &rest[..value_copied], value_size }
     }
@@ -87,7 +87,7 @@ impl Pairs {
         self.bytes.try_reserve(key_size + value_size).ok()?;
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        self.places.push(Place { start, key_size, value_copied: value_size, value_size });
+        self.places.push(Span { start, key_size, value_copied: value_size, value_size });
         Some(())
     }
 
@@ -127,7 +127,7 @@ impl Pairs {
         unsafe {
             self.bytes.set_len(start + key_size + value_copied);
         }
-        self.places.push(Place { start, key_size, value_copied, value_size });
+        self.places.push(Span { start, key_size, value_copied, value_size });
         Some(())
     }
 }

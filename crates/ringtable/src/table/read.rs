@@ -5,7 +5,7 @@
 
 use super::bucket::{BucketGuard, SLOTS, Slot};
 use super::entry::EntryRef;
-use super::held::Held;
+use super::held::HeldEntry;
 use super::lookup::{self, Lookup, Sink};
 use super::options::Eviction;
 use super::pairs::{Pairs, Want};
@@ -67,7 +67,7 @@ impl<M: Memory> Writer<M> {
         size_max: usize,
         now_ms: impl Fn() -> u64,
         out: &mut Pairs,
-    ) -> Result<Vec<Held<M>>, usize> {
+    ) -> Result<Vec<HeldEntry<M>>, usize> {
         let (guard, mut held) = (self.table.lock(self.table.constants().hash(key)), Vec::new());
         let size_of = |entry: EntryRef<'_>| entry.shape.key_size + entry.shape.value_size;
         let entries = || self.slots(&guard).map(|slot| (slot, self.table.entry(slot)));
@@ -76,7 +76,7 @@ impl<M: Memory> Writer<M> {
             for (slot, entry) in entries().filter(|(_, entry)| !entry.has_expired(&now_ms)) {
                 let may_copy = out.size() + size_of(entry) <= limits::COPIED_LOCKED_MAX;
                 if !may_copy || out.push_entry(entry, Want::Values).is_none() {
-                    held.push(Held::new(&self.table, slot, entry));
+                    held.push(HeldEntry::new(&self.table, slot, entry));
                 }
             }
         }
@@ -131,14 +131,14 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
-    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<Held<M>> {
+    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<HeldEntry<M>> {
         if key.len() > limits::KEY_SIZE_MAX {
             return None;
         }
         let hash = self.table.constants().hash(key);
         let guard = self.table.lock(hash);
         let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
-        let held = live.map(|(bucket, index, entry)| Held::new(&self.table, bucket.slot(index), entry));
+        let held = live.map(|(bucket, index, entry)| HeldEntry::new(&self.table, bucket.slot(index), entry));
         guard.unlock_unchanged();
         held
     }

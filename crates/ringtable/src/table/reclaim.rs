@@ -118,7 +118,7 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
 
 /// Lets go of a pinned entry, which is not looked at any more.
 ///
-/// Release: pairs with the Acquire in `State::pinned_words`, so that the memory is used again after our last look.
+/// Release: pairs with the Acquire in `Keepers::pinned_words`, so that the memory is used again after our last look.
 #[inline]
 pub fn unpin(pin: &AtomicU64) {
     pin.store(0, Ordering::Release);
@@ -145,11 +145,11 @@ pub struct Reclaimer {
     keepers: AtomicU64,
     /// Entries in the retire list: so that who finds none needs no lock.
     waiting: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<Keepers>,
 }
 
 #[derive(Default)]
-struct State {
+struct Keepers {
     records: Vec<(HazardRecordId, Box<dyn HazardRecord>)>,
     next_record: u64,
     /// How often an entry is held, by its first word.
@@ -164,7 +164,7 @@ struct State {
     pinned: Vec<u64>,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for Keepers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, holds, retired, .. } = self;
         write!(formatter, "{} records, {} holds, {} entries retired", records.len(), holds.len(), retired.len())
@@ -264,7 +264,7 @@ impl Reclaimer {
         freed
     }
 
-    fn note(&self, state: &State) {
+    fn note(&self, state: &Keepers) {
         // Relaxed: written by holders of the lock, and a hint to all others.
         self.waiting.store(state.retired.len() as u64, Ordering::Relaxed);
     }
@@ -309,7 +309,7 @@ impl Reclaimer {
     }
 }
 
-impl State {
+impl Keepers {
     /// What is pinned.
     ///
     /// Acquire: pairs with the Release in `unpin` and `try_pin`, so that memory is used again after the client's last

@@ -427,16 +427,16 @@ fn a_reader_survives_a_segment_of_garbage() {
 
 #[test]
 fn a_watcher_sees_the_changes_of_each_key_in_their_order() {
-    use super::events::{Consumer, Kind, Next, Place};
+    use super::events::{Consumer, Kind, Next, RingLocation};
 
     const ROUNDS: u64 = 2_000;
     const KEYS: u64 = 5;
     let (mut writer, reader) = table(64, 4);
     writer.put(b"before", b"", None, Guard::Always, no_time).unwrap();
     assert!(!writer.take_published(), "nobody watches");
-    assert_eq!(Place::load(reader.words()), None);
+    assert_eq!(RingLocation::load(reader.words()), None);
     let mut consumer = Consumer::new(writer.watch().unwrap());
-    let ring = Place::load(reader.words()).unwrap().ring(reader.words());
+    let ring = RingLocation::load(reader.words()).unwrap().ring(reader.words());
 
     let changes = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..3)

@@ -4,7 +4,7 @@ use super::frame::{HEADER_SIZE, RecordError, record_size};
 use crate::command::reply::{Destination, Reply, ReplyWriter, try_copy};
 use crate::limits;
 use crate::shm::segment::Mapping;
-use crate::table::Held;
+use crate::table::HeldEntry;
 
 /// The kinds of reply records.
 mod kind {
@@ -105,7 +105,7 @@ impl<D: Destination> ReplyWriter for RecordWriter<'_, D> {
     }
 
     /// The value's whole words are held, so that pieces of whole words go out; what is behind them is copied.
-    fn value(&mut self, held: Held<Mapping>) {
+    fn value(&mut self, held: HeldEntry<Mapping>) {
         let size = held.bytes().len();
         let (whole, rest) = (size / 8 * 8, size % 8);
         let mut last = [0; 8];

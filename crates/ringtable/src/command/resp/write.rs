@@ -4,7 +4,7 @@ use crate::command::integer::{INTEGER_SIZE_MAX, decimal};
 use crate::command::protocol::Protocol;
 use crate::command::reply::{Destination, ReplyWriter};
 use crate::shm::segment::Mapping;
-use crate::table::Held;
+use crate::table::HeldEntry;
 
 /// The longest header: a type byte, a sign, 19 digits, CR and LF.
 pub const HEADER_SIZE_MAX: usize = 1 + 1 + 19 + 2;
@@ -92,7 +92,7 @@ impl<D: Destination> ReplyWriter for RespWriter<'_, D> {
         push_bulk(self.out.bytes(), bytes);
     }
 
-    fn value(&mut self, held: Held<Mapping>) {
+    fn value(&mut self, held: HeldEntry<Mapping>) {
         let size = held.bytes().len();
         push_header(self.out.bytes(), b'$', size);
         self.out.hold(held, size);
