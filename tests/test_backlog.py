@@ -1,15 +1,18 @@
 """Clients that send all before they read: the server goes on receiving, up to a bound."""
 
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import ringtable
 from ringtable import Server
-from support import DEADLINE_S, RawConnection, figures_of, resp, wait_until
+from support import DEADLINE_S, RawConnection, ServerProcess, figures_of, resp, wait_until
 
 MIB = 1 << 20
 BACKLOG_MAX = 32 * MIB
@@ -115,6 +118,15 @@ def test_a_client_that_sends_too_much_ahead_is_told(address: Address, server: Se
     assert set(lines[1_000:-1]) == {b"+PONG"}
     assert lines[-1].startswith(b"-BACKLOG ")
     wait_until(lambda: figure("clients_ended_backlog") == 1, "the end is counted")
+
+
+def test_why_a_connection_ends_is_read_though_more_was_sent(ringtable_dir: Path, server_process: ServerProcess) -> None:
+    """It was closed with bytes that nobody had read, which resets it: the reason could be lost on the way."""
+    with closing(connected(str(ringtable_dir / "default.sock"))) as connection, connection.makefile("rb") as replies:
+        server_process.freeze()
+        connection.sendall(b"*nonsense\r\n" + b"x" * 100_000)
+        os.kill(server_process.pid, signal.SIGCONT)
+        assert replies.read().startswith(b"-ERR Protocol error")
 
 
 def test_those_who_never_read_are_bounded_together(address: Address, server: Server) -> None:

@@ -191,7 +191,7 @@ def test_a_lane_is_served_once_it_is_sealed(server_process: ServerProcess) -> No
             assert lane.load(RawLane.REQUEST_HEAD) == 0
         assert observer.stats()["clients_ended_unsealed"] == 1
         with RawLane(sealed=False):
-            assert lanes() == 1
+            wait_until(lambda: lanes() == 1, "it is counted")
         wait_until(lambda: lanes() == 0, "a lane that nobody sealed goes with its socket")
         with RawLane(sealed=False) as lane:
             lane.memory[RawLane.REQUEST_DATA : RawLane.REQUEST_DATA + 8] = ping

@@ -24,6 +24,8 @@ pub(super) struct SocketClient {
     waking: Waking,
     /// Whether nothing more will come: the client has closed its side, and may still read.
     finished: bool,
+    /// Bytes that were dropped since all replies of a connection that closes have gone.
+    dropped: usize,
     pub session: RespSession,
 }
 
@@ -38,6 +40,7 @@ impl SocketClient {
             writable: true,
             waking: Waking::default(),
             finished: false,
+            dropped: 0,
         }
     }
 
@@ -106,7 +109,13 @@ impl SocketClient {
             executor.engine.writer.rescan();
         }
         match self.session.closing() {
-            Some(reason) if self.session.outgoing.is_empty() => Err(reason),
+            Some(reason) if self.session.outgoing.is_empty() => {
+                if self.drop_more(executor)? {
+                    Ok(Turn::Worked)
+                } else {
+                    Err(reason)
+                }
+            }
             _ => Ok(if worked { Turn::Worked } else { Turn::Idle }),
         }
     }
@@ -132,6 +141,15 @@ impl SocketClient {
         executor.engine.budget.begin();
         self.session.keep_ahead(size, executor);
         Ok(true)
+    }
+
+    /// Drops what has come for a connection that is about to close. To close it with bytes that nobody has read would
+    /// be to reset it, and the client might not get to read why it ends. Returns whether there may be more; a client
+    /// that never stops sending is not waited for.
+    fn drop_more(&mut self, executor: &mut Executor) -> Result<bool, End> {
+        let size = self.receive(executor)?;
+        self.dropped += size;
+        Ok(size > 0 && self.dropped <= limits::REQUEST_BACKLOG_MAX)
     }
 
     /// Receives what has come into the executor's buffer. Returns how many bytes.
