@@ -1,4 +1,4 @@
-"""What happens to a table's keys, as an iterator, plain and async."""
+"""The events of a table's keys, as an iterator, plain and async."""
 
 from __future__ import annotations
 

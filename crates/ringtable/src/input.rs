@@ -1,4 +1,5 @@
-//! A fuzzer's input, taken apart from its begin. When it is used up it goes on as zeroes, so that every input will do.
+//! A fuzzer's input, taken apart from its beginning. When it is used up it goes on as zeroes, so that every input will
+//! do.
 
 /// What is left of an input.
 pub struct Input<'a>(&'a [u8]);

@@ -1,4 +1,4 @@
-"""What all parts of the benchmark are given."""
+"""The settings that all parts of the benchmark are given."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""What can go wrong in a benchmark."""
+"""The errors of a benchmark."""
 
 from ringtable._errors import Error
 

@@ -1,4 +1,4 @@
-"""Where a run happened, and of what."""
+"""The machine that a run happened on, and the build that was measured."""
 
 import os
 import platform

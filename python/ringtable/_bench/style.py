@@ -1,4 +1,4 @@
-"""How the page looks, on light and on dark ground."""
+"""The style of the page, on light and on dark ground."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What the extension may have been built without, and how a command says so."""
+"""The parts that the extension may have been built without, and the words in which a command says so."""
 
 from ringtable import _ringtable
 from ringtable._errors import Error

@@ -1,4 +1,4 @@
-"""How the commands that run until they are told to stop are told."""
+"""The signals that end commands which run until they are told to stop."""
 
 import signal
 from collections.abc import Iterator

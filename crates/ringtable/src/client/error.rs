@@ -1,4 +1,4 @@
-//! Why a call of a client did not succeed.
+//! The errors of a client's calls, worded for its user.
 
 use std::io;
 use std::time::Duration;

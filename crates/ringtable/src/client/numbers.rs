@@ -1,4 +1,4 @@
-//! The numbers of the commands that calls send, and what else a process makes once.
+//! The numbers of the commands that calls send, and other things that a process makes once.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! How long a call may wait, and what may interrupt it.
+//! The patience of a call: how long it may wait, and what may interrupt it.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What the threads of a process share of a connection besides its link, without waiting for each other.
+//! The part of a connection, besides its link, that the threads of a process share without waiting for each other.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;

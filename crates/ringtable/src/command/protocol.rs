@@ -1,4 +1,4 @@
-//! Which version of the Redis serialization protocol a connection speaks.
+//! The version of the Redis serialization protocol that a connection speaks.
 
 /// A version of the protocol. A connection begins with 2; `HELLO 3` changes it. A lane counts as 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,4 +1,4 @@
-//! Why a command is refused, in words for people that begin with a code word for programs, as in Redis.
+//! Refusals of commands: words for people that begin with a code word for programs, as in Redis.
 
 use crate::table::WriteError;
 

@@ -1,4 +1,4 @@
-//! What the table of commands says of one command.
+//! The specification of one command: a line of the table of commands.
 //!
 //! Whoever has to know something about a command asks its line here, and keeps no list of names: the server times those
 //! that write, answers some of them in the reserved place of a full server, and knows which begin a transaction.

@@ -1,4 +1,4 @@
-//! Input that come in pieces of any size.
+//! Input that comes in pieces of any size.
 
 use crate::input::Input;
 

@@ -1,4 +1,4 @@
-//! What was computed under a lease and is not in the table: for those who waited for it.
+//! Values that were computed under a lease and are not in the table: for the clients that waited for them.
 //!
 //! # Design
 //!

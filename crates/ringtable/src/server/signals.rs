@@ -1,8 +1,7 @@
-//! Signals are for the program around the server: its threads block them.
+//! The signal mask of the server's threads: signals are for the program around the server.
 
-/// Blocks all signals in this thread: all but SIGPROF, the tick of a
-/// profiler: it has to come to the thread that it counts. It breaks off nothing that matters, since each system call of
-/// these threads that waits may be interrupted: the loop around it looks again.
+/// Blocks all signals in this thread but SIGPROF, the tick of a profiler, which has to come to the thread that it counts.
+/// It breaks off nothing that matters: the loop around each system call that waits looks again.
 pub(super) fn block_signals() {
     #[allow(unsafe_code)]
     // SAFETY: all calls get a valid pointer to a signal set of this frame.

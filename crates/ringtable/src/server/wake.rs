@@ -1,4 +1,4 @@
-//! What it costs on this machine to wake a sleeping thread: the longest time for which spinning can pay.
+//! The cost of waking a sleeping thread on this machine: the longest time for which spinning can pay.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

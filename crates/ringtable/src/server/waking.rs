@@ -1,4 +1,4 @@
-//! What it costs to wake a client.
+//! The budget for waking a client: one that takes too much processor time is served no more.
 //!
 //! A ring or a send wakes all that wait on the file, before it returns, and a client may have hundreds of thousands of
 //! `poll` entries on its end of the socket, or on what it was given to sleep on: then it takes a tenth of a second, and

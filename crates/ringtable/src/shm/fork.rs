@@ -1,4 +1,4 @@
-//! What a forked child must not keep, and what no program may take for its own.
+//! Descriptors that a forked child must not keep, and that no program may take for its own.
 //!
 //! A client is alive exactly as long as its socket (I1), so a child that inherits the socket would keep its parent's
 //! place after the parent's death; and a child of a process that runs a server would keep the server's sockets open,

@@ -1,4 +1,4 @@
-//! Who is at the other end of a unix socket, as the kernel knows it.
+//! The user at the other end of a unix socket, as the kernel knows it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

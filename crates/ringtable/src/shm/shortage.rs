@@ -1,4 +1,4 @@
-//! What the system has no more of, in words that name the limit.
+//! Shortages: things that the system has no more of, in words that name the limit.
 
 use std::io;
 

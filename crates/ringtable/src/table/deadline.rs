@@ -1,4 +1,4 @@
-//! When a worker has done enough of what is nobody's request in particular.
+//! A deadline for work that no single request has asked for, such as a sweep.
 
 /// A time to end at. There are no clocks in a model: of loom, which tries all runs, it has always come; of shuttle,
 /// where everybody goes on some day, never.

@@ -1,4 +1,4 @@
-//! Why a write cannot be done.
+//! The errors of a write that cannot be done.
 
 use super::bucket::ENTRIES_MAX;
 use crate::limits;

@@ -1,4 +1,4 @@
-//! When an entry expires, in the five bits of its slot that there are for it.
+//! The expiry code: the time at which an entry expires, in the five bits of its slot that there are for it.
 //!
 //! The code is the time in units of [`UNIT_MS`], modulo 31. It is ambiguous: of the entries that expire much later, one
 //! in 31 is looked at in vain for each unit of time that a round of the sweep takes.

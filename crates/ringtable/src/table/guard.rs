@@ -1,4 +1,4 @@
-//! On what condition a write is done, and what comes of it.
+//! The guard of a write, the condition on which it is done, and its outcome.
 
 /// When a [`super::writer::Writer::put`] is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

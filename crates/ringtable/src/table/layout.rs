@@ -1,4 +1,4 @@
-//! Where everything lies in a table segment.
+//! The layout of a table segment: where everything lies.
 //!
 //! All positions are in 64-bit words from the start of the segment. `docs/memory-layout.md` draws the bytes.
 //!

@@ -1,4 +1,4 @@
-//! What a table is made with.
+//! The options that a table is made with.
 
 /// What a new table is made with.
 #[derive(Clone, Debug)]

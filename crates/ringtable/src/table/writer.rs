@@ -1,4 +1,4 @@
-//! What a worker thread needs to change the table.
+//! A writer: all that a worker thread needs to change the table.
 //!
 //! The files behind this one are what it does with that, each on top of those before it: what unlinks needs nothing of
 //! what makes room, what makes room evicts, and what puts needs room.

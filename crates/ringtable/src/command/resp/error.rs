@@ -1,4 +1,4 @@
-//! What a peer may do wrong in the Redis protocol, in words that people and Redis clients recognize.
+//! The errors of a peer in the Redis protocol, in words that people and Redis clients recognize.
 
 /// How much of a faulty text an error message quotes.
 const QUOTED_SIZE_MAX: usize = 32;

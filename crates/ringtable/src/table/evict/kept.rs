@@ -1,4 +1,4 @@
-//! What neither goes nor moves to make room.
+//! Entries that neither go nor move to make room.
 
 use crate::sync::{Memory, lock};
 use crate::table::bucket::{SLOTS, Slot, tag};

@@ -1,4 +1,4 @@
-//! Memory is handed out and taken back, by way of the workers' caches.
+//! The allocator: it hands memory out and takes it back, by way of the workers' caches.
 
 use super::cache::Cache;
 use super::classes::{CLASS_WORDS_MAX, batch, class_of};

@@ -1,4 +1,4 @@
-//! How much there is of pages and slots, and how much there would be if something went.
+//! The census of pages and slots: how many there are, and how many there would be if something went.
 
 use super::allocator::Heap;
 use super::classes::{CLASS_WORDS_MAX, CLASSES, class_of, class_words, slab_pages, slab_slots};

@@ -1,4 +1,4 @@
-//! What each page is used for, and which are free.
+//! The pages of the heap: the use of each, and the free ones.
 
 use std::collections::BTreeMap;
 
