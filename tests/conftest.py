@@ -2,6 +2,7 @@
 
     support.py              what the tests share: servers and children as processes, raw connections, deadlines
     load.py                 clients at work, as processes, for tests that kill some
+    udp.py                  what is said over UDP, written anew; a network that loses, doubles and reorders
     failpoints.py           processes that die or stand still at a step of a protocol, and a client that must not notice
 
     The package
@@ -14,6 +15,7 @@
     test_objects.py         objects of all kinds as keys, values and buffers; code that runs in the middle of a call
     test_redis.py           redis-py on the unix socket
     test_tcp.py             the TCP port
+    test_udp.py             the UDP port: a bad network, and whatever comes as a datagram
     test_trust.py           whose servers a client connects to
     test_paths.py           a server's files: what it makes, leaves alone, clears away, makes anew
     test_cli.py             the command line

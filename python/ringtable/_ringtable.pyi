@@ -365,6 +365,7 @@ class Server:
         spin_us: float | None = None,
         strict_seal: bool | None = None,
         tcp: str | None = None,
+        udp: str | None = None,
         mode: int = 0o600,
         group: int | None = None,
         eviction: Eviction | None = None,
@@ -380,6 +381,9 @@ class Server:
     @property
     def tcp(self) -> str | None:
         """The `tcp://` URL of the port that it listens at besides, or `None`."""
+    @property
+    def udp(self) -> str | None:
+        """The `udp://` URL of the port that it listens at besides, or `None`."""
     @property
     def workers(self) -> int:
         """How many worker threads it has."""

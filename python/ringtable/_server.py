@@ -44,6 +44,7 @@ class Server:
         spin_us: float | None = None,
         strict_seal: bool = False,
         tcp: str | None = None,
+        udp: str | None = None,
         mode: int | None = None,
         group: int | str | None = None,
         topology: Topology = "lanes",
@@ -71,6 +72,8 @@ class Server:
                 The price is that memory, once used, is not given back to the system before the server stops.
             tcp: A port to listen at besides, as "HOST:PORT", for clients without unix sockets: the host is a loopback
                 address or "localhost", and port 0 lets the system choose. Any user of this machine may connect to it.
+            udp: The same for UDP, for ringtable's own clients that have nothing else: no leases, watches and views, and
+                no key and value larger than a datagram.
             mode: Who may connect, as the mode of the socket: `0o600`, this user alone (and root), which is the default;
                 `0o660`, `group` too; `0o666`, all users. Who may connect may read and write everything. Other users'
                 clients have to say that they trust this one: `ringtable.connect(..., trust_user=...)`. Folders that the
@@ -91,7 +94,7 @@ class Server:
             PathTaken: What lies at the path of the socket, or of its lock, is no server's; it is left as it is.
             Untrusted: The folder of names belongs to another user, or others may write to it.
             AccessDenied: This user may make no files there, or may not give them to `group`.
-            InvalidOption: An option is out of its range, or `tcp` no loopback address.
+            InvalidOption: An option is out of its range, or `tcp` or `udp` no loopback address.
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
         if mode is not None:
@@ -100,6 +103,8 @@ class Server:
             raise InvalidOption(f"a socket of mode {mode:04o} (octal) is for no group: leave mode or group out")
         if tcp is not None and not isinstance(tcp, str):
             raise TypeError(f'tcp is text such as "localhost:6379", not {type(tcp).__name__}')
+        if udp is not None and not isinstance(udp, str):
+            raise TypeError(f'udp is text such as "localhost:6379", not {type(udp).__name__}')
         # The kernel says whose server it was at its start, also if this process becomes another user's.
         self._user = os.geteuid()
         self._core = ServerCore(
@@ -112,6 +117,7 @@ class Server:
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
+            udp=udp,
             mode=mode if mode is not None else _PRIVATE_MODE if group is None else _GROUP_MODE,
             group=None if group is None else parse_group(group),
             topology=topology,
@@ -132,6 +138,11 @@ class Server:
     def tcp(self) -> str | None:
         """The port that `tcp` asked for, as an address for `ringtable.connect` such as "tcp://127.0.0.1:1234"."""
         return self._core.tcp
+
+    @property
+    def udp(self) -> str | None:
+        """The port that `udp` asked for, as an address for `ringtable.connect` such as "udp://127.0.0.1:1234"."""
+        return self._core.udp
 
     @property
     def workers(self) -> int:

@@ -119,6 +119,13 @@ class Stats(TypedDict):
     requests: int
     wakeups: int
     doorbells_rung: int
+    udp_sessions: int
+    udp_sessions_refused: int
+    udp_datagrams: int
+    udp_datagrams_wrong: int
+    udp_datagrams_old: int
+    udp_tokens_unknown: int
+    udp_answered_again: int
     rings: int
     ring_slots: int
     ring_slots_claimed: int

@@ -121,7 +121,7 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::Mode(_)
         | server::Error::NoPowerOfTwo { .. }
         | server::Error::Address(_)
-        | server::Error::NotLoopback(_)
+        | server::Error::NotLoopback { .. }
         | server::Error::NoRoom { .. } => "InvalidOption",
         _ => "Error",
     };

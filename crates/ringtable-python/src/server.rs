@@ -21,7 +21,7 @@ impl ServerCore {
     #[new]
     #[pyo3(signature = (
         name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
-        strict_seal=None, tcp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
+        strict_seal=None, tcp=None, udp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
         slow_consumer_timeout=None, max_unevictable=None
     ))]
     #[allow(clippy::too_many_arguments)]
@@ -36,6 +36,7 @@ impl ServerCore {
         spin_us: Option<&Bound<'_, PyAny>>,
         strict_seal: Option<&Bound<'_, PyAny>>,
         tcp: Option<&str>,
+        udp: Option<&str>,
         mode: u32,
         group: Option<u32>,
         topology: Option<&Bound<'_, PyAny>>,
@@ -56,6 +57,8 @@ impl ServerCore {
         };
         let tcp = tcp.map(|address| ringtable::address::tcp_address(address, 0)).transpose();
         let tcp = tcp.map_err(|error| errors::server(py, &error.into()))?;
+        let udp = udp.map(|address| ringtable::address::udp_address(address, 0)).transpose();
+        let udp = udp.map_err(|error| errors::server(py, &error.into()))?;
         let defaults = server::Options::default();
         let topology = match topology.map(|given| text("topology", given)).transpose()? {
             None => defaults.topology,
@@ -107,6 +110,7 @@ impl ServerCore {
             unevictable_max: max_unevictable.map(|given| number("--max-unevictable", Some(given), 0)).transpose()?,
             address: convert::address(name)?,
             tcp,
+            udp,
             mode,
             group,
             eviction,
@@ -139,6 +143,12 @@ impl ServerCore {
     #[getter]
     fn tcp(&self) -> Option<String> {
         self.server.tcp().map(|address| ringtable::address::Location::Tcp(address).to_string())
+    }
+
+    /// The `udp://` URL of the port that it listens at besides, or `None`.
+    #[getter]
+    fn udp(&self) -> Option<String> {
+        self.server.udp().map(|address| ringtable::address::Location::Udp(address).to_string())
     }
 
     /// How many worker threads it has.

@@ -1,5 +1,5 @@
 //! Where a server is found: a table's name, a path, or a `unix://` URL, all of which mean a unix socket; or a `tcp://`
-//! URL, which means a TCP port.
+//! or `udp://` URL, which means a TCP or UDP port.
 //!
 //! Names live in one directory per user: `$RINGTABLE_DIR`, else `$XDG_RUNTIME_DIR/ringtable`, else a folder of the
 //! user's under `/tmp`.
@@ -26,24 +26,29 @@ pub enum AddressError {
     /// A name with characters that could make it a path, or none at all.
     #[error(
         "'{0}' is no name for a table: use letters, digits, '.', '-' and '_' (at most 64, not beginning with '.'), \
-         a path with a '/' in it, unix:///path or tcp://HOST:PORT"
+         a path with a '/' in it, unix:///path, tcp://HOST:PORT or udp://HOST:PORT"
     )]
     Name(String),
     /// A URL of another kind.
-    #[error("'{0}' is no address of a table: of URLs, unix:///path and tcp://HOST:PORT are understood")]
+    #[error(
+        "'{0}' is no address of a table: of URLs, unix:///path, tcp://HOST:PORT and udp://HOST:PORT are \
+         understood"
+    )]
     Url(String),
     /// A path that is no file's.
     #[error("'{0}' is no path of a socket: it has to end with the name of a file")]
     NoFile(String),
-    /// A `tcp://` URL where a unix socket is wanted.
+    /// The URL of a port where a unix socket is wanted.
     #[error("'{0}' is no unix socket, which a server has in any case: give it a name, and the port besides")]
     NotUnix(String),
-    /// What follows `tcp://` means nothing.
+    /// What follows `tcp://` or `udp://` means nothing.
     #[error(
-        "'{address}' is no TCP address: use HOST:PORT, the host an IP address (version 6 in brackets, as in [::1]) or \
-         localhost, the port from {port_least} to 65535"
+        "'{address}' is no {protocol} address: use HOST:PORT, the host an IP address (version 6 in brackets, as in \
+         [::1]) or localhost, the port from {port_least} to 65535"
     )]
-    Tcp {
+    Port {
+        /// TCP or UDP.
+        protocol: &'static str,
         /// The address.
         address: String,
         /// The least port that is allowed.
@@ -129,14 +134,16 @@ pub enum Location {
     Unix(SocketPath),
     /// At a TCP port.
     Tcp(SocketAddr),
+    /// At a UDP port.
+    Udp(SocketAddr),
 }
 
 impl Location {
-    /// The address that means this location in every process: an absolute path, or a `tcp://` URL.
+    /// The address that means this location in every process: an absolute path, or the URL of a port.
     pub fn address(&self) -> OsString {
         match self {
             Self::Unix(socket) => socket.as_path().into(),
-            Self::Tcp(_) => self.to_string().into(),
+            Self::Tcp(_) | Self::Udp(_) => self.to_string().into(),
         }
     }
 }
@@ -146,6 +153,7 @@ impl fmt::Display for Location {
         match self {
             Self::Unix(path) => path.fmt(formatter),
             Self::Tcp(address) => write!(formatter, "tcp://{address}"),
+            Self::Udp(address) => write!(formatter, "udp://{address}"),
         }
     }
 }
@@ -153,12 +161,16 @@ impl fmt::Display for Location {
 /// The location that `address` means to a client.
 ///
 /// # Errors
-/// If it is no name, path, `unix://` or `tcp://` URL, or too long.
+/// If it is no name, path, `unix://`, `tcp://` or `udp://` URL, or too long.
 pub fn location(address: impl AsRef<OsStr>) -> Result<Location, AddressError> {
     let address = address.as_ref();
-    match address.to_str().and_then(|address| address.strip_prefix("tcp://")) {
-        Some(tcp) => tcp_address(tcp, 1).map(Location::Tcp),
-        None => socket_path(address).map(Location::Unix),
+    let text = address.to_str().unwrap_or_default();
+    if let Some(tcp) = text.strip_prefix("tcp://") {
+        tcp_address(tcp, 1).map(Location::Tcp)
+    } else if let Some(udp) = text.strip_prefix("udp://") {
+        udp_address(udp, 1).map(Location::Udp)
+    } else {
+        socket_path(address).map(Location::Unix)
     }
 }
 
@@ -168,13 +180,25 @@ pub fn location(address: impl AsRef<OsStr>) -> Result<Location, AddressError> {
 /// # Errors
 /// If the host is anything else, or the port none from `port_least` up.
 pub fn tcp_address(address: &str, port_least: u16) -> Result<SocketAddr, AddressError> {
+    port_address("TCP", address, port_least)
+}
+
+/// The UDP address that `HOST:PORT` means.
+///
+/// # Errors
+/// As [`tcp_address`].
+pub fn udp_address(address: &str, port_least: u16) -> Result<SocketAddr, AddressError> {
+    port_address("UDP", address, port_least)
+}
+
+fn port_address(protocol: &'static str, address: &str, port_least: u16) -> Result<SocketAddr, AddressError> {
     let numeric = match address.strip_prefix("localhost:") {
         Some(port) => &format!("127.0.0.1:{port}"),
         None => address,
     };
     match numeric.parse::<SocketAddr>() {
         Ok(found) if found.port() >= port_least => Ok(found),
-        _ => Err(AddressError::Tcp { address: address.into(), port_least }),
+        _ => Err(AddressError::Port { protocol, address: address.into(), port_least }),
     }
 }
 
@@ -205,7 +229,7 @@ pub fn socket_path(address: impl AsRef<OsStr>) -> Result<SocketPath, AddressErro
         }
         return SocketPath::new(Path::new(OsStr::from_bytes(path)), directory().ok().as_deref());
     }
-    if bytes.starts_with(b"tcp://") {
+    if bytes.starts_with(b"tcp://") || bytes.starts_with(b"udp://") {
         return Err(AddressError::NotUnix(shown()));
     }
     if bytes.windows(3).any(|part| part == b"://") {
@@ -276,6 +300,8 @@ mod tests {
             assert!(matches!(found, Location::Tcp(_)));
             assert_eq!(found.to_string(), shown);
         }
+        assert_eq!(location("udp://localhost:1").unwrap().to_string(), "udp://127.0.0.1:1");
+        assert!(matches!(location("udp://[::1]:6379"), Ok(Location::Udp(_))));
         assert_eq!(tcp_address("127.0.0.1:0", 0).unwrap().port(), 0);
         assert_eq!(location("default").unwrap(), Location::Unix(socket_path("default").unwrap()));
     }
@@ -289,6 +315,7 @@ mod tests {
             "unix://relative",
             "redis://host",
             "tcp://127.0.0.1:1",
+            "udp://127.0.0.1:1",
             "ä",
             "/",
             "/x/",
@@ -302,6 +329,6 @@ mod tests {
             assert!(tcp_address(address, 0).is_err(), "{address:?}");
         }
         assert!(tcp_address("127.0.0.1:0", 1).is_err());
-        assert!(location("tcp://127.0.0.1:0").is_err());
+        assert!(location("tcp://127.0.0.1:0").is_err() && location("udp://127.0.0.1:0").is_err());
     }
 }

@@ -159,6 +159,33 @@ pub const DUMP_SIZE_MAX: usize = 256 << 10;
 /// Entries nested in one reply at most this deep.
 pub const REPLY_DEPTH_MAX: usize = 8;
 
+/// Largest datagram, in bytes: what IPv4 allows (65,507), in whole words.
+pub const UDP_DATAGRAM_SIZE_MAX: usize = 65_504;
+/// Requests of a client over UDP that are on their way at most: those from the first one on whose reply has not come.
+pub const UDP_WINDOW: usize = 32;
+/// Bytes of them, above which a further one waits, if it is not the only one.
+pub const UDP_WINDOW_SIZE: usize = 128 << 10;
+/// Bytes of replies that a server keeps for a session, in case they are asked for again, above which it executes no
+/// further request of that session.
+pub const UDP_REPLIES_KEPT_MAX: usize = 64 << 10;
+/// Bytes of requests that have come before their turn, above which a session takes no more of them.
+pub const UDP_EARLY_KEPT_MAX: usize = 64 << 10;
+/// Most sessions of a server over UDP, whatever `--max-clients` says.
+pub const UDP_SESSIONS_MAX: usize = 1_024;
+/// How long a session is kept of which nothing is heard.
+pub const UDP_SESSION_IDLE: Duration = Duration::from_secs(60);
+/// Bytes of keys after which an answer to `RING.DUMP` or `SCAN` over UDP ends. A key has sixteen times its size at most
+/// in a reply.
+pub const UDP_LISTING_SIZE: usize = 4 << 10;
+/// How long a client waits for replies over UDP before it asks again. The pause doubles each time.
+pub const UDP_RETRY_MIN: Duration = Duration::from_millis(10);
+/// The longest such pause.
+pub const UDP_RETRY_MAX: Duration = Duration::from_millis(500);
+/// After how long without an answer a server is taken for gone over UDP, by a call without a time-out.
+pub const UDP_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Bytes of datagrams that may wait to be received; the kernel grants as many as `net.core.rmem_max` says.
+pub const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+
 /// Shortest pause between two looks at a key whose value somebody else computes.
 pub const LEASE_POLL_MIN: Duration = Duration::from_micros(200);
 /// Longest such pause.

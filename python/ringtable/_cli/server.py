@@ -23,6 +23,7 @@ def server(
     spin_us: float | None = None,
     strict_seal: bool = False,
     tcp: str | None = None,
+    udp: str | None = None,
     mode: str | None = None,
     group: str | None = None,
     topology: Literal["lanes", "shared", "sharded"] = "lanes",
@@ -47,6 +48,7 @@ def server(
             the end, then.
         tcp: Listen at a TCP port, too, as HOST:PORT; the host is a loopback address or localhost, port 0 any free port.
             Every user of this machine may connect to it.
+        udp: Listen at a UDP port, too, in the same way: for ringtable's own clients that have nothing else.
         mode: Who may connect, as the mode of the socket: 0600, this user alone (and root), which is the default; 0660,
             the group too; 0666, all users. Who may connect may read and write everything. Other users' clients say that
             they trust this one by --trust-user.
@@ -74,6 +76,7 @@ def server(
             spin_us=spin_us,
             strict_seal=strict_seal,
             tcp=tcp,
+            udp=udp,
             mode=None if mode is None else parse_mode(mode),
             group=group,
             topology=topology,
@@ -85,7 +88,7 @@ def server(
             announce(
                 f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"
                 f" memory: at most {format_size(size)}, topology: {topology}"
-                f"{f', tcp: {running.tcp}' if running.tcp else ''}"
+                f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
             )
             running.wait()
     except KeyboardInterrupt:

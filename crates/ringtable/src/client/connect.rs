@@ -24,6 +24,7 @@ pub(super) fn connect(location: &Location, trust: &Trust, patience: &mut Patienc
     match location {
         Location::Unix(place) => connect_unix(place, trust, patience),
         Location::Tcp(address) => connect_tcp(*address, patience),
+        Location::Udp(_) => Err(not_found(location.clone(), std::io::Error::from(std::io::ErrorKind::Unsupported))),
     }
 }
 

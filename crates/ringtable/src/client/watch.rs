@@ -53,7 +53,7 @@ impl Watch {
         mut patience: Patience<'_>,
     ) -> Result<Self, Error> {
         let location = address::location(address)?;
-        if let Location::Tcp(_) = location {
+        if let Location::Tcp(_) | Location::Udp(_) = location {
             return Err(Error::NoSharedMemory(location));
         }
         patience.start();

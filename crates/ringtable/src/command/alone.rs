@@ -74,6 +74,7 @@ impl Alone {
             flow: Flow::Next,
             change: None,
             turn_ends_ns: monotonic_ns() + self.turn_ns,
+            listing_size: limits::DUMP_SIZE_MAX,
             passed: 0,
         };
         let spec = numbered(number).expect("there is one");

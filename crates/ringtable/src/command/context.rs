@@ -40,6 +40,8 @@ pub struct Context<'a> {
     /// When the turn is over, by the monotonic clock. A command that has much to do asks [`Self::is_turn_over`] between
     /// bounded pieces of it, of which it does one at least.
     pub turn_ends_ns: u64,
+    /// Bytes of keys after which a listing ends and gives a cursor to go on from.
+    pub listing_size: usize,
     /// Bytes of the table that the command has gone over, those in `scratch` and `pairs` not counted.
     pub passed: usize,
 }

@@ -64,7 +64,7 @@ pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
         context.passed += BUCKET_SIZE;
         let size = context.pairs.size() + 24 * context.pairs.len();
         // Bounded in time, too: a table that was emptied has many buckets without entries.
-        if size >= limits::DUMP_SIZE_MAX || index.is_multiple_of(BUCKETS_PER_CLOCK as u64) && context.is_turn_over() {
+        if size >= context.listing_size || index.is_multiple_of(BUCKETS_PER_CLOCK as u64) && context.is_turn_over() {
             break index;
         }
     };

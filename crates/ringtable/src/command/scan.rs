@@ -5,7 +5,6 @@ use super::context::Context;
 use super::glob::Glob;
 use super::integer::parse_cursor;
 use super::refusal::Refusal;
-use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::Want;
 use crate::table::layout::BUCKET_SIZE;
@@ -50,7 +49,7 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
         // Bounded in buckets too: a table that was emptied has many without entries.
         if cursor == 0
             || context.pairs.len() as i64 >= count
-            || context.pairs.size() >= limits::DUMP_SIZE_MAX
+            || context.pairs.size() >= context.listing_size
             || buckets >= count.saturating_mul(10).max(SCANNED_MIN)
             || buckets % BUCKETS_PER_CLOCK == 0 && context.is_turn_over()
         {

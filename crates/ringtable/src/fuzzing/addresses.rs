@@ -14,7 +14,7 @@ pub fn run(input: &[u8]) {
             assert!(text.contains('/') || socket.is_named(), "a name leads out of its folder");
             assert_eq!(address::location(found.address()), Ok(found));
         }
-        Ok(found @ Location::Tcp(address)) => {
+        Ok(found @ (Location::Tcp(address) | Location::Udp(address))) => {
             assert!(address.port() > 0);
             assert_eq!(address::location(found.to_string()), Ok(found));
         }

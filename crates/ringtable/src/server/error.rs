@@ -55,12 +55,17 @@ pub enum Error {
     /// The address means nothing.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The TCP address can be reached from other machines.
+    /// The address of a port can be reached from other machines.
     #[error(
-        "--tcp is {0}; allowed are addresses that only this machine reaches, 127.0.0.0/8 and [::1]: who can connect \
-         may read and write everything, and there are no passwords"
+        "{option} is {address}; allowed are addresses that only this machine reaches, 127.0.0.0/8 and [::1]: who can \
+         connect may read and write everything, and there are no passwords"
     )]
-    NotLoopback(SocketAddr),
+    NotLoopback {
+        /// Which option.
+        option: &'static str,
+        /// What was asked for.
+        address: SocketAddr,
+    },
     /// There is one already.
     #[error("a server is already running at {0}: choose another name, or stop that one")]
     Exists(PathBuf),

@@ -19,6 +19,7 @@ use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
 use crate::command::spec::Flag;
 use crate::command::{self, Command, ConnectionChange, Context, Flow, Host, Streamed, Upgrade};
+use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, Ordering};
@@ -76,6 +77,8 @@ pub(super) struct Engine {
     /// The number of the connection whose turn it is.
     pub connection: u64,
     pub budget: Budget,
+    /// Bytes of keys in a listing: over UDP it has to fit a datagram.
+    pub listing_size: usize,
     scratch: Buffer,
     pairs: Pairs,
     /// Requests, and writes among them, in this turn.
@@ -114,6 +117,7 @@ impl Engine {
             flow: Flow::Next,
             change: None,
             turn_ends_ns: self.budget.ends_ns(),
+            listing_size: self.listing_size,
             passed: 0,
         };
         command::execute(&mut context, command);
@@ -160,6 +164,7 @@ impl Executor {
             topology,
             connection: 0,
             budget: Budget::default(),
+            listing_size: limits::DUMP_SIZE_MAX,
             scratch: Buffer::default(),
             pairs: Pairs::default(),
             requests: 0,

@@ -96,6 +96,15 @@ impl Host for Runtime {
             ("wakeups", sum(|worker| &worker.wakeups)),
             ("doorbells_rung", sum(|worker| &worker.rings)),
         ]);
+        figures.extend([
+            ("udp_sessions", load(&statistics.udp_sessions)),
+            ("udp_sessions_refused", load(&statistics.udp_sessions_refused)),
+            ("udp_datagrams", load(&statistics.udp_datagrams)),
+            ("udp_datagrams_wrong", load(&statistics.udp_datagrams_wrong)),
+            ("udp_datagrams_old", load(&statistics.udp_datagrams_old)),
+            ("udp_tokens_unknown", load(&statistics.udp_tokens_unknown)),
+            ("udp_answered_again", load(&statistics.udp_answered_again)),
+        ]);
         let over_exchanges =
             |figure: fn(&Exchange) -> u64| self.exchanges.iter().map(|exchange| figure(exchange)).sum::<u64>();
         figures.extend([

@@ -25,6 +25,7 @@ use super::listener::{self, Listener};
 use super::options::Options;
 use super::runtime::Runtime;
 use super::signals::block_signals;
+use super::udp_port::BoundPort;
 use super::worker::Worker;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork;
@@ -34,6 +35,7 @@ use crate::sync::lock;
 pub struct Server {
     path: PathBuf,
     tcp: Option<SocketAddr>,
+    udp: Option<SocketAddr>,
     workers: usize,
     /// What its threads share, as long as there are any.
     runtime: Weak<Runtime>,
@@ -52,16 +54,20 @@ impl Server {
         options.check()?;
         let access = Access { mode: Mode::from_raw_mode(options.mode), group: options.group };
         let listener = Listener::open(&options.address, access, options.tcp)?;
+        let bind = |address| doing(format!("listening at udp://{address}"), BoundPort::bind(address));
+        let udp_port = options.udp.map(bind).transpose()?;
+        let udp = udp_port.as_ref().map(|port| port.address);
         let runtime = Arc::new(Runtime::new(options)?);
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let (weak, course) = (Arc::downgrade(&runtime), Arc::clone(&runtime.course));
         Ok(Self {
             path,
             tcp,
+            udp,
             workers: options.workers,
             runtime: weak,
             course,
-            acceptor: Mutex::new(Some(Crew { runtime, listener, threads: Vec::new() }.start()?)),
+            acceptor: Mutex::new(Some(Crew { runtime, listener, threads: Vec::new() }.start(udp_port)?)),
             generation: fork::generation(),
         })
     }
@@ -74,6 +80,11 @@ impl Server {
     /// The TCP address that it listens at besides, with the actual port.
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// The UDP address that it listens at besides, with the actual port.
+    pub fn udp(&self) -> Option<SocketAddr> {
+        self.udp
     }
 
     /// How many worker threads it has.
@@ -134,10 +145,11 @@ struct Crew {
 }
 
 impl Crew {
-    /// Starts all threads. Returns the accepting one, which has this from then on.
-    fn start(mut self) -> Result<JoinHandle<()>, Error> {
+    /// Starts all threads, the first worker with the UDP port. Returns the accepting one, which has this from then on.
+    fn start(mut self, mut udp_port: Option<BoundPort>) -> Result<JoinHandle<()>, Error> {
         for index in 0..self.runtime.workers.len() {
-            let worker = doing("making an epoll instance", Worker::new(index, Arc::clone(&self.runtime)))?;
+            let worker =
+                doing("making an epoll instance", Worker::new(index, Arc::clone(&self.runtime), udp_port.take()))?;
             // What a worker has is dropped by it if it panics, so that its clients know at once.
             self.add(&format!("ringtable-{index}"), &format!("worker {index}"), move || worker.run())?;
         }

@@ -16,6 +16,8 @@ pub struct Options {
     pub address: OsString,
     /// A loopback address to listen at besides; port 0 lets the kernel choose.
     pub tcp: Option<SocketAddr>,
+    /// The same for UDP.
+    pub udp: Option<SocketAddr>,
     /// The mode of its socket: 0600, 0660 or 0666.
     pub mode: u32,
     /// The group that the socket is given to; `None` leaves it the group that files of this process have.
@@ -51,6 +53,7 @@ impl Default for Options {
         Self {
             address: "default".into(),
             tcp: None,
+            udp: None,
             mode: 0o600,
             group: None,
             buckets: limits::BUCKETS_DEFAULT,
@@ -83,8 +86,10 @@ impl Options {
                 Err(Error::Option { option, value, least, most, unit })
             }
         };
-        if let Some(address) = options.tcp.filter(|address| !address.ip().is_loopback()) {
-            return Err(Error::NotLoopback(address));
+        for (option, address) in [("--tcp", options.tcp), ("--udp", options.udp)] {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+                return Err(Error::NotLoopback { option, address });
+            }
         }
         if ![0o600, 0o660, 0o666].contains(&options.mode) {
             return Err(Error::Mode(options.mode));

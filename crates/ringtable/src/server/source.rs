@@ -8,6 +8,8 @@ pub(super) enum Source {
     Mailbox,
     /// The queue of the exchange.
     Queue,
+    /// The UDP port.
+    Udp,
     Socket {
         place: usize,
         serial: u32,
@@ -23,6 +25,7 @@ impl Source {
         EventData::new_u64(match self {
             Self::Mailbox => u64::MAX,
             Self::Queue => u64::MAX - 1,
+            Self::Udp => u64::MAX - 2,
             Self::Socket { place, serial } => (place as u64) << 33 | u64::from(serial) << 1,
             Self::Bell { place, serial } => (place as u64) << 33 | u64::from(serial) << 1 | 1,
         })
@@ -34,6 +37,7 @@ impl Source {
         match token {
             u64::MAX => Self::Mailbox,
             _ if token == u64::MAX - 1 => Self::Queue,
+            _ if token == u64::MAX - 2 => Self::Udp,
             _ if token & 1 == 0 => Self::Socket { place, serial },
             _ => Self::Bell { place, serial },
         }
@@ -49,6 +53,7 @@ mod tests {
         for source in [
             Source::Mailbox,
             Source::Queue,
+            Source::Udp,
             Source::Socket { place: 0, serial: 0 },
             Source::Bell { place: 1 << 20, serial: u32::MAX },
             Source::Socket { place: 77, serial: 5 },

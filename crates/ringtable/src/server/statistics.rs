@@ -27,6 +27,20 @@ pub(super) struct Statistics {
     /// 1 while nobody finds the socket by its name.
     pub name_lost: AtomicU64,
     pub lanes: AtomicU64,
+    /// Sessions of clients over UDP.
+    pub udp_sessions: AtomicU64,
+    /// Sessions that there was no room for.
+    pub udp_sessions_refused: AtomicU64,
+    /// Datagrams that have come.
+    pub udp_datagrams: AtomicU64,
+    /// Those that no honest client sends.
+    pub udp_datagrams_wrong: AtomicU64,
+    /// Requests whose reply their client had already.
+    pub udp_datagrams_old: AtomicU64,
+    /// Requests of sessions that there are not.
+    pub udp_tokens_unknown: AtomicU64,
+    /// Requests that were answered once more, and not executed again.
+    pub udp_answered_again: AtomicU64,
     ends: [AtomicU64; COUNTED.len()],
     pub workers: Vec<WorkerStatistics>,
     /// Of the writes of all workers: how many they were when it was last asked, and how long they took then.
@@ -61,6 +75,13 @@ impl Statistics {
             name_restored: AtomicU64::new(0),
             name_lost: AtomicU64::new(0),
             lanes: AtomicU64::new(0),
+            udp_sessions: AtomicU64::new(0),
+            udp_sessions_refused: AtomicU64::new(0),
+            udp_datagrams: AtomicU64::new(0),
+            udp_datagrams_wrong: AtomicU64::new(0),
+            udp_datagrams_old: AtomicU64::new(0),
+            udp_tokens_unknown: AtomicU64::new(0),
+            udp_answered_again: AtomicU64::new(0),
             ends: Default::default(),
             workers: (0..workers)
                 .filter_map(|_| {

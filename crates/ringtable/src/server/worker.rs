@@ -42,6 +42,7 @@ use super::runtime::Runtime;
 use super::socket_client::SocketClient;
 use super::source::Source;
 use super::turn::Turn;
+use super::udp_port::{BoundPort, UdpPort};
 use super::watch_client::WatchClient;
 use crate::command::Upgrade;
 use crate::limits;
@@ -82,6 +83,8 @@ pub(super) struct Worker {
     executor: Executor,
     /// In a classic topology.
     port: Option<Port>,
+    /// The server's UDP port, if it has one and this is the worker that serves it.
+    udp_port: Option<UdpPort>,
     epoll: Descriptor,
     places: Vec<Place>,
     free: Vec<usize>,
@@ -107,8 +110,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Worker `index` of a server.
-    pub fn new(index: usize, runtime: Arc<Runtime>) -> io::Result<Self> {
+    /// Worker `index` of a server, which serves this UDP port, too.
+    pub fn new(index: usize, runtime: Arc<Runtime>, udp_port: Option<BoundPort>) -> io::Result<Self> {
         let epoll = Descriptor::make(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
         let mailbox = &runtime.workers[index];
         watch(&epoll, &mailbox.bell, Source::Mailbox.pack(), EventFlags::IN | EventFlags::ET)?;
@@ -118,10 +121,15 @@ impl Worker {
             let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
             watch(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
         }
+        let udp_port = udp_port.map(|bound| UdpPort::new(bound, runtime.clients_max, Arc::clone(&runtime.statistics)));
+        if let Some(port) = &udp_port {
+            watch(&epoll, &port.socket, Source::Udp.pack(), EventFlags::IN | EventFlags::ET)?;
+        }
         let (store, statistics) = (Arc::clone(&runtime.store), Arc::clone(&runtime.statistics));
         let host = Arc::clone(&runtime);
         Ok(Self {
             port: exchange.map(|exchange| Port::new(exchange, index, runtime.cpus)),
+            udp_port,
             executor: Executor::new(index, store, statistics, host, runtime.topology),
             runtime,
             epoll,
@@ -151,7 +159,7 @@ impl Worker {
             self.crowd.observe(now, self.executor.index, &self.runtime);
             self.look_after(now);
             self.attended_ns = now;
-            if self.serve_hot() | self.serve_port(now) {
+            if self.serve_hot() | self.serve_port(now) | self.serve_udp_port(now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
                 self.busy_rounds += 1;
@@ -181,6 +189,7 @@ impl Worker {
             pins::tend_retired(writer, retired_looked_ns),
             idle,
             store.leases.tend_handovers(now).map(Duration::from_nanos),
+            self.udp_port.as_mut().and_then(|port| port.tend(now)),
         ];
         if executor.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
     }
@@ -274,6 +283,17 @@ impl Worker {
         let mut active = 0;
         let worked = port.serve(&mut self.executor, &self.runtime.workers, now, self.crowd.window(), &mut active);
         self.crowd.count(active, self.runtime.cpus);
+        worked
+    }
+
+    /// Gives the UDP port its turn, if there is one. Returns whether there was anything to do.
+    fn serve_udp_port(&mut self, now: u64) -> bool {
+        let Some(port) = &mut self.udp_port else { return false };
+        let worked = port.serve(&mut self.executor, now);
+        if worked && port.window != self.crowd.window() {
+            port.window = self.crowd.window();
+            self.crowd.count(1, self.runtime.cpus);
+        }
         worked
     }
 
@@ -451,6 +471,11 @@ impl Worker {
                     }
                 }
                 Source::Queue => {} // we look at it anyway
+                Source::Udp => {
+                    if let Some(port) = &mut self.udp_port {
+                        port.readable = true;
+                    }
+                }
                 Source::Bell { place, serial } if self.is_current(place, serial) => self.answer_bell(place),
                 Source::Socket { place, serial } if self.is_current(place, serial) => {
                     if let Some(client) = &mut self.places[place].client

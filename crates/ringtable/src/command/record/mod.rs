@@ -12,15 +12,19 @@
 //! A record's size comes first, so that either side knows at once how much to wait for, and a value larger than the
 //! ring flows through in pieces. Inside an array the sizes of arrays are 0: only the outermost one is needed.
 //!
+//! Over UDP a record travels in a datagram of its own, behind a head: see [`datagram`].
+//!
 //! Everything here works on private copies (I4): what was checked cannot change any more.
 
 mod frame;
 mod request;
 mod reply;
+mod datagram;
 
 #[cfg(test)]
 mod tests;
 
+pub use datagram::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, DATAGRAM_VERSION, Datagram, DatagramError};
 pub use frame::{HEADER_SIZE, RecordError, record_size};
 pub use reply::{RecordWriter, decode_owned, decode_reply, is_ok};
 pub use request::{RequestHead, cut_value, decode_request, large_set, large_set_sizes};

@@ -1,0 +1,315 @@
+//! The UDP port of a server: datagrams in, datagrams out, for clients that have nothing but that.
+//!
+//! One worker serves it, which gives it a turn in each of its rounds, as it does a client: so a flood of datagrams,
+//! right or wrong, takes no more of the worker than one busy client. What does not fit the socket is lost, and asked
+//! for again: nothing waits for a client (I5). Whoever sends what is wrong is not answered, or with no more bytes than
+//! it has sent, until it has shown that it gets what is sent to its address ([`super::udp_session`]).
+//!
+//! A client over UDP has no sign of life (I1). So it gets nothing that lasts as long as it lives: no leases, no pins,
+//! no shared memory. It has a session, which costs little, and is forgotten after a while.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use super::executor::{Again, Executor};
+use super::outgoing::Outgoing;
+use super::statistics::Statistics;
+use super::udp_session::{Accepted, Cookies, Sessions, random};
+use crate::command::record::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RecordWriter};
+use crate::command::reply::ReplyWriter;
+use crate::command::{self, FINGERPRINT, Flow};
+use crate::limits;
+use crate::shm::fork::Descriptor;
+
+/// What lasts as long as a client lives, or needs memory that it shares.
+const NEED_A_CONNECTION: [&str; 7] =
+    ["RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.LANE", "RING.RINGS", "RING.WATCH", "RING.PINS"];
+
+/// A UDP port, bound, and the address that it has.
+pub(super) struct BoundPort {
+    socket: Descriptor,
+    pub address: SocketAddr,
+}
+
+impl BoundPort {
+    /// Binds a loopback address; port 0 lets the kernel choose.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = Descriptor::make(|| rustix::net::socket_with(family, SocketType::DGRAM, flags, None))?;
+        // As much as the kernel grants: what finds no room is asked for again.
+        let _ = sockopt::set_socket_recv_buffer_size(&socket, limits::UDP_RECEIVE_BUFFER);
+        rustix::net::bind(&socket, &address)?;
+        let address = rustix::net::getsockname(&socket)?.try_into()?;
+        Ok(Self { socket, address })
+    }
+}
+
+/// The port, as its worker has it.
+pub(super) struct UdpPort {
+    pub socket: Descriptor,
+    /// What the last event said; until nothing more can be received, it still holds.
+    pub readable: bool,
+    boot: u64,
+    cookies: Cookies,
+    sessions: Sessions,
+    /// The tokens of sessions that were left with something to execute.
+    busy: VecDeque<u64>,
+    outgoing: Outgoing,
+    datagram: Vec<u8>,
+    refused: [(u16, &'static str); NEED_A_CONNECTION.len()],
+    /// Datagrams and requests that were taken up in this turn, and bytes.
+    taken: usize,
+    taken_size: usize,
+    statistics: Arc<Statistics>,
+    /// The window of the worker's crowd in which it was last active.
+    pub window: u64,
+}
+
+impl UdpPort {
+    /// The port of a server that may have so many clients.
+    pub fn new(bound: BoundPort, clients_max: usize, statistics: Arc<Statistics>) -> Self {
+        Self {
+            socket: bound.socket,
+            readable: true,
+            boot: random(),
+            cookies: Cookies::new(),
+            sessions: Sessions::new(clients_max.min(limits::UDP_SESSIONS_MAX)),
+            busy: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            datagram: Vec::new(),
+            refused: NEED_A_CONNECTION.map(|name| (command::number(name), name)),
+            taken: 0,
+            taken_size: 0,
+            statistics,
+            window: 0,
+        }
+    }
+
+    /// One turn: sessions that were left in the middle of something, then what has come. Returns whether there was
+    /// anything.
+    pub fn serve(&mut self, executor: &mut Executor, now_ns: u64) -> bool {
+        if self.busy.is_empty() && !self.readable {
+            return false;
+        }
+        executor.engine.listing_size = limits::UDP_LISTING_SIZE;
+        (self.taken, self.taken_size) = (0, 0);
+        for _ in 0..self.busy.len() {
+            if self.is_turn_over(executor) {
+                break;
+            }
+            if let Some(token) = self.busy.pop_front() {
+                self.go_on(token, executor);
+            }
+        }
+        let mut received = std::mem::take(&mut executor.received);
+        while self.readable && !self.is_turn_over(executor) {
+            match rustix::net::recvfrom(&self.socket, &mut received[..], RecvFlags::DONTWAIT) {
+                Ok((_, size, from)) => {
+                    // To read a datagram takes time too, whether anything comes of it or not.
+                    executor.engine.budget.begin();
+                    (self.taken, self.taken_size) = (self.taken + 1, self.taken_size + size + DATAGRAM_HEAD_SIZE);
+                    if let Some(from) = from.and_then(|from| SocketAddr::try_from(from).ok()) {
+                        self.take(&received[..size], from, executor, now_ns);
+                    }
+                }
+                Err(Errno::AGAIN) => self.readable = false,
+                // An error of what was sent before. It is told once.
+                Err(_) => self.taken += 1,
+            }
+        }
+        executor.received = received;
+        executor.engine.listing_size = limits::DUMP_SIZE_MAX;
+        executor.end_turn();
+        self.taken > 0
+    }
+
+    fn is_turn_over(&self, executor: &Executor) -> bool {
+        executor.is_turn_over(self.taken, self.taken_size)
+    }
+
+    /// Takes one datagram, which may be anything, from anybody.
+    fn take(&mut self, datagram: &[u8], from: SocketAddr, executor: &mut Executor, now_ns: u64) {
+        count(&self.statistics.udp_datagrams);
+        match Datagram::decode(datagram) {
+            Ok(Datagram::Hello { nonce }) => self.offer_cookie(from, nonce),
+            Ok(Datagram::Join { boot, cookie, nonce, leaving }) => {
+                if boot != self.boot || cookie != self.cookies.of(from) {
+                    count(&self.statistics.udp_datagrams_wrong);
+                    return self.offer_cookie(from, nonce);
+                }
+                if self.sessions.len() >= self.sessions.max() {
+                    self.look(now_ns);
+                }
+                let connection = || executor.store.leases.new_connection();
+                let answer = match self.sessions.join(from, nonce, leaving, now_ns, connection) {
+                    Some(token) => Datagram::Joined { boot, token, nonce },
+                    None => {
+                        count(&self.statistics.udp_sessions_refused);
+                        Datagram::Full { nonce, sessions_max: self.sessions.max() as u64 }
+                    }
+                };
+                self.count_sessions();
+                self.send(from, &answer);
+            }
+            Ok(Datagram::Request { boot, token, number, floor, record }) => {
+                let session = self.sessions.hear(from, token, now_ns).filter(|_| boot == self.boot);
+                let Some(session) = session else {
+                    count(&self.statistics.udp_tokens_unknown);
+                    return self.offer_cookie(from, token);
+                };
+                match session.accept(number, floor, record) {
+                    Accepted::Now => {
+                        executor.record.clear();
+                        executor.record.extend_from_slice(record);
+                        self.execute(token, executor, Again::default());
+                    }
+                    Accepted::Later => {}
+                    Accepted::Answered(reply) => {
+                        count(&self.statistics.udp_answered_again);
+                        send(&self.socket, from, reply);
+                    }
+                    Accepted::Old => count(&self.statistics.udp_datagrams_old),
+                    Accepted::Wrong => count(&self.statistics.udp_datagrams_wrong),
+                }
+                self.execute_early(token, executor);
+            }
+            Ok(Datagram::Leave { boot, token }) => {
+                if boot == self.boot {
+                    self.sessions.leave(from, token);
+                    self.count_sessions();
+                }
+            }
+            // Servers say such things.
+            Ok(Datagram::Cookie { .. } | Datagram::Joined { .. } | Datagram::Full { .. } | Datagram::Reply { .. }) => {
+                count(&self.statistics.udp_datagrams_wrong);
+            }
+            Err(error) => {
+                count(&self.statistics.udp_datagrams_wrong);
+                if let DatagramError::Version(_) = error {
+                    // It learns which version is spoken here.
+                    self.offer_cookie(from, 0);
+                }
+            }
+        }
+    }
+
+    /// Goes on with a session that was left in the middle of something.
+    fn go_on(&mut self, token: u64, executor: &mut Executor) {
+        let Some((session, _)) = self.sessions.get(token) else { return };
+        if let Some((record, again)) = session.again.take() {
+            self.taken += 1;
+            executor.record = record;
+            self.execute(token, executor, again);
+        }
+        self.execute_early(token, executor);
+    }
+
+    /// Executes what had come before its turn, if that is now.
+    fn execute_early(&mut self, token: u64, executor: &mut Executor) {
+        while let Some(record) = self.sessions.get(token).and_then(|(session, _)| session.take_next()) {
+            self.taken += 1;
+            executor.record = record;
+            self.execute(token, executor, Again::default());
+        }
+    }
+
+    /// Executes the request in `executor.record`, or goes on with it, and sends the reply, unless it takes several
+    /// turns.
+    fn execute(&mut self, token: u64, executor: &mut Executor, again: Again) {
+        let Some((session, address)) = self.sessions.get(token) else { return };
+        executor.engine.connection = session.connection;
+        let number = executor.record.get(4..6).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
+        if let Some((_, name)) = self.refused.iter().find(|(refused, _)| *refused == number) {
+            refuse(&mut self.outgoing, &format!("ERR {name} needs a connection, and there is none over UDP"));
+        } else {
+            match executor.execute_own_record(&mut self.outgoing, again) {
+                Ok(executed) if executed.flow == Flow::Again => {
+                    session.again = Some((std::mem::take(&mut executor.record), executed.again));
+                    return self.busy.push_back(token);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    count(&self.statistics.udp_datagrams_wrong);
+                    refuse(&mut self.outgoing, "ERR a malformed request, or a command that this server does not know");
+                }
+            }
+        }
+        let size = self.outgoing.len();
+        let holds_values = self.outgoing.is_in_pieces();
+        if size > DATAGRAM_RECORD_SIZE_MAX {
+            let most = DATAGRAM_RECORD_SIZE_MAX;
+            let words = format!("ERR the reply has {size} bytes, and over UDP at most {most} fit a datagram");
+            refuse(&mut self.outgoing, &words);
+        }
+        let reply = Datagram::Reply { boot: self.boot, token, number: session.next(), record: &[] };
+        self.datagram.clear();
+        self.datagram.extend_from_slice(&reply.head());
+        self.outgoing.pieces().for_each(|piece| self.datagram.extend_from_slice(piece));
+        self.outgoing.clear();
+        if holds_values {
+            executor.engine.writer.rescan();
+        }
+        session.answer(&self.datagram);
+        let (socket, datagram) = (&self.socket, &self.datagram);
+        if session.waking.measured(|| send(socket, address, datagram)).is_err() {
+            self.sessions.forget(token);
+            self.count_sessions();
+        }
+    }
+
+    /// Offers a cookie to who sends from an address. It has shown nothing yet, and may not be there.
+    fn offer_cookie(&self, to: SocketAddr, about: u64) {
+        let (boot, cookie, commands) = (self.boot, self.cookies.of(to), *FINGERPRINT);
+        self.send(to, &Datagram::Cookie { boot, cookie, about, commands });
+    }
+
+    fn send(&self, to: SocketAddr, message: &Datagram<'_>) {
+        send(&self.socket, to, &message.head());
+    }
+
+    /// Forgets sessions of which nothing was heard for a while. Returns when to look again.
+    #[inline]
+    pub fn tend(&mut self, now_ns: u64) -> Option<Duration> {
+        if self.sessions.is_look_due(now_ns) {
+            self.look(now_ns);
+        }
+        self.sessions.look_again_ns(now_ns).map(Duration::from_nanos)
+    }
+
+    #[cold]
+    fn look(&mut self, now_ns: u64) {
+        self.sessions.look(now_ns);
+        self.count_sessions();
+    }
+
+    fn count_sessions(&self) {
+        // Relaxed: a figure.
+        self.statistics.udp_sessions.store(self.sessions.len() as u64, Ordering::Relaxed);
+    }
+}
+
+fn count(figure: &AtomicU64) {
+    // Relaxed: a figure.
+    figure.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Makes an error the reply, in place of whatever there is of one.
+fn refuse(outgoing: &mut Outgoing, words: &str) {
+    outgoing.clear();
+    let mut writer = RecordWriter::new(outgoing);
+    writer.error(words);
+    writer.finish();
+}
+
+/// Sends a datagram, or loses it if there is no room.
+fn send(socket: &Descriptor, to: SocketAddr, datagram: &[u8]) {
+    let _ = rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to);
+}
