@@ -319,16 +319,17 @@ class Successors(Closing):
     A forked server is up in some milliseconds; `ServerProcess` takes as long as an interpreter needs to start.
     """
 
-    def __init__(self, *, tcp: bool = False, **options: Any) -> None:
+    def __init__(self, *, tcp: bool = False, udp: bool = False, **options: Any) -> None:
         self._options: dict[str, Any] = {"workers": 2, "max_memory": "64MiB", **options}
         self._child: Child | None = None
         self.address = "default"
-        if tcp:
+        if tcp or udp:
             # The same port for all of them, since clients look for the next one where the last one was.
-            with socket.socket() as probe:
+            protocol, kind = ("tcp", socket.SOCK_STREAM) if tcp else ("udp", socket.SOCK_DGRAM)
+            with socket.socket(type=kind) as probe:
                 probe.bind(("127.0.0.1", 0))
-                self._options["tcp"] = f"127.0.0.1:{probe.getsockname()[1]}"
-            self.address = f"tcp://{self._options['tcp']}"
+                self._options[protocol] = f"127.0.0.1:{probe.getsockname()[1]}"
+            self.address = f"{protocol}://{self._options[protocol]}"
 
     @property
     def pid(self) -> int:
@@ -809,16 +810,19 @@ WAYS: dict[str, tuple[Topology, dict[str, Any]]] = {
     "sharded rings": ("sharded", {"transport": "rings"}),
     "socket": ("lanes", {"transport": "socket"}),
     "tcp": ("lanes", {}),
+    "udp": ("lanes", {}),
 }
+# Those with connections: a server sees their clients end, and takes and gives what is larger than a datagram.
+CONNECTIONS = [name for name in WAYS if name != "udp"]
 
 
 @contextmanager
 def way_to_a_table(name: str) -> Iterator[Way]:
     """A server inside this process, and one of `WAYS` to it."""
     topology, options = WAYS[name]
-    tcp = "127.0.0.1:0" if name == "tcp" else None
-    with Server(workers=2, max_memory="64MiB", topology=topology, tcp=tcp) as server:
-        yield Way(server.tcp or "default", options)
+    ports: dict[str, Any] = {name: "127.0.0.1:0"} if name in ("tcp", "udp") else {}
+    with Server(workers=2, max_memory="64MiB", topology=topology, **ports) as server:
+        yield Way(server.tcp or server.udp or "default", options)
 
 
 class HtmlBalance(HTMLParser):

@@ -9,10 +9,13 @@ import ringtable
 from hypothesis import given
 from hypothesis import strategies as st
 from ringtable import Table
-from support import Child, Way, wait_until, way_to_a_table
+from support import CONNECTIONS, Child, Way, wait_until, way_to_a_table
 
 PROCESSES = 8
 UPDATES = 50
+
+# Values that no datagram has room for.
+over_connections = pytest.mark.parametrize("way", CONNECTIONS, indirect=True)
 
 
 def in_processes(way: Way, work: Any, *arguments: Any) -> list[Any]:
@@ -133,6 +136,7 @@ def test_deleting_by_version(table: Table) -> None:
     assert not table.delete_if_version("key", version)
 
 
+@over_connections
 def test_large_values_have_versions_too(table: Table) -> None:
     value = b"v" * (8 << 20)
     assert table.set("key", value, if_version=0)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import ringtable
 from ringtable import ClientOutOfMemory, Server, Table
-from support import WAYS, Child, Way, room_for
+from support import CONNECTIONS, WAYS, Child, Way, room_for
 
 LARGE_SIZE = 40 << 20
 VALUE = os.urandom(1 << 10) * (LARGE_SIZE >> 10)
@@ -18,7 +18,7 @@ ROOMS = tuple(size << 20 for size in (20, 60, 140))
 NO_ROOM = ROOMS[0]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=CONNECTIONS)
 def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
     topology, options = WAYS[request.param]
     tcp = "127.0.0.1:0" if request.param == "tcp" else None

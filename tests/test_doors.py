@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server, Table, Watch
-from support import ServerProcess, Way
+from support import CONNECTIONS, ServerProcess, Way
 
 # Doors: how a call is made of a table
 
@@ -36,6 +36,9 @@ def by_pipeline(table: Table, method: str, *arguments: Any, **options: Any) -> A
         raise
     return pipeline.execute()[0]
 
+
+# A key or value that no datagram has room for, or a lease.
+over_connections = pytest.mark.parametrize("way", CONNECTIONS, indirect=True)
 
 DOORS: dict[str, Callable[..., Any]] = {"table": by_table, "pipeline": by_pipeline}
 
@@ -229,6 +232,7 @@ def test_smoke(table: Table) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
+@over_connections
 def test_all_doors_have_one_opinion(table: Table, door: str, expected: dict[tuple[str, str], tuple[str, ...]]) -> None:
     """A pipeline deleted a key where a table raised, and took keys and values that a table refuses."""
     found = outcomes(table, DOORS[door])
@@ -344,6 +348,7 @@ SAME_TIME: dict[str, Callable[[Table, Any], Any]] = {
     ],
     ids=["keys", "values", "times"],
 )
+@over_connections
 def test_other_ways_refuse_the_same(
     table: Table,
     calls: dict[str, Callable[[Table, Any], Any]],
@@ -389,6 +394,7 @@ def _stopped_server() -> Server:
 
 
 @pytest.mark.parametrize("call", TIMEOUTS)
+@over_connections
 def test_time_outs_are_taken_wherever_times_are(way: Way, call: str) -> None:
     """They had to be floats, and no limit was named that there was."""
     name = "connect_timeout" if call == "connect_timeout" else "timeout"
@@ -598,6 +604,7 @@ def test_what_is_recorded_does_not_change_any_more(table: Table) -> None:
     assert table["list"] == b"1"
 
 
+@over_connections
 def test_a_buffer_is_free_again_when_a_call_returns(table: Table) -> None:
     """A `bytearray` cannot be made longer while somebody has its buffer."""
     buffer = bytearray(b"value")
@@ -672,6 +679,7 @@ def test_pipelines_of_any_length(table: Table) -> None:
     assert len(table) == 0
 
 
+@over_connections
 def test_long_keys_are_split_by_their_size(table: Table) -> None:
     keys = [b"%d" % number + b"k" * (ringtable.KEY_SIZE_MAX - 5) for number in range(100)]
     table.set_many((key, b"") for key in keys)
@@ -681,6 +689,7 @@ def test_long_keys_are_split_by_their_size(table: Table) -> None:
 ARGUMENTS_MAX = 65_535
 
 
+@over_connections
 def test_a_single_command_with_too_many_arguments_is_refused(table: Table) -> None:
     """It was the end of the connection: `ProtocolError` over a lane, the server's goodbye over a socket."""
     table["0"] = b"value"
@@ -736,6 +745,7 @@ def test_what_is_no_integer_is_named_with_its_key(table: Table) -> None:
         table.incr("k" * 1_000)
 
 
+@over_connections
 def test_no_message_begins_with_a_code_word(way: Way) -> None:
     with way.connect() as table:
         commands: list[list[Any]] = [

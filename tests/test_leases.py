@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -20,11 +20,29 @@ import pytest
 import ringtable
 from ringtable import Table
 from ringtable._ringtable import socket_path
-from support import DEADLINE_S, Child, Closing, Flag, RawConnection, ServerProcess, Way, wait_until, way_to_a_table
+from support import (
+    CONNECTIONS,
+    DEADLINE_S,
+    Child,
+    Closing,
+    Flag,
+    RawConnection,
+    ServerProcess,
+    Way,
+    wait_until,
+    way_to_a_table,
+)
 
 PROCESSES = 16
 KILLS = 40
 LEASES_MAX = 16_384
+
+
+@pytest.fixture(params=CONNECTIONS)
+def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[Way]:
+    """A way to a table, for clients whose end the server sees."""
+    with way_to_a_table(request.param) as way:
+        yield way
 
 
 class Calls(Closing):

@@ -1,12 +1,25 @@
 """The UDP port: exactly once over a network that loses, doubles and reorders; and whatever else comes as a datagram."""
 
+import pickle
 import random
+import socket
+import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import ringtable
-from ringtable import Server
-from support import wait_until
+from ringtable import Server, Table
+from support import (
+    DEADLINE_S,
+    Child,
+    Flag,
+    ServerProcess,
+    Successors,
+    freeze,
+    time_to_notice_death,
+    wait_until,
+)
 from udp import (
     BULK,
     DATAGRAM_SIZE_MAX,
@@ -21,6 +34,7 @@ from udp import (
     SET,
     STATUS,
     WINDOW,
+    BadNetwork,
     Kind,
     Message,
     RawClient,
@@ -41,6 +55,11 @@ def address(server: Server) -> str:
     return server.udp
 
 
+def udp_of(server: ServerProcess) -> str:
+    """The address of the port, as the ready line tells it."""
+    return server.ready_line.rpartition(", udp: ")[2].strip()
+
+
 def test_smoke(server: Server, address: str) -> None:
     assert address.startswith("udp://127.0.0.1:")
     with RawClient(address).join() as client, ringtable.connect() as over_a_lane:
@@ -48,6 +67,14 @@ def test_smoke(server: Server, address: str) -> None:
         assert client.ask(client.request(2, GET, b"hello")).reply() == (BULK, b"world")
         assert over_a_lane["hello"] == b"world"
         assert server.stats()["udp_sessions"] == 1
+
+
+def test_smoke_with_a_table(address: str) -> None:
+    with ringtable.connect(address) as table, ringtable.connect() as over_a_lane:
+        table["hello"] = b"world"
+        assert table["hello"] == over_a_lane["hello"] == b"world"
+        assert (table.transport, table.address) == ("udp", address)
+        assert "over UDP" in repr(table)
 
 
 # What a server does
@@ -338,3 +365,314 @@ def test_a_flood_of_wrong_datagrams_keeps_nobody_else_waiting(server: Server, ad
             # One of the two is a client of that worker.
             assert one.incr("count") == another.incr("count") - 1
         assert server.stats()["udp_datagrams_wrong"] > 0
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.9.9.9"])
+def test_hosts_of_this_machine(host: str) -> None:
+    with Server(udp=f"{host}:0") as server, ringtable.connect(server.udp or "") as table:
+        assert table.call("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("udp", ["0.0.0.0:6379", "[::]:6379", "192.0.2.1:6379"])
+def test_a_server_that_others_could_reach_is_refused(udp: str) -> None:
+    with pytest.raises(ringtable.InvalidOption, match="only this machine") as raised:
+        Server(udp=udp)
+    assert f"udp is {udp}" in str(raised.value)
+
+
+@pytest.mark.parametrize("address", ["udp://", "udp://127.0.0.1", "udp://127.0.0.1:0", "udp://example.org:6379"])
+def test_addresses_that_mean_nothing(address: str) -> None:
+    with pytest.raises(ringtable.InvalidOption, match=r"no UDP address.*HOST:PORT"):
+        ringtable.connect(address)
+    with pytest.raises(ringtable.InvalidOption, match="unix socket"):
+        Server(address)
+
+
+def test_a_server_has_no_port_unless_asked() -> None:
+    with Server("silent") as server:
+        assert server.udp is None
+
+
+def test_a_port_that_is_taken(address: str) -> None:
+    with pytest.raises(ringtable.Error, match=f"{address}.*in use"):
+        Server("other", udp=address.removeprefix("udp://"))
+
+
+def test_a_servers_ready_line_tells_its_port() -> None:
+    with ServerProcess("--udp", "localhost:0") as server, ringtable.connect(udp_of(server)) as table:
+        assert table.call("PING") == b"PONG"
+
+
+def test_where_nobody_listens() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(ringtable.Timeout, match=r"0\.2"):
+            ringtable.connect(address, timeout=0.2)
+    with pytest.raises(ringtable.TableNotFound, match=f"{address}.*nobody listens"):
+        ringtable.connect(address)
+
+
+# What a client refuses
+
+
+def test_what_needs_a_connection(address: str) -> None:
+    with ringtable.connect(address) as table:
+        with pytest.raises(ringtable.InvalidOption, match=r"get_or_set.*over UDP"):
+            table.get_or_set("key", lambda: b"value")
+        with pytest.raises(ringtable.InvalidOption, match="shared memory"):
+            table.watch()
+        with pytest.raises(ringtable.InvalidOption, match="unix socket"):
+            Table(address, transport="lane")
+        for name, *arguments in (("RING.LEASE", "key"), ("RING.PINS",), ("RING.LANE", "1", "1")):
+            with pytest.raises(ringtable.CommandError, match=f"{name} needs a connection"):
+                table.call(name, *arguments)
+        # Nothing of them is read in place.
+        table["key"] = b"value"
+        with table.view("key", copy_ok=True) as view:
+            assert bytes(view) == b"value"
+        assert "key" in table
+
+
+def test_what_fits_no_datagram_is_refused_before_anything_is_sent(server: Server, address: str) -> None:
+    largest = RECORD_SIZE_MAX - 8 - 8 - 8
+    with ringtable.connect(address) as table:
+        table["key"] = b"v" * largest
+        before = server.stats()["udp_datagrams"]
+        for value in (b"v" * (largest + 1), b"v" * (1 << 20)):
+            with pytest.raises(
+                ringtable.ValueTooLarge, match=f"key of 3 bytes.*{len(value)} bytes.*{DATAGRAM_SIZE_MAX}"
+            ):
+                table["key"] = value
+            # None of a batch is done.
+            with pytest.raises(ringtable.ValueTooLarge):
+                table.set_many({**{f"other {index}": b"" for index in range(100)}, "key": value})
+            pipeline = table.pipeline()
+            for index in range(100):
+                pipeline.set(f"other {index}", b"")
+            with pytest.raises(ringtable.ValueTooLarge):
+                pipeline.set("key", value).execute()
+        with pytest.raises(ringtable.KeyTooLong, match=f"key of 65535 bytes.*{DATAGRAM_SIZE_MAX}"):
+            table.get("k" * 65_535)
+        with pytest.raises(ringtable.CommandError, match=f"'EXISTS'.*{DATAGRAM_SIZE_MAX}"):
+            table.call("EXISTS", *(f"key {index}" for index in range(10_000)))
+        assert server.stats()["udp_datagrams"] == before
+        assert list(table) == [b"key"]
+        # A batch is many datagrams, and may be as large as it likes.
+        table.set_many({f"other {index}": b"v" * 60_000 for index in range(100)})
+        assert len(table) == 101
+
+
+def test_a_value_that_others_wrote_and_no_datagram_has_room_for(address: str) -> None:
+    with ringtable.connect(address) as table, ringtable.connect() as over_a_lane:
+        over_a_lane["key"] = b"v" * 100_000
+        with pytest.raises(ringtable.CommandError, match=f"100008 bytes.*{RECORD_SIZE_MAX}"):
+            table.get("key")
+        assert table.call("EXISTS", "key") == 1
+
+
+# A network that loses, doubles and reorders
+
+
+def test_each_increment_is_done_once(address: str, seed: int) -> None:
+    with BadNetwork(address, random.Random(seed)) as network, ringtable.connect(network.address) as table:
+        for number in range(1, 101):
+            assert table.incr("count") == number
+        assert network.lost > 0
+
+
+def test_a_pipeline_keeps_its_order(address: str, seed: int) -> None:
+    with BadNetwork(address, random.Random(seed)) as network, ringtable.connect(network.address) as table:
+        for _ in range(5):
+            with table.pipeline() as pipeline:
+                for index in range(100):
+                    pipeline.incr("count").set("last", b"%d" % index).get("last")
+            counts, set_, values = pipeline.results[::3], pipeline.results[1::3], pipeline.results[2::3]
+            assert all(after == before + 1 for before, after in pairwise(counts))
+            assert all(set_)
+            assert values == [b"%d" % index for index in range(100)]
+        assert table["count"] == b"500"
+
+
+def test_each_reply_is_that_of_its_request(address: str, seed: int) -> None:
+    with BadNetwork(address, random.Random(seed)) as network, ringtable.connect(network.address) as table:
+        entries = {b"key %d" % index: b"value %d " % index * (3 * index) for index in range(300)}
+        table.set_many(entries)
+        assert table.get_many(entries) == list(entries.values())
+        assert dict(table.items()) == entries
+        assert table.delete_many(entries) == len(entries)
+
+
+def test_several_clients_over_a_bad_network(address: str, seed: int) -> None:
+    def count(number: int) -> list[int]:
+        with (
+            BadNetwork(address, random.Random(seed + number)) as network,
+            ringtable.connect(network.address, timeout=DEADLINE_S) as table,
+        ):
+            return [table.incr("count") for _ in range(60)]
+
+    children = [Child(count, number) for number in range(3)]
+    seen = [child.result() for child in children]
+    for child in children:
+        child.close()
+    assert sorted(count for counts in seen for count in counts) == list(range(1, 181))
+    assert all(counts == sorted(counts) for counts in seen)
+
+
+def test_posted_writes_are_done(address: str, seed: int) -> None:
+    with BadNetwork(address, random.Random(seed)) as network:
+        with ringtable.connect(network.address, writes="posted") as table:
+            for index in range(50):
+                table.set(b"%d" % index, b"value")
+        with ringtable.connect() as over_a_lane:
+            assert len(over_a_lane) == 50
+
+
+def test_a_network_that_is_cut_and_mended(address: str, seed: int) -> None:
+    network = BadNetwork(address, random.Random(seed), loss=0, doubling=0, reordering=0)
+    with network, ringtable.connect(network.address, timeout=1.0) as table:
+        assert reaches(table)
+        network.is_cut = True
+        start = time.monotonic()
+        with pytest.raises(ringtable.Timeout, match=r"1\.0|1 s"):
+            table.incr("count")
+        assert 1.0 <= time.monotonic() - start < DEADLINE_S
+        network.is_cut = False
+        # The increment that was given up is done before what comes behind it, once.
+        wait_until(lambda: reaches(table), "it gets through")
+        with ringtable.connect() as over_a_lane:
+            assert over_a_lane["count"] == b"1"
+        assert table.incr("count") == 2
+
+
+def reaches(table: Table) -> bool:
+    try:
+        return table.call("PING") == b"PONG"
+    except ringtable.Timeout:
+        return False
+
+
+# The server's end
+
+
+@pytest.fixture
+def servers(ringtable_dir: object) -> Iterator[Successors]:
+    with Successors(udp=True) as servers:
+        yield servers
+
+
+def test_the_next_server_does_not_do_what_the_last_was_asked(servers: Successors) -> None:
+    with ringtable.connect(servers.address) as table, ringtable.connect(servers.address, reconnect=True) as lasting:
+        assert table.incr("count") == lasting.incr("other") == 1
+        servers.replace()
+        for _ in range(2):
+            with pytest.raises(ringtable.ServerGone):
+                table.incr("count")
+        with pytest.raises(ringtable.ServerGone):
+            lasting.incr("other")
+        assert lasting.incr("other") == 1
+        assert "count" not in lasting
+
+
+def test_a_request_under_way_at_the_restart_may_have_been_done(servers: Successors, seed: int) -> None:
+    with BadNetwork(servers.address, random.Random(seed), loss=0, doubling=0, reordering=0) as network:
+        with Flag() as ready, Flag() as go:
+
+            def ask() -> str:
+                with ringtable.connect(network.address) as table:
+                    assert table.incr("count") == 1
+                    ready.set()
+                    go.wait()
+                    with pytest.raises(ringtable.ServerGone) as raised:
+                        table.incr("count")
+                    return str(raised.value)
+
+            with Child(ask) as child:
+                ready.wait()
+                freeze(servers.pid)
+                carried = network.carried
+                go.set()
+                wait_until(lambda: network.carried > carried, "the request is on its way")
+                servers.replace()
+                assert "may have been done" in child.result()
+        with ringtable.connect(network.address) as table:
+            assert "count" not in table
+
+
+def test_a_blocked_call_notices_the_servers_death() -> None:
+    with ServerProcess("--udp", "127.0.0.1:0") as server, Table(udp_of(server)) as table:
+        # It asks again after a pause, and hears then that nobody is there.
+        assert time_to_notice_death(server, table) < 5.0
+
+
+def test_a_forgotten_session_is_followed_by_another(server: Server, address: str) -> None:
+    """A client that knows for certain that its request was not executed joins again and goes on."""
+    network = BadNetwork(address, random.Random(0), loss=0, doubling=0, reordering=0)
+    with network, ringtable.connect(network.address) as table:
+        assert table.incr("count") == 1
+        # The server forgets it, as it does after a while: here by the client's farewell, which another one says.
+        network.say_farewell()
+        assert table.incr("count") == 2
+        with table.pipeline() as pipeline:
+            for _ in range(100):
+                pipeline.incr("count")
+        assert pipeline.results == list(range(3, 103))
+        assert server.stats()["udp_sessions"] == 1
+
+
+def test_a_client_that_closes_leaves_its_session(server: Server, address: str) -> None:
+    with ringtable.connect(address) as table:
+        table["key"] = b"value"
+        assert server.stats()["udp_sessions"] == 1
+    wait_until(lambda: server.stats()["udp_sessions"] == 0, "it has left")
+
+
+def test_a_client_without_room_for_a_session() -> None:
+    with Server(max_clients=1, udp="127.0.0.1:0") as server, ringtable.connect(server.udp or ""):
+        with pytest.raises(ringtable.TooManyClients, match="1 clients over UDP"):
+            ringtable.connect(server.udp or "")
+        assert server.stats()["udp_sessions_refused"] == 1
+
+
+def test_a_server_of_another_version() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.settimeout(DEADLINE_S)
+
+        def connect() -> str:
+            with pytest.raises(ringtable.VersionMismatch) as raised:
+                ringtable.connect(f"udp://127.0.0.1:{bound.getsockname()[1]}")
+            return str(raised.value)
+
+        with Child(connect) as child:
+            greeting, client = bound.recvfrom(1 << 16)
+            nonce = Message.unpack(greeting).number
+            bound.sendto(Message(Kind.COOKIE, 1, 2, nonce, 3).pack(), client)
+            assert "commands 0000000000000003" in child.result()
+
+
+# Other processes
+
+
+def test_a_forked_child_joins_by_itself(server: Server, address: str) -> None:
+    with ringtable.connect(address) as table:
+        assert table.incr("count") == 1
+
+        def use() -> int:
+            return [table.incr("count") for _ in range(500)][-1]
+
+        with Child(use) as child:
+            for _ in range(500):
+                table.incr("count")
+            child.result()
+        assert table["count"] == b"1001"
+
+
+def test_pickled(address: str) -> None:
+    with ringtable.connect(address) as table, pickle.loads(pickle.dumps(table)) as copy:
+        copy["key"] = b"value"
+        assert table["key"] == b"value"
+        assert copy.transport == "udp"

@@ -182,6 +182,7 @@ class BadNetwork:
         # The socket that speaks to the server for a client, and the client that it speaks for.
         self._backs: dict[tuple[str, int], socket.socket] = {}
         self._clients: dict[socket.socket, tuple[str, int]] = {}
+        self._last: dict[socket.socket, bytes] = {}
         self._held: dict[tuple[socket.socket, tuple[str, int]], list[bytes]] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -189,6 +190,12 @@ class BadNetwork:
     @property
     def address(self) -> str:
         return f"udp://127.0.0.1:{self._front.getsockname()[1]}"
+
+    def say_farewell(self) -> None:
+        """Say to the server, for each client, that it needs its session no more."""
+        for back, last in list(self._last.items()):
+            request = Message.unpack(last)
+            back.send(Message(Kind.LEAVE, request.boot, request.name).pack())
 
     def _run(self) -> None:
         while True:
@@ -210,6 +217,7 @@ class BadNetwork:
                 back.connect(self._server)
                 self._clients[back] = sender
                 self._selector.register(back, selectors.EVENT_READ)
+            self._last[back] = datagram
             self._pass(back, self._server, datagram)
         else:
             self._pass(self._front, self._clients[arrived], datagram)

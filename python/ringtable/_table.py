@@ -262,9 +262,9 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """
         if self.closed:
             raise Closed("this table was closed: connect again")
-        if self.transport == "socket":
+        if self.transport in ("socket", "udp"):
             raise InvalidOption(
-                "a watch reads events out of shared memory, and this table is connected over a plain socket: use "
+                "a watch reads events out of shared memory, and this table is not connected through any: use "
                 "ringtable.connect with the server's name or the path of its unix socket"
             )
         return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout, trust_user=self.trust_user)
@@ -292,7 +292,8 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"over a {self.transport}, {self.reads} reads, {self.writes} writes"
+        over = "UDP" if self.transport == "udp" else f"a {self.transport}"
+        state = "closed" if self.closed else f"over {over}, {self.reads} reads, {self.writes} writes"
         return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
 
     def _batches(self) -> Iterator[list[bytes]]:

@@ -48,7 +48,7 @@ class SupportsKeysAndGetItem(Protocol):
 
 Reads = Literal["direct", "server"]
 Writes = Literal["acknowledged", "posted"]
-Transport = Literal["lane", "rings", "socket"]
+Transport = Literal["lane", "rings", "socket", "udp"]
 RequestedTransport = Literal["auto", "lane", "rings", "socket"]
 Eviction = Literal["noeviction", "allkeys-sieve", "volatile-ttl"]
 Topology = Literal["lanes", "shared", "sharded"]

@@ -55,7 +55,7 @@ pub fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
 pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
     use client::Error;
     let name = match &error {
-        Error::Address(_) | Error::NoSharedMemory(_) => "InvalidOption",
+        Error::Address(_) | Error::NoSharedMemory(_) | Error::NoConnection { .. } => "InvalidOption",
         Error::NotFound { .. } => "TableNotFound",
         Error::Denied { .. } => "AccessDenied",
         Error::Untrusted(_) => "Untrusted",
@@ -67,12 +67,16 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::Protocol(_) => "ProtocolError",
         Error::KeyTooLong(_) => "KeyTooLong",
         Error::ValueTooLarge(_) => "ValueTooLarge",
+        Error::NoDatagram { first, rest, .. } if first > rest => "KeyTooLong",
+        Error::NoDatagram { command, .. } if *command == "SET" => "ValueTooLarge",
         Error::NoRoom(_) | Error::ReplyDropped(_) => "ClientOutOfMemory",
         Error::TooManyViews => "TooManyViews",
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
         Error::Reentrant | Error::OwnLease(_) => "Reentrant",
         Error::Refused(message) => return refusal(py, message),
-        Error::TooManyArguments { .. } | Error::TooLarge { .. } | Error::NoTransactions => "CommandError",
+        Error::TooManyArguments { .. } | Error::TooLarge { .. } | Error::NoDatagram { .. } | Error::NoTransactions => {
+            "CommandError"
+        }
         error if error.is_shortage() => "OutOfResources",
         _ => "Error",
     };

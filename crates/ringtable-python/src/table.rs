@@ -66,6 +66,7 @@ fn transport_name(transport: Transport) -> &'static str {
         Transport::Lane => "lane",
         Transport::Rings => "rings",
         Transport::Socket => "socket",
+        Transport::Udp => "udp",
     }
 }
 

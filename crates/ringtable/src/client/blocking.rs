@@ -38,6 +38,12 @@ impl BlockingLink {
         patience: &mut Patience<'_>,
     ) -> Result<(), Error> {
         self.link.begin()?;
+        if let Channel::Udp(_) = self.link.channel() {
+            self.link.measure(true);
+            let refused = (0..count).try_for_each(|index| request(self, index, patience));
+            self.link.measure(false);
+            refused?;
+        }
         for index in 0..count {
             if let Err(error) = request(self, index, patience) {
                 // What was pushed is done now, not at some later call; but not by a child of the one who pushed it.
@@ -130,7 +136,14 @@ impl BlockingLink {
             Channel::Rings(rings) => self.waiting.wait(&rings.awaited(), patience),
             Channel::Socket(socket) => {
                 let flags = socket.awaited()?;
-                self.waiting.wait_for_socket(&**socket, flags, patience)
+                self.waiting.wait_for_socket(&**socket, flags, None, patience)
+            }
+            Channel::Udp(udp) => {
+                if patience.is_endless() {
+                    udp.check_silence()?;
+                }
+                let (flags, retry) = udp.awaited();
+                self.waiting.wait_for_socket(&**udp, flags, Some(retry), patience)
             }
         }
     }

@@ -6,12 +6,14 @@ use super::error::Error;
 use super::lane::LaneLink;
 use super::rings::RingsLink;
 use super::socket::SocketLink;
+use super::udp::UdpLink;
 use crate::command::reply::Reply;
 
 pub(super) enum Channel {
     Lane(Box<LaneLink>),
     Rings(Box<RingsLink>),
     Socket(Box<SocketLink>),
+    Udp(Box<UdpLink>),
 }
 
 impl Channel {
@@ -22,6 +24,7 @@ impl Channel {
             Self::Lane(lane) => lane.try_push(number, arguments),
             Self::Rings(rings) => rings.try_push(number, arguments),
             Self::Socket(socket) => socket.try_push(number, arguments),
+            Self::Udp(udp) => udp.try_push(number, arguments),
         }
     }
 
@@ -32,6 +35,7 @@ impl Channel {
             Self::Lane(lane) => lane.publish(),
             Self::Rings(rings) => Ok(rings.publish()),
             Self::Socket(socket) => socket.flush(),
+            Self::Udp(udp) => udp.flush(),
         }
     }
 
@@ -42,15 +46,16 @@ impl Channel {
             Self::Lane(lane) => lane.try_receive(),
             Self::Rings(rings) => rings.try_receive(),
             Self::Socket(socket) => socket.try_receive(),
+            Self::Udp(udp) => udp.try_receive(),
         }
     }
 
-    /// The workers that may serve us; none over a socket, which does not tell.
+    /// The workers that may serve us; none over a socket or UDP, which do not tell.
     pub fn workers(&self) -> Range<usize> {
         match self {
             Self::Lane(lane) => lane.workers(),
             Self::Rings(rings) => rings.workers(),
-            Self::Socket(_) => 0..0,
+            Self::Socket(_) | Self::Udp(_) => 0..0,
         }
     }
 }

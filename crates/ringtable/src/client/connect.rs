@@ -13,6 +13,7 @@ use super::patience::Patience;
 use super::readiness::await_readiness;
 use crate::address::{self, Location, SOCKET_PATH_SIZE_MAX, SocketPath};
 use crate::folder::{Folder, FolderError, Trust, denial, own_user};
+use crate::limits;
 use crate::shm::fork::Descriptor;
 use crate::shm::{peer, shortage};
 
@@ -24,18 +25,18 @@ pub(super) fn connect(location: &Location, trust: &Trust, patience: &mut Patienc
     match location {
         Location::Unix(place) => connect_unix(place, trust, patience),
         Location::Tcp(address) => connect_tcp(*address, patience),
-        Location::Udp(_) => Err(not_found(location.clone(), std::io::Error::from(std::io::ErrorKind::Unsupported))),
+        Location::Udp(address) => connect_udp(*address),
     }
 }
 
-fn make_socket(family: AddressFamily) -> Result<Descriptor, Error> {
+fn make_socket(family: AddressFamily, kind: SocketType) -> Result<Descriptor, Error> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = Descriptor::make(|| rustix::net::socket_with(family, SocketType::STREAM, flags, None));
+    let socket = Descriptor::make(|| rustix::net::socket_with(family, kind, flags, None));
     system("making a socket", socket.map_err(Into::into))
 }
 
 fn connect_unix(place: &SocketPath, trust: &Trust, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
-    let socket = make_socket(AddressFamily::UNIX)?;
+    let socket = make_socket(AddressFamily::UNIX, SocketType::STREAM)?;
     let is_long = place.as_path().as_os_str().len() > SOCKET_PATH_SIZE_MAX;
     let folder = if is_long || place.is_named() { Some(open_folder(place, trust)?) } else { None };
     let address = match &folder {
@@ -105,9 +106,31 @@ fn telling(user: u32) -> String {
     )
 }
 
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+/// Where nobody listens, the kernel may choose this very port for our end, and connects the socket with itself.
+fn is_connected_with_itself(socket: &Descriptor, address: SocketAddr) -> bool {
+    rustix::net::getsockname(socket).is_ok_and(|ours| SocketAddr::try_from(ours) == Ok(address))
+}
+
+/// A socket that sends to this address, and receives from there alone. That says nothing about who is there.
+fn connect_udp(address: SocketAddr) -> Result<Descriptor, Error> {
+    let socket = make_socket(family(address), SocketType::DGRAM)?;
+    // As much as the kernel grants: what finds no room is asked for again.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, limits::UDP_RECEIVE_BUFFER);
+    let connected = rustix::net::connect(&socket, &address);
+    connected.map_err(|error| not_found(Location::Udp(address), error))?;
+    if is_connected_with_itself(&socket, address) {
+        return Err(not_found(Location::Udp(address), rustix::io::Errno::CONNREFUSED));
+    }
+    Ok(socket)
+}
+
 fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descriptor, Error> {
     use rustix::io::Errno;
-    let socket = make_socket(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+    let socket = make_socket(family(address), SocketType::STREAM)?;
     let refused = |error| not_found(Location::Tcp(address), error);
     match rustix::net::connect(&socket, &address) {
         // It goes on by itself, also after a signal.
@@ -116,8 +139,7 @@ fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descr
     }
     await_readiness(&socket, PollFlags::OUT, patience)?;
     sockopt::socket_error(&socket).and_then(|outcome| outcome).map_err(refused)?;
-    // Where nobody listens, the kernel may choose this very port for our end, and connects the socket with itself.
-    if rustix::net::getsockname(&socket).is_ok_and(|ours| SocketAddr::try_from(ours) == Ok(address)) {
+    if is_connected_with_itself(&socket, address) {
         return Err(refused(Errno::CONNREFUSED));
     }
     // Requests are sent when they are wanted to go: none should wait for more to come.
@@ -125,7 +147,7 @@ fn connect_tcp(address: SocketAddr, patience: &mut Patience<'_>) -> Result<Descr
     Ok(socket)
 }
 
-fn not_found(location: Location, error: impl Into<std::io::Error>) -> Error {
+pub(super) fn not_found(location: Location, error: impl Into<std::io::Error>) -> Error {
     let error = error.into();
     if shortage::is_shortage(&error) {
         Error::System { doing: "connecting", error }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::blocking::BlockingLink;
 use super::channel::Channel;
-use super::connect::connect;
+use super::connect::{connect, not_found};
 use super::error::Error;
 use super::gate::Gate;
-use super::handshake::{join, lane_request, rings_request, speak_resp3, upgrade};
+use super::handshake::{join, join_over_udp, lane_request, rings_request, speak_resp3, upgrade};
 use super::in_place::TableReader;
 use super::life::{Life, gone};
 use super::link::Link;
@@ -59,6 +59,13 @@ impl Connection {
         let socket = connect(location, &options.trust, &mut patience)?;
         failpoint!("connect.socket");
         let life = Arc::new(Life::new(&socket)?);
+        if let Location::Udp(_) = location {
+            let udp = join_over_udp(socket, &mut patience).map_err(|error| match error {
+                Error::Gone(words) => not_found(location.clone(), std::io::Error::other(words)),
+                error => error,
+            })?;
+            return Ok(Self::new(None, Channel::Udp(Box::new(udp)), life, Arc::default(), options));
+        }
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
         let reader_and_channel = if options.transport == Transport::Socket || !is_local {
@@ -90,6 +97,16 @@ impl Connection {
                 (None, Channel::Socket(Box::new(plain)))
             }
         };
+        Ok(Self::new(reader, channel, life, sharing, options))
+    }
+
+    fn new(
+        reader: Option<TableReader>,
+        channel: Channel,
+        life: Arc<Life>,
+        sharing: Arc<Sharing>,
+        options: &Options,
+    ) -> Self {
         let pinned = match (&channel, &reader) {
             (Channel::Lane(lane), Some(reader)) => {
                 let table = Arc::clone(reader.memory());
@@ -101,9 +118,10 @@ impl Connection {
             Channel::Lane(_) => Transport::Lane,
             Channel::Rings(_) => Transport::Rings,
             Channel::Socket(_) => Transport::Socket,
+            Channel::Udp(_) => Transport::Udp,
         };
         let link = BlockingLink::new(Link::new(channel, Arc::clone(&sharing)), reader.as_ref());
-        Ok(Self {
+        Self {
             reader,
             pinned,
             transport,
@@ -116,7 +134,7 @@ impl Connection {
             generation: fork::generation(),
             stamp: AtomicU64::new(fork::generation()),
             is_replaceable: options.reconnect,
-        })
+        }
     }
 
     /// Whether it was made in this process.

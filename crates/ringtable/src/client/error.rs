@@ -39,6 +39,32 @@ pub enum Error {
          socket"
     )]
     NoSharedMemory(Location),
+    /// What lasts as long as a connection is asked for where there is none.
+    #[error(
+        "{what} lasts as long as a connection, and over UDP there is none that the server could see end: connect by \
+         the server's name, or over TCP"
+    )]
+    NoConnection {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A request fits no datagram. Nothing was sent.
+    #[error(
+        "no datagram has room for '{command}' with a key of {first} bytes and a value (or other arguments) of {rest} \
+         bytes: with its framing it has {size} bytes, at most {max} are allowed over UDP; connect by the server's \
+         name, or over TCP",
+        max = limits::UDP_DATAGRAM_SIZE_MAX
+    )]
+    NoDatagram {
+        /// The name of the command.
+        command: &'static str,
+        /// Bytes of its first argument.
+        first: usize,
+        /// Bytes of the others.
+        rest: usize,
+        /// Bytes of the datagram, framing included.
+        size: usize,
+    },
     /// The server, or the folder of names, is that of a user who is not trusted. Nothing was sent.
     #[error("{0}")]
     Untrusted(String),

@@ -1,4 +1,5 @@
-//! Asking the server for shared memory, and taking over what it passes: the table, a lane or rings, the doorbells.
+//! Asking the server for shared memory, and taking over what it passes: the table, a lane or rings, the doorbells; or
+//! for a session, over UDP.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use super::error::Error;
 use super::in_place::{TableReader, attach};
 use super::lane::{LaneHints, LaneLink};
 use super::patience::Patience;
-use super::readiness::await_readiness;
+use super::readiness::{await_readiness, await_readiness_for};
 use super::replies::{refusal, unexpected};
 use super::rings::{RingsLink, Seat};
 use super::sharing::Sharing;
 use super::socket::SocketLink;
+use super::udp::UdpLink;
 use crate::command;
 use crate::command::reply::Reply;
 use crate::ring::exchange::EXCHANGE_VERSION;
@@ -46,6 +48,19 @@ fn ask(
         }
         await_readiness(&*plain, PollFlags::IN, patience)?;
     }
+}
+
+/// Gets a session over UDP, on a connected socket.
+pub(super) fn join_over_udp(socket: Descriptor, patience: &mut Patience<'_>) -> Result<UdpLink, Error> {
+    let mut udp = UdpLink::new(socket)?;
+    while !udp.try_join()? {
+        if patience.is_endless() {
+            udp.check_silence()?;
+        }
+        let (flags, retry) = udp.awaited();
+        await_readiness_for(&udp, flags, Some(retry), patience)?;
+    }
+    Ok(udp)
 }
 
 /// Asks for version 3 of the protocol, whose replies have the same kinds as those of a lane.

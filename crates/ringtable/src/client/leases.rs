@@ -20,6 +20,7 @@ use super::error::Error;
 use super::handle::Client;
 use super::held_leases;
 use super::numbers::NUMBERS;
+use super::options::Transport;
 use super::patience::Patience;
 use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
@@ -206,14 +207,17 @@ impl Client {
     /// lease is somebody else's; and one that will do if computing fails, if that one says so, or if it takes too long.
     ///
     /// # Errors
-    /// [`Error::Awaited`] if neither comes in time; [`Error::OwnLease`] if the lease is this thread's; those of
-    /// asking for it, [`Error::Refused`] if there are too many.
+    /// [`Error::NoConnection`] over UDP; [`Error::Awaited`] if neither comes in time; [`Error::OwnLease`] if the lease
+    /// is this thread's; those of asking for it, [`Error::Refused`] if there are too many.
     pub fn get_or_lease(
         &self,
         key: &[u8],
         staleness: Staleness,
         mut patience: Patience<'_>,
     ) -> Result<LeaseOutcome, Error> {
+        if self.transport() == Transport::Udp {
+            return Err(Error::NoConnection { what: "a lease, which get_or_set asks for," });
+        }
         patience.start();
         let (mut refused_for, mut fallback) = (0, None);
         match self.poll(key, staleness, patience, &mut refused_for, &mut fallback) {

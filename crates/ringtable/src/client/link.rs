@@ -8,7 +8,7 @@
 //!
 //! The link says when there is something to wait for, and does not wait itself: a request that does not fit now is
 //! [`Pushed::Full`], a reply that has not come is [`Poll::Pending`]. The driver of the link then waits, in its own
-//! manner, for what the transport names (`awaited` of lane, rings and socket), and takes the step again.
+//! manner, for what the transport names (`awaited` of lane, rings, socket and UDP), and takes the step again.
 //! [`super::blocking`] is the driver of calls that block their thread.
 //!
 //! # Invariants
@@ -94,6 +94,15 @@ impl Link {
         self.posted_error.take().map_or(Ok(()), Err)
     }
 
+    /// Whether requests that are pushed from here on are only measured, for a transport that refuses large ones: so
+    /// that none of a batch is sent if one of it is refused. To be called between calls.
+    pub fn measure(&mut self, is_on: bool) {
+        if let Channel::Udp(udp) = &mut self.channel {
+            udp.measures = is_on;
+            self.outstanding = 0;
+        }
+    }
+
     /// Writes one request. Not yet published. Its reply is to be received.
     #[inline]
     pub fn push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<Pushed, Error> {
@@ -176,10 +185,10 @@ impl Link {
         Ok(if is_done { Poll::Ready(()) } else { Poll::Pending })
     }
 
-    /// Whether a posted write has to be waited for: a client that is owed a reply holds the rings back until it takes
-    /// it, so there it is an acknowledged one.
+    /// Whether a posted write has to be waited for, so that it is an acknowledged one: a client that is owed a reply
+    /// holds the rings back until it takes it; and over UDP a write that is lost is sent again by who waits.
     pub fn settles_posts(&self) -> bool {
-        matches!(self.channel, Channel::Rings(_))
+        matches!(self.channel, Channel::Rings(_) | Channel::Udp(_))
     }
 
     /// Takes all replies that have come.

@@ -41,6 +41,7 @@ mod awaited;
 mod lane;
 mod rings;
 mod socket;
+mod udp;
 mod channel;
 mod link;
 

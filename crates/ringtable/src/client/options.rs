@@ -24,6 +24,8 @@ pub enum Transport {
     Rings,
     /// Over the socket.
     Socket,
+    /// Over UDP, as the address says: never asked for.
+    Udp,
 }
 
 /// What a client is made with.

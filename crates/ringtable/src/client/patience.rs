@@ -28,6 +28,11 @@ impl<'a> Patience<'a> {
         Patience::new(None, &|| false)
     }
 
+    /// Whether the call may wait for ever.
+    pub(super) fn is_endless(&self) -> bool {
+        self.timeout.is_none()
+    }
+
     /// Begins the time that the call has. Clocks are looked at only by calls that wait.
     pub(super) fn start(&mut self) {
         if self.deadline.is_none()

@@ -13,7 +13,7 @@ use super::awaited::Awaited;
 use super::error::Error;
 use super::in_place::TableReader;
 use super::patience::{Checks, Patience};
-use super::readiness::await_readiness;
+use super::readiness::await_readiness_for;
 use crate::ring::lane;
 use crate::ring::wait::{State, Yields};
 use crate::shm::clock::{current_cpu, monotonic_ns};
@@ -98,14 +98,15 @@ impl Waiting {
         if self.news.is_multiple_of(A::NEWS_PER_CHECK) { Self::check(awaited, patience) } else { Ok(()) }
     }
 
-    /// Waits until a socket is ready, as `flags` say.
+    /// Waits until a socket is ready, as `flags` say, or until `limit` has passed.
     pub fn wait_for_socket(
         &mut self,
         socket: impl AsFd,
         flags: PollFlags,
+        limit: Option<Duration>,
         patience: &mut Patience<'_>,
     ) -> Result<(), Error> {
-        await_readiness(socket, flags, patience)?;
+        await_readiness_for(socket, flags, limit, patience)?;
         // A signal may have come while we did not wait, and there may be news whenever we do.
         if self.checks.is_due() { patience.check_interrupted() } else { Ok(()) }
     }

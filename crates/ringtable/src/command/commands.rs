@@ -9,7 +9,7 @@
 //! - What comes to mean something else is another command, with a name and a number of its own.
 
 use super::names::Names;
-use super::spec::Flag::{BehindMulti, Slow, Transaction, WhenFull, Writes};
+use super::spec::Flag::{BehindMulti, Connected, Slow, Transaction, WhenFull, Writes};
 use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Table, Transactions, Values};
 use super::spec::Keys::{All, First, No};
 use super::spec::{Spec, row};
@@ -103,16 +103,16 @@ const TABLE: &[Spec] = &[
     row(Changes,      29, "RING.DELV",     2..=2,    First, &[Writes],                atomic::ring_delv,
         "key version",
         "Deletes a key that still has this version. Answers with 1 if it did, or 0."),
-    row(Changes,      31, "RING.LEASE",    1..=4,    First, &[],                      atomic::ring_lease,
+    row(Changes,      31, "RING.LEASE",    1..=4,    First, &[Connected],            atomic::ring_lease,
         "key [ticket [AFTER token]]",
         "Asks for the lease of a key, which the client has that computes the value. Answers with its token, or 0 if \
          another connection has it; with AFTER, minus that one's token, or what came of the lease with this token, if \
          it was handed over. It ends with the connection. With the ticket it can be given back by a client that has \
          not waited for the token."),
-    row(Changes,      32, "RING.UNLEASE",  2..=3,    First, &[],                      atomic::ring_unlease,
+    row(Changes,      32, "RING.UNLEASE",  2..=3,    First, &[Connected],            atomic::ring_unlease,
         "key (token | TICKET ticket)",
         "Gives a lease back. Answers with 1 if this connection had it, or 0."),
-    row(Changes,      33, "RING.HANDOVER", 3..=4,    First, &[],                      atomic::ring_handover,
+    row(Changes,      33, "RING.HANDOVER", 3..=4,    First, &[Connected],            atomic::ring_handover,
         "key token (UNSTORED [value] | FAILED)",
         "Gives a lease back though the key has no new value: the table has no place for it, or computing it has \
          failed. Clients that wait get the value, if it is not too large. Answers with 1 if this connection had it, \
@@ -147,18 +147,18 @@ const TABLE: &[Spec] = &[
         "",
         "Answers with OK, and closes the connection."),
 
-    row(Joining,      22, "RING.LANE",     2..=2,    No,    &[],                      connection::ring_lane,
+    row(Joining,      22, "RING.LANE",     2..=2,    No,    &[Connected],            connection::ring_lane,
         "lane-version commands-fingerprint",
         "Makes this connection, over a unix socket, a lane. The answer comes with descriptors."),
-    row(Joining,      23, "RING.RINGS",    2..=2,    No,    &[],                      connection::ring_rings,
+    row(Joining,      23, "RING.RINGS",    2..=2,    No,    &[Connected],            connection::ring_rings,
         "exchange-version commands-fingerprint",
         "Lets this connection, over a unix socket, join the rings of a classic topology. The answer is like that of \
          RING.LANE."),
-    row(Joining,      27, "RING.WATCH",    2..=2,    No,    &[],                      connection::ring_watch,
+    row(Joining,      27, "RING.WATCH",    2..=2,    No,    &[Connected],            connection::ring_watch,
         "layout-version commands-fingerprint",
         "Makes this connection, over a unix socket, a watch of the table's changes. The answer comes with descriptors, \
          too."),
-    row(Joining,      34, "RING.PINS",     0..=0,    No,    &[],                      connection::ring_pins,
+    row(Joining,      34, "RING.PINS",     0..=0,    No,    &[Connected],            connection::ring_pins,
         "",
         "On a lane: from now on the entries that its pins name stay where they are, for views; refused elsewhere."),
 

@@ -61,6 +61,7 @@ fn facts(spec: &Spec) -> String {
         (Flag::Slow, " May take several turns."),
         (Flag::WhenFull, " Also answered in the reserved place of a full server."),
         (Flag::BehindMulti, " Also executed behind a refused MULTI."),
+        (Flag::Connected, " Refused over UDP."),
     ] {
         if spec.has(flag) {
             facts.push_str(words);

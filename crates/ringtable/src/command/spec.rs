@@ -166,4 +166,6 @@ pub enum Flag {
     BehindMulti = 1 << 3,
     /// It begins or ends a transaction.
     Transaction = 1 << 4,
+    /// What it gives lasts as long as the connection, whose end the server has to see: so it is refused over UDP.
+    Connected = 1 << 5,
 }

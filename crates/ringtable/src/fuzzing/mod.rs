@@ -32,6 +32,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "addresses", run: addresses::run },
     Target { name: "client", run: crate::client::fuzzing::run },
     Target { name: "commands", run: commands::run },
+    Target { name: "datagrams", run: server::datagrams::run },
     Target { name: "events", run: events::run },
     Target { name: "exchange", run: server::exchange::run },
     Target { name: "lane", run: server::lane::run },
@@ -89,5 +90,7 @@ mod tests {
         };
     }
 
-    replays!(addresses, client, commands, events, exchange, lane, reader, records, replies, requests, socket);
+    replays!(
+        addresses, client, commands, datagrams, events, exchange, lane, reader, records, replies, requests, socket
+    );
 }

@@ -24,13 +24,10 @@ use super::statistics::Statistics;
 use super::udp_session::{Accepted, Cookies, Sessions, random};
 use crate::command::record::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RecordWriter};
 use crate::command::reply::ReplyWriter;
+use crate::command::spec::Flag;
 use crate::command::{self, FINGERPRINT, Flow};
 use crate::limits;
 use crate::shm::fork::Descriptor;
-
-/// What lasts as long as a client lives, or needs memory that it shares.
-const NEED_A_CONNECTION: [&str; 7] =
-    ["RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.LANE", "RING.RINGS", "RING.WATCH", "RING.PINS"];
 
 /// A UDP port, bound, and the address that it has.
 pub(super) struct BoundPort {
@@ -64,7 +61,6 @@ pub(super) struct UdpPort {
     busy: VecDeque<u64>,
     outgoing: Outgoing,
     datagram: Vec<u8>,
-    refused: [(u16, &'static str); NEED_A_CONNECTION.len()],
     /// Datagrams and requests that were taken up in this turn, and bytes.
     taken: usize,
     taken_size: usize,
@@ -85,7 +81,6 @@ impl UdpPort {
             busy: VecDeque::new(),
             outgoing: Outgoing::default(),
             datagram: Vec::new(),
-            refused: NEED_A_CONNECTION.map(|name| (command::number(name), name)),
             taken: 0,
             taken_size: 0,
             statistics,
@@ -174,7 +169,9 @@ impl UdpPort {
                     Accepted::Later => {}
                     Accepted::Answered(reply) => {
                         count(&self.statistics.udp_answered_again);
-                        send(&self.socket, from, reply);
+                        self.datagram.clear();
+                        self.datagram.extend_from_slice(reply);
+                        self.send_reply(token);
                     }
                     Accepted::Old => count(&self.statistics.udp_datagrams_old),
                     Accepted::Wrong => count(&self.statistics.udp_datagrams_wrong),
@@ -224,10 +221,11 @@ impl UdpPort {
     /// Executes the request in `executor.record`, or goes on with it, and sends the reply, unless it takes several
     /// turns.
     fn execute(&mut self, token: u64, executor: &mut Executor, again: Again) {
-        let Some((session, address)) = self.sessions.get(token) else { return };
+        let Some((session, _)) = self.sessions.get(token) else { return };
         executor.engine.connection = session.connection;
         let number = executor.record.get(4..6).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
-        if let Some((_, name)) = self.refused.iter().find(|(refused, _)| *refused == number) {
+        if let Some(spec) = command::numbered(number).filter(|spec| spec.has(Flag::Connected)) {
+            let name = spec.name;
             refuse(&mut self.outgoing, &format!("ERR {name} needs a connection, and there is none over UDP"));
         } else {
             match executor.execute_own_record(&mut self.outgoing, again) {
@@ -258,10 +256,15 @@ impl UdpPort {
             executor.engine.writer.rescan();
         }
         session.answer(&self.datagram);
+        self.send_reply(token);
+    }
+
+    /// Sends the reply in `datagram` to a session's client, unless it is one that takes too much time to wake.
+    fn send_reply(&mut self, token: u64) {
+        let Some((session, address)) = self.sessions.get(token) else { return };
         let (socket, datagram) = (&self.socket, &self.datagram);
-        if session.waking.measured(|| send(socket, address, datagram)).is_err() {
-            self.sessions.forget(token);
-            self.count_sessions();
+        if !session.is_silenced && session.waking.measured(|| send(socket, address, datagram)).is_err() {
+            session.is_silenced = true;
         }
     }
 

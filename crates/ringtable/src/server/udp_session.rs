@@ -102,6 +102,8 @@ pub(super) struct Session {
     /// The request `next`, if it takes several turns.
     pub again: Option<(Vec<u8>, Again)>,
     pub waking: Waking,
+    /// Whether it is answered nothing more. It is kept all the same: what is forgotten says that it was not executed.
+    pub is_silenced: bool,
 }
 
 impl Session {
@@ -118,6 +120,7 @@ impl Session {
             early_size: 0,
             again: None,
             waking: Waking::default(),
+            is_silenced: false,
         }
     }
 
@@ -128,6 +131,9 @@ impl Session {
 
     /// Takes a request, whose client has the replies to all before `floor`.
     pub fn accept(&mut self, number: u64, floor: u64, record: &[u8]) -> Accepted<'_> {
+        if self.is_silenced {
+            return Accepted::Later;
+        }
         let is_sensible = 0 < floor && floor <= self.next && number.wrapping_sub(floor) < limits::UDP_WINDOW as u64;
         if !is_sensible {
             return Accepted::Wrong;
@@ -178,7 +184,7 @@ impl Session {
 
     /// Whether the next request may be executed.
     fn is_free(&self) -> bool {
-        self.again.is_none() && self.replies_size < limits::UDP_REPLIES_KEPT_MAX
+        !self.is_silenced && self.again.is_none() && self.replies_size < limits::UDP_REPLIES_KEPT_MAX
     }
 
     fn slot(&mut self, place: usize) -> &mut Slot {
@@ -405,6 +411,18 @@ mod tests {
         session.again = None;
         session.answer(b"reply");
         assert_eq!(session.take_next(), Some(vec![2; 8]));
+    }
+
+    #[test]
+    fn a_silenced_session_executes_nothing_more() {
+        let mut session = session();
+        assert_eq!(session.accept(2, 1, &[0; 8]), Accepted::Later);
+        assert_eq!(session.accept(1, 1, &[0; 8]), Accepted::Now);
+        session.answer(b"reply");
+        session.is_silenced = true;
+        assert_eq!(session.take_next(), None);
+        assert_eq!(session.accept(1, 1, &[0; 8]), Accepted::Later);
+        assert_eq!(session.accept(2, 1, &[0; 8]), Accepted::Later);
     }
 
     #[test]

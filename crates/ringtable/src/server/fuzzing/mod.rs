@@ -1,5 +1,6 @@
 //! A worker without its thread, and clients without processes, for [`crate::fuzzing`].
 
+pub mod datagrams;
 pub mod exchange;
 pub mod lane;
 pub mod socket;
