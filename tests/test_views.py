@@ -308,7 +308,7 @@ def test_memory_comes_back_though_nobody_writes(server_process: ServerProcess) -
         assert int(observer.stats()["memory_free"]) >= int(before) + (1 << 20)
 
 
-def test_only_what_waits_in_the_limbo_wakes_an_idle_server(server_process: ServerProcess) -> None:
+def test_only_what_waits_in_the_retire_list_wakes_an_idle_server(server_process: ServerProcess) -> None:
     def wakeups() -> int:
         before = int(table.stats()["wakeups"])
         # Not to wait for anything: this is the window that is measured.

@@ -1,7 +1,7 @@
 //! The signal mask of the server's threads: signals are for the program around the server.
 
-/// Blocks all signals in this thread but SIGPROF, the tick of a profiler, which has to come to the thread that it counts.
-/// It breaks off nothing that matters: the loop around each system call that waits looks again.
+/// Blocks all signals in this thread but SIGPROF, the tick of a profiler, which has to come to the thread that it
+/// counts. It breaks off nothing that matters: the loop around each system call that waits looks again.
 pub(super) fn block_signals() {
     #[allow(unsafe_code)]
     // SAFETY: all calls get a valid pointer to a signal set of this frame.
