@@ -91,9 +91,20 @@ impl<M: Memory> Table<M> {
 
     /// The slot that points at word `start`, in a locked chain.
     pub(super) fn pointer<'a>(&'a self, guard: &BucketGuard<'a>, start: u64) -> Option<(BucketRef<'a>, usize, Slot)> {
-        self.chain(guard)
-            .flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index, bucket.slot(index))))
-            .find(|(_, _, slot)| slot.at() == start && *slot != EMPTY)
+        self.slots(guard).find(|(_, _, slot)| slot.at() == start && *slot != EMPTY)
+    }
+
+    /// The slots of a locked chain, whatever they hold, and where they are.
+    pub(super) fn slots<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = (BucketRef<'a>, usize, Slot)> {
+        self.chain(guard).flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index, bucket.slot(index))))
+    }
+
+    /// Those of them that hold entries.
+    pub(super) fn entry_slots<'a>(
+        &'a self,
+        guard: &BucketGuard<'a>,
+    ) -> impl Iterator<Item = (BucketRef<'a>, usize, Slot)> {
+        self.slots(guard).filter(|(_, _, slot)| slot.is_entry())
     }
 
     pub(super) fn overflow(&self, link: Slot) -> BucketRef<'_> {

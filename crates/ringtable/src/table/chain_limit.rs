@@ -31,13 +31,6 @@ use crate::limits;
 use crate::sync::{Arc, Memory};
 
 impl<M: Memory> Table<M> {
-    /// The slots of a locked chain that hold entries, and where they are.
-    fn slots<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = (BucketRef<'a>, usize, Slot)> {
-        self.chain(guard)
-            .flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index, bucket.slot(index))))
-            .filter(|(_, _, slot)| slot.is_entry())
-    }
-
     /// Whether another entry with a key of so many bytes finds a place in a locked chain.
     pub(super) fn has_room(&self, guard: &BucketGuard<'_>, key_size: usize) -> bool {
         let has_slot = self.chain(guard).count() <= limits::CHAIN_HOPS_MAX || self.has_hole(guard);
@@ -53,7 +46,7 @@ impl<M: Memory> Table<M> {
     /// Whether a locked chain would take another long key, if it had only those of its entries that `stay`.
     #[cold]
     fn takes_long_key(&self, guard: &BucketGuard<'_>, key_size: usize, mut stays: impl FnMut(Slot) -> bool) -> bool {
-        let staying = self.slots(guard).map(|(_, _, slot)| slot).filter(|&slot| stays(slot));
+        let staying = self.entry_slots(guard).map(|(_, _, slot)| slot).filter(|&slot| stays(slot));
         let long: usize = staying.map(|slot| self.long_key_size(slot)).sum();
         long + key_size <= limits::CHAIN_KEYS_SIZE_MAX
     }
@@ -75,7 +68,7 @@ impl<M: Memory> Table<M> {
             return None;
         }
         let would_help = |slot: Slot| self.may_go(slot) && (!only_long || self.long_key_size(slot) > 0);
-        let all: Vec<_> = self.slots(guard).filter(|&(_, _, slot)| would_help(slot)).collect();
+        let all: Vec<_> = self.entry_slots(guard).filter(|&(_, _, slot)| would_help(slot)).collect();
         let chosen = match self.eviction {
             Eviction::Never => None,
             // Of those that nobody has used lately any one: the first would often be the one that has just come.

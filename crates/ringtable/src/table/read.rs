@@ -3,7 +3,6 @@
 //! They read as clients do, and take the bucket's lock only where a client would ask the server: if writers get in the
 //! way too often. A worker's lookup is never [`Lookup::Contended`].
 
-use super::bucket::{BucketGuard, SLOTS, Slot};
 use super::entry::EntryRef;
 use super::held::HeldEntry;
 use super::lookup::{self, Lookup, Sink};
@@ -70,7 +69,7 @@ impl<M: Memory> Writer<M> {
     ) -> Result<Vec<HeldEntry<M>>, usize> {
         let (guard, mut held) = (self.table.lock(self.table.constants().hash(key)), Vec::new());
         let size_of = |entry: EntryRef<'_>| entry.shape.key_size + entry.shape.value_size;
-        let entries = || self.slots(&guard).map(|slot| (slot, self.table.entry(slot)));
+        let entries = || self.table.entry_slots(&guard).map(|(_, _, slot)| (slot, self.table.entry(slot)));
         let size = entries().map(|(_, entry)| size_of(entry)).sum();
         if size <= size_max {
             for (slot, entry) in entries().filter(|(_, entry)| !entry.has_expired(&now_ms)) {
@@ -113,21 +112,13 @@ impl<M: Memory> Writer<M> {
         if reader::read_chain(self.table.words(), index, want, now_ms, out).is_err()
             && let Some(guard) = self.table.lock_at(index)
         {
-            for entry in self.slots(&guard).map(|slot| self.table.entry(slot)) {
+            for entry in self.table.entry_slots(&guard).map(|(_, _, slot)| self.table.entry(slot)) {
                 if !entry.has_expired(now_ms) {
                     let _ = out.push_entry(entry, want);
                 }
             }
             guard.unlock_unchanged();
         }
-    }
-
-    /// The slots of a locked chain that hold entries.
-    fn slots<'a>(&'a self, guard: &BucketGuard<'a>) -> impl Iterator<Item = Slot> {
-        self.table
-            .chain(guard)
-            .flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)))
-            .filter(|slot| slot.is_entry())
     }
 
     /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].

@@ -3,7 +3,6 @@
 use super::kept::Kept;
 use super::relocate::VAIN_MAX;
 use crate::sync::{Arc, Memory};
-use crate::table::bucket::SLOTS;
 use crate::table::change::Removal;
 use crate::table::deadline::Deadline;
 use crate::table::sieve::Id;
@@ -62,10 +61,7 @@ impl<M: Memory> Writer<M> {
     fn look_at(&mut self, id: Id, mark: bool, evict: Option<bool>) -> bool {
         let table = Arc::clone(&self.table);
         let guard = table.lock(id.low());
-        let found = table
-            .chain(&guard)
-            .flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index, bucket.slot(index))))
-            .find(|(_, _, slot)| id.fits(*slot) && slot.seen() != mark);
+        let found = table.slots(&guard).find(|(_, _, slot)| id.fits(*slot) && slot.seen() != mark);
         let Some((bucket, index, slot)) = found else {
             // Gone, or seen in this round already.
             guard.unlock_unchanged();
@@ -136,11 +132,8 @@ impl<M: Memory> Writer<M> {
                     break;
                 }
                 let Some(guard) = table.lock_at(index) else { continue };
-                for (bucket, index) in
-                    table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| (bucket, index)))
-                {
-                    let slot = bucket.slot(index);
-                    if slot.is_entry() && !slot.is_unevictable() {
+                for (bucket, index, slot) in table.entry_slots(&guard) {
+                    if !slot.is_unevictable() {
                         bucket.set_slot(index, slot.with_seen(!mark));
                         ids.push(Id::new(self.table.hash_of(table.entry(slot))));
                     }

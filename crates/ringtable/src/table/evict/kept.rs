@@ -1,7 +1,7 @@
 //! Entries that neither go nor move to make room.
 
 use crate::sync::{Memory, lock};
-use crate::table::bucket::{SLOTS, Slot, tag};
+use crate::table::bucket::{Slot, tag};
 use crate::table::options::Eviction;
 use crate::table::table::Table;
 use crate::table::writer::Writer;
@@ -41,8 +41,8 @@ impl Kept {
             starts.extend(sparing.start);
             if let Some(hash) = sparing.hash {
                 let guard = table.lock(hash);
-                let slots = table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index)));
-                starts.extend(slots.filter(|&slot| slot.is_entry() && writer.is_spared(slot)).map(Slot::at));
+                let slots = table.entry_slots(&guard).map(|(_, _, slot)| slot);
+                starts.extend(slots.filter(|&slot| writer.is_spared(slot)).map(Slot::at));
                 guard.unlock_unchanged();
             }
             // Pins may be nonsense (I4).

@@ -57,7 +57,7 @@ impl<M: Memory> Writer<M> {
             return true;
         }
         let Some(guard) = table.lock_at(index) else { return false };
-        for slot in table.chain(&guard).flat_map(|bucket| (0..SLOTS).map(move |index| bucket.slot(index))) {
+        for (_, _, slot) in table.slots(&guard) {
             if slot.is_volatile() && !self.is_spared(slot) {
                 let entry = table.entry(slot);
                 *sampled += 1;
