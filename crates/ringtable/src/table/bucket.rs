@@ -253,7 +253,8 @@ impl<'a> BucketRef<'a> {
             if version & 1 == 0
                 && self.0[0].compare_exchange(version, version + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
-                // Release: pairs with the fence(Acquire) in `end_read`: who sees a store of ours sees the odd version.
+                // Release: pairs with the fence(Acquire) in `end_read`: a reader that sees a store of ours sees the odd
+                // version.
                 // (For slots their own Release does the same; for the words of an entry that change, nothing else.)
                 fence(Ordering::Release);
                 return BucketGuard { bucket: self, version };
@@ -273,7 +274,8 @@ impl<'a> BucketRef<'a> {
     /// Makes a bucket that no key maps to yet, empty and locked, with the version of its split partner: versions go on
     /// counting upwards for keys that move here.
     ///
-    /// It is locked as any other: who looked for a key when the table was larger may still hold it for a moment.
+    /// It is locked as any other: a worker that looked for a key when the table was larger may still hold it for a
+    /// moment.
     ///
     /// Relaxed: the bucket count that makes it reachable is published with Release after this.
     pub fn new_locked(self, version: u64) -> BucketGuard<'a> {
@@ -317,7 +319,8 @@ impl BucketGuard<'_> {
 impl BucketGuard<'_> {
     /// Whether it is still locked by us. It may not be if it was given up by a table that shrank, before we locked it.
     ///
-    /// Relaxed: who locks has looked at the bucket count with Acquire, so that what came before that count is visible.
+    /// Relaxed: a worker looks at the bucket count with Acquire once it has locked, so that all that came before that
+    /// count is visible.
     pub fn is_ours(&self) -> bool {
         self.bucket.0[0].load(Ordering::Relaxed) == self.version + 1
     }

@@ -1,11 +1,11 @@
-//! The one place that every change of an entry passes. Those who listen are told of it from here.
+//! The one place that every change of an entry passes. It tells the listeners.
 //!
 //! # Design
 //!
-//! What changes an entry says so with a [`Change`], once, while the bucket of its key is locked: a key is written
-//! (`Writer::publish_entry`), its entry gets another expiry (`Writer::expire`), it is removed for whatever reason
-//! (`Table::take_out`), or all keys are (`Writer::clear_some`). The [`ChangeSink`] passes it on. Those who listen today
-//! are watchers, by way of the ring of events ([`super::events`]).
+//! A function that changes an entry says so with a [`Change`], once, while the bucket of its key is locked: a key is
+//! written (`Writer::publish_entry`), its entry gets another expiry (`Writer::expire`), it is removed for whatever
+//! reason (`Table::take_out`), or all keys are (`Writer::clear_some`). The [`ChangeSink`] passes it on. The listeners
+//! of today are watchers, by way of the ring of events ([`super::events`]).
 //!
 //! A change names the entry; what a listener wants to know of it is looked up only if there is a listener. With none, a
 //! change costs one load.
@@ -61,7 +61,7 @@ pub(super) enum Removal {
     Evicted,
 }
 
-/// Passes changes on to those who listen.
+/// Passes changes on to listeners.
 #[derive(Debug, Default)]
 pub(super) struct ChangeSink {
     /// Watchers.
@@ -79,7 +79,7 @@ impl ChangeSink {
         is_watched
     }
 
-    /// Who watches, and what they are told.
+    /// The watchers, and the ring that tells them.
     pub(super) fn events(&self) -> &Broadcast {
         &self.events
     }
@@ -298,7 +298,7 @@ mod tests {
         );
     }
 
-    /// Who does to a map what was told has the keys of the table, and their versions and sizes.
+    /// A map to which is done what was told has the keys of the table, and their versions and sizes.
     #[test]
     fn what_is_told_makes_another_table_the_same() {
         let seed = std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());

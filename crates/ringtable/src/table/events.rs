@@ -195,7 +195,8 @@ impl Producer {
         let end = begin + words as u64;
         // Relaxed: ordered by the fence.
         ring.intent.store(end, Ordering::Relaxed);
-        // Release: [2], pairs with the fence(Acquire) in `copy`: who sees any of the words below sees the intent, too.
+        // Release: [2], pairs with the fence(Acquire) in `copy`: a watcher that sees any of the words
+        // below sees the intent, too.
         fence(Ordering::Release);
         failpoint!("event.begun");
         if padding > 0 {
@@ -430,7 +431,7 @@ impl Broadcast {
         Ok(producer.next)
     }
 
-    /// Forgets a watcher. The ring is kept: who watched once will again.
+    /// Forgets a watcher. The ring is kept: a client that watched once will again.
     pub fn unwatch(&self) {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }

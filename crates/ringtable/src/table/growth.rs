@@ -54,8 +54,8 @@ impl<M: Memory> Table<M> {
         let last = self.bucket(count - 1).lock();
         let is_empty = (0..SLOTS).all(|index| last.bucket.slot(index) == EMPTY);
         if is_empty {
-            // More than the last bucket is left with: who locks it from now on, and is late to see that it is gone,
-            // must not take the one that is made anew for it.
+            // More than the last bucket is left with: a worker that locks it from now on, and is late to see that it
+            // is gone, must not take the one that is made anew for it.
             source.version = source.version.max(last.version + 2);
             // Release: as in `split_one`.
             self.words()[H_BUCKETS].store(count - 1, Ordering::Release);
@@ -196,8 +196,8 @@ impl<M: Memory> Writer<M> {
         self.rebuild(source.bucket, &stay, &mut overflow);
         failpoint!("split.halved");
         self.rebuild(target.bucket, &go, &mut overflow);
-        // Release: pairs with the Acquire in `layout::load_buckets`. Before unlocking: who finds the source unlocked
-        // and a key gone finds the new count too.
+        // Release: pairs with the Acquire in `layout::load_buckets`. Before unlocking: a reader that finds the source
+        // unlocked and a key gone finds the new count too.
         table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
         failpoint!("split.counted");
         if let Some(expiring) = &table.expiring {

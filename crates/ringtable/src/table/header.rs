@@ -1,4 +1,4 @@
-//! What a table's header says for its whole life, and the checks before a stranger's segment is believed.
+//! The constants in a table's header, and the checks before a stranger's segment is believed.
 //!
 //! A reader attaches only if magic number, version and [`FINGERPRINT`] agree.
 

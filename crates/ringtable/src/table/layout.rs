@@ -39,7 +39,8 @@ pub const H_FINGERPRINT: usize = 2;
 pub const H_WORDS: usize = 3;
 /// Written once: hash algorithm.
 pub const H_HASH: usize = 4;
-/// Written once: random seed of the hash. Who cannot read it cannot compute which keys collide; a client can, and
+/// Written once: random seed of the hash. A stranger that cannot read it cannot compute which keys collide; a
+/// client can, and
 /// [`limits::CHAIN_HOPS_MAX`] bounds what comes of it.
 pub const H_SEED: usize = 5;
 /// Written once: worker threads.

@@ -8,13 +8,13 @@
 //!
 //! An entry without the word is small, and written anew. From then on it has the word.
 //!
-//! To everybody else it is a change like any other: who knows the version from before is refused, and those who listen
-//! are told.
+//! To everybody else it is a change like any other: a write on condition of the version from before is refused, and
+//! listeners are told.
 //!
 //! # Why readers need nothing for it
 //!
 //! A reader believes what it has seen of an entry only if the bucket's version held all the while, so it has expiry and
-//! version both from before or both from after. Who works with a copy made outside of the lock (`relocate` in
+//! version both from before or both from after. A worker with a copy made outside of the lock (`relocate` in
 //! [`super::evict`]) compares the entry's version under the lock. Views and holds show bytes of the value, which do not
 //! change.
 

@@ -1,8 +1,8 @@
 //! The hash table in a segment: lock-free reading over read-only memory, writing by several worker threads.
 //!
 //! The files stand in order: each is made of those before it. A [`Writer`] is one concept whose methods are spread over
-//! many files; also of these, each calls only what stands before it. So what unlinks an entry needs no room, what makes
-//! room only moves and unlinks, and what writes a key makes room.
+//! many files; also of these, each calls only what stands before it. So unlinking an entry needs no room, making room
+//! moves and unlinks, and writing a key makes room.
 //!
 //! # Invariants
 //!
@@ -14,7 +14,7 @@
 //! - A key lies in the chain of the bucket that its hash maps to under the current bucket count, and nowhere else.
 //! - Slots are packed by nobody: a hole may lie anywhere in a chain, but an overflow bucket is never empty.
 
-// What a table is made with, and how a write is asked for.
+// The options of a table, and the condition of a write.
 pub mod guard;
 pub mod options;
 
@@ -37,7 +37,7 @@ pub mod walk;
 pub mod reader;
 pub mod reclaim;
 
-// What the server knows of the segment, in private memory.
+// The server's knowledge of the segment, in private memory.
 pub mod heap;
 pub mod unevictable;
 pub mod expiring;
@@ -45,7 +45,7 @@ pub mod sieve;
 
 // The table, a worker's access to it, and the parts of every change.
 mod change;
-#[allow(clippy::module_inception)] // it is where `Table` is
+#[allow(clippy::module_inception)] // `Table` is here
 pub mod table;
 mod chain;
 mod memory;
@@ -60,7 +60,7 @@ mod release;
 pub mod growth;
 pub mod chain_limit;
 
-// What a worker does for its clients, and between them.
+// The work of a worker, for its clients and between their turns.
 mod read;
 mod remove;
 mod put;

@@ -33,7 +33,8 @@
 //!   client cannot begin to pin an entry that was unlinked before S.
 //! - A client asks for its hazard record to be registered before it pins anything. The answer comes before its fence C,
 //!   so the order of the fences covers the number of hazard records, too.
-//! - A hold is taken under the lock of the entry's bucket. Who unlinks the entry locks the bucket later, and sees it.
+//! - A hold is taken under the lock of the entry's bucket. A worker that unlinks the entry locks the bucket later, and
+//!   sees the hold.
 //!
 //! # Invariants
 //!
@@ -98,8 +99,8 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
     let version = home.begin_read()?;
     let found = lookup::find(words, home, hash, key)?.filter(|(_, entry)| !entry.has_expired(now_ms));
     let answer = found.map_or(Pinned::Miss, |(slot, entry)| {
-        // Ordered by the fence. Release besides: as in `unpin`, for what the pin named before. Who sees this store need
-        // not have seen that one.
+        // Ordered by the fence. Release besides: as in `unpin`, for what the pin named before. A worker that sees this
+        // store need not have seen that one.
         pin.store(slot.at(), Ordering::Release);
         let value = slot.at() as usize + entry.shape.value_at();
         let size = entry.shape.value_size;
@@ -196,7 +197,7 @@ impl Reclaimer {
     /// Keeps the memory of the entry that begins at word `start`. Only for the holder of its bucket's lock.
     pub(super) fn hold(&self, start: u64) {
         *lock(&self.state).holds.entry(start).or_default() += 1;
-        // Relaxed: who unlinks the entry acquires the bucket's lock after us.
+        // Relaxed: a worker that unlinks the entry acquires the bucket's lock after us.
         self.keepers.fetch_add(HOLD, Ordering::Relaxed);
     }
 
@@ -254,7 +255,7 @@ impl Reclaimer {
     /// Calls `free` for each entry in the retire list that nobody pins or holds any more. Returns how many bytes they
     /// have.
     pub(super) fn rescan(&self, free: impl FnMut(u64, usize)) -> u64 {
-        // Relaxed: who has put an entry there looks again itself, sooner or later.
+        // Relaxed: a worker that has put an entry there looks again itself, sooner or later.
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return 0;
         }

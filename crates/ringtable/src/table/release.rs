@@ -1,5 +1,5 @@
-//! Giving memory back: what a writer holds for its next entries, what nobody reads any more, and slabs that are nearly
-//! empty.
+//! Giving memory back: slots that a writer holds for its next entries, entries that nobody reads any more, and slabs
+//! that are nearly empty.
 
 use super::evict::kept::Kept;
 use super::writer::Writer;

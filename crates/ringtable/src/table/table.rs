@@ -1,4 +1,4 @@
-//! The table as the server has it: the segment, and what is private to the server.
+//! The table as the server has it: the segment, and the server's private knowledge of it.
 
 use std::collections::BTreeSet;
 
@@ -221,7 +221,7 @@ impl<M: Memory> Table<M> {
         self.first_version + guard.version + 1
     }
 
-    /// Tells those who listen of a change to a key whose bucket is locked still: see [`super::change`]. Sets
+    /// Tells the listeners of a change to a key whose bucket is locked still: see [`super::change`]. Sets
     /// `published` if watchers were told.
     #[inline]
     pub(super) fn tell(&self, change: Change<'_>, published: &mut bool) {

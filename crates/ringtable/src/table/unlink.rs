@@ -1,4 +1,4 @@
-//! Taking entries out of a locked chain, and freeing what they leave behind.
+//! Taking entries out of a locked chain, and freeing the memory that they leave behind.
 //!
 //! # Design
 //!

@@ -1,11 +1,11 @@
 //! A writer: all that a worker thread needs to change the table.
 //!
-//! The files behind this one are what it does with that, each on top of those before it: what unlinks needs nothing of
-//! what makes room, what makes room evicts, and what puts needs room.
+//! The files behind this one are the changes, each on top of those before it: unlinking needs no room, making room
+//! unlinks, and writing a key makes room.
 //!
 //! # Invariants
 //!
-//! - Those who listen are told of a change while its bucket is still locked: see [`super::change`].
+//! - Listeners are told of a change while its bucket is still locked: see [`super::change`].
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
 //!   is exact when all workers rest.
 

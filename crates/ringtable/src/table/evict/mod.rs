@@ -1,4 +1,4 @@
-//! Making room: evicting entries, and moving them so that what is free lies in a row.
+//! Making room: evicting entries, and moving them so that free memory lies in a row.
 //!
 //! # Design
 //!

@@ -1,9 +1,9 @@
-//! Moving what lives somewhere to somewhere else, so that what is free lies in a row.
+//! Moving entries and overflow buckets, so that free memory lies in a row.
 //!
 //! # Design
 //!
 //! A move is a write like any other: copy, lock, check that the slot still points at the original, swing it, unlock.
-//! The copy keeps the entry's version: to who compares versions, nothing has happened.
+//! The copy keeps the entry's version: to a client that compares versions, nothing has happened.
 
 use crate::sync::{Arc, Memory, Ordering, copy_words};
 use crate::table::bucket::{BucketRef, SLOTS, Slot};

@@ -1,9 +1,9 @@
-//! A run of pages where only what expires may go.
+//! Clearing a run of pages where only entries that expire may go.
 //!
 //! # Design
 //!
-//! A run of pages is closed, and what stays moves out of it. Only when all of that has moved, or will for certain find
-//! the slot of an entry that expires elsewhere, does the first entry go.
+//! A run of pages is closed, and the entries that stay move out of it. Only when all of these have moved, or will for
+//! certain find the slot of an entry that expires elsewhere, does the first entry go.
 
 use super::kept::Kept;
 use super::relocate::VAIN_MAX;

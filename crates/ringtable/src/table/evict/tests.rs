@@ -1,4 +1,4 @@
-//! What evicting and moving have to come to, whatever was in the table.
+//! The promises of evicting and moving, whatever is in the table.
 
 use super::hand::STALE_MIN;
 use crate::sync::{Arc, AtomicU64, Ordering, heap_words};

@@ -2,8 +2,8 @@
 //!
 //! # Design
 //!
-//! The heap closes a slab or a run of pages ([`Heap::close_sparse_slab`], [`Heap::close_run`]), the writer moves what
-//! lives there, and the heap takes the pages as free ([`Heap::finish_clearing`]). That also keeps a change of value
+//! The heap closes a slab or a run of pages ([`Heap::close_sparse_slab`], [`Heap::close_run`]), the writer moves the
+//! entries there, and the heap takes the pages as free ([`Heap::finish_clearing`]). That also keeps a change of value
 //! sizes from starving.
 
 use std::collections::{BTreeMap, VecDeque};

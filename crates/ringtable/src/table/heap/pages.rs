@@ -52,7 +52,7 @@ pub(super) struct Census {
     pub(super) free: u64,
 }
 
-/// What is known of all pages, and of the slots in them. Only under the heap's lock.
+/// All pages, and the slots in them, as the heap knows them under its lock.
 #[derive(Debug)]
 pub(super) struct Inner {
     /// Free runs of pages: first page to number of pages; no two touch.

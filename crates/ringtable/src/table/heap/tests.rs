@@ -1,4 +1,4 @@
-//! What is handed out never overlaps, and all of it comes back.
+//! Memory that is handed out never overlaps, and all of it comes back.
 
 use super::*;
 use crate::sync::{heap_words, lock};
