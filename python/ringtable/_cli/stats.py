@@ -17,6 +17,7 @@ GROUPS = {
     "Ends of connections": r"clients_.*",
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",
+    "UDP": r"udp_.*",
     "Server": r"process_id|workers|cpus|spin_ns|name_.*",
     # So that no figure is lost.
     "Others": r".*",
