@@ -556,7 +556,7 @@ class RawLane(RawMember):
 
     def __init__(self, address: str = "default", *, sealed: bool = True) -> None:
         super().__init__(lane_request(), address)
-        assert self.status == ["+LANE"]
+        assert self.status[0] == "+LANE"
         if sealed:
             # The server looks at the lane only then.
             seal_strictly(self.segment)
@@ -593,7 +593,7 @@ class RawRings(RawMember):
 
     def __init__(self, address: str = "default") -> None:
         super().__init__(rings_request(), address)
-        name, number, generation = self.status
+        name, number, generation, _ = self.status
         assert name == "+RINGS"
         self.number, self.generation = int(number), int(generation)
         self.sequence = 0

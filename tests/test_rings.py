@@ -196,14 +196,14 @@ def test_rings_need_a_unix_socket(server: Server) -> None:
 
 
 def test_joining_by_hand(server: Server) -> None:
-    name, version, fingerprint = (word.encode() for word in rings_request())
+    name, version, records = (word.encode() for word in rings_request())
     with RawConnection(server.path) as connection:
-        for words in [(b"999", fingerprint), (version, b"0"), (b"", b"")]:
+        for words in [(b"999", records), (version, b"0"), (b"", b"")]:
             assert str(connection.command(name, *words)).startswith("VERSION ")
         assert str(connection.command(*(word.encode() for word in lane_request()))).startswith("TOPOLOGY ")
         assert connection.command(b"PING") == b"PONG"
     with ringtable.connect() as table, pytest.raises(ringtable.CommandError, match="already"):
-        table.call(name, version, fingerprint)
+        table.call(name, version, records)
 
 
 # Nonsense in the rings

@@ -650,8 +650,37 @@ def test_a_server_of_another_version() -> None:
         with Child(connect) as child:
             greeting, client = bound.recvfrom(1 << 16)
             nonce = Message.unpack(greeting).number
-            bound.sendto(Message(Kind.COOKIE, 1, 2, nonce, 3).pack(), client)
-            assert "commands 0000000000000003" in child.result()
+            other = bytearray(Message(Kind.COOKIE, 1, 2, nonce, 3).pack())
+            other[4] = 2
+            bound.sendto(other, client)
+            assert "version 2" in child.result()
+
+
+def test_a_server_that_does_not_know_a_command() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.settimeout(DEADLINE_S)
+
+        def ask() -> str:
+            with ringtable.connect(f"udp://127.0.0.1:{bound.getsockname()[1]}") as table:
+                with pytest.raises(ringtable.CommandError) as raised:
+                    table.call("PTTL", "key")
+                return str(raised.value)
+
+        def heard(kind: Kind) -> Message:
+            # What is said twice is said for want of an answer in time.
+            while (message := Message.unpack(bound.recv(1 << 16))).kind != kind:
+                assert message.kind in {Kind.HELLO, Kind.JOIN}
+            return message
+
+        with Child(ask) as child:
+            greeting, client = bound.recvfrom(1 << 16)
+            knows = 1 << GET | 1 << PING
+            bound.sendto(Message(Kind.COOKIE, 1, 2, Message.unpack(greeting).number, knows).pack(), client)
+            bound.sendto(Message(Kind.JOINED, 1, 3, heard(Kind.JOIN).number).pack(), client)
+            assert "the server does not know the command 'PTTL'" in child.result()
+        # It has asked for nothing.
+        heard(Kind.LEAVE)
 
 
 # Other processes

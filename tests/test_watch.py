@@ -632,16 +632,15 @@ def test_cancelled_when_the_server_has_gone(ringtable_dir: Path) -> None:
 
 
 def test_the_request(server: ringtable.Server) -> None:
-    name, version, fingerprint = (word.encode() for word in watch_request())
+    name, version = (word.encode() for word in watch_request())
     with RawConnection(server.path) as connection:
-        assert str(connection.command(name, b"0", fingerprint)).startswith("VERSION ")
-        assert str(connection.command(name, version, b"0")).startswith("VERSION ")
+        assert str(connection.command(name, b"0")).startswith("VERSION ")
         # Replies to what was sent before would have to go over the socket that is silent from now on.
-        connection.send(resp(name, version, fingerprint) + resp(b"PING"))
+        connection.send(resp(name, version) + resp(b"PING"))
         assert str(connection.reply()).startswith("ERR RING.LANE, RING.RINGS and RING.WATCH have to wait")
         assert connection.reply() == b"PONG"
     with ringtable.connect() as table, pytest.raises(ringtable.CommandError, match="a connection of its own"):
-        table.call(name, version, fingerprint)
+        table.call(name, version)
 
 
 def test_a_watcher_that_speaks_is_ended(server: ringtable.Server) -> None:

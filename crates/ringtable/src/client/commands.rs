@@ -29,13 +29,18 @@ impl Client {
     /// Those of [`check_command`], before anything is sent; those of the connection.
     pub fn call_many(&self, commands: &[&[&[u8]]], patience: Patience<'_>) -> Result<Vec<Reply>, Error> {
         commands.iter().try_for_each(|words| check_command(words))?;
-        // Names are looked up first: a name that is no command's is refused here, in the server's words.
+        // Names are looked up first: one that is no command's is refused here, in the server's words, and so is one
+        // that the server does not know, being of another version.
+        let server_knows = self.connection(patience)?.known;
         let numbers: Vec<Result<u16, Reply>> = commands
             .iter()
             .map(|words| {
                 let name = words.first().copied().unwrap_or_default();
-                let spec = command::find(name).ok_or_else(|| Reply::Error(command::unknown(name).0))?;
-                Ok(spec.number)
+                match command::find(name) {
+                    Some(spec) if server_knows.has(spec.number) => Ok(spec.number),
+                    Some(spec) => Err(Reply::Error(command::unknown_to_server(spec.name).0)),
+                    None => Err(Reply::Error(command::unknown(name).0)),
+                }
             })
             .collect();
         let known: Vec<usize> = (0..commands.len()).filter(|&index| numbers[index].is_ok()).collect();

@@ -20,6 +20,7 @@ use super::replies::unexpected;
 use super::sharing::Sharing;
 use super::socket::SocketLink;
 use crate::address::Location;
+use crate::command::known::Known;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::coarse_ms;
@@ -28,6 +29,8 @@ use crate::shm::fork;
 pub(super) struct Connection {
     /// The table, if memory is shared.
     pub reader: Option<TableReader>,
+    /// Which commands the server knows.
+    pub known: Known,
     /// What views need, if there is a lane.
     pub pinned: Option<Arc<PinnedTable>>,
     pub transport: Transport,
@@ -64,7 +67,8 @@ impl Connection {
                 Error::Gone(words) => not_found(location.clone(), std::io::Error::other(words)),
                 error => error,
             })?;
-            return Ok(Self::new(None, Channel::Udp(Box::new(udp)), life, Arc::default(), options));
+            let known = udp.known();
+            return Ok(Self::new(None, Channel::Udp(Box::new(udp)), known, life, Arc::default(), options));
         }
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
@@ -85,24 +89,25 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         };
-        let (reader, channel) = match reader_and_channel {
+        let (reader, channel, known) = match reader_and_channel {
             Some((status, passed)) => {
                 failpoint!("connect.received");
-                let (reader, channel) = join(plain.into_socket(), &status, passed, &sharing)?;
+                let (reader, channel, known) = join(plain.into_socket(), &status, passed, &sharing)?;
                 failpoint!("connect.joined");
-                (Some(reader), channel)
+                (Some(reader), channel, known)
             }
             None => {
                 speak_resp3(&mut plain, &mut patience)?;
-                (None, Channel::Socket(Box::new(plain)))
+                (None, Channel::Socket(Box::new(plain)), Known::ALL)
             }
         };
-        Ok(Self::new(reader, channel, life, sharing, options))
+        Ok(Self::new(reader, channel, known, life, sharing, options))
     }
 
     fn new(
         reader: Option<TableReader>,
         channel: Channel,
+        known: Known,
         life: Arc<Life>,
         sharing: Arc<Sharing>,
         options: &Options,
@@ -120,9 +125,10 @@ impl Connection {
             Channel::Socket(_) => Transport::Socket,
             Channel::Udp(_) => Transport::Udp,
         };
-        let link = BlockingLink::new(Link::new(channel, Arc::clone(&sharing)), reader.as_ref());
+        let link = BlockingLink::new(Link::new(channel, known, Arc::clone(&sharing)), reader.as_ref());
         Self {
             reader,
+            known,
             pinned,
             transport,
             link: Gate::new(Some(link)),

@@ -4,10 +4,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::channel::Channel;
-use super::handshake::join;
-use super::rings::Seat;
+use super::handshake::{join, parse_answer};
 use super::sharing::Sharing;
 use crate::command::COMMANDS;
+use crate::command::known::Known;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
 use crate::input::Input;
@@ -26,9 +26,9 @@ pub(super) const GEOMETRY: Geometry = Geometry { slot_words: 8, slots: 16, membe
 /// Words of a lane that both sides read and write, and of an exchange the cursors besides.
 const CONTROL_WORDS: usize = 512;
 
-/// Whether a server's answer tells of a seat.
-pub fn is_seat(status: &str) -> bool {
-    Seat::parse(status).is_some()
+/// Whether a server's answer to a join tells what a client has to know.
+pub fn is_answer(status: &str) -> bool {
+    parse_answer(status).is_some()
 }
 
 /// The server's side: memory, and what an honest one has of its own.
@@ -114,10 +114,10 @@ pub(super) fn connect(is_lane: bool) -> (Wire, Channel) {
         dup(listener.as_fd()),
     ];
     let (near, far) = std::os::unix::net::UnixStream::pair().expect("the system lets us");
-    let status = if is_lane { "LANE" } else { "RINGS 1 7" };
+    let status = if is_lane { format!("LANE {}", Known::ours()) } else { format!("RINGS 1 7 {}", Known::ours()) };
     let near = Descriptor::make(|| Ok(near.into())).expect("the system lets us");
-    let joined = join(near, status, passed, &Arc::<Sharing>::default());
-    let (_, channel) = joined.unwrap_or_else(|error| panic!("an honest server: {error}"));
+    let joined = join(near, &status, passed, &Arc::<Sharing>::default());
+    let (_, channel, _) = joined.unwrap_or_else(|error| panic!("an honest server: {error}"));
     (Wire { memory, _bells: bells, _socket: far.into() }, channel)
 }
 

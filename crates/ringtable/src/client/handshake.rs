@@ -16,22 +16,22 @@ use super::rings::{RingsLink, Seat};
 use super::sharing::Sharing;
 use super::socket::SocketLink;
 use super::udp::UdpLink;
-use crate::command;
+use crate::command::known::Known;
+use crate::command::record::RECORD_VERSION;
 use crate::command::reply::Reply;
+use crate::command::shown;
 use crate::ring::exchange::EXCHANGE_VERSION;
 use crate::ring::lane::LANE_VERSION;
 use crate::shm::fork::Descriptor;
 
 /// The words of the request that asks for a lane.
 pub fn lane_request() -> [String; 3] {
-    let (version, fingerprint) = (LANE_VERSION, *command::FINGERPRINT);
-    ["RING.LANE".into(), version.to_string(), format!("{fingerprint:016x}")]
+    ["RING.LANE".into(), LANE_VERSION.to_string(), RECORD_VERSION.to_string()]
 }
 
 /// The words of the request that asks to join the rings of a classic topology.
 pub fn rings_request() -> [String; 3] {
-    let (version, fingerprint) = (EXCHANGE_VERSION, *command::FINGERPRINT);
-    ["RING.RINGS".into(), version.to_string(), format!("{fingerprint:016x}")]
+    ["RING.RINGS".into(), EXCHANGE_VERSION.to_string(), RECORD_VERSION.to_string()]
 }
 
 /// One request over a socket and its reply, which may come with descriptors.
@@ -78,36 +78,48 @@ pub(super) fn speak_resp3(plain: &mut SocketLink, patience: &mut Patience<'_>) -
 /// Asks for shared memory. Returns the server's words, and what it passed.
 pub(super) fn upgrade(
     plain: &mut SocketLink,
-    request: &[String; 3],
+    request: &[String],
     patience: &mut Patience<'_>,
 ) -> Result<(String, Vec<Descriptor>), Error> {
     let mut passed = Vec::new();
-    match ask(plain, &request.each_ref().map(String::as_bytes), &mut passed, patience)? {
+    let words: Vec<&[u8]> = request.iter().map(String::as_bytes).collect();
+    match ask(plain, &words, &mut passed, patience)? {
         Reply::Status(status) => Ok((status.into_owned(), passed)),
         Reply::Error(message) => Err(refusal(message)),
         other => Err(unexpected(other)),
     }
 }
 
-/// Takes over what the server passed: table, lane or rings, the server's doorbell, ours.
+/// What the server's answer to a join says: the seat at its rings, none if it is a lane; and which commands it knows.
+pub(super) fn parse_answer(status: &str) -> Option<(Option<Seat>, Known)> {
+    let (kind, digits) = status.rsplit_once(' ')?;
+    let seat = if kind == "LANE" { None } else { Some(Seat::parse(kind)?) };
+    Some((seat, Known::parse(digits)?))
+}
+
+/// Takes over what the server passed: table, lane or rings, the server's doorbell, ours; and which commands it knows.
 pub(super) fn join(
     socket: Descriptor,
     status: &str,
     passed: Vec<Descriptor>,
     sharing: &Arc<Sharing>,
-) -> Result<(TableReader, Channel), Error> {
+) -> Result<(TableReader, Channel, Known), Error> {
+    let words = || shown(status.as_bytes());
+    let (seat, known) = parse_answer(status)
+        .ok_or_else(|| Error::Protocol(format!("an unexpected answer to a join: '{}'", words())))?;
     let count = passed.len();
-    let [table, memory, request_bell, listener]: [Descriptor; 4] =
-        passed.try_into().map_err(|_| Error::Protocol(format!("'{status}' came with {count} descriptors, not 4")))?;
+    let [table, memory, request_bell, listener]: [Descriptor; 4] = passed
+        .try_into()
+        .map_err(|_| Error::Protocol(format!("'{}' came with {count} descriptors, not 4", words())))?;
     let mut reader = attach(table)?;
     let workers = reader.constants().workers;
-    let channel = if status == "LANE" {
-        let lane = LaneLink::join(socket, memory, request_bell, listener, workers, Arc::clone(sharing))?;
-        reader.leave_hints(Box::new(LaneHints(lane.mapping())));
-        Channel::Lane(Box::new(lane))
-    } else {
-        let seat = Seat::parse(status).ok_or_else(|| Error::Protocol(format!("an unexpected reply: '{status}'")))?;
-        Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, workers)?))
+    let channel = match seat {
+        None => {
+            let lane = LaneLink::join(socket, memory, request_bell, listener, workers, Arc::clone(sharing))?;
+            reader.leave_hints(Box::new(LaneHints(lane.mapping())));
+            Channel::Lane(Box::new(lane))
+        }
+        Some(seat) => Channel::Rings(Box::new(RingsLink::join(socket, seat, memory, request_bell, listener, workers)?)),
     };
-    Ok((reader, channel))
+    Ok((reader, channel, known))
 }

@@ -25,6 +25,8 @@ use super::channel::Channel;
 use super::error::Error;
 use super::replies::refusal;
 use super::sharing::Sharing;
+use super::validate::unknown_to_server;
+use crate::command::known::Known;
 use crate::command::reply::Reply;
 
 /// Counters that tell whether a posted write to a key may be on its way.
@@ -52,6 +54,8 @@ enum Owed {
 
 pub(super) struct Link {
     channel: Channel,
+    /// Which commands the server knows: no other one is pushed.
+    known: Known,
     owed: VecDeque<Owed>,
     /// Replies that came while something else was waited for.
     received: VecDeque<Reply>,
@@ -63,9 +67,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub fn new(channel: Channel, sharing: Arc<Sharing>) -> Self {
+    pub fn new(channel: Channel, known: Known, sharing: Arc<Sharing>) -> Self {
         Self {
             channel,
+            known,
             owed: VecDeque::new(),
             received: VecDeque::new(),
             outstanding: 0,
@@ -106,11 +111,18 @@ impl Link {
     /// Writes one request. Not yet published. Its reply is to be received.
     #[inline]
     pub fn push(&mut self, number: u16, arguments: &[&[u8]]) -> Result<Pushed, Error> {
+        self.check_known(number)?;
         if !self.channel.try_push(number, arguments)? && !self.push_again(number, arguments)? {
             return Ok(Pushed::Full);
         }
         self.outstanding += 1;
         Ok(Pushed::Taken)
+    }
+
+    /// Refuses what a server of another version would end the connection for.
+    #[inline]
+    fn check_known(&self, number: u16) -> Result<(), Error> {
+        if self.known.has(number) { Ok(()) } else { Err(unknown_to_server(number)) }
     }
 
     /// Tries once more after taking the replies that may be what the server waits for.
@@ -132,6 +144,7 @@ impl Link {
 
     /// Writes a request that changes a key with this hash, whose reply nobody waits for. Not yet published.
     pub fn post(&mut self, number: u16, arguments: &[&[u8]], hash: u64) -> Result<Pushed, Error> {
+        self.check_known(number)?;
         // The counters are 16 bits wide; so many writes to one place are waited for.
         if self.posted_filter[place(hash)] == u16::MAX {
             self.take_replies()?;

@@ -1,7 +1,5 @@
 //! The numbers of the commands that calls send, and other things that a process makes once.
 
-use std::sync::LazyLock;
-
 use crate::command;
 use crate::shm::fork;
 
@@ -50,5 +48,4 @@ pub(super) const NUMBERS: Numbers = Numbers {
 /// that thread, which it does not have.
 pub fn prepare() {
     fork::install();
-    LazyLock::force(&command::FINGERPRINT);
 }

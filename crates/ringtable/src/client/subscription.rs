@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::error::{Error, system};
 use super::in_place::{TableReader, attach};
-use crate::command::{self, integer::parse_integer};
+use crate::command::integer::parse_integer;
 use crate::limits;
 use crate::ring::lane;
 use crate::shm::fork::Descriptor;
@@ -43,8 +43,8 @@ pub enum Change {
 }
 
 /// The words of the request that asks for a watch.
-pub fn watch_request() -> [String; 3] {
-    ["RING.WATCH".into(), LAYOUT_VERSION.to_string(), format!("{:016x}", *command::FINGERPRINT)]
+pub fn watch_request() -> [String; 2] {
+    ["RING.WATCH".into(), LAYOUT_VERSION.to_string()]
 }
 
 /// Where to begin, out of the server's `WATCH position sequence`.

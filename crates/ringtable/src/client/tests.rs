@@ -20,6 +20,7 @@ use super::sharing::Sharing;
 use super::socket::SocketLink;
 use super::subscription::{Change, Subscription};
 use crate::command;
+use crate::command::known::Known;
 use crate::command::record::RecordWriter;
 use crate::command::reply::{Reply, ReplyWriter};
 use crate::limits;
@@ -70,7 +71,7 @@ impl Server {
                 (Self::Socket(far), Channel::Socket(Box::new(socket)))
             }
         };
-        (server, Link::new(channel, Arc::<Sharing>::default()))
+        (server, Link::new(channel, Known::ALL, Arc::<Sharing>::default()))
     }
 
     /// Takes the bytes of requests that are there, and returns how many.

@@ -29,11 +29,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::error::Error;
+use crate::command;
+use crate::command::known::Known;
 use crate::command::record::{
     DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RequestHead, decode_reply,
 };
 use crate::command::reply::Reply;
-use crate::command::{self, FINGERPRINT};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::fork::{self, Descriptor};
@@ -85,6 +86,8 @@ pub(super) struct UdpLink {
     nonce: u64,
     /// The last session's; 0 before the first.
     token: u64,
+    /// What the server has said of the commands that it knows.
+    known: [u64; 2],
     /// The number of the first request in the window.
     floor: u64,
     window: VecDeque<Request>,
@@ -117,6 +120,7 @@ impl UdpLink {
             cookie: 0,
             nonce: 0,
             token: 0,
+            known: [0; 2],
             floor: 1,
             window: VecDeque::new(),
             size: 0,
@@ -131,6 +135,11 @@ impl UdpLink {
         };
         link.begin(State::Greeting)?;
         Ok(link)
+    }
+
+    /// Which commands the server knows, once there was a session.
+    pub fn known(&self) -> Known {
+        Known::of_words(self.known)
     }
 
     /// Takes what has come. Returns whether the client has a session.
@@ -347,17 +356,16 @@ impl UdpLink {
     fn take(&mut self, datagram: &[u8]) -> Result<(), Error> {
         match Datagram::decode(datagram) {
             Ok(Datagram::Cookie { boot, cookie, about, commands }) if self.is_about_us(about) => {
-                if commands != *FINGERPRINT {
-                    return Err(version(&format!("commands {commands:016x}, the client's are {:016x}", *FINGERPRINT)));
-                }
+                self.known[0] = commands;
                 self.heard();
                 self.take_cookie(boot, cookie)
             }
-            Ok(Datagram::Joined { boot, token, nonce })
+            Ok(Datagram::Joined { boot, token, nonce, commands })
                 if self.state == State::Joining && (boot, nonce) == (self.boot, self.nonce) =>
             {
                 self.heard();
                 (self.token, self.state) = (token, State::Joined);
+                self.known[1] = commands;
                 // What is to be handed out still has no number here.
                 let come = self.window.iter().position(|request| request.reply.is_none()).unwrap_or(self.window.len());
                 self.floor = 1_u64.wrapping_sub(come as u64);
@@ -490,7 +498,7 @@ mod tests {
         }
 
         fn offer_cookie(&self, boot: u64, about: u64) {
-            self.say(&Datagram::Cookie { boot, cookie: 7, about, commands: *FINGERPRINT });
+            self.say(&Datagram::Cookie { boot, cookie: 7, about, commands: u64::MAX });
         }
 
         /// Answers the request for a session with this token.
@@ -499,7 +507,7 @@ mod tests {
                 Datagram::Join { boot, cookie: 7, nonce, .. } => (boot, nonce),
                 other => panic!("{other:?}"),
             });
-            self.say(&Datagram::Joined { boot, token, nonce });
+            self.say(&Datagram::Joined { boot, token, nonce, commands: 0 });
             assert!(link.try_join().unwrap());
         }
 
@@ -562,7 +570,7 @@ mod tests {
             server.answer(token, number, 5);
         }
         server.offer_cookie(1, 99);
-        server.say(&Datagram::Joined { boot: 1, token: 5, nonce: 5 });
+        server.say(&Datagram::Joined { boot: 1, token: 5, nonce: 5, commands: 0 });
         server.say(&Datagram::Full { nonce: 5, sessions_max: 5 });
         assert_eq!(link.try_receive().unwrap(), None);
         server.answer(100, 1, 5);
@@ -683,8 +691,8 @@ mod tests {
             let mut record = vec![0; 8 * random.usize(1..8)];
             random.fill(&mut record);
             let message = match random.u8(..5) {
-                0 => Datagram::Cookie { boot, cookie: 7, about: token, commands: *FINGERPRINT },
-                1 => Datagram::Joined { boot, token: random.u64(..), nonce },
+                0 => Datagram::Cookie { boot, cookie: 7, about: token, commands: u64::MAX },
+                1 => Datagram::Joined { boot, token: random.u64(..), nonce, commands: 0 },
                 2 => Datagram::Full { nonce, sessions_max: 1 },
                 _ => Datagram::Reply { boot, token, number: link.floor + random.u64(..4), record: &record },
             };

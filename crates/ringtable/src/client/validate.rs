@@ -23,6 +23,13 @@ pub fn check_value(value: &[u8]) -> Result<(), Error> {
     if value.len() > limits::VALUE_SIZE_MAX { Err(Error::ValueTooLarge(value.len())) } else { Ok(()) }
 }
 
+/// The refusal of a command that the server at the other end does not know.
+#[cold]
+pub(super) fn unknown_to_server(number: u16) -> Error {
+    let name = command::numbered(number).map_or("?", |spec| spec.name);
+    Error::Refused(command::unknown_to_server(name).0)
+}
+
 /// Refuses a command that no server would read, whatever it is: a connection would end by it, and with it all others
 /// that were sent over it.
 ///

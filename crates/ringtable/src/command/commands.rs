@@ -148,14 +148,15 @@ const TABLE: &[Spec] = &[
         "Answers with OK, and closes the connection."),
 
     row(Joining,      22, "RING.LANE",     2..=2,    No,    &[Connected],            connection::ring_lane,
-        "lane-version commands-fingerprint",
-        "Makes this connection, over a unix socket, a lane. The answer comes with descriptors."),
+        "lane-version records-version",
+        "Makes this connection, over a unix socket, a lane. The answer comes with descriptors, and says \
+         which commands the server knows there: a hexadecimal digit for four numbers each, from number 0 on."),
     row(Joining,      23, "RING.RINGS",    2..=2,    No,    &[Connected],            connection::ring_rings,
-        "exchange-version commands-fingerprint",
+        "exchange-version records-version",
         "Lets this connection, over a unix socket, join the rings of a classic topology. The answer is like that of \
          RING.LANE."),
-    row(Joining,      27, "RING.WATCH",    2..=2,    No,    &[Connected],            connection::ring_watch,
-        "layout-version commands-fingerprint",
+    row(Joining,      27, "RING.WATCH",    1..=1,    No,    &[Connected],            connection::ring_watch,
+        "layout-version",
         "Makes this connection, over a unix socket, a watch of the table's changes. The answer comes with descriptors, \
          too."),
     row(Joining,      34, "RING.PINS",     0..=0,    No,    &[Connected],            connection::ring_pins,
@@ -180,7 +181,7 @@ const TABLE: &[Spec] = &[
 pub static COMMANDS: &[Spec] = TABLE;
 
 /// The next free number.
-const NUMBERS_END: usize = 38;
+pub(super) const NUMBERS_END: usize = 38;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -229,15 +230,6 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
     }
     index == one.len() && index == other.len()
 }
-
-/// A number that changes whenever the numbering of commands does (FNV-1a over their names).
-pub static FINGERPRINT: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
-    BY_NUMBER
-        .iter()
-        .flatten()
-        .flat_map(|spec| spec.name.bytes().chain([b'\n']))
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
-});
 
 #[cfg(test)]
 mod tests {

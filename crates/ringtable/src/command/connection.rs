@@ -1,11 +1,11 @@
 //! Commands about the connection itself.
 
 use super::arguments::Arguments;
-use super::commands::FINGERPRINT;
 use super::context::Context;
 use super::flow::{ConnectionChange, Flow, Upgrade};
 use super::protocol::Protocol;
-use super::refusal::Refusal;
+use super::record::RECORD_VERSION;
+use super::refusal::{Refusal, shown};
 use super::reply::ReplyWriter;
 use crate::limits;
 use crate::ring::exchange::EXCHANGE_VERSION;
@@ -152,39 +152,34 @@ pub(super) fn quit(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Re
     Ok(())
 }
 
-/// `RING.LANE lane-version commands-fingerprint`: upgrades a unix socket to a lane. The server answers itself, since
-/// the answer carries descriptors.
+/// `RING.LANE lane-version records-version`: upgrades a unix socket to a lane. The server answers itself, since the
+/// answer carries descriptors; it says which commands the server knows ([`super::known`]).
 pub(super) fn ring_lane(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    check_versions("lanes", LANE_VERSION, arguments)?;
+    check_versions(&[("lanes", LANE_VERSION), ("records", RECORD_VERSION)], arguments)?;
     context.change = Some(ConnectionChange::Upgrade(Upgrade::Lane));
     Ok(())
 }
 
-/// `RING.RINGS exchange-version commands-fingerprint`: lets the client join the rings of a classic topology. The server
-/// answers itself, since the answer carries descriptors.
+/// `RING.RINGS exchange-version records-version`: lets the client join the rings of a classic topology. The server
+/// answers itself, as it does for a lane.
 pub(super) fn ring_rings(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    check_versions("rings", EXCHANGE_VERSION, arguments)?;
+    check_versions(&[("rings", EXCHANGE_VERSION), ("records", RECORD_VERSION)], arguments)?;
     context.change = Some(ConnectionChange::Upgrade(Upgrade::Rings));
     Ok(())
 }
 
-/// Refuses a client that lays out shared memory, or numbers commands, in another way.
-fn check_versions(what: &str, version: u64, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let ours = [version.to_string(), format!("{:016x}", *FINGERPRINT)];
-    if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
-        let theirs: Vec<_> = arguments.iter().map(shown).collect();
-        return Err(Refusal(format!(
-            "VERSION the server speaks {what} of version {} (commands {}), the client of version {} (commands {}): \
-             install the same version of ringtable on both sides",
-            ours[0], ours[1], theirs[0], theirs[1]
-        )));
+/// Refuses a client that lays out shared memory, or what flows through it, in another way than we do.
+fn check_versions(ours: &[(&str, u64)], arguments: Arguments<'_>) -> Result<(), Refusal> {
+    for (theirs, (what, ours)) in arguments.iter().zip(ours) {
+        if theirs != ours.to_string().as_bytes() {
+            return Err(Refusal(format!(
+                "VERSION the server has {what} of version {ours}, the client of version '{}': install the same version \
+                 of ringtable on both sides",
+                shown(theirs)
+            )));
+        }
     }
     Ok(())
-}
-
-/// What a client says its version is, as far as anybody would read it: it may have said 512 MiB.
-fn shown(version: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(&version[..version.len().min(32)])
 }
 
 /// What `RING.PINS` answers elsewhere.
@@ -197,18 +192,10 @@ pub(super) fn ring_pins(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(
     Ok(())
 }
 
-/// `RING.WATCH layout-version commands-fingerprint`: upgrades a unix socket to a watch of the table's changes. The
-/// server answers itself, since the answer carries descriptors.
+/// `RING.WATCH layout-version`: upgrades a unix socket to a watch of the table's changes. The server answers itself,
+/// since the answer carries descriptors.
 pub(super) fn ring_watch(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let ours = [LAYOUT_VERSION.to_string(), format!("{:016x}", *FINGERPRINT)];
-    if arguments.iter().zip(&ours).any(|(theirs, ours)| theirs != ours.as_bytes()) {
-        let theirs: Vec<_> = arguments.iter().map(shown).collect();
-        return Err(Refusal(format!(
-            "VERSION the server's table has layout version {} (commands {}), the client's version {} (commands {}): \
-             install the same version of ringtable on both sides",
-            ours[0], ours[1], theirs[0], theirs[1]
-        )));
-    }
+    check_versions(&[("a table", LAYOUT_VERSION)], arguments)?;
     context.change = Some(ConnectionChange::Upgrade(Upgrade::Watch));
     Ok(())
 }

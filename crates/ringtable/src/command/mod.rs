@@ -42,6 +42,7 @@ pub mod transaction;
 // All of them, and how one is executed.
 mod names;
 pub mod commands;
+pub mod known;
 pub mod execute;
 
 /// Commands without a server, for tests and fuzzers.
@@ -51,10 +52,10 @@ pub mod alone;
 #[cfg(test)]
 mod manual;
 
-pub use commands::{COMMANDS, FINGERPRINT, find, number, numbered};
+pub use commands::{COMMANDS, find, number, numbered};
 pub use context::Context;
 pub use execute::{Command, execute};
 pub use flow::{ConnectionChange, Flow, Upgrade};
 pub use host::{Host, LeaseAnswer, LeaseName, Unwritten};
-pub use refusal::{Refusal, is_for_want_of_room, shown, unknown};
+pub use refusal::{Refusal, is_for_want_of_room, shown, unknown, unknown_to_server};
 pub use streamed::{Order, Streamed};

@@ -45,6 +45,11 @@ pub fn unknown(name: &[u8]) -> Refusal {
     Refusal::err(format_args!("unknown command '{}'", shown(name)))
 }
 
+/// The answer to a command that a server of another version does not know, given by the client.
+pub fn unknown_to_server(name: &str) -> Refusal {
+    Refusal::err(format_args!("the server does not know the command '{name}': it is of another version of ringtable"))
+}
+
 /// A word of a request for messages: its beginning, if it is long.
 pub fn shown(word: &[u8]) -> String {
     const SHOWN_SIZE: usize = 64;

@@ -1,7 +1,7 @@
-//! What people write by hand and programs read: addresses, the seat in a server's answer.
+//! What people write by hand and programs read: addresses, a server's answer to a join.
 
 use crate::address::{self, FILE_NAME_SIZE_MAX, Location, SOCKET_PATH_SIZE_MAX};
-use crate::client::fuzzing::is_seat;
+use crate::client::fuzzing::is_answer;
 
 pub fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -22,5 +22,5 @@ pub fn run(input: &[u8]) {
     }
     let _ = address::socket_path(&*text);
     let _ = address::tcp_address(&text, 0);
-    let _ = is_seat(&text);
+    let _ = is_answer(&text);
 }

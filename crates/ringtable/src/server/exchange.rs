@@ -35,6 +35,7 @@ use super::options::Options;
 use super::socket::Socket;
 use super::store::Store;
 use super::topology::Topology;
+use crate::command::known::Known;
 use crate::ring::broadcast::Sender;
 use crate::ring::exchange::{Exchange as RingsView, Geometry, Workers};
 use crate::ring::lane;
@@ -226,7 +227,7 @@ impl Exchange {
             self.view().client_state(number).store(0, Ordering::Relaxed);
             let segment = self.segment.descriptor();
             let passed = [store.table_to_pass().as_fd(), segment.as_fd(), self.bell.as_fd(), listener.as_fd()];
-            let message = format!("+RINGS {number} {generation}\r\n");
+            let message = format!("+RINGS {number} {generation} {}\r\n", Known::ours());
             descriptors::send_all(&**socket, message.as_bytes(), &passed)?;
             failpoint!("join.told");
             Ok(())

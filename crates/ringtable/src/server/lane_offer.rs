@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use super::end::{End, tell_failure};
 use super::socket::Socket;
 use super::store::Store;
+use crate::command::known::Known;
 use crate::ring::lane::{LANE_SIZE, Lane};
 use crate::shm::descriptors;
 use crate::shm::doorbell::{Doorbell, Listener};
@@ -64,7 +65,7 @@ impl Offer {
             let lane = segment.descriptor();
             let passed = [store.table_to_pass().as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
             failpoint!("join.made");
-            descriptors::send_all(&socket, b"+LANE\r\n", &passed)?;
+            descriptors::send_all(&socket, format!("+LANE {}\r\n", Known::ours()).as_bytes(), &passed)?;
             drop(lane);
             Ok((segment, mapping, request_bell, response_bell))
         })();

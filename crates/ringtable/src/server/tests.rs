@@ -14,7 +14,7 @@ use super::{Options, Server};
 use crate::command::alone::Alone;
 use crate::command::arguments::Arguments;
 use crate::command::protocol::Protocol;
-use crate::command::record::{RecordWriter, RequestHead};
+use crate::command::record::{RECORD_VERSION, RecordWriter, RequestHead};
 use crate::command::reply::ReplyWriter;
 use crate::command::resp::{self, RespWriter};
 use crate::command::{self, Flow};
@@ -162,12 +162,13 @@ fn over_a_lane_requests_cut_at_random_come_to_the_same_as_whole_ones() {
     let mut reference = Reference::new();
     let (_server, mut socket) = start("cut-lane");
     let mut request = Vec::new();
-    let versions = [LANE_VERSION.to_string(), format!("{:016x}", *command::FINGERPRINT)];
+    let versions = [LANE_VERSION.to_string(), RECORD_VERSION.to_string()];
     resp::write_request(&mut request, &[b"RING.LANE", versions[0].as_bytes(), versions[1].as_bytes()]);
     socket.write_all(&request).unwrap();
     rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::IN)], None).unwrap();
     let (mut status, mut passed) = ([0; 64], Vec::new());
-    assert_eq!(descriptors::receive(socket.as_fd(), &mut status, &mut passed).unwrap(), 7);
+    let size = descriptors::receive(socket.as_fd(), &mut status, &mut passed).unwrap();
+    assert!(status.starts_with(b"+LANE ") && status[..size].ends_with(b"\r\n"));
     let bell = Doorbell::from_foreign(passed.remove(2));
     let segment = Segment::from_foreign(passed.remove(1)).unwrap();
     let mapping = segment.map_writable().unwrap();
@@ -285,15 +286,16 @@ const WAYS: &[fn(UnixStream, TcpStream)] = &[
         last_words(attacker);
     },
     // Where nothing is said any more.
-    |attacker, near| pass_behind(attacker, b"RING.LANE", LANE_VERSION, near),
-    |attacker, near| pass_behind(attacker, b"RING.WATCH", LAYOUT_VERSION, near),
+    |attacker, near| pass_behind(attacker, b"RING.LANE", &[LANE_VERSION, RECORD_VERSION], near),
+    |attacker, near| pass_behind(attacker, b"RING.WATCH", &[LAYOUT_VERSION], near),
 ];
 const REFUSED: &str = r"-PROTOCOL this server takes no descriptors\r\n";
 
-fn pass_behind(mut attacker: UnixStream, join: &[u8], version: u64, near: TcpStream) {
-    let versions = [version.to_string(), format!("{:016x}", *command::FINGERPRINT)];
+fn pass_behind(mut attacker: UnixStream, join: &[u8], versions: &[u64], near: TcpStream) {
+    let versions: Vec<String> = versions.iter().map(u64::to_string).collect();
+    let words: Vec<&[u8]> = std::iter::once(join).chain(versions.iter().map(String::as_bytes)).collect();
     let mut request = Vec::new();
-    resp::write_request(&mut request, &[join, versions[0].as_bytes(), versions[1].as_bytes()]);
+    resp::write_request(&mut request, &words);
     attacker.write_all(&request).unwrap();
     rustix::event::poll(&mut [PollFd::new(&attacker, PollFlags::IN)], None).unwrap();
     let (mut status, mut passed) = ([0; 64], Vec::new());

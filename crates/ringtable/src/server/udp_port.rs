@@ -22,10 +22,11 @@ use super::executor::{Again, Executor};
 use super::outgoing::Outgoing;
 use super::statistics::Statistics;
 use super::udp_session::{Accepted, Cookies, Sessions, random};
+use crate::command::known::Known;
 use crate::command::record::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::spec::Flag;
-use crate::command::{self, FINGERPRINT, Flow};
+use crate::command::{self, Flow};
 use crate::limits;
 use crate::shm::fork::Descriptor;
 
@@ -144,8 +145,9 @@ impl UdpPort {
                     self.look(now_ns);
                 }
                 let connection = || executor.store.leases.new_connection();
+                let [_, commands] = Known::ours().words();
                 let answer = match self.sessions.join(from, nonce, leaving, now_ns, connection) {
-                    Some(token) => Datagram::Joined { boot, token, nonce },
+                    Some(token) => Datagram::Joined { boot, token, nonce, commands },
                     None => {
                         count(&self.statistics.udp_sessions_refused);
                         Datagram::Full { nonce, sessions_max: self.sessions.max() as u64 }
@@ -270,7 +272,7 @@ impl UdpPort {
 
     /// Offers a cookie to who sends from an address. It has shown nothing yet, and may not be there.
     fn offer_cookie(&self, to: SocketAddr, about: u64) {
-        let (boot, cookie, commands) = (self.boot, self.cookies.of(to), *FINGERPRINT);
+        let (boot, cookie, [commands, _]) = (self.boot, self.cookies.of(to), Known::ours().words());
         self.send(to, &Datagram::Cookie { boot, cookie, about, commands });
     }
 

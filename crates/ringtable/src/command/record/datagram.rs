@@ -14,15 +14,16 @@
 //! machine, as in records: both ends are on it. A peer of another byte order, or of another version, is found out by
 //! the first word, which has the same meaning in every version.
 
-use super::frame::HEADER_SIZE as RECORD_HEADER_SIZE;
+use super::frame::{HEADER_SIZE as RECORD_HEADER_SIZE, RECORD_VERSION};
 use crate::limits;
 
 /// Bytes of the head of a datagram.
 pub const DATAGRAM_HEAD_SIZE: usize = 40;
 /// Largest record that a datagram has room for, in bytes.
 pub const DATAGRAM_RECORD_SIZE_MAX: usize = limits::UDP_DATAGRAM_SIZE_MAX - DATAGRAM_HEAD_SIZE;
-/// The version of what is said.
+/// The version of what is said, the records in it included.
 pub const DATAGRAM_VERSION: u8 = 1;
+const _: () = assert!(RECORD_VERSION == 1, "raise DATAGRAM_VERSION with the version of records, and this number");
 
 const MAGIC: [u8; 4] = *b"rtbl";
 
@@ -53,7 +54,7 @@ pub enum Datagram<'a> {
         cookie: u64,
         /// The nonce of what this answers; or the token, if that was a request.
         about: u64,
-        /// [`crate::command::FINGERPRINT`] of its commands.
+        /// Which commands it knows of those with the numbers 0 to 63, a bit each: see [`crate::command::known`].
         commands: u64,
     },
     /// A client asks for a session.
@@ -75,6 +76,8 @@ pub enum Datagram<'a> {
         token: u64,
         /// The nonce of what this answers.
         nonce: u64,
+        /// Which commands it knows of those with the numbers 64 to 127.
+        commands: u64,
     },
     /// The server has no room for another session.
     Full {
@@ -155,7 +158,7 @@ impl<'a> Datagram<'a> {
             kind::HELLO => Self::Hello { nonce: number },
             kind::COOKIE => Self::Cookie { boot, cookie: name, about: number, commands: last },
             kind::JOIN => Self::Join { boot, cookie: name, nonce: number, leaving: last },
-            kind::JOINED => Self::Joined { boot, token: name, nonce: number },
+            kind::JOINED => Self::Joined { boot, token: name, nonce: number, commands: last },
             kind::FULL => Self::Full { nonce: number, sessions_max: last },
             kind::REQUEST => Self::Request { boot, token: name, number, floor: last, record },
             kind::REPLY => Self::Reply { boot, token: name, number, record },
@@ -170,7 +173,7 @@ impl<'a> Datagram<'a> {
             Self::Hello { nonce } => (kind::HELLO, [0, 0, nonce, 0]),
             Self::Cookie { boot, cookie, about, commands } => (kind::COOKIE, [boot, cookie, about, commands]),
             Self::Join { boot, cookie, nonce, leaving } => (kind::JOIN, [boot, cookie, nonce, leaving]),
-            Self::Joined { boot, token, nonce } => (kind::JOINED, [boot, token, nonce, 0]),
+            Self::Joined { boot, token, nonce, commands } => (kind::JOINED, [boot, token, nonce, commands]),
             Self::Full { nonce, sessions_max } => (kind::FULL, [0, 0, nonce, sessions_max]),
             Self::Request { boot, token, number, floor, .. } => (kind::REQUEST, [boot, token, number, floor]),
             Self::Reply { boot, token, number, .. } => (kind::REPLY, [boot, token, number, 0]),
@@ -197,7 +200,7 @@ mod tests {
             Datagram::Hello { nonce: 1 },
             Datagram::Cookie { boot: 1, cookie: 2, about: 3, commands: 4 },
             Datagram::Join { boot: 1, cookie: 2, nonce: 3, leaving: 4 },
-            Datagram::Joined { boot: 1, token: 2, nonce: 3 },
+            Datagram::Joined { boot: 1, token: 2, nonce: 3, commands: 4 },
             Datagram::Full { nonce: 1, sessions_max: 2 },
             Datagram::Request { boot: 1, token: 2, number: 3, floor: 4, record },
             Datagram::Reply { boot: 1, token: 2, number: 3, record },

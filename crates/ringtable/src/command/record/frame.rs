@@ -1,7 +1,12 @@
 //! What all records have in common: whole words, a size that comes first, and what may be wrong with them.
 
+/// The version of all records. Two sides that lay them out in other ways do not understand each other at all, and a
+/// join is refused; commands that only one of them knows are no reason ([`crate::command::known`]).
+pub const RECORD_VERSION: u64 = 1;
+
 /// Bytes of the word that every record begins with.
 pub const HEADER_SIZE: usize = 8;
+
 /// A record that no honest peer sends. The connection cannot be used any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -25,6 +25,6 @@ mod datagram;
 mod tests;
 
 pub use datagram::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, DATAGRAM_VERSION, Datagram, DatagramError};
-pub use frame::{HEADER_SIZE, RecordError, record_size};
+pub use frame::{HEADER_SIZE, RECORD_VERSION, RecordError, record_size};
 pub use reply::{RecordWriter, decode_owned, decode_reply, is_ok};
 pub use request::{RequestHead, cut_value, decode_request, large_set, large_set_sizes};

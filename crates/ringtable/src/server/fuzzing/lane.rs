@@ -6,6 +6,7 @@ use super::super::lane_client::LaneClient;
 use super::super::lane_offer::Offer;
 use super::super::turn::Turn;
 use super::{check, connection, executor_with_lanes, hear, request};
+use crate::command::known::Known;
 use crate::command::record::{HEADER_SIZE, RequestHead, decode_reply, record_size};
 use crate::input::Input;
 use crate::limits;
@@ -26,7 +27,7 @@ pub fn run(input: &[u8]) {
     let (server, client) = connection();
     let offer = Offer::make(server, 0, &executor.store, |_| Ok(())).expect("the system lets us");
     let (words, mut passed) = hear(&client);
-    assert_eq!(words, b"+LANE\r\n");
+    assert_eq!(words, format!("+LANE {}\r\n", Known::ours()).as_bytes());
     let segment = Segment::from_foreign(passed.remove(1)).expect("a segment");
     let mapping = segment.map_writable().expect("it can be mapped");
     segment.seal(true).expect("it can be sealed");
