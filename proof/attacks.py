@@ -821,8 +821,9 @@ def handshake(target: Target, random: Random) -> Attacks:
                         send_descriptors(connection, b"x", random.choice([1, 16, 250]))
                         connection.recv(256)
                     case 6:
+                        # Another version, of what comes second or, if there is that, third.
                         words = join.split(b"\r\n")
-                        place = random.choice([4, 6])
+                        place = random.choice(range(4, len(words), 2))
                         words[place] = b"9" * len(words[place])
                         connection.sendall(b"\r\n".join(words))
                         connection.recv(256)
