@@ -18,7 +18,8 @@ const PUBLISH_EVERY: usize = 16;
 
 pub(super) struct BlockingLink {
     link: Link,
-    waiting: Waiting,
+    /// Apart from the link, so that the words of a connection that each read looks at stay close together.
+    waiting: Box<Waiting>,
 }
 
 impl BlockingLink {
@@ -26,7 +27,7 @@ impl BlockingLink {
     pub fn new(mut link: Link, reader: Option<&TableReader>) -> Self {
         let workers = link.channel().workers();
         let waiting = reader.map_or_else(Waiting::for_socket, |reader| Waiting::for_workers(reader, workers));
-        Self { link, waiting }
+        Self { link, waiting: Box::new(waiting) }
     }
 
     /// Pushes `count` requests and publishes them. Their replies are to be received next.
