@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import fcntl
+import gc
 import mmap
 import os
 import pickle
@@ -715,6 +716,8 @@ FILLING_SIZE = 20 << 20
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
     """The process can allocate so many bytes more, meanwhile."""
+    # What refers to itself may hold much, and would make room when it is found.
+    gc.collect()
     limit, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (address_space(), hard))
     # What was freed and not given back, or set aside for other threads, would be room, too: it is filled.
