@@ -133,9 +133,10 @@ def test_replies_that_are_not_taken_hold_up_their_client_alone(address: str) -> 
         number = 2
         while number < 2 + WINDOW:
             answer = client.receive()
-            assert answer.number == number
+            # One that was asked for again while it was on its way comes twice.
+            assert answer.number <= number
             assert answer.reply() == (BULK, value)
-            number += 1
+            number = max(number, answer.number + 1)
             if client.has_nothing() and number < 2 + WINDOW:
                 # It says by the floor that it has the replies.
                 client.send(client.request(number, GET, b"key", floor=number))
