@@ -128,6 +128,7 @@ impl BlockingLink {
     }
 
     /// Waits until a step may go on that could not: for something to receive, or for room if that was wanted.
+    #[inline]
     fn wait(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
         match self.link.channel() {
             Channel::Lane(lane) => match lane.awaited()? {

@@ -84,6 +84,7 @@ impl Waiting {
     }
 
     /// Waits until there is something new.
+    #[inline]
     pub fn wait<A: Awaited>(&mut self, awaited: &A, patience: &mut Patience<'_>) -> Result<(), Error> {
         let has_news = match self.spin(awaited) {
             Spun::News => true,
@@ -127,6 +128,7 @@ impl Waiting {
         best
     }
 
+    #[inline]
     fn spin(&mut self, awaited: &impl Awaited) -> Spun {
         let cpu = current_cpu();
         let state = State { asleep: false, crowded: false, cpu }.pack();
