@@ -83,6 +83,22 @@ impl Alone {
         self.streamed = context.streamed;
         (flow, change, progress)
     }
+
+    /// Executes a command to its end. Returns how many turns that takes, and its reply, which comes in the last one.
+    #[cfg(test)]
+    pub fn run(&mut self, name: &str, arguments: &[impl AsRef<[u8]>]) -> (usize, String) {
+        let (mut reply, mut progress, mut turns) = (Vec::new(), 0, 0);
+        loop {
+            let mut writer = super::resp::RespWriter::new(&mut reply, Protocol::Resp2);
+            let (flow, _, come) =
+                self.turn(super::commands::number(name), arguments, &mut writer, Protocol::Resp2, progress);
+            (progress, turns) = (come, turns + 1);
+            if flow != Flow::Again {
+                return (turns, String::from_utf8_lossy(&reply).into_owned());
+            }
+            assert!(reply.is_empty());
+        }
+    }
 }
 
 /// No server.

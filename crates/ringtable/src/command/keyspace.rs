@@ -161,8 +161,6 @@ mod tests {
     #[test]
     fn commands_with_much_to_do_leave_it_for_the_next_turn_when_theirs_is_over() {
         use crate::command::alone::Alone;
-        use crate::command::protocol::Protocol;
-        use crate::command::resp::RespWriter;
         use crate::command::scan::BUCKETS_PER_CLOCK;
         use crate::table::{Eviction, Guard, Options};
 
@@ -174,19 +172,7 @@ mod tests {
         }
         // Turns that are over as they begin.
         alone.turn_ns = 0;
-        let mut turns = |name: &str, arguments: &[Vec<u8>]| {
-            let (mut reply, mut progress, mut turns) = (Vec::new(), 0, 0);
-            loop {
-                let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
-                let number = crate::command::number(name);
-                let (flow, _, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
-                (progress, turns) = (come, turns + 1);
-                if flow != Flow::Again {
-                    return (turns, String::from_utf8_lossy(&reply).into_owned());
-                }
-                assert!(reply.is_empty());
-            }
-        };
+        let mut turns = |name: &str, arguments: &[Vec<u8>]| alone.run(name, arguments);
         let turns_of_keys = keys.len().div_ceil(KEYS_PER_CLOCK);
         assert_eq!(turns("EXISTS", &keys), (turns_of_keys, ":200\r\n".into()));
         // To compare a long key may take as long as a turn.

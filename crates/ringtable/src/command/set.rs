@@ -106,8 +106,6 @@ mod tests {
     #[test]
     fn a_large_value_is_copied_a_piece_a_turn() {
         use crate::command::alone::Alone;
-        use crate::command::protocol::Protocol;
-        use crate::command::resp::RespWriter;
         use crate::table::lookup::Buffer;
         use crate::table::{Eviction, Options};
 
@@ -116,16 +114,7 @@ mod tests {
         let mut set = |value: &[u8], condition: &str| {
             let arguments = [b"key", value, condition.as_bytes()];
             let arguments = if condition.is_empty() { &arguments[..2] } else { &arguments };
-            let (mut reply, mut progress, mut turns) = (Vec::new(), 0, 0);
-            loop {
-                let mut writer = RespWriter::new(&mut reply, Protocol::Resp2);
-                let number = crate::command::number("SET");
-                let (flow, _, come) = alone.turn(number, arguments, &mut writer, Protocol::Resp2, progress);
-                (progress, turns) = (come, turns + 1);
-                if flow != Flow::Again {
-                    return (turns, String::from_utf8_lossy(&reply).into_owned());
-                }
-            }
+            alone.run("SET", arguments)
         };
         let pieces = 40;
         let value: Vec<u8> = (0..pieces * limits::TURN_BYTES_MAX).map(|at| (at % 251) as u8).collect();

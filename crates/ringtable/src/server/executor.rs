@@ -53,11 +53,8 @@ impl Again {
 
 /// What a worker needs to execute requests.
 pub(super) struct Executor {
-    /// The number of the worker.
-    pub index: usize,
     pub store: Arc<Store>,
     pub statistics: Arc<Statistics>,
-    pub topology: Topology,
     /// A private copy of the request in hand.
     pub record: Vec<u8>,
     ranges: Vec<Range<usize>>,
@@ -70,10 +67,11 @@ pub(super) struct Executor {
 /// The part of an executor that a request changes while it is executed: apart from the copy of the request, which is
 /// read meanwhile.
 pub(super) struct Engine {
-    worker: usize,
+    /// The number of the worker.
+    pub worker: usize,
     pub writer: Writer<Mapping>,
     host: ServerHost,
-    topology: Topology,
+    pub topology: Topology,
     /// The number of the connection whose turn it is.
     pub connection: u64,
     pub budget: Budget,
@@ -171,10 +169,8 @@ impl Executor {
             writes: 0,
         };
         Self {
-            index,
             store,
             statistics,
-            topology,
             record: Vec::new(),
             ranges: Vec::new(),
             received: vec![0; RECEIVE_SIZE].into(),
@@ -197,7 +193,7 @@ impl Executor {
 
     /// What this worker counts.
     pub fn counts(&self) -> &WorkerStatistics {
-        &self.statistics.workers[self.index]
+        &self.statistics.workers[self.engine.worker]
     }
 
     /// Frees some of what connections that are gone have left behind. Returns whether there is more.
@@ -220,7 +216,7 @@ impl Executor {
             return;
         }
         let (requests, writes) = (std::mem::take(&mut engine.requests), std::mem::take(&mut engine.writes));
-        let counts = &self.statistics.workers[self.index];
+        let counts = &self.statistics.workers[engine.worker];
         // Relaxed: a figure.
         counts.requests.fetch_add(requests, Ordering::Relaxed);
         if writes > 0 {

@@ -42,7 +42,7 @@ impl Begin {
         match executor.engine.writer.draft_soon(key, size, Terms::Arriving).transpose() {
             Some(found) => Self::of(found, size, executor),
             None => {
-                let order = Order::new(key, size, Terms::Arriving, executor.index);
+                let order = Order::new(key, size, Terms::Arriving, executor.engine.worker);
                 executor.store.room.order(Arc::clone(&order));
                 Self::Wait(order)
             }

@@ -180,7 +180,7 @@ impl RespSession {
                     return Step::Paused;
                 }
                 if let Some(upgrade) = upgrade {
-                    match self.upgrade_obstacle(upgrade, executor.topology) {
+                    match self.upgrade_obstacle(upgrade, executor.engine.topology) {
                         None => return Step::Upgrade(upgrade),
                         Some(obstacle) => self.writer().error(obstacle),
                     }

@@ -156,7 +156,7 @@ impl Worker {
         // Acquire: pairs with the Release in `Runtime::stop`.
         while !self.runtime.stopping.load(Ordering::Acquire) {
             let now = monotonic_ns();
-            self.crowd.observe(now, self.executor.index, &self.runtime);
+            self.crowd.observe(now, self.executor.engine.worker, &self.runtime);
             self.look_after(now);
             self.attended_ns = now;
             if self.serve_hot() | self.serve_port(now) | self.serve_udp_port(now) {
@@ -428,7 +428,7 @@ impl Worker {
 
     /// Sleeps until a doorbell or a socket wakes us, unless something came at the last moment.
     fn sleep(&mut self) {
-        self.crowd.publish(true, self.executor.index, &self.runtime);
+        self.crowd.publish(true, self.executor.engine.worker, &self.runtime);
         let mut worked = false;
         let mut index = 0;
         while let Some(&place) = self.hot.get(index) {
@@ -454,7 +454,7 @@ impl Worker {
         if let Some(port) = &self.port {
             port.announce_awake();
         }
-        self.crowd.publish(false, self.executor.index, &self.runtime);
+        self.crowd.publish(false, self.executor.engine.worker, &self.runtime);
     }
 
     /// Takes events from the kernel, waiting for them until there are some, or for at most `limit`.
@@ -522,7 +522,7 @@ impl Worker {
     }
 
     fn take_arrivals(&mut self) {
-        for socket in self.runtime.workers[self.executor.index].take_arrivals() {
+        for socket in self.runtime.workers[self.executor.engine.worker].take_arrivals() {
             let place = self.free.pop().unwrap_or_else(|| {
                 self.places.push(Place::default());
                 self.places.len() - 1
@@ -561,7 +561,7 @@ impl Worker {
     fn upgrade(&mut self, place: usize, to: Upgrade) {
         let Place { serial, client: Some(client) } = &mut self.places[place] else { return };
         let Connection::Socket(socket) = &mut client.connection else { return };
-        let (serial, index) = (*serial, self.executor.index);
+        let (serial, index) = (*serial, self.executor.engine.worker);
         let Some(given_up) = socket.give_up_socket() else { return };
         let upgraded = match (&self.port, to) {
             (Some(port), Upgrade::Rings) => {
@@ -684,7 +684,7 @@ impl Worker {
         self.places[place].serial = self.places[place].serial.wrapping_add(1);
         self.free.push(place);
         if !has_reservation {
-            runtime.workers[self.executor.index].forget_client();
+            runtime.workers[self.executor.engine.worker].forget_client();
         }
     }
 }
