@@ -157,7 +157,9 @@ pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> 
         Reply::Bulk(value) => bytes(py, &value)?.into_any(),
         Reply::Error(message) => errors::refusal(py, &message).into_value(py).into_bound(py).into_any(),
         Reply::Dropped(size) => errors::client(py, Error::ReplyDropped(size)).into_value(py).into_bound(py).into_any(),
-        Reply::Array(elements) => list(py, elements.into_iter().map(|element| self::reply(py, element)))?.into_any(),
+        Reply::Array(elements) | Reply::Push(elements) => {
+            list(py, elements.into_iter().map(|element| self::reply(py, element)))?.into_any()
+        }
         Reply::Map(pairs) => {
             let map = PyDict::new(py);
             for (name, value) in pairs {

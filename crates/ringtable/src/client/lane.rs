@@ -32,6 +32,7 @@ struct Incoming {
     bytes: Option<Vec<u8>>,
     come: usize,
     size: usize,
+    is_push: bool,
 }
 
 /// Where direct reads leave hints for the server: in the lane.
@@ -257,7 +258,8 @@ impl LaneLink {
         let size = record::record_size(word, limits::REPLY_SIZE_MAX).map_err(garbled)?;
         if size > available && self.responses.available(ring, size).map_err(broken)? < size {
             // Without memory for all of it, it is taken out of the ring all the same: others follow it.
-            self.incoming = Some(Incoming { bytes: self.sharing.take_buffer(size), come: 0, size });
+            let (bytes, is_push) = (self.sharing.take_buffer(size), record::is_push(word));
+            self.incoming = Some(Incoming { bytes, come: 0, size, is_push });
             return self.receive_piece();
         }
         self.record.resize(size, 0);
@@ -291,9 +293,9 @@ impl LaneLink {
             }
             return Ok(None);
         }
-        let (record, size) = (incoming.bytes.take(), incoming.size);
+        let (record, size, is_push) = (incoming.bytes.take(), incoming.size, incoming.is_push);
         self.incoming = None;
-        let reply = record.map_or(Ok(Reply::Dropped(size)), record::decode_owned);
+        let reply = record.map_or(Ok(record::dropped(is_push, size)), record::decode_owned);
         reply.map(Some).map_err(|error| Error::Protocol(error.to_string()))
     }
 
@@ -312,13 +314,19 @@ impl LaneLink {
                 return Ok(None);
             }
         }
-        Ok(Some(LaneNews {
+        Ok(Some(self.news()))
+    }
+
+    /// What to look at for something new.
+    #[inline]
+    pub fn news(&self) -> LaneNews<'_> {
+        LaneNews {
             lane: Lane::new(self.mapping.words()),
             alarm: &self.alarm,
             request_bell: &self.request_bell,
             requests: &self.requests,
             responses: &self.responses,
             wants_room: self.wants_room || self.unsent.is_some(),
-        }))
+        }
     }
 }

@@ -71,6 +71,10 @@ pub trait ReplyWriter {
     /// A floating-point number, in the fewest digits that read back as the same number. RESP2 has
     /// none and sends them as a string.
     fn double(&mut self, value: f64);
+
+    /// Announces a push, which is nobody's reply: `count` values follow, of which the first says
+    /// what it is about. RESP2 has none, so that nothing may be pushed to a client that speaks it.
+    fn push(&mut self, count: usize);
 }
 
 /// A reply, in either version of the protocol.
@@ -93,8 +97,11 @@ pub enum Reply {
     /// An error that the server answered with, beginning with its code word. Bytes that are not
     /// UTF-8 appear as U+FFFD.
     Error(String),
-    /// An array; also a set or a push message.
+    /// An array; also a set.
     Array(Vec<Reply>),
+    /// A push, which is nobody's reply and comes between replies. The first element says what it is
+    /// about. Empty if there was no memory for it.
+    Push(Vec<Reply>),
     /// A map in the order sent (version 3). Nothing keeps a server from sending a key twice.
     Map(Vec<(Reply, Reply)>),
     /// What took so many bytes, and was dropped as it came, since there was no memory for it. No server sends this: it

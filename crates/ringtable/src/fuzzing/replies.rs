@@ -50,6 +50,10 @@ pub(super) fn write(reply: &Reply, writer: &mut dyn ReplyWriter) {
                 write(value, writer);
             }
         }
+        Reply::Push(elements) => {
+            writer.push(elements.len());
+            elements.iter().for_each(|element| write(element, writer));
+        }
         Reply::Dropped(size) => panic!("a reply of {size} bytes was dropped, for which there is memory"),
     }
 }
@@ -64,7 +68,7 @@ fn is_ours(reply: &Reply) -> bool {
                 && !text.contains(['\r', '\n'])
         }
         Reply::Double(value) => !value.is_nan(),
-        Reply::Array(elements) => elements.iter().all(is_ours),
+        Reply::Array(elements) | Reply::Push(elements) => elements.iter().all(is_ours),
         Reply::Map(pairs) => pairs.iter().all(|(key, value)| is_ours(key) && is_ours(value)),
         _ => true,
     }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A record's size comes first, so that either side knows at once how much to wait for, and a value larger than the
-//! ring flows through in pieces. Inside an array the sizes of arrays are 0: only the outermost one is needed.
+//! ring flows through in pieces. Inside an array the sizes of arrays are 0: only the outermost one is needed. A push,
+//! which is nobody's reply and comes between replies, is written as an array of another kind.
 //!
 //! Over UDP a record travels in a datagram of its own, behind a head: see [`datagram`].
 //!
@@ -26,5 +27,5 @@ mod tests;
 
 pub use datagram::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, DATAGRAM_VERSION, Datagram, DatagramError};
 pub use frame::{HEADER_SIZE, RECORD_VERSION, RecordError, record_size};
-pub use reply::{RecordWriter, decode_owned, decode_reply, is_ok};
+pub use reply::{RecordWriter, decode_owned, decode_reply, dropped, is_ok, is_push};
 pub use request::{RequestHead, cut_value, decode_request, large_set, large_set_sizes};

@@ -18,6 +18,8 @@ mod kind {
     pub const BULK: u8 = 7;
     pub const ARRAY: u8 = 8;
     pub const MAP: u8 = 9;
+    /// An array that is nobody's reply.
+    pub const PUSH: u8 = 10;
 }
 
 /// Writes one reply as a record to the end of a buffer that holds whole records.
@@ -126,6 +128,10 @@ impl<D: Destination> ReplyWriter for RecordWriter<'_, D> {
     fn double(&mut self, value: f64) {
         self.put(kind::DOUBLE, &value.to_ne_bytes());
     }
+
+    fn push(&mut self, count: usize) {
+        self.open(kind::PUSH, count);
+    }
 }
 
 /// Decodes one reply from a private copy of its record; it counts as dropped if there is no memory for it once more.
@@ -133,14 +139,14 @@ pub fn decode_reply(record: &[u8]) -> Result<Reply, RecordError> {
     let mut rest = record;
     match decode_nested(&mut rest, 0) {
         Ok(_) if !rest.is_empty() => Err(RecordError::Reply("more bytes than it needs")),
-        Err(RecordError::NoMemory) => Ok(Reply::Dropped(record.len())),
+        Err(RecordError::NoMemory) => Ok(dropped(is_push(first_word(record)), record.len())),
         decoded => decoded,
     }
 }
 
 /// The same from a record that is not needed any more: a string of bytes, which may be large, stays where it is.
 pub fn decode_owned(mut record: Vec<u8>) -> Result<Reply, RecordError> {
-    let word = record.first_chunk::<8>().map_or(0, |word| u64::from_ne_bytes(*word));
+    let word = first_word(&record);
     let (kind, filling) = ((word >> 32) as u8, (word >> 40) as usize & 0xff);
     let fits = record_size(word, limits::REPLY_SIZE_MAX) == Ok(record.len());
     if kind != kind::BULK || !fits || filling >= 8 || filling > record.len() - HEADER_SIZE {
@@ -149,6 +155,15 @@ pub fn decode_owned(mut record: Vec<u8>) -> Result<Reply, RecordError> {
     record.truncate(record.len() - filling);
     record.drain(..HEADER_SIZE);
     Ok(Reply::Bulk(record))
+}
+
+/// What stands in the place of a record of so many bytes that there was no memory for.
+pub fn dropped(is_push: bool, size: usize) -> Reply {
+    if is_push { Reply::Push(Vec::new()) } else { Reply::Dropped(size) }
+}
+
+fn first_word(record: &[u8]) -> u64 {
+    record.first_chunk::<8>().map_or(0, |word| u64::from_ne_bytes(*word))
 }
 
 fn take<'a>(rest: &mut &'a [u8], size: usize) -> Result<&'a [u8], RecordError> {
@@ -178,14 +193,17 @@ fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
     }
     let word = take_word(rest)?;
     let (kind, filling) = ((word >> 32) as u8, (word >> 40) as usize & 0xff);
-    if kind == kind::ARRAY || kind == kind::MAP {
+    if matches!(kind, kind::ARRAY | kind::MAP | kind::PUSH) {
         let count = take_word(rest)? as usize;
         // Every reply has a word at least: a count beyond that is a lie, and must not become an allocation.
         if count > rest.len() / HEADER_SIZE {
             return Err(RecordError::Reply("more elements than bytes"));
         }
-        if kind == kind::ARRAY {
-            return collect(count, || decode_nested(rest, depth + 1)).map(Reply::Array);
+        match kind {
+            kind::ARRAY => return collect(count, || decode_nested(rest, depth + 1)).map(Reply::Array),
+            kind::PUSH if depth == 0 => return collect(count, || decode_nested(rest, depth + 1)).map(Reply::Push),
+            kind::PUSH => return Err(RecordError::Reply("a push inside of another reply")),
+            _ => {}
         }
         let pair = || Ok((decode_nested(rest, depth + 1)?, decode_nested(rest, depth + 1)?));
         return collect(count, pair).map(Reply::Map);
@@ -212,6 +230,12 @@ fn decode_nested(rest: &mut &[u8], depth: usize) -> Result<Reply, RecordError> {
         kind::BULK => Reply::Bulk(try_copy(bytes).ok_or(RecordError::NoMemory)?),
         _ => return Err(RecordError::Reply("of an unknown kind")),
     })
+}
+
+/// Whether a record is nobody's reply.
+#[inline]
+pub fn is_push(word: u64) -> bool {
+    (word >> 32) as u8 == kind::PUSH
 }
 
 /// Whether a reply record is a plain OK: the one reply that is worth not decoding.
@@ -253,6 +277,20 @@ mod tests {
         ];
         let expected = Reply::Map(vec![(Reply::Bulk(b"list".to_vec()), Reply::Array(list))]);
         assert_eq!(decode_reply(&out), Ok(expected));
+        let mut pushed = Vec::new();
+        let mut writer = RecordWriter::new(&mut pushed);
+        writer.push(2);
+        writer.bulk(b"news");
+        writer.integer(7);
+        assert_eq!(writer.finish(), pushed.len());
+        assert_eq!(decode_reply(&pushed), Ok(Reply::Push(vec![Reply::Bulk(b"news".to_vec()), Reply::Integer(7)])));
+        assert!(is_push(first_word(&pushed)) && !is_push(first_word(&out)));
+        let mut nested = Vec::new();
+        let mut writer = RecordWriter::new(&mut nested);
+        writer.array(1);
+        writer.push(0);
+        writer.finish();
+        assert!(decode_reply(&nested).is_err());
         for bytes in [&b""[..], b"1234567", b"12345678", &[7; 1000]] {
             let mut out = Vec::new();
             let mut writer = RecordWriter::new(&mut out);

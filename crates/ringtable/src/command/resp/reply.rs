@@ -54,7 +54,7 @@ enum ReplyState {
 /// An aggregate whose elements are still arriving.
 #[derive(Debug)]
 struct Aggregate {
-    is_map: bool,
+    kind: u8,
     /// How many elements are still to come: never 0 while it is open.
     remaining: usize,
     /// What has come. A map's keys and values alternate.
@@ -155,7 +155,10 @@ impl ReplyParser {
                         self.elements = 0;
                         let let_go = std::mem::take(&mut self.let_go);
                         if std::mem::take(&mut self.is_dropping) {
-                            reply = Reply::Dropped(let_go + size);
+                            reply = match reply {
+                                Reply::Push(_) => Reply::Push(Vec::new()),
+                                _ => Reply::Dropped(let_go + size),
+                            };
                         }
                         return Ok(Some((reply, size)));
                     }
@@ -177,7 +180,7 @@ impl ReplyParser {
                 self.open.push(aggregate);
                 return None;
             }
-            value = aggregate.close().unwrap_or_else(|| self.without_memory());
+            value = aggregate.close(self.open.is_empty()).unwrap_or_else(|| self.without_memory());
         }
         Some(value)
     }
@@ -221,30 +224,31 @@ impl ReplyParser {
                 self.state = ReplyState::Body { kind, size };
                 Ok(Step::Continue)
             }
-            _ => self.open_aggregate(value, kind == b'%'),
+            _ => self.open_aggregate(value, kind),
         }
     }
 
-    fn open_aggregate(&mut self, count: i64, is_map: bool) -> Result<Step, ProtocolError> {
+    fn open_aggregate(&mut self, count: i64, kind: u8) -> Result<Step, ProtocolError> {
         let depth = self.open.len() + 1;
         if depth > REPLY_DEPTH_MAX {
             let limit = REPLY_DEPTH_MAX;
             return Err(ProtocolError::ReplyDepth { depth, limit });
         }
         // A map announces pairs. A negative count is left alone, to be reported as it was sent.
-        let count = match is_map && count > 0 {
-            true => count.saturating_mul(2),
-            false => count,
+        let count = match kind {
+            b'%' if count > 0 => count.saturating_mul(2),
+            _ => count,
         };
         let own_count = self.check_elements(count)?;
         self.elements = self.check_elements(count.saturating_add(self.elements as i64))?;
         let aggregate = Aggregate {
-            is_map,
+            kind,
             remaining: own_count,
             elements: Vec::with_capacity(own_count.min(ELEMENTS_RESERVED_MAX)),
         };
         if own_count == 0 {
-            return Ok(Step::Value(aggregate.close().unwrap_or_else(|| self.without_memory())));
+            let value = aggregate.close(self.open.is_empty()).unwrap_or_else(|| self.without_memory());
+            return Ok(Step::Value(value));
         }
         self.open.push(aggregate);
         Ok(Step::Continue)
@@ -319,10 +323,12 @@ impl Aggregate {
         has_room
     }
 
-    /// All that has come; `None` if there is no memory for it.
-    fn close(self) -> Option<Reply> {
-        if !self.is_map {
-            return Some(Reply::Array(self.elements));
+    /// All that has come; `None` if there is no memory for it. Only an outermost one can be a push.
+    fn close(self, is_outermost: bool) -> Option<Reply> {
+        match self.kind {
+            b'%' => {}
+            b'>' if is_outermost => return Some(Reply::Push(self.elements)),
+            _ => return Some(Reply::Array(self.elements)),
         }
         let mut pairs = Vec::new();
         pairs.try_reserve_exact(self.elements.len() / 2).ok()?;
@@ -563,7 +569,9 @@ mod tests {
             (b"=4\r\nmkd:\r\n", bulk("")),
             (b"!7\r\nERR\r\nno\r\n", Reply::Error("ERR\r\nno".into())),
             (b"~1\r\n:1\r\n", Reply::Array(vec![Reply::Integer(1)])),
-            (b">1\r\n+message\r\n", Reply::Array(vec![Reply::Status("message".into())])),
+            (b">1\r\n+message\r\n", Reply::Push(vec![Reply::Status("message".into())])),
+            (b">0\r\n", Reply::Push(vec![])),
+            (b"*1\r\n>1\r\n:1\r\n", Reply::Array(vec![Reply::Array(vec![Reply::Integer(1)])])),
             (b"%0\r\n", Reply::Map(vec![])),
             (b":+7\r\n", Reply::Integer(7)),
             (b":-9223372036854775808\r\n", Reply::Integer(i64::MIN)),

@@ -117,6 +117,11 @@ impl<D: Destination> ReplyWriter for RespWriter<'_, D> {
             Protocol::Resp3 => self.line(b',', &text),
         }
     }
+
+    fn push(&mut self, count: usize) {
+        debug_assert!(self.protocol == Protocol::Resp3, "a client that speaks RESP2 would take it for a reply");
+        push_header(self.out.bytes(), b'>', count);
+    }
 }
 
 /// Without an exponent where a person would write none: Rust's `{}` alone would give 1e300 three
@@ -182,6 +187,7 @@ mod tests {
             (|w| w.double(f64::INFINITY), "$3\r\ninf\r\n", ",inf\r\n"),
             (|w| w.double(-f64::NAN), "$3\r\nnan\r\n", ",nan\r\n"),
         ];
+        assert_eq!(written(Protocol::Resp3, |w| w.push(3)), b">3\r\n");
         for (write, version_2, version_3) in table {
             let bytes = written(Protocol::Resp2, write);
             assert_eq!(bytes, version_2.as_bytes(), "{}", bytes.escape_ascii());
