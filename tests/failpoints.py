@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import ringtable
 from ringtable import Table, _ringtable
-from support import DEADLINE_S, Child, Flag, figures_of, mappings, memfds, wait_until
+from support import DEADLINE_S, Child, Closing, Flag, figures_of, freeze, mappings, memfds, state_of, wait_until
 
 # The promise, for a machine whose every core is busy.
 CALL_S_MAX = 1.0
@@ -142,6 +142,30 @@ def _serve(options: dict[str, Any], armed: tuple[str, str] | None, orders: socke
             orders.send(b"arming")
             arm(point, action, int(nth))
         server.stop()
+
+
+class Hold(Closing):
+    """A server that stands still from before a client asks it something until the client sleeps over that.
+
+    So it falls asleep for certain: nothing can come before.
+    """
+
+    def __init__(self, server: FailingServer) -> None:
+        self._server, self._has_begun = server, Flag()
+
+    def begin(self) -> None:
+        """Stop the server; to be called by the client, which asks next."""
+        freeze(self._server.pid)
+        self._has_begun.set()
+
+    def end(self, client: Victim) -> None:
+        """Let the server go on as soon as the client sleeps, or has come to its point before that."""
+        wait_until(lambda: self._has_begun.is_set() or client.has_ended(), "the client is about to ask")
+        wait_until(lambda: state_of(client.pid) in "STZ", "the client sleeps")
+        self._server.process.go_on()
+
+    def close(self) -> None:
+        self._has_begun.close()
 
 
 # What has to be as it was once a client is gone.

@@ -30,6 +30,7 @@ from failpoints import (
     SLOW_CONSUMER_S,
     Checker,
     FailingServer,
+    Hold,
     Victim,
     arm,
     check_whole,
@@ -109,8 +110,10 @@ class Case:
     topologies: tuple[str, ...] = ("lanes",)
     first: str | None = None
     """Another point, at which it has to be stopped first."""
-    slow: tuple[str, ...] = ()
-    """Points at which the server takes its time, so that its clients go to sleep."""
+    unsent: tuple[State, ...] = ()
+    """What else the table may hold if it is killed there and shares rings, whose queue may have no room."""
+    held: bool = False
+    """Whether the server stands still until the client sleeps, so that there is nothing new before that."""
 
 
 def pair(**options: Any) -> Callable[[Begin, Table], None]:
@@ -209,6 +212,14 @@ def watch(begin: Begin, _: Table) -> None:
                     return
 
 
+def wait_for_a_change(begin: Begin, _: Table) -> None:
+    with Table(writes="posted") as table, table.watch("watched") as changes:
+        begin()
+        # It is on its way, and done when the server goes on.
+        table["watched"] = VALUE
+        assert next(changes).key == b"watched"
+
+
 def close(begin: Begin, _: Table) -> None:
     with Table(writes="posted") as table:
         begin()
@@ -232,8 +243,8 @@ CLIENT = {
     "lane.reply": Case(pair(), (BOTH,), BOTH),
     "lane.reply_piece": Case(read_large, ((LARGE, COUNTED),), (LARGE, COUNTED)),
     "posted.sent": Case(post, ((VALUE, COUNTED),), (VALUE, COUNTED), ("lanes", *RINGS)),
-    "wait.announced": Case(pair(), (BOTH,), BOTH, ("lanes", *RINGS), slow=("request.copied", "queue.released")),
-    "wait.woken": Case(pair(), (BOTH,), BOTH, ("lanes", *RINGS), slow=("request.copied", "queue.released")),
+    "wait.announced": Case(pair(), (BOTH,), BOTH, ("lanes", *RINGS), unsent=(NOTHING,), held=True),
+    "wait.woken": Case(pair(), (BOTH,), BOTH, ("lanes", *RINGS), unsent=(NOTHING,), held=True),
     "rings.listening": Case(pair(), (NOTHING,), BOTH, RINGS),
     "rings.claimed": Case(pair(), (NOTHING,), BOTH, RINGS),
     "rings.writing": Case(pair(), (NOTHING,), BOTH, RINGS),
@@ -246,7 +257,7 @@ CLIENT = {
     "socket.gathered": Case(pair(transport="socket"), (NOTHING,), BOTH, ("lanes", "shared")),
     # The server may not have read it.
     "socket.sent": Case(pair(transport="socket"), EITHER, BOTH, ("lanes", "shared")),
-    "socket.full": Case(write_large(transport="socket"), (NOTHING,), (LARGE, COUNTED), ("lanes", "shared")),
+    "socket.full": Case(write_large(transport="socket"), (NOTHING,), (LARGE, COUNTED), ("lanes", "shared"), held=True),
     "read.begun": nothing_open(read_in_place),
     "read.found": nothing_open(read_in_place),
     "read.copied": nothing_open(read_in_place),
@@ -262,14 +273,14 @@ CLIENT = {
     "lease.returning": Case(compute, ((VALUE, COUNTED),), (VALUE, COUNTED), ("lanes", "shared")),
     "lease.returned": Case(compute, ((VALUE, COUNTED),), (VALUE, COUNTED)),
     "watch.joined": nothing_open(watch),
-    "watch.announced": nothing_open(watch),
+    "watch.announced": Case(wait_for_a_change, (NOTHING,), NOTHING, held=True),
     "watch.copied": nothing_open(watch),
     "close.begun": Case(close, ((VALUE, COUNTED),), (VALUE, COUNTED), ("lanes", "shared")),
     "close.dropped": Case(close, ((VALUE, COUNTED),), (VALUE, COUNTED), ("lanes", "shared")),
 }
 
 
-def live(case: Case, point: str, action: str, inherited: Table) -> str:
+def live(case: Case, point: str, action: str, inherited: Table, hold: Hold) -> str:
     """What a victim does. Returns how it has gone on after it was stopped."""
 
     def begin() -> None:
@@ -280,6 +291,8 @@ def live(case: Case, point: str, action: str, inherited: Table) -> str:
         if case.first is not None:
             arm(case.first, "stop")
         arm(point, action)
+        if case.held:
+            hold.begin()
 
     try:
         case.act(begin, inherited)
@@ -312,14 +325,14 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
     ring_slots, meanwhile = (16_384, 3) if end == "stop" else (16, 20)
     with server_of(topology, ring_slots=ring_slots) as server, ringtable.connect() as table:
         before = figures(server, table)
-        for slow in case.slow:
-            server.arm(slow, "sleep")
         with Checker(table, SLOW_CONSUMER_S + CALL_S_MAX) as checker:
-            with Victim(live, case, point, action, table) as victim:
+            with Hold(server) as hold, Victim(live, case, point, action, table, hold) as victim:
                 if case.first is not None:
                     assert victim.fate() == "stop"
                     checker.keeps_on(meanwhile)
                     victim.go_on()
+                if case.held:
+                    hold.end(victim)
                 assert victim.fate() == action
                 checker.keeps_on(meanwhile)
                 if end in ("stop", "stop for long"):
@@ -329,8 +342,10 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
             checker.keeps_on(5)
         wait_until_all_is_free(server, table, before)
         state: State = (table.get(OPEN), int(table["count"]))
-        # Who was sent away may not even get what it had published.
-        dead = case.dead if end == "kill" or topology == "lanes" else (NOTHING, *case.dead)
+        dead = case.dead if topology == "lanes" else (*case.unsent, *case.dead)
+        if end != "kill" and topology != "lanes":
+            # Who was sent away may not even get what it had published.
+            dead = (NOTHING, *dead)
         allowed = {"": dead, "expelled": (*dead, case.done), "done": (case.done,)}[outcome]
         assert state in allowed, f"forbidden: {state!r:.100} is left of what was asked, not {allowed!r:.100}"
         # Only who shares rings can be in the way.
@@ -937,20 +952,22 @@ def test_a_panic_is_told_by_the_command(point: str) -> None:
 )
 def test_a_client_whose_server_dies_while_it_stands_at(point: str, topology: str) -> None:
     case = CLIENT[point]
-    with server_of(topology) as server, ringtable.connect() as table:
-        for slow in case.slow:
-            server.arm(slow, "sleep")
-        with (
-            Checker(table, SLOW_CONSUMER_S + CALL_S_MAX, outlives=False),
-            Victim(live, case, point, "stop", table) as victim,
-        ):
-            assert victim.fate() == "stop"
-            server.process.kill()
-            victim.go_on()
-            start = time.monotonic()
-            # It may have had all the answers that it needs, or read on in place for a moment.
-            assert victim.result() in ("gone", "done")
-            assert time.monotonic() - start < CALL_S_MAX
+    with (
+        server_of(topology) as server,
+        ringtable.connect() as table,
+        Checker(table, SLOW_CONSUMER_S + CALL_S_MAX, outlives=False),
+        Hold(server) as hold,
+        Victim(live, case, point, "stop", table, hold) as victim,
+    ):
+        if case.held:
+            hold.end(victim)
+        assert victim.fate() == "stop"
+        server.process.kill()
+        victim.go_on()
+        start = time.monotonic()
+        # It may have had all the answers that it needs, or read on in place for a moment.
+        assert victim.result() in ("gone", "done")
+        assert time.monotonic() - start < CALL_S_MAX
     with server_of(topology), ringtable.connect() as table:
         table["key"] = b"value"
 
@@ -1011,19 +1028,58 @@ def test_a_worker_that_stands_still_with_a_piece_in_hand_costs_nobody_the_connec
         assert table.stats()["clients_ended_slot"] == 0
 
 
+@pytest.mark.parametrize("topology", RINGS)
+@pytest.mark.parametrize("has_room", [True, False], ids=["room", "no room"])
+def test_what_was_asked_by_who_is_killed_asleep_is_done_if_the_queue_had_room(topology: str, has_room: bool) -> None:
+    """All of it, or none: a client that finds no room for what it asks sleeps, too, and has sent nothing."""
+
+    def ask(call: Callable[[Table], object], arms: bool, ready: Flag, goes_on: Flag, asks: Flag) -> None:
+        with Table() as table:
+            if arms:
+                arm("wait.announced", "kill")
+            ready.set()
+            goes_on.wait()
+            asks.set()
+            call(table)
+
+    # One worker, so that both have the same queue.
+    with server_of(topology, ring_slots=16, workers=1) as server, ringtable.connect() as table, ExitStack() as stack:
+        before = figures(server, table)
+        ready, write_on, writes = flags = [stack.enter_context(Flag()) for _ in range(3)]
+        writer = stack.enter_context(Child(ask, lambda table: table.set("large", LARGE), False, *flags))
+        ready.wait()
+        ready, ask_on, _ = flags = [stack.enter_context(Flag()) for _ in range(3)]
+        victim = stack.enter_context(Victim(ask, lambda table: table.call_many(PAIR), True, *flags))
+        ready.wait()
+        freeze(server.pid)
+        if not has_room:
+            write_on.set()
+            writes.wait()
+            wait_until(lambda: state_of(writer.pid) == "S", "the queue is full of what another one writes")
+        ask_on.set()
+        assert victim.fate() == "kill"
+        server.process.go_on()
+        write_on.set()
+        writer.result()
+        wait_until_all_is_free(server, table, before)
+        assert (table.get(OPEN), table.get("count")) == ((VALUE, b"1") if has_room else (None, None))
+        assert table["large"] == LARGE
+
+
 def test_who_was_stopped_together_with_the_server_is_not_sent_away() -> None:
     """The time for which the server itself stood still does not count as the time that it has waited for a client."""
 
-    def ask() -> int:
+    def ask(hold: Hold) -> int:
         with Table(reads="server") as table:
             table["slow"] = LARGE
             arm("wait.announced", "stop")
-            for _attempt in range(10):
-                assert table["slow"] == LARGE
+            hold.begin()
+            assert table["slow"] == LARGE
         return 0
 
     with server_of("shared", ring_slots=16, slow_consumer_timeout=2.0) as server, ringtable.connect() as table:
-        with Victim(ask) as client, Flag() as finish, Flag() as at_work:
+        with Hold(server) as hold, Victim(ask, hold) as client, Flag() as finish, Flag() as at_work:
+            hold.end(client)
             assert client.fate() == "stop"
             # Its replies, of which it takes none, fill the ring, and this one waits.
             with Child(call, b"caller", {"reads": "server"}, True, at_work, finish) as other:
