@@ -465,7 +465,7 @@ def test_stats(table: Table) -> None:
     after = table.stats()
     assert after["entries"] == 2
     assert int(after["buckets"]) >= 1
-    assert after["clients"] + after["udp_sessions"] >= 1
+    assert after["clients"] >= 1
     assert int(after["requests"]) > int(before["requests"])
 
 

@@ -5,7 +5,8 @@ import random
 import socket
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import ExitStack
+from itertools import combinations_with_replacement, pairwise
 
 import pytest
 import ringtable
@@ -218,6 +219,36 @@ def test_a_client_that_joins_twice_has_one_session(server: Server, address: str)
         client.send(Message(Kind.LEAVE, client.boot, second))
         client.hello()
         assert server.stats()["udp_sessions"] == 0
+
+
+def test_who_comes_over_udp_is_a_client(server: Server, address: str) -> None:
+    with ringtable.connect() as table:
+        clients = table.stats()["clients"]
+        accepted, quit_ = (table.stats()[name] for name in ("clients_accepted", "clients_quit"))
+        with RawClient(address).join() as one, RawClient(address).join():
+            stats = table.stats()
+            assert (stats["clients"], stats["udp_sessions"]) == (clients + 2, 2)
+            assert stats["clients_accepted"] == accepted + 2
+            one.send(Message(Kind.LEAVE, one.boot, one.token))
+            one.hello()
+            stats = table.stats()
+            assert (stats["clients"], stats["udp_sessions"]) == (clients + 1, 1)
+            assert stats["clients_quit"] == quit_ + 1
+
+
+def test_no_way_in_is_beside_the_limit() -> None:
+    """Clients of all transports together are as many as there may be, and hear so in the same words."""
+    with Server(max_clients=3, udp="127.0.0.1:0", tcp="127.0.0.1:0") as server, ringtable.connect() as table:
+        addresses = ["default", server.tcp or "", server.udp or ""]
+        for inside in combinations_with_replacement(addresses, 2):
+            with ExitStack() as stack:
+                for address in inside:
+                    stack.enter_context(ringtable.connect(address))
+                for address in addresses:
+                    with pytest.raises(ringtable.TooManyClients, match=r"reached: 3 of 3.*larger --max-clients"):
+                        ringtable.connect(address)
+                assert table.stats()["clients"] == 3
+            wait_until(lambda: table.stats()["clients"] == 1, "they have left")
 
 
 def test_more_sessions_than_allowed() -> None:
@@ -633,9 +664,22 @@ def test_a_client_that_closes_leaves_its_session(server: Server, address: str) -
 
 def test_a_client_without_room_for_a_session() -> None:
     with Server(max_clients=1, udp="127.0.0.1:0") as server, ringtable.connect(server.udp or ""):
-        with pytest.raises(ringtable.TooManyClients, match="1 clients over UDP"):
+        with pytest.raises(ringtable.TooManyClients, match="number of clients reached: 1 of 1"):
             ringtable.connect(server.udp or "")
-        assert server.stats()["udp_sessions_refused"] == 1
+        stats = server.stats()
+        assert stats["udp_sessions_refused"] == stats["clients_refused"] == 1
+
+
+def test_more_clients_over_udp_than_any_server_has() -> None:
+    most = 1_024
+    with Server(max_clients=2 * most, udp="127.0.0.1:0") as server, RawClient(server.udp or "") as client:
+        client.hello()
+        for nonce in range(most):
+            assert client.ask(client.joining(nonce)).kind == Kind.JOINED
+        with pytest.raises(ringtable.TooManyClients, match=f"{most} clients over UDP.*whatever --max-clients says"):
+            ringtable.connect(server.udp or "")
+        with ringtable.connect() as table:
+            assert table.stats()["clients"] == most + 1
 
 
 def test_a_server_of_another_version() -> None:

@@ -65,7 +65,7 @@ class Server:
             eviction: What happens to a write when the table is full. "noeviction": it raises `OutOfMemory`.
                 "allkeys-sieve": entries go that were not used lately, by the SIEVE algorithm. "volatile-ttl": of the
                 entries with a `ttl`, those go that expire soonest, of a sample; without such, it raises.
-            max_clients: How many clients may be connected at once; `None` for the engine's limit.
+            max_clients: How many clients there may be at once, over all transports; `None` for the engine's limit.
             spin_us: The most microseconds that a worker looks for the next request before it sleeps; `None` for what a
                 wake-up costs on this machine, which is measured at the start.
             strict_seal: Seal the table's memory so that no process, whatever its rights, can get a writable view of it.

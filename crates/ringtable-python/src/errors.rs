@@ -62,7 +62,7 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::Gone(_) => "ServerGone",
         Error::Expelled(_) => "Expelled",
         Error::Timeout(_) | Error::Awaited(_) => "Timeout",
-        Error::TooManyClients(_) => "TooManyClients",
+        Error::TooManyClients(_) | Error::TooManySessions(_) => "TooManyClients",
         Error::Version(_) => "VersionMismatch",
         Error::Protocol(_) => "ProtocolError",
         Error::KeyTooLong(_) => "KeyTooLong",

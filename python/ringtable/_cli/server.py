@@ -42,7 +42,7 @@ def server(
         cache: The table is a cache: unless --eviction says otherwise, entries are evicted when it is full.
         eviction: What happens to a write when the table is full: it is refused, which is the default; or it takes the
             place of entries that were not used lately, which is --cache; or of those that expire soonest.
-        max_clients: The most clients that may be connected at once.
+        max_clients: The most clients that there may be at once, over all transports.
         spin_us: The most microseconds that a worker looks for work before it sleeps; measured unless given.
         strict_seal: Let no process, whatever its rights, get a writable view of the table. Memory is given back only at
             the end, then.

@@ -18,6 +18,8 @@ _SUFFIX = ".sock"
 def list_(*, json: bool = False, caller: Caller = Caller()) -> None:  # noqa: B008 (it cannot be changed)
     """List the servers in this user's folder of names: name, process, memory in use, clients.
 
+    Clients are those of all transports: over UDP, who was heard of in the last minute and has not left.
+
     A server that was given a path instead of a name is not among them. One that does not answer is told of on standard
     error, and makes the exit status 1.
 

@@ -104,6 +104,12 @@ pub enum Error {
     /// The server is full.
     #[error("{0}: wait for others to leave, or start the server with a larger --max-clients")]
     TooManyClients(String),
+    /// The server has as many clients over UDP as any may have.
+    #[error(
+        "the server has {0} clients over UDP, and none has more, whatever --max-clients says: wait for others to \
+         leave, or connect to its socket"
+    )]
+    TooManySessions(u64),
     /// Client and server are of different versions.
     #[error("{0}")]
     Version(String),

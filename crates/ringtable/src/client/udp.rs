@@ -371,8 +371,14 @@ impl UdpLink {
                 self.floor = 1_u64.wrapping_sub(come as u64);
                 self.flush().map(drop)
             }
-            Ok(Datagram::Full { nonce, sessions_max }) if self.state == State::Joining && nonce == self.nonce => {
-                Err(Error::TooManyClients(format!("the server has {sessions_max} clients over UDP, its maximum")))
+            Ok(Datagram::Full { nonce, most, is_of_sessions })
+                if self.state == State::Joining && nonce == self.nonce =>
+            {
+                Err(if is_of_sessions {
+                    Error::TooManySessions(most)
+                } else {
+                    Error::TooManyClients(format!("max number of clients reached: {most} of {most}"))
+                })
             }
             Ok(Datagram::Reply { boot, token, number, record })
                 if self.state == State::Joined && (boot, token) == (self.boot, self.token) =>
@@ -571,7 +577,7 @@ mod tests {
         }
         server.offer_cookie(1, 99);
         server.say(&Datagram::Joined { boot: 1, token: 5, nonce: 5, commands: 0 });
-        server.say(&Datagram::Full { nonce: 5, sessions_max: 5 });
+        server.say(&Datagram::Full { nonce: 5, most: 5, is_of_sessions: false });
         assert_eq!(link.try_receive().unwrap(), None);
         server.answer(100, 1, 5);
         server.answer(100, 1, 6);
@@ -693,7 +699,7 @@ mod tests {
             let message = match random.u8(..5) {
                 0 => Datagram::Cookie { boot, cookie: 7, about: token, commands: u64::MAX },
                 1 => Datagram::Joined { boot, token: random.u64(..), nonce, commands: 0 },
-                2 => Datagram::Full { nonce, sessions_max: 1 },
+                2 => Datagram::Full { nonce, most: 1, is_of_sessions: random.bool() },
                 _ => Datagram::Reply { boot, token, number: link.floor + random.u64(..4), record: &record },
             };
             let mut bytes = message.head().to_vec();

@@ -302,9 +302,10 @@ fn accept_one(door: &Door, runtime: &Runtime, reserve: &mut Option<Doorbell>) {
 }
 
 fn admit(mut socket: Socket, runtime: &Runtime) {
-    let is_full = runtime.clients() >= runtime.clients_max;
+    let is_full = !runtime.headcount.enter();
     if is_full {
-        let refusal = reserved::refusal(runtime.clients(), runtime.clients_max);
+        let most = runtime.headcount.most();
+        let refusal = reserved::refusal(most, most);
         socket.reservation = runtime.reserved.take(&socket, socket.abilities.passes_descriptors, &refusal);
         if socket.reservation.is_none() {
             runtime.statistics.clients_refused.fetch_add(1, Ordering::Relaxed);

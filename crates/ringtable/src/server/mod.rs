@@ -54,6 +54,7 @@ mod executor;
 mod inflow;
 
 // Connections, by transport.
+mod headcount;
 mod disposer;
 mod reserved;
 mod socket;

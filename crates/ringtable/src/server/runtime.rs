@@ -8,6 +8,7 @@ use super::course::{Course, Phase};
 use super::disposer::Disposer;
 use super::error::{Error, doing};
 use super::exchange::Exchange;
+use super::headcount::Headcount;
 use super::mailbox::Mailbox;
 use super::options::Options;
 use super::reserved::Reserved;
@@ -27,7 +28,7 @@ pub(super) struct Runtime {
     pub topology: Topology,
     /// The rings of a classic topology; none for lanes.
     pub exchanges: Vec<Arc<Exchange>>,
-    pub clients_max: usize,
+    pub headcount: Arc<Headcount>,
     pub reserved: Reserved,
     pub disposer: Option<Disposer>,
     pub spin_ns: u64,
@@ -60,7 +61,7 @@ impl Runtime {
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,
             exchanges: doing("making the rings", Exchange::create_all(options))?,
-            clients_max: options.clients_max,
+            headcount: Arc::new(Headcount::new(options.clients_max)),
             reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
             spin_ns,
@@ -70,11 +71,6 @@ impl Runtime {
             stopping: AtomicBool::new(false),
             course: Arc::default(),
         })
-    }
-
-    /// How many clients there are, or are about to be.
-    pub fn clients(&self) -> usize {
-        self.workers.iter().map(Mailbox::clients).sum()
     }
 
     /// Answers orders of room for large entries, until the server stops: in the thread for that.

@@ -27,9 +27,9 @@ pub(super) struct Statistics {
     /// 1 while nobody finds the socket by its name.
     pub name_lost: AtomicU64,
     pub lanes: AtomicU64,
-    /// Sessions of clients over UDP.
+    /// Clients over UDP, each of which has a session; they are among the clients.
     pub udp_sessions: AtomicU64,
-    /// Sessions that there was no room for.
+    /// Those that there was no room for, which are among the refused ones.
     pub udp_sessions_refused: AtomicU64,
     /// Datagrams that have come.
     pub udp_datagrams: AtomicU64,

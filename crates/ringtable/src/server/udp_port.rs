@@ -19,9 +19,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use super::executor::{Again, Executor};
+use super::headcount::Headcount;
 use super::outgoing::Outgoing;
 use super::statistics::Statistics;
-use super::udp_session::{Accepted, Cookies, Sessions, random};
+use super::udp_session::{Accepted, Cookies, Full, Sessions, random};
 use crate::command::known::Known;
 use crate::command::record::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RecordWriter};
 use crate::command::reply::ReplyWriter;
@@ -71,14 +72,14 @@ pub(super) struct UdpPort {
 }
 
 impl UdpPort {
-    /// The port of a server that may have so many clients.
-    pub fn new(bound: BoundPort, clients_max: usize, statistics: Arc<Statistics>) -> Self {
+    /// The port of a server whose clients are counted there.
+    pub fn new(bound: BoundPort, headcount: Arc<Headcount>, statistics: Arc<Statistics>) -> Self {
         Self {
             socket: bound.socket,
             readable: true,
             boot: random(),
             cookies: Cookies::new(),
-            sessions: Sessions::new(clients_max.min(limits::UDP_SESSIONS_MAX)),
+            sessions: Sessions::new(headcount, Arc::clone(&statistics)),
             busy: VecDeque::new(),
             outgoing: Outgoing::default(),
             datagram: Vec::new(),
@@ -141,19 +142,19 @@ impl UdpPort {
                     count(&self.statistics.udp_datagrams_wrong);
                     return self.offer_cookie(from, nonce);
                 }
-                if self.sessions.len() >= self.sessions.max() {
-                    self.look(now_ns);
+                if self.sessions.are_full() {
+                    self.sessions.look(now_ns);
                 }
                 let connection = || executor.store.leases.new_connection();
                 let [_, commands] = Known::ours().words();
                 let answer = match self.sessions.join(from, nonce, leaving, now_ns, connection) {
-                    Some(token) => Datagram::Joined { boot, token, nonce, commands },
-                    None => {
+                    Ok(token) => Datagram::Joined { boot, token, nonce, commands },
+                    Err(Full { most, is_of_sessions }) => {
+                        count(&self.statistics.clients_refused);
                         count(&self.statistics.udp_sessions_refused);
-                        Datagram::Full { nonce, sessions_max: self.sessions.max() as u64 }
+                        Datagram::Full { nonce, most: most as u64, is_of_sessions }
                     }
                 };
-                self.count_sessions();
                 self.send(from, &answer);
             }
             Ok(Datagram::Request { boot, token, number, floor, record }) => {
@@ -183,7 +184,6 @@ impl UdpPort {
             Ok(Datagram::Leave { boot, token }) => {
                 if boot == self.boot {
                     self.sessions.leave(from, token);
-                    self.count_sessions();
                 }
             }
             // Servers say such things.
@@ -266,7 +266,7 @@ impl UdpPort {
         let Some((session, address)) = self.sessions.get(token) else { return };
         let (socket, datagram) = (&self.socket, &self.datagram);
         if !session.is_silenced && session.waking.measured(|| send(socket, address, datagram)).is_err() {
-            session.is_silenced = true;
+            self.sessions.silence(token);
         }
     }
 
@@ -284,20 +284,9 @@ impl UdpPort {
     #[inline]
     pub fn tend(&mut self, now_ns: u64) -> Option<Duration> {
         if self.sessions.is_look_due(now_ns) {
-            self.look(now_ns);
+            self.sessions.look(now_ns);
         }
         self.sessions.look_again_ns(now_ns).map(Duration::from_nanos)
-    }
-
-    #[cold]
-    fn look(&mut self, now_ns: u64) {
-        self.sessions.look(now_ns);
-        self.count_sessions();
-    }
-
-    fn count_sessions(&self) {
-        // Relaxed: a figure.
-        self.statistics.udp_sessions.store(self.sessions.len() as u64, Ordering::Relaxed);
     }
 }
 

@@ -20,15 +20,20 @@
 //!   client says so. A client that hears sooner than that after it has sent a request that its session is unknown
 //!   knows that the request was not executed, and never will be.
 //! - What a session keeps is bounded: [`limits::UDP_REPLIES_KEPT_MAX`] and one reply more,
-//!   [`limits::UDP_EARLY_KEPT_MAX`], and [`limits::UDP_WINDOW`] requests; and so are the sessions.
+//!   [`limits::UDP_EARLY_KEPT_MAX`], and [`limits::UDP_WINDOW`] requests; and so are the sessions, each of which counts
+//!   as a client from when it is made until it is forgotten.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
+use super::end::End;
 use super::executor::Again;
+use super::headcount::{Counted, Headcount};
+use super::statistics::Statistics;
 use super::waking::Waking;
 use crate::limits;
+use crate::sync::{Arc, Ordering};
 
 /// Nanoseconds for which a session is kept of which nothing is heard.
 const IDLE_NS: u64 = limits::UDP_SESSION_IDLE.as_nanos() as u64;
@@ -104,10 +109,11 @@ pub(super) struct Session {
     pub waking: Waking,
     /// Whether it is answered nothing more. It is kept all the same: what is forgotten says that it was not executed.
     pub is_silenced: bool,
+    _counted: Counted,
 }
 
 impl Session {
-    fn new(address: SocketAddr, nonce: u64, connection: u64, now_ns: u64) -> Self {
+    fn new(address: SocketAddr, nonce: u64, connection: u64, now_ns: u64, counted: Counted) -> Self {
         Self {
             address,
             nonce,
@@ -121,6 +127,7 @@ impl Session {
             again: None,
             waking: Waking::default(),
             is_silenced: false,
+            _counted: counted,
         }
     }
 
@@ -207,26 +214,40 @@ pub(super) struct Sessions {
     by_token: HashMap<u64, Session>,
     /// The token by the address and the nonce that it was asked for with.
     joined: HashMap<(SocketAddr, u64), u64>,
-    max: usize,
+    headcount: Arc<Headcount>,
+    statistics: Arc<Statistics>,
     looked_ns: u64,
 }
 
+/// That there is no room for another session.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    /// How many there may be.
+    pub most: usize,
+    /// Whether that is of sessions alone, and not of all clients.
+    pub is_of_sessions: bool,
+}
+
 impl Sessions {
-    /// None yet, and never more than `max`.
-    pub fn new(max: usize) -> Self {
-        Self { by_token: HashMap::new(), joined: HashMap::new(), max, looked_ns: 0 }
+    /// None yet. Each of them counts as a client.
+    pub fn new(headcount: Arc<Headcount>, statistics: Arc<Statistics>) -> Self {
+        Self { by_token: HashMap::new(), joined: HashMap::new(), headcount, statistics, looked_ns: 0 }
     }
 
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.by_token.len()
     }
 
-    pub fn max(&self) -> usize {
-        self.max
+    /// Whether there is no room for another one.
+    pub fn are_full(&self) -> bool {
+        self.len() >= limits::UDP_SESSIONS_MAX || self.headcount.clients() >= self.headcount.most()
     }
 
-    /// The token of the session that was asked for, made if this is the first time; `None` if there is no room. The
-    /// address is the client's for certain. `leaving` is the token of the session that this one is in place of.
+    /// The token of the session that was asked for, made if this is the first time. The address is the client's for
+    /// certain. `leaving` is the token of the session that this one is in place of.
+    ///
+    /// # Errors
+    /// If there is no room.
     pub fn join(
         &mut self,
         address: SocketAddr,
@@ -234,18 +255,24 @@ impl Sessions {
         leaving: u64,
         now_ns: u64,
         connection: impl FnOnce() -> u64,
-    ) -> Option<u64> {
+    ) -> Result<u64, Full> {
         if let Some(&token) = self.joined.get(&(address, nonce)) {
-            return Some(token);
+            return Ok(token);
         }
         self.leave(address, leaving);
-        if self.len() >= self.max {
-            return None;
+        if self.len() >= limits::UDP_SESSIONS_MAX {
+            return Err(Full { most: limits::UDP_SESSIONS_MAX, is_of_sessions: true });
         }
+        let Some(counted) = Counted::enter(&self.headcount) else {
+            return Err(Full { most: self.headcount.most(), is_of_sessions: false });
+        };
         let token = random();
-        self.by_token.insert(token, Session::new(address, nonce, connection(), now_ns));
+        self.by_token.insert(token, Session::new(address, nonce, connection(), now_ns, counted));
         self.joined.insert((address, nonce), token);
-        Some(token)
+        // Relaxed: a figure.
+        self.statistics.clients_accepted.fetch_add(1, Ordering::Relaxed);
+        self.count();
+        Ok(token)
     }
 
     /// The session with this token, if that is for this address, which has been heard of now.
@@ -265,15 +292,31 @@ impl Sessions {
     /// Forgets a session whose client needs it no more.
     pub fn leave(&mut self, address: SocketAddr, token: u64) {
         if self.by_token.get(&token).is_some_and(|session| session.address == address) {
-            self.forget(token);
+            self.forget(token, End::Quit);
         }
     }
 
-    /// Forgets a session.
-    pub fn forget(&mut self, token: u64) {
+    /// Executes and answers nothing more of a session, and keeps it all the same.
+    pub fn silence(&mut self, token: u64) {
+        if let Some(session) = self.by_token.get_mut(&token) {
+            session.is_silenced = true;
+            self.statistics.count_end(End::Expensive);
+        }
+    }
+
+    fn forget(&mut self, token: u64, end: End) {
         if let Some(session) = self.by_token.remove(&token) {
             self.joined.remove(&(session.address, session.nonce));
+            if !session.is_silenced {
+                self.statistics.count_end(end);
+            }
+            self.count();
         }
+    }
+
+    fn count(&self) {
+        // Relaxed: a figure.
+        self.statistics.udp_sessions.store(self.len() as u64, Ordering::Relaxed);
     }
 
     /// Whether it is time to look for sessions to forget.
@@ -283,13 +326,14 @@ impl Sessions {
     }
 
     /// Forgets the sessions of which nothing was heard for a while.
+    #[cold]
     pub fn look(&mut self, now_ns: u64) {
         self.looked_ns = now_ns;
         // What is being executed goes on to its end.
         let is_idle = |session: &Session| session.again.is_none() && now_ns.saturating_sub(session.heard_ns) >= IDLE_NS;
         let idle: Vec<u64> =
             self.by_token.iter().filter(|(_, session)| is_idle(session)).map(|(&token, _)| token).collect();
-        idle.into_iter().for_each(|token| self.forget(token));
+        idle.into_iter().for_each(|token| self.forget(token, End::Gone));
     }
 
     /// In how many nanoseconds to look again.
@@ -306,8 +350,16 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
+    fn headcount(most: usize) -> Arc<Headcount> {
+        Arc::new(Headcount::new(most))
+    }
+
+    fn sessions(headcount: &Arc<Headcount>) -> Sessions {
+        Sessions::new(Arc::clone(headcount), Arc::new(Statistics::new(1)))
+    }
+
     fn session() -> Session {
-        Session::new(address(1), 1, 1, 0)
+        Session::new(address(1), 1, 1, 0, Counted::enter(&headcount(1)).unwrap())
     }
 
     /// Executes what is to be executed, and appends the numbers to `executed`.
@@ -427,13 +479,14 @@ mod tests {
 
     #[test]
     fn a_token_is_for_one_address_and_never_granted_twice() {
-        let mut sessions = Sessions::new(2);
+        let mut sessions = sessions(&headcount(2));
         let token = sessions.join(address(1), 7, 0, 0, || 1).unwrap();
-        assert_eq!(sessions.join(address(1), 7, 0, 0, || 2), Some(token), "asked for twice, it is the same");
+        assert_eq!(sessions.join(address(1), 7, 0, 0, || 2), Ok(token), "asked for twice, it is the same");
         assert!(sessions.hear(address(1), token, 0).is_some() && sessions.hear(address(2), token, 0).is_none());
         let other = sessions.join(address(2), 7, token, 0, || 3).unwrap();
         assert!(other != token && sessions.get(token).is_some(), "nobody leaves another one's session");
-        assert_eq!(sessions.join(address(3), 7, 0, 0, || 4), None, "it is full");
+        let full = Full { most: 2, is_of_sessions: false };
+        assert_eq!(sessions.join(address(3), 7, 0, 0, || 4), Err(full), "there are as many clients as there may be");
         let next = sessions.join(address(1), 8, token, 0, || 5).unwrap();
         assert!(next != token && sessions.get(token).is_none());
         sessions.leave(address(1), next);
@@ -443,15 +496,33 @@ mod tests {
 
     #[test]
     fn a_session_is_forgotten_when_nothing_is_heard_of_it() {
-        let mut sessions = Sessions::new(2);
+        let headcount = headcount(2);
+        let mut sessions = sessions(&headcount);
         let (silent, heard) =
             (sessions.join(address(1), 1, 0, 0, || 1).unwrap(), sessions.join(address(2), 1, 0, 0, || 2).unwrap());
         sessions.hear(address(2), heard, 1);
         assert!(sessions.is_look_due(IDLE_NS));
         sessions.look(IDLE_NS);
         assert!(sessions.get(silent).is_none() && sessions.get(heard).is_some());
+        assert_eq!(headcount.clients(), 1);
         assert!(!sessions.is_look_due(IDLE_NS + 1));
         assert_eq!(sessions.look_again_ns(IDLE_NS + 1), Some(LOOK_NS - 1));
+    }
+
+    /// Each keeps some memory, so that there are never more of them than so many, whatever `--max-clients` says.
+    #[test]
+    fn sessions_have_a_limit_of_their_own() {
+        let headcount = headcount(2 * limits::UDP_SESSIONS_MAX);
+        let mut sessions = sessions(&headcount);
+        for nonce in 0..limits::UDP_SESSIONS_MAX as u64 {
+            assert!(!sessions.are_full() && sessions.join(address(1), nonce, 0, 0, || nonce).is_ok());
+        }
+        let full = Full { most: limits::UDP_SESSIONS_MAX, is_of_sessions: true };
+        assert!(sessions.are_full());
+        assert_eq!(sessions.join(address(2), 1, 0, 0, || 1), Err(full));
+        assert_eq!(headcount.clients(), limits::UDP_SESSIONS_MAX);
+        drop(sessions);
+        assert_eq!(headcount.clients(), 0);
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Worker {
             let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
             watch(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
         }
-        let udp_port = udp_port.map(|bound| UdpPort::new(bound, runtime.clients_max, Arc::clone(&runtime.statistics)));
+        let (headcount, statistics) = (&runtime.headcount, &runtime.statistics);
+        let udp_port = udp_port.map(|bound| UdpPort::new(bound, Arc::clone(headcount), Arc::clone(statistics)));
         if let Some(port) = &udp_port {
             watch(&epoll, &port.socket, Source::Udp.pack(), EventFlags::IN | EventFlags::ET)?;
         }
@@ -685,6 +686,7 @@ impl Worker {
         self.free.push(place);
         if !has_reservation {
             runtime.workers[self.executor.engine.worker].forget_client();
+            runtime.headcount.leave();
         }
     }
 }

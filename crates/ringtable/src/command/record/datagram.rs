@@ -3,7 +3,7 @@
 //! ```text
 //! word 0   "rtbl" | version u8 | kind u8 | 0 u16
 //! word 1   the server's boot number: a random one each time that it starts; in HELLO and FULL 0
-//! word 2   a cookie or a token
+//! word 2   a cookie or a token; in FULL whether it is the sessions that are too many, or all clients
 //! word 3   a number: of a request; or what a client made up to know the answer by
 //! word 4   by kind
 //! …        in REQUEST and REPLY, a record as it flows through a lane
@@ -83,8 +83,10 @@ pub enum Datagram<'a> {
     Full {
         /// The nonce of what this answers.
         nonce: u64,
-        /// How many sessions there may be.
-        sessions_max: u64,
+        /// How many there may be.
+        most: u64,
+        /// Whether that is of sessions alone, and not of all clients.
+        is_of_sessions: bool,
     },
     /// A request.
     Request {
@@ -159,7 +161,7 @@ impl<'a> Datagram<'a> {
             kind::COOKIE => Self::Cookie { boot, cookie: name, about: number, commands: last },
             kind::JOIN => Self::Join { boot, cookie: name, nonce: number, leaving: last },
             kind::JOINED => Self::Joined { boot, token: name, nonce: number, commands: last },
-            kind::FULL => Self::Full { nonce: number, sessions_max: last },
+            kind::FULL => Self::Full { nonce: number, most: last, is_of_sessions: name != 0 },
             kind::REQUEST => Self::Request { boot, token: name, number, floor: last, record },
             kind::REPLY => Self::Reply { boot, token: name, number, record },
             kind::LEAVE => Self::Leave { boot, token: name },
@@ -174,7 +176,7 @@ impl<'a> Datagram<'a> {
             Self::Cookie { boot, cookie, about, commands } => (kind::COOKIE, [boot, cookie, about, commands]),
             Self::Join { boot, cookie, nonce, leaving } => (kind::JOIN, [boot, cookie, nonce, leaving]),
             Self::Joined { boot, token, nonce, commands } => (kind::JOINED, [boot, token, nonce, commands]),
-            Self::Full { nonce, sessions_max } => (kind::FULL, [0, 0, nonce, sessions_max]),
+            Self::Full { nonce, most, is_of_sessions } => (kind::FULL, [0, u64::from(is_of_sessions), nonce, most]),
             Self::Request { boot, token, number, floor, .. } => (kind::REQUEST, [boot, token, number, floor]),
             Self::Reply { boot, token, number, .. } => (kind::REPLY, [boot, token, number, 0]),
             Self::Leave { boot, token } => (kind::LEAVE, [boot, token, 0, 0]),
@@ -201,7 +203,7 @@ mod tests {
             Datagram::Cookie { boot: 1, cookie: 2, about: 3, commands: 4 },
             Datagram::Join { boot: 1, cookie: 2, nonce: 3, leaving: 4 },
             Datagram::Joined { boot: 1, token: 2, nonce: 3, commands: 4 },
-            Datagram::Full { nonce: 1, sessions_max: 2 },
+            Datagram::Full { nonce: 1, most: 2, is_of_sessions: true },
             Datagram::Request { boot: 1, token: 2, number: 3, floor: 4, record },
             Datagram::Reply { boot: 1, token: 2, number: 3, record },
             Datagram::Leave { boot: 1, token: 2 },

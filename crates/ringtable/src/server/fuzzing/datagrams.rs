@@ -1,9 +1,12 @@
 //! What comes to the UDP port: datagrams, whatever bytes they have, and a session, whatever numbers come to it.
 
+use super::super::headcount::Headcount;
+use super::super::statistics::Statistics;
 use super::super::udp_session::{Accepted, Sessions};
 use crate::command::record::Datagram;
 use crate::input::Input;
 use crate::limits;
+use crate::sync::Arc;
 
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
@@ -23,7 +26,7 @@ fn codec(bytes: &[u8]) {
 /// Each number is executed once at most, in order, and answered with its own reply.
 fn session(input: &mut Input<'_>) {
     let address = ([127, 0, 0, 1], 1).into();
-    let mut sessions = Sessions::new(1);
+    let mut sessions = Sessions::new(Arc::new(Headcount::new(1)), Arc::new(Statistics::new(0)));
     let token = sessions.join(address, 1, 0, 0, || 1).expect("there is room");
     let mut executed = 0_u64;
     while !input.is_empty() {
