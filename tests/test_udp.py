@@ -2,15 +2,17 @@
 
 import pickle
 import random
+import selectors
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import combinations_with_replacement, pairwise
 
 import pytest
 import ringtable
 from ringtable import Server, Table
+from ringtable._ringtable import socket_path
 from support import (
     DEADLINE_S,
     Child,
@@ -18,6 +20,7 @@ from support import (
     ServerProcess,
     Successors,
     freeze,
+    resp,
     time_to_notice_death,
     wait_until,
 )
@@ -397,6 +400,66 @@ def test_a_flood_of_wrong_datagrams_keeps_nobody_else_waiting(server: Server, ad
             # One of the two is a client of that worker.
             assert one.incr("count") == another.incr("count") - 1
         assert server.stats()["udp_datagrams_wrong"] > 0
+
+
+# Long rounds of a worker
+
+
+HEAVY_CLIENTS = 24
+# About 200 µs for the worker, which turns to others after 100.
+HEAVY = [b"absent %d" % index for index in range(1_900)]
+ASKED_AHEAD = 3
+
+
+def keep_busy(begun: Flag, finish: Flag) -> None:
+    """Ask one worker for much through many sockets, each of which counts its turns."""
+    request = resp(b"EXISTS", *HEAVY) + resp(b"INCR", b"turns")
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for _ in range(HEAVY_CLIENTS):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(socket_path("default"))
+            connection.sendall(request * ASKED_AHEAD)
+            selector.register(connection, selectors.EVENT_READ, connection)
+        begun.set()
+        while not finish.is_set():
+            for key, _ in selector.select():
+                # Of each request come two numbers, a line each, the first of which is 0.
+                replies = key.data.recv(1 << 16)
+                assert replies
+                key.data.sendall(request * replies.count(b":0\r\n"))
+
+
+@contextmanager
+def long_rounds() -> Iterator[tuple[Table, str]]:
+    """A server of one worker with a round of some milliseconds; and a client that reads how many turns there were."""
+    with (
+        ServerProcess("--workers", "1", "--udp", "127.0.0.1:0") as server,
+        Table() as table,
+        Flag() as begun,
+        Flag() as finish,
+    ):
+        table["turns"] = b"0"
+        with Child(keep_busy, begun, finish) as child:
+            begun.wait()
+            yield table, udp_of(server)
+            finish.set()
+            child.result()
+
+
+def test_in_a_long_round_who_asks_for_little_is_served_in_between() -> None:
+    with long_rounds() as (table, address), RawClient(address).join() as client:
+        waited = []
+        for number in range(1, 61):
+            # Silence: who asks all the time is not among those that ask for little. Nobody is asked for the count.
+            begin = int(table["turns"]) + 2 * HEAVY_CLIENTS
+            wait_until(lambda: int(table["turns"]) > begin, "two rounds have passed")  # noqa: B023
+            before = int(table["turns"])
+            kind, body = client.ask(client.request(number, GET, b"turns")).reply()
+            assert kind == BULK
+            waited.append(int(body) - before)
+        # Turns of others between the coming of the request and its execution.
+        assert sorted(waited)[len(waited) // 2] <= HEAVY_CLIENTS // 6, waited
 
 
 # Addresses

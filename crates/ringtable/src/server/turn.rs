@@ -4,6 +4,9 @@ use crate::command::Upgrade;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 
+/// Turns with work in a row after which a client is one that asks for much: a value of 128 KiB takes three.
+pub(super) const STREAK_MAX: u32 = 4;
+
 /// What one turn of a client came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {

@@ -5,6 +5,9 @@
 //! for again: nothing waits for a client (I5). Whoever sends what is wrong is not answered, or with no more bytes than
 //! it has sent, until it has shown that it gets what is sent to its address ([`super::udp_session`]).
 //!
+//! In the middle of a long round the worker turns to the port, too ([`UdpPort::attend`]): for sessions that ask for
+//! little, and as long as little else comes. What the others ask is put off until the port's turn in the round.
+//!
 //! A client over UDP has no sign of life (I1). So it gets nothing that lasts as long as it lives: no leases, no pins,
 //! no shared memory. It has a session, which costs little, and is forgotten after a while.
 
@@ -22,6 +25,7 @@ use super::executor::{Again, Executor};
 use super::headcount::Headcount;
 use super::outgoing::Outgoing;
 use super::statistics::Statistics;
+use super::turn::STREAK_MAX;
 use super::udp_session::{Accepted, Cookies, Full, Sessions, random};
 use crate::command::known::Known;
 use crate::command::record::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RecordWriter};
@@ -30,6 +34,9 @@ use crate::command::spec::Flag;
 use crate::command::{self, Flow};
 use crate::limits;
 use crate::shm::fork::Descriptor;
+
+/// Datagrams that are taken in the middle of a round at most.
+const ATTENDED_MAX: usize = 16;
 
 /// A UDP port, bound, and the address that it has.
 pub(super) struct BoundPort {
@@ -66,6 +73,13 @@ pub(super) struct UdpPort {
     /// Datagrams and requests that were taken up in this turn, and bytes.
     taken: usize,
     taken_size: usize,
+    /// The number of this turn; a look counts as one.
+    turn: u64,
+    /// Whether it is one in the middle of a round.
+    is_attending: bool,
+    /// Turns in a row in which more came than a turn takes, or what no session asks for.
+    streak: u32,
+    is_flooded: bool,
     statistics: Arc<Statistics>,
     /// The window of the worker's crowd in which it was last active.
     pub window: u64,
@@ -85,6 +99,10 @@ impl UdpPort {
             datagram: Vec::new(),
             taken: 0,
             taken_size: 0,
+            turn: 0,
+            is_attending: false,
+            streak: 0,
+            is_flooded: false,
             statistics,
             window: 0,
         }
@@ -93,11 +111,12 @@ impl UdpPort {
     /// One turn: sessions that were left in the middle of something, then what has come. Returns whether there was
     /// anything.
     pub fn serve(&mut self, executor: &mut Executor, now_ns: u64) -> bool {
+        self.turn += 1;
         if self.busy.is_empty() && !self.readable {
+            self.streak = 0;
             return false;
         }
-        executor.engine.listing_size = limits::UDP_LISTING_SIZE;
-        (self.taken, self.taken_size) = (0, 0);
+        self.begin_turn(executor);
         for _ in 0..self.busy.len() {
             if self.is_turn_over(executor) {
                 break;
@@ -106,6 +125,43 @@ impl UdpPort {
                 self.go_on(token, executor);
             }
         }
+        self.receive(executor, now_ns);
+        self.end_turn(executor)
+    }
+
+    /// A turn in the middle of a round: what sessions ask that ask for little is done, and what others ask is put off.
+    /// A port that is flooded has to wait for its turn in the round. Returns whether there was anything.
+    pub fn attend(&mut self, executor: &mut Executor, now_ns: u64) -> bool {
+        self.turn += 1;
+        if !self.readable {
+            self.streak = 0;
+            return false;
+        }
+        if self.streak >= STREAK_MAX {
+            return false;
+        }
+        self.is_attending = true;
+        self.begin_turn(executor);
+        self.receive(executor, now_ns);
+        self.is_attending = false;
+        self.end_turn(executor)
+    }
+
+    fn begin_turn(&mut self, executor: &mut Executor) {
+        executor.engine.listing_size = limits::UDP_LISTING_SIZE;
+        (self.taken, self.taken_size, self.is_flooded) = (0, 0, false);
+    }
+
+    /// Returns whether there was anything in it.
+    fn end_turn(&mut self, executor: &mut Executor) -> bool {
+        executor.engine.listing_size = limits::DUMP_SIZE_MAX;
+        executor.end_turn();
+        self.streak = if self.is_flooded || self.readable { self.streak.saturating_add(1) } else { 0 };
+        self.taken > 0
+    }
+
+    /// Takes what has come, until the turn is over.
+    fn receive(&mut self, executor: &mut Executor, now_ns: u64) {
         let mut received = std::mem::take(&mut executor.received);
         while self.readable && !self.is_turn_over(executor) {
             match rustix::net::recvfrom(&self.socket, &mut received[..], RecvFlags::DONTWAIT) {
@@ -123,18 +179,17 @@ impl UdpPort {
             }
         }
         executor.received = received;
-        executor.engine.listing_size = limits::DUMP_SIZE_MAX;
-        executor.end_turn();
-        self.taken > 0
     }
 
     fn is_turn_over(&self, executor: &Executor) -> bool {
-        executor.is_turn_over(self.taken, self.taken_size)
+        self.is_attending && self.taken >= ATTENDED_MAX || executor.is_turn_over(self.taken, self.taken_size)
     }
 
     /// Takes one datagram, which may be anything, from anybody.
     fn take(&mut self, datagram: &[u8], from: SocketAddr, executor: &mut Executor, now_ns: u64) {
         count(&self.statistics.udp_datagrams);
+        // Unless it turns out to be what a session asks.
+        let was_flooded = std::mem::replace(&mut self.is_flooded, true);
         match Datagram::decode(datagram) {
             Ok(Datagram::Hello { nonce }) => self.offer_cookie(from, nonce),
             Ok(Datagram::Join { boot, cookie, nonce, leaving }) => {
@@ -163,7 +218,20 @@ impl UdpPort {
                     count(&self.statistics.udp_tokens_unknown);
                     return self.offer_cookie(from, token);
                 };
-                match session.accept(number, floor, record) {
+                let has_waited = self.is_attending && self.busy.contains(&token);
+                let is_put_off = has_waited || self.is_attending && session.asks_for_much(self.turn);
+                session.note_work(self.turn, has_waited);
+                let accepted = session.accept(number, floor, record);
+                if let Accepted::Now | Accepted::Later = accepted {
+                    self.is_flooded = was_flooded;
+                }
+                match accepted {
+                    Accepted::Now if is_put_off => {
+                        session.put_off(record);
+                        if !has_waited {
+                            self.busy.push_back(token);
+                        }
+                    }
                     Accepted::Now => {
                         executor.record.clear();
                         executor.record.extend_from_slice(record);
@@ -179,7 +247,9 @@ impl UdpPort {
                     Accepted::Old => count(&self.statistics.udp_datagrams_old),
                     Accepted::Wrong => count(&self.statistics.udp_datagrams_wrong),
                 }
-                self.execute_early(token, executor);
+                if !is_put_off {
+                    self.execute_early(token, executor);
+                }
             }
             Ok(Datagram::Leave { boot, token }) => {
                 if boot == self.boot {
@@ -203,6 +273,7 @@ impl UdpPort {
     /// Goes on with a session that was left in the middle of something.
     fn go_on(&mut self, token: u64, executor: &mut Executor) {
         let Some((session, _)) = self.sessions.get(token) else { return };
+        session.note_work(self.turn, true);
         if let Some((record, again)) = session.again.take() {
             self.taken += 1;
             executor.record = record;
@@ -306,4 +377,169 @@ fn refuse(outgoing: &mut Outgoing, words: &str) {
 /// Sends a datagram, or loses it if there is no room.
 fn send(socket: &Descriptor, to: SocketAddr, datagram: &[u8]) {
     let _ = rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &to);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+    use crate::command::record::RequestHead;
+    use crate::server::options::Options;
+    use crate::server::runtime::Runtime;
+    use crate::shm::clock::monotonic_ns;
+
+    /// A port and its worker's executor, without its thread.
+    struct Place {
+        port: UdpPort,
+        executor: Executor,
+        address: SocketAddr,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let options = Options { workers: 1, max_memory: 4 << 20, spin_ns: Some(0), ..Options::default() };
+            let runtime = Arc::new(Runtime::new(&options).unwrap());
+            let bound = BoundPort::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+            let (store, statistics) = (Arc::clone(&runtime.store), Arc::clone(&runtime.statistics));
+            let host = Arc::clone(&runtime);
+            Self {
+                address: bound.address,
+                port: UdpPort::new(bound, Arc::clone(&runtime.headcount), Arc::clone(&statistics)),
+                executor: Executor::new(0, store, statistics, host, runtime.topology),
+            }
+        }
+
+        /// A turn in the round, after a look at the events.
+        fn serve(&mut self) {
+            self.port.readable = true;
+            self.port.serve(&mut self.executor, monotonic_ns());
+        }
+
+        /// A turn in the middle of a round. Loopback delivers at once, and here nobody asks between two turns.
+        fn attend(&mut self) {
+            let mut byte = [0_u8];
+            let peeked = rustix::net::recv(&self.port.socket, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+            self.port.readable = peeked.is_ok();
+            self.port.attend(&mut self.executor, monotonic_ns());
+        }
+
+        fn stranger(&self) -> UdpSocket {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            socket.connect(self.address).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        }
+
+        fn client(&mut self) -> Client {
+            let mut client = Client { socket: self.stranger(), boot: 0, token: 0, number: 0 };
+            let mut bytes = [0; DATAGRAM_HEAD_SIZE];
+            client.socket.send(&Datagram::Hello { nonce: 1 }.head()).unwrap();
+            self.serve();
+            client.socket.recv(&mut bytes).unwrap();
+            let Ok(Datagram::Cookie { boot, cookie, .. }) = Datagram::decode(&bytes) else { panic!("{bytes:?}") };
+            client.socket.send(&Datagram::Join { boot, cookie, nonce: 2, leaving: 0 }.head()).unwrap();
+            self.serve();
+            client.socket.recv(&mut bytes).unwrap();
+            let Ok(Datagram::Joined { token, .. }) = Datagram::decode(&bytes) else { panic!("{bytes:?}") };
+            (client.boot, client.token) = (boot, token);
+            client
+        }
+    }
+
+    struct Client {
+        socket: UdpSocket,
+        boot: u64,
+        token: u64,
+        number: u64,
+    }
+
+    impl Client {
+        fn ask(&mut self) {
+            self.number += 1;
+            let (boot, token, number) = (self.boot, self.token, self.number);
+            let mut datagram = Datagram::Request { boot, token, number, floor: 1, record: &[] }.head().to_vec();
+            RequestHead::new(command::number("PING"), &[]).unwrap().append_to(&mut datagram);
+            self.socket.send(&datagram).unwrap();
+        }
+
+        /// How many replies have come since it last looked.
+        fn replies(&self) -> usize {
+            let mut bytes = [0; 1 << 10];
+            std::iter::from_fn(|| self.socket.recv(&mut bytes).ok()).count()
+        }
+
+        /// Asks, and tells whether it is answered in the middle of a round.
+        fn is_attended(&mut self, place: &mut Place) -> bool {
+            self.ask();
+            place.attend();
+            self.replies() == 1
+        }
+    }
+
+    #[test]
+    fn smoke() {
+        let mut place = Place::new();
+        let mut client = place.client();
+        client.ask();
+        place.serve();
+        assert_eq!(client.replies(), 1);
+        place.attend();
+        assert!(client.is_attended(&mut place));
+    }
+
+    #[test]
+    fn in_the_middle_of_a_round_those_are_served_who_ask_for_little() {
+        let mut place = Place::new();
+        let (mut little, mut much) = (place.client(), place.client());
+        assert!(!little.is_attended(&mut place), "new ones have yet to show that they ask for little");
+        place.serve();
+        assert_eq!(little.replies(), 1);
+        much.ask();
+        place.serve();
+        assert_eq!(much.replies(), 1);
+        let answered = (0..20).filter(|_| much.is_attended(&mut place)).count();
+        assert_eq!(answered as u32, STREAK_MAX - 1, "one turn was in the round");
+        assert!(little.is_attended(&mut place), "nobody else is put off");
+        place.serve();
+        assert_eq!(much.replies(), 20 - answered, "what was put off is done in order");
+        assert!(!much.is_attended(&mut place), "who waits for its turn has not been silent");
+        place.serve();
+        place.attend();
+        assert_eq!(much.replies(), 1);
+        assert!(much.is_attended(&mut place));
+    }
+
+    #[test]
+    fn a_flood_of_what_no_session_asks_waits_for_its_turn() {
+        let mut place = Place::new();
+        let (mut client, stranger) = (place.client(), place.stranger());
+        client.ask();
+        place.serve();
+        for _ in 0..STREAK_MAX {
+            stranger.send(b"nonsense").unwrap();
+            place.attend();
+        }
+        assert_eq!(client.replies(), 1);
+        assert!(!client.is_attended(&mut place));
+        stranger.send(b"nonsense").unwrap();
+        place.serve();
+        assert_eq!(client.replies(), 1);
+        assert!(!client.is_attended(&mut place), "it has not ended");
+        place.serve();
+        place.attend();
+        assert_eq!(client.replies(), 1);
+        assert!(client.is_attended(&mut place));
+    }
+
+    #[test]
+    fn a_turn_in_the_middle_of_a_round_is_short() {
+        let mut place = Place::new();
+        let stranger = place.stranger();
+        for _ in 0..=ATTENDED_MAX {
+            stranger.send(b"nonsense").unwrap();
+        }
+        place.attend();
+        assert_eq!((place.port.taken, place.port.readable), (ATTENDED_MAX, true));
+    }
 }

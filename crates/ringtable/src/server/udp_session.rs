@@ -31,6 +31,7 @@ use super::end::End;
 use super::executor::Again;
 use super::headcount::{Counted, Headcount};
 use super::statistics::Statistics;
+use super::turn::STREAK_MAX;
 use super::waking::Waking;
 use crate::limits;
 use crate::sync::{Arc, Ordering};
@@ -106,6 +107,9 @@ pub(super) struct Session {
     early_size: usize,
     /// The request `next`, if it takes several turns.
     pub again: Option<(Vec<u8>, Again)>,
+    /// Turns of the port in a row in which it asked for something, up to the turn `asked_in`.
+    streak: u32,
+    asked_in: u64,
     pub waking: Waking,
     /// Whether it is answered nothing more. It is kept all the same: what is forgotten says that it was not executed.
     pub is_silenced: bool,
@@ -125,6 +129,9 @@ impl Session {
             replies_size: 0,
             early_size: 0,
             again: None,
+            // That it asks for little is to be seen: sessions are cheap.
+            streak: STREAK_MAX,
+            asked_in: u64::MAX,
             waking: Waking::default(),
             is_silenced: false,
             _counted: counted,
@@ -174,6 +181,29 @@ impl Session {
             }
         }
         Accepted::Later
+    }
+
+    /// Takes note that it asks for something in this turn of the port, or still waits for what it has asked.
+    pub fn note_work(&mut self, turn: u64, has_waited: bool) {
+        if self.asked_in != turn {
+            let is_in_a_row = has_waited || self.asked_in == turn - 1;
+            self.streak = if is_in_a_row { self.streak.saturating_add(1) } else { 1 };
+            self.asked_in = turn;
+        }
+    }
+
+    /// Whether it has asked for something in many turns of the port in a row before this one.
+    pub fn asks_for_much(&self, turn: u64) -> bool {
+        self.asked_in >= turn - 1 && self.streak >= STREAK_MAX
+    }
+
+    /// Keeps the request whose turn it is for a later turn of the port. One too many has to come again.
+    pub fn put_off(&mut self, record: &[u8]) {
+        if self.early_size + record.len() <= limits::UDP_EARLY_KEPT_MAX {
+            let place = (self.next - self.floor) as usize;
+            *self.slot(place) = Slot::Early(record.to_vec());
+            self.early_size += record.len();
+        }
     }
 
     /// The request whose turn it is, if it has come before.
@@ -463,6 +493,32 @@ mod tests {
         session.again = None;
         session.answer(b"reply");
         assert_eq!(session.take_next(), Some(vec![2; 8]));
+    }
+
+    #[test]
+    fn who_asks_for_much_is_put_off() {
+        let mut session = session();
+        assert!(session.asks_for_much(1), "that it asks for little is to be seen");
+        for turn in 1..STREAK_MAX as u64 {
+            session.note_work(turn, false);
+            session.note_work(turn, false);
+            assert!(!session.asks_for_much(turn + 1));
+        }
+        session.note_work(STREAK_MAX as u64, false);
+        assert!(session.asks_for_much(STREAK_MAX as u64 + 1) && !session.asks_for_much(STREAK_MAX as u64 + 2));
+        // Who waits for its turn has not been silent meanwhile.
+        session.note_work(20, true);
+        assert!(session.asks_for_much(21));
+        session.note_work(30, false);
+        assert!(!session.asks_for_much(31));
+        assert_eq!(session.accept(1, 1, &[1; 8]), Accepted::Now);
+        session.put_off(&[1; 8]);
+        assert_eq!(session.accept(1, 1, &[1; 8]), Accepted::Now, "it comes again");
+        session.put_off(&[1; 8]);
+        assert_eq!(session.accept(2, 1, &[2; 8]), Accepted::Later);
+        assert_eq!((session.take_next(), session.early_size), (Some(vec![1; 8]), 8));
+        session.answer(b"reply");
+        assert_eq!((session.take_next(), session.early_size), (Some(vec![2; 8]), 0));
     }
 
     #[test]

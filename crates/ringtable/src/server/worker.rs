@@ -15,8 +15,8 @@
 //! A round may be long: many clients with expensive requests, each of which has a turn of up to `limits::TURN_NS_MAX`.
 //! So that a client that asks for little does not wait for all of them, the worker turns to such ones every
 //! [`ATTEND_NS`]: it rings those that were served, polls, and serves those that had nothing to ask a few turns ago, or
-//! when it last looked. New connections have yet to show that they are such ones. (The idea of serving new flows before
-//! old ones is that of the FQ-CoDel scheduler, RFC 8290.)
+//! when it last looked. New connections have yet to show that they are such ones. At the UDP port it does the same,
+//! session by session. (The idea of serving new flows before old ones is that of the FQ-CoDel scheduler, RFC 8290.)
 //!
 //! While freed memory waits in the retire list, a worker that sleeps looks at it from time to time: see `pins`.
 //!
@@ -41,7 +41,7 @@ use super::port::Port;
 use super::runtime::Runtime;
 use super::socket_client::SocketClient;
 use super::source::Source;
-use super::turn::Turn;
+use super::turn::{STREAK_MAX, Turn};
 use super::udp_port::{BoundPort, UdpPort};
 use super::watch_client::WatchClient;
 use crate::command::Upgrade;
@@ -59,8 +59,6 @@ const IDLE_ROUNDS_MAX: u32 = 500;
 const ROUNDS_PER_POLL: u32 = 16;
 /// Nanoseconds after which a worker turns to those who ask for little, in the middle of a round of long turns.
 const ATTEND_NS: u64 = 100_000;
-/// Turns with work in a row after which a client is one that asks for much: a value of 128 KiB takes three.
-const STREAK_MAX: u32 = 4;
 /// Looks at the lanes between two looks at the clock.
 const SPINS_PER_CLOCK: u32 = 16;
 /// Clients served before those among them that sleep are rung.
@@ -160,7 +158,7 @@ impl Worker {
             self.crowd.observe(now, self.executor.engine.worker, &self.runtime);
             self.look_after(now);
             self.attended_ns = now;
-            if self.serve_hot() | self.serve_port(now) | self.serve_udp_port(now) {
+            if self.serve_hot() | self.serve_port(now) | self.at_udp_port(UdpPort::serve, now) {
                 self.pauses.record(now - self.last_work_ns);
                 self.last_work_ns = now;
                 self.busy_rounds += 1;
@@ -257,7 +255,7 @@ impl Worker {
     fn attend(&mut self) {
         self.ring_served();
         self.poll(Some(Duration::ZERO));
-        let mut served = false;
+        let mut served = self.at_udp_port(UdpPort::attend, self.attended_ns);
         for index in 0..self.hot.len() {
             let place = self.hot[index];
             let Some(client) = &mut self.places[place].client else { continue };
@@ -287,10 +285,10 @@ impl Worker {
         worked
     }
 
-    /// Gives the UDP port its turn, if there is one. Returns whether there was anything to do.
-    fn serve_udp_port(&mut self, now: u64) -> bool {
+    /// Gives the UDP port a turn, if there is one. Returns whether there was anything to do.
+    fn at_udp_port(&mut self, turn: impl FnOnce(&mut UdpPort, &mut Executor, u64) -> bool, now: u64) -> bool {
         let Some(port) = &mut self.udp_port else { return false };
-        let worked = port.serve(&mut self.executor, now);
+        let worked = turn(port, &mut self.executor, now);
         if worked && port.window != self.crowd.window() {
             port.window = self.crowd.window();
             self.crowd.count(1, self.runtime.cpus);
