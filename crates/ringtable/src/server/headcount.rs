@@ -59,6 +59,7 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::thread;
 
     use super::*;
@@ -77,10 +78,13 @@ mod tests {
     #[test]
     fn there_are_never_more_whoever_lets_them_in() {
         let headcount = Arc::new(Headcount::new(1));
+        let start = Barrier::new(3);
         thread::scope(|scope| {
-            for _ in 0..4 {
+            for _ in 0..3 {
                 scope.spawn(|| {
-                    for _ in 0..200_000 {
+                    start.wait();
+                    // Longer than a time slice, so that they run beside each other.
+                    for _ in 0..1_000_000 {
                         let one = Counted::enter(&headcount);
                         assert!(headcount.clients() <= 1);
                         drop(one);
