@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ringtable import Table
 from ringtable._bench.probe import private_bytes
 from ringtable._ringtable import socket_path
 from support import DEADLINE_S, RawLane, ServerProcess, resp, wait_until
+from udp import Kind, Message, RawClient
 
 from proof import hostile
 from proof.attacks import (
@@ -105,6 +107,38 @@ def test_who_is_expensive_to_wake_is_served_no_more(ringtable_dir: Path, over_a_
             return bool(table.stats()["clients_ended_expensive"])
 
         wait_until(is_ended, "the server has enough")
+        table["key"] = b"value"
+
+
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.JOIN])
+def test_who_is_expensive_to_wake_is_not_answered_without_a_session(ringtable_dir: Path, kind: Kind) -> None:
+    """The same over UDP, where a greeting is enough."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as stack:
+        server = stack.enter_context(ServerProcess("--workers", "1", "--udp", "127.0.0.1:0"))
+        table = stack.enter_context(Table())
+        client = stack.enter_context(RawClient(server.ready_line.rpartition(", udp: ")[2].strip()))
+        client.hello()
+        are_there = stack.enter_context(many_waiters(client.socket.fileno(), 1 << 19, wait_ms=10_000))
+        nonces = count()
+
+        def are_unanswered() -> bool:
+            taken, asked = int(table.stats()["udp_datagrams"]), 10
+            for _ in range(asked):
+                client.send(Message(kind, client.boot, client.cookie, next(nonces)))
+            wait_until(
+                lambda: int(table.stats()["udp_datagrams"]) == taken + asked, "all that came has been dealt with"
+            )
+            answers = 0
+            while not client.has_nothing():
+                client.receive()
+                answers += 1
+            assert are_there(), f"the server answers a client that is expensive to wake: {answers} times of {asked}"
+            return answers < asked
+
+        wait_until(are_unanswered, "the server has enough")
+        assert int(table.stats()["udp_unanswered"]) > 0
         table["key"] = b"value"
 
 

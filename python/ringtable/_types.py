@@ -126,6 +126,7 @@ class Stats(TypedDict):
     udp_datagrams_old: int
     udp_tokens_unknown: int
     udp_answered_again: int
+    udp_unanswered: int
     rings: int
     ring_slots: int
     ring_slots_claimed: int

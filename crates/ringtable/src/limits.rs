@@ -127,6 +127,8 @@ pub const TURN_NS_MAX: u64 = 100_000;
 pub const WAKE_NS_MAX: u64 = 1_000_000;
 /// Nanoseconds of processor time that expensive wake-ups of a client may take before its connection ends.
 pub const WAKING_NS_MAX: u64 = 20_000_000;
+/// Expensive wake-ups of clients that cannot be told apart, over UDP, take one part of so many of the time together.
+pub const SHARED_WAKING_SHARE: u64 = 20;
 /// Requests executed between two looks at how long the turn has lasted; a look takes 20 ns.
 pub const TURN_REQUESTS_PER_CLOCK: usize = 16;
 /// For how long a write that finds no memory is tried again, turn after turn, while other workers have it in hand: they

@@ -104,6 +104,7 @@ impl Host for Runtime {
             ("udp_datagrams_old", load(&statistics.udp_datagrams_old)),
             ("udp_tokens_unknown", load(&statistics.udp_tokens_unknown)),
             ("udp_answered_again", load(&statistics.udp_answered_again)),
+            ("udp_unanswered", load(&statistics.udp_unanswered)),
         ]);
         let over_exchanges =
             |figure: fn(&Exchange) -> u64| self.exchanges.iter().map(|exchange| figure(exchange)).sum::<u64>();

@@ -41,6 +41,8 @@ pub(super) struct Statistics {
     pub udp_tokens_unknown: AtomicU64,
     /// Requests that were answered once more, and not executed again.
     pub udp_answered_again: AtomicU64,
+    /// Datagrams of clients without a session that were not answered, since such had been too expensive to wake.
+    pub udp_unanswered: AtomicU64,
     ends: [AtomicU64; COUNTED.len()],
     pub workers: Vec<WorkerStatistics>,
     /// Of the writes of all workers: how many they were when it was last asked, and how long they took then.
@@ -82,6 +84,7 @@ impl Statistics {
             udp_datagrams_old: AtomicU64::new(0),
             udp_tokens_unknown: AtomicU64::new(0),
             udp_answered_again: AtomicU64::new(0),
+            udp_unanswered: AtomicU64::new(0),
             ends: Default::default(),
             workers: (0..workers)
                 .filter_map(|_| {

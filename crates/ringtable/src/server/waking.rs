@@ -4,6 +4,10 @@
 //! `poll` entries on its end of the socket, or on what it was given to sleep on: then it takes a tenth of a second, and
 //! no system call could be cut short. So a client that is expensive to wake, again and again, is served no more.
 //!
+//! Over UDP a client is nobody before it has a session, and may have as many sessions and addresses as it likes, with
+//! the same waiters. So there is one more budget there, for all of them together ([`SharedWaking`]): once it is spent,
+//! those without a session are not answered, and no session is made, until what was spent is a small part of the time.
+//!
 //! What counts is processor time. A call that takes long by the clock only makes suspicious, since the thread may have
 //! lost its processor in the middle of it; the next one is measured by both. So a cheap one costs two looks at the
 //! clock, 40 ns.
@@ -40,6 +44,16 @@ impl Waking {
         Ok(result)
     }
 
+    /// Takes note of what a call has cost that was measured elsewhere: processor time if it was expensive, else 0.
+    ///
+    /// # Errors
+    /// If the client is too expensive.
+    pub fn note(&mut self, took_ns: u64) -> Result<(), End> {
+        self.expensive_ns -= if took_ns == 0 { self.expensive_ns.div_ceil(16) } else { 0 };
+        self.expensive_ns += took_ns;
+        if self.expensive_ns > limits::WAKING_NS_MAX { Err(End::Expensive) } else { Ok(()) }
+    }
+
     #[cold]
     fn judge(&mut self, cpu_ns: Option<u64>) -> Result<(), End> {
         self.is_suspect = true;
@@ -48,6 +62,44 @@ impl Waking {
             self.expensive_ns += took_ns;
         }
         if self.expensive_ns > limits::WAKING_NS_MAX { Err(End::Expensive) } else { Ok(()) }
+    }
+}
+
+/// What waking clients has cost that cannot be told apart.
+#[derive(Default)]
+pub(super) struct SharedWaking {
+    /// Processor time of the expensive calls. The time that passes lets it be forgotten.
+    expensive_ns: u64,
+    looked_ns: u64,
+}
+
+impl SharedWaking {
+    /// Makes a call that may wake one of them. Returns the processor time that it took if it was expensive, else 0.
+    pub fn measured(&mut self, call: impl FnOnce()) -> u64 {
+        let (cpu_ns, began_ns) = (thread_cpu_ns(), monotonic_ns());
+        call();
+        if monotonic_ns() - began_ns < limits::WAKE_NS_MAX {
+            return 0;
+        }
+        let took_ns = thread_cpu_ns() - cpu_ns;
+        if took_ns < limits::WAKE_NS_MAX {
+            return 0;
+        }
+        self.expensive_ns += took_ns;
+        took_ns
+    }
+
+    /// Whether they have been so expensive that none of them is to be woken now.
+    #[inline]
+    pub fn is_spent(&mut self) -> bool {
+        self.expensive_ns > 0 && self.is_spent_at(monotonic_ns())
+    }
+
+    fn is_spent_at(&mut self, now_ns: u64) -> bool {
+        let passed_ns = now_ns.saturating_sub(self.looked_ns);
+        self.looked_ns = now_ns;
+        self.expensive_ns = self.expensive_ns.saturating_sub(passed_ns / limits::SHARED_WAKING_SHARE);
+        self.expensive_ns > limits::WAKING_NS_MAX
     }
 }
 
@@ -79,6 +131,25 @@ mod tests {
             assert_eq!(slept, Ok(()));
         }
         assert_eq!(waking.expensive_ns, 0);
+    }
+
+    #[test]
+    fn those_who_share_a_budget_have_a_small_part_of_the_time() {
+        let mut shared = SharedWaking::default();
+        assert!(!shared.is_spent());
+        let cost_ns = 2 * limits::WAKE_NS_MAX;
+        let calls =
+            (0..1_000).take_while(|_| shared.measured(|| burn(cost_ns)) > 0 && !shared.is_spent()).count() as u64;
+        let most = limits::WAKING_NS_MAX / cost_ns;
+        // A twentieth more in the time that passes meanwhile.
+        assert!((most / 2..=2 * most).contains(&calls), "{calls} calls");
+        let (now_ns, spent_ns) = (monotonic_ns(), shared.expensive_ns - limits::WAKING_NS_MAX);
+        assert!(shared.is_spent_at(now_ns));
+        assert!(!shared.is_spent_at(now_ns + limits::SHARED_WAKING_SHARE * spent_ns));
+        assert!(!shared.is_spent_at(now_ns + limits::SHARED_WAKING_SHARE * 2 * limits::WAKING_NS_MAX));
+        assert_eq!(shared.expensive_ns, 0);
+        let slept = || std::thread::sleep(Duration::from_nanos(4 * limits::WAKE_NS_MAX));
+        assert_eq!((shared.measured(slept), shared.expensive_ns), (0, 0), "who makes us wait is not to blame");
     }
 
     #[test]
