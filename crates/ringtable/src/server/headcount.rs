@@ -61,6 +61,7 @@ impl Drop for Counted {
 mod tests {
     use std::sync::Barrier;
     use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -83,8 +84,9 @@ mod tests {
             for _ in 0..3 {
                 scope.spawn(|| {
                     start.wait();
-                    // Longer than a time slice, so that they run beside each other.
-                    for _ in 0..1_000_000 {
+                    // For many time slices, so that they run beside each other, whoever else does.
+                    let began = Instant::now();
+                    while began.elapsed() < Duration::from_millis(300) {
                         let one = Counted::enter(&headcount);
                         assert!(headcount.clients() <= 1);
                         drop(one);
