@@ -569,6 +569,9 @@ def extremes(target: Target, random: Random) -> Attacks:
                     [b"RING.UNLEASE", key, word],
                     [b"RING.UNLEASE", key, b"TICKET", word],
                     [b"RING.LEASE", key, b"1", b"AFTER", word],
+                    # It ends nothing to wait for a lease that there is not.
+                    [b"RING.WAIT", key, word, other],
+                    [b"RING.UNWAIT", key, word],
                     [
                         b"RING.HANDOVER",
                         key,

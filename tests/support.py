@@ -403,7 +403,7 @@ class RawConnection(Closing):
         return self.reply()
 
     def reply(self) -> Any:
-        """Read one reply: an error as an `Exception`, an end of the connection as `EOFError`."""
+        """Read one reply: a push as a tuple, an error as an `Exception`, an end of the connection as `EOFError`."""
         line = self._lines.readline()
         if not line.endswith(b"\r\n"):
             raise EOFError(line)
@@ -421,6 +421,8 @@ class RawConnection(Closing):
                 return None if rest == b"-1" else self._lines.read(int(rest) + 2)[:-2]
             case b"*":
                 return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
+            case b">":
+                return tuple(self.reply() for _ in range(int(rest)))
             case b"%":
                 return {self.reply(): self.reply() for _ in range(int(rest))}
         raise AssertionError(f"no reply begins with {line!r}")

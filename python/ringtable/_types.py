@@ -95,6 +95,7 @@ class Stats(TypedDict):
     watchers: int
     events: int
     leases: int
+    lease_waiters: int
     leases_granted: int
     leases_not_stored: int
     leases_stale_on_error: int

@@ -76,6 +76,11 @@ pub const LEASES_MAX: usize = 16 << 10;
 /// Most bytes that their keys may have together.
 pub const LEASE_KEYS_SIZE_MAX: usize = 16 << 20;
 
+/// Most connections, and tickets of theirs, that wait for leases at a time.
+pub const LEASE_WAITERS_MAX: usize = 64 << 10;
+/// Most of them of one connection. Their answers may wait for it, some 64 bytes each, beyond [`REPLY_BACKLOG_MAX`].
+pub const LEASE_WAITERS_PER_CONNECTION_MAX: usize = 4 << 10;
+
 /// Largest value that is handed over to those who wait for it where the table has no room, in bytes.
 pub const HANDOVER_VALUE_SIZE_MAX: usize = 1 << 20;
 /// Most bytes of such values and their keys, all together.

@@ -5,7 +5,7 @@ use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{ConnectionChange, Flow};
-use super::host::{Host, LeaseAnswer, LeaseName, Unwritten};
+use super::host::{Host, LeaseAnswer, LeaseName, Recipient, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
@@ -66,6 +66,7 @@ impl Alone {
             pairs: &mut self.pairs,
             streamed: self.streamed.take(),
             connection: 0,
+            recipient: None,
             worker: 0,
             reply,
             host: &Nobody,
@@ -124,6 +125,14 @@ impl Host for Nobody {
     }
 
     fn unlease(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
+        false
+    }
+
+    fn wait(&self, _: u64, _: &[u8], _: u64, _: u64, _: Recipient) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+
+    fn unwait(&self, _: u64, _: &[u8], _: u64) -> bool {
         false
     }
 

@@ -4,6 +4,7 @@ use super::arguments::{Arguments, not_an_integer};
 use super::context::Context;
 use super::counters::{self, Bounds};
 use super::expiry::time_to_live;
+use super::flow::ConnectionChange;
 use super::host::{LeaseAnswer, LeaseName, Unwritten};
 use super::integer::parse_integer;
 use super::lookup::{Value, find_value};
@@ -85,10 +86,7 @@ pub(super) fn ring_incr(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
 /// the token of who has it, to be given with the next question; and if that one has handed over what it has computed,
 /// the value, or nil if there is none.
 pub(super) fn ring_lease(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let key = arguments.get(0);
-    if key.len() > limits::KEY_SIZE_MAX {
-        return Err(crate::table::WriteError::KeyTooLong(key.len()).into());
-    }
+    let key = short_key(arguments)?;
     let ticket = if arguments.len() > 1 { positive(arguments.get(1))? } else { 0 };
     let after = match arguments.len() {
         0..=2 => None,
@@ -141,7 +139,37 @@ pub(super) fn ring_unlease(context: &mut Context<'_>, arguments: Arguments<'_>) 
     Ok(())
 }
 
-/// A number that names a lease.
+/// `RING.WAIT key token ticket`: OK once the lease of the key with this token is over, or the key has been written. If
+/// that is not so now, the connection is told later, with the ticket.
+pub(super) fn ring_wait(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let (key, token, ticket) = (short_key(arguments)?, positive(arguments.get(1))?, positive(arguments.get(2))?);
+    let Some(recipient) = context.recipient else {
+        return Err(Refusal::err("RING.WAIT needs a lane or a socket: who shares rings cannot be told later"));
+    };
+    if context.host.wait(context.connection, key, token, ticket, recipient)? {
+        context.change = Some(ConnectionChange::Pending(ticket));
+    } else {
+        context.reply.ok();
+    }
+    Ok(())
+}
+
+/// `RING.UNWAIT key ticket`: 1 if this connection waited for the key with this ticket, and waits no more.
+pub(super) fn ring_unwait(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let ticket = positive(arguments.get(1))?;
+    let waited = context.host.unwait(context.connection, arguments.get(0), ticket);
+    context.reply.integer(i64::from(waited));
+    Ok(())
+}
+
+/// The key, which a lease may be of.
+fn short_key<'a>(arguments: Arguments<'a>) -> Result<&'a [u8], Refusal> {
+    let key = arguments.get(0);
+    let is_short = key.len() <= limits::KEY_SIZE_MAX;
+    if is_short { Ok(key) } else { Err(crate::table::WriteError::KeyTooLong(key.len()).into()) }
+}
+
+/// A number that names a lease, or an answer.
 fn positive(digits: &[u8]) -> Result<u64, Refusal> {
     let number = parse_integer(digits).and_then(|number| u64::try_from(number).ok());
     number.filter(|&number| number > 0).ok_or_else(|| not_an_integer(digits))

@@ -5,7 +5,7 @@
 //!
 //! - A command keeps its number for ever, wherever its line stands: clients and servers talk over lanes by numbers, and
 //!   one side may know commands that the other one does not.
-//! - A number is never used again. **Numbers that have gone:** none so far. The next free one: 38.
+//! - A number is never used again. **Numbers that have gone:** none so far. The next free one: 40.
 //! - What comes to mean something else is another command, with a name and a number of its own.
 
 use super::names::Names;
@@ -117,6 +117,17 @@ const TABLE: &[Spec] = &[
         "Gives a lease back though the key has no new value: the table has no place for it, or computing it has \
          failed. Clients that wait get the value, if it is not too large. Answers with 1 if this connection had it, \
          or 0."),
+    row(Changes,      38, "RING.WAIT",     3..=3,    First, &[Connected],            atomic::ring_wait,
+        "key token ticket",
+        "Answers with OK once the lease of a key with this token is over, or a command has written the key (DEL and \
+         FLUSHALL aside). If that is yet to come, a lane, and a socket that speaks version 3, get `PENDING ticket` at \
+         once, and later the push `ring.answer`, the ticket, and the answer. A socket that speaks version 2 gets no \
+         reply before the answer, and what it sends behind the request waits, too. The ticket is a number above 0; the \
+         same one again ends what the connection has waited for with it. Refused over rings."),
+    row(Changes,      39, "RING.UNWAIT",   2..=2,    First, &[Connected],            atomic::ring_unwait,
+        "key ticket",
+        "Answers with 1 if this connection waited for the key with this ticket, and waits no more; else with 0, and \
+         then an answer may be on its way."),
 
     row(Connection,   15, "PING",          0..=1,    No,    &[WhenFull],              connection::ping,
         "[message]",
@@ -181,7 +192,7 @@ const TABLE: &[Spec] = &[
 pub static COMMANDS: &[Spec] = TABLE;
 
 /// The next free number.
-pub(super) const NUMBERS_END: usize = 38;
+pub(super) const NUMBERS_END: usize = 40;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -244,7 +255,7 @@ mod tests {
         "CLIENT", "QUIT", "RING.LANE", "RING.RINGS", "RING.BUCKET", // from 20 on
         "RING.DUMP", "RING.STATS", "RING.WATCH", "RING.GETV", "RING.DELV", // from 25 on
         "RING.INCR", "RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.PINS", // from 30 on
-        "MULTI", "EXEC", "DISCARD", // from 35 on
+        "MULTI", "EXEC", "DISCARD", "RING.WAIT", "RING.UNWAIT", // from 35 on
     ];
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a command works with: the table, its buffers, where the answer goes, and how much time there is.
 
 use super::flow::{ConnectionChange, Flow};
-use super::host::Host;
+use super::host::{Host, Recipient};
 use super::protocol::Protocol;
 use super::reply::ReplyWriter;
 use super::streamed::Streamed;
@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub host: &'a dyn Host,
     /// The number of the connection, which no other one has or had: what belongs to it ends with it.
     pub connection: u64,
+    /// Where it can be told something later, if it can.
+    pub recipient: Option<Recipient>,
     /// The number of the worker.
     pub worker: usize,
     /// The version of RESP that the connection speaks; a lane counts as 3.

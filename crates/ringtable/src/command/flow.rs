@@ -24,6 +24,8 @@ pub enum ConnectionChange {
     Pins,
     /// It becomes another kind of connection.
     Upgrade(Upgrade),
+    /// It is told the answer with this ticket later: [`super::pending`].
+    Pending(u64),
 }
 
 /// The kinds of connections that a client asks for over a socket.

@@ -33,6 +33,15 @@ pub enum Unwritten<'a> {
     Failed,
 }
 
+/// Where an answer goes that comes later: a place among the clients of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The number of the worker.
+    pub worker: usize,
+    /// The place, which is another client's if this one has gone meanwhile.
+    pub place: usize,
+}
+
 /// What the server around the table adds.
 pub trait Host {
     /// Has all memory that nobody uses given back to the system, while we go on.
@@ -56,6 +65,16 @@ pub trait Host {
 
     /// Ends a lease of a connection. Returns whether it had it.
     fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool;
+
+    /// Has a connection told, with this ticket, once the lease of a key with this token is over, or the key was
+    /// written. Returns whether it has to wait for that: `false` if there is no such lease now.
+    ///
+    /// # Errors
+    /// If too many wait.
+    fn wait(&self, connection: u64, key: &[u8], token: u64, ticket: u64, at: Recipient) -> Result<bool, Refusal>;
+
+    /// Has a connection not told that waits for the lease of a key with this ticket. Returns whether it did.
+    fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool;
 
     /// Ends a lease of a connection, and leaves what came of it to those who wait. Returns whether it had it.
     fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool;

@@ -1,4 +1,4 @@
-//! Requests that have come and wait, since the replies to those before them find no room.
+//! Requests that have come and wait, since the replies to those before them find no room, or are yet to come.
 //!
 //! Many clients send all of a pipeline before they read the first reply. If the server did not take what they send
 //! until they read, both would wait for each other. So it takes it, and keeps it here, up to a bound for each client

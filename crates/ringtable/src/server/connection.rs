@@ -94,6 +94,16 @@ impl Connection {
         }
     }
 
+    /// Gives the client the answer with this ticket, which was to come later. Returns whether there is something to
+    /// send.
+    pub fn tell(&mut self, ticket: u64) -> bool {
+        match self {
+            Self::Lane(lane) => lane.tell(ticket),
+            Self::Socket(socket) => socket.session.tell(ticket),
+            _ => false, // it has become something else since it asked
+        }
+    }
+
     /// Whether it has the reserved place.
     pub fn has_reservation(&self) -> bool {
         matches!(self, Self::Socket(socket) if socket.session.has_reservation())

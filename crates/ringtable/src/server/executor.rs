@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::buffers::{Discarded, KEPT_MAX, RECEIVE_SIZE};
 use super::end::End;
+use super::leases::Leases;
 use super::outgoing::Outgoing;
 use super::statistics::{Statistics, WorkerStatistics};
 use super::store::Store;
@@ -17,8 +18,8 @@ use crate::command::connection::{NO_PINS, greet};
 use crate::command::protocol::Protocol;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
-use crate::command::spec::Flag;
-use crate::command::{self, Command, ConnectionChange, Context, Flow, Host, Streamed, Upgrade};
+use crate::command::spec::{Flag, Keys};
+use crate::command::{self, Command, ConnectionChange, Context, Flow, Host, Recipient, Streamed, Upgrade, pending};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
@@ -74,6 +75,10 @@ pub(super) struct Engine {
     pub topology: Topology,
     /// The number of the connection whose turn it is.
     pub connection: u64,
+    /// Where that can be told something later, if it can.
+    recipient: Option<Recipient>,
+    /// Of the store: who is to be told of writes.
+    leases: Arc<Leases>,
     pub budget: Budget,
     /// Bytes of keys in a listing: over UDP it has to fit a datagram.
     pub listing_size: usize,
@@ -109,6 +114,7 @@ impl Engine {
             reply,
             host: &*self.host,
             connection: self.connection,
+            recipient: self.recipient,
             worker: self.worker,
             protocol,
             progress,
@@ -122,7 +128,29 @@ impl Engine {
         let (flow, change, passed) = (context.flow, context.change, context.passed);
         let again = Again { progress: context.progress, streamed: context.streamed };
         self.budget.pass(passed + self.scratch.bytes().len() + self.pairs.size());
+        if command.spec.has(Flag::Writes) && flow != Flow::Again && self.leases.has_waiters() {
+            self.note_written(command);
+        }
         Executed { flow, change, again }
+    }
+
+    /// Begins the turn of a connection, which can be told something later, if at all, as a client of ours in that
+    /// place.
+    #[inline]
+    pub fn turn_to(&mut self, connection: u64, place: Option<usize>) {
+        self.connection = connection;
+        self.recipient = place.map(|place| Recipient { worker: self.worker, place });
+    }
+
+    /// Has those told who wait for the key that a command has written. One that deletes many keys has left nothing to
+    /// look at.
+    #[cold]
+    fn note_written(&self, command: Command<'_>) {
+        if command.spec.keys == Keys::First
+            && let Some(key) = command.arguments.iter().next()
+        {
+            self.leases.note_written(key);
+        }
     }
 
     /// Executes a request that came as a record. The reply goes to the end of `outgoing`, as one.
@@ -139,6 +167,7 @@ impl Engine {
             Some(ConnectionChange::Pins) if self.topology == Topology::Lanes => writer.ok(),
             Some(ConnectionChange::Pins) => writer.error(NO_PINS),
             Some(ConnectionChange::Protocol(protocol)) => greet(&mut writer, protocol, self.connection),
+            Some(ConnectionChange::Pending(ticket)) => pending::postpone(&mut writer, ticket),
             None => {}
         }
         writer.finish();
@@ -161,6 +190,8 @@ impl Executor {
             host,
             topology,
             connection: 0,
+            recipient: None,
+            leases: Arc::clone(&store.leases),
             budget: Budget::default(),
             listing_size: limits::DUMP_SIZE_MAX,
             scratch: Buffer::default(),

@@ -4,7 +4,8 @@ use super::exchange::Exchange;
 use super::runtime::Runtime;
 use super::statistics::{WorkerStatistics, WritesSeen};
 use super::store::Store;
-use crate::command::{Host, LeaseAnswer, LeaseName, Order, Refusal, Unwritten};
+use super::waiters::Waiter;
+use crate::command::{Host, LeaseAnswer, LeaseName, Order, Recipient, Refusal, Unwritten};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
@@ -20,6 +21,14 @@ impl Host for Runtime {
 
     fn unlease(&self, connection: u64, key: &[u8], name: LeaseName) -> bool {
         self.store.leases.give_back(connection, key, name)
+    }
+
+    fn wait(&self, connection: u64, key: &[u8], token: u64, ticket: u64, at: Recipient) -> Result<bool, Refusal> {
+        self.store.leases.wait(Waiter { connection, ticket, recipient: at }, key, token)
+    }
+
+    fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool {
+        self.store.leases.unwait(connection, key, ticket)
     }
 
     fn order(&self, order: &Arc<Order>) {
@@ -81,6 +90,7 @@ impl Host for Runtime {
             ("watchers", table.events().watchers() as u64),
             ("events", table.events().count()),
             ("leases", self.store.leases.count() as u64),
+            ("lease_waiters", self.store.leases.waiters() as u64),
             ("leases_granted", self.store.leases.granted()),
             ("leases_not_stored", self.store.leases.not_stored()),
             ("leases_stale_on_error", self.store.leases.failed()),

@@ -13,8 +13,9 @@ use super::store::Store;
 use super::turn::Turn;
 use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
-use crate::command::record;
-use crate::command::{ConnectionChange, Flow};
+use crate::command::record::{self, RecordWriter};
+use crate::command::reply::ReplyWriter;
+use crate::command::{ConnectionChange, Flow, pending};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -153,6 +154,18 @@ impl LaneClient {
             return Err(End::Quit);
         }
         Ok(if worked { Turn::Worked } else { Turn::Idle })
+    }
+
+    /// Gives the client the answer with this ticket, behind the replies that there are. Returns whether it gets it.
+    pub fn tell(&mut self, ticket: u64) -> bool {
+        if self.closing || self.gone {
+            return false;
+        }
+        let mut writer = RecordWriter::new(&mut self.outgoing);
+        pending::announce(&mut writer, ticket);
+        writer.ok();
+        writer.finish();
+        true
     }
 
     /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.

@@ -4,7 +4,13 @@
 //!
 //! A lease is a word between clients: the server gives it to one connection at a time, and to nobody else before it is
 //! given back or that connection ends (I1). It guards nothing, and needs no entry to be there: any client may write the
-//! key all the same. There is no waiting here (I5): who is refused asks again.
+//! key all the same. There is no waiting here (I5): who is refused asks again, or to be told.
+//!
+//! Who is to be told when a lease is over stands in its group of waiters ([`super::waiters`]). There is one place where
+//! a lease is removed, however it ends, and the group is over there. A write of the key has it told, too, since a value
+//! is what most wait for; the lease stays. Whether anybody waits at all is one load for a write, without a lock, so
+//! that a write and a wait that begins at the same instant may miss each other. That costs the waiter time, and nothing
+//! else: it looks at the key once it has heard that it waits, and from time to time.
 //!
 //! A token belongs to one granting, so that threads that share a connection exclude each other too. A client that
 //! gives up before it has heard of its token can give the lease back by the ticket that it has asked with. What it has
@@ -21,12 +27,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::handovers::Handovers;
+use super::waiters::{Hints, Waiter, Waiters};
 use crate::command::{LeaseAnswer, LeaseName, Refusal, Unwritten};
 use crate::limits;
 use crate::shm::clock::{monotonic_ns, wall_ms};
 use crate::sync::lock;
 
-/// Leases whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
+/// Leases, or waiters, whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
 const REMOVED_AT_ONCE: usize = 32;
 
 #[derive(Clone, Copy)]
@@ -34,6 +41,8 @@ struct Lease {
     connection: u64,
     token: u64,
     ticket: u64,
+    /// The group of those who wait for its end.
+    group: Option<u64>,
 }
 
 #[derive(Default)]
@@ -43,26 +52,35 @@ struct LeaseTable {
     by_connection: BTreeMap<(u64, u64), Arc<[u8]>>,
     /// Bytes of all keys.
     keys_size: usize,
-    /// Connections that have ended, and whose leases count no more, though they are still here.
+    /// Connections that have ended, and whose leases count no more, though they are still here; or their waits are.
     ended: Vec<u64>,
     handovers: Handovers,
+    waiters: Waiters,
 }
 
 impl LeaseTable {
+    /// Removes a lease, which is over: who waits for that will be told.
     fn remove(&mut self, key: &[u8]) {
         if let Some(lease) = self.by_key.remove(key) {
             self.by_connection.remove(&(lease.connection, lease.token));
             self.keys_size -= key.len();
+            if let Some(group) = lease.group {
+                self.waiters.end(group);
+            }
         }
     }
 
-    /// Removes leases of a connection, so many that nobody waits long. Returns whether there may be more.
+    /// Removes leases of a connection, then its waits, so many that nobody waits long. Returns whether there may be
+    /// more.
     fn remove_some(&mut self, connection: u64) -> bool {
         for _ in 0..REMOVED_AT_ONCE {
             let mut leases = self.by_connection.range((connection, 0)..=(connection, u64::MAX));
-            let Some((_, key)) = leases.next() else { return false };
-            let key = Arc::clone(key);
-            self.remove(&key);
+            if let Some((_, key)) = leases.next() {
+                let key = Arc::clone(key);
+                self.remove(&key);
+            } else if !self.waiters.leave_one(connection) {
+                return false;
+            }
         }
         true
     }
@@ -71,6 +89,7 @@ impl LeaseTable {
 /// All leases of a server, and the numbers of its connections.
 pub(super) struct Leases {
     held: Mutex<LeaseTable>,
+    hints: Arc<Hints>,
     /// How many connections have left something behind.
     ended: AtomicUsize,
     /// What tokens begin above.
@@ -86,8 +105,10 @@ pub(super) struct Leases {
 
 impl Default for Leases {
     fn default() -> Self {
+        let held = LeaseTable::default();
         Self {
-            held: Mutex::default(),
+            hints: held.waiters.hints(),
+            held: Mutex::new(held),
             ended: AtomicUsize::new(0),
             // Above all tokens of servers before, as long as each gives less than 2^18 of them in a millisecond.
             first_token: wall_ms() << 18,
@@ -135,7 +156,7 @@ impl Leases {
         let key: Arc<[u8]> = key.into();
         held.keys_size = size;
         held.by_connection.insert((connection, token), Arc::clone(&key));
-        held.by_key.insert(key, Lease { connection, token, ticket });
+        held.by_key.insert(key, Lease { connection, token, ticket, group: None });
         failpoint!("lease.granted");
         Ok(LeaseAnswer::Granted(token))
     }
@@ -196,7 +217,60 @@ impl Leases {
         found
     }
 
-    /// Ends all leases of a connection that has ended. Of many the memory is still to be freed: see [`Self::tend`].
+    /// Lets one wait until the lease of a key with this token is over, or the key was written. Returns `false` if there
+    /// is no such lease now: there is nothing to wait for.
+    pub fn wait(&self, waiter: Waiter, key: &[u8], token: u64) -> Result<bool, Refusal> {
+        let mut held = lock(&self.held);
+        let LeaseTable { by_key, ended, waiters, .. } = &mut *held;
+        match by_key.get_mut(key).filter(|lease| lease.token == token && !ended.contains(&lease.connection)) {
+            Some(lease) => waiters.join(&mut lease.group, waiter).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Lets a connection wait no more for the lease of a key that it has waited for with this ticket. Returns whether
+    /// it did, and is not about to be told.
+    pub fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool {
+        let mut held = lock(&self.held);
+        let group = held.by_key.get(key).and_then(|lease| lease.group);
+        let waits = group.is_some() && held.waiters.group_of(connection, ticket) == group;
+        waits && held.waiters.leave(connection, ticket).is_some()
+    }
+
+    /// Whether anybody waits.
+    #[inline]
+    pub fn has_waiters(&self) -> bool {
+        self.hints.waiters() > 0
+    }
+
+    /// How many wait now.
+    pub fn waiters(&self) -> usize {
+        self.hints.waiters()
+    }
+
+    /// Has those told who wait for the lease of a key, which was written.
+    #[cold]
+    pub fn note_written(&self, key: &[u8]) {
+        let mut held = lock(&self.held);
+        // Who waits from now on waits for something else.
+        if let Some(group) = held.by_key.get_mut(key).and_then(|lease| lease.group.take()) {
+            held.waiters.end(group);
+        }
+    }
+
+    /// Whether there are waiters to tell.
+    #[inline]
+    pub fn has_to_tell(&self) -> bool {
+        self.hints.are_some_over()
+    }
+
+    /// Takes some out who are to be told, `most` at most. The caller tells them.
+    pub fn take_told(&self, most: usize) -> Vec<Waiter> {
+        lock(&self.held).waiters.take(most)
+    }
+
+    /// Ends all leases of a connection that has ended, and all its waits. Of many the memory is still to be freed, and
+    /// those who wait for them are still to be told: see [`Self::tend`].
     pub fn end(&self, connection: u64) {
         let mut held = lock(&self.held);
         if held.remove_some(connection) {
@@ -213,7 +287,8 @@ impl Leases {
         self.ended.load(Ordering::Relaxed) > 0
     }
 
-    /// Frees some of what connections that have ended have left behind. Returns whether there is more.
+    /// Frees some of what connections that have ended have left behind, and has those told who wait for it. Returns
+    /// whether there is more.
     #[cold]
     pub fn tend(&self) -> bool {
         let mut held = lock(&self.held);
@@ -250,6 +325,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Recipient;
 
     fn granted(leases: &Leases, connection: u64, key: &[u8]) -> u64 {
         match leases.grant(connection, key, 0, 0) {
@@ -326,6 +402,117 @@ mod tests {
         leases.end(99);
         assert!(!leases.tend());
         assert_eq!(leases.count(), 2);
+    }
+
+    fn waiter(connection: u64, ticket: u64) -> Waiter {
+        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: 0 } }
+    }
+
+    fn told(leases: &Leases) -> Vec<(u64, u64)> {
+        assert_eq!(leases.has_to_tell(), lock(&leases.held).waiters.hints().are_some_over());
+        let all = leases.take_told(usize::MAX);
+        assert!(!leases.has_to_tell());
+        all.into_iter().map(|Waiter { connection, ticket, .. }| (connection, ticket)).collect()
+    }
+
+    #[test]
+    fn who_waits_is_told_however_a_lease_ends() {
+        let leases = Leases::default();
+        let ends: [fn(&Leases, u64); 4] = [
+            |leases, token| assert!(leases.give_back(1, b"key", LeaseName::Token(token))),
+            |leases, _| assert!(leases.give_back(1, b"key", LeaseName::Ticket(7))),
+            |leases, token| assert!(leases.hand_over(1, b"key", token, Unwritten::Failed)),
+            |leases, _| leases.end(1),
+        ];
+        for end in ends {
+            let Ok(LeaseAnswer::Granted(token)) = leases.grant(1, b"key", 7, 0) else { panic!("not granted") };
+            assert_eq!(leases.wait(waiter(2, 1), b"key", token), Ok(true));
+            assert_eq!(leases.wait(waiter(3, 1), b"key", token), Ok(true));
+            assert_eq!(leases.wait(waiter(3, 2), b"key", token), Ok(true));
+            assert_eq!((told(&leases), leases.waiters()), (vec![], 3));
+            end(&leases, token);
+            assert_eq!((told(&leases), leases.waiters()), (vec![(2, 1), (3, 1), (3, 2)], 0));
+            // Afterwards there is nothing to wait for.
+            assert_eq!(leases.wait(waiter(2, 1), b"key", token), Ok(false));
+        }
+        let token = granted(&leases, 1, b"key");
+        for (key, token) in [(&b"key"[..], token - 1), (b"key", token + 1), (b"other", token)] {
+            assert_eq!(leases.wait(waiter(2, 1), key, token), Ok(false));
+        }
+        assert_eq!(leases.waiters(), 0);
+    }
+
+    #[test]
+    fn who_waits_for_one_of_many_leases_of_a_connection_that_has_ended_is_told() {
+        let leases = Leases::default();
+        let tokens: Vec<u64> = (0..100_u64).map(|index| granted(&leases, 1, &index.to_ne_bytes())).collect();
+        let wait = |index: u64| leases.wait(waiter(2, index + 1), &index.to_ne_bytes(), tokens[index as usize]);
+        assert!((0..99).all(|index| wait(index) == Ok(true)));
+        leases.end(1);
+        // Nobody has it, though it is still here.
+        assert_eq!(wait(99), Ok(false));
+        let mut all = told(&leases);
+        assert!(all.len() < 99);
+        // What somebody else gets meanwhile was over, too.
+        let last = granted(&leases, 3, &98_u64.to_ne_bytes());
+        assert_eq!(leases.wait(waiter(4, 1), &98_u64.to_ne_bytes(), last), Ok(true));
+        all.extend(told(&leases));
+        assert!(all.contains(&(2, 99)));
+        while leases.tend() {}
+        all.extend(told(&leases));
+        all.sort_unstable();
+        assert_eq!(all, (1..=99).map(|ticket| (2, ticket)).collect::<Vec<_>>());
+        assert_eq!(leases.waiters(), 1);
+    }
+
+    #[test]
+    fn waits_end_with_their_connection_and_no_others_do() {
+        let leases = Leases::default();
+        let token = granted(&leases, 1, b"key");
+        for ticket in 1..=100 {
+            assert_eq!(leases.wait(waiter(2, ticket), b"key", token), Ok(true));
+        }
+        assert_eq!(leases.wait(waiter(3, 1), b"key", token), Ok(true));
+        leases.end(2);
+        assert!(leases.has_ended() && leases.waiters() > 1);
+        while leases.tend() {}
+        assert_eq!((leases.waiters(), leases.count()), (1, 1));
+        assert!(leases.give_back(1, b"key", LeaseName::Token(token)));
+        assert_eq!(told(&leases), [(3, 1)]);
+    }
+
+    #[test]
+    fn who_gives_up_is_not_told() {
+        let leases = Leases::default();
+        let token = granted(&leases, 1, b"key");
+        for ticket in 1..=2 {
+            assert_eq!(leases.wait(waiter(2, ticket), b"key", token), Ok(true));
+        }
+        assert!(!leases.unwait(3, b"key", 1) && !leases.unwait(2, b"other", 1) && !leases.unwait(2, b"key", 3));
+        assert!(leases.unwait(2, b"key", 1) && !leases.unwait(2, b"key", 1));
+        assert!(leases.give_back(1, b"key", LeaseName::Token(token)));
+        // Too late.
+        assert!(!leases.unwait(2, b"key", 2));
+        assert_eq!(told(&leases), [(2, 2)]);
+    }
+
+    #[test]
+    fn a_written_key_ends_the_waits_and_not_the_lease() {
+        let leases = Leases::default();
+        let token = granted(&leases, 1, b"key");
+        assert!(!leases.has_waiters());
+        leases.note_written(b"key");
+        assert_eq!(leases.wait(waiter(2, 1), b"key", token), Ok(true));
+        assert!(leases.has_waiters());
+        leases.note_written(b"other");
+        assert!(!leases.has_to_tell());
+        leases.note_written(b"key");
+        // It waits for what comes next.
+        assert_eq!(leases.wait(waiter(3, 1), b"key", token), Ok(true));
+        assert_eq!((told(&leases), leases.count()), (vec![(2, 1)], 1));
+        assert_eq!(leases.grant(2, b"key", 0, 0), Ok(LeaseAnswer::Taken(token)));
+        assert!(leases.give_back(1, b"key", LeaseName::Token(token)));
+        assert_eq!(told(&leases), [(3, 1)]);
     }
 
     #[test]

@@ -1,16 +1,23 @@
-//! The mailbox of a worker: where it gets new connections, and what it says of itself to other threads.
+//! The mailbox of a worker: where it gets new connections and answers for those it has, and what it says of itself to
+//! other threads.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::socket::Socket;
+use super::waiters::Waiter;
 use crate::shm::doorbell::Doorbell;
 use crate::sync::lock;
 
 /// What other threads have of a worker.
 pub(super) struct Mailbox {
     arrivals: Mutex<Vec<Socket>>,
+    /// Clients that are to be told, those first who have come first.
+    told: Mutex<VecDeque<Waiter>>,
+    /// Whether there are any.
+    has_told: AtomicBool,
     pub bell: Doorbell,
     clients: AtomicUsize,
     /// Milliseconds << 16 | parties that wanted to run in the window that ended then.
@@ -23,6 +30,8 @@ impl Mailbox {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             arrivals: Mutex::default(),
+            told: Mutex::default(),
+            has_told: AtomicBool::new(false),
             bell: Doorbell::new()?,
             clients: AtomicUsize::new(0),
             activity: AtomicU64::new(0),
@@ -37,6 +46,31 @@ impl Mailbox {
         lock(&self.arrivals).push(socket);
         failpoint!("accept.delivered");
         self.bell.ring();
+    }
+
+    /// Hands over clients of the worker's that are to be told.
+    pub fn tell(&self, told: &[Waiter]) {
+        let mut all = lock(&self.told);
+        all.extend(told);
+        // Relaxed: the ring comes behind it.
+        self.has_told.store(true, Ordering::Relaxed);
+        drop(all);
+        self.bell.ring();
+    }
+
+    /// Whether there are such clients. A hint; the bell is rung behind it.
+    #[inline]
+    pub fn has_told(&self) -> bool {
+        self.has_told.load(Ordering::Relaxed)
+    }
+
+    /// Takes some of them, `most` at most.
+    pub fn take_told(&self, most: usize) -> Vec<Waiter> {
+        let mut all = lock(&self.told);
+        let taken = ..most.min(all.len());
+        let taken = all.drain(taken).collect();
+        self.has_told.store(!all.is_empty(), Ordering::Relaxed);
+        taken
     }
 
     pub fn ring(&self) {

@@ -39,6 +39,7 @@ mod signals;
 
 // The store: the table, and what goes with it.
 mod handovers;
+mod waiters;
 mod leases;
 mod waking;
 mod watchers;

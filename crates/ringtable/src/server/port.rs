@@ -42,7 +42,7 @@ impl Pending {
         if !member.is_served() {
             return false;
         }
-        executor.engine.connection = member.connection;
+        executor.engine.turn_to(member.connection, None);
         let outcome = member.turn(executor, &exchange.sender, exchange.view().responses());
         executor.end_turn();
         let turn = match outcome {

@@ -3,6 +3,10 @@
 //!
 //! It neither receives nor sends. Its transport feeds it ([`RespSession::take`]), has it go on
 //! ([`RespSession::advance`]), and takes the replies from [`RespSession::outgoing`].
+//!
+//! A reply that comes later ([`crate::command::pending`]) is a push in version 3. In version 2 there is none, and the
+//! session is *parked*: it executes nothing until it is told. What comes meanwhile waits as it does when replies find
+//! no room ([`super::backlog`]).
 
 use super::backlog::{Backlog, TooMuch};
 use super::buffers::{self, KEPT_MAX, RECEIVE_SIZE};
@@ -21,7 +25,7 @@ use crate::command::reply::ReplyWriter;
 use crate::command::resp::{Parsed, RequestLimits, RequestParser, RespWriter};
 use crate::command::spec::Flag;
 use crate::command::transaction::Transaction;
-use crate::command::{self, Command, ConnectionChange, Flow, Order, Streamed, Upgrade};
+use crate::command::{self, Command, ConnectionChange, Flow, Order, Streamed, Upgrade, pending};
 use crate::limits;
 use crate::sync::{Arc, Ordering};
 
@@ -57,7 +61,7 @@ pub(super) struct RespSession {
     parsed: usize,
     /// Bytes of it that count as unfinished requests: all, if they are many.
     counted: usize,
-    /// What has come behind that, while replies found no room.
+    /// What has come behind that, while replies found no room, or it was parked.
     backlog: Backlog,
     /// Whether the parser has seen all of `incoming` and wants more.
     hungry: bool,
@@ -71,6 +75,8 @@ pub(super) struct RespSession {
     streamed: Option<Streamed>,
     /// How far the request has come that the parser has completed and that takes several turns.
     again: Option<Again>,
+    /// The ticket of the answer that it is parked for.
+    parked: Option<u64>,
     pub outgoing: Outgoing,
     protocol: Protocol,
     transaction: Transaction,
@@ -102,6 +108,7 @@ impl RespSession {
             inflow: None,
             streamed: None,
             again: None,
+            parked: None,
             outgoing: Outgoing::default(),
             protocol: Protocol::Resp2,
             transaction: Transaction::default(),
@@ -115,9 +122,31 @@ impl RespSession {
         !self.hungry || !self.backlog.is_empty()
     }
 
-    /// Whether no further request may be executed before replies have gone.
+    /// Whether no further request may be executed now: replies have to go first, or it is parked.
     pub fn is_held_up(&self) -> bool {
-        self.closing || self.outgoing.len() >= limits::REPLY_BACKLOG_MAX
+        self.closing || self.is_parked() || self.outgoing.len() >= limits::REPLY_BACKLOG_MAX
+    }
+
+    /// Whether it does nothing before it is told.
+    pub fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+
+    /// Gives the client the answer with this ticket. Returns whether it gets it.
+    pub fn tell(&mut self, ticket: u64) -> bool {
+        if self.closing {
+            return false;
+        }
+        if self.parked == Some(ticket) {
+            self.parked = None;
+        } else if self.protocol == Protocol::Resp3 {
+            pending::announce(&mut self.writer(), ticket);
+        } else {
+            // It has said meanwhile that it knows no pushes.
+            return false;
+        }
+        self.writer().ok();
+        true
     }
 
     /// Whether it has the reserved place.
@@ -132,7 +161,7 @@ impl RespSession {
 
     /// Has the connection end once all replies have gone.
     pub fn close(&mut self, reason: End) {
-        (self.closing, self.reason) = (true, reason);
+        (self.closing, self.reason, self.parked) = (true, reason, None);
     }
 
     /// The same, with an error as the last reply.
@@ -261,6 +290,10 @@ impl RespSession {
                     }
                     Some(ConnectionChange::Pins) => self.writer().error(NO_PINS),
                     Some(ConnectionChange::Upgrade(kind)) => upgrade = Some(kind),
+                    Some(ConnectionChange::Pending(ticket)) if self.protocol == Protocol::Resp2 => {
+                        self.parked = Some(ticket);
+                    }
+                    Some(ConnectionChange::Pending(ticket)) => pending::postpone(&mut self.writer(), ticket),
                 }
             } else if self.parser.is_inline() {
                 let words = command::unknown(name).0;
@@ -343,11 +376,14 @@ impl RespSession {
             && let Err(TooMuch) = self.backlog.put(&executor.received[..received], &executor.store.requests)
         {
             self.drop_unfinished(executor);
-            self.fail(
+            let words = if self.is_parked() {
+                "BACKLOG too many bytes of requests wait behind one whose answer is yet to come: read it before you \
+                 send more"
+            } else {
                 "BACKLOG too many bytes of requests wait since the replies to those before them are not read: read \
-                 replies while you send",
-                End::Backlog,
-            );
+                 replies while you send"
+            };
+            self.fail(words, End::Backlog);
         }
     }
 

@@ -53,7 +53,9 @@ impl SocketClient {
     /// Whether there may be something to do: something has come, or there is room for replies. A hint: the turn looks
     /// properly.
     pub fn has_news(&self) -> bool {
-        if self.session.is_held_up() {
+        if self.session.is_parked() {
+            self.readable || self.writable && !self.session.outgoing.is_empty()
+        } else if self.session.is_held_up() {
             self.writable || self.readable
         } else {
             self.readable || self.session.has_news() || self.writable && !self.session.outgoing.is_empty()
@@ -102,7 +104,7 @@ impl SocketClient {
             }
         }
         worked |= self.send(&mut share)?;
-        if self.session.is_held_up() && !self.writable {
+        if self.session.is_parked() || self.session.is_held_up() && !self.writable {
             worked |= self.receive_ahead(executor)?;
         }
         if self.session.outgoing.has_let_go() {
@@ -136,6 +138,10 @@ impl SocketClient {
     fn receive_ahead(&mut self, executor: &mut Executor) -> Result<bool, End> {
         let size = self.receive(executor)?;
         if size == 0 {
+            if self.finished && self.session.is_parked() {
+                // It may have died, of which over TCP nothing else tells: so it is not told any more.
+                self.session.close(End::Gone);
+            }
             return Ok(false);
         }
         executor.engine.budget.begin();

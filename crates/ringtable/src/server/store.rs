@@ -30,7 +30,7 @@ pub(super) struct Store {
     pub room: Room,
     /// Clients to wake when there are events.
     pub watchers: Watchers,
-    pub leases: Leases,
+    pub leases: Arc<Leases>,
     pub requests: RequestMemory,
 }
 
@@ -70,7 +70,7 @@ impl Store {
             housekeeping: Housekeeping::default(),
             room: Room::default(),
             watchers: Watchers::default(),
-            leases: Leases::default(),
+            leases: Arc::default(),
             requests: RequestMemory::new(size as u64),
         })
     }

@@ -305,7 +305,7 @@ impl UdpPort {
     /// turns.
     fn execute(&mut self, token: u64, executor: &mut Executor, again: Again) {
         let Some((session, _)) = self.sessions.get(token) else { return };
-        executor.engine.connection = session.connection;
+        executor.engine.turn_to(session.connection, None);
         let number = executor.record.get(4..6).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
         if let Some(spec) = command::numbered(number).filter(|spec| spec.has(Flag::Connected)) {
             let name = spec.name;

@@ -20,6 +20,10 @@
 //!
 //! While freed memory waits in the retire list, a worker that sleeps looks at it from time to time: see `pins`.
 //!
+//! Answers that come later ([`crate::command::pending`]) are found in every round, some at a time, by whichever worker
+//! is awake. It gives them to its own clients, and those of others to their worker, through its mailbox. A place that
+//! has another client by then is known by the number of the connection.
+//!
 //! Sockets are watched edge-triggered too: an event says "look", and the client's own turn reads and writes as far as
 //! its share goes.
 
@@ -43,6 +47,7 @@ use super::socket_client::SocketClient;
 use super::source::Source;
 use super::turn::{STREAK_MAX, Turn};
 use super::udp_port::{BoundPort, UdpPort};
+use super::waiters::Waiter;
 use super::watch_client::WatchClient;
 use crate::command::Upgrade;
 use crate::limits;
@@ -65,6 +70,8 @@ const SPINS_PER_CLOCK: u32 = 16;
 const RINGS_GATHERED_MAX: usize = 16;
 /// For how long a worker sleeps at most that has to look after something even if nobody rings.
 const NAP: Duration = Duration::from_micros(100);
+/// Clients that are told of the end of a lease before others have their turns: some 50 µs.
+const TOLD_AT_ONCE: usize = 64;
 /// Most events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 
@@ -180,6 +187,8 @@ impl Worker {
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
     fn look_after(&mut self, now: u64) -> Option<Duration> {
         let idle = self.tend_idle(now);
+        // What was left behind may be waited for.
+        let is_busy = self.executor.tend_left_behind() | self.tell_waiters();
         let Self { executor, retired_looked_ns, .. } = self;
         let (store, writer) = (&executor.store, &mut executor.engine.writer);
         writer.heed_recall();
@@ -190,7 +199,44 @@ impl Worker {
             store.leases.tend_handovers(now).map(Duration::from_nanos),
             self.udp_port.as_mut().and_then(|port| port.tend(now)),
         ];
-        if executor.tend_left_behind() { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
+        if is_busy { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
+    }
+
+    /// Tells some of those that have waited for a lease: our clients, or their worker. Returns whether there were any.
+    #[inline]
+    fn tell_waiters(&mut self) -> bool {
+        let mailbox = &self.runtime.workers[self.executor.engine.worker];
+        let has_any = mailbox.has_told() || self.executor.store.leases.has_to_tell();
+        if has_any {
+            self.tell_some();
+        }
+        has_any
+    }
+
+    #[cold]
+    fn tell_some(&mut self) {
+        let (runtime, own) = (Arc::clone(&self.runtime), self.executor.engine.worker);
+        for waiter in runtime.workers[own].take_told(TOLD_AT_ONCE) {
+            self.tell(waiter);
+        }
+        let mut told = runtime.store.leases.take_told(TOLD_AT_ONCE);
+        told.sort_by_key(|waiter| waiter.recipient.worker);
+        for batch in told.chunk_by(|one, next| one.recipient.worker == next.recipient.worker) {
+            match batch[0].recipient.worker {
+                worker if worker == own => batch.iter().for_each(|&waiter| self.tell(waiter)),
+                worker => runtime.workers[worker].tell(batch),
+            }
+        }
+    }
+
+    /// Gives one of our clients the answer that it waits for, if it is still there.
+    fn tell(&mut self, waiter: Waiter) {
+        let Waiter { connection, ticket, recipient } = waiter;
+        let Some(client) = self.places.get_mut(recipient.place).and_then(|place| place.client.as_mut()) else { return };
+        // The place may be another client's by now.
+        if client.number == connection && client.connection.tell(ticket) {
+            self.heat(recipient.place);
+        }
     }
 
     /// Takes large buffers from clients that have not worked since the last look. Returns when to look again.
@@ -322,7 +368,7 @@ impl Worker {
     /// One turn of one client, which may be its last. Returns whether there was anything to do.
     fn turn(&mut self, place: usize) -> bool {
         let Some(client) = self.places[place].client.as_mut() else { return false };
-        self.executor.engine.connection = client.number;
+        self.executor.engine.turn_to(client.number, Some(place));
         let turn = client.connection.turn(&mut self.executor);
         self.executor.end_turn();
         if client.connection.is_waiting() && !self.waiting.contains(&place) {
@@ -613,7 +659,7 @@ impl Worker {
         if let Connection::Lane(mut lane) = client.connection {
             if end == End::Gone {
                 failpoint!("end.noticed");
-                self.executor.engine.connection = number;
+                self.executor.engine.turn_to(number, None);
                 let more = lane.execute_rest(&mut self.executor);
                 self.executor.end_turn();
                 failpoint!("end.executed");
@@ -685,6 +731,119 @@ impl Worker {
         if !has_reservation {
             runtime.workers[self.executor.engine.worker].forget_client();
             runtime.headcount.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::SendFlags;
+
+    use super::super::fuzzing::{connection, drain, runtime};
+    use super::super::topology::Topology;
+    use super::*;
+    use crate::table::Eviction;
+
+    /// A worker whose thread does not run, and its server.
+    fn worker() -> (Worker, Arc<Runtime>) {
+        let runtime = runtime(Topology::Lanes, Eviction::Never);
+        (Worker::new(0, Arc::clone(&runtime), None).unwrap(), runtime)
+    }
+
+    fn arrive(worker: &mut Worker) -> OwnedFd {
+        let (server, client) = connection();
+        worker.runtime.workers[0].deliver(server);
+        worker.poll(Some(Duration::ZERO));
+        client
+    }
+
+    /// Sends a line, and returns what has come when the worker has done all that there is to do for its clients.
+    fn ask(worker: &mut Worker, client: &OwnedFd, line: &str) -> String {
+        let line = format!("{line}\r\n");
+        assert_eq!(rustix::net::send(client, line.as_bytes(), SendFlags::DONTWAIT), Ok(line.len()));
+        serve(worker);
+        heard(client)
+    }
+
+    fn serve(worker: &mut Worker) {
+        worker.poll(Some(Duration::ZERO));
+        while worker.serve_hot() {}
+    }
+
+    fn heard(client: &OwnedFd) -> String {
+        let mut replies = Vec::new();
+        drain(client, &mut replies);
+        replies.escape_ascii().to_string()
+    }
+
+    /// A lease of `key`: its token.
+    fn lease(worker: &mut Worker, holder: &OwnedFd) -> String {
+        let reply = ask(worker, holder, "RING.LEASE key");
+        reply.strip_prefix(':').and_then(|rest| rest.strip_suffix(r"\r\n")).expect("a token").to_owned()
+    }
+
+    fn join_in_version_3(worker: &mut Worker) -> OwnedFd {
+        let client = arrive(worker);
+        assert!(ask(worker, &client, "HELLO 3").starts_with('%'));
+        client
+    }
+
+    const TOLD: &str = r">3\r\n$11\r\nring.answer\r\n:7\r\n+OK\r\n";
+
+    #[test]
+    fn who_waits_is_told_also_through_the_mailbox() {
+        let (mut worker, runtime) = worker();
+        let (waiter, holder) = (join_in_version_3(&mut worker), arrive(&mut worker));
+        for through_the_mailbox in [false, true] {
+            let token = lease(&mut worker, &holder);
+            assert_eq!(ask(&mut worker, &waiter, &format!("RING.WAIT key {token} 7")), r"+PENDING 7\r\n");
+            assert_eq!(ask(&mut worker, &holder, &format!("RING.UNLEASE key {token}")), r":1\r\n");
+            if through_the_mailbox {
+                // As another worker does that comes first.
+                runtime.workers[0].tell(&runtime.store.leases.take_told(10));
+            }
+            assert_eq!(heard(&waiter), "");
+            assert_eq!(worker.look_after(monotonic_ns()), Some(Duration::ZERO), "those who were told have their turns");
+            serve(&mut worker);
+            assert_eq!(heard(&waiter), TOLD);
+            assert_ne!(worker.look_after(monotonic_ns()), Some(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn whoever_has_the_place_of_one_that_is_gone_is_not_told_in_its_stead() {
+        let (mut worker, runtime) = worker();
+        let (waiter, holder) = (join_in_version_3(&mut worker), arrive(&mut worker));
+        let token = lease(&mut worker, &holder);
+        assert_eq!(ask(&mut worker, &waiter, &format!("RING.WAIT key {token} 7")), r"+PENDING 7\r\n");
+        assert_eq!(ask(&mut worker, &holder, &format!("RING.UNLEASE key {token}")), r":1\r\n");
+        let told = runtime.store.leases.take_told(10);
+        let place = told[0].recipient.place;
+        drop(waiter);
+        serve(&mut worker);
+        let next = join_in_version_3(&mut worker);
+        assert!(worker.places[place].client.as_ref().is_some_and(|client| client.number != told[0].connection));
+        runtime.workers[0].tell(&told);
+        assert_eq!(worker.look_after(monotonic_ns()), Some(Duration::ZERO));
+        assert_eq!(ask(&mut worker, &next, "PING"), r"+PONG\r\n");
+    }
+
+    #[test]
+    fn more_than_belongs_in_a_round_is_told_in_several() {
+        let (mut worker, _) = worker();
+        let (waiter, holder) = (join_in_version_3(&mut worker), arrive(&mut worker));
+        let token = lease(&mut worker, &holder);
+        let count = 5 * TOLD_AT_ONCE / 2;
+        for ticket in 1..=count {
+            ask(&mut worker, &waiter, &format!("RING.WAIT key {token} {ticket}"));
+        }
+        ask(&mut worker, &holder, &format!("RING.UNLEASE key {token}"));
+        for pushes in [TOLD_AT_ONCE, TOLD_AT_ONCE, TOLD_AT_ONCE / 2, 0] {
+            worker.look_after(monotonic_ns());
+            serve(&mut worker);
+            assert_eq!(heard(&waiter).matches("ring.answer").count(), pushes);
         }
     }
 }

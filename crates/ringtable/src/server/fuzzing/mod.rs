@@ -23,7 +23,7 @@ use crate::sync::Arc;
 use crate::table::{Eviction, Pairs, Want};
 
 /// A small server of one worker, none of whose threads runs.
-fn runtime(topology: Topology, eviction: Eviction) -> Arc<Runtime> {
+pub(super) fn runtime(topology: Topology, eviction: Eviction) -> Arc<Runtime> {
     let options = Options {
         workers: 1,
         buckets: 4,
@@ -56,7 +56,7 @@ fn executor_with_lanes(input: &mut Input) -> Executor {
 }
 
 /// The two ends of a connection: the server's, and the client's.
-fn connection() -> (Socket, OwnedFd) {
+pub(super) fn connection() -> (Socket, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (server, client) = pair.expect("the system lets us");
@@ -79,7 +79,7 @@ fn hear(client: &OwnedFd) -> (Vec<u8>, Vec<Descriptor>) {
 }
 
 /// All that has come to a client.
-fn drain(client: &OwnedFd, into: &mut Vec<u8>) {
+pub(super) fn drain(client: &OwnedFd, into: &mut Vec<u8>) {
     let mut piece = [0; 16 << 10];
     while let Ok((_, size @ 1..)) = rustix::net::recv(client, &mut piece[..], RecvFlags::DONTWAIT) {
         into.extend_from_slice(&piece[..size]);

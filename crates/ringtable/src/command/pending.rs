@@ -1,0 +1,30 @@
+//! Replies that come later: what a connection says at once, and what it says then.
+//!
+//! A command that cannot be answered yet writes nothing, and asks its connection to say so
+//! ([`super::flow::ConnectionChange::Pending`]). The connection goes on, and the answer comes as a *push*, which is no
+//! reply to any request: the client knows by the *ticket*, a number that it has given, what is answered.
+//!
+//! ```text
+//! at once    PENDING ticket                 a status, in place of the reply
+//! later      ring.answer, ticket, answer    a push: a string, an integer, and what the reply would have been
+//! ```
+//!
+//! Version 2 of RESP has no pushes. A connection that speaks it says nothing at once, executes nothing more, and gets
+//! the reply later: it is *parked*.
+
+use super::reply::ReplyWriter;
+
+/// The name of the push.
+pub const ANSWER: &str = "ring.answer";
+
+/// Says that the answer comes later.
+pub fn postpone(reply: &mut dyn ReplyWriter, ticket: u64) {
+    reply.status(&format!("PENDING {ticket}"));
+}
+
+/// Announces an answer that comes later. It has to follow.
+pub fn announce(reply: &mut dyn ReplyWriter, ticket: u64) {
+    reply.push(3);
+    reply.bulk(ANSWER.as_bytes());
+    reply.integer(ticket.cast_signed());
+}

@@ -1,0 +1,265 @@
+//! Waiters: connections that are to be told when a lease is over, or when its key was written.
+//!
+//! # Design
+//!
+//! Nobody waits here: a waiter is a few words that say whom to tell. Those who wait for one lease are a **group**,
+//! whose number the lease has. When the lease is over, its group is put among those that are over, whatever their
+//! number is: a few steps of a search tree. Workers take them out later, some at a time ([`Waiters::take`]), and tell
+//! them. A key that was written ends the group, too, though not the lease: who waits for that from then on is in
+//! another group.
+//!
+//! A connection has one wait for each of its tickets, and its waits end with it. Whether anybody waits, and whether
+//! anybody is to be told, is seen without a lock ([`Hints`]).
+//!
+//! # Invariants
+//!
+//! - A waiter is in one group, until it is taken, gives up, or its connection ends. So it is told once at most.
+//! - Waiters are bounded: [`limits::LEASE_WAITERS_MAX`], of one connection
+//!   [`limits::LEASE_WAITERS_PER_CONNECTION_MAX`]. A group that nobody is in any more is nowhere.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::command::{Recipient, Refusal};
+use crate::limits;
+
+/// Who waits, and for what answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiter {
+    /// The number of the connection, which no other one has or had.
+    pub connection: u64,
+    /// The name of the answer, which the connection has chosen.
+    pub ticket: u64,
+    /// Where the connection is, if it still is there.
+    pub recipient: Recipient,
+}
+
+/// What can be known of the waiters without the lock.
+///
+/// Relaxed, all of it. Who has ended a wait sees it when it looks itself, before it sleeps; and of a write and a wait
+/// that begins at the same instant either may miss the other.
+#[derive(Default)]
+pub(super) struct Hints {
+    waiters: AtomicUsize,
+    groups_over: AtomicUsize,
+}
+
+impl Hints {
+    /// How many wait, those included that are to be told.
+    #[inline]
+    pub fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are some to tell.
+    #[inline]
+    pub fn are_some_over(&self) -> bool {
+        self.groups_over.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// All waiters of a server.
+#[derive(Default)]
+pub(super) struct Waiters {
+    /// By group, connection and ticket.
+    by_group: BTreeMap<(u64, u64, u64), Recipient>,
+    /// The group of each ticket of a connection.
+    by_connection: HashMap<u64, BTreeMap<u64, u64>>,
+    /// Groups that are to be told, none of them empty.
+    over: BTreeSet<u64>,
+    /// Groups that there ever were.
+    groups: u64,
+    hints: Arc<Hints>,
+}
+
+impl Waiters {
+    /// What can be known of them without the lock.
+    pub fn hints(&self) -> Arc<Hints> {
+        Arc::clone(&self.hints)
+    }
+
+    /// Lets one wait, in the group that a lease has, or gets. A wait that the connection has begun with this ticket
+    /// before ends, untold.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn join(&mut self, group: &mut Option<u64>, waiter: Waiter) -> Result<(), Refusal> {
+        let Waiter { connection, ticket, recipient } = waiter;
+        self.leave(connection, ticket);
+        let (all, own) = (self.by_group.len(), self.by_connection.get(&connection).map_or(0, BTreeMap::len));
+        let (all_max, own_max) = (limits::LEASE_WAITERS_MAX, limits::LEASE_WAITERS_PER_CONNECTION_MAX);
+        if all >= all_max || own >= own_max {
+            return Err(Refusal(format!(
+                "LEASES {all} wait for leases, {own} of them over this connection; at most {all_max} may, {own_max} of \
+                 them over one connection: ask again later"
+            )));
+        }
+        let group = *group.get_or_insert_with(|| {
+            self.groups += 1;
+            self.groups
+        });
+        self.by_group.insert((group, connection, ticket), recipient);
+        self.by_connection.entry(connection).or_default().insert(ticket, group);
+        self.note();
+        Ok(())
+    }
+
+    /// The group that a connection waits in with this ticket, if it does.
+    pub fn group_of(&self, connection: u64, ticket: u64) -> Option<u64> {
+        self.by_connection.get(&connection)?.get(&ticket).copied()
+    }
+
+    /// Lets a connection wait no more with this ticket. Where it was, if it did wait.
+    pub fn leave(&mut self, connection: u64, ticket: u64) -> Option<Recipient> {
+        let tickets = self.by_connection.get_mut(&connection)?;
+        let group = tickets.remove(&ticket)?;
+        if tickets.is_empty() {
+            self.by_connection.remove(&connection);
+        }
+        let recipient = self.by_group.remove(&(group, connection, ticket));
+        if self.first_of(group).is_none() {
+            self.over.remove(&group);
+        }
+        self.note();
+        recipient
+    }
+
+    /// Lets a connection that has ended wait no more, with some ticket of its. Returns whether there was one.
+    pub fn leave_one(&mut self, connection: u64) -> bool {
+        let ticket = self.by_connection.get(&connection).and_then(|tickets| tickets.keys().next().copied());
+        ticket.is_some_and(|ticket| self.leave(connection, ticket).is_some())
+    }
+
+    /// Has all of a group told.
+    pub fn end(&mut self, group: u64) {
+        if self.first_of(group).is_some() {
+            self.over.insert(group);
+            self.note();
+        }
+    }
+
+    /// Takes some out that are to be told, `most` of them at most.
+    pub fn take(&mut self, most: usize) -> Vec<Waiter> {
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some((connection, ticket)) = self.over.first().and_then(|&group| self.first_of(group))
+            && let Some(recipient) = self.leave(connection, ticket)
+        {
+            taken.push(Waiter { connection, ticket, recipient });
+        }
+        taken
+    }
+
+    /// Connection and ticket of one who is in a group.
+    fn first_of(&self, group: u64) -> Option<(u64, u64)> {
+        let (&(_, connection, ticket), _) = self.by_group.range((group, 0, 0)..=(group, u64::MAX, u64::MAX)).next()?;
+        Some((connection, ticket))
+    }
+
+    fn note(&self) {
+        self.hints.waiters.store(self.by_group.len(), Ordering::Relaxed);
+        self.hints.groups_over.store(self.over.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiter(connection: u64, ticket: u64) -> Waiter {
+        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: connection as usize } }
+    }
+
+    fn names(taken: Vec<Waiter>) -> Vec<(u64, u64)> {
+        taken.into_iter().map(|Waiter { connection, ticket, .. }| (connection, ticket)).collect()
+    }
+
+    #[test]
+    fn smoke() {
+        let (mut waiters, mut group) = (Waiters::default(), None);
+        let hints = waiters.hints();
+        waiters.join(&mut group, waiter(1, 7)).unwrap();
+        assert_eq!((hints.waiters(), hints.are_some_over()), (1, false));
+        assert_eq!(waiters.take(9), []);
+        waiters.end(group.unwrap());
+        assert_eq!((hints.waiters(), hints.are_some_over()), (1, true));
+        assert_eq!(waiters.take(9), [waiter(1, 7)]);
+        assert_eq!((hints.waiters(), hints.are_some_over()), (0, false));
+    }
+
+    #[test]
+    fn they_are_taken_some_at_a_time_and_each_once() {
+        let (mut waiters, mut groups) = (Waiters::default(), [None; 3]);
+        for connection in 0..30 {
+            waiters.join(&mut groups[connection as usize % 3], waiter(connection, 1)).unwrap();
+        }
+        let [first, second, _] = groups.map(Option::unwrap);
+        waiters.end(second);
+        waiters.end(first);
+        waiters.end(first);
+        let mut all = Vec::new();
+        for size in [7, 7, 6, 0] {
+            let taken = waiters.take(7);
+            assert_eq!(taken.len(), size);
+            all.extend(names(taken));
+        }
+        all.sort_unstable();
+        let expected: Vec<_> =
+            (0..30).filter(|connection| connection % 3 < 2).map(|connection| (connection, 1)).collect();
+        assert_eq!(all, expected);
+        assert_eq!(waiters.hints().waiters(), 10);
+    }
+
+    #[test]
+    fn a_ticket_names_one_wait() {
+        let (mut waiters, mut one, mut other) = (Waiters::default(), None, None);
+        waiters.join(&mut one, waiter(1, 7)).unwrap();
+        waiters.join(&mut one, waiter(1, 7)).unwrap();
+        waiters.join(&mut other, waiter(1, 7)).unwrap();
+        assert_eq!(waiters.group_of(1, 7), other);
+        waiters.end(one.unwrap());
+        assert_eq!(waiters.take(9), []);
+        // Also if it is to be told already.
+        waiters.end(other.unwrap());
+        waiters.join(&mut one, waiter(1, 7)).unwrap();
+        assert_eq!(waiters.take(9), []);
+        assert!(!waiters.hints().are_some_over());
+        assert_eq!((waiters.leave(1, 8), waiters.leave(2, 7)), (None, None));
+        assert!(waiters.leave(1, 7).is_some() && waiters.leave(1, 7).is_none());
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_who_leave() {
+        let (mut waiters, mut group) = (Waiters::default(), None);
+        for ticket in 1..=100 {
+            waiters.join(&mut group, waiter(1, ticket)).unwrap();
+        }
+        waiters.join(&mut group, waiter(2, 1)).unwrap();
+        waiters.end(group.unwrap());
+        let mut left = 0;
+        while waiters.leave_one(1) {
+            left += 1;
+        }
+        assert_eq!((left, names(waiters.take(9))), (100, vec![(2, 1)]));
+        assert!(waiters.by_group.is_empty() && waiters.by_connection.is_empty() && waiters.over.is_empty());
+    }
+
+    #[test]
+    fn they_are_bounded() {
+        let (mut waiters, mut group) = (Waiters::default(), None);
+        let own_max = limits::LEASE_WAITERS_PER_CONNECTION_MAX as u64;
+        for connection in 0..limits::LEASE_WAITERS_MAX as u64 / own_max {
+            for ticket in 1..=own_max {
+                waiters.join(&mut group, waiter(connection, ticket)).unwrap();
+            }
+            let Refusal(words) = waiters.join(&mut group, waiter(connection, own_max + 1)).unwrap_err();
+            assert!(words.starts_with("LEASES ") && words.contains(&format!(" {own_max} of them over one")), "{words}");
+            waiters.join(&mut group, waiter(connection, own_max)).expect("it takes the place of itself");
+        }
+        assert!(waiters.join(&mut group, waiter(u64::MAX, 1)).is_err());
+        assert_eq!(waiters.group_of(u64::MAX, 1), None);
+        waiters.leave(0, 1);
+        waiters.join(&mut group, waiter(u64::MAX, 1)).unwrap();
+    }
+}
