@@ -73,10 +73,10 @@ pub fn number(name: &str, wanted: &str, given: &Bound<'_, PyAny>) -> PyResult<f6
 }
 
 /// Whether something shall be; `None` if that was not said.
+#[inline]
 pub fn flag(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<bool>> {
-    let flag =
-        |given: &Bound<'_, PyAny>| given.extract().map_err(|error| wrong_type(error, name, "True or False", given));
-    given.map(flag).transpose()
+    let Some(given) = given else { return Ok(None) };
+    given.extract().map(Some).map_err(|error| wrong_type(error, name, "True or False", given))
 }
 
 /// A word out of a list of words.
@@ -108,8 +108,10 @@ pub fn whole(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Whole> {
 }
 
 /// The same if there is one.
+#[inline]
 pub fn optional_whole(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Whole>> {
-    given.map(|given| whole(name, given)).transpose()
+    let Some(given) = given else { return Ok(None) };
+    whole(name, given).map(Some)
 }
 
 impl Whole {
@@ -238,6 +240,7 @@ pub struct Set<'a, 'py> {
 }
 
 /// Whether an entry may be evicted: `None` for as before.
+#[inline]
 pub fn mark(evictable: Option<&Bound<'_, PyAny>>) -> PyResult<Mark> {
     Ok(match flag("evictable", evictable)? {
         None => Mark::AsBefore,

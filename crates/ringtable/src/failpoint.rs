@@ -52,6 +52,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("fork.connected", "it has its own, and has not kept it yet"),
     ("reconnect.retired", "the connection to a dead server is let go of, and there is no other"),
     ("reconnect.connected", "there is another one, which was not kept yet"),
+    ("lease.waiting", "the answer is pending, and the table was not looked at again"),
+    ("answer.leaving", "all that has come is taken, and the lane is not armed for a thread that waits for an answer"),
     ("lease.got", "a lease was granted, and nothing computed"),
     ("lease.returning", "the value is written, and the lease not given back"),
     ("lease.returned", "both are done, and nobody was told"),

@@ -197,8 +197,6 @@ pub const UDP_RECEIVE_BUFFER: usize = 4 << 20;
 pub const LEASE_POLL_MIN: Duration = Duration::from_micros(200);
 /// Longest such pause.
 pub const LEASE_POLL_MAX: Duration = Duration::from_millis(10);
-/// Pause from which on each look asks for the lease, too: its holder may have died.
-pub const LEASE_ASK_MIN: Duration = Duration::from_millis(1);
 
 /// Bytes of requests over a socket after which a client waits for the replies to those that it had sent before: twice
 /// as many are on their way at most, which is well below what a server keeps for it.

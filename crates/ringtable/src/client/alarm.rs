@@ -37,6 +37,11 @@ impl Alarm {
         }
     }
 
+    /// A second descriptor of it, for a thread that looks whether there is a reason to wake up, and takes none.
+    pub fn duplicate(&self) -> Result<Descriptor, Error> {
+        system("duplicating the doorbell", self.listener.duplicate())
+    }
+
     /// Why the server has ended the connection.
     pub fn last_words(&self) -> Error {
         last_words(&self.socket)

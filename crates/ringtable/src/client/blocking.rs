@@ -4,7 +4,10 @@
 //! by the caller's patience: its time-out or a signal.
 
 use std::task::Poll;
+use std::time::Duration;
 
+use super::answers::Answers;
+use super::awaited::Awaited;
 use super::channel::Channel;
 use super::error::Error;
 use super::in_place::TableReader;
@@ -12,6 +15,7 @@ use super::link::{Link, Pushed};
 use super::patience::Patience;
 use super::waiting::Waiting;
 use crate::command::reply::Reply;
+use crate::shm::fork::Descriptor;
 
 /// Requests after which a pipeline is published, so that the server begins while we go on.
 const PUBLISH_EVERY: usize = 16;
@@ -20,6 +24,8 @@ pub(super) struct BlockingLink {
     link: Link,
     /// Apart from the link, so that the words of a connection that each read looks at stay close together.
     waiting: Box<Waiting>,
+    /// Whether the lane says that nobody looks at it unless the bell rings, though nobody sleeps inside of the gate.
+    is_armed: bool,
 }
 
 impl BlockingLink {
@@ -27,7 +33,51 @@ impl BlockingLink {
     pub fn new(mut link: Link, reader: Option<&TableReader>) -> Self {
         let workers = link.channel().workers();
         let waiting = reader.map_or_else(Waiting::for_socket, |reader| Waiting::for_workers(reader, workers));
-        Self { link, waiting: Box::new(waiting) }
+        Self { link, waiting: Box::new(waiting), is_armed: false }
+    }
+
+    /// Begins a thread's stay inside of the gate. It looks itself for what it asks for, so that the server need not
+    /// ring.
+    #[inline]
+    pub fn arrive(&mut self) {
+        if std::mem::take(&mut self.is_armed)
+            && let Channel::Lane(lane) = self.link.channel()
+        {
+            lane.news().disarm(self.waiting.published());
+        }
+    }
+
+    /// Ends a thread's stay while others wait outside for answers: takes all that has come, and has the listener woken
+    /// by what is still to come. An error is found again by the listener, which is woken for it.
+    #[cold]
+    pub fn leave(&mut self, answers: &Answers) {
+        let mut is_done = self.link.take_replies().is_ok();
+        if let Channel::Lane(lane) = self.link.channel() {
+            self.is_armed = true;
+            failpoint!("answer.leaving");
+            is_done &= matches!(lane.awaited(), Ok(Some(news)) if news.arm(self.waiting.published()));
+        }
+        if !is_done {
+            answers.kick();
+        }
+    }
+
+    /// Takes what the listener was woken for.
+    pub fn look(&mut self) -> Result<(), Error> {
+        if let Channel::Lane(lane) = self.link.channel() {
+            let news = lane.news();
+            news.alarm().listen(Duration::ZERO, || news.has_news())?;
+        }
+        self.link.take_replies()
+    }
+
+    /// A descriptor that becomes readable when something has come, for a listener; `None` if the transport has none.
+    pub fn ear(&mut self) -> Result<Option<Descriptor>, Error> {
+        match self.link.channel() {
+            Channel::Lane(lane) => lane.news().alarm().duplicate().map(Some),
+            Channel::Socket(socket) => socket.duplicate().map(Some),
+            Channel::Rings(_) | Channel::Udp(_) => Ok(None),
+        }
     }
 
     /// Pushes `count` requests and publishes them. Their replies are to be received next.
@@ -47,14 +97,7 @@ impl BlockingLink {
         }
         for index in 0..count {
             if let Err(error) = request(self, index, patience) {
-                // What was pushed is done now, not at some later call; but not by a child of the one who pushed it.
-                if !patience.is_inherited() {
-                    let _ = match error {
-                        // The call ends here: it does not wait once more, for room.
-                        Error::Interrupted | Error::Timeout(_) => self.link.publish().map(drop),
-                        _ => self.depart(patience),
-                    };
-                }
+                self.break_off(&error, patience);
                 return Err(error);
             }
             if (index + 1).is_multiple_of(PUBLISH_EVERY) {
@@ -62,6 +105,31 @@ impl BlockingLink {
             }
         }
         self.link.publish().map(drop)
+    }
+
+    /// After a push that failed: what was pushed before it is done now, not at some later call; but not by a child of
+    /// the process that pushed it.
+    #[cold]
+    fn break_off(&mut self, error: &Error, patience: &mut Patience<'_>) {
+        if !patience.is_inherited() {
+            let _ = match error {
+                // The call ends here: it does not wait once more, for room.
+                Error::Interrupted | Error::Timeout(_) => self.link.publish().map(drop),
+                _ => self.depart(patience),
+            };
+        }
+    }
+
+    /// One request and its reply.
+    #[inline]
+    pub fn request(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<Reply, Error> {
+        self.link.begin()?;
+        if let Err(error) = self.push(number, arguments, patience) {
+            self.break_off(&error, patience);
+            return Err(error);
+        }
+        self.link.publish()?;
+        self.receive(patience)
     }
 
     /// Writes one request, after waiting for room. Not yet published.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::answers::Expected;
 use super::blocking::BlockingLink;
 use super::channel::Channel;
 use super::connect::{connect, not_found};
@@ -162,7 +163,14 @@ impl Connection {
         work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let result = self.link.enter(patience, |link, patience| match link {
-            Some(link) => work(link, patience),
+            Some(link) => {
+                link.arrive();
+                let result = work(link, patience);
+                if self.sharing.answers.are_awaited() && !patience.is_inherited() {
+                    link.leave(&self.sharing.answers);
+                }
+                result
+            }
             None => Err(self.ended()),
         });
         // Nothing of it is ours in a child that was forked meanwhile.
@@ -182,12 +190,34 @@ impl Connection {
         result
     }
 
+    /// Whether a server of ours can answer later over it.
+    pub fn can_be_told(&self) -> bool {
+        matches!(self.transport, Transport::Lane | Transport::Socket)
+    }
+
+    /// Begins to wait for an answer that may come later, with this ticket.
+    pub fn expect(&self, ticket: u64, patience: Patience<'_>) -> Result<Expected<'_>, Error> {
+        self.sharing.answers.expect(ticket, || {
+            let ear = self.locked(patience, |link, _| link.ear())?;
+            ear.ok_or_else(|| Error::Protocol("over this transport no answer comes later".to_owned()))
+        })
+    }
+
+    /// Waits for such an answer, for `limit` at most; `None` if it has not come, or a signal has.
+    pub fn await_answer(
+        &self,
+        expected: &Expected<'_>,
+        limit: Duration,
+        patience: Patience<'_>,
+    ) -> Result<Option<Reply>, Error> {
+        expected.wait(limit, || self.locked(patience, |link, _| link.look()))
+    }
+
     /// One request and its reply.
     #[inline]
     pub fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
         self.locked(patience, |link, patience| {
-            link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)?;
-            match link.receive(patience)? {
+            match link.request(number, arguments, patience)? {
                 // It may say that the server stops.
                 reply @ (Reply::Error(_) | Reply::Dropped(_)) => Err(unexpected(reply)),
                 reply => Ok(reply),
@@ -246,6 +276,7 @@ impl Connection {
         });
         failpoint!("close.dropped");
         self.sharing.forget_buffer();
+        self.sharing.answers.close();
         // Views need socket and table for as long as there are any.
         if let Some(pinned) = &self.pinned {
             pinned.close(dropped.is_ok());

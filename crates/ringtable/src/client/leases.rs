@@ -3,8 +3,13 @@
 //! # Design
 //!
 //! [`Client::get_or_lease`] waits until a key has a value, or it is ours to compute. There is no queue: a client that
-//! waits looks at the table in place again and again, each time after a longer pause, and soon asks for the lease with
-//! each look, too, so that it passes on at once when its holder dies. The server never waits for anybody.
+//! was refused the lease asks to be told when that is over, or the key is written, and then looks and asks again. The
+//! server never waits for anybody: it answers "pending", and pushes the answer when it has one ([`super::answers`]).
+//! Before it sleeps, and ten times a second, a client that waits looks at the table in place, too: so what it is not
+//! told of, since it was written at the very moment of asking, costs time only.
+//!
+//! Over the rings of a classic topology nothing can be pushed. There a client looks again and again, each time after a
+//! longer pause, and asks for the lease with each look.
 //!
 //! A computed value that finds no room in the table is handed over to the clients that wait ([`Client::hand_over`]):
 //! with each request for the lease they tell the token of the one that they were refused for.
@@ -15,7 +20,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::answers::Expected;
 use super::blocking::BlockingLink;
+use super::connection::Connection;
 use super::error::Error;
 use super::handle::Client;
 use super::held_leases;
@@ -70,6 +77,54 @@ impl Staleness {
     }
 }
 
+/// How a client that was refused a lease learns that it may be over.
+enum Waiting<'a> {
+    /// The server tells.
+    ToBeTold(Told<'a>),
+    /// Nobody does: it looks and asks again after a pause.
+    Pause(Duration),
+}
+
+impl Waiting<'_> {
+    /// Waits, for as long as the caller need not look at anything else. Returns whether it is time to ask again.
+    fn wait(&mut self, patience: Patience<'_>) -> Result<bool, Error> {
+        match self {
+            Self::ToBeTold(told) => told.wait(patience),
+            Self::Pause(pause) => {
+                std::thread::sleep((*pause).min(patience.slice()?));
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// The wait of a client that the server tells when a lease is over. If it ends without that, it is called off.
+struct Told<'a> {
+    connection: &'a Connection,
+    expected: Expected<'a>,
+    key: &'a [u8],
+    ticket: u64,
+    is_told: bool,
+}
+
+impl Told<'_> {
+    /// Waits to be told. Returns whether it was.
+    fn wait(&mut self, patience: Patience<'_>) -> Result<bool, Error> {
+        let answer = self.connection.await_answer(&self.expected, patience.slice()?, patience);
+        // An answer, or the end of the connection: there is nothing to call off.
+        self.is_told = matches!(answer, Ok(Some(_)) | Err(Error::Gone(_) | Error::Closed | Error::Expelled(_)));
+        Ok(answer?.is_some())
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if !self.is_told && self.connection.is_ours() {
+            insist(self.connection, NUMBERS.ring_unwait, &[self.key, self.ticket.to_string().as_bytes()]);
+        }
+    }
+}
+
 /// What came of a request for a lease.
 enum Asked {
     Granted(u64),
@@ -97,7 +152,7 @@ impl Client {
             Ok(other) => Err(unexpected(other)),
             Err(error) => {
                 if matches!(error, Error::Timeout(_) | Error::Interrupted) {
-                    self.insist(&[key, b"TICKET", ticket.as_bytes()]);
+                    self.insist(NUMBERS.ring_unlease, &[key, b"TICKET", ticket.as_bytes()]);
                 }
                 Err(error)
             }
@@ -164,7 +219,7 @@ impl Client {
         match self.request(NUMBERS.ring_handover, &arguments[..count], patience) {
             Ok(reply) => Ok(integer(reply)? == 1),
             Err(error) => {
-                self.insist(&[key, token.as_bytes()]);
+                self.insist(NUMBERS.ring_unlease, &[key, token.as_bytes()]);
                 Err(error)
             }
         }
@@ -186,21 +241,17 @@ impl Client {
             }
             Err(error) => {
                 // It may not even have been sent: the error of a posted write surfaces before.
-                self.insist(&[key, token.as_bytes()]);
+                self.insist(NUMBERS.ring_unlease, &[key, token.as_bytes()]);
                 Err(error)
             }
         }
     }
 
-    /// After a call that did not come to its end: sends word that its lease is not wanted, which is executed after all
-    /// that was sent before. On a connection that has no room even for that, only its end gives the lease back.
-    fn insist(&self, unlease: &[&[u8]]) {
-        let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
-        let Ok(connection) = self.connection(patience) else { return };
-        let _ = connection.locked(patience, |link, patience| {
-            // Nobody waits for the reply: the next call finds it owed, and drops it.
-            link.exchange(1, |link, _, patience| link.push(NUMBERS.ring_unlease, unlease, patience), patience)
-        });
+    /// Sends word that what a call has asked for is not wanted, over the connection of the moment.
+    fn insist(&self, number: u16, arguments: &[&[u8]]) {
+        if let Ok(connection) = self.connection(Patience::new(Some(UNWANTED_PATIENCE), &|| false)) {
+            insist(connection, number, arguments);
+        }
     }
 
     /// Waits until a key has a value, or its lease is ours. A value that is stale is returned, too, but only if the
@@ -220,7 +271,7 @@ impl Client {
         }
         patience.start();
         let (mut refused_for, mut fallback) = (0, None);
-        match self.poll(key, staleness, patience, &mut refused_for, &mut fallback) {
+        match self.look_and_ask(key, staleness, patience, &mut refused_for, &mut fallback) {
             Err(Error::Timeout(timeout)) => match fallback {
                 Some(old) => Ok(LeaseOutcome::Value(old)),
                 // What the time went for is the value, not the last request on the way to it.
@@ -233,7 +284,7 @@ impl Client {
 
     /// Looks and asks until there is something; `refused_for` is the token of the lease that is waited for, `fallback`
     /// what will do if that comes to nothing.
-    fn poll(
+    fn look_and_ask(
         &self,
         key: &[u8],
         staleness: Staleness,
@@ -241,7 +292,7 @@ impl Client {
         refused_for: &mut u64,
         fallback: &mut Option<Vec<u8>>,
     ) -> Result<LeaseOutcome, Error> {
-        let mut pause = limits::LEASE_POLL_MIN;
+        let (mut waiting, mut pause) = (None::<Waiting<'_>>, limits::LEASE_POLL_MIN);
         loop {
             let (old, left_ms) = match self.look(key, staleness, patience)? {
                 Some((value, left_ms)) if staleness.is_fresh(left_ms) => return Ok(LeaseOutcome::Value(value)),
@@ -250,25 +301,33 @@ impl Client {
             };
             let is_usable = old.is_some() && left_ms >= staleness.stale_ms;
             *fallback = old.filter(|_| is_usable || left_ms >= staleness.on_error_ms);
-            // At once; and then not before it is likely that something has changed.
-            if *refused_for == 0 || pause >= limits::LEASE_ASK_MIN {
-                match self.lease(key, *refused_for, patience)? {
-                    Asked::Granted(token) => {
-                        failpoint!("lease.got");
-                        return self.look_again(key, token, staleness, patience);
-                    }
-                    Asked::Taken(token) if *refused_for == 0 => *refused_for = token.max(1),
-                    Asked::Taken(_) => {}
-                    Asked::Over(Some(value)) => return Ok(LeaseOutcome::Value(value)),
-                    Asked::Over(None) => match fallback.take() {
-                        Some(old) => return Ok(LeaseOutcome::Value(old)),
-                        // It may be our turn now, as if we asked for the first time.
-                        None => {
-                            *refused_for = 0;
-                            continue;
-                        }
-                    },
+            if let Some(told) = &mut waiting
+                && !is_usable
+            {
+                if told.wait(patience)? {
+                    waiting = None;
                 }
+                patience.check_interrupted()?;
+                continue;
+            }
+            let token = match self.lease(key, *refused_for, patience)? {
+                Asked::Granted(token) => {
+                    failpoint!("lease.got");
+                    return self.look_again(key, token, staleness, patience);
+                }
+                Asked::Taken(token) => token,
+                Asked::Over(Some(value)) => return Ok(LeaseOutcome::Value(value)),
+                Asked::Over(None) => match fallback.take() {
+                    Some(old) => return Ok(LeaseOutcome::Value(old)),
+                    // It may be our turn now, as if we asked for the first time.
+                    None => {
+                        *refused_for = 0;
+                        continue;
+                    }
+                },
+            };
+            if *refused_for == 0 {
+                *refused_for = token.max(1);
             }
             if is_usable && let Some(old) = fallback.take() {
                 return Ok(LeaseOutcome::Value(old));
@@ -276,14 +335,47 @@ impl Client {
             if held_leases::has(self.location(), key) {
                 return Err(Error::OwnLease(format!("'{}'", command::shown(key))));
             }
-            std::thread::sleep(pause.min(patience.slice()?));
+            waiting = self.ask_to_be_told(key, token, &mut pause, patience)?;
             patience.check_interrupted()?;
             // Before anything is asked for that there is no time left to wait for.
             patience.slice()?;
-            pause = (2 * pause).min(limits::LEASE_POLL_MAX);
         }
     }
 
+    /// Asks the server to say when the lease with this token is over; `None` if it is.
+    fn ask_to_be_told<'a>(
+        &'a self,
+        key: &'a [u8],
+        token: u64,
+        pause: &mut Duration,
+        patience: Patience<'_>,
+    ) -> Result<Option<Waiting<'a>>, Error> {
+        let connection = self.connection(patience)?;
+        if connection.can_be_told() && connection.known.has(NUMBERS.ring_wait) {
+            // Relaxed: only that it is unique matters.
+            let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
+            let expected = connection.expect(ticket, patience)?;
+            let (token, number) = (token.to_string(), ticket.to_string());
+            let mut told = Told { connection, expected, key, ticket, is_told: false };
+            let arguments: [&[u8]; 3] = [key, token.as_bytes(), number.as_bytes()];
+            match connection.request(NUMBERS.ring_wait, &arguments, patience) {
+                Ok(Reply::Status(words)) if words.starts_with("PENDING ") => {
+                    failpoint!("lease.waiting");
+                    return Ok(Some(Waiting::ToBeTold(told)));
+                }
+                Ok(Reply::Status(_)) => {
+                    told.is_told = true;
+                    return Ok(None);
+                }
+                Ok(other) => return Err(unexpected(other)),
+                // There are too many that wait, or it is an older server.
+                Err(Error::Refused(_)) => told.is_told = true,
+                Err(error) => return Err(error),
+            }
+        }
+        let next = (2 * *pause).min(limits::LEASE_POLL_MAX);
+        Ok(Some(Waiting::Pause(std::mem::replace(pause, next))))
+    }
     /// Looks whether somebody has written the key just before its lease became ours.
     fn look_again(
         &self,
@@ -350,6 +442,16 @@ impl Client {
             other => Err(unexpected(other)),
         }
     }
+}
+
+/// After a call that did not come to its end: sends word that what it has asked for is not wanted, which is executed
+/// after all that was sent before. On a connection that has no room even for that, only its end gives it back.
+fn insist(connection: &Connection, number: u16, arguments: &[&[u8]]) {
+    let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
+    let _ = connection.locked(patience, |link, patience| {
+        // Nobody waits for the reply: the next call finds it owed, and drops it.
+        link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)
+    });
 }
 
 /// How many milliseconds an entry has left; `None` for one that does not expire.

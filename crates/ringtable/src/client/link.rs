@@ -11,6 +11,8 @@
 //! manner, for what the transport names (`awaited` of lane, rings, socket and UDP), and takes the step again.
 //! [`super::blocking`] is the driver of calls that block their thread.
 //!
+//! Between replies there may be pushes. They are nobody's replies, and go to [`super::answers`].
+//!
 //! # Invariants
 //!
 //! - A step that finds no room has taken all replies that there are. So a driver that only repeats the step does not
@@ -168,6 +170,18 @@ impl Link {
         if self.channel.publish()? { Ok(true) } else { self.take_replies().map(|()| false) }
     }
 
+    /// What comes next over the transport, if it is a reply. Pushes on the way are handed to the threads that wait for
+    /// them.
+    #[inline]
+    fn next(&mut self) -> Result<Option<Reply>, Error> {
+        loop {
+            match self.channel.try_receive()? {
+                Some(Reply::Push(push)) => self.sharing.answers.deliver(push),
+                reply => return Ok(reply),
+            }
+        }
+    }
+
     /// The next reply that somebody waits for.
     #[inline]
     pub fn receive(&mut self) -> Result<Poll<Reply>, Error> {
@@ -176,7 +190,7 @@ impl Link {
                 self.outstanding -= 1;
                 return Ok(Poll::Ready(reply));
             }
-            match self.channel.try_receive()? {
+            match self.next()? {
                 Some(reply) if self.owed.is_empty() => {
                     self.outstanding -= 1;
                     return Ok(Poll::Ready(reply));
@@ -204,9 +218,9 @@ impl Link {
         matches!(self.channel, Channel::Rings(_) | Channel::Udp(_))
     }
 
-    /// Takes all replies that have come.
-    fn take_replies(&mut self) -> Result<(), Error> {
-        while let Some(reply) = self.channel.try_receive()? {
+    /// Takes all that has come: replies, and pushes.
+    pub fn take_replies(&mut self) -> Result<(), Error> {
+        while let Some(reply) = self.next()? {
             if self.owed.is_empty() {
                 self.received.push_back(reply);
             } else {

@@ -32,6 +32,7 @@ mod connect;
 mod life;
 mod in_place;
 mod gate;
+mod answers;
 mod sharing;
 mod pinned;
 

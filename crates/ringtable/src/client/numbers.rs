@@ -22,6 +22,8 @@ pub(super) struct Numbers {
     pub ring_lease: u16,
     pub ring_unlease: u16,
     pub ring_handover: u16,
+    pub ring_wait: u16,
+    pub ring_unwait: u16,
 }
 
 pub(super) const NUMBERS: Numbers = Numbers {
@@ -42,6 +44,8 @@ pub(super) const NUMBERS: Numbers = Numbers {
     ring_lease: command::number("RING.LEASE"),
     ring_unlease: command::number("RING.UNLEASE"),
     ring_handover: command::number("RING.HANDOVER"),
+    ring_wait: command::number("RING.WAIT"),
+    ring_unwait: command::number("RING.UNWAIT"),
 };
 
 /// Does now what the first call would do otherwise. A child that is forked while another thread is at it would wait for

@@ -3,10 +3,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
+use super::answers::Answers;
 use crate::limits;
 use crate::sync::lock;
 
-/// How many posted writes are on their way, and a buffer for a large reply.
+/// How many posted writes are on their way, a buffer for a large reply, and the answers that threads wait for.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Posted writes whose replies have not come.
@@ -14,6 +15,7 @@ pub(super) struct Sharing {
     /// A buffer for the next large reply: fresh memory comes from the kernel page by page, at a multiple of the price
     /// of copying.
     spare: Mutex<Vec<u8>>,
+    pub answers: Answers,
 }
 
 impl Sharing {

@@ -9,7 +9,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::error::Error;
+use super::error::{Error, system};
 use super::life::gone;
 use crate::command::numbered;
 use crate::command::reply::Reply;
@@ -65,6 +65,11 @@ impl SocketLink {
             stretch_began: 0,
             stretch_size: 0,
         }
+    }
+
+    /// A second descriptor of the socket.
+    pub fn duplicate(&self) -> Result<Descriptor, Error> {
+        system("duplicating the socket", self.socket.duplicate().map_err(Into::into))
     }
 
     pub fn into_socket(self) -> Descriptor {
@@ -172,7 +177,7 @@ impl SocketLink {
     pub fn try_receive(&mut self) -> Result<Option<Reply>, Error> {
         loop {
             if let Some(reply) = self.parse()? {
-                self.answered += 1;
+                self.answered += u64::from(!matches!(reply, Reply::Push(_)));
                 return Ok(Some(reply));
             }
             if self.parser.is_dropping() {

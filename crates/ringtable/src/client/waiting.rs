@@ -99,6 +99,11 @@ impl Waiting {
         if self.news.is_multiple_of(A::NEWS_PER_CHECK) { Self::check(awaited, patience) } else { Ok(()) }
     }
 
+    /// What the client has last said of itself.
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
     /// Waits until a socket is ready, as `flags` say, or until `limit` has passed.
     pub fn wait_for_socket(
         &mut self,

@@ -91,6 +91,15 @@ impl Listener {
         Ok(Self(fd))
     }
 
+    /// A second descriptor of the same instance, which becomes readable when there is something to wait for, and stays
+    /// so until somebody takes it with [`Self::wait`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn duplicate(&self) -> io::Result<Descriptor> {
+        self.0.duplicate().map_err(Into::into)
+    }
+
     /// Waits for the bell or the socket, for at most `timeout`.
     ///
     /// # Errors

@@ -1,0 +1,355 @@
+//! Answers that come later than the replies to their requests: for the threads that wait for them.
+//!
+//! # Design
+//!
+//! A server may answer "pending", and push the answer later, with the ticket of the request. A thread that waits for
+//! one waits outside of its connection's gate, so that other threads make calls meanwhile. A thread that is inside of
+//! the gate reads all that has come, and hands each answer to the thread that waits for it ([`Answers::deliver`]).
+//! While nobody is inside, one of those that wait is the *listener*: it sleeps on what the transport wakes it with, and
+//! enters the gate when that is so. The others are parked, and one of them is the next listener when this one leaves.
+//!
+//! # Invariants
+//!
+//! - One thread at a time reads from a connection: it is inside of the gate.
+//! - A thread that leaves the gate while somebody waits has read all that has come, and leaves the transport armed:
+//!   what comes from then on wakes the listener ([`super::blocking::BlockingLink::leave`]).
+//! - The listener takes no news from those inside: it looks whether its descriptor is ready, and what it is ready with
+//!   stays there until a thread inside of the gate takes it.
+//! - Nobody waits that has no ticket here; an answer whose ticket is not here is dropped.
+//!
+//! # Not promised
+//!
+//! Answers are for the process that asked: a forked child has a connection of its own, without any.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+
+use super::error::{Error, system};
+use crate::command::reply::Reply;
+use crate::shm::doorbell::timespec;
+use crate::shm::fork::{self, Descriptor};
+use crate::sync::lock;
+
+/// What a push that answers a pending request begins with; its ticket and the answer follow.
+const ANSWER: &[u8] = b"ring.answer";
+
+/// All that is waited for at one connection.
+#[derive(Default)]
+pub(super) struct Answers {
+    /// How many threads wait. Apart from the rest, for calls that have nothing to do with it.
+    waiting: AtomicUsize,
+    waits: Mutex<Waits>,
+}
+
+#[derive(Default)]
+struct Waits {
+    by_ticket: HashMap<u64, Wait>,
+    /// The ticket of the listener.
+    listener: Option<u64>,
+    ears: Option<Arc<Ears>>,
+    is_closed: bool,
+}
+
+struct Wait {
+    thread: Thread,
+    answer: Option<Reply>,
+}
+
+/// What the listener sleeps on.
+struct Ears {
+    /// What the transport wakes it with.
+    transport: Descriptor,
+    /// What other threads of this process wake it with.
+    kick: Descriptor,
+}
+
+impl Ears {
+    fn new(transport: Descriptor) -> Result<Self, Error> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let kick = Descriptor::make(|| rustix::event::eventfd(0, flags));
+        Ok(Self { transport, kick: system("making something to wake a thread with", kick.map_err(Into::into))? })
+    }
+
+    fn kick(&self) {
+        let _ = rustix::io::write(&self.kick, &1_u64.to_ne_bytes());
+    }
+
+    /// Sleeps until the transport has news, or a thread kicks. Returns whether the transport has news.
+    fn listen(&self, limit: Duration) -> Result<bool, Error> {
+        let mut ready = [PollFd::new(&self.transport, PollFlags::IN), PollFd::new(&self.kick, PollFlags::IN)];
+        match poll(&mut ready, Some(&timespec(limit))) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(false),
+            Err(error) => return Err(Error::System { doing: "waiting for the server", error: error.into() }),
+        }
+        let [has_news, is_kicked] = ready.map(|one| !one.revents().is_empty());
+        if is_kicked {
+            let _ = rustix::io::read(&self.kick, &mut [0; 8]);
+        }
+        Ok(has_news || is_kicked)
+    }
+}
+
+impl Answers {
+    /// Whether anybody waits. Relaxed: a thread that begins to wait enters the gate after that, which orders it for
+    /// whoever enters later.
+    #[inline]
+    pub fn are_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Begins to wait, before the request goes out. `transport` duplicates what the transport wakes its client with.
+    ///
+    /// # Errors
+    /// Those of making descriptors; [`Error::Closed`].
+    pub fn expect(
+        &self,
+        ticket: u64,
+        transport: impl FnOnce() -> Result<Descriptor, Error>,
+    ) -> Result<Expected<'_>, Error> {
+        let has_ears = lock(&self.waits).ears.is_some();
+        let ears = if has_ears { None } else { Some(Arc::new(Ears::new(transport()?)?)) };
+        let mut waits = lock(&self.waits);
+        if waits.is_closed {
+            return Err(Error::Closed);
+        }
+        if waits.ears.is_none() {
+            waits.ears = ears;
+        }
+        waits.by_ticket.insert(ticket, Wait { thread: std::thread::current(), answer: None });
+        self.waiting.store(waits.by_ticket.len(), Ordering::Relaxed);
+        Ok(Expected { answers: self, ticket, generation: fork::generation() })
+    }
+
+    /// Takes a push that has come: hands it to the thread that waits for it, or drops it.
+    #[cold]
+    pub fn deliver(&self, mut push: Vec<Reply>) {
+        let Some(answer) = push.pop() else { return };
+        let [Reply::Bulk(kind), Reply::Integer(ticket)] = &push[..] else { return };
+        if kind != ANSWER {
+            return;
+        }
+        let mut waits = lock(&self.waits);
+        let ticket = ticket.cast_unsigned();
+        let is_listener = waits.listener == Some(ticket);
+        if let Some(wait) = waits.by_ticket.get_mut(&ticket) {
+            wait.answer = Some(answer);
+            wait.thread.unpark();
+            if is_listener && let Some(ears) = &waits.ears {
+                ears.kick();
+            }
+        }
+    }
+
+    /// Has the listener look, since there is something that the thread inside of the gate has not taken.
+    pub fn kick(&self) {
+        if let Some(ears) = &lock(&self.waits).ears {
+            ears.kick();
+        }
+    }
+
+    /// Ends all waits: nothing comes any more.
+    pub fn close(&self) {
+        let mut waits = lock(&self.waits);
+        waits.is_closed = true;
+        if let Some(ears) = waits.ears.take() {
+            ears.kick();
+        }
+        waits.by_ticket.values().for_each(|wait| wait.thread.unpark());
+    }
+}
+
+/// An answer that a thread waits for, until this is dropped.
+pub(super) struct Expected<'a> {
+    answers: &'a Answers,
+    ticket: u64,
+    /// The process that waits: in one that was forked from it meanwhile, a thread that is not there may have the lock.
+    generation: u64,
+}
+
+impl Expected<'_> {
+    /// Waits for the answer, but not longer than `limit`, nor behind a signal; `None` if it has not come. `look` enters
+    /// the gate, and takes all that has come.
+    ///
+    /// # Errors
+    /// Those of `look`; [`Error::Closed`] when the connection was closed.
+    pub fn wait(&self, limit: Duration, look: impl Fn() -> Result<(), Error>) -> Result<Option<Reply>, Error> {
+        let until = Instant::now() + limit;
+        let outcome = self.wait_until(until, look);
+        self.stand_down();
+        outcome
+    }
+
+    fn wait_until(&self, until: Instant, look: impl Fn() -> Result<(), Error>) -> Result<Option<Reply>, Error> {
+        loop {
+            let ears = {
+                let mut waits = lock(&self.answers.waits);
+                if let Some(answer) = waits.by_ticket.get_mut(&self.ticket).and_then(|wait| wait.answer.take()) {
+                    return Ok(Some(answer));
+                }
+                if waits.is_closed {
+                    return Err(Error::Closed);
+                }
+                if *waits.listener.get_or_insert(self.ticket) == self.ticket { waits.ears.clone() } else { None }
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            match ears {
+                Some(ears) if ears.listen(left)? => look()?,
+                // It may have been a signal.
+                Some(_) => return Ok(None),
+                None => std::thread::park_timeout(left),
+            }
+        }
+    }
+
+    /// Listens no more: another one does.
+    fn stand_down(&self) {
+        let mut waits = lock(&self.answers.waits);
+        if waits.listener == Some(self.ticket) {
+            waits.listener = None;
+            let next = waits.by_ticket.iter().find(|(ticket, wait)| **ticket != self.ticket && wait.answer.is_none());
+            if let Some((_, next)) = next {
+                next.thread.unpark();
+            }
+        }
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        if self.generation != fork::generation() {
+            return;
+        }
+        let mut waits = lock(&self.answers.waits);
+        waits.by_ticket.remove(&self.ticket);
+        self.answers.waiting.store(waits.by_ticket.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::pipe::pipe;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn push(ticket: i64, answer: i64) -> Vec<Reply> {
+        vec![Reply::Bulk(ANSWER.to_vec()), Reply::Integer(ticket), Reply::Integer(answer)]
+    }
+
+    /// A transport that never has news, for as long as the other end is kept.
+    fn silent() -> (Descriptor, rustix::fd::OwnedFd) {
+        let (read, write) = pipe().unwrap();
+        (Descriptor::make(|| Ok(read)).unwrap(), write)
+    }
+
+    fn expect(answers: &Answers, ticket: u64) -> (Expected<'_>, Option<rustix::fd::OwnedFd>) {
+        let mut end = None;
+        let expected = answers.expect(ticket, || {
+            let (transport, other_end) = silent();
+            end = Some(other_end);
+            Ok(transport)
+        });
+        (expected.unwrap(), end)
+    }
+
+    fn no_look() -> Result<(), Error> {
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_is_for_its_ticket() {
+        let answers = Answers::default();
+        assert!(!answers.are_awaited());
+        let (expected, _end) = expect(&answers, 7);
+        assert!(answers.are_awaited());
+        answers.deliver(push(8, 1));
+        answers.deliver(vec![Reply::Bulk(b"other".to_vec()), Reply::Integer(7), Reply::Nil]);
+        answers.deliver(vec![Reply::Integer(7)]);
+        answers.deliver(vec![]);
+        assert_eq!(expected.wait(Duration::ZERO, no_look).unwrap(), None);
+        answers.deliver(push(7, 1));
+        assert_eq!(expected.wait(LONG, no_look).unwrap(), Some(Reply::Integer(1)));
+        drop(expected);
+        assert!(!answers.are_awaited());
+        answers.deliver(push(7, 1));
+    }
+
+    #[test]
+    fn the_listener_looks_when_the_transport_has_news() {
+        let answers = Answers::default();
+        let (expected, end) = expect(&answers, 7);
+        rustix::io::write(end.unwrap(), b"!").unwrap();
+        let look = || {
+            answers.deliver(push(7, 2));
+            Ok(())
+        };
+        assert_eq!(expected.wait(LONG, look).unwrap(), Some(Reply::Integer(2)));
+        let (other, _) = expect(&answers, 8);
+        let failing = || Err(Error::Gone("it is".to_owned()));
+        assert!(matches!(other.wait(LONG, failing), Err(Error::Gone(_))));
+    }
+
+    /// One of them listens, the others are parked; whoever has its answer goes, and another one listens.
+    #[test]
+    fn all_get_theirs_in_any_order() {
+        for first in 0..4 {
+            let answers = Answers::default();
+            let (keeper, _end) = expect(&answers, 99);
+            let is_listening = |answers: &Answers| lock(&answers.waits).listener.is_some();
+            std::thread::scope(|scope| {
+                let waiting: Vec<_> = (0..4)
+                    .map(|ticket| {
+                        let answers = &answers;
+                        scope.spawn(move || expect(answers, ticket).0.wait(LONG, no_look).unwrap())
+                    })
+                    .collect();
+                while lock(&answers.waits).by_ticket.len() < 5 || !is_listening(&answers) {
+                    std::thread::yield_now();
+                }
+                for ticket in (first..4).chain(0..first) {
+                    answers.deliver(push(ticket, 10 + ticket));
+                }
+                for (ticket, thread) in waiting.into_iter().enumerate() {
+                    assert_eq!(thread.join().unwrap(), Some(Reply::Integer(10 + ticket as i64)));
+                }
+            });
+            drop(keeper);
+            assert!(!is_listening(&answers) && !answers.are_awaited());
+        }
+    }
+
+    #[test]
+    fn closing_ends_all_waits() {
+        let answers = Answers::default();
+        let (keeper, _end) = expect(&answers, 99);
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..3)
+                .map(|ticket| {
+                    scope.spawn({
+                        let answers = &answers;
+                        move || expect(answers, ticket).0.wait(LONG, no_look)
+                    })
+                })
+                .collect();
+            while lock(&answers.waits).by_ticket.len() < 4 {
+                std::thread::yield_now();
+            }
+            answers.close();
+            for thread in waiting {
+                assert!(matches!(thread.join().unwrap(), Err(Error::Closed)));
+            }
+        });
+        drop(keeper);
+        assert!(matches!(answers.expect(1, || Ok(silent().0)), Err(Error::Closed)));
+    }
+}
