@@ -395,7 +395,7 @@ def hints(target: Target, random: Random) -> Attacks:
 
 
 def waiting_flags(target: Target, random: Random) -> Attacks:
-    """Lies about who sleeps, where it runs, and what kind of lane this is. Who rings is served all the same."""
+    """Lies about sleep, processors and kinds of lanes. A client that rings is served all the same."""
     places = [0, 8, 16, 24, 640, 640, 640, 768]
     while True:
         with target.lane() as lane:
@@ -1000,7 +1000,7 @@ def pages(target: Target, random: Random) -> Attacks:
         with target.lane() as lane, ExitStack() as stack:
             size = os.fstat(lane.table).st_size
             maps = [stack.enter_context(table_of(lane)) for _ in range(8)]
-            # Who opened the file again would wait for 45 s, until we give the lease up.
+            # A process that opened the file again would wait for 45 s, until we give the lease up.
             with suppress(OSError):
                 fcntl.fcntl(lane.table, fcntl.F_SETLEASE, random.choice([fcntl.F_RDLCK, fcntl.F_WRLCK]))
             for _ in range(200):

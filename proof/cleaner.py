@@ -188,7 +188,7 @@ class Tenant:
     def check(self) -> None:
         """See that its files are where they were."""
         touched = {spot for spot, (_, _, touches) in self.files.items() if spot.touches != touches}
-        # Who has lost its socket to others gives up its lock, too.
+        # A server that has lost its socket to others gives up its lock, too.
         if any(spot.is_socket for spot in touched):
             touched = set(self.files)
         for spot in touched:

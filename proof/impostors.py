@@ -193,7 +193,7 @@ def visit(scenes: Sequence[Scene], user: int, board: Board, seed: str, finish: F
         except ringtable.Untrusted:
             outcome = "refuses"
         except (ringtable.TableNotFound, ringtable.ServerGone, ringtable.AccessDenied):
-            # Who begins to listen has not opened the socket to others yet.
+            # A server that begins to listen has not opened the socket to others yet.
             outcome = "finds nobody"
         _, kind, who = before
         expected = "refuses" if who not in trusted or (is_named and not scene.is_for(trusted, is_link)) else "works"

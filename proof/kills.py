@@ -456,7 +456,7 @@ def _interrupt(
             _look_at(diary.pages, children)
         diary.finish()
         for child in children:
-            # Who waits for an event waits for others, who have ended.
+            # A process that waits for an event waits for others, who have ended.
             if not child.has_ended():
                 os.kill(child.pid, signal.SIGINT)
         for child in children:

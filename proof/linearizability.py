@@ -164,7 +164,7 @@ def _settled(steps: Sequence[Step], expires: Mapping[int, int]) -> list[Step]:
         if step.value not in compared and step.value not in expires:
             steps[index] = step._replace(value=unseen)
         elif step.returned == FOREVER and step.value != ABSENT and writers[step.value] == 1:
-            # Who has seen it before it was called is wrong all the same.
+            # A reader that has seen it before it was called is wrong all the same.
             steps[index] = step._replace(returned=max(step.called, first_seen.get(step.value, FOREVER)))
     return steps
 

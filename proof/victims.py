@@ -220,7 +220,7 @@ class Writer:
         return key, make(key, Mark(number, self._stamp(), size_of(self.generator)))
 
     def _stamp(self) -> int:
-        # Who shares a table may write to the next server without having heard of it.
+        # A client that shares a table may write to the next server without having heard of it.
         return 0 if self.shares else self.diary.era
 
     def _delete(self, index: int) -> None:

@@ -30,7 +30,7 @@ CLIENTS = 3
 OPERATIONS_SHORT = 500_000
 OPERATIONS_LONG = 200_000_000
 OPERATIONS_PER_S_MIN = 5_000
-"""Who is slower hangs."""
+"""A call that takes longer hangs."""
 
 CYCLES = 10
 KEYS = 1 << 23

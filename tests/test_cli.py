@@ -585,7 +585,7 @@ def test_a_full_server_still_tells_how_it_does(ringtable_dir: Path) -> None:
     with ServerProcess("--max-clients", "2"), ringtable.connect() as table, ringtable.connect():
         for _ in range(3):
             figures = json.loads(run_cli("stats", "--json").stdout)
-            # Who looks has a place of its own, and is no client.
+            # A process that looks has a place of its own, and is no client.
             assert (figures["clients"], figures["clients_max"]) == (2, 2)
             assert run_cli("ping").stdout == "PONG\n"
             assert json.loads(run_cli("list", "--json").stdout)[0]["clients"] == 2

@@ -360,7 +360,7 @@ def test_a_server_has_a_descriptor_in_reserve_again(ringtable_dir: Path) -> None
             taking.start()
             print("all are taken", flush=True)
             sys.stdin.readline()
-            # Who was refused is gone, and what it had is the server's again or somebody else's.
+            # The client that was refused is gone, and what it had is the server's again or somebody else's.
             deadline = time.monotonic() + {DEADLINE_S}
             while not all(os.path.exists(f"/proc/self/fd/{{number}}") for number in range(48)):
                 assert time.monotonic() < deadline

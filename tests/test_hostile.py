@@ -173,7 +173,7 @@ def test_small_parts_of_requests_count_too(running: Running) -> None:
 
 
 def test_unfinished_requests_are_bounded(running: Running) -> None:
-    """Who goes beyond what all may have together is sent away, and all the others go on."""
+    """A client that goes beyond what all may have together is sent away, and all the others go on."""
     bound = 2 * (VALUE_SIZE_MAX + 65_535 + 4_096)
     piece = bytes(16 * MIB)
     with Table(running.target.path, transport="socket", timeout=10.0) as table, ExitStack() as stack:

@@ -486,7 +486,7 @@ def test_a_listener_that_moves_to_and_fro_is_sent_away_too(table: Table) -> None
 def test_a_tail_of_the_responses_that_is_far_ahead_is_taken_back(table: Table) -> None:
     with RawRings() as rings:
         rings.words[rings.RESPONSE_TAIL] += 1 << 40
-        # Who begins to listen there waits for what does not come; but nobody does after it.
+        # A reader that begins to listen there waits for what does not come; but nobody does after it.
         with Table(transport="rings", timeout=SLOW_CONSUMER_S) as unlucky, pytest.raises(ringtable.Timeout):
             unlucky.call("PING")
         for _ in range(4 * RING_SLOTS):

@@ -344,7 +344,7 @@ def test_a_table_for_a_group(ringtable_dir: Path, by_command_line: bool) -> None
             words = as_user(DAEMON, denied, address)
             assert f"{path} (mode 0660, of user 0, group {WEB}) is not writable for user {DAEMON}" in words
             assert "ringtable server --mode 0660 --group NAME" in words
-        # Who looks after the server is its own user, and root.
+        # The process that looks after the server is its own user, and root.
         assert in_group(WEB, watched, str(path)) == b"seen"
 
 

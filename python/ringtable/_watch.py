@@ -187,7 +187,7 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
             # Before the core may close the descriptor.
             loop.remove_reader(descriptor)
             self._awaited = False
-            # Who cancels learns of the server's end with the next call.
+            # A task that cancels learns of the server's end with the next call.
             with suppress(Error) if readable.cancelled() else nullcontext():
                 self._core.disarm()
 

@@ -334,8 +334,8 @@ impl Sink for IntoSink {
             return Some(&mut []); // a buffer without bytes may begin nowhere
         }
         #[allow(unsafe_code)]
-        // SAFETY: the buffer is writable and has at least so many bytes. Who else writes to it meanwhile spoils what it
-        // holds, as with any buffer that one shares.
+        // SAFETY: the buffer is writable and has at least so many bytes. A thread that writes to it meanwhile spoils
+        // what it holds, as with any buffer that one shares.
         unsafe {
             Some(std::slice::from_raw_parts_mut(self.start.cast(), size))
         }

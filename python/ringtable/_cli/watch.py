@@ -16,7 +16,7 @@ _COUNT_MAX = (1 << 63) - 1
 def watch(prefix: str = "", /, *, count: int | None = None, json: bool = False, at: Connection = DEFAULT) -> None:
     """Print what happens to keys, one event on a line, until Ctrl-C.
 
-    Who does not keep up is told how many events were missed. Ends with exit status 1 when the server does.
+    A watcher that does not keep up is told how many events were missed. Ends with exit status 1 when the server does.
 
     Args:
         prefix: What the keys begin with; all keys, if it is left out.

@@ -23,8 +23,8 @@
 //!
 //! # Doorbells
 //!
-//! Who publishes something and finds the other side waiting rings its doorbell; who wants to sleep says so and looks
-//! once more:
+//! A side that publishes something and finds the other one waiting rings its doorbell; a side that wants to sleep says
+//! so and looks once more:
 //!
 //! ```text
 //! publisher                              sleeper

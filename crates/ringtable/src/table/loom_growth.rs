@@ -9,7 +9,8 @@
 //!
 //! - A key that is there throughout: its value. One that is written after the bucket was given up: a miss until that
 //!   has returned, its value from then on. `Contended`, always.
-//! - Who locks the last bucket has it before it is given up, or after it was made anew, or finds that it is gone.
+//! - A thread that locks the last bucket has it before it is given up, or after it was made anew, or finds that it is
+//!   gone.
 //!
 //! # Forbidden
 //!
