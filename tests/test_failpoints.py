@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -51,7 +52,7 @@ RINGS = ("shared", "sharded")
 OPTIONS: dict[str, Any] = {
     "workers": 2,
     "max_memory": "64MiB",
-    # Who does not spin sleeps at once, and so comes by the points on the way there.
+    # A client that does not spin sleeps at once, and so comes by the points on the way there.
     "spin_us": 0,
     "ring_slots": 64,
     "slow_consumer_timeout": SLOW_CONSUMER_S,
@@ -202,6 +203,20 @@ def compute(begin: Begin, _: Table) -> None:
         assert table.get_or_set(OPEN, lambda: VALUE) == VALUE
 
 
+def wait_for_what_is_computed(begin: Begin, _: Table) -> None:
+    with Table() as holder, Table() as table:
+        token = int(str(holder.call("RING.LEASE", OPEN)))
+        begin()
+        results: list[bytes] = []
+        waiting = threading.Thread(target=lambda: results.append(table.get_or_set(OPEN, lambda: b"nobody's")))
+        waiting.start()
+        wait_until(lambda: holder.stats()["lease_waiters"] == 1, "it waits")
+        holder[OPEN] = VALUE
+        assert holder.call("RING.UNLEASE", OPEN, token) == 1
+        waiting.join()
+        assert results == [VALUE]
+
+
 def watch(begin: Begin, _: Table) -> None:
     with Table() as table:
         begin()
@@ -269,6 +284,8 @@ CLIENT = {
     "fork.connected": Case(use_what_is_inherited, (NOTHING,), BOTH, ("lanes", "shared")),
     "reconnect.retired": Case(lose_the_connection, (NOTHING,), BOTH, ("lanes", "shared")),
     "reconnect.connected": Case(lose_the_connection, (NOTHING,), BOTH, ("lanes", "shared")),
+    "lease.waiting": Case(wait_for_what_is_computed, (NOTHING, (VALUE, COUNTED)), (VALUE, COUNTED)),
+    "answer.leaving": Case(wait_for_what_is_computed, (NOTHING, (VALUE, COUNTED)), (VALUE, COUNTED)),
     "lease.got": Case(compute, (NOTHING,), (VALUE, COUNTED), ("lanes", "shared")),
     "lease.returning": Case(compute, ((VALUE, COUNTED),), (VALUE, COUNTED), ("lanes", "shared")),
     "lease.returned": Case(compute, ((VALUE, COUNTED),), (VALUE, COUNTED)),
@@ -344,7 +361,7 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
         state: State = (table.get(OPEN), int(table["count"]))
         dead = case.dead if topology == "lanes" else (*case.unsent, *case.dead)
         if end != "kill" and topology != "lanes":
-            # Who was sent away may not even get what it had published.
+            # A client that was sent away may not even get what it had published.
             dead = (NOTHING, *dead)
         allowed = {"": dead, "expelled": (*dead, case.done), "done": (case.done,)}[outcome]
         assert state in allowed, f"forbidden: {state!r:.100} is left of what was asked, not {allowed!r:.100}"

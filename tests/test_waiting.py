@@ -127,9 +127,7 @@ def test_the_first_that_asks_again_computes_when_there_is_no_value(way: Way, tab
 
     with way.connect() as own:
         results: list[bytes] = []
-        threads = [
-            threading.Thread(target=lambda: results.append(own.get_or_set("key", make))) for _ in range(THREADS)
-        ]
+        threads = [threading.Thread(target=lambda: results.append(own.get_or_set("key", make))) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         wait_for_waiters(table, THREADS)
