@@ -71,7 +71,9 @@ def made_up(scenario_ms: Times | None = None) -> Results:
             for count in (1, 2, 4, 8, 16)
         ],
         payloads=[
-            PayloadFigures(way, operation, size, count, [1.0, 1.1, 1.2])
+            PayloadFigures(way, operation, size, count, why_none=WAYS["udp"].too_large)
+            if way == "udp"
+            else PayloadFigures(way, operation, size, count, [1.0, 1.1, 1.2])
             for way in ("memcpy", *WAYS)
             for operation in ("get", "set")
             for size in (64 << 10, 1 << 20)
@@ -126,8 +128,28 @@ def test_the_other_parts_over_every_way(files: Path, part: str) -> None:
         assert all(of.throughput.low > 0 and of.cpu_ns.low > 0 and of.latency_count > 0 for of in results.scaling)
     else:
         assert {of.way for of in results.payloads} == {"memcpy", *WAYS}
-        assert len(results.payloads) == 7 * 2 * 2 * 3
-        assert all(of.rate.low > 0 for of in results.payloads)
+        assert len(results.payloads) == 8 * 2 * 2 * 3
+        assert all(of.why_none if of.way == "udp" else of.rate.low > 0 for of in results.payloads)
+
+
+def test_what_fits_no_datagram_is_said_in_words(files: Path) -> None:
+    """Over UDP, whose row stands beside those of TCP and the unix socket in all tables."""
+    arguments = ["bench", "--quick", "--only", "payloads", "--runs", "1", "--way", "udp"]
+    for kind in ("json", "html"):
+        arguments += [f"--{kind}", str(files / f"report.{kind}")]
+    done = run_cli(*arguments, timeout=BENCH_S_MAX)
+    assert done.returncode == 0, done.stderr
+    results = Results.from_json((files / "report.json").read_text())
+    of_udp = [of for of in results.payloads if of.way == "udp"]
+    assert len(of_udp) == 2 * 2 * 3
+    assert all((of.gb_per_s, of.why_none) == ([], "does not fit a datagram") for of in of_udp)
+    rows = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["udp"]]
+    # However many columns have room beside each other: of two operations, two sizes, three numbers of clients.
+    assert Counter(word for row in rows for word in row[1:]) == dict.fromkeys(("does", "not", "fit"), 2 * 2 * 3)
+    assert "udp takes no part with values of 64 KiB and 1 MiB: one does not fit a datagram." in " ".join(
+        done.stdout.split()
+    )
+    assert (files / "report.html").read_text().count("<td>does not fit\na datagram</td>") == 2 * 6
 
 
 # What is refused
@@ -223,10 +245,11 @@ def test_interrupted_it_leaves_nothing_behind(ringtable_dir: Path, files: Path, 
     assert "stopped" in output
 
 
-def test_killed_it_leaves_no_process_behind(ringtable_dir: Path, files: Path) -> None:
+@pytest.mark.parametrize("way", ["lanes", "udp"])
+def test_killed_it_leaves_no_process_behind(ringtable_dir: Path, files: Path, way: str) -> None:
     before = processes_of(None)
     bench = subprocess.Popen(
-        [sys.executable, "-m", "ringtable", "bench", "--only", "scaling", "--way", "lanes", "--peer", "manager"],
+        [sys.executable, "-m", "ringtable", "bench", "--only", "scaling", "--way", way, "--peer", "manager"],
         stdout=subprocess.DEVNULL,
         # What a killed one leaves among the temporary files goes with the folder of the test.
         env=os.environ | {"TMPDIR": str(ringtable_dir)},
@@ -256,7 +279,7 @@ def test_json_there_and_back() -> None:
 def test_csv_has_a_row_for_each_figure() -> None:
     results = made_up()
     rows = list(csv.DictReader(io.StringIO(table.render(results))))
-    assert len(rows) == 7 * 6 * 4 * 3 + 6 * 5 * (3 * 3 + 5) + 7 * 2 * 2 * 3 * 3
+    assert len(rows) == 7 * 7 * 4 * 3 + 7 * 5 * (3 * 3 + 5) + 7 * 2 * 2 * 3 * 3
     assert all(row["value"] and row["unit"] and row["way"] for row in rows)
     alone = [row for row in rows if (row["scenario"], row["way"]) == (ALONE_ST.name, "lanes") and row["unit"] == "s"]
     assert [float(row["value"]) for row in alone if row["metric"] == "wall"] == [1.0, 1.01, 1.02]
@@ -465,6 +488,7 @@ def test_the_verdict_of_the_other_parts() -> None:
     assert "lanes+direct 1.50 µs (1.00x, within noise)" in text
     text = sentences(made_up(), "Large values")
     assert "lanes+direct 100 % (within noise of memcpy)" in text
+    assert "udp takes no part with values of 64 KiB and 1 MiB: one does not fit a datagram." in text
 
 
 # The histogram

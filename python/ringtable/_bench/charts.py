@@ -195,11 +195,18 @@ class Group:
     bars: Sequence[tuple[str, float, float | None]]
     """What each is for, its value, and the value it is held against."""
 
+    words: str = ""
+    """Why there are no bars, if there are none."""
+
+    @property
+    def lines(self) -> int:
+        return len(self.bars) or 1
+
 
 def grouped_bars(title: str, groups: Sequence[Group], high: float, show: Show) -> str:
     """Thin bars in groups, a mark on each where the value lies that it is held against; the values in a column."""
     thin, gap = 13.0, 9.0
-    bottom = sum(thin * len(group.bars) + gap for group in groups) + 4
+    bottom = sum(thin * group.lines + gap for group in groups) + 4
     drawing = Drawing(WIDTH, bottom + AXIS_HEIGHT, title)
     across = Linear(high, NAME_WIDTH + 22, WIDTH - VALUE_WIDTH)
     left = across.start
@@ -207,8 +214,11 @@ def grouped_bars(title: str, groups: Sequence[Group], high: float, show: Show) -
     y = gap / 2 + 2
     for group in groups:
         of_series = series([group.name for group in groups], group.name)
-        middle = y + thin * len(group.bars) / 2
+        middle = y + thin * group.lines / 2
         drawing.text(NAME_WIDTH - 14, middle + TEXT_DROP, group.name, text_anchor="end", class_="name")
+        if not group.bars:
+            drawing.text(left + 6, middle + TEXT_DROP, group.words, class_="note")
+            y += thin
         for label, value, reference in group.bars:
             drawing.text(left - 6, y + thin / 2 + 3.5, label, text_anchor="end", class_="small")
             drawing.rectangle(left, y + 1.5, across(value) - left, thin - 3, class_=f"fill {of_series}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ringtable import _ringtable
+from ringtable import ValueTooLarge, _ringtable
 from ringtable._bench import probe
 from ringtable._bench.analysis import INNER
 from ringtable._bench.crew import Client, until_called
@@ -153,11 +153,15 @@ def fill(client: Client, seed: int = SEED, count: int = KEY_COUNT, burst_size: i
         client.session.execute(client.session.set_many, items={key: value_of(key) for key in keys})
 
 
-def fill_payload(client: Client, size: int) -> None:
-    """Stores the large values of a size."""
+def fill_payload(client: Client, size: int) -> bool:
+    """Stores the large values of a size. Returns whether they are taken at all, and not refused for their size."""
     value = random.Random(size).randbytes(size)
-    for key in payload_keys(size):
-        client.session.execute(client.session.set, key=key, value=value)
+    try:
+        for key in payload_keys(size):
+            client.session.execute(client.session.set, key=key, value=value)
+    except ValueTooLarge:
+        return False
+    return True
 
 
 def verify(client: Client) -> None:

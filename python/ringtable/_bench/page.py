@@ -196,7 +196,7 @@ def payload_part(results: Results) -> Iterator[str]:
     yield paragraph(PAYLOAD_NOTE)
     panels = []
     for operation, size in dict.fromkeys((of.operation, of.size) for of in results.payloads):
-        high = max(of.rate.median for of in results.payloads if of.operation == operation)
+        high = max(of.rate.median for of in results.payloads if of.operation == operation and of.gb_per_s)
         groups = payload_groups(results, operation, size)
         title = f"{operation} of {wording.size(size)} values"
         note = "GB/s with 1, 2 and 4 clients; the mark is memcpy with as many"
@@ -209,14 +209,16 @@ def payload_groups(results: Results, operation: str, size: int) -> Sequence[Grou
     groups = []
     counts = sorted({of.clients for of in results.payloads})
     for way in (MEMCPY, *results.ways):
-        bars = []
+        bars, words = [], ""
         for count in counts:
             of, copied = (results.payload(name, operation, size, count) for name in (way, MEMCPY))
             if of and of.gb_per_s:
                 reference = copied.rate.median if copied and copied.gb_per_s and way != MEMCPY else None
                 bars.append((str(count), of.rate.median, reference))
-        if bars:
-            groups.append(Group(way, bars))
+            elif of:
+                words = of.why_none
+        if bars or words:
+            groups.append(Group(way, bars, words))
     return groups
 
 

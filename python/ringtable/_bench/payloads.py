@@ -4,6 +4,7 @@ from functools import partial
 
 from ringtable._bench import loops
 from ringtable._bench.bench import Bench
+from ringtable._bench.errors import BenchError
 from ringtable._bench.loops import Shape
 from ringtable._bench.peers import Memcpy
 from ringtable._bench.results import PayloadFigures
@@ -38,24 +39,32 @@ def measure(bench: Bench) -> list[PayloadFigures]:
 
 
 def measure_size(bench: Bench, subjects: dict[str, Subject], size: int) -> list[PayloadFigures]:
+    why_none = {name: fill(bench, subject, size) for name, subject in subjects.items()}
     figures = {
-        (name, operation, count): PayloadFigures(name, operation, size, count)
+        (name, operation, count): PayloadFigures(name, operation, size, count, why_none=why_none[name])
         for operation in OPERATIONS
         for count in CLIENTS
         for name in subjects
     }
-    for name, subject in subjects.items():
-        bench.say(f"filling {name} with {size >> 10} KiB values")
-        bench.crew.connect(subject, [0])
-        bench.crew.call(loops.fill_payload, size, of=[0])
-        bench.crew.disconnect([0])
     for number in range(bench.settings.payload_rounds):
         for count in CLIENTS:
             for name, subject in subjects.items():
                 bench.say(f"round {number + 1}: {size >> 10} KiB, {count} clients, {name}")
-                turn(bench, subject, count, [figures[name, operation, count] for operation in OPERATIONS])
+                if not why_none[name]:
+                    turn(bench, subject, count, [figures[name, operation, count] for operation in OPERATIONS])
                 bench.advance("", turn_s(bench))
     return list(figures.values())
+
+
+def fill(bench: Bench, subject: Subject, size: int) -> str:
+    """Stores the values. Returns why there will be no figure, if they are refused for their size."""
+    bench.say(f"filling {subject.name} with {size >> 10} KiB values")
+    bench.crew.connect(subject, [0])
+    [is_taken] = bench.crew.call(loops.fill_payload, size, of=[0])
+    bench.crew.disconnect([0])
+    if not is_taken and not subject.too_large:
+        raise BenchError(f"{subject.name} refuses values of {size} bytes")
+    return "" if is_taken else subject.too_large
 
 
 def turn(bench: Bench, subject: Subject, count: int, figures: list[PayloadFigures]) -> None:

@@ -64,6 +64,8 @@ class PayloadFigures:
     size: int
     clients: int
     gb_per_s: list[float] = field(default_factory=list)
+    why_none: str = ""
+    """Why there is no figure, if there cannot be one."""
 
     @property
     def rate(self) -> Samples:

@@ -130,4 +130,6 @@ def payload_section(results: Results, operation: str) -> Section:
 
 
 def payload_cell(figures: PayloadFigures | None) -> str:
+    if figures and figures.why_none:
+        return wording.in_two_lines(figures.why_none)
     return wording.number(figures.rate.median) if figures and figures.gb_per_s else ABSENT

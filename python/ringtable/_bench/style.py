@@ -11,6 +11,7 @@ COLOURS = {
     "lanes+direct": ("#3f9be0", "#a5d8ff"),
     "unix": ("#00795f", "#3ccfa8"),
     "tcp": ("#9c4a8f", "#e3a4d8"),
+    "udp": ("#66701a", "#c3cf5c"),
     "manager": ("#6b5b4b", "#c9b8a6"),
     "valkey": ("#7a2e3a", "#e58a98"),
     "lmdb": ("#4d5560", "#b4bdc9"),

@@ -20,6 +20,9 @@ class Subject:
     address: Any
     """What `connect` needs. It can be pickled."""
 
+    too_large: str = ""
+    """What a report says of values that it refuses for their size; empty if it takes all of them."""
+
     shared: ClassVar[bool] = True
     """Whether clients see each other's writes."""
 

@@ -300,9 +300,12 @@ def payload_contests(results: Results) -> list[Contest]:
 
 
 def payload_sentences(results: Results) -> Iterator[str]:
-    contests = payload_contests(results)
-    if not contests:
-        return
+    if contests := payload_contests(results):
+        yield from rate_sentences(results, contests)
+    yield from absence_sentences(results)
+
+
+def rate_sentences(results: Results, contests: list[Contest]) -> Iterator[str]:
     largest = max(figures.size for figures in results.payloads)
     most = max(figures.clients for figures in results.payloads)
     for contest in contests:
@@ -311,6 +314,16 @@ def payload_sentences(results: Results) -> Iterator[str]:
     for operation in ("get", "set"):
         yield from memcpy_sentence(results, operation, largest)
     yield from loss_sentences(contests)
+
+
+def absence_sentences(results: Results) -> Iterator[str]:
+    """Who takes no part, and why."""
+    absences: dict[tuple[str, str], list[int]] = {}
+    for of in results.payloads:
+        if of.why_none and of.size not in absences.setdefault((of.way, of.why_none), []):
+            absences[of.way, of.why_none].append(of.size)
+    for (way, why), sizes in absences.items():
+        yield f"{way} takes no part with values of {wording.listing([*map(wording.size, sizes)])}: one {why}."
 
 
 def memcpy_sentence(results: Results, operation: str, size: int) -> Iterator[str]:

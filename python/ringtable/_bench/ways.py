@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ringtable
 from ringtable._bench import probe
@@ -35,7 +35,11 @@ class Way:
     transport_expected: str = "lane"
     """What a client says it got: checked, so that a report cannot call one thing by the name of another."""
 
-    tcp: bool = False
+    port: Literal["tcp", "udp"] | None = None
+    """What its clients connect to, if that is no unix socket."""
+
+    too_large: str = ""
+    """What a report says of values that it refuses for their size; empty if it takes all of them."""
 
 
 EVERY_WAY = (
@@ -59,7 +63,14 @@ EVERY_WAY = (
         transport="socket",
         transport_expected="socket",
     ),
-    Way("tcp", "TCP on this machine; reads ask the server", transport_expected="socket", tcp=True),
+    Way("tcp", "TCP on this machine; reads ask the server", transport_expected="socket", port="tcp"),
+    Way(
+        "udp",
+        "UDP on this machine, a datagram for each request; reads ask the server",
+        transport_expected="udp",
+        port="udp",
+        too_large="does not fit a datagram",
+    ),
 )
 WAYS = {way.name: way for way in EVERY_WAY}
 
@@ -89,7 +100,7 @@ class RingtableServer(ProcessSubject):
         max_memory: str = MEMORY_MAX,
         eviction: str | None = None,
     ) -> None:
-        self.name = way.name
+        self.name, self.too_large = way.name, way.too_large
         url = str(folder / "bench.sock")
         command = [sys.executable, "-m", "ringtable", "server", "--name", url]
         command += ["--buckets", str(buckets), "--max-memory", max_memory]
@@ -99,14 +110,14 @@ class RingtableServer(ProcessSubject):
             command += ["--workers", str(workers)]
         if way.topology != "lanes":
             command += ["--topology", way.topology]
-        if way.tcp:
-            command += ["--tcp", "127.0.0.1:0"]
+        if way.port:
+            command += [f"--{way.port}", "127.0.0.1:0"]
         self._ready_line = ""
         self._server = ServerProcess(self.name, command, self._is_ready)
         self.control = url
         """The path of its unix socket, whatever its clients use."""
-        if way.tcp:
-            _, _, url = self._ready_line.rpartition("tcp: ")
+        if way.port:
+            _, _, url = self._ready_line.rpartition(f"{way.port}: ")
         self.address = Door(url.strip(), way.reads, "acknowledged", way.transport, way.transport_expected)
 
     def _is_ready(self, server: ServerProcess) -> bool:

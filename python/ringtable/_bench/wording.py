@@ -49,6 +49,13 @@ def tick(text: str) -> str:
     return re.sub(r"\.0+(?!\d)", "", text)
 
 
+def in_two_lines(text: str) -> str:
+    """Folded in the middle, for a narrow column."""
+    spaces = [place for place, letter in enumerate(text) if letter == " "]
+    middle = min(spaces, key=lambda place: abs(2 * place - len(text)), default=None)
+    return text if middle is None else f"{text[:middle]}\n{text[middle + 1 :]}"
+
+
 def clients(count: int) -> str:
     return f"{count} {'client' if count == 1 else 'clients'}"
 

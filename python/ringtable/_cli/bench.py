@@ -47,9 +47,10 @@ def bench(
     """Measure all three parts, or some; `ringtable._cli` says which.
 
     Args:
-        quick: Fewer and shorter rounds: less than two minutes on two cores, with unsteadier medians.
+        quick: Fewer and shorter rounds: about two minutes on two cores, with unsteadier medians.
         only: A part, instead of all three; may be repeated.
-        way: A way to ringtable, instead of all: shared, sharded, lanes, lanes+direct, unix, tcp; may be repeated.
+        way: A way to ringtable, instead of all: shared, sharded, lanes, lanes+direct, unix, tcp, udp;
+            may be repeated.
         peer: Something else to measure in loops and large values: manager, valkey, lmdb; may be repeated.
         runs: Runs of each scenario over each way, and rounds of the other parts, instead of the usual number.
         json: A file for all that was measured, run by run.
