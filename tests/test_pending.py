@@ -468,7 +468,7 @@ def test_a_write_tells(
     # What is told is there.
     assert waiter.command(b"GET", b"key") == value
     assert figure("leases") == 1
-    # Who waits now waits for what comes next.
+    # A connection that waits now waits for what comes next.
     pend(waiter, token, 1)
     unlease(holder, token)
     assert waiter.reply() == told(1)

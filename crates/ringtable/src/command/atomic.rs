@@ -109,8 +109,8 @@ pub(super) fn ring_lease(context: &mut Context<'_>, arguments: Arguments<'_>) ->
 }
 
 /// `RING.HANDOVER key token UNSTORED [value]`, `RING.HANDOVER key token FAILED`: gives back a lease though the key has
-/// no new value: the table has no place for it, or computing it has failed and an old one was good enough. Who waits
-/// for it gets the value, if it is not too large. 1 if this connection had that lease.
+/// no new value: the table has no place for it, or computing it has failed and an old one was good enough. Clients that
+/// wait for it get the value, if it is not too large. 1 if this connection had that lease.
 pub(super) fn ring_handover(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let (key, token, outcome) = (arguments.get(0), positive(arguments.get(1))?, arguments.get(2));
     let value = (arguments.len() > 3).then(|| arguments.get(3));

@@ -53,8 +53,8 @@ pub trait Host {
     /// All figures by name, in the order to show them.
     fn figures(&self) -> Vec<(String, i64)>;
 
-    /// Grants a connection the lease of a key, if nobody has it. Who waited for the lease with the token `after` gets
-    /// instead what came of that, if it is left here.
+    /// Grants a connection the lease of a key, if nobody has it. A client that waited for the lease with the token
+    /// `after` gets instead what came of that, if it is left here.
     ///
     /// # Errors
     /// If there are too many.

@@ -61,7 +61,8 @@ impl End {
     /// Tells a client whose socket is silent otherwise why its connection ends.
     pub fn say_goodbye(self, socket: impl AsFd) {
         let reason = match self {
-            // Who has sent too much ahead was told as a reply; who is expensive to wake would be woken once more.
+            // One that has sent too much ahead was told as a reply; one that is expensive to wake would be woken once
+            // more.
             Self::Quit | Self::Gone | Self::Backlog | Self::Expensive | Self::Full => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",

@@ -3,9 +3,9 @@
 //! # Design
 //!
 //! A value for which the table has no room would be computed by all who wait for it, one after the other, each in vain.
-//! So the one who has computed it leaves it here when it gives the lease back. Who was refused the lease has been told
-//! its token, and asks again with that: it waits for what comes of this lease or of a later one, and gets what is here
-//! if that is so. Who asks for the first time gets nothing, but the lease: nothing is a cache here.
+//! So the one who has computed it leaves it here when it gives the lease back. A client that was refused the lease has
+//! been told its token, and asks again with that: it waits for what comes of this lease or of a later one, and gets
+//! what is here if that is so. One that asks for the first time gets nothing, but the lease: nothing is a cache here.
 //!
 //! Where computing has failed and an old value will do, what is left here is that news alone.
 //!

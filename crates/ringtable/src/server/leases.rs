@@ -6,11 +6,11 @@
 //! given back or that connection ends (I1). It guards nothing, and needs no entry to be there: any client may write the
 //! key all the same. There is no waiting here (I5): who is refused asks again, or to be told.
 //!
-//! Who is to be told when a lease is over stands in its group of waiters ([`super::waiters`]). There is one place where
-//! a lease is removed, however it ends, and the group is over there. A write of the key has it told, too, since a value
-//! is what most wait for; the lease stays. Whether anybody waits at all is one load for a write, without a lock, so
-//! that a write and a wait that begins at the same instant may miss each other. That costs the waiter time, and nothing
-//! else: it looks at the key once it has heard that it waits, and from time to time.
+//! A connection that is to be told when a lease is over stands in its group of waiters ([`super::waiters`]). There is
+//! one place where a lease is removed, however it ends, and the group is over there. A write of the key has it told,
+//! too, since a value is what most wait for; the lease stays. Whether anybody waits at all is one load for a write,
+//! without a lock, so that a write and a wait that begins at the same instant may miss each other. That costs the
+//! waiter time, and nothing else: it looks at the key once it has heard that it waits, and from time to time.
 //!
 //! A token belongs to one granting, so that threads that share a connection exclude each other too. A client that
 //! gives up before it has heard of its token can give the lease back by the ticket that it has asked with. What it has
@@ -252,7 +252,7 @@ impl Leases {
     #[cold]
     pub fn note_written(&self, key: &[u8]) {
         let mut held = lock(&self.held);
-        // Who waits from now on waits for something else.
+        // A connection that waits from now on waits for something else.
         if let Some(group) = held.by_key.get_mut(key).and_then(|lease| lease.group.take()) {
             held.waiters.end(group);
         }
@@ -345,7 +345,7 @@ mod tests {
         assert!(leases.hand_over(1, b"key", token, Unwritten::NotStored(Some(b"value"))));
         assert!(!leases.hand_over(1, b"key", token, Unwritten::Failed));
         assert_eq!(leases.grant(2, b"key", 0, token), Ok(LeaseAnswer::Over(Some(b"value"[..].into()))));
-        // Who comes later computes; and who waited gets it all the same.
+        // A client that comes later computes; and one that waited gets it all the same.
         let later = granted(&leases, 3, b"key");
         assert_eq!(leases.grant(2, b"key", 0, token), Ok(LeaseAnswer::Over(Some(b"value"[..].into()))));
         assert_eq!(leases.grant(4, b"key", 0, later), Ok(LeaseAnswer::Taken(later)));

@@ -133,7 +133,7 @@ impl Door {
         Ok(Socket::new(connection, Abilities { passes_descriptors: self.is_local }, runtime.disposer.as_ref()))
     }
 
-    /// Who is in the queue, or still comes, is refused instead of waiting for nobody.
+    /// A client that is in the queue, or still comes, is refused instead of waiting for nobody.
     fn close(self, runtime: &Runtime) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         // To close the queue with all that is in it might take time.
@@ -182,7 +182,7 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
             keeper.hear(listener);
         }
         if keeper.pause().is_some_and(|pause| pause.is_zero()) && keeper.look(listener, runtime) {
-            // Who has found the socket before waits there still; the one before that has had its time.
+            // A client that has found the socket before waits there still; the one before that has had its time.
             let mut local = doors.iter().enumerate().filter(|(_, door)| door.is_local);
             if let (Some((first, _)), Some(_)) = (local.next(), local.next()) {
                 doors.remove(first).close(runtime);

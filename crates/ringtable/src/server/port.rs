@@ -147,7 +147,7 @@ impl Port {
         let Self { exchange, pending, .. } = self;
         let mut members = std::mem::take(&mut pending.members);
         if pending.blocked && !members.is_empty() {
-            // Who goes first gets the room, and one with large replies takes all of it.
+            // The first one gets the room, and one with large replies takes all of it.
             members.rotate_left(1);
         }
         pending.blocked = false;

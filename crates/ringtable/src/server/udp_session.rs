@@ -506,7 +506,7 @@ mod tests {
         }
         session.note_work(STREAK_MAX as u64, false);
         assert!(session.asks_for_much(STREAK_MAX as u64 + 1) && !session.asks_for_much(STREAK_MAX as u64 + 2));
-        // Who waits for its turn has not been silent meanwhile.
+        // A session that waits for its turn has not been silent meanwhile.
         session.note_work(20, true);
         assert!(session.asks_for_much(21));
         session.note_work(30, false);

@@ -37,8 +37,8 @@ pub(super) struct Waiter {
 
 /// What can be known of the waiters without the lock.
 ///
-/// Relaxed, all of it. Who has ended a wait sees it when it looks itself, before it sleeps; and of a write and a wait
-/// that begins at the same instant either may miss the other.
+/// Relaxed, all of it. A worker that has ended a wait sees it when it looks itself, before it sleeps; and of a write
+/// and a wait that begins at the same instant either may miss the other.
 #[derive(Default)]
 pub(super) struct Hints {
     waiters: AtomicUsize,

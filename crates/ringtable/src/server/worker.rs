@@ -317,7 +317,8 @@ impl Worker {
         }
         self.ring_served();
         if served {
-            // Who was rung may have been put on this very processor, and waits for the end of our time slice otherwise.
+            // A client that was rung may have been put on this very processor, and waits for the end of our time slice
+            // otherwise.
             self.round_yields.once(monotonic_ns);
         }
     }
