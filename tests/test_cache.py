@@ -48,6 +48,20 @@ def test_what_is_read_stays(ringtable_dir: object, reads: str) -> None:
         assert (int(table.stats()["hints"]) > 0) == (reads == "direct")
 
 
+def test_what_alone_is_read_stays_whenever_the_hand_comes_by(ringtable_dir: object) -> None:
+    """A client that read one key told of that once, and not again when the hand had passed it."""
+    with Server(max_memory=MEMORY, cache=True), ringtable.connect() as table, Table(reads="server") as others:
+        table.set_many((f"key {number}", VALUE) for number in range(MORE_THAN_FIT))
+        keys = list(table)
+        table["hot"] = b"read all the time"
+        for round_ in range(10):
+            # The hand passes all of these, and soon comes by again.
+            others.get_many(keys)
+            for number in range(300):
+                table[f"new {round_} {number}"] = VALUE
+                assert table.get("hot") == b"read all the time"
+
+
 def test_a_view_counts_as_use(ringtable_dir: object) -> None:
     with Server(max_memory=MEMORY, cache=True), ringtable.connect() as table:
         table["hot"] = b"seen in place"

@@ -46,6 +46,10 @@ impl AccessLog for LaneHints {
     fn hints(&self) -> &[AtomicU64] {
         Lane::new(self.0.words()).hints()
     }
+
+    fn taken(&self) -> &AtomicU64 {
+        Lane::new(self.0.words()).hints_taken()
+    }
 }
 
 pub(super) struct LaneLink {

@@ -9,6 +9,7 @@
 //! 512          64         client   response head
 //! 640          80         client   client's state (see `wait`)
 //! 768          96         server   server's waiting flag
+//! 896          112        server   hints taken so far
 //! 1024         128 … 191  client   pins
 //! 1536         192        client   hints left so far
 //! 1664         208 … 463  client   the last hints
@@ -56,6 +57,7 @@ const RESPONSE_TAIL: usize = REQUEST_HEAD + STRIDE;
 const RESPONSE_HEAD: usize = RESPONSE_TAIL + STRIDE;
 const CLIENT_STATE: usize = RESPONSE_HEAD + STRIDE;
 const SERVER_WAITING: usize = CLIENT_STATE + STRIDE;
+const HINTS_TAKEN: usize = if cfg!(loom) { SERVER_WAITING + 1 } else { SERVER_WAITING + STRIDE };
 /// First pin slot.
 pub const PINS: usize = if cfg!(loom) { SERVER_WAITING + 1 } else { 128 };
 const HINT_TAIL: usize = if cfg!(loom) { SERVER_WAITING + 1 } else { 192 };
@@ -70,6 +72,7 @@ pub const LANE_SIZE: usize = LANE_WORDS * 8;
 
 const _: () = {
     assert!(limits::LANE_RING_SIZE.is_power_of_two());
+    assert!(cfg!(loom) || HINTS_TAKEN + STRIDE <= PINS);
     assert!(cfg!(loom) || PINS + limits::PINS_MAX <= HINT_TAIL);
     assert!(cfg!(loom) || HINTS + limits::HINTS_MAX <= DATA);
     assert!(limits::HINTS_MAX.is_power_of_two());
@@ -171,6 +174,12 @@ impl<'a> Lane<'a> {
     #[inline]
     pub fn hints(self) -> &'a [AtomicU64] {
         &self.0[HINTS..HINTS + limits::HINTS_MAX]
+    }
+
+    /// How many of the client's hints the server has taken.
+    #[inline]
+    pub fn hints_taken(self) -> &'a AtomicU64 {
+        &self.0[HINTS_TAKEN]
     }
 
     /// Not 0 while the server does not look at this lane unless its doorbell rings.

@@ -43,6 +43,10 @@ impl AccessLog for LanePins {
     fn hints(&self) -> &[AtomicU64] {
         Lane::new(self.0.words()).hints()
     }
+
+    fn taken(&self) -> &AtomicU64 {
+        Lane::new(self.0.words()).hints_taken()
+    }
 }
 
 /// A client that we serve no more, and that is still there.

@@ -8,6 +8,9 @@
 //! and marks those entries. An entry needs one hint for each round of the hand, so a hot one costs its readers
 //! nothing, and every use counts, not a sample.
 //!
+//! A reader leaves no hint twice in a row as long as nobody has taken it. The worker says beside the log how many it has
+//! taken, before it marks their entries: whoever uses one after that tells of it again.
+//!
 //! # Not promised
 //!
 //! The ring is lossy: a reader that leaves more than [`limits::HINTS_MAX`] hints before somebody looks overwrites the
@@ -34,16 +37,19 @@ pub trait AccessLog: Send + Sync {
 
     /// The last [`limits::HINTS_MAX`] of them; number `n` at `n % HINTS_MAX`.
     fn hints(&self) -> &[AtomicU64];
+
+    /// How many of them were taken, or overwritten before. Written by who takes them.
+    fn taken(&self) -> &AtomicU64;
 }
 
 /// Leaves a hint that the key with that hash was used. Only for the owner of the log.
 #[inline]
 pub(super) fn leave(log: &dyn AccessLog, hash: u64) {
     let (tail, hints) = (log.tail(), log.hints());
-    // Relaxed: only we write here.
+    // Relaxed, all: only we write here; and what was taken may be seen late, which costs a hint at most.
     let position = tail.load(Ordering::Relaxed);
     let last = &hints[position.wrapping_sub(1) as usize % limits::HINTS_MAX];
-    if last.load(Ordering::Relaxed) == hash {
+    if last.load(Ordering::Relaxed) == hash && log.taken().load(Ordering::Relaxed) != position {
         return;
     }
     hints[position as usize % limits::HINTS_MAX].store(hash, Ordering::Relaxed);
@@ -112,8 +118,13 @@ impl Hints {
             // Whatever it says, there are no more than these.
             *taken = tail.wrapping_sub(tail.wrapping_sub(*taken).min(limits::HINTS_MAX as u64));
             while *taken != tail {
-                each(log.hints()[*taken as usize % limits::HINTS_MAX].load(Ordering::Relaxed));
+                let hash = log.hints()[*taken as usize % limits::HINTS_MAX].load(Ordering::Relaxed);
                 *taken = taken.wrapping_add(1);
+                if *taken == tail {
+                    // Relaxed: a hint that is left once more, or once less, is no harm.
+                    log.taken().store(tail, Ordering::Relaxed);
+                }
+                each(hash);
                 count += 1;
                 if count.is_multiple_of(TAKEN_PER_CLOCK)
                     && deadline.get_or_insert_with(|| Deadline::after(limits::TURN_NS_MAX)).has_come()
@@ -148,10 +159,14 @@ mod tests {
         fn hints(&self) -> &[AtomicU64] {
             &self.0[..limits::HINTS_MAX]
         }
+
+        fn taken(&self) -> &AtomicU64 {
+            &self.0[limits::HINTS_MAX + 1]
+        }
     }
 
     fn log() -> LogWords {
-        LogWords(Arc::new(heap_words(limits::HINTS_MAX + 1)))
+        LogWords(Arc::new(heap_words(limits::HINTS_MAX + 2)))
     }
 
     fn taken(hints: &Hints) -> Vec<u64> {
@@ -167,6 +182,8 @@ mod tests {
         [5, 5, 6, 5].into_iter().for_each(|hash| leave(&log, hash));
         assert_eq!(taken(&hints), [5, 6, 5]);
         assert!(taken(&hints).is_empty());
+        leave(&log, 5);
+        assert_eq!(taken(&hints), [5], "of what was taken a reader tells again");
         (0..1_000).for_each(|hash| leave(&log, hash));
         assert_eq!(taken(&hints), (1_000 - limits::HINTS_MAX as u64..1_000).collect::<Vec<_>>());
         leave(&log, 7);

@@ -36,6 +36,10 @@ impl AccessLog for LogWords {
     fn hints(&self) -> &[AtomicU64] {
         &self.0[..HINTS_MAX]
     }
+
+    fn taken(&self) -> &AtomicU64 {
+        &self.0[HINTS_MAX + 1]
+    }
 }
 
 /// Hashes that are left, one after the other.
@@ -50,7 +54,7 @@ fn taken(hints: &Hints) -> Vec<u64> {
 #[test]
 fn what_is_taken_was_left() {
     let outcomes = model::outcomes(|| {
-        let log = LogWords(Arc::new(heap_words(HINTS_MAX + 1)));
+        let log = LogWords(Arc::new(heap_words(HINTS_MAX + 2)));
         let hints = Arc::new(Hints::default());
         hints.register(Box::new(log.clone()));
         let taking = {
@@ -75,7 +79,7 @@ fn what_is_taken_was_left() {
 #[test]
 fn two_workers_do_not_take_the_same() {
     let outcomes = model::outcomes(|| {
-        let log = LogWords(Arc::new(heap_words(HINTS_MAX + 1)));
+        let log = LogWords(Arc::new(heap_words(HINTS_MAX + 2)));
         let hints = Arc::new(Hints::default());
         hints.register(Box::new(log.clone()));
         leave(&log, LEFT[0]);
