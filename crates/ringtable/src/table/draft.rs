@@ -195,7 +195,11 @@ impl<M: Memory> Writer<M> {
         entry[HEADER_WORDS].store(expiry.unwrap_or(Expiry::NEVER).0, Ordering::Relaxed);
         copy_in(key, &entry[shape.key_at()..]);
         let hash = self.table.constants().hash(key);
-        self.publish_entry(hash, key, (start, shape), guard, mark, now_ms)
+        let outcome = self.publish_entry(hash, key, (start, shape), guard, mark, now_ms);
+        // At once, and not with the next dozens: some of this size are all that is in a small cache, and whoever makes
+        // room for the next one is another writer, whose hand would come to nothing but to what is used.
+        self.tell_arrivals();
+        outcome
     }
 }
 
@@ -267,6 +271,26 @@ mod tests {
         assert!(writer.draft_soon(b"key", limits::LARGE_VALUE_SIZE, terms).unwrap().is_some());
         assert!(writer.draft(b"key", large, terms).is_ok());
         assert!(writer.table().entries() < entries);
+    }
+
+    #[test]
+    fn what_is_used_stays_whichever_writer_makes_room_for_large_entries() {
+        let memory = crate::sync::heap_words(16 << 17);
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::AllkeysSieve };
+        let table = Arc::new(Table::create(memory, &options).unwrap());
+        let [mut writer, mut other, mut reader] = [(); 3].map(|()| Writer::new(Arc::clone(&table)));
+        let size = 1 << 20;
+        let mut write = |key: &[u8]| {
+            let mut draft = other.draft(key, size, Terms::Arriving).unwrap();
+            other.release();
+            draft.fill(&vec![1; size]);
+            writer.put_draft(key, draft, None, Guard::Always, Mark::AsBefore, || 0).unwrap();
+        };
+        write(b"used");
+        for number in 0..100_u32 {
+            assert!(value_of(&mut reader, b"used").is_some(), "evicted for the one before number {number}");
+            write(&number.to_ne_bytes());
+        }
     }
 
     #[test]
