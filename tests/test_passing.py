@@ -131,7 +131,8 @@ def test_files_of_all_kinds(server: Server, kind: str) -> None:
                 passed, end = os.pipe()
                 stack.callback(os.close, end)
             case _:
-                passed = os.dup(plain(server.path, stack).fileno())
+                # Its other end is in this process, too, once the server has accepted it: before we count.
+                passed = os.dup(asked(server.path, stack).fileno())
         stack.callback(os.close, passed)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
