@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ringtable._cli.demo import _program
-from support import DEADLINE_S, processes_of, run_cli, wait_until, words_of
+import ringtable
+from ringtable._cli.demo import BACKGROUND_CLIENTS, WORKERS, _program
+from support import DEADLINE_S, processes_of, run_cli, state_of, wait_until
 
 # On two busy cores; on two free ones it is to stay under a minute.
 DEMO_S_MAX = 110.0
@@ -51,25 +53,62 @@ def test_smoke_interrupted(temporary_files: Path, number: signal.Signals) -> Non
     wait_until(lambda: not members(demo.pid), "all its processes have ended")
 
 
-@pytest.mark.parametrize("kind", [b"multiprocessing.spawn", b"client"])
-def test_killed_it_leaves_no_process_behind(ringtable_dir: Path, kind: bytes) -> None:
-    """While its workers count, and while the clients in the background are at work."""
+# What Python runs at its start, in the demo and in all that it starts. One of a crowd stands still, once all are there,
+# so that the demo waits for it, and cannot be over before it is killed.
+ONE_STANDS_STILL = """
+import os, signal
+from contextlib import suppress
+from pathlib import Path
+
+def is_of_them(process):
+    try:
+        parent = int(Path(process, "stat").read_text().rpartition(")")[2].split()[1])
+        return parent == os.getppid() and {word!r} in Path(process, "cmdline").read_bytes()
+    except OSError:
+        return False
+
+if is_of_them("/proc/self") and sum(map(is_of_them, Path("/proc").glob("[0-9]*"))) >= {crowd}:
+    with suppress(FileExistsError):
+        Path(__file__).with_name("one").touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "crowd"),
+    [(b"multiprocessing.spawn", WORKERS), (b"client\x000\x00", BACKGROUND_CLIENTS)],
+    ids=["workers", "clients"],
+)
+def test_killed_it_leaves_no_process_behind(
+    ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch, word: bytes, crowd: int
+) -> None:
+    """While its workers wait for each other, and while the clients in the background are at work."""
     # What a killed one leaves among the temporary files goes with the folder of the test.
+    Path(ringtable_dir, "sitecustomize.py").write_text(ONE_STANDS_STILL.format(word=word, crowd=crowd))
+    monkeypatch.setenv("PYTHONPATH", str(ringtable_dir), prepend=os.pathsep)
     before = processes_of(None)
+    demo = start(ringtable_dir)
 
-    def started() -> int:
-        return sum(kind in b" ".join(words_of(process)) for process in processes_of(str(ringtable_dir)) - before)
+    def standing() -> set[int]:
+        found = set()
+        for process in processes_of(str(ringtable_dir)) - before:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if state_of(process) == "T":
+                    found.add(process)
+        return found
 
-    # They are at work for a second or so, and we may be without a processor for just that long: then once more.
-    for _ in range(5):
-        demo = start(ringtable_dir)
-        wait_until(lambda: started() >= 8 or demo.poll() is not None, "they are at work", DEMO_S_MAX)  # noqa: B023
-        if demo.poll() is None:
-            break
-        output, _ = demo.communicate()
-        assert demo.returncode == 0, output
-    demo.kill()
-    demo.communicate(timeout=DEADLINE_S)
+    try:
+        wait_until(lambda: standing() or demo.poll() is not None, "one stands still", DEMO_S_MAX)
+        assert demo.poll() is None
+        with ringtable.connect(next(ringtable_dir.glob("*/demo.sock"))) as table:
+            wait_until(lambda: table.stats()["clients"] >= crowd, "all others are at work")
+    finally:
+        demo.kill()
+        demo.wait()
+        for process in standing():
+            os.kill(process, signal.SIGCONT)
+        output, _ = demo.communicate(timeout=DEADLINE_S)
+        print(output)
     wait_until(lambda: processes_of(str(ringtable_dir)) <= before, "what it started has ended")
     for socket in ringtable_dir.rglob("*.sock"):
         socket.unlink()
