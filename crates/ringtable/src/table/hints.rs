@@ -8,8 +8,8 @@
 //! and marks those entries. An entry needs one hint for each round of the hand, so a hot one costs its readers
 //! nothing, and every use counts, not a sample.
 //!
-//! A reader leaves no hint twice in a row as long as nobody has taken it. The worker says beside the log how many it has
-//! taken, before it marks their entries: whoever uses one after that tells of it again.
+//! A reader leaves no hint twice in a row as long as nobody has taken it. The worker says beside the log how many it
+//! has taken, before it marks their entries: whoever uses one after that tells of it again.
 //!
 //! # Not promised
 //!
