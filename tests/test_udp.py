@@ -808,6 +808,27 @@ def test_a_forked_child_joins_by_itself(server: Server, address: str) -> None:
         assert table["count"] == b"1001"
 
 
+def test_no_two_children_greet_alike(address: str) -> None:
+    """A server would take two that ask for a session with the same number for one, if the second one got the port of
+    the first, which was killed: it would answer with replies to what that one has asked.
+    """
+
+    def greet(port: int) -> None:
+        with pytest.raises(ringtable.Timeout):
+            ringtable.connect(f"udp://127.0.0.1:{port}", timeout=0.1)
+
+    ringtable.connect(address).close()
+    nonces = []
+    for _ in range(2):
+        with socket.socket(type=socket.SOCK_DGRAM) as bound:
+            bound.bind(("127.0.0.1", 0))
+            bound.settimeout(DEADLINE_S)
+            with Child(greet, bound.getsockname()[1]) as child:
+                nonces.append(Message.unpack(bound.recv(1 << 16)).number)
+                child.result()
+    assert nonces[0] != nonces[1]
+
+
 def test_pickled(address: str) -> None:
     with ringtable.connect(address) as table, pickle.loads(pickle.dumps(table)) as copy:
         copy["key"] = b"value"

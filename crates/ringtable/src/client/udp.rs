@@ -38,6 +38,7 @@ use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::fork::{self, Descriptor};
+use crate::shm::random::random;
 
 const RETRY_MIN_NS: u64 = limits::UDP_RETRY_MIN.as_nanos() as u64;
 const RETRY_MAX_NS: u64 = limits::UDP_RETRY_MAX.as_nanos() as u64;
@@ -251,7 +252,9 @@ impl UdpLink {
     /// Asks for a cookie, or for a session.
     fn begin(&mut self, state: State) -> Result<(), Error> {
         self.state = state;
-        self.nonce = fastrand::u64(..);
+        // Not one of a forked child's parent, or of its siblings: the server would take it for theirs, if they had its
+        // port before, and its requests for such as were executed.
+        self.nonce = random();
         (self.pause_ns, self.retry_ns) = (RETRY_MIN_NS, monotonic_ns() + RETRY_MIN_NS);
         self.ask().map(drop)
     }

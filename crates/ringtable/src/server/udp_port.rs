@@ -29,7 +29,7 @@ use super::headcount::Headcount;
 use super::outgoing::Outgoing;
 use super::statistics::Statistics;
 use super::turn::STREAK_MAX;
-use super::udp_session::{Accepted, Cookies, Full, Sessions, random};
+use super::udp_session::{Accepted, Cookies, Full, Sessions};
 use super::waking::SharedWaking;
 use crate::command::known::Known;
 use crate::command::record::{DATAGRAM_HEAD_SIZE, DATAGRAM_RECORD_SIZE_MAX, Datagram, DatagramError, RecordWriter};
@@ -38,6 +38,7 @@ use crate::command::spec::Flag;
 use crate::command::{self, Flow};
 use crate::limits;
 use crate::shm::fork::Descriptor;
+use crate::shm::random::random;
 
 /// Datagrams that are taken in the middle of a round at most.
 const ATTENDED_MAX: usize = 16;

@@ -34,6 +34,7 @@ use super::statistics::Statistics;
 use super::turn::STREAK_MAX;
 use super::waking::Waking;
 use crate::limits;
+use crate::shm::random::random;
 use crate::sync::{Arc, Ordering};
 
 /// Nanoseconds for which a session is kept of which nothing is heard.
@@ -52,16 +53,6 @@ impl Cookies {
     /// The cookie of an address: SipHash with a random key, as the standard library keys its maps.
     pub fn of(&self, address: SocketAddr) -> u64 {
         self.0.hash_one(address)
-    }
-}
-
-/// A random number that is not 0.
-pub(super) fn random() -> u64 {
-    let mut bytes = [0_u8; 8];
-    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
-        Ok(size) if size == bytes.len() && bytes != [0; 8] => u64::from_ne_bytes(bytes),
-        // A kernel that has no randomness yet has given the standard library some other.
-        _ => RandomState::new().hash_one(bytes) | 1,
     }
 }
 
