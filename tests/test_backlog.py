@@ -3,8 +3,9 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,36 @@ def test_why_a_connection_ends_is_read_though_more_was_sent(ringtable_dir: Path,
         connection.sendall(b"*nonsense\r\n" + b"x" * 100_000)
         os.kill(server_process.pid, signal.SIGCONT)
         assert replies.read().startswith(b"-ERR Protocol error")
+
+
+@pytest.mark.parametrize(("end", "last"), [(b"*nonsense\r\n", b"-ERR "), (b"QUIT\r\n", b"+OK")])
+def test_all_replies_are_read_though_more_was_sent_after_the_end(address: Address, end: bytes, last: bytes) -> None:
+    """A TCP connection that is closed before its replies are delivered is reset by what comes then."""
+    with closing(connected(address)) as connection, connection.makefile("rb") as replies:
+        connection.sendall(resp(b"SET", b"key", b"value" * 40) + resp(b"GET", b"key") * 10_000 + end)
+        with suppress(ConnectionError):
+            for _ in range(20):
+                connection.sendall(b"x" * 1_000)
+                time.sleep(0.01)
+        lines = replies.read().splitlines()
+    assert len(lines) == 1 + 2 * 10_000 + 1
+    assert lines[-1].startswith(last)
+    wait_until(lambda: figure("clients") == 1, "the connection is closed")
+
+
+def test_a_client_that_is_about_to_be_told_why_and_never_reads(server: Server) -> None:
+    """It costs its own place, and no time."""
+    assert server.tcp is not None
+    with closing(connected(("127.0.0.1", int(server.tcp.rpartition(":")[2])))) as connection:
+        request = resp(b"GET", b"key") * 10_000 + b"*nonsense\r\n"
+        connection.sendall(resp(b"SET", b"key", b"value" * 40) + request)
+        wait_until(lambda: figure("requests") >= 10_000, "all is executed")
+        began = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - began < 0.15
+        assert figure("clients") == 2
+    wait_until(lambda: figure("clients") == 1, "it is gone")
+    assert figure("clients_ended_protocol") == 1
 
 
 def test_those_who_never_read_are_bounded_together(address: Address, server: Server) -> None:

@@ -11,7 +11,7 @@
 //!   ([`super::disposer`]).
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, sockopt};
@@ -65,6 +65,15 @@ impl Socket {
                 Err(_) => return Err(End::Gone),
             }
         }
+    }
+
+    /// Whether some of what was sent over TCP, or the end of it, has yet to reach the other end.
+    pub fn has_undelivered(&self) -> bool {
+        let mut size: libc::c_int = 0;
+        #[allow(unsafe_code)]
+        // SAFETY: the kernel writes one `int`, which is what there is room for.
+        let status = unsafe { libc::ioctl(self.descriptor.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut size) };
+        status == 0 && size > 0
     }
 
     /// Looks whether the client lives. A socket that is but a sign of life says nothing else: anything that comes ends

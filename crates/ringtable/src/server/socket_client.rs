@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use rustix::event::epoll::EventFlags;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown};
 
 use super::end::End;
 use super::executor::Executor;
@@ -26,6 +26,8 @@ pub(super) struct SocketClient {
     finished: bool,
     /// Bytes that were dropped since all replies of a connection that closes have gone.
     dropped: usize,
+    /// Whether the client was told that nothing more comes.
+    has_said_all: bool,
     pub session: RespSession,
 }
 
@@ -41,6 +43,7 @@ impl SocketClient {
             waking: Waking::default(),
             finished: false,
             dropped: 0,
+            has_said_all: false,
         }
     }
 
@@ -114,6 +117,8 @@ impl SocketClient {
             Some(reason) if self.session.outgoing.is_empty() => {
                 if self.drop_more(executor)? {
                     Ok(Turn::Worked)
+                } else if self.is_delivering() {
+                    Ok(if worked { Turn::Worked } else { Turn::Idle })
                 } else {
                     Err(reason)
                 }
@@ -156,6 +161,23 @@ impl SocketClient {
         let size = self.receive(executor)?;
         self.dropped += size;
         Ok(size > 0 && self.dropped <= limits::REQUEST_BACKLOG_MAX)
+    }
+
+    /// Whether the kernel has yet to deliver replies, over TCP, of a connection that is about to close: if the client
+    /// sent something after that, the connection would be reset, and what is on its way would be lost.
+    fn is_delivering(&mut self) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        if socket.abilities.passes_descriptors || self.finished || self.dropped > limits::REQUEST_BACKLOG_MAX {
+            return false;
+        }
+        if !self.has_said_all {
+            // With that the kernel tells us when all is delivered.
+            self.has_said_all = true;
+            let _ = rustix::net::shutdown(socket, Shutdown::Write);
+        }
+        // Until the next event.
+        self.writable = false;
+        socket.has_undelivered()
     }
 
     /// Receives what has come into the executor's buffer. Returns how many bytes.
