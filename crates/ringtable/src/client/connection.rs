@@ -327,6 +327,11 @@ impl Connection {
             None if self.gone.load(Ordering::Relaxed) => self.ended(),
             None => return Ok(()),
         };
+        // Another thread has closed it since we looked, and has ended what we see at its end: that is no news of the
+        // server. Relaxed: it says so first, and a system call of ours comes after one of its.
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
         self.end();
         Err(error)
     }
