@@ -174,9 +174,16 @@ pub use armed::{Action, arm, pass};
 
 #[cfg(all(feature = "failpoints", not(loom)))]
 mod armed {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
 
     use super::POINTS;
+
+    /// Giving way that takes longer than this was taken by somebody who computes.
+    const COSTLY: Duration = Duration::from_millis(1);
+    /// Passes that do not give way after that: or on a busy machine each step would take a time slice of others.
+    const LEFT_ALONE: u32 = 100;
 
     /// What happens at an armed point.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +192,7 @@ mod armed {
         Kill,
         /// It is stopped, until somebody lets it go on.
         Stop,
-        /// The thread gives way to others, at this pass and at all that follow.
+        /// The thread gives way to others, at this pass and at all that follow, but some after one that was costly.
         Yield,
         /// The thread sleeps for a millisecond, at this pass and at all that follow.
         Sleep,
@@ -239,7 +246,7 @@ mod armed {
         };
         match (action, before as u32) {
             (_, 2..) => {}
-            (Action::Yield, _) => std::thread::yield_now(),
+            (Action::Yield, _) => give_way(),
             (Action::Sleep, _) => std::thread::sleep(std::time::Duration::from_millis(1)),
             (Action::Kill, 1) => raise(libc::SIGKILL),
             (Action::Stop, 1) => raise(libc::SIGSTOP),
@@ -247,6 +254,21 @@ mod armed {
             (Action::Panic, 1) => panic!("a failpoint says so"),
             // It has happened.
             (Action::Kill | Action::Stop | Action::Doze | Action::Panic, _) => {}
+        }
+    }
+
+    fn give_way() {
+        thread_local! {
+            static LEFT: Cell<u32> = const { Cell::new(0) };
+        }
+        if LEFT.get() > 0 {
+            LEFT.set(LEFT.get() - 1);
+            return;
+        }
+        let began = Instant::now();
+        std::thread::yield_now();
+        if began.elapsed() > COSTLY {
+            LEFT.set(LEFT_ALONE);
         }
     }
 
