@@ -30,9 +30,7 @@ demo: install ## Build, then show it: eight processes count words, share a cache
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.
 	cargo test --package ringtable
-	$(PYTEST) -m 'not slow' || { \
-	    echo 'What has failed beside others runs once more, alone: a fault fails again.'; \
-	    $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m 'not slow'; }
+	$(PYTEST) -m 'not slow'
 
 test-all: test loom failpoints ## The same with the slow tests, the models, and deaths at each step.
 	$(PYTEST) -m slow
