@@ -29,4 +29,4 @@ if [ "${1-}" = --build ]; then
     echo "$target/failpoints-package"
     exit
 fi
-PYTHONPATH=$target/failpoints-package exec "$python" -m pytest tests/test_failpoints.py "$@"
+PYTHONPATH=$target/failpoints-package exec "$python" -m pytest tests/test_failpoints*.py "$@"

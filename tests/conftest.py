@@ -4,6 +4,9 @@
     load.py                 clients at work, as processes, for tests that kill some
     udp.py                  what is said over UDP, written anew; a network that loses, doubles and reorders
     failpoints.py           processes that die or stand still at a step of a protocol, and a client that must not notice
+    failpoint_clients.py    how a client comes by each of those steps, and what may be in the table then
+    failpoint_servers.py    how a server does
+    failpoint_callers.py    clients at work on a server that is to die or to stand still
 
     The package
     test_package.py         what the package exports, errors as values, the stub against the built module
@@ -35,7 +38,10 @@
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
-    test_failpoints.py      the same at each step of every protocol: `make failpoints`, which makes a build for it
+    test_failpoints.py      the same at steps of the protocols: `make failpoints`, which makes a build for it
+    test_failpoints_client.py  a client at each step
+    test_failpoints_server.py  a server at each step
+    test_failpoints_panic.py   a thread of the server that panics at a step
     test_reconnect.py       tables that connect anew when their server has gone
     test_rings.py           clients that share rings: what one of them cannot do to the others
     test_passing.py         descriptors that clients pass, and for which nobody waits

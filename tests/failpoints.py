@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 import ringtable
 from ringtable import Table, _ringtable
 from support import DEADLINE_S, Child, Closing, Flag, figures_of, freeze, mappings, memfds, state_of, wait_until
@@ -34,6 +35,11 @@ POINTS: dict[str, str] = dict(vars(_ringtable).get("failpoints", list)())
 def arm(point: str, action: str | None, nth: int = 1) -> None:
     """Let this process do that when it passes a point for the `nth` time from now on."""
     vars(_ringtable)["arm_failpoint"](point, action, nth)
+
+
+needs_failpoints = pytest.mark.skipif(
+    not POINTS, reason="this build has no failpoints: `scripts/failpoints.sh` makes one, and runs these tests"
+)
 
 
 class Victim(Child):
@@ -166,6 +172,21 @@ class Hold(Closing):
 
     def close(self) -> None:
         self._has_begun.close()
+
+
+RINGS = ("shared", "sharded")
+OPTIONS: dict[str, Any] = {
+    "workers": 2,
+    "max_memory": "64MiB",
+    # A client that does not spin sleeps at once, and so comes by the points on the way there.
+    "spin_us": 0,
+    "ring_slots": 64,
+    "slow_consumer_timeout": SLOW_CONSUMER_S,
+}
+
+
+def server_of(topology: str, **options: Any) -> FailingServer:
+    return FailingServer(**OPTIONS | {"topology": topology} | options)
 
 
 # What has to be as it was once a client is gone.

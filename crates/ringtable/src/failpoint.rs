@@ -6,7 +6,7 @@
 //! all of them, and the compiler refuses a name that is not in the list. Without the feature `failpoints` that is all:
 //! no instruction is left of it. With the feature, a thread that comes by looks whether the point is armed, and does
 //! what it is armed with (`arm`, [`Action`]). `scripts/failpoints.sh` makes such a build for
-//! `tests/test_failpoints.py`, which lets a process die, and stand still, at each of them.
+//! `tests/test_failpoints*.py`, which let a process die, and stand still, at each of them.
 //!
 //! Signals are raised by the thread that passes, for itself: so it is that thread which dies or stands right there,
 //! and not one that runs on for a moment until the others have heard.

@@ -1,0 +1,202 @@
+"""A server is killed, or stopped and continued, at each step of every protocol, with calls of all kinds open."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ringtable
+from failpoint_callers import HELD, call, callers_at_work, connect, wait_for_ever, watch_for_ever, ways
+from failpoint_servers import KEEPING, SERVER, STARTING, STOPPING, Site
+from failpoints import CALL_S_MAX, figures, needs_failpoints, server_of, wait_until_all_is_free
+from ringtable import Server, Table
+from ringtable._ringtable import socket_path
+from support import Child, Flag, wait_until
+
+pytestmark = needs_failpoints
+
+
+@pytest.mark.parametrize("point", SERVER)
+def test_a_server_killed_at(point: str) -> None:
+    site = SERVER[point]
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of(site.topology, **site.options))
+        table = stack.enter_context(ringtable.connect())
+        finish, waiting, watching = (stack.enter_context(Flag()) for _ in range(3))
+        table["held"] = HELD
+        view = stack.enter_context(table.view("held"))
+        table["held"] = b"not held"
+        callers = stack.enter_context(callers_at_work(site, ways(site.topology), finish))
+        lease = table.call("RING.LEASE", "never computed", "1")
+        assert isinstance(lease, int)
+        assert lease > 0
+        waiters = [
+            stack.enter_context(Child(wait_for_ever, {}, waiting)),
+            stack.enter_context(Child(watch_for_ever, watching)),
+        ]
+        waiting.wait()
+        watching.wait()
+        server.arm(point, "kill")
+        site.provoke(stack)
+        assert server.process.fate() == "kill"
+        killed_at = time.monotonic()
+        gone_at = [caller.result().gone_at for caller in callers] + [waiter.result() for waiter in waiters]
+        assert all(gone - killed_at < CALL_S_MAX for gone in gone_at)
+        with pytest.raises(ringtable.ServerGone):
+            table["key"] = b"value"
+        assert bytes(view) == HELD
+        # Another one takes its place.
+        with server_of(site.topology), ringtable.connect() as again:
+            again["key"] = b"value"
+            assert again["key"] == b"value"
+            assert bytes(view) == HELD
+
+
+@pytest.mark.parametrize("point", SERVER)
+def test_a_server_stopped_at(point: str) -> None:
+    site = SERVER[point]
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of(site.topology, **site.options))
+        table = stack.enter_context(ringtable.connect())
+        before = figures(server, table)
+        table["held"] = HELD
+        with ExitStack() as others:
+            finish, unlucky_at_work, watching, told = (others.enter_context(Flag()) for _ in range(4))
+            # The last one gives up, again and again.
+            callers = others.enter_context(callers_at_work(site, [*ways(site.topology), {"timeout": 0.1}], finish))
+            unlucky = others.enter_context(Child(call, b"unlucky", {}, True, unlucky_at_work, finish))
+            witness = others.enter_context(Child(witness_changes, watching, told))
+            unlucky_at_work.wait()
+            watching.wait()
+            impatient = [
+                others.enter_context(connect(timeout=0.1, reads="server", **options))
+                for options in ({}, {"transport": "socket"})
+            ]
+            server.arm(point, "stop")
+            site.provoke(others)
+            assert server.process.fate() == "stop"
+            unlucky.kill()
+            for number, client in enumerate(impatient):
+                start = time.monotonic()
+                with pytest.raises(ringtable.Timeout):
+                    client[b"%d" % number] = b"given up"
+                assert 0.1 <= time.monotonic() - start < CALL_S_MAX
+            server.process.go_on()
+            for number, client in enumerate(impatient):
+                wait_until(partial(has_answered, client, b"%d" % number, site.forgets), "it is answered again")
+            goal = int(table.stats()["requests"]) + 200
+            wait_until(lambda: int(table.stats()["requests"]) >= goal, "all goes on")
+            finish.set()
+            accounts = [caller.result() for caller in callers]
+            # More than once: it may be overtaken by what others write.
+            wait_until(lambda: table.set("the end", b"") and told.is_set(), "the witness comes to the end")
+            witness.result()
+        assert all(account.gone_at is None for account in accounts)
+        if not site.forgets:
+            for number, account in enumerate(accounts):
+                count = int(table[b"caller %d count" % number])
+                assert account.counted <= count <= account.counted + account.uncertain
+        wait_until_all_is_free(server, table, before)
+
+
+def has_answered(client: Table, key: bytes, forgets: bool) -> bool:
+    """Whether a write ends in time. What the client has given up may still be done, but before what it asks now."""
+    with suppress(ringtable.Timeout):
+        client[key] = b"value"
+        found = client.get(key)
+        assert found == b"value" or (forgets and found is None)
+        return True
+    return False
+
+
+def witness_changes(watching: Flag, told: Flag) -> None:
+    """Watch until the end: of each key, what is told later has a higher version."""
+    versions: dict[bytes, int] = {}
+    with Table() as table, table.watch() as changes:
+        watching.set()
+        for change in changes:
+            if isinstance(change, ringtable.Event) and change.kind != "flush":
+                assert versions.get(change.key, -1) < change.version, f"{change} after {versions[change.key]}"
+                versions[change.key] = change.version
+                if change.key == b"the end":
+                    told.set()
+                    return
+
+
+@pytest.mark.parametrize("point", sorted(STARTING))
+def test_a_server_that_starts_is_killed_at(point: str) -> None:
+    with server_of("lanes", armed=(point, "kill")) as server:
+        assert server.process.fate() == "kill"
+        with pytest.raises(ringtable.TableNotFound):
+            ringtable.connect()
+        with server_of("lanes"), ringtable.connect() as table:
+            table["key"] = b"value"
+
+
+@pytest.mark.parametrize("point", sorted(STARTING))
+def test_a_server_that_starts_is_stopped_at(point: str) -> None:
+    with server_of("lanes", armed=(point, "stop")) as server:
+        assert server.process.fate() == "stop"
+        with pytest.raises((ringtable.TableNotFound, ringtable.Timeout)):
+            ringtable.connect(timeout=0.2)
+        with pytest.raises(ringtable.ServerExists):
+            Server()
+        server.process.go_on()
+        wait_until(is_there, "the server has started")
+        with ringtable.connect() as table:
+            table["key"] = b"value"
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("point", sorted(KEEPING))
+def test_a_server_whose_files_were_removed_at(point: str, end: str) -> None:
+    """They are removed again in that moment."""
+    path = Path(socket_path("default"))
+    with server_of("lanes") as server:
+        server.arm(point, end)
+        path.unlink()
+        assert server.process.fate() == end
+        path.unlink()
+        if end == "stop":
+            server.process.go_on()
+            wait_until(is_there, "forbidden: the server is never found again")
+            return
+    with server_of("lanes"), ringtable.connect() as table:
+        table["key"] = b"value"
+
+
+def is_there() -> bool:
+    with suppress(ringtable.TableNotFound), ringtable.connect():
+        return True
+    return False
+
+
+@pytest.mark.parametrize("action", ["kill", "stop"])
+@pytest.mark.parametrize("point", sorted(STOPPING))
+def test_a_server_that_ends_at(point: str, action: str) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(server_of("lanes"))
+        table = stack.enter_context(ringtable.connect())
+        table["held"] = HELD
+        view = stack.enter_context(table.view("held"))
+        finish = stack.enter_context(Flag())
+        callers = stack.enter_context(callers_at_work(Site(), ways("lanes"), finish))
+        server.arm(point, action)
+        server.begin_to_stop()
+        assert server.process.fate() == action
+        with pytest.raises(ringtable.TableNotFound):
+            ringtable.connect()
+        if action == "stop":
+            server.process.go_on()
+            server.process.result()
+        ended_at = time.monotonic()
+        for caller in callers:
+            gone_at = caller.result().gone_at
+            assert gone_at is not None
+            assert gone_at - ended_at < CALL_S_MAX
+        assert bytes(view) == HELD
+        with server_of("lanes"), ringtable.connect() as again:
+            again["key"] = b"value"
