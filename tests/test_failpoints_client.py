@@ -61,7 +61,7 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
         state: State = (table.get(OPEN), int(table["count"]))
         dead = case.dead if topology == "lanes" else (*case.unsent, *case.dead)
         if end != "kill" and topology != "lanes":
-            # Who was sent away may not even get what it had published.
+            # A client that was sent away may not even get what it had published.
             dead = (NOTHING, *dead)
         allowed = {"": dead, "expelled": (*dead, case.done), "done": (case.done,)}[outcome]
         assert state in allowed, f"forbidden: {state!r:.100} is left of what was asked, not {allowed!r:.100}"
