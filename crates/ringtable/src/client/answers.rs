@@ -6,13 +6,15 @@
 //! one waits outside of its connection's gate, so that other threads make calls meanwhile. A thread that is inside of
 //! the gate reads all that has come, and hands each answer to the thread that waits for it ([`Answers::deliver`]).
 //! While nobody is inside, one of those that wait is the *listener*: it sleeps on what the transport wakes it with, and
-//! enters the gate when that is so. The others are parked, and one of them is the next listener when this one leaves.
+//! enters the gate when that is so. The others are parked, and the one that leaves makes one of them the next listener.
 //!
 //! # Invariants
 //!
 //! - One thread at a time reads from a connection: it is inside of the gate.
 //! - A thread that leaves the gate while somebody waits has read all that has come, and leaves the transport armed:
 //!   what comes from then on wakes the listener ([`super::blocking::BlockingLink::leave`]).
+//! - While a thread is parked there is a listener. A listener is one whose thread is here to wait, and which makes
+//!   another one the listener before it does anything else.
 //! - The listener takes no news from those inside: it looks whether its descriptor is ready, and what it is ready with
 //!   stays there until a thread inside of the gate takes it.
 //! - Nobody waits that has no ticket here; an answer whose ticket is not here is dropped.
@@ -57,6 +59,8 @@ struct Waits {
 
 struct Wait {
     thread: Thread,
+    /// Whether the thread is here to wait: it may do something else between two waits, or not have begun.
+    is_here: bool,
     answer: Option<Reply>,
 }
 
@@ -121,7 +125,7 @@ impl Answers {
         if waits.ears.is_none() {
             waits.ears = ears;
         }
-        waits.by_ticket.insert(ticket, Wait { thread: std::thread::current(), answer: None });
+        waits.by_ticket.insert(ticket, Wait { thread: std::thread::current(), is_here: false, answer: None });
         self.waiting.store(waits.by_ticket.len(), Ordering::Relaxed);
         Ok(Expected { answers: self, ticket, generation: fork::generation() })
     }
@@ -189,8 +193,11 @@ impl Expected<'_> {
         loop {
             let ears = {
                 let mut waits = lock(&self.answers.waits);
-                if let Some(answer) = waits.by_ticket.get_mut(&self.ticket).and_then(|wait| wait.answer.take()) {
-                    return Ok(Some(answer));
+                if let Some(wait) = waits.by_ticket.get_mut(&self.ticket) {
+                    if let Some(answer) = wait.answer.take() {
+                        return Ok(Some(answer));
+                    }
+                    wait.is_here = true;
                 }
                 if waits.is_closed {
                     return Err(Error::Closed);
@@ -210,15 +217,20 @@ impl Expected<'_> {
         }
     }
 
-    /// Listens no more: another one does.
+    /// Waits no more, and listens no more: another one does. That one is the listener from now on, not when it wakes up,
+    /// since its own answer may come before that, and the rest would be parked with nobody to listen.
     fn stand_down(&self) {
         let mut waits = lock(&self.answers.waits);
+        if let Some(wait) = waits.by_ticket.get_mut(&self.ticket) {
+            wait.is_here = false;
+        }
         if waits.listener == Some(self.ticket) {
-            waits.listener = None;
-            let next = waits.by_ticket.iter().find(|(ticket, wait)| **ticket != self.ticket && wait.answer.is_none());
-            if let Some((_, next)) = next {
+            let next = waits.by_ticket.iter().find(|(_, wait)| wait.is_here && wait.answer.is_none());
+            let next = next.map(|(ticket, next)| {
                 next.thread.unpark();
-            }
+                *ticket
+            });
+            waits.listener = next;
         }
     }
 }
@@ -326,6 +338,37 @@ mod tests {
             drop(keeper);
             assert!(!is_listening(&answers) && !answers.are_awaited());
         }
+    }
+
+    /// It was once whoever had no answer yet; and while that one did something else, or had its answer and was gone,
+    /// those that were parked waited for somebody to listen until they looked by themselves.
+    #[test]
+    fn one_that_waits_listens_next() {
+        let answers = Answers::default();
+        let elsewhere: Vec<_> = (10..40).map(|ticket| expect(&answers, ticket)).collect();
+        let is_listening = |ticket| lock(&answers.waits).listener == Some(ticket);
+        let wait = |ticket| expect(&answers, ticket).0.wait(LONG, no_look).unwrap();
+        std::thread::scope(|scope| {
+            let listener = scope.spawn(|| wait(1));
+            let began = Instant::now();
+            let until = |condition: &dyn Fn() -> bool| {
+                while !condition() {
+                    assert!(began.elapsed() < LONG / 6);
+                    std::thread::yield_now();
+                }
+            };
+            until(&|| is_listening(1));
+            let parked = scope.spawn(|| wait(2));
+            until(&|| lock(&answers.waits).by_ticket.get(&2).is_some_and(|wait| wait.is_here));
+            answers.deliver(push(1, 0));
+            assert!(listener.join().unwrap().is_some());
+            let listens_next = is_listening(2);
+            answers.deliver(push(2, 0));
+            assert!(parked.join().unwrap().is_some());
+            assert!(listens_next);
+        });
+        drop(elsewhere);
+        assert!(lock(&answers.waits).listener.is_none() && !answers.are_awaited());
     }
 
     #[test]
