@@ -279,6 +279,30 @@ def test_a_call_that_is_open_in_another_thread_ends_and_others_go_on(servers: Su
         assert table["key"] == b"new"
 
 
+def test_threads_that_wait_for_an_answer_learn_that_the_server_is_gone(servers: Successors) -> None:
+    """One of them was told so; the others, when the next call connected anew, that their table was closed."""
+    ended: list[str] = []
+    with ringtable.connect(reconnect=True) as table, ringtable.connect() as holder:
+        assert holder.call("RING.LEASE", "key")
+
+        def wait() -> None:
+            try:
+                table.get_or_set("key", lambda: b"made")
+            except ringtable.Error as error:
+                ended.append(type(error).__name__)
+
+        threads = [threading.Thread(target=wait) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: holder.stats()["lease_waiters"] == THREADS, "they wait")
+        servers.replace()
+        while raises_server_gone(partial(table.call, "PING")):
+            pass
+        for thread in threads:
+            thread.join(DEADLINE_S)
+    assert ended == ["ServerGone"] * THREADS
+
+
 # What belongs to the old connection
 
 

@@ -197,10 +197,11 @@ impl Connection {
 
     /// Begins to wait for an answer that may come later, with this ticket.
     pub fn expect(&self, ticket: u64, patience: Patience<'_>) -> Result<Expected<'_>, Error> {
-        self.sharing.answers.expect(ticket, || {
+        let expected = self.sharing.answers.expect(ticket, || {
             let ear = self.locked(patience, |link, _| link.ear())?;
             ear.ok_or_else(|| Error::Protocol("over this transport no answer comes later".to_owned()))
-        })
+        });
+        expected.map_err(|error| self.named(error))
     }
 
     /// Waits for such an answer, for `limit` at most; `None` if it has not come, or a signal has.
@@ -210,7 +211,14 @@ impl Connection {
         limit: Duration,
         patience: Patience<'_>,
     ) -> Result<Option<Reply>, Error> {
-        expected.wait(limit, || self.locked(patience, |link, _| link.look()))
+        let answer = expected.wait(limit, || self.locked(patience, |link, _| link.look()));
+        answer.map_err(|error| self.named(error))
+    }
+
+    /// What ends waits is not told by whom: by another thread's `close`, or by another connection in the place of this
+    /// one.
+    fn named(&self, error: Error) -> Error {
+        if matches!(error, Error::Closed) { self.ended() } else { error }
     }
 
     /// One request and its reply.
