@@ -74,6 +74,10 @@ def leases(table: Table) -> int:
     return int(table.stats()["leases"])
 
 
+def waiters(table: Table) -> int:
+    return int(table.stats()["lease_waiters"])
+
+
 def wait_until_free(table: Table, key: str = "key") -> None:
     """Wait until nobody has the lease of a key, and give it back."""
     token = 0
@@ -532,6 +536,29 @@ def test_an_error_of_a_posted_write_does_not_keep_the_lease(way: Way, table: Tab
         with pytest.raises(ringtable.OutOfMemory):
             own.get_or_set("key", make)
         wait_until(lambda: leases(table) == 0, "the lease was given back")
+
+
+def test_a_wait_that_ends_leaves_the_error_of_a_posted_write_to_a_call(way: Way, table: Table) -> None:
+    """The word that nobody waits any more took the error, and was not sent."""
+    token = lease(table)
+    # Reads in place ask for nothing, where there are some: so the waiting itself meets no error.
+    with way.connect() as own, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(own.get_or_set, "key", lambda: b"made", timeout=1.0)
+        wait_until(lambda: waiters(table) == 1 or own.transport == "rings", "it waits")
+        # Over rings this waits for the error itself.
+        posted = error_of(lambda: own.set("large", bytes(80 << 20), writes="posted"))
+        errors = [type(error) for error in (posted, waiting.exception(DEADLINE_S), error_of(own.flush))]
+        assert errors.count(ringtable.OutOfMemory) == 1, errors
+        wait_until(lambda: waiters(table) == 0, "the wait was called off")
+    assert table.call("RING.UNLEASE", "key", token) == 1
+
+
+def error_of(call: Callable[[], object]) -> ringtable.Error | None:
+    try:
+        call()
+    except ringtable.Error as error:
+        return error
+    return None
 
 
 def ask_for_what_one_computes(asking: Table) -> Callable[[], bytes]:

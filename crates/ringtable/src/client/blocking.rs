@@ -132,6 +132,17 @@ impl BlockingLink {
         self.receive(patience)
     }
 
+    /// Sends a request whose reply nobody waits for: the next call finds it owed, and drops it. It is no call, and leaves
+    /// the error of a posted write to one.
+    pub fn send_word(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
+        self.link.write_off();
+        if let Err(error) = self.push(number, arguments, patience) {
+            self.break_off(&error, patience);
+            return Err(error);
+        }
+        self.link.publish().map(drop)
+    }
+
     /// Writes one request, after waiting for room. Not yet published.
     #[inline]
     pub fn push(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {

@@ -448,10 +448,7 @@ impl Client {
 /// after all that was sent before. On a connection that has no room even for that, only its end gives it back.
 fn insist(connection: &Connection, number: u16, arguments: &[&[u8]]) {
     let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
-    let _ = connection.locked(patience, |link, patience| {
-        // Nobody waits for the reply: the next call finds it owed, and drops it.
-        link.exchange(1, |link, _, patience| link.push(number, arguments, patience), patience)
-    });
+    let _ = connection.locked(patience, |link, patience| link.send_word(number, arguments, patience));
 }
 
 /// How many milliseconds an entry has left; `None` for one that does not expire.

@@ -91,6 +91,14 @@ impl Link {
     /// error of a posted write surfaces here.
     #[inline]
     pub fn begin(&mut self) -> Result<(), Error> {
+        self.write_off();
+        self.posted_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Begins what is no call of the caller's: the replies of a call that was given up become owed, and the error of a
+    /// posted write waits for a call.
+    #[inline]
+    pub fn write_off(&mut self) {
         if self.outstanding > 0 {
             // A call was given up: what it has received is dropped, what is still to come is owed.
             let come = self.received.len();
@@ -98,7 +106,6 @@ impl Link {
             self.owed.extend(std::iter::repeat_n(Owed::Abandoned, self.outstanding - come));
             self.outstanding = 0;
         }
-        self.posted_error.take().map_or(Ok(()), Err)
     }
 
     /// Whether requests that are pushed from here on are only measured, for a transport that refuses large ones: so
