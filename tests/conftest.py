@@ -20,6 +20,7 @@
     test_redis.py           redis-py on the unix socket
     test_tcp.py             the TCP port
     test_udp.py             the UDP port: a bad network, and whatever comes as a datagram
+    test_linger.py          servers that end by themselves when nobody is there
     test_versions.py        clients and servers of different versions over one lane
     test_trust.py           whose servers a client connects to
     test_paths.py           a server's files: what it makes, leaves alone, clears away, makes anew

@@ -178,4 +178,6 @@ SERVER = {
 STARTING = {"start.locked", "start.bound"}
 # Where a server keeps its path.
 KEEPING = {"keep.made"}
+# Where a server ends by itself.
+LINGERING = {"linger.over", "linger.shut"}
 STOPPING = {"stop.hidden", "stop.said"}

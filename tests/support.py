@@ -123,6 +123,10 @@ class ServerProcess(Closing):
         self._process.terminate()
         return self._process.wait(DEADLINE_S)
 
+    def wait(self) -> int:
+        """Wait until the server has ended by itself, and return its exit status."""
+        return self._process.wait(DEADLINE_S)
+
     def lanes(self) -> int:
         """The number of lanes that the server holds, as the kernel sees it: it keeps mappings, and no descriptors."""
         return len(mappings(self.pid, "ringtable-lane")) + len(memfds(self.pid, "ringtable-lane"))

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import ringtable
 from failpoint_callers import HELD, call, callers_at_work, connect, wait_for_ever, watch_for_ever, ways
-from failpoint_servers import KEEPING, SERVER, STARTING, STOPPING, Site
+from failpoint_servers import KEEPING, LINGERING, SERVER, STARTING, STOPPING, Site
 from failpoints import CALL_S_MAX, figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
 from ringtable._ringtable import socket_path
-from support import Child, Flag, wait_until
+from support import Child, Flag, RawConnection, wait_until
 
 pytestmark = needs_failpoints
 
@@ -164,6 +164,27 @@ def test_a_server_whose_files_were_removed_at(point: str, end: str) -> None:
             server.process.go_on()
             wait_until(is_there, "forbidden: the server is never found again")
             return
+    with server_of("lanes"), ringtable.connect() as table:
+        table["key"] = b"value"
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("point", sorted(LINGERING))
+def test_a_server_that_ends_by_itself_at(point: str, end: str) -> None:
+    """A client comes in that moment."""
+    with server_of("lanes", linger=2.0) as server:
+        with ringtable.connect():
+            server.arm(point, end)
+        assert server.process.fate() == end
+        if end == "stop" and point == "linger.over":
+            with RawConnection(socket_path("default")) as visitor:
+                # It is in the queue.
+                server.process.go_on()
+                assert visitor.command(b"PING") == b"PONG"
+        elif end == "stop":
+            with pytest.raises(ringtable.TableNotFound):
+                ringtable.connect()
+            server.process.go_on()
     with server_of("lanes"), ringtable.connect() as table:
         table["key"] = b"value"
 

@@ -374,6 +374,7 @@ class Server:
         slot_size: int | None = None,
         slow_consumer_timeout: Seconds | None = None,
         max_unevictable: int | None = None,
+        linger: Seconds | None = None,
     ) -> Self: ...
     @property
     def path(self) -> str:

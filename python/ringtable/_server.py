@@ -52,6 +52,7 @@ class Server:
         slot_size: Size = 256,
         slow_consumer_timeout: Seconds = 2.0,
         max_unevictable: Size | None = None,
+        linger: Seconds | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
 
@@ -88,6 +89,10 @@ class Server:
                 in "shared" and "sharded". Then it is sent away, and gets `Expelled`.
             max_unevictable: The most memory of entries that are never evicted, those written with `evictable=False`;
                 `None` for half of `max_memory`.
+            linger: Seconds, or a `timedelta`, after which the server stops by itself once its last client has left, or
+                after its start, if none has come; `None` for never. Tables, watches, and connections of other programs
+                are clients; over UDP somebody is one until a minute after the last request. Who connects as it ends is
+                served, or finds no server.
 
         Raises:
             ServerExists: A server of that name runs already.
@@ -125,6 +130,7 @@ class Server:
             slot_size=parse_size("slot_size", slot_size),
             slow_consumer_timeout=slow_consumer_timeout,
             max_unevictable=None if max_unevictable is None else parse_size("max_unevictable", max_unevictable),
+            linger=linger,
         )
         self.name = os.fspath(name)
         _servers.add(self)
@@ -151,7 +157,7 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether the server still takes requests: it was neither stopped, nor has it failed."""
+        """Whether the server still takes requests: it was neither stopped, nor has it failed, nor ended by itself."""
         return self._core.running
 
     def stats(self) -> Stats:

@@ -22,7 +22,7 @@ impl ServerCore {
     #[pyo3(signature = (
         name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
         strict_seal=None, tcp=None, udp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
-        slow_consumer_timeout=None, max_unevictable=None
+        slow_consumer_timeout=None, max_unevictable=None, linger=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -44,6 +44,7 @@ impl ServerCore {
         slot_size: Option<&Bound<'_, PyAny>>,
         slow_consumer_timeout: Option<&Bound<'_, PyAny>>,
         max_unevictable: Option<&Bound<'_, PyAny>>,
+        linger: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let spin_us =
             spin_us.map(|given| arguments::number("spin_us", "a number of microseconds", given)).transpose()?;
@@ -74,23 +75,23 @@ impl ServerCore {
                 errors::family(py, "InvalidOption", format!("eviction is '{name}'; allowed are {names}"))
             })?,
         };
-        let slow_consumer_timeout_ms =
-            match slow_consumer_timeout.map(|given| arguments::seconds("slow_consumer_timeout", given)) {
-                None => defaults.slow_consumer_timeout_ms,
-                Some(seconds) => {
-                    let seconds = seconds?;
-                    let [least, most] = [limits::SLOW_CONSUMER_TIMEOUT_MS_MIN, limits::SLOW_CONSUMER_TIMEOUT_MS_MAX]
-                        .map(|ms| ms as f64 / 1_000.0);
-                    if !(least..=most).contains(&seconds) {
-                        let message = format!(
-                            "slow_consumer_timeout is {}; allowed are {least} to {most} seconds",
-                            arguments::shown(seconds)
-                        );
-                        return Err(errors::family(py, "InvalidOption", message));
-                    }
-                    (seconds * 1_000.0).round() as u64
-                }
-            };
+        let milliseconds = |name: &str, given: &Bound<'_, PyAny>, [least, most]: [u64; 2]| {
+            let seconds = arguments::seconds(name, given)?;
+            let [least, most] = [least, most].map(|ms| ms as f64 / 1_000.0);
+            if !(least..=most).contains(&seconds) {
+                let given = arguments::shown(seconds);
+                let message = format!("{name} is {given}; allowed are {least} to {most} seconds");
+                return Err(errors::family(py, "InvalidOption", message));
+            }
+            PyResult::Ok((seconds * 1_000.0).round() as u64)
+        };
+        let allowed = [limits::SLOW_CONSUMER_TIMEOUT_MS_MIN, limits::SLOW_CONSUMER_TIMEOUT_MS_MAX];
+        let slow_consumer_timeout_ms = slow_consumer_timeout
+            .map_or(Ok(defaults.slow_consumer_timeout_ms), |given| {
+                milliseconds("slow_consumer_timeout", given, allowed)
+            })?;
+        let allowed = [limits::LINGER_MS_MIN, limits::LINGER_MS_MAX];
+        let linger_ms = linger.map(|given| milliseconds("linger", given, allowed)).transpose()?;
         // The engine knows what is allowed, and names it; what no number of its holds it is told by the nearest.
         let mut beyond: Vec<(&str, String)> = Vec::new();
         let mut number = |option: &'static str, given: Option<&Bound<'_, PyAny>>, default: u64| {
@@ -116,6 +117,7 @@ impl ServerCore {
             eviction,
             topology,
             slow_consumer_timeout_ms,
+            linger_ms,
             spin_ns,
             strict_seal: flag("strict_seal", strict_seal)?.unwrap_or(false),
         };

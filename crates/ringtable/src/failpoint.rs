@@ -68,6 +68,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("keep.made", "a socket that was removed is there again, and the kernel does not tell yet if that one is removed"),
     ("stop.hidden", "the socket is removed, and nobody was told"),
     ("stop.said", "the threads are told to end"),
+    ("linger.over", "nobody was there for so long, and the door is open"),
+    ("linger.shut", "the door is shut, and those in front of it are not let in"),
     // Connections
     ("accept.accepted", "a connection is accepted, and no worker's"),
     ("accept.delivered", "it is a worker's, which was not rung"),

@@ -116,6 +116,12 @@ pub const SLOW_CONSUMER_TIMEOUT_MS_MIN: u64 = 10;
 /// See [`SLOW_CONSUMER_TIMEOUT_MS_MIN`].
 pub const SLOW_CONSUMER_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
+/// Allowed milliseconds for which a server goes on without clients. The least leaves a client the time to come; the
+/// most is about thirty years.
+pub const LINGER_MS_MIN: u64 = 10;
+/// See [`LINGER_MS_MIN`].
+pub const LINGER_MS_MAX: u64 = 1_000_000_000_000;
+
 /// For how long FLUSHALL waits at most until the memory has gone back to the system, in milliseconds.
 pub const GIVING_BACK_MS_MAX: u64 = 1_000;
 

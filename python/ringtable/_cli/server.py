@@ -31,6 +31,7 @@ def server(
     slot_size: int = 256,
     slow_consumer_timeout: float = 2.0,
     max_unevictable: str | None = None,
+    linger: float | None = None,
 ) -> None:
     """Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.
 
@@ -60,6 +61,7 @@ def server(
         slow_consumer_timeout: Seconds for which one client may keep the others from replies, in a classic topology.
         max_unevictable: The most memory of entries that are never evicted, as for --max-memory; half of that unless
             given.
+        linger: End when nobody has been connected for so many seconds, since the start or since the last client left.
     """
     interrupt_on_termination()
     raise_limit()
@@ -84,6 +86,7 @@ def server(
             slot_size=slot_size,
             slow_consumer_timeout=slow_consumer_timeout,
             max_unevictable=max_unevictable,
+            linger=linger,
         ) as running:
             announce(
                 f"ringtable: ready: {name!r} at {running.path}, workers: {running.workers}, buckets: {buckets},"

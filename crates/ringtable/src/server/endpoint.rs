@@ -135,6 +135,11 @@ impl Endpoint {
         &self.socket.listening
     }
 
+    /// Removes the socket's name until the next look: this socket takes no more connections.
+    pub fn withdraw(&self) {
+        self.socket.file.remove();
+    }
+
     /// Removes the socket's name, for good: nobody can connect any more.
     pub fn hide(&mut self) {
         self.is_hidden = true;

@@ -5,7 +5,8 @@
 //! The accepting thread is also the one that ends the server: it takes the socket's name away, has the workers tell
 //! their clients, waits for them, and lets go of the name. Whoever wants the end asks it for that ([`Runtime::leave`]):
 //! [`Server::stop`], or a worker that has panicked, so that a fault in one thread ends the whole server in order,
-//! whether anybody waits for it or not.
+//! whether anybody waits for it or not. It ends by itself when it is to linger and nobody has been there for so long
+//! ([`super::headcount`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -178,6 +179,7 @@ impl Crew {
     /// The accepting thread: lets clients in until the end, which it sees to.
     fn accept(self, reserve: Doorbell) {
         self.listener.settle();
+        self.runtime.headcount.begin();
         let course = Arc::clone(&self.runtime.course);
         let accept = AssertUnwindSafe(|| listener::accept(&self.listener, Some(reserve), &self.runtime));
         if let Err(panic) = catch_unwind(accept) {

@@ -80,6 +80,11 @@ impl Listener {
         Door { socket: Arc::clone(lock(&self.endpoint).listening()), is_local: true }
     }
 
+    /// Removes the socket's name until the next look, since the socket is shut.
+    fn withdraw(&self) {
+        lock(&self.endpoint).withdraw();
+    }
+
     /// The server has started.
     pub fn settle(&self) {
         lock(&self.endpoint).keep_folders();
@@ -133,6 +138,14 @@ impl Door {
         Ok(Socket::new(connection, Abilities { passes_descriptors: self.is_local }, runtime.disposer.as_ref()))
     }
 
+    /// Lets nobody join the queue any more: who looks for a server finds none. Who is in it can be accepted still. (A
+    /// TCP port cannot do that: to shut it turns away those in the queue.)
+    fn shut(&self) {
+        if self.is_local {
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Read);
+        }
+    }
+
     /// A client that is in the queue, or still comes, is refused instead of waiting for nobody.
     fn close(self, runtime: &Runtime) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
@@ -163,10 +176,11 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
     // Relaxed: the ring of the bell comes behind it.
     while !runtime.leaving.load(Ordering::Relaxed) {
         let descriptors = doors.iter().map(|door| door.socket.as_fd());
-        let descriptors =
-            descriptors.chain([runtime.stop_bell.as_fd()]).chain(listener.removals.as_ref().map(AsFd::as_fd));
+        let bells = [runtime.stop_bell.as_fd(), runtime.headcount.bell().unwrap_or(&runtime.stop_bell).as_fd()];
+        let descriptors = descriptors.chain(bells).chain(listener.removals.as_ref().map(AsFd::as_fd));
         let mut ready: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let pause = keeper.pause().into_iter().chain(reserve.is_none().then_some(RESERVE_RETRY)).min().map(timespec);
+        let pauses = [keeper.pause(), reserve.is_none().then_some(RESERVE_RETRY), runtime.headcount.pause()];
+        let pause = pauses.into_iter().flatten().min().map(timespec);
         if poll(&mut ready, pause.as_ref()).is_err() {
             continue;
         }
@@ -177,9 +191,24 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
         }
         // Another thread of the program may have taken what was given up.
         reserve = reserve.or_else(|| Doorbell::new().ok());
-        let is_told = ready.get(doors.len() + 1).is_some_and(|removals| !removals.revents().is_empty());
+        let is_ready = |index| ready.get(index).is_some_and(|polled: &PollFd<'_>| !polled.revents().is_empty());
+        let (has_left, is_told) = (is_ready(doors.len() + 1), is_ready(doors.len() + 2));
+        if let Some(bell) = runtime.headcount.bell().filter(|_| has_left) {
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        }
         if is_told {
             keeper.hear(listener);
+        }
+        if runtime.headcount.pause().is_some_and(|pause| pause.is_zero()) {
+            failpoint!("linger.over");
+            if is_deserted(&doors, runtime, &mut reserve) {
+                runtime.leave();
+                break;
+            }
+            // Somebody has come at the last moment. The socket is shut, and another one takes its place.
+            doors.retain(|door| !door.is_local);
+            listener.withdraw();
+            keeper.look_now();
         }
         if keeper.pause().is_some_and(|pause| pause.is_zero()) && keeper.look(listener, runtime) {
             // A client that has found the socket before waits there still; the one before that has had its time.
@@ -193,6 +222,22 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
     for door in doors {
         door.close(runtime);
     }
+}
+
+/// Whether nobody is there, nor comes any more: the doors of unix sockets are shut, and those that were in front of one
+/// are let in.
+fn is_deserted(doors: &[Door], runtime: &Runtime, reserve: &mut Option<Doorbell>) -> bool {
+    doors.iter().for_each(Door::shut);
+    failpoint!("linger.shut");
+    for door in doors {
+        while accept_one(door, runtime, reserve) {
+            // Relaxed: as in `accept`.
+            if runtime.leaving.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+    runtime.headcount.close()
 }
 
 /// What the accepting thread knows of the path.
@@ -213,6 +258,11 @@ impl Keeper {
     /// How long to wait at most before the next look.
     fn pause(&self) -> Option<Duration> {
         self.next.map(|(when, _)| when.saturating_duration_since(Instant::now()))
+    }
+
+    /// Looks at once, since the name was taken away.
+    fn look_now(&mut self) {
+        self.next = Some((Instant::now(), Duration::ZERO));
     }
 
     /// Takes the news that something has become of the files. Of what, the look tells.
@@ -276,7 +326,8 @@ fn tell(words: &str) {
     }
 }
 
-fn accept_one(door: &Door, runtime: &Runtime, reserve: &mut Option<Doorbell>) {
+/// Takes the first connection out of the queue. Returns whether there may be another one.
+fn accept_one(door: &Door, runtime: &Runtime, reserve: &mut Option<Doorbell>) -> bool {
     use rustix::io::Errno;
     let take = || door.accept(runtime);
     match take() {
@@ -288,7 +339,9 @@ fn accept_one(door: &Door, runtime: &Runtime, reserve: &mut Option<Doorbell>) {
             failpoint!("accept.accepted");
             admit(connection, runtime);
         }
-        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+        Err(Errno::INTR | Errno::CONNABORTED) => {}
+        // The latter at a door that is shut.
+        Err(Errno::AGAIN | Errno::INVAL) => return false,
         Err(error) => {
             runtime.statistics.accept_failures.fetch_add(1, Ordering::Relaxed);
             let is_full = matches!(error, Errno::MFILE | Errno::NFILE) && reserve.take().is_some();
@@ -299,6 +352,7 @@ fn accept_one(door: &Door, runtime: &Runtime, reserve: &mut Option<Doorbell>) {
             }
         }
     }
+    true
 }
 
 fn admit(mut socket: Socket, runtime: &Runtime) {

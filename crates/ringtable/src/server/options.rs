@@ -44,6 +44,9 @@ pub struct Options {
     pub slow_consumer_timeout_ms: u64,
     /// Nanoseconds for which either side may spin; `None` measures what a wake-up costs.
     pub spin_ns: Option<u64>,
+    /// Milliseconds after which the server ends by itself once it has no client any more, or has had none since its
+    /// start; `None` for never.
+    pub linger_ms: Option<u64>,
     /// Seal the table against any further write or writable mapping, at the price of not giving memory back.
     pub strict_seal: bool,
 }
@@ -67,6 +70,7 @@ impl Default for Options {
             slot_size: limits::RING_SLOT_SIZE_DEFAULT,
             slow_consumer_timeout_ms: limits::SLOW_CONSUMER_TIMEOUT_MS_DEFAULT,
             spin_ns: None,
+            linger_ms: None,
             strict_seal: false,
         }
     }
@@ -117,6 +121,8 @@ impl Options {
         within("--ring-slots times --slot-size", slots * slot_size, 1, ring_size, "bytes")?;
         let (least, most) = (limits::SLOW_CONSUMER_TIMEOUT_MS_MIN, limits::SLOW_CONSUMER_TIMEOUT_MS_MAX);
         within("--slow-consumer-timeout", options.slow_consumer_timeout_ms, least, most, "milliseconds")?;
+        let linger_ms = options.linger_ms.unwrap_or(limits::LINGER_MS_MIN);
+        within("--linger", linger_ms, limits::LINGER_MS_MIN, limits::LINGER_MS_MAX, "milliseconds")?;
         if options.topology != Topology::Lanes {
             let option = "--max-clients, with rings that clients share,";
             within(option, options.clients_max as u64, 1, limits::RING_MEMBERS_MAX as u64, "clients")?;

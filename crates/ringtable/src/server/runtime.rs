@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::course::{Course, Phase};
 use super::disposer::Disposer;
@@ -54,6 +55,7 @@ impl Runtime {
                 _ => Error::System { doing: "measuring what a wake-up costs".into(), error },
             })?,
         };
+        let headcount = Headcount::new(options.clients_max).lingering(options.linger_ms.map(Duration::from_millis));
         let mailboxes: io::Result<_> = (0..options.workers).map(|_| Mailbox::new()).collect();
         Ok(Self {
             store: Arc::new(Store::create(options, spin_ns)?),
@@ -61,7 +63,7 @@ impl Runtime {
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,
             exchanges: doing("making the rings", Exchange::create_all(options))?,
-            headcount: Arc::new(Headcount::new(options.clients_max)),
+            headcount: Arc::new(doing("making a doorbell", headcount)?),
             reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
             spin_ns,

@@ -215,6 +215,8 @@ impl UdpPort {
                 let [_, commands] = Known::ours().words();
                 let answer = match self.sessions.join(from, nonce, leaving, now_ns, connection) {
                     Ok(token) => Datagram::Joined { boot, token, nonce, commands },
+                    // The server is about to end: it looks as if it had ended.
+                    Err(_) if self.sessions.are_closed() => return,
                     Err(Full { most, is_of_sessions }) => {
                         count(&self.statistics.clients_refused);
                         count(&self.statistics.udp_sessions_refused);

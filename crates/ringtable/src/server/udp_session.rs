@@ -264,6 +264,11 @@ impl Sessions {
         self.len() >= limits::UDP_SESSIONS_MAX || self.headcount.clients() >= self.headcount.most()
     }
 
+    /// Whether the server is about to end.
+    pub fn are_closed(&self) -> bool {
+        self.headcount.is_closed()
+    }
+
     /// The token of the session that was asked for, made if this is the first time. The address is the client's for
     /// certain. `leaving` is the token of the session that this one is in place of.
     ///
