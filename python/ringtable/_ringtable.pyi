@@ -75,6 +75,8 @@ class Table:
         transport: RequestedTransport = "auto",
         reconnect: bool = False,
         trust_user: Trusted | None = None,
+        wait: Seconds | None = None,
+        lazy: bool = False,
     ) -> Self: ...
     @property
     def address(self) -> str:
@@ -100,6 +102,15 @@ class Table:
     @property
     def trust_user(self) -> tuple[int, ...]:
         """The numbers of the users whose servers it connects to, besides this process's own and root."""
+    @property
+    def wait(self) -> float | None:
+        """Seconds that connecting waits for a server, if there is none, or `None`."""
+    @property
+    def lazy(self) -> bool:
+        """Whether it was to connect with its first call."""
+    @property
+    def connected(self) -> bool:
+        """Whether it has connected: a lazy table does so with its first call."""
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""

@@ -44,8 +44,12 @@ def connect(
     writes: Writes = "acknowledged",
     reconnect: bool = False,
     trust_user: Trusted = (),
+    wait: Seconds | None = None,
+    lazy: bool = False,
 ) -> Table:
     """Connect to a running server and return its table.
+
+        table = ringtable.connect("words", timeout=5.0, wait=10.0)
 
     Args:
         name: The server's name, the path of its socket, or a URL: `unix:///path` or `tcp://HOST:PORT`. A `str` without
@@ -66,16 +70,29 @@ def connect(
         trust_user: Users whose servers this may connect to, besides those of this process's own user and of root: a
             number, a name, or several. The table keeps them in children, in copies, for its watches, and when it
             reconnects. Over TCP nobody can tell whose server it is.
+        wait: Seconds, or a `timedelta`, to wait for a server if there is none yet, or one that is ending; `None` not to
+            wait. Each try to connect has `timeout` besides.
+        lazy: Connect with the first call that needs the server, and raise there what connecting would raise here; it
+            waits for `wait` there, too.
 
     Raises:
-        TableNotFound: No server of that name answers.
+        TableNotFound: No server of that name answers, nor one within `wait`.
         AccessDenied: This user may not open the server's socket, or not pass through a folder on the way to it.
         Untrusted: The server is that of another user, or others could put one there; nothing was sent to it.
         TooManyClients: The server has no room for another client.
         VersionMismatch: The server was built from another version of the table's layout.
         Timeout: The server did not answer in time.
     """
-    return Table(name, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect, trust_user=trust_user)
+    return Table(
+        name,
+        timeout=timeout,
+        reads=reads,
+        writes=writes,
+        reconnect=reconnect,
+        trust_user=trust_user,
+        wait=wait,
+        lazy=lazy,
+    )
 
 
 class Table(TableCore, MutableMapping["Key", bytes]):
@@ -285,15 +302,20 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the address and the options: the other process opens a connection of its own."""
         options = (self.timeout, self.reads, self.writes, self.requested_transport, self.reconnect, self.trust_user)
-        return _reopen, (type(self), self.address, *options)
+        return _reopen, (type(self), self.address, *options, self.wait, self.lazy)
 
     # A table is equal to itself alone: comparing entries, as other mappings do, would fetch two whole tables.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        over = "UDP" if self.transport == "udp" else f"a {self.transport}"
-        state = "closed" if self.closed else f"over {over}, {self.reads} reads, {self.writes} writes"
+        if self.closed:
+            state = "closed"
+        elif not self.connected:
+            state = f"not connected yet, {self.reads} reads, {self.writes} writes"
+        else:
+            over = "UDP" if self.transport == "udp" else f"a {self.transport}"
+            state = f"over {over}, {self.reads} reads, {self.writes} writes"
         return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
 
     def _batches(self) -> Iterator[list[bytes]]:
@@ -341,6 +363,8 @@ def _reopen(
     transport: RequestedTransport,
     reconnect: bool,
     trust_user: tuple[int, ...],
+    wait: float | None = None,
+    lazy: bool = False,
 ) -> Table:
     return kind(
         address,
@@ -350,4 +374,6 @@ def _reopen(
         transport=transport,
         reconnect=reconnect,
         trust_user=trust_user,
+        wait=wait,
+        lazy=lazy,
     )

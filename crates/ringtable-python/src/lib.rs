@@ -8,6 +8,7 @@ mod buffer;
 mod convert;
 mod arguments;
 mod view;
+mod opening;
 mod table;
 mod pipeline;
 mod watch;

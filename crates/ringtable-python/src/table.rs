@@ -1,6 +1,6 @@
 //! `TableCore`: a client's calls.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use ringtable::client::{Bounds, Client, Condition, LeaseOutcome, Options, Reads,
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
 use ringtable::command::{self, Unwritten};
-use ringtable::folder::Trust;
 use ringtable::limits;
 use ringtable::table::Pairs;
 
@@ -19,6 +18,7 @@ use crate::arguments::{self, Given, Increment, Set, When, flag, text, whole};
 use crate::buffer::{Exported, type_name};
 use crate::convert::{self, Asked, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
+use crate::opening::LateClient;
 use crate::view::ViewCore;
 
 pub fn reads(given: &Bound<'_, PyAny>) -> PyResult<Reads> {
@@ -89,14 +89,12 @@ fn shown(key: &Bound<'_, PyAny>) -> String {
 /// One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it.
 #[pyclass(subclass, frozen, name = "Table", module = "ringtable._ringtable")]
 pub struct TableCore {
-    client: Client,
-    address: OsString,
+    client: LateClient,
     timeout: Option<Duration>,
     reads: Reads,
     writes: Writes,
     transport: Transport,
-    reconnect: bool,
-    trust: Trust,
+    is_lazy: bool,
     /// Whether it has warned of values that were not stored, and of old ones that had to do.
     warned_of_values: AtomicBool,
     warned_of_errors: AtomicBool,
@@ -108,7 +106,8 @@ impl TableCore {
         py: Python<'_>,
         call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
     ) -> PyResult<R> {
-        waiting(py, self.timeout, self.asked(false), |patience| call(&self.client, patience))
+        let client = self.client.get(py)?;
+        waiting(py, self.timeout, self.asked(false), |patience| call(client, patience))
     }
 
     /// The same for a call that changes something.
@@ -117,11 +116,12 @@ impl TableCore {
         py: Python<'_>,
         call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
     ) -> PyResult<R> {
-        waiting(py, self.timeout, self.asked(true), |patience| call(&self.client, patience))
+        let client = self.client.get(py)?;
+        waiting(py, self.timeout, self.asked(true), |patience| call(client, patience))
     }
 
     fn asked(&self, may_write: bool) -> Asked<'_> {
-        Asked { server: &self.address, may_write }
+        Asked { server: &self.client.address, may_write }
     }
 
     /// A value as `bytes`: in place if that is possible without waiting, else from the server.
@@ -130,14 +130,15 @@ impl TableCore {
         let py = key.py();
         let bytes = convert::key(key)?;
         let mut sink = BytesSink::new(py);
-        match self.client.try_get(bytes, &mut sink) {
+        let client = self.client.get(py)?;
+        match client.try_get(bytes, &mut sink) {
             Ok(Some(true)) => Ok(sink.take()),
             Ok(Some(false)) => Ok(None),
             Ok(None) => {
                 let value = self.wait(py, |client, patience| client.get_owned(bytes, patience))?;
                 let Some(value) = value else { return Ok(None) };
                 let copy = convert::bytes(py, &value);
-                self.client.give_back(value);
+                client.give_back(value);
                 copy.map(Some)
             }
             Err(ringtable::client::Error::NoRoom(size)) => self.find_large(py, bytes, size),
@@ -172,7 +173,7 @@ impl TableCore {
             return self.find(key);
         }
         let mut sink = BytesSink::new(key.py());
-        match self.client.try_find(convert::key(key)?, &mut sink) {
+        match self.client.get(key.py())?.try_find(convert::key(key)?, &mut sink) {
             Ok(Some(Some(found))) if staleness.finds_fresh(&found) => Ok(sink.take()),
             Ok(_) | Err(ringtable::client::Error::NoRoom(_)) => Ok(None),
             Err(error) => Err(errors::client(key.py(), error)),
@@ -258,7 +259,8 @@ impl TableCore {
             })
             .collect();
         let may_write = commands.iter().any(|words| may_write(words));
-        waiting(py, self.timeout, self.asked(may_write), |patience| self.client.call_many(&commands, patience))
+        let client = self.client.get(py)?;
+        waiting(py, self.timeout, self.asked(may_write), |patience| client.call_many(&commands, patience))
     }
 }
 
@@ -268,10 +270,10 @@ impl TableCore {
     #[pyo3(
         signature = (
             address=None, *, timeout=None, reads=Given(None), writes=Given(None), transport=Given(None),
-            reconnect=Given(None), trust_user=None
+            reconnect=Given(None), trust_user=None, wait=None, lazy=Given(None)
         ),
         text_signature = "(address=None, *, timeout=None, reads='direct', writes='acknowledged', transport='auto', \
-                          reconnect=False, trust_user=None)"
+                          reconnect=False, trust_user=None, wait=None, lazy=False)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -283,6 +285,8 @@ impl TableCore {
         transport: Given<'_>,
         reconnect: Given<'_>,
         trust_user: Option<&Bound<'_, PyAny>>,
+        wait: Option<&Bound<'_, PyAny>>,
+        lazy: Given<'_>,
     ) -> PyResult<Self> {
         let reads = reads.0.as_ref().map_or(Ok(Reads::default()), self::reads)?;
         let writes = writes.0.as_ref().map_or(Ok(Writes::default()), self::writes)?;
@@ -292,18 +296,19 @@ impl TableCore {
         let trust = convert::trust(py, trust_user)?;
         let options = Options { reads, transport, reconnect, trust };
         let address = address.map_or_else(|| Ok("default".into()), convert::address)?;
-        let asked = Asked { server: &convert::place(py, &address)?, may_write: false };
-        let client = waiting(py, timeout, asked, |patience| Client::connect(&address, &options, patience))?;
-        let address = client.location().address();
+        let is_lazy = flag("lazy", lazy.0.as_ref())?.unwrap_or(false);
+        let patience = arguments::timeout("wait", wait)?;
+        let client = LateClient::new(convert::place(py, &address)?, options, timeout, patience);
+        if !is_lazy {
+            client.get(py)?;
+        }
         Ok(Self {
             client,
-            address,
             timeout,
             reads,
             writes,
             transport,
-            reconnect,
-            trust: options.trust,
+            is_lazy,
             warned_of_values: AtomicBool::new(false),
             warned_of_errors: AtomicBool::new(false),
         })
@@ -312,7 +317,7 @@ impl TableCore {
     /// The address of the server, which means it in every process: the path of its socket, or a `tcp://` URL.
     #[getter]
     fn address(&self) -> &OsStr {
-        &self.address
+        &self.client.address
     }
 
     /// Seconds that a call may take, or `None`.
@@ -341,8 +346,8 @@ impl TableCore {
 
     /// How it talks to the server: `"lane"`, `"rings"` or `"socket"`.
     #[getter]
-    fn transport(&self) -> &'static str {
-        transport_name(self.client.transport())
+    fn transport(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.client.get(py).map(|client| transport_name(client.transport()))
     }
 
     /// How it was asked to talk to the server: that, or `"auto"`.
@@ -354,13 +359,31 @@ impl TableCore {
     /// Whether it connects anew when its server has gone.
     #[getter]
     fn reconnect(&self) -> bool {
-        self.reconnect
+        self.client.options.reconnect
     }
 
     /// The numbers of the users whose servers it connects to, besides this process's own and root.
     #[getter]
     fn trust_user<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.trust.users)
+        PyTuple::new(py, &self.client.options.trust.users)
+    }
+
+    /// Seconds that connecting waits for a server, if there is none, or `None`.
+    #[getter(wait)]
+    fn patience(&self) -> Option<f64> {
+        self.client.patience.map(|patience| patience.as_secs_f64())
+    }
+
+    /// Whether it was to connect with its first call.
+    #[getter]
+    fn lazy(&self) -> bool {
+        self.is_lazy
+    }
+
+    /// Whether it has connected: a lazy table does so with its first call.
+    #[getter]
+    fn connected(&self) -> bool {
+        self.client.peek().is_some()
     }
 
     /// Whether `close` was called.
@@ -391,7 +414,7 @@ impl TableCore {
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let key = convert::key(key)?;
-        match self.client.try_get(key, &mut ringtable::table::lookup::Presence) {
+        match self.client.get(py)?.try_get(key, &mut ringtable::table::lookup::Presence) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => self.wait(py, |client, patience| client.contains(key, patience)),
             Err(error) => Err(errors::client(py, error)),
@@ -429,7 +452,7 @@ impl TableCore {
             errors::family(py, "BufferTooSmall", message)
         };
         let mut sink = IntoSink::new(&buffer, BytesSink::SIZE_MAX);
-        let found = match self.client.try_get(bytes, &mut sink) {
+        let found = match self.client.get(py)?.try_get(bytes, &mut sink) {
             Ok(Some(found)) => found,
             Ok(None) | Err(Error::NoRoom(_)) => {
                 sink = IntoSink::new(&buffer, usize::MAX);
@@ -460,7 +483,7 @@ impl TableCore {
     fn view(&self, py: Python<'_>, key: &Bound<'_, PyAny>, copy_ok: Given<'_>) -> PyResult<ViewCore> {
         let bytes = convert::key(key)?;
         let copy_ok = flag("copy_ok", copy_ok.0.as_ref())?.unwrap_or(false);
-        let view = match self.client.try_view(bytes) {
+        let view = match self.client.get(py)?.try_view(bytes) {
             Ok(Some(view)) => view,
             Ok(None) => self.wait(py, |client, patience| client.view(bytes, copy_ok, patience))?,
             Err(error) => return Err(errors::client(py, error)),
@@ -538,8 +561,9 @@ impl TableCore {
         let mut sink = BytesSink::new(py);
         let mut values: Vec<Option<Bound<'py, PyBytes>>> = convert::reserved(keys.len())?;
         let each = |_, hit: bool, sink: &mut BytesSink<'py>| values.push(if hit { sink.take() } else { None });
+        let client = self.client.get(py)?;
         let in_place = convert::attached(py, self.timeout, |patience| {
-            match self.client.try_get_many(&keys, &mut sink, each, patience) {
+            match client.try_get_many(&keys, &mut sink, each, patience) {
                 // Too large to copy while holding the interpreter.
                 Err(ringtable::client::Error::NoRoom(_)) => Ok(false),
                 other => other,
@@ -626,7 +650,7 @@ impl TableCore {
         let py = key.py();
         let key = convert::key(key)?;
         let mut sink = BytesSink::new(py);
-        match self.client.try_find(key, &mut sink) {
+        match self.client.get(py)?.try_find(key, &mut sink) {
             Ok(Some(found)) => return Ok(found.and_then(|found| Some((sink.take()?, found.version)))),
             // A value that is too large to copy while holding the interpreter.
             Ok(None) | Err(ringtable::client::Error::NoRoom(_)) => {}
@@ -687,8 +711,9 @@ impl TableCore {
         if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
         }
+        let client = self.client.get(py)?;
         let token = match waiting(py, timeout, self.asked(false), |patience| {
-            self.client.get_or_lease(bytes, staleness, patience)
+            client.get_or_lease(bytes, staleness, patience)
         })? {
             LeaseOutcome::Value(value) => return convert::bytes(py, &value),
             LeaseOutcome::Lease(token) => token,
@@ -711,7 +736,7 @@ impl TableCore {
         };
         // What has ended the call ends it soon, also if that was Ctrl-C and the server stands still.
         let patience = Some(timeout.map_or(limits::LEASE_RETURN_MAX, |timeout| timeout.min(limits::LEASE_RETURN_MAX)));
-        match waiting(py, patience, self.asked(false), |patience| self.client.unlease(bytes, token, patience)) {
+        match waiting(py, patience, self.asked(false), |patience| client.unlease(bytes, token, patience)) {
             // A signal handler's exception is not lost behind the one that was raised before.
             Err(raised) if !errors::is_ours(py, &raised) => {
                 raised.set_cause(py, Some(error));
@@ -773,10 +798,7 @@ impl TableCore {
 
     /// Close the connection; may be called again. Posted writes are executed all the same.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.wait(py, |client, patience| {
-            client.close(patience);
-            Ok(())
-        })
+        self.client.close(py)
     }
 
     /// Ask the server anything: a command's name and its arguments; return its reply.
@@ -785,7 +807,8 @@ impl TableCore {
         let words = arguments.iter().map(convert::Word::new).collect::<PyResult<Vec<_>>>()?;
         let words = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
         let asked = self.asked(may_write(&words));
-        convert::reply(py, waiting(py, self.timeout, asked, |patience| self.client.call(&words, patience))?)
+        let client = self.client.get(py)?;
+        convert::reply(py, waiting(py, self.timeout, asked, |patience| client.call(&words, patience))?)
     }
 
     /// Ask many things, pipelined; return the replies. What is refused is among them as an exception.

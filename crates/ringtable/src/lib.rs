@@ -31,6 +31,8 @@ pub mod address;
 #[cfg(not(loom))]
 pub mod folder;
 #[cfg(not(loom))]
+pub mod arrival;
+#[cfg(not(loom))]
 pub mod client;
 #[cfg(not(loom))]
 pub mod server;
