@@ -459,6 +459,15 @@ def test_commands_that_are_refused(table: Table) -> None:
     assert replies[2] == b"1"
 
 
+def test_the_server_tells_its_options(table: Table) -> None:
+    options: Any = table.call("RING.OPTIONS")
+    assert (options[b"workers"], options[b"mode"], options[b"eviction"]) == (2, 0o600, b"noeviction")
+    assert options[b"linger_ms"] is None
+    assert options[b"max_memory"] == table.stats()["max_memory"]
+    with pytest.raises(ringtable.CommandError):
+        table.call("RING.OPTIONS", "workers")
+
+
 def test_stats(table: Table) -> None:
     before = table.stats()
     table.update({"a": b"1", "b": b"2"})

@@ -5,7 +5,7 @@ use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{ConnectionChange, Flow};
-use super::host::{Host, LeaseAnswer, LeaseName, Recipient, Unwritten};
+use super::host::{Host, LeaseAnswer, LeaseName, Recipient, Setting, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
@@ -108,6 +108,10 @@ struct Nobody;
 impl Host for Nobody {
     fn figures(&self) -> Vec<(String, i64)> {
         Vec::new()
+    }
+
+    fn options(&self) -> &[(&'static str, Setting)] {
+        &[]
     }
 
     fn ask_for_memory_back(&self) {}

@@ -96,6 +96,10 @@ const TABLE: &[Spec] = &[
     row(Table,        26, "RING.STATS",    0..=0,    No,    &[WhenFull],              inspection::ring_stats,
         "",
         "Answers with the figures of table and server, by name."),
+    row(Table,        40, "RING.OPTIONS",  0..=0,    No,    &[WhenFull],              inspection::ring_options,
+        "",
+        "Answers with the options that the server was started with, by name: numbers, words, or nil for what was left \
+         open. Times are in milliseconds, or nanoseconds where the name says so."),
 
     row(Changes,      28, "RING.GETV",     1..=1,    First, &[],                      atomic::ring_getv,
         "key",
@@ -192,7 +196,7 @@ const TABLE: &[Spec] = &[
 pub static COMMANDS: &[Spec] = TABLE;
 
 /// The next free number.
-pub(super) const NUMBERS_END: usize = 40;
+pub(super) const NUMBERS_END: usize = 41;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -256,6 +260,7 @@ mod tests {
         "RING.DUMP", "RING.STATS", "RING.WATCH", "RING.GETV", "RING.DELV", // from 25 on
         "RING.INCR", "RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.PINS", // from 30 on
         "MULTI", "EXEC", "DISCARD", "RING.WAIT", "RING.UNWAIT", // from 35 on
+        "RING.OPTIONS", // from 40 on
     ];
 
     #[test]

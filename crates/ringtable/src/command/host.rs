@@ -42,6 +42,17 @@ pub struct Recipient {
     pub place: usize,
 }
 
+/// What an option of the server is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// A number, of the unit that the option's name says.
+    Number(u64),
+    /// A word, an address.
+    Text(String),
+    /// It was left open.
+    Open,
+}
+
 /// What the server around the table adds.
 pub trait Host {
     /// Has all memory that nobody uses given back to the system, while we go on.
@@ -52,6 +63,9 @@ pub trait Host {
 
     /// All figures by name, in the order to show them.
     fn figures(&self) -> Vec<(String, i64)>;
+
+    /// All options by name, as the server was started with them.
+    fn options(&self) -> &[(&'static str, Setting)];
 
     /// Grants a connection the lease of a key, if nobody has it. A client that waited for the lease with the token
     /// `after` gets instead what came of that, if it is left here.

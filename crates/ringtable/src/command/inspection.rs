@@ -2,6 +2,7 @@
 
 use super::arguments::Arguments;
 use super::context::Context;
+use super::host::Setting;
 use super::refusal::Refusal;
 use super::scan::BUCKETS_PER_CLOCK;
 use crate::limits;
@@ -78,6 +79,21 @@ pub(super) fn ring_dump(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
         for pair in found.map(|place| pairs.get(place)) {
             reply.bulk(pair.key);
             reply.integer(pair.value_size as i64);
+        }
+    }
+    Ok(())
+}
+
+/// `RING.OPTIONS`: the server's options, by name, as it was started with them.
+pub(super) fn ring_options(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
+    let options = context.host.options();
+    context.reply.map(options.len());
+    for (name, setting) in options {
+        context.reply.bulk(name.as_bytes());
+        match setting {
+            Setting::Number(number) => context.reply.integer(*number as i64),
+            Setting::Text(text) => context.reply.bulk(text.as_bytes()),
+            Setting::Open => context.reply.nil(),
         }
     }
     Ok(())

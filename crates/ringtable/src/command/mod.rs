@@ -57,6 +57,6 @@ pub use commands::{COMMANDS, find, number, numbered};
 pub use context::Context;
 pub use execute::{Command, execute};
 pub use flow::{ConnectionChange, Flow, Upgrade};
-pub use host::{Host, LeaseAnswer, LeaseName, Recipient, Unwritten};
+pub use host::{Host, LeaseAnswer, LeaseName, Recipient, Setting, Unwritten};
 pub use refusal::{Refusal, is_for_want_of_room, shown, unknown, unknown_to_server};
 pub use streamed::{Order, Streamed};

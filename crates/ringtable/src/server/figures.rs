@@ -5,7 +5,7 @@ use super::runtime::Runtime;
 use super::statistics::{WorkerStatistics, WritesSeen};
 use super::store::Store;
 use super::waiters::Waiter;
-use crate::command::{Host, LeaseAnswer, LeaseName, Order, Recipient, Refusal, Unwritten};
+use crate::command::{Host, LeaseAnswer, LeaseName, Order, Recipient, Refusal, Setting, Unwritten};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
@@ -41,6 +41,10 @@ impl Host for Runtime {
 
     fn has_given_memory_back(&self) -> bool {
         self.store.returning.has_answered()
+    }
+
+    fn options(&self) -> &[(&'static str, Setting)] {
+        &self.settings
     }
 
     fn figures(&self) -> Vec<(String, i64)> {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::error::Error;
 use super::topology::Topology;
+use crate::command::Setting;
 use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::table::Eviction;
@@ -77,6 +78,31 @@ impl Default for Options {
 }
 
 impl Options {
+    /// All of them by name, for who asks how a server was started.
+    pub(super) fn settings(&self) -> Vec<(&'static str, Setting)> {
+        let number = |number: Option<u64>| number.map_or(Setting::Open, Setting::Number);
+        let text = |text: Option<String>| text.map_or(Setting::Open, Setting::Text);
+        vec![
+            ("buckets", number(Some(self.buckets))),
+            ("workers", number(Some(self.workers as u64))),
+            ("max_memory", number(Some(self.max_memory))),
+            ("eviction", text(Some(self.eviction.name().to_owned()))),
+            ("max_unevictable", number(self.unevictable_max)),
+            ("max_clients", number(Some(self.clients_max as u64))),
+            ("spin_ns", number(self.spin_ns)),
+            ("strict_seal", number(Some(self.strict_seal.into()))),
+            ("tcp", text(self.tcp.map(|address| address.to_string()))),
+            ("udp", text(self.udp.map(|address| address.to_string()))),
+            ("mode", number(Some(self.mode.into()))),
+            ("group", number(self.group.map(u64::from))),
+            ("topology", text(Some(self.topology.name().to_owned()))),
+            ("ring_slots", number(Some(self.ring_slots as u64))),
+            ("slot_size", number(Some(self.slot_size as u64))),
+            ("slow_consumer_timeout_ms", number(Some(self.slow_consumer_timeout_ms))),
+            ("linger_ms", number(self.linger_ms)),
+        ]
+    }
+
     /// Checks each option against its limits.
     ///
     /// # Errors

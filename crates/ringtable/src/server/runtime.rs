@@ -17,6 +17,7 @@ use super::statistics::Statistics;
 use super::store::Store;
 use super::topology::Topology;
 use super::wake;
+use crate::command::Setting;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
 use crate::sync::Arc;
@@ -32,6 +33,8 @@ pub(super) struct Runtime {
     pub headcount: Arc<Headcount>,
     pub reserved: Reserved,
     pub disposer: Option<Disposer>,
+    /// What it was started with.
+    pub settings: Vec<(&'static str, Setting)>,
     pub spin_ns: u64,
     pub cpus: usize,
     /// Whether the accepting thread is to end the server.
@@ -66,6 +69,7 @@ impl Runtime {
             headcount: Arc::new(doing("making a doorbell", headcount)?),
             reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
+            settings: options.settings(),
             spin_ns,
             cpus,
             leaving: AtomicBool::new(false),
