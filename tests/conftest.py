@@ -11,6 +11,7 @@
     The package
     test_package.py         what the package exports, errors as values, the stub against the built module
     test_connect.py         tables that wait for their server, and that connect with their first call
+    test_open.py            servers that are started in the background, and who opens them
     test_conformance.py     what every call does, the same over a lane, a socket and TCP
     test_doors.py           tables, pipelines and batches take and refuse the same arguments, over every transport
     test_atomic.py          versions, updates by a function, increments within bounds

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 import ringtable
-from ringtable import _errors
-from ringtable._options import check_range, format_size, parse_size
-from ringtable._types import Stats
+from ringtable import _errors, _ringtable
+from ringtable._options import OPTIONS, check_range, format_size, parse_size
+from ringtable._types import ServerOptions, Stats
 
 numpy: Any = importlib.import_module("numpy")
 
@@ -37,6 +37,13 @@ def test_all_names_everything_public() -> None:
     public = {name for name, value in vars(ringtable).items() if name[0] != "_" and not isinstance(value, ModuleType)}
     assert set(ringtable.__all__) == public | {"__version__"}
     assert len(ringtable.__all__) == len(set(ringtable.__all__))
+
+
+def test_options_of_servers_are_the_same_everywhere() -> None:
+    parameters = inspect.signature(ringtable.Server).parameters.keys() - {"name"}
+    assert parameters == OPTIONS
+    assert ServerOptions.__annotations__.keys() == OPTIONS - {"linger"}
+    assert inspect.signature(_ringtable.Server).parameters.keys() - {"name"} == OPTIONS - {"cache"}
 
 
 def test_every_error_is_exported_and_drawn() -> None:

@@ -1,7 +1,7 @@
 """A hash table that every process of a machine shares, read in place.
 
-`Server` runs one, `connect` reaches one: `Table` is the mapping that it returns, `Table.watch` tells of its changes.
-Everything raised is an `Error`.
+`open` starts one if there is none: `Table` is the mapping that it returns, `Table.watch` tells of its changes. `Server`
+runs a server in this process, and `connect` reaches one that runs. Everything raised is an `Error`.
 """
 
 from ringtable._errors import (
@@ -34,6 +34,7 @@ from ringtable._errors import (
     ValueTooLarge,
     VersionMismatch,
 )
+from ringtable._opening import log_path, open
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, View, __version__
 from ringtable._server import Server
@@ -80,4 +81,6 @@ __all__ = [
     "Watch",
     "__version__",
     "connect",
+    "log_path",
+    "open",
 ]

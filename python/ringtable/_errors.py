@@ -8,7 +8,8 @@
     │   └── Expelled                        the server sent this client away, because it kept others waiting
     ├── ServerExists     (OSError)          a server of that name runs already
     ├── PathTaken        (FileExistsError)  something that is no server's lies where a server would listen
-    ├── ServerFailed     (RuntimeError)     the server of this process has ended through a fault of its own
+    ├── ServerFailed     (RuntimeError)     the server of this process has ended through a fault of its own, or the
+    │                                       one that was started for it
     ├── OutOfResources   (OSError)          the system gives no more descriptors, threads or memory
     ├── TooManyClients   (ConnectionError)  the server has no room for another client
     ├── VersionMismatch                     client and server were built from different layouts
@@ -85,7 +86,10 @@ class PathTaken(Error, FileExistsError):
 
 
 class ServerFailed(Error, RuntimeError):
-    """The server of this process has ended by itself, through a fault of ringtable's; clients got `ServerGone`."""
+    """The server of this process has ended by itself, through a fault of ringtable's; clients got `ServerGone`.
+
+    Or the one that `open` has started in the background has ended before it was ready; the message has its last words.
+    """
 
 
 class OutOfResources(Error, OSError):

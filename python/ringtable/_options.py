@@ -3,6 +3,8 @@
 import grp
 import operator
 import re
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, SupportsFloat, SupportsIndex
 
 from ringtable._errors import InvalidOption
@@ -11,6 +13,18 @@ from ringtable._errors import InvalidOption
 _GROUP_MAX = (1 << 32) - 2
 
 _MODE_MAX = 0o7777
+_PRIVATE_MODE = 0o600
+_GROUP_MODE = 0o660
+
+# Options of a server, by what they are.
+_COUNTS = frozenset({"buckets", "workers", "max_clients", "ring_slots"})
+_SIZES = frozenset({"max_memory", "slot_size", "max_unevictable"})
+_TIMES = frozenset({"slow_consumer_timeout", "linger"})
+_PORTS = frozenset({"tcp", "udp"})
+_OTHERS = frozenset({"cache", "eviction", "spin_us", "strict_seal", "mode", "group", "topology"})
+
+OPTIONS = _COUNTS | _SIZES | _TIMES | _PORTS | _OTHERS
+"""The names of all options of a server."""
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -102,6 +116,40 @@ def parse_group(group: int | str) -> int:
         return grp.getgrnam(group if isinstance(group, str) else "").gr_gid
     except (KeyError, ValueError):
         raise InvalidOption(f"group is {group!r}: there is no such group") from None
+
+
+def engine_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a server as the engine takes them, plain values all of them; what is `None` is left out.
+
+    The engine knows what is in range; here are types, and what people write in several ways.
+
+    Raises:
+        InvalidOption: A value means nothing, or contradicts another one.
+        TypeError: A value is of another type.
+    """
+    options = {name: _plain(name, value) for name, value in given.items() if value is not None}
+    cache = options.pop("cache", None)
+    if cache is not None:
+        options.setdefault("eviction", "allkeys-sieve" if cache else "noeviction")
+    if "group" in options:
+        if options.setdefault("mode", _GROUP_MODE) == _PRIVATE_MODE:
+            raise InvalidOption(
+                f"a socket of mode {_PRIVATE_MODE:04o} (octal) is for no group: leave mode or group out"
+            )
+        options["group"] = parse_group(options["group"])
+    return options
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name in _COUNTS:
+        return whole_number(name, value)
+    if name in _SIZES:
+        return parse_size(name, value)
+    if name in _TIMES and isinstance(value, timedelta):
+        return value.total_seconds()
+    if name in _PORTS and not isinstance(value, str):
+        raise TypeError(f'{name} is text such as "localhost:6379", not {type(value).__name__}')
+    return check_mode(value) if name == "mode" else value
 
 
 def format_size(size: int) -> str:

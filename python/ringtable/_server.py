@@ -9,16 +9,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ringtable._errors import InvalidOption, ServerFailed
-from ringtable._options import check_mode, parse_group, parse_size, whole_number
+from ringtable._errors import ServerFailed
+from ringtable._options import engine_options
 from ringtable._ringtable import Server as ServerCore
 from ringtable._table import Table
 
 if TYPE_CHECKING:
     from ringtable._types import Address, Count, Eviction, Seconds, Size, Stats, Topology
-
-_PRIVATE_MODE = 0o600
-_GROUP_MODE = 0o660
 
 
 class Server:
@@ -102,36 +99,29 @@ class Server:
             InvalidOption: An option is out of its range, or `tcp` or `udp` no loopback address.
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
-        if mode is not None:
-            mode = check_mode(mode)
-        if group is not None and mode == _PRIVATE_MODE:
-            raise InvalidOption(f"a socket of mode {mode:04o} (octal) is for no group: leave mode or group out")
-        if tcp is not None and not isinstance(tcp, str):
-            raise TypeError(f'tcp is text such as "localhost:6379", not {type(tcp).__name__}')
-        if udp is not None and not isinstance(udp, str):
-            raise TypeError(f'udp is text such as "localhost:6379", not {type(udp).__name__}')
         # The kernel says whose server it was at its start, also if this process becomes another user's.
         self._user = os.geteuid()
-        self._core = ServerCore(
-            name,
-            buckets=whole_number("buckets", buckets),
-            workers=None if workers is None else whole_number("workers", workers),
-            max_memory=parse_size("max_memory", max_memory),
-            eviction=eviction or ("allkeys-sieve" if cache else "noeviction"),
-            max_clients=None if max_clients is None else whole_number("max_clients", max_clients),
-            spin_us=spin_us,
-            strict_seal=strict_seal,
-            tcp=tcp,
-            udp=udp,
-            mode=mode if mode is not None else _PRIVATE_MODE if group is None else _GROUP_MODE,
-            group=None if group is None else parse_group(group),
-            topology=topology,
-            ring_slots=whole_number("ring_slots", ring_slots),
-            slot_size=parse_size("slot_size", slot_size),
-            slow_consumer_timeout=slow_consumer_timeout,
-            max_unevictable=None if max_unevictable is None else parse_size("max_unevictable", max_unevictable),
-            linger=linger,
-        )
+        options = {
+            "buckets": buckets,
+            "workers": workers,
+            "max_memory": max_memory,
+            "cache": cache,
+            "eviction": eviction,
+            "max_clients": max_clients,
+            "spin_us": spin_us,
+            "strict_seal": strict_seal,
+            "tcp": tcp,
+            "udp": udp,
+            "mode": mode,
+            "group": group,
+            "topology": topology,
+            "ring_slots": ring_slots,
+            "slot_size": slot_size,
+            "slow_consumer_timeout": slow_consumer_timeout,
+            "max_unevictable": max_unevictable,
+            "linger": linger,
+        }
+        self._core = ServerCore(name, **engine_options(options))
         self.name = os.fspath(name)
         _servers.add(self)
 

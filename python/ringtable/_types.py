@@ -53,6 +53,29 @@ RequestedTransport = Literal["auto", "lane", "rings", "socket"]
 Eviction = Literal["noeviction", "allkeys-sieve", "volatile-ttl"]
 Topology = Literal["lanes", "shared", "sharded"]
 
+
+class ServerOptions(TypedDict, total=False):
+    """Options of a server, as `Server` explains them; `linger` is apart."""
+
+    buckets: Count | None
+    workers: Count | None
+    max_memory: Size | None
+    cache: bool | None
+    eviction: Eviction | None
+    max_clients: Count | None
+    spin_us: float | None
+    strict_seal: bool | None
+    tcp: str | None
+    udp: str | None
+    mode: int | None
+    group: int | str | None
+    topology: Topology | None
+    ring_slots: Count | None
+    slot_size: Size | None
+    slow_consumer_timeout: Seconds | None
+    max_unevictable: Size | None
+
+
 Argument = Key | int | float | Value
 Reply = None | bool | int | float | bytes | list[Any] | dict[Any, Any]
 

@@ -1,0 +1,240 @@
+"""Opening a table: connecting to its server, which is started in the background if there is none.
+
+# Design
+
+Whoever finds no server starts one: a detached process (`_background.py`), in a session of its own, whose end nobody
+waits for. Of several that are started at the same time the lock of the name lets one be the server; the others end, and
+their starters connect to that one. The server ends by itself when its last client has left (`linger`), so what comes to
+be in this way also goes. If it ends just when somebody connects, that one begins again, as long as it has time.
+
+# Not promised
+
+The server stays in the control group of the process that has started it, and inherits its limits: what ends all
+processes of a service, or of a container, ends it, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+from ringtable import _errors
+from ringtable._errors import Error, InvalidOption, OutOfResources, ServerFailed, ServerGone, TableNotFound
+from ringtable._options import OPTIONS, engine_options
+from ringtable._ringtable import socket_path
+from ringtable._table import Table
+
+if TYPE_CHECKING:
+    from ringtable._types import Address, Reads, Seconds, ServerOptions, Trusted, Writes
+
+# What a new process runs: it leaves a grandchild behind, and ends, so that nobody is left with a child to wait for. The
+# paths of this Python's own library are enough for it, and that of the package.
+_DETACHED = "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[1]); "
+_DETACHED += "from ringtable._background import main; main(*sys.argv[2:])"
+
+# Of what a server that has failed has said, so many characters are told.
+_WORDS_MAX = 2_000
+
+# Options that the server tells in a smaller unit, of which there are a thousand.
+_THOUSANDTHS = {
+    "spin_us": "spin_ns",
+    "slow_consumer_timeout": "slow_consumer_timeout_ms",
+    "linger": "linger_ms",
+}
+
+
+def log_path(name: Address = "default") -> str:
+    """Return where the log of the server of this name is, if `ringtable.open` has started it.
+
+        print(pathlib.Path(ringtable.log_path("words")).read_text())
+
+    It lies beside the socket, as `NAME.log`, is this user's alone, and is written anew by each server that is started
+    in this way. It stays when the server has ended, and says why it has.
+
+    Args:
+        name: The server's name, or the path of its socket.
+
+    Raises:
+        InvalidOption: It is neither.
+    """
+    return socket_path(name).removesuffix(".sock") + ".log"
+
+
+def open(
+    name: Address = "default",
+    *,
+    linger: Seconds | None = 60.0,
+    wait: Seconds | None = 10.0,
+    timeout: Seconds | None = None,
+    reads: Reads = "direct",
+    writes: Writes = "acknowledged",
+    reconnect: bool = False,
+    trust_user: Trusted = (),
+    **options: Unpack[ServerOptions],
+) -> Table:
+    """Connect to a server, which is started in the background if there is none, and return its table.
+
+        with ringtable.open("words", max_memory="64MiB") as table:
+            table["hello"] = b"world"
+
+    Of several processes that do so at the same time, one starts the server, and all connect to it. It is a process of
+    its own that outlives them: Ctrl-C in their terminal does not reach it, and it ends when nobody has been connected
+    for `linger` seconds. `log_path` tells where it writes what goes wrong.
+
+    Args:
+        name: The server's name, or the path of its socket. At a URL of a port a server is found, and none is started.
+        linger: Seconds, or a `timedelta`, for which a server that is started here goes on when its last client has
+            left; `None` for ever. That of a server that runs already stays as it is.
+        wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit.
+        timeout: As for `connect`, and so are `reads`, `writes`, `reconnect` and `trust_user`.
+        reads: See `connect`.
+        writes: See `connect`.
+        reconnect: See `connect`. No server is started then.
+        trust_user: See `connect`.
+        options: Those of `Server`, such as `max_memory`, `cache` or `workers`. Of a server that runs already, those
+            that are given have to be the same.
+
+    Raises:
+        InvalidOption: An option is out of its range, or is another one of the server that runs already.
+        ServerFailed: The server was started, and has ended without a reason that has a class of its own.
+        TableNotFound: The server was not there in time.
+        Error: What `Server` and `connect` may raise.
+    """
+    given = _checked(options)
+    to_start = {**given, **_checked({"linger": linger})}
+    limit_s = wait.total_seconds() if isinstance(wait, timedelta) else wait
+    if limit_s is not None and not limit_s >= 0:
+        raise InvalidOption(f"wait is {wait}; allowed are seconds from 0 on, or None")
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    while True:
+        try:
+            table = Table(name, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect, trust_user=trust_user)
+        except (TableNotFound, ServerGone) as absent:
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise type(absent)(f"{absent}; none that was started within {limit_s} seconds was there") from None
+            _start(name, to_start, left_s)
+            continue
+        try:
+            _compare(given, table)
+        except ServerGone:
+            # It has ended since, or was killed.
+            table.close()
+        except BaseException:
+            table.close()
+            raise
+        else:
+            return table
+
+
+def _checked(options: Any) -> dict[str, Any]:
+    """Options that mean the same in another process."""
+    checked = engine_options(options)
+    if unknown := checked.keys() - OPTIONS:
+        raise TypeError(f"open() got an unexpected keyword argument {min(unknown)!r}")
+    for name in checked.keys() & _THOUSANDTHS.keys():
+        if isinstance(checked[name], (str, bytes)) or not hasattr(checked[name], "__float__"):
+            raise TypeError(f"{name} is a number, not {type(checked[name]).__name__}")
+        checked[name] = float(checked[name])
+    return checked
+
+
+def _compare(given: dict[str, Any], table: Table) -> None:
+    """Look whether the server has the options that were given.
+
+    Raises:
+        InvalidOption: It has another one.
+    """
+    if not given:
+        return
+    reply = cast("dict[bytes, int | bytes | None]", table.call("RING.OPTIONS"))
+    for name, wanted in given.items():
+        found: Any = reply.get(_THOUSANDTHS.get(name, name).encode())
+        if isinstance(found, bytes):
+            found = found.decode()
+        elif name in _THOUSANDTHS and found is not None:
+            found /= 1_000
+        if name in ("tcp", "udp"):
+            wanted = wanted.replace("localhost:", "127.0.0.1:")
+        if found != wanted:
+            shown = "what it chooses itself" if found is None else _shown(name, found)
+            raise InvalidOption(
+                f"{name} is {_shown(name, wanted)}, but the server at {table.address} runs with {shown}: leave the"
+                " option out, or stop that server first"
+            )
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"0o{value:o}" if name == "mode" else repr(value)
+
+
+def _start(name: Address, options: dict[str, Any], limit_s: float | None) -> None:
+    """Start a server in the background, and wait until it is ready, or another one is there.
+
+    Raises:
+        Error: It says why it does not start.
+        ServerFailed: It has ended without saying so.
+    """
+    path = socket_path(name)
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise Error(
+            f"there is no server at {path}, and this program cannot start one, since there is no Python that it could"
+            " run: start one with `ringtable server`"
+        )
+    package = str(Path(__file__).parent.parent)
+    limit = "" if limit_s is None else str(limit_s)
+    command = [sys.executable, "-I", "-S", "-c", _DETACHED, package, path, log_path(name), limit, json.dumps(options)]
+    read_end, write_end = os.pipe()
+    try:
+        try:
+            starter = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True
+            )
+        except OSError as error:
+            raise OutOfResources(f"starting a server: {error}") from error
+        finally:
+            os.close(write_end)
+        try:
+            words = _read_all(read_end, limit_s)
+        finally:
+            # It forks and ends, whatever becomes of the server.
+            starter.wait()
+    finally:
+        os.close(read_end)
+    _judge(words, path)
+
+
+def _read_all(pipe: int, limit_s: float | None) -> str:
+    """What is written to the pipe until it is closed, or the time is over."""
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    words = b""
+    while True:
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([pipe], [], [], left_s)[0]:
+            # It may be there yet.
+            return "{}"
+        piece = os.read(pipe, 1 << 16)
+        if not piece:
+            return words.decode(errors="replace")
+        words = (words + piece)[-(1 << 16) :]
+        # Others may have the pipe, too: what another thread has forked meanwhile.
+        if words.endswith(b"}\n"):
+            return words.decode(errors="replace")
+
+
+def _judge(words: str, path: str) -> None:
+    """Raise what the server has said in its last line, unless that it is ready, or that another one is."""
+    try:
+        report = json.loads(words.strip().rpartition("\n")[2])
+    except ValueError:
+        said = words.strip()[-_WORDS_MAX:] or "it has said nothing"
+        raise ServerFailed(f"the server that was started for {path} has ended: {said}") from None
+    if "error" in report:
+        raise getattr(_errors, report["error"], ServerFailed)(report["message"])
