@@ -114,6 +114,7 @@ def ringtable_dir(monkeypatch: pytest.MonkeyPatch, lasting_children: set[int]) -
     # Not `tmp_path`: a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ringtable-") as folder:
         monkeypatch.setenv("RINGTABLE_DIR", folder)
+        monkeypatch.delenv("RINGTABLE_URL", raising=False)
         yield Path(folder)
         # What refers to itself may still hold something. To look through all objects takes longer than most tests.
         if own_ringtable_memory() or processes_of(folder) - lasting_children:

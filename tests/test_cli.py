@@ -1,6 +1,7 @@
 """The command line."""
 
 import contextlib
+import inspect
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -709,3 +711,96 @@ def test_a_reader_that_goes_away(server: Server) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(DEADLINE_S) == 1
+
+
+# Where the server is, and what it is told
+
+
+def test_the_environment_says_which_server_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGTABLE_URL", "words")
+    with ringtable.Server(max_memory="16MiB", workers=1) as server, ringtable.connect() as table:
+        assert server.path.endswith("/words.sock")
+        assert server.name == "words"
+        assert ringtable.log_path().endswith("/words.log")
+        table["key"] = b"value"
+        with ringtable.open() as opened, ringtable.Table() as made:
+            assert opened["key"] == made["key"] == b"value"
+        assert run_cli("get", "key").stdout == "value\n"
+        assert run_cli("client", "2", "2").returncode == 0
+        assert "no table at" in run_cli("get", "key", "--name", "default").stderr
+        monkeypatch.setenv("RINGTABLE_URL", f"unix://{server.path}")
+        assert run_cli("get", "key").stdout == "value\n"
+        # As if it were not there.
+        monkeypatch.setenv("RINGTABLE_URL", "")
+        assert run_cli("get", "key").returncode == 1
+    monkeypatch.setenv("RINGTABLE_URL", "tcp://localhost:1")
+    assert "there is no table at tcp://127.0.0.1:1" in run_cli("ping").stderr
+    assert "is no unix socket, which a server has in any case" in run_cli("server").stderr
+
+
+def test_a_server_takes_its_options_from_a_file(ringtable_dir: Path) -> None:
+    file = ringtable_dir / "server.toml"
+    file.write_text("""
+        name = "words"
+        max-memory = "32MiB"
+        max_clients = 7
+        cache = true
+        mode = "0666"
+        buckets = 100  # the command line says more
+        slow-consumer-timeout = 1.5
+    """)
+    with ServerProcess("--config", str(file), "--buckets", "50", "--workers", "1") as server:
+        assert "'words' at" in server.ready_line
+        assert "workers: 1, buckets: 50, memory: at most 32 MiB" in server.ready_line
+        with ringtable.open(
+            "words", max_memory="32MiB", max_clients=7, cache=True, mode=0o666, buckets=50, slow_consumer_timeout=1.5
+        ):
+            pass
+
+
+def test_the_options_that_are_printed_can_be_read(ringtable_dir: Path) -> None:
+    given = ["--cache", "--max-memory", "32MiB", "--tcp", "localhost:0", "--mode", "0660", "--linger", "2.5", "-n", "3"]
+    printed = run_cli("server", *given, "--name", 'w"\\ü', "--print-config")
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "mode = 0o660\n" in printed.stdout
+    assert "# group is left open\n" in printed.stdout
+    file = ringtable_dir / "server.toml"
+    file.write_text(printed.stdout)
+    assert run_cli("server", "--config", str(file), "--print-config").stdout == printed.stdout
+    options = tomllib.loads(printed.stdout)
+    assert (options["workers"], options["linger"], options["buckets"], options["cache"]) == (3, 2.5, 10_000, True)
+    # Nothing is left out.
+    assert all(name in printed.stdout for name in inspect.signature(ringtable.Server).parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_memry = 1", "'max_memry' is no option of a server: is 'max_memory' meant?"),
+        ("zzz = 1", "'zzz' is no option of a server"),
+        ("max_memory = 1\nmax-memory = 2", "'max-memory' is there twice"),
+        ("buckets = ", "is no TOML: "),
+        ("max_memory = '1GB'", "is '1GB', which is no size"),
+        ("cache = 'yes'", "cache is 'yes', but has to be true or false"),
+        ("buckets = 'many'", "buckets is 'many', but has to be a number"),
+        ("workers = true", "workers is True, but has to be a number"),
+        ("name = 5", "name is 5, but has to be text"),
+        ("mode = []", "mode is [], but has to be a number or text"),
+        ("mode = 660", "write it in octal digits"),
+        ("workers = 0", "--workers is 0; allowed are 1 to"),
+        ("[server]\nbuckets = 1", "'server' is no option of a server"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told(text: str, words: str, ringtable_dir: Path) -> None:
+    file = ringtable_dir / "server.toml"
+    file.write_text(text)
+    done = run_cli("server", "--config", str(file))
+    assert done.returncode == 2, done
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_read_is_named(ringtable_dir: Path) -> None:
+    done = run_cli("server", "--config", str(ringtable_dir / "none.toml"))
+    assert done.returncode == 1
+    assert "none.toml: No such file or directory" in done.stderr

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from ringtable import _errors
 from ringtable._errors import Error, InvalidOption, OutOfResources, ServerFailed, ServerGone, TableNotFound
 from ringtable._options import OPTIONS, engine_options
-from ringtable._ringtable import socket_path
+from ringtable._ringtable import default_address, socket_path
 from ringtable._table import Table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _THOUSANDTHS = {
 }
 
 
-def log_path(name: Address = "default") -> str:
+def log_path(name: Address | None = None) -> str:
     """Return where the log of the server of this name is, if `ringtable.open` has started it.
 
         print(pathlib.Path(ringtable.log_path("words")).read_text())
@@ -59,16 +59,16 @@ def log_path(name: Address = "default") -> str:
     in this way. It stays when the server has ended, and says why it has.
 
     Args:
-        name: The server's name, or the path of its socket.
+        name: The server's name, or the path of its socket; `None` as for `connect`.
 
     Raises:
         InvalidOption: It is neither.
     """
-    return socket_path(name).removesuffix(".sock") + ".log"
+    return socket_path(default_address() if name is None else name).removesuffix(".sock") + ".log"
 
 
 def open(
-    name: Address = "default",
+    name: Address | None = None,
     *,
     linger: Seconds | None = 60.0,
     wait: Seconds | None = 10.0,
@@ -89,7 +89,8 @@ def open(
     for `linger` seconds. `log_path` tells where it writes what goes wrong.
 
     Args:
-        name: The server's name, or the path of its socket. At a URL of a port a server is found, and none is started.
+        name: The server's name, or the path of its socket; `None` as for `connect`. At a URL of a port a server is
+            found, and none is started.
         linger: Seconds, or a `timedelta`, for which a server that is started here goes on when its last client has
             left; `None` for ever. That of a server that runs already stays as it is.
         wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit.
@@ -113,14 +114,17 @@ def open(
     if limit_s is not None and not limit_s >= 0:
         raise InvalidOption(f"wait is {wait}; allowed are seconds from 0 on, or None")
     deadline = None if limit_s is None else time.monotonic() + limit_s
+    address = default_address() if name is None else name
     while True:
         try:
-            table = Table(name, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect, trust_user=trust_user)
+            table = Table(
+                address, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect, trust_user=trust_user
+            )
         except (TableNotFound, ServerGone) as absent:
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise type(absent)(f"{absent}; none that was started within {limit_s} seconds was there") from None
-            _start(name, to_start, left_s)
+            _start(address, to_start, left_s)
             continue
         try:
             _compare(given, table)
@@ -175,14 +179,14 @@ def _shown(name: str, value: Any) -> str:
     return f"0o{value:o}" if name == "mode" else repr(value)
 
 
-def _start(name: Address, options: dict[str, Any], limit_s: float | None) -> None:
+def _start(address: Address, options: dict[str, Any], limit_s: float | None) -> None:
     """Start a server in the background, and wait until it is ready, or another one is there.
 
     Raises:
         Error: It says why it does not start.
         ServerFailed: It has ended without saying so.
     """
-    path = socket_path(name)
+    path = socket_path(address)
     if not sys.executable or getattr(sys, "frozen", False):
         raise Error(
             f"there is no server at {path}, and this program cannot start one, since there is no Python that it could"
@@ -190,7 +194,18 @@ def _start(name: Address, options: dict[str, Any], limit_s: float | None) -> Non
         )
     package = str(Path(__file__).parent.parent)
     limit = "" if limit_s is None else str(limit_s)
-    command = [sys.executable, "-I", "-S", "-c", _DETACHED, package, path, log_path(name), limit, json.dumps(options)]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _DETACHED,
+        package,
+        path,
+        log_path(address),
+        limit,
+        json.dumps(options),
+    ]
     read_end, write_end = os.pipe()
     try:
         try:

@@ -46,6 +46,7 @@ __all__ = [
     "check_timeout",
     "check_ttl",
     "classic_client",
+    "default_address",
     "folder_of_names",
     "lane_request",
     "rings_request",
@@ -516,6 +517,9 @@ def lane_request() -> list[str]:
 
 def rings_request() -> list[str]:
     """Return the words of the request that asks to join the rings of a classic topology."""
+
+def default_address() -> str:
+    """The address that is meant where none is given: `$RINGTABLE_URL`, else the name "default"."""
 
 def folder_of_names(trust_user: Trusted | None = None) -> str | None:
     """The folder of names, or `None` where there is none; raises what connecting to a name would."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from ringtable._errors import ServerFailed
 from ringtable._options import engine_options
 from ringtable._ringtable import Server as ServerCore
+from ringtable._ringtable import default_address
 from ringtable._table import Table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Server:
 
     def __init__(
         self,
-        name: Address = "default",
+        name: Address | None = None,
         *,
         buckets: Count = 10_000,
         workers: Count | None = None,
@@ -54,7 +55,8 @@ class Server:
         """Start the server; when this returns, clients can connect.
 
         Args:
-            name: The name that clients give to `ringtable.connect`, or the path of the socket.
+            name: The name that clients give to `ringtable.connect`, or the path of the socket; `None` for what
+                `$RINGTABLE_URL` says, or else the name "default".
             buckets: How many buckets of 64 bytes the table has at first; it grows as needed.
             workers: How many threads execute requests; `None` for one per CPU that this process may use.
             max_memory: The most memory that the table may take, in bytes or as text such as "512MiB". Pages are taken
@@ -121,8 +123,9 @@ class Server:
             "max_unevictable": max_unevictable,
             "linger": linger,
         }
-        self._core = ServerCore(name, **engine_options(options))
-        self.name = os.fspath(name)
+        address = default_address() if name is None else name
+        self._core = ServerCore(address, **engine_options(options))
+        self.name = os.fspath(address)
         _servers.add(self)
 
     @property

@@ -37,7 +37,7 @@ _MISSING: Any = object()
 
 
 def connect(
-    name: Address = "default",
+    name: Address | None = None,
     *,
     timeout: Seconds | None = None,
     reads: Reads = "direct",
@@ -55,7 +55,7 @@ def connect(
         name: The server's name, the path of its socket, or a URL: `unix:///path` or `tcp://HOST:PORT`. A `str` without
             a "/" is a name, a `pathlib.Path` always a path. Paths are made absolute here, and names are looked up in
             `$RINGTABLE_DIR` as it is here, so that the table goes on to mean that server wherever it is used. Over TCP
-            every read asks the server.
+            every read asks the server. `None` for what `$RINGTABLE_URL` says, or else the name "default".
         timeout: Seconds, or a `timedelta`, that any one call may wait for the server, connecting included; `None` for
             no limit. It bounds neither a watch, which has a time-out of its own, nor what a function of the caller's
             takes in `get_or_set` and `update`.

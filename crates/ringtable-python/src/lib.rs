@@ -46,7 +46,7 @@ mod _ringtable {
     #[pymodule_export]
     use super::pipeline::PipelineCore;
     #[pymodule_export]
-    use super::server::{ServerCore, folder_of_names, socket_path};
+    use super::server::{ServerCore, default_address, folder_of_names, socket_path};
     #[pymodule_export]
     use super::table::{TableCore, check_timeout, check_ttl, lane_request, rings_request, to_bytes};
     #[pymodule_export]

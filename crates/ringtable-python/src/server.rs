@@ -212,6 +212,12 @@ pub fn folder_of_names(py: Python<'_>, trust_user: Option<&Bound<'_, PyAny>>) ->
     Ok(folder.map(Into::into))
 }
 
+/// The address that is meant where none is given: `$RINGTABLE_URL`, else the name "default".
+#[pyfunction]
+pub fn default_address() -> OsString {
+    ringtable::address::default_address()
+}
+
 /// The path of the socket that a server of this name has, also where there is none; a path stays as it is.
 #[pyfunction]
 pub fn socket_path(name: &Bound<'_, PyAny>) -> PyResult<OsString> {

@@ -295,7 +295,7 @@ impl TableCore {
         let reconnect = flag("reconnect", reconnect.0.as_ref())?.unwrap_or(false);
         let trust = convert::trust(py, trust_user)?;
         let options = Options { reads, transport, reconnect, trust };
-        let address = address.map_or_else(|| Ok("default".into()), convert::address)?;
+        let address = address.map_or_else(|| Ok(ringtable::address::default_address()), convert::address)?;
         let is_lazy = flag("lazy", lazy.0.as_ref())?.unwrap_or(false);
         let patience = arguments::timeout("wait", wait)?;
         let client = LateClient::new(convert::place(py, &address)?, options, timeout, patience);

@@ -2,7 +2,7 @@
 //! or `udp://` URL, which means a TCP or UDP port.
 //!
 //! Names live in one directory per user: `$RINGTABLE_DIR`, else `$XDG_RUNTIME_DIR/ringtable`, else a folder of the
-//! user's under `/tmp`.
+//! user's under `/tmp`. Where no address is given, `$RINGTABLE_URL` is the one, else the name `default`.
 //!
 //! Paths are absolute from here on: a process that goes to another folder, or whose environment changes, still means
 //! the server that it meant when the address was given.
@@ -200,6 +200,11 @@ fn port_address(protocol: &'static str, address: &str, port_least: u16) -> Resul
         Ok(found) if found.port() >= port_least => Ok(found),
         _ => Err(AddressError::Port { protocol, address: address.into(), port_least }),
     }
+}
+
+/// The address that is meant where none is given: `$RINGTABLE_URL`, else the name `default`.
+pub fn default_address() -> OsString {
+    std::env::var_os("RINGTABLE_URL").filter(|value| !value.is_empty()).unwrap_or_else(|| "default".into())
 }
 
 /// The directory of this user's sockets.

@@ -1,6 +1,6 @@
 """The command line. app.py names the commands, each of which lives in a file of its own or with its kin.
 
-server.py   server, serve
+server.py   server, serve (config.py: its options in a file)
 client.py   client (the classic client, and the printing of the table)
 quick.py    get, set, del, clear, ping
 keys.py     keys

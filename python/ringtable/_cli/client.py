@@ -81,7 +81,7 @@ def client(
         else:
             require_bench("ringtable client (without --python)")
             measured = _ringtable.classic_client(
-                at.name,
+                at.address,
                 outer,
                 inner,
                 seed=seed,

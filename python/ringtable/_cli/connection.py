@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from ringtable._ringtable import default_address
 from ringtable._table import Table
 
 if TYPE_CHECKING:
@@ -32,12 +33,18 @@ class Caller:
 class Connection(Caller):
     """Which server it is."""
 
-    name: str = "default"
-    """The server's name, the path of its socket, a `unix://` or a `tcp://` URL."""
+    name: str | None = None
+    """The server's name, the path of its socket, a `unix://` or a `tcp://` URL; $RINGTABLE_URL unless given, or
+    default."""
 
     def open(self, *, reads: "Reads" = "direct", transport: "RequestedTransport" = "auto") -> Table:
         """Connect to it."""
-        return self.connect(self.name, reads=reads, transport=transport)
+        return self.connect(self.address, reads=reads, transport=transport)
+
+    @property
+    def address(self) -> str:
+        """Where that is."""
+        return default_address() if self.name is None else self.name
 
 
 DEFAULT = Connection()

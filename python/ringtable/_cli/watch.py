@@ -28,7 +28,7 @@ def watch(prefix: str = "", /, *, count: int | None = None, json: bool = False, 
     interrupt_on_termination()
     with (
         suppress(KeyboardInterrupt),
-        Watch(at.name, os.fsencode(prefix), connect_timeout=at.timeout, trust_user=at.trust_user) as events,
+        Watch(at.address, os.fsencode(prefix), connect_timeout=at.timeout, trust_user=at.trust_user) as events,
     ):
         for number, event in enumerate(events, 1):
             print(_as_json(event) if json else _as_text(event), flush=True)
