@@ -37,6 +37,7 @@
     test_fork.py            fork, spawn, pickle, and what is under way at the fork
     test_descriptors.py     descriptors that are inherited, taken for others, or used up
     test_interpreter.py     signal handlers, the interpreter's end, threads without its lock, subinterpreters
+    test_deployment.py      the programs of docs/deployment.md
     test_gunicorn.py        gunicorn, whose workers are forked from a process that has opened a table
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
