@@ -217,8 +217,8 @@ impl Expected<'_> {
         }
     }
 
-    /// Waits no more, and listens no more: another one does. That one is the listener from now on, not when it wakes up,
-    /// since its own answer may come before that, and the rest would be parked with nobody to listen.
+    /// Waits no more, and listens no more: another one does. That one is the listener from now on, not when it wakes
+    /// up, since its own answer may come before that, and the rest would be parked with nobody to listen.
     fn stand_down(&self) {
         let mut waits = lock(&self.answers.waits);
         if let Some(wait) = waits.by_ticket.get_mut(&self.ticket) {

@@ -132,8 +132,8 @@ impl BlockingLink {
         self.receive(patience)
     }
 
-    /// Sends a request whose reply nobody waits for: the next call finds it owed, and drops it. It is no call, and leaves
-    /// the error of a posted write to one.
+    /// Sends a request whose reply nobody waits for: the next call finds it owed, and drops it. It is no call, and
+    /// leaves the error of a posted write to one.
     pub fn send_word(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
         self.link.write_off();
         if let Err(error) = self.push(number, arguments, patience) {
