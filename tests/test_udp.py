@@ -19,6 +19,7 @@ from support import (
     Flag,
     ServerProcess,
     Successors,
+    figures_of,
     freeze,
     resp,
     time_to_notice_death,
@@ -731,6 +732,28 @@ def test_a_client_without_room_for_a_session() -> None:
             ringtable.connect(server.udp or "")
         stats = server.stats()
         assert stats["udp_sessions_refused"] == stats["clients_refused"] == 1
+
+
+def test_what_is_refused_for_want_of_a_session_is_not_done_later() -> None:
+    with Server(max_clients=2, udp="127.0.0.1:0") as server, ringtable.connect() as beside:
+        network = BadNetwork(server.udp or "", random.Random(0), loss=0, doubling=0, reordering=0)
+        with network, ringtable.connect(network.address, timeout=DEADLINE_S) as table:
+            assert table.incr("count") == 1
+            # The server forgets it, and somebody else takes its place.
+            network.say_farewell()
+            wait_until(lambda: figures_of(beside)["udp_sessions"] == 0, "it is forgotten")
+            with ringtable.connect():
+                with pytest.raises(ringtable.TooManyClients, match="reached: 2 of 2"):
+                    table.incr("count")
+                with pytest.raises(ringtable.TooManyClients):
+                    table.call("INCR", "count")
+                pipeline = table.pipeline()
+                for _ in range(2 * WINDOW):
+                    pipeline.incr("count")
+                with pytest.raises(ringtable.TooManyClients):
+                    pipeline.execute()
+            wait_until(lambda: figures_of(beside)["clients"] == 1, "there is room again")
+            assert table.incr("count") == 2
 
 
 def test_more_clients_over_udp_than_any_server_has() -> None:

@@ -11,6 +11,7 @@ pub(super) fn refusal(message: String) -> Error {
     let (code, words) = message.split_once(' ').unwrap_or(("", &message));
     match code {
         "MAXCLIENTS" => Error::TooManyClients(words.to_owned()),
+        "MAXSESSIONS" => words.parse().map_or_else(|_| Error::Refused(message.clone()), Error::TooManySessions),
         "VERSION" => Error::Version(words.to_owned()),
         "SHUTDOWN" => Error::Gone(words.to_owned()),
         "LIMIT" => Error::Short(words.to_owned()),

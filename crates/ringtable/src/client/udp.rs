@@ -377,11 +377,17 @@ impl UdpLink {
             Ok(Datagram::Full { nonce, most, is_of_sessions })
                 if self.state == State::Joining && nonce == self.nonce =>
             {
-                Err(if is_of_sessions {
-                    Error::TooManySessions(most)
+                let refusal = if is_of_sessions {
+                    format!("MAXSESSIONS {most}")
                 } else {
-                    Error::TooManyClients(format!("max number of clients reached: {most} of {most}"))
-                })
+                    format!("MAXCLIENTS max number of clients reached: {most} of {most}")
+                };
+                if self.token == 0 {
+                    return Err(super::replies::refusal(refusal));
+                }
+                self.heard();
+                self.refuse(&refusal);
+                Ok(())
             }
             Ok(Datagram::Reply { boot, token, number, record })
                 if self.state == State::Joined && (boot, token) == (self.boot, self.token) =>
@@ -425,6 +431,13 @@ impl UdpLink {
         }
         (self.boot, self.cookie) = (boot, cookie);
         self.begin(State::Joining)
+    }
+
+    /// What waits for a session was not executed, and will not be: its callers are told so, who may ask again.
+    fn refuse(&mut self, refusal: &str) {
+        for request in &mut self.window {
+            request.reply.get_or_insert_with(|| Reply::Error(refusal.into()));
+        }
     }
 
     /// What was sent in a session that is forgotten was not executed if it was sent a short while ago, since the server
@@ -636,6 +649,30 @@ mod tests {
         assert!(words.contains("may have been done"), "{words}");
     }
 
+    #[test]
+    fn what_is_refused_for_want_of_a_session_is_never_sent() {
+        let (server, mut link) = joined();
+        link.heard_ns -= CERTAIN_NS + 1;
+        push(&mut link, 2);
+        let nonce = server.hear(|message| match message {
+            Datagram::Join { nonce, .. } => nonce,
+            other => panic!("{other:?}"),
+        });
+        server.say(&Datagram::Full { nonce, most: 5, is_of_sessions: false });
+        for _ in 0..2 {
+            let Some(Reply::Error(words)) = link.try_receive().unwrap() else { panic!("no error") };
+            assert!(words.starts_with("MAXCLIENTS "), "{words}");
+        }
+        // There is room by then.
+        push(&mut link, 1);
+        link.retry_ns = 0;
+        assert_eq!(link.try_receive().unwrap(), None);
+        server.grant(&mut link, 200);
+        assert_eq!(server.request(), (1, 1, 200));
+        server.answer(200, 1, 33);
+        assert_eq!(link.try_receive().unwrap(), Some(Reply::Integer(33)));
+    }
+
     /// After a while the session may be gone, so another one is asked for before anything is sent.
     #[test]
     fn a_client_that_was_silent_joins_again_first() {
@@ -703,7 +740,7 @@ mod tests {
                 0 => Datagram::Cookie { boot, cookie: 7, about: token, commands: u64::MAX },
                 1 => Datagram::Joined { boot, token: random.u64(..), nonce, commands: 0 },
                 2 => Datagram::Full { nonce, most: 1, is_of_sessions: random.bool() },
-                _ => Datagram::Reply { boot, token, number: link.floor + random.u64(..4), record: &record },
+                _ => Datagram::Reply { boot, token, number: link.floor.wrapping_add(random.u64(..4)), record: &record },
             };
             let mut bytes = message.head().to_vec();
             if let Datagram::Reply { record, .. } = message {
