@@ -474,6 +474,18 @@ def test_a_write_tells(
     assert waiter.reply() == told(1)
 
 
+@pytest.mark.parametrize(
+    "words", [[b"SET", b"key", b"5", b"XX"], [b"EXPIRE", b"key", b"9"], [b"INCR", b"text"]], ids=str
+)
+def test_a_write_that_is_refused_tells_nobody(holder: RawConnection, waiter: RawConnection, words: list[bytes]) -> None:
+    key = words[1]
+    holder.command(b"SET", b"text", b"no number")
+    token = lease(holder, key)
+    assert waiter.command(b"RING.WAIT", key, b"%d" % token, b"1") == b"PENDING 1"
+    assert holder.command(*words) in (None, 0) or key == b"text"
+    assert waiter.command(b"RING.UNWAIT", key, b"1") == 1, "it waits no more"
+
+
 @pytest.mark.parametrize("name", ["lane", "shared rings", "socket", "tcp", "udp"])
 def test_a_write_tells_whatever_its_way(name: str) -> None:
     """Also one that a pipeline posts."""

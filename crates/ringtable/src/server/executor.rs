@@ -128,7 +128,7 @@ impl Engine {
         let (flow, change, passed) = (context.flow, context.change, context.passed);
         let again = Again { progress: context.progress, streamed: context.streamed };
         self.budget.pass(passed + self.scratch.bytes().len() + self.pairs.size());
-        if command.spec.has(Flag::Writes) && flow != Flow::Again && self.leases.has_waiters() {
+        if self.writer.take_written() && self.leases.has_waiters() {
             self.note_written(command);
         }
         Executed { flow, change, again }

@@ -38,7 +38,7 @@ impl<M: Memory> Writer<M> {
         }
         let hash = self.table.constants().hash(key);
         loop {
-            let Self { table, published, .. } = self;
+            let Self { table, published, has_written, .. } = self;
             let guard = table.lock(hash);
             let Some((bucket, index, entry)) = table.find(&guard, hash, key).entry else {
                 guard.unlock_unchanged();
@@ -58,6 +58,7 @@ impl<M: Memory> Writer<M> {
                 // As when the key is written, this is a use of it.
                 bucket.set_slot(index, slot.with_expiry_code(code).with_visited(true));
                 table.tell(Change::Renewed(key, slot.at()), published);
+                *has_written = true;
                 let words = entry.shape.words();
                 table.count_expiring(guard.bucket, Some((slot, words)), Some((slot.with_expiry_code(code), words)));
                 guard.unlock();

@@ -162,7 +162,7 @@ impl<M: Memory> Writer<M> {
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
-        let Self { table, cache, published, arrivals, .. } = self;
+        let Self { table, cache, published, has_written, arrivals, .. } = self;
         failpoint!("put.prepared");
         let bucket = table.lock(hash);
         failpoint!("put.locked");
@@ -236,6 +236,7 @@ impl<M: Memory> Writer<M> {
         failpoint!("put.linked");
         let inserted = live.is_none();
         table.tell(Change::Written(key, start), published);
+        *has_written = true;
         if slot.expires() || old.is_some_and(|(old, _)| old.expires()) {
             table.count_expiring(bucket.bucket, old, Some((slot, shape.words())));
         }

@@ -23,6 +23,8 @@ pub struct Writer<M: Memory> {
     pub(super) cache: Cache,
     /// Whether this writer has published events since it was last asked.
     pub(super) published: bool,
+    /// Whether it has written an entry, or its expiry, since it was last asked.
+    pub(super) has_written: bool,
     /// Entries that the sieve has not been told of yet.
     pub(super) arrivals: Vec<Id>,
     /// What is not to be evicted for the write in hand.
@@ -52,6 +54,7 @@ impl<M: Memory> Writer<M> {
             table,
             cache: Cache::default(),
             published: false,
+            has_written: false,
             arrivals: Vec::new(),
             sparing: Sparing::default(),
             clearing: false,
@@ -75,6 +78,12 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub fn take_published(&mut self) -> bool {
         std::mem::take(&mut self.published)
+    }
+
+    /// Whether an entry was written, or its expiry, since the last call; not, if all writes were refused.
+    #[inline]
+    pub fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.has_written)
     }
 
     /// Counts a watcher, and says where in the ring of events it begins. Undone by
