@@ -551,11 +551,12 @@ def test_the_list_of_servers(ringtable_dir: Path) -> None:
         with ServerProcess("--name", "third") as third:
             third.kill()
             (ringtable_dir / "not a name.sock").touch()
-            done = run_cli("list", "--json", "--timeout", "0.2")
+            # Long enough for the others to answer, on a machine that is busy.
+            done = run_cli("list", "--json", "--timeout", "2")
             (ringtable_dir / "not a name.sock").unlink()
         assert done.returncode == 1
         assert [row["name"] for row in json.loads(done.stdout)] == ["first"]
-        silent = f"no answer within 0.2 s from the server at {ringtable_dir}/second.sock: it is stopped, or overloaded"
+        silent = f"no answer within 2 s from the server at {ringtable_dir}/second.sock: it is stopped, or overloaded"
         assert done.stderr == f"ringtable: second: {silent}\n"
 
 

@@ -285,13 +285,13 @@ def test_a_killed_servers_child_does_not_keep_its_port_open() -> None:
 
 
 def test_a_call_ends_at_its_timeout(distant: ServerProcess) -> None:
-    with Table(tcp_of(distant), timeout=0.2) as table:
+    with Table(tcp_of(distant), timeout=2.0) as table:
         table["key"] = b"value"
         distant.freeze()
         start = time.monotonic()
-        with pytest.raises(ringtable.Timeout, match=r"0\.2"):
+        with pytest.raises(ringtable.Timeout, match=r"2\.0|2 s"):
             table["key"] = b"value"
-        assert 0.2 <= time.monotonic() - start < CALL_S_MAX
+        assert 2.0 <= time.monotonic() - start < 2.0 + CALL_S_MAX
         distant.signal(signal.SIGCONT)
         for index in range(100):
             table["key"] = b"%d" % index
