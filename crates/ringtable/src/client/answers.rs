@@ -29,16 +29,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::error::{Error, system};
+use crate::command::pending;
 use crate::command::reply::Reply;
-use crate::shm::doorbell::timespec;
+use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::fork::{self, Descriptor};
 use crate::sync::lock;
-
-/// What a push that answers a pending request begins with; its ticket and the answer follow.
-const ANSWER: &[u8] = b"ring.answer";
 
 /// All that is waited for at one connection.
 #[derive(Default)]
@@ -69,21 +67,15 @@ struct Ears {
     /// What the transport wakes it with.
     transport: Descriptor,
     /// What other threads of this process wake it with.
-    kick: Descriptor,
+    kick: Doorbell,
 }
 
 impl Ears {
     fn new(transport: Descriptor) -> Result<Self, Error> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let kick = Descriptor::make(|| rustix::event::eventfd(0, flags));
-        Ok(Self { transport, kick: system("making something to wake a thread with", kick.map_err(Into::into))? })
+        Ok(Self { transport, kick: system("making something to wake a thread with", Doorbell::new())? })
     }
 
-    fn kick(&self) {
-        let _ = rustix::io::write(&self.kick, &1_u64.to_ne_bytes());
-    }
-
-    /// Sleeps until the transport has news, or a thread kicks. Returns whether the transport has news.
+    /// Sleeps until the transport has news, or a thread kicks. Returns whether one of them did.
     fn listen(&self, limit: Duration) -> Result<bool, Error> {
         let mut ready = [PollFd::new(&self.transport, PollFlags::IN), PollFd::new(&self.kick, PollFlags::IN)];
         match poll(&mut ready, Some(&timespec(limit))) {
@@ -93,6 +85,7 @@ impl Ears {
         }
         let [has_news, is_kicked] = ready.map(|one| !one.revents().is_empty());
         if is_kicked {
+            // Watched by its level: what was rung has to be taken.
             let _ = rustix::io::read(&self.kick, &mut [0; 8]);
         }
         Ok(has_news || is_kicked)
@@ -107,17 +100,22 @@ impl Answers {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Begins to wait, before the request goes out. `transport` duplicates what the transport wakes its client with.
+    /// Begins to wait, before the request goes out. `transport` duplicates what the transport wakes its client with;
+    /// `None` if over that transport no answer comes later.
     ///
     /// # Errors
     /// Those of making descriptors; [`Error::Closed`].
     pub fn expect(
         &self,
         ticket: u64,
-        transport: impl FnOnce() -> Result<Descriptor, Error>,
-    ) -> Result<Expected<'_>, Error> {
+        transport: impl FnOnce() -> Result<Option<Descriptor>, Error>,
+    ) -> Result<Option<Expected<'_>>, Error> {
         let has_ears = lock(&self.waits).ears.is_some();
-        let ears = if has_ears { None } else { Some(Arc::new(Ears::new(transport()?)?)) };
+        let mut ears = None;
+        if !has_ears {
+            let Some(transport) = transport()? else { return Ok(None) };
+            ears = Some(Arc::new(Ears::new(transport)?));
+        }
         let mut waits = lock(&self.waits);
         if waits.is_closed {
             return Err(Error::Closed);
@@ -127,7 +125,7 @@ impl Answers {
         }
         waits.by_ticket.insert(ticket, Wait { thread: std::thread::current(), is_here: false, answer: None });
         self.waiting.store(waits.by_ticket.len(), Ordering::Relaxed);
-        Ok(Expected { answers: self, ticket, generation: fork::generation() })
+        Ok(Some(Expected { answers: self, ticket, generation: fork::generation() }))
     }
 
     /// Takes a push that has come: hands it to the thread that waits for it, or drops it.
@@ -135,7 +133,7 @@ impl Answers {
     pub fn deliver(&self, mut push: Vec<Reply>) {
         let Some(answer) = push.pop() else { return };
         let [Reply::Bulk(kind), Reply::Integer(ticket)] = &push[..] else { return };
-        if kind != ANSWER {
+        if kind != pending::ANSWER.as_bytes() {
             return;
         }
         let mut waits = lock(&self.waits);
@@ -145,7 +143,7 @@ impl Answers {
             wait.answer = Some(answer);
             wait.thread.unpark();
             if is_listener && let Some(ears) = &waits.ears {
-                ears.kick();
+                ears.kick.ring();
             }
         }
     }
@@ -153,7 +151,7 @@ impl Answers {
     /// Has the listener look, since there is something that the thread inside of the gate has not taken.
     pub fn kick(&self) {
         if let Some(ears) = &lock(&self.waits).ears {
-            ears.kick();
+            ears.kick.ring();
         }
     }
 
@@ -162,7 +160,7 @@ impl Answers {
         let mut waits = lock(&self.waits);
         waits.is_closed = true;
         if let Some(ears) = waits.ears.take() {
-            ears.kick();
+            ears.kick.ring();
         }
         waits.by_ticket.values().for_each(|wait| wait.thread.unpark());
     }
@@ -177,6 +175,11 @@ pub(super) struct Expected<'a> {
 }
 
 impl Expected<'_> {
+    /// The ticket that the answer has.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
     /// Waits for the answer, but not longer than `limit`, nor behind a signal; `None` if it has not come. `look` enters
     /// the gate, and takes all that has come.
     ///
@@ -209,12 +212,21 @@ impl Expected<'_> {
                 return Ok(None);
             }
             match ears {
-                Some(ears) if ears.listen(left)? => look()?,
+                Some(ears) if ears.listen(left)? => {
+                    // What it was kicked for may be its own answer: then it need not enter the gate.
+                    if !self.is_answered() {
+                        look()?;
+                    }
+                }
                 // It may have been a signal.
                 Some(_) => return Ok(None),
                 None => std::thread::park_timeout(left),
             }
         }
+    }
+
+    fn is_answered(&self) -> bool {
+        lock(&self.answers.waits).by_ticket.get(&self.ticket).is_some_and(|wait| wait.answer.is_some())
     }
 
     /// Waits no more, and listens no more: another one does. That one is the listener from now on, not when it wakes
@@ -255,7 +267,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn push(ticket: i64, answer: i64) -> Vec<Reply> {
-        vec![Reply::Bulk(ANSWER.to_vec()), Reply::Integer(ticket), Reply::Integer(answer)]
+        vec![Reply::Bulk(pending::ANSWER.into()), Reply::Integer(ticket), Reply::Integer(answer)]
     }
 
     /// A transport that never has news, for as long as the other end is kept.
@@ -269,9 +281,9 @@ mod tests {
         let expected = answers.expect(ticket, || {
             let (transport, other_end) = silent();
             end = Some(other_end);
-            Ok(transport)
+            Ok(Some(transport))
         });
-        (expected.unwrap(), end)
+        (expected.unwrap().expect("the transport can tell"), end)
     }
 
     fn no_look() -> Result<(), Error> {
@@ -393,6 +405,6 @@ mod tests {
             }
         });
         drop(keeper);
-        assert!(matches!(answers.expect(1, || Ok(silent().0)), Err(Error::Closed)));
+        assert!(matches!(answers.expect(1, || Ok(Some(silent().0))), Err(Error::Closed)));
     }
 }

@@ -190,17 +190,9 @@ impl Connection {
         result
     }
 
-    /// Whether a server of ours can answer later over it.
-    pub fn can_be_told(&self) -> bool {
-        matches!(self.transport, Transport::Lane | Transport::Socket)
-    }
-
-    /// Begins to wait for an answer that may come later, with this ticket.
-    pub fn expect(&self, ticket: u64, patience: Patience<'_>) -> Result<Expected<'_>, Error> {
-        let expected = self.sharing.answers.expect(ticket, || {
-            let ear = self.locked(patience, |link, _| link.ear())?;
-            ear.ok_or_else(|| Error::Protocol("over this transport no answer comes later".to_owned()))
-        });
+    /// Begins to wait for an answer that may come later, with this ticket; `None` if none can over this transport.
+    pub fn expect(&self, ticket: u64, patience: Patience<'_>) -> Result<Option<Expected<'_>>, Error> {
+        let expected = self.sharing.answers.expect(ticket, || self.locked(patience, |link, _| link.ear()));
         expected.map_err(|error| self.named(error))
     }
 

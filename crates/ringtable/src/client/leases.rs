@@ -33,7 +33,7 @@ use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
 use super::write_options::{SetWords, Stay};
 use crate::command::reply::Reply;
-use crate::command::{self, Unwritten};
+use crate::command::{self, Unwritten, pending};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::table::Expiry;
@@ -103,7 +103,6 @@ struct Told<'a> {
     connection: &'a Connection,
     expected: Expected<'a>,
     key: &'a [u8],
-    ticket: u64,
     is_told: bool,
 }
 
@@ -120,7 +119,7 @@ impl Told<'_> {
 impl Drop for Told<'_> {
     fn drop(&mut self) {
         if !self.is_told && self.connection.is_ours() {
-            insist(self.connection, NUMBERS.ring_unwait, &[self.key, self.ticket.to_string().as_bytes()]);
+            insist(self.connection, NUMBERS.ring_unwait, &[self.key, self.expected.ticket().to_string().as_bytes()]);
         }
     }
 }
@@ -351,15 +350,16 @@ impl Client {
         patience: Patience<'_>,
     ) -> Result<Option<Waiting<'a>>, Error> {
         let connection = self.connection(patience)?;
-        if connection.can_be_told() && connection.known.has(NUMBERS.ring_wait) {
-            // Relaxed: only that it is unique matters.
-            let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
-            let expected = connection.expect(ticket, patience)?;
+        // Relaxed: only that it is unique matters.
+        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
+        if connection.known.has(NUMBERS.ring_wait)
+            && let Some(expected) = connection.expect(ticket, patience)?
+        {
             let (token, number) = (token.to_string(), ticket.to_string());
-            let mut told = Told { connection, expected, key, ticket, is_told: false };
+            let mut told = Told { connection, expected, key, is_told: false };
             let arguments: [&[u8]; 3] = [key, token.as_bytes(), number.as_bytes()];
             match connection.request(NUMBERS.ring_wait, &arguments, patience) {
-                Ok(Reply::Status(words)) if words.starts_with("PENDING ") => {
+                Ok(Reply::Status(words)) if pending::is_postponed(&words) => {
                     failpoint!("lease.waiting");
                     return Ok(Some(Waiting::ToBeTold(told)));
                 }

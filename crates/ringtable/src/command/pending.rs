@@ -16,10 +16,17 @@ use super::reply::ReplyWriter;
 
 /// The name of the push.
 pub const ANSWER: &str = "ring.answer";
+/// What the status begins with; the ticket follows.
+const PENDING: &str = "PENDING ";
 
 /// Says that the answer comes later.
 pub fn postpone(reply: &mut dyn ReplyWriter, ticket: u64) {
-    reply.status(&format!("PENDING {ticket}"));
+    reply.status(&format!("{PENDING}{ticket}"));
+}
+
+/// Whether a status says that the answer comes later.
+pub fn is_postponed(status: &str) -> bool {
+    status.starts_with(PENDING)
 }
 
 /// Announces an answer that comes later. It has to follow.
