@@ -124,11 +124,7 @@ impl BlockingLink {
     #[inline]
     pub fn request(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<Reply, Error> {
         self.link.begin()?;
-        if let Err(error) = self.push(number, arguments, patience) {
-            self.break_off(&error, patience);
-            return Err(error);
-        }
-        self.link.publish()?;
+        self.send(number, arguments, patience)?;
         self.receive(patience)
     }
 
@@ -136,6 +132,12 @@ impl BlockingLink {
     /// leaves the error of a posted write to one.
     pub fn send_word(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
         self.link.write_off();
+        self.send(number, arguments, patience)
+    }
+
+    /// Writes one request, after waiting for room, and publishes it.
+    #[inline]
+    fn send(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
         if let Err(error) = self.push(number, arguments, patience) {
             self.break_off(&error, patience);
             return Err(error);
