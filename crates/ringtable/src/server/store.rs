@@ -14,6 +14,7 @@ use super::returning::Returning;
 use super::room::Room;
 use super::watchers::Watchers;
 use crate::shm::fork::Descriptor;
+use crate::shm::random::random;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::Arc;
 use crate::table::{self, Table, WriteError};
@@ -47,7 +48,8 @@ impl Store {
         let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
         let table = table::Options {
             buckets: options.buckets,
-            seed: random_seed(),
+            // Nobody can guess it. Without any, keys could be chosen to fall into one bucket.
+            seed: random(),
             workers: options.workers,
             spin_ns,
             eviction: options.eviction,
@@ -87,12 +89,4 @@ impl Store {
         self.returning.stop();
         self.room.stop();
     }
-}
-
-/// A seed that nobody can guess. Without any, keys could be chosen to fall into one bucket.
-fn random_seed() -> u64 {
-    let mut seed = [0_u8; 8];
-    let _ = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty());
-    // The addresses of this process are random too, should the kernel have no randomness yet.
-    u64::from_ne_bytes(seed) ^ std::ptr::from_ref(&seed).addr() as u64
 }
