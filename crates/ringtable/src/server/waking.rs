@@ -39,7 +39,7 @@ impl Waking {
         let result = call();
         if monotonic_ns() - began_ns < limits::WAKE_NS_MAX {
             self.is_suspect = false;
-            self.expensive_ns -= self.expensive_ns.div_ceil(16);
+            self.forget();
             return Ok(result);
         }
         self.judge(cpu_ns)?;
@@ -51,7 +51,19 @@ impl Waking {
     /// # Errors
     /// If the client is too expensive.
     pub fn note(&mut self, took_ns: u64) -> Result<(), End> {
-        self.expensive_ns -= if took_ns == 0 { self.expensive_ns.div_ceil(16) } else { 0 };
+        if took_ns == 0 {
+            self.forget();
+        }
+        self.add(took_ns)
+    }
+
+    /// Takes note of a cheap call.
+    #[inline]
+    fn forget(&mut self) {
+        self.expensive_ns -= self.expensive_ns.div_ceil(16);
+    }
+
+    fn add(&mut self, took_ns: u64) -> Result<(), End> {
         self.expensive_ns += took_ns;
         if self.expensive_ns > limits::WAKING_NS_MAX { Err(End::Expensive) } else { Ok(()) }
     }
@@ -59,12 +71,14 @@ impl Waking {
     #[cold]
     fn judge(&mut self, cpu_ns: Option<u64>) -> Result<(), End> {
         self.is_suspect = true;
-        let took_ns = cpu_ns.map_or(0, |before| thread_cpu_ns() - before);
-        if took_ns >= limits::WAKE_NS_MAX {
-            self.expensive_ns += took_ns;
-        }
-        if self.expensive_ns > limits::WAKING_NS_MAX { Err(End::Expensive) } else { Ok(()) }
+        self.add(expensive_since(cpu_ns))
     }
+}
+
+/// The processor time that a call has taken since `before`, if that was looked at, and if it is much; else 0.
+fn expensive_since(before: Option<u64>) -> u64 {
+    let took_ns = before.map_or(0, |before| thread_cpu_ns() - before);
+    if took_ns < limits::WAKE_NS_MAX { 0 } else { took_ns }
 }
 
 /// What waking clients has cost that cannot be told apart.
@@ -93,10 +107,7 @@ impl SharedWaking {
     fn judge(&mut self, cpu_ns: Option<u64>, began_ns: u64, ended_ns: u64) -> u64 {
         let suspect_until_ns = ended_ns + limits::SHARED_WAKING_SHARE * (ended_ns - began_ns);
         self.suspect_until_ns = self.suspect_until_ns.max(suspect_until_ns);
-        let took_ns = cpu_ns.map_or(0, |before| thread_cpu_ns() - before);
-        if took_ns < limits::WAKE_NS_MAX {
-            return 0;
-        }
+        let took_ns = expensive_since(cpu_ns);
         self.expensive_ns += took_ns;
         took_ns
     }
