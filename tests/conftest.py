@@ -87,7 +87,17 @@ from pathlib import Path
 import hypothesis
 import pytest
 import ringtable
-from support import DEADLINE_S, WAYS, ServerProcess, Way, own_ringtable_memory, processes_of, wait_until, way_to_a_table
+from support import (
+    DEADLINE_S,
+    WAYS,
+    Address,
+    ServerProcess,
+    Way,
+    own_ringtable_memory,
+    processes_of,
+    wait_until,
+    way_to_a_table,
+)
 
 # A busy machine must not fail a test of behaviour, so that only whole tests have a deadline.
 hypothesis.settings.register_profile("fast", deadline=None, derandomize=True, max_examples=25)
@@ -132,6 +142,15 @@ def server(ringtable_dir: Path) -> Iterator[ringtable.Server]:
     """A server named "default" inside this process, with a TCP port."""
     with ringtable.Server(workers=2, max_memory="256MiB", tcp="127.0.0.1:0") as server:
         yield server
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def address(request: pytest.FixtureRequest, server: ringtable.Server) -> Address:
+    """Both doors of a server."""
+    if request.param == "unix":
+        return server.path
+    assert server.tcp is not None
+    return "127.0.0.1", int(server.tcp.rpartition(":")[2])
 
 
 @pytest.fixture

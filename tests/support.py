@@ -76,6 +76,12 @@ def figures_of(table: Table) -> dict[str, int]:
     return cast("dict[str, int]", table.stats())
 
 
+def figure(name: str) -> int:
+    """A figure of the server named "default"."""
+    with Table() as table:
+        return figures_of(table)[name]
+
+
 class Closing:
     """What is closed at the end of a block."""
 
@@ -395,13 +401,23 @@ def _serve(options: dict[str, Any], ready: Flag) -> None:
         server.wait()
 
 
+Address = str | tuple[str, int]
+"""Where a server listens: the path of its unix socket, or a host and a port."""
+
+
+def connected(address: Address) -> socket.socket:
+    """A socket that is connected to a server."""
+    connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    connection.settimeout(DEADLINE_S)
+    connection.connect(address)
+    return connection
+
+
 class RawConnection(Closing):
     """A connection to a server's unix socket, or to a host and port, for bytes that no client would send."""
 
-    def __init__(self, address: str | tuple[str, int]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        self._socket.settimeout(DEADLINE_S)
-        self._socket.connect(address)
+    def __init__(self, address: Address) -> None:
+        self._socket = connected(address)
         self._lines = self._socket.makefile("rb")
 
     def send(self, data: bytes) -> None:

@@ -13,22 +13,11 @@ import pytest
 import redis
 import ringtable
 from ringtable import Server
-from support import DEADLINE_S, RawConnection, ServerProcess, figures_of, resp, wait_until
+from support import DEADLINE_S, Address, RawConnection, ServerProcess, connected, figure, resp, wait_until
 
 MIB = 1 << 20
 BACKLOG_MAX = 32 * MIB
 """`REQUEST_BACKLOG_MAX` in limits.rs; all clients together may have twice that, with the table that these tests use."""
-
-Address = str | tuple[str, int]
-
-
-@pytest.fixture(params=["unix", "tcp"])
-def address(request: pytest.FixtureRequest, server: Server) -> Address:
-    """Both doors of a server."""
-    if request.param == "unix":
-        return server.path
-    assert server.tcp is not None
-    return "127.0.0.1", int(server.tcp.rpartition(":")[2])
 
 
 @pytest.fixture
@@ -38,18 +27,6 @@ def client(address: Address) -> Iterator[Any]:
     options: dict[str, Any] = {**place, "socket_timeout": DEADLINE_S}
     with redis.Redis(**options) as client:
         yield client
-
-
-def connected(address: Address) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    connection.settimeout(DEADLINE_S)
-    connection.connect(address)
-    return connection
-
-
-def figure(name: str) -> int:
-    with ringtable.connect() as table:
-        return figures_of(table)[name]
 
 
 def test_smoke(address: Address) -> None:

@@ -13,7 +13,18 @@ from functools import partial
 import pytest
 import ringtable
 from ringtable import Server, Table
-from support import DEADLINE_S, Child, Flag, RawConnection, ServerProcess, figures_of, resp, wait_until, way_to_a_table
+from support import (
+    Address,
+    Child,
+    Flag,
+    RawConnection,
+    ServerProcess,
+    connected,
+    figure,
+    resp,
+    wait_until,
+    way_to_a_table,
+)
 
 MIB = 1 << 20
 BACKLOG_MAX = 32 * MIB
@@ -21,17 +32,6 @@ BACKLOG_MAX = 32 * MIB
 WAITERS_PER_CONNECTION_MAX = 4_096
 """`LEASE_WAITERS_PER_CONNECTION_MAX` in limits.rs."""
 KEY_SIZE_MAX = 65_535
-
-Address = str | tuple[str, int]
-
-
-@pytest.fixture(params=["unix", "tcp"])
-def address(request: pytest.FixtureRequest, server: Server) -> Address:
-    """Both doors of a server."""
-    if request.param == "unix":
-        return server.path
-    assert server.tcp is not None
-    return "127.0.0.1", int(server.tcp.rpartition(":")[2])
 
 
 @pytest.fixture
@@ -55,22 +55,10 @@ def parked(address: Address) -> Iterator[RawConnection]:
         yield connection
 
 
-def connected(address: Address) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    connection.settimeout(DEADLINE_S)
-    connection.connect(address)
-    return connection
-
-
 def version_3(address: Address) -> RawConnection:
     connection = RawConnection(address)
     assert connection.command(b"HELLO", b"3")[b"proto"] == 3
     return connection
-
-
-def figure(name: str) -> int:
-    with ringtable.connect() as table:
-        return figures_of(table)[name]
 
 
 def has_changed(name: str, before: int) -> bool:
