@@ -20,8 +20,6 @@ import ringtable
 from ringtable import Table, _ringtable
 from support import DEADLINE_S, Child, Closing, Flag, figures_of, freeze, mappings, memfds, state_of, wait_until
 
-# The promise, for a machine whose every core is busy.
-CALL_S_MAX = 1.0
 # Short, so that a client that keeps the others waiting does not do so for long.
 SLOW_CONSUMER_S = 0.3
 # A key whose values are each of one byte, many times: which of them it is, changes all the time.

@@ -28,17 +28,22 @@ from enum import IntEnum
 from html.parser import HTMLParser
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ringtable import Server, ServerGone, Table
+from ringtable import Server, ServerGone, Table, Timeout
 from ringtable._cli.signals import interrupts_held_back
 from ringtable._ringtable import lane_request, rings_request, socket_path
 
 if TYPE_CHECKING:
     from ringtable._types import Topology
 
+Result = TypeVar("Result")
+
 # Generous: it is reached only when something is broken, also on a machine with ten times as much to do as it can.
 DEADLINE_S = 60.0
+# The most that a call takes that has nothing to wait for, with room for a machine with ten times as much to do:
+# one that takes longer has waited for an event that did not come.
+CALL_S_MAX = 15.0
 # For a whole program, which does many things: just before pytest's own.
 PROGRAM_S_MAX = 110.0
 
@@ -69,6 +74,20 @@ def run_script(script: str) -> tuple[str, str]:
     )
     assert done.returncode == 0, done
     return done.stdout, done.stderr
+
+
+def connect_in(seconds: float, address: str = "default", **options: Any) -> Table:
+    """Connect with a time-out that calls are to come to, and that connecting itself may come to on a busy machine."""
+    while True:
+        with suppress(Timeout):
+            return Table(address, timeout=seconds, **options)
+
+
+def patiently(call: Callable[[], Result]) -> Result:
+    """The result of a call that changes nothing if it is made twice, and may come to its short time-out meanwhile."""
+    while True:
+        with suppress(Timeout):
+            return call()
 
 
 def figures_of(table: Table) -> dict[str, int]:

@@ -7,7 +7,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server, Table, Watch
-from support import CONNECTIONS, ServerProcess, Way
+from support import CONNECTIONS, ServerProcess, Way, connect_in
 
 # Doors: how a call is made of a table
 
@@ -529,19 +528,12 @@ WRITING: dict[str, Callable[[Table], Any]] = {
 }
 
 
-def connect_in(seconds: float) -> Table:
-    """Connect with a time-out that calls are to come to, and that connecting may come to on a busy machine."""
-    while True:
-        with suppress(ringtable.Timeout):
-            return ringtable.connect(timeout=seconds, reads="server")
-
-
 @pytest.mark.parametrize("call", READING | WRITING)
 def test_a_call_without_an_answer_says_who_is_silent_and_what_may_come_of_it(
     server_process: ServerProcess, call: str
 ) -> None:
     """Of reads, too, it was said that a write may still be done."""
-    with connect_in(0.05) as table:
+    with connect_in(0.05, reads="server") as table:
         server_process.freeze()
         with pytest.raises(ringtable.Timeout) as refused:
             (READING | WRITING)[call](table)

@@ -19,7 +19,6 @@ from failpoint_callers import HELD, Account, call, call_once, ways
 from failpoint_clients import CLIENT, LARGE, OPEN, PAIR, VALUE, live
 from failpoint_servers import KEEPING, LINGERING, SERVER, STARTING, STOPPING
 from failpoints import (
-    CALL_S_MAX,
     POINTS,
     RINGS,
     SLOW_CONSUMER_S,
@@ -33,7 +32,7 @@ from failpoints import (
     wait_until_all_is_free,
 )
 from ringtable import Table
-from support import DEADLINE_S, Child, Flag, freeze, state_of, wait_until
+from support import CALL_S_MAX, DEADLINE_S, Child, Flag, freeze, state_of, wait_until
 
 pytestmark = needs_failpoints
 

@@ -6,7 +6,6 @@ import pytest
 import ringtable
 from failpoint_clients import ACKNOWLEDGED, CLIENT, NOTHING, OPEN, VALUE, State, live
 from failpoints import (
-    CALL_S_MAX,
     SLOW_CONSUMER_S,
     Checker,
     Hold,
@@ -16,6 +15,7 @@ from failpoints import (
     server_of,
     wait_until_all_is_free,
 )
+from support import CALL_S_MAX
 
 pytestmark = needs_failpoints
 

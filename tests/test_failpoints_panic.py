@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import ringtable
 from failpoint_callers import ways
-from failpoints import CALL_S_MAX, OPTIONS, arm, needs_failpoints
+from failpoints import OPTIONS, arm, needs_failpoints
 from ringtable import Server, Table
-from support import DEADLINE_S, Child, Flag, own_ringtable_memory
+from support import CALL_S_MAX, DEADLINE_S, Child, Flag, own_ringtable_memory
 
 pytestmark = needs_failpoints
 

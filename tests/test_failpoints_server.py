@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import ringtable
-from failpoint_callers import HELD, call, callers_at_work, connect, wait_for_ever, watch_for_ever, ways
+from failpoint_callers import HELD, call, callers_at_work, wait_for_ever, watch_for_ever, ways
 from failpoint_servers import KEEPING, LINGERING, SERVER, STARTING, STOPPING, Site
-from failpoints import CALL_S_MAX, figures, needs_failpoints, server_of, wait_until_all_is_free
+from failpoints import figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
 from ringtable._ringtable import socket_path
-from support import Child, Flag, RawConnection, wait_until
+from support import CALL_S_MAX, Child, Flag, RawConnection, connect_in, wait_until
 
 pytestmark = needs_failpoints
 
@@ -72,7 +72,7 @@ def test_a_server_stopped_at(point: str) -> None:
             unlucky_at_work.wait()
             watching.wait()
             impatient = [
-                others.enter_context(connect(timeout=0.1, reads="server", **options))
+                others.enter_context(connect_in(0.1, reads="server", **options))
                 for options in ({}, {"transport": "socket"})
             ]
             server.arm(point, "stop")

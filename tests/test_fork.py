@@ -22,6 +22,7 @@ from support import (
     Child,
     Flag,
     ServerProcess,
+    connect_in,
     memfds,
     own_ringtable_memory,
     run_script,
@@ -276,7 +277,7 @@ def test_a_lease_is_the_parents(server_process: ServerProcess) -> None:
         assert table.stats()["leases"] == 1
         return b"the parent's"
 
-    with ringtable.connect() as table, ringtable.connect(timeout=0.2) as waits:
+    with ringtable.connect() as table, connect_in(0.2) as waits:
         assert table.get_or_set("key", compute) == b"the parent's"
         assert table.stats()["leases"] == 0
 

@@ -271,7 +271,7 @@ def test_a_walk_that_finds_nothing_times_out(server: ringtable.Server) -> None:
         def scan(self, cursor: int = 0) -> tuple[int, list[bytes]]:
             return cursor + 1, []
 
-    with Empty(timeout=0.2) as table, pytest.raises(ringtable.Timeout, match="goes on from here"):
+    with Empty(timeout=0.2, lazy=True) as table, pytest.raises(ringtable.Timeout, match="goes on from here"):
         next(iter(table))
 
 

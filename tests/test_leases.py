@@ -29,6 +29,7 @@ from support import (
     RawConnection,
     ServerProcess,
     Way,
+    connect_in,
     wait_until,
     way_to_a_table,
 )
@@ -750,7 +751,7 @@ def test_ctrl_c_while_computing_gives_the_lease_back(way: Way, table: Table) -> 
 
 
 def test_a_lease_that_comes_too_late_is_given_back(ringtable_dir: Path) -> None:
-    with ServerProcess() as server, ringtable.connect(timeout=0.1) as table:
+    with ServerProcess() as server, connect_in(0.1) as table:
         server.freeze()
         # The request is on its way, and will be granted when nobody waits for it any more.
         with pytest.raises(ringtable.Timeout):

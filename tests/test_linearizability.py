@@ -22,6 +22,8 @@ from proof.linearizability import ABSENT, FOREVER
 from proof.operations import BROKEN, POSTABLE, Kind, Operation, judge, lines
 
 KILLED = FOREVER
+# So many histories of a table that is wrong may look right before it is found out.
+HISTORIES_UNTIL_WRONG_MAX = 50
 
 
 def test_smoke() -> None:
@@ -560,8 +562,13 @@ def test_tables_that_are_wrong_are_found_out(
 ) -> None:
     monkeypatch.setattr(histories, "Table", wrong)
     (lanes, *_) = PLACES
-    found = search(lanes, tmp_path, seed, count=1, operations=5_000)
-    assert found.figures[lanes.name].wrong > 0
+    # Some are wrong only if two processes meet within an instant: in most histories, and on a busy machine in few.
+    for number in range(HISTORIES_UNTIL_WRONG_MAX):
+        found = search(lanes, tmp_path, seed + number, count=1, operations=5_000)
+        if found.figures[lanes.name].wrong > 0:
+            break
+    else:
+        pytest.fail(f"found right in all of {HISTORIES_UNTIL_WRONG_MAX} histories")
     report = next(tmp_path.iterdir()).read_text()
     assert "forbidden: " in report
     print(report)

@@ -15,20 +15,21 @@ import pytest
 import ringtable
 from ringtable import ServerGone, Table
 from support import (
+    CALL_S_MAX,
     DEADLINE_S,
     WAYS,
     Child,
     Flag,
     ServerProcess,
     Successors,
+    connect_in,
     freeze,
     own_ringtable_memory,
+    patiently,
     state_of,
     wait_until,
 )
 
-# For calls that have nothing to wait for, on a machine whose every core is busy.
-CALL_S_MAX = 1.0
 THREADS = 8
 RING_SLOTS = 2_048
 SLOW_CONSUMER_S = 0.5
@@ -460,7 +461,7 @@ def test_the_option_travels_with_the_table(servers: Successors) -> None:
 
 
 def test_connecting_anew_ends_at_the_timeout(servers: Successors) -> None:
-    with ringtable.connect(timeout=0.2, reconnect=True) as table:
+    with connect_in(0.2, reconnect=True) as table:
         servers.replace()
         learn(table)
         freeze(servers.pid)
@@ -469,7 +470,7 @@ def test_connecting_anew_ends_at_the_timeout(servers: Successors) -> None:
             table.get("key")
         assert time.monotonic() - start < CALL_S_MAX
         os.kill(servers.pid, signal.SIGCONT)
-        wait_until(lambda: table.get("key", b"absent") == b"absent", "it is connected")
+        assert patiently(lambda: table.get("key", b"absent")) == b"absent"
 
 
 def test_a_long_row_of_servers_leaves_nothing_behind(ringtable_dir: Path) -> None:

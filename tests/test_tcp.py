@@ -14,10 +14,17 @@ import redis
 import ringtable
 from ringtable import Server, Table
 from ringtable._ringtable import lane_request
-from support import DEADLINE_S, Child, Flag, RawConnection, ServerProcess, state_of, time_to_notice_death, wait_until
-
-# The promise, for a machine whose every core is busy.
-CALL_S_MAX = 1.0
+from support import (
+    CALL_S_MAX,
+    DEADLINE_S,
+    Child,
+    Flag,
+    RawConnection,
+    ServerProcess,
+    state_of,
+    time_to_notice_death,
+    wait_until,
+)
 
 
 @pytest.fixture
