@@ -5,6 +5,7 @@ import random
 import resource
 import threading
 import time
+from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -42,6 +43,13 @@ Between the look at the others and the queue a thread may stand still, on a mach
 """
 
 
+def rounds_until(deadline: float) -> Iterator[None]:
+    """Rounds until that time by the monotonic clock, and one at least, on however busy a machine."""
+    yield
+    while time.monotonic() < deadline:
+        yield
+
+
 def share(way: Way, seed: int, seconds: float) -> Figures:
     """Threads that call one table without a pause: who has waited for long comes next, so that all have their turns.
 
@@ -56,7 +64,9 @@ def share(way: Way, seed: int, seconds: float) -> Figures:
         try:
             key = own_key(seed, number)
             values = [make(key, Mark(turn, 0, WRITTEN_SIZE)) for turn in range(3)]
-            while time.monotonic() < deadline and not wrong:
+            for _ in rounds_until(deadline):
+                if wrong:
+                    return
                 value = values[turns[number] % len(values)]
                 before = sum(turns) - turns[number]
                 table.set(key, value)
@@ -115,7 +125,7 @@ def lack_memory(way: Way, seed: int, seconds: float) -> Figures:
         if value != values[key]:
             raise Wrong(f"{key!r} has {len(value or b'')} bytes, and not its {sizes[key]}")
 
-    while time.monotonic() < deadline:
+    for _ in rounds_until(deadline):
         with way.connect(timeout=CALL_S_MAX, reads=generator.choice(["direct", "server"])) as table:
             with room_for(generator.choice(ROOMS)):
                 for _ in range(generator.randrange(1, 8)):
@@ -177,7 +187,7 @@ def lack_threads(way: Way, seed: int, seconds: float) -> Figures:
         os.chown(folder, user, user)
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-        while time.monotonic() < deadline:
+        for _ in rounds_until(deadline):
             most = generator.randrange(1, 8)
             resource.setrlimit(resource.RLIMIT_NPROC, (most, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
             try:

@@ -12,7 +12,7 @@ import ringtable
 from ringtable import Reentrant, Table
 from support import Way
 
-from proof.callers import CALL_S_MAX, THREADS, Figures, own_key
+from proof.callers import CALL_S_MAX, THREADS, Figures, own_key, rounds_until
 from proof.marks import Mark, Wrong, make, read
 
 # It has no stubs.
@@ -113,7 +113,9 @@ def compute(way: Way, seed: int, seconds: float) -> Figures:
             wrong.append(error)
 
     def alone(one: Computing) -> None:
-        while time.monotonic() < deadline and not wrong:
+        for _ in rounds_until(deadline):
+            if wrong:
+                return
             one.ask(lambda: time.sleep(one.random.choice([0, 0, 0.0005])), computing)
 
     def in_tasks(one: Computing) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from ringtable import Table
 from support import Way
 
-from proof.callers import CALL_S_MAX, Figures, own_key
+from proof.callers import CALL_S_MAX, Figures, own_key, rounds_until
 from proof.marks import Wrong
 
 # Not as its stubs have it: they know of no buffers before Python 3.12.
@@ -452,7 +452,7 @@ def give(way: Way, seed: int, seconds: float) -> Figures:
     with way.connect(timeout=CALL_S_MAX) as table:
         odd = Odd(table, random.Random(seed), seed)
         count = 0
-        while time.monotonic() < deadline:
+        for _ in rounds_until(deadline):
             odd.call()
             count += 1
             if (found := table.incr(own_key(seed, 9))) != count:

@@ -11,7 +11,7 @@ import ringtable
 from ringtable import OutOfMemory, Table
 from support import Way
 
-from proof.callers import Figures
+from proof.callers import Figures, rounds_until
 from proof.marks import Wrong
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def fill_up(way: Way, seed: int, seconds: float) -> Figures:
     total: Figures = {}
     generator = random.Random(seed)
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    for _ in rounds_until(deadline):
         eviction: Eviction = generator.choice(("allkeys-sieve", "volatile-ttl"))
         for name, count in fill_one_up(way.options, eviction, generator.getrandbits(31), deadline).items():
             total[name] = total.get(name, 0) + count

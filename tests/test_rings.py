@@ -652,7 +652,8 @@ def test_what_was_posted_before_the_end_is_done(topology: Any, slot_size: int) -
                 for start in range(0, len(words), most):
                     rings.send(words[start : start + most])
             wait_until(lambda: figure(table, "ring_members") == 1, "it is gone")
-            assert table.incr("count", 0) == count
+            # Another worker than the one that lets go of it may still have some of them in hand.
+            wait_until(lambda: table.incr("count", 0) == count, "all is done")  # noqa: B023
             del table["count"]
 
 
