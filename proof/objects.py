@@ -451,10 +451,8 @@ def give(way: Way, seed: int, seconds: float) -> Figures:
     deadline = time.monotonic() + seconds
     with way.connect(timeout=CALL_S_MAX) as table:
         odd = Odd(table, random.Random(seed), seed)
-        count = 0
-        for _ in rounds_until(deadline):
+        for count, _ in enumerate(rounds_until(deadline), 1):
             odd.call()
-            count += 1
             if (found := table.incr(own_key(seed, 9))) != count:
                 raise Wrong(f"after an odd call a count is {found} instead of {count}")
     return odd.figures
