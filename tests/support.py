@@ -705,10 +705,12 @@ class RawRings(RawMember):
 
     def send(self, piece: Sequence[int], **head: int) -> int:
         """Send a piece, and return the position that it has gone to."""
-        position = self.claim()
-        self.fill(position, piece, **head)
-        assert self.publish(position)
-        return position
+        while True:
+            position = self.claim()
+            self.fill(position, piece, **head)
+            # On a busy machine the server may have stepped over the slot meanwhile.
+            if self.publish(position):
+                return position
 
     def listen(self) -> None:
         """Announce that we read the responses from here on; nothing that comes is overwritten before we say so."""
