@@ -21,6 +21,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -75,8 +76,9 @@ def open(
     timeout: Seconds | None = None,
     reads: Reads = "direct",
     writes: Writes = "acknowledged",
-    reconnect: bool = False,
+    reconnect: bool = True,
     trust_user: Trusted = (),
+    on_new_server: Callable[[int], object] | None = None,
     **options: Unpack[ServerOptions],
 ) -> Table:
     """Connect to a server, which is started in the background if there is none, and return its table.
@@ -94,11 +96,12 @@ def open(
         linger: Seconds, or a `timedelta`, for which a server that is started here goes on when its last client has
             left; `None` for ever. That of a server that runs already stays as it is.
         wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit.
-        timeout: As for `connect`, and so are `reads`, `writes`, `reconnect` and `trust_user`.
+        timeout: As for `connect`, and so are `reads`, `writes`, `reconnect`, `trust_user` and `on_new_server`.
         reads: See `connect`.
         writes: See `connect`.
         reconnect: See `connect`. No server is started then.
         trust_user: See `connect`.
+        on_new_server: See `connect`.
         options: Those of `Server`, such as `max_memory`, `cache` or `workers`. Of a server that runs already, those
             that are given have to be the same.
 
@@ -118,7 +121,13 @@ def open(
     while True:
         try:
             table = Table(
-                address, timeout=timeout, reads=reads, writes=writes, reconnect=reconnect, trust_user=trust_user
+                address,
+                timeout=timeout,
+                reads=reads,
+                writes=writes,
+                reconnect=reconnect,
+                trust_user=trust_user,
+                on_new_server=on_new_server,
             )
         except (TableNotFound, ServerGone) as absent:
             left_s = None if deadline is None else deadline - time.monotonic()

@@ -74,10 +74,11 @@ class Table:
         reads: Reads = "direct",
         writes: Writes = "acknowledged",
         transport: RequestedTransport = "auto",
-        reconnect: bool = False,
+        reconnect: bool = True,
         trust_user: Trusted | None = None,
         wait: Seconds | None = None,
         lazy: bool = False,
+        on_new_server: Callable[[int], object] | None = None,
     ) -> Self: ...
     @property
     def address(self) -> str:
@@ -106,6 +107,13 @@ class Table:
     @property
     def wait(self) -> float | None:
         """Seconds that connecting waits for a server, if there is none, or `None`."""
+    @property
+    def server_id(self) -> int:
+        """The number of the server that the table is that of, which no other one has.
+
+        After a restart of the server it is another one, at the latest once a call has met the new one: what was in the
+        table is gone then. It asks nobody.
+        """
     @property
     def lazy(self) -> bool:
         """Whether it was to connect with its first call."""

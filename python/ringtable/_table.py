@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from ringtable._change import change
-from ringtable._errors import Closed, InvalidOption, Timeout
+from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import to_bytes
@@ -42,10 +42,11 @@ def connect(
     timeout: Seconds | None = None,
     reads: Reads = "direct",
     writes: Writes = "acknowledged",
-    reconnect: bool = False,
+    reconnect: bool = True,
     trust_user: Trusted = (),
     wait: Seconds | None = None,
     lazy: bool = False,
+    on_new_server: Callable[[int], object] | None = None,
 ) -> Table:
     """Connect to a running server and return its table.
 
@@ -63,17 +64,22 @@ def connect(
             value changes again and again under the reader. "server" sends every read to the server.
         writes: "acknowledged" returns from `set` and `delete` when every process sees the change. "posted" returns once
             the request is on its way: this table still reads its own writes, errors come with a later call or `flush`.
-        reconnect: What becomes of the table when its server dies or stops, or sends it away. The call that learns of it
-            raises `ServerGone` in any case, since its request may have been executed. If this is true, the next call
-            connects anew: to the server that there is then, whose table is empty at first; or it raises `ServerGone`
-            again, at once, as long as there is none. Else all calls raise `ServerGone` from then on.
+        reconnect: What becomes of the table when its server dies or stops. If this is true, reads go on with the server
+            that follows, whose table is empty at first, within `timeout`, or else within `wait`; so do writes of which
+            nothing was sent. A write that may have been executed raises `ServerGone`, and the next call goes
+            on; so does every call as long as there is no server and nothing to wait for, and an iteration in any case.
+            `server_id` tells which server it is. If it is false, all calls raise `ServerGone` from then on.
         trust_user: Users whose servers this may connect to, besides those of this process's own user and of root: a
             number, a name, or several. The table keeps them in children, in copies, for its watches, and when it
             reconnects. Over TCP nobody can tell whose server it is.
         wait: Seconds, or a `timedelta`, to wait for a server if there is none yet, or one that is ending; `None` not to
-            wait. Each try to connect has `timeout` besides.
+            wait. Each try to connect has `timeout` besides. So long waits a call without a time-out, too, when its
+            server has gone.
         lazy: Connect with the first call that needs the server, and raise there what connecting would raise here; it
             waits for `wait` there, too.
+        on_new_server: Called with the `server_id` when the table has come to another server, at the end of the call
+            that has, on its thread; it may use the table. What it raises is printed, as for a `__del__`. A copy, as by
+            pickling, has none.
 
     Raises:
         TableNotFound: No server of that name answers, nor one within `wait`.
@@ -92,6 +98,7 @@ def connect(
         trust_user=trust_user,
         wait=wait,
         lazy=lazy,
+        on_new_server=on_new_server,
     )
 
 
@@ -110,9 +117,9 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     "auto", or insists on a "lane", on the "rings" of a classic topology, or on the plain "socket".
 
     Threads may share a table; their calls take turns on its one connection. A table may be used in a forked child,
-    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process. With
-    `reconnect` it opens another connection when its server has gone, see `connect`. A signal handler needs a table of
-    its own: in the middle of a call of the same table its calls raise `Reentrant`, all but reads in place and `close`.
+    which opens a connection of its own, and it pickles as its address, so that it can be sent to another process. When
+    its server has gone it goes on with the next one, see `connect`. A signal handler needs a table of its own: in the
+    middle of a call of the same table its calls raise `Reentrant`, all but reads in place and `close`.
 
     Every method that needs the server may raise `ServerGone`, `Timeout` or `Closed`; writes may also raise
     `KeyTooLong`, `ValueTooLarge` or `OutOfMemory` (also as `BucketFull`).
@@ -127,6 +134,7 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
         Raises:
             Timeout: Between two keys there were so many empty buckets that going over them took longer than `timeout`.
+            ServerGone: The server has gone, and the table is another one now.
         """
         for keys in self._batches():
             yield from keys
@@ -320,9 +328,15 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     def _batches(self) -> Iterator[list[bytes]]:
         """The keys in the batches in which they are found."""
-        cursor, begun = 0, time.monotonic()
+        cursor, server, begun = 0, self.server_id, time.monotonic()
         while True:
-            cursor, keys = self.scan(cursor)
+            following, keys = self.scan(cursor)
+            # Also another thread's call may have met the next server.
+            if cursor == 0 and self.server_id != server:
+                server = self.server_id
+                continue
+            self._check_server(server)
+            cursor = following
             if keys:
                 yield keys
                 begun = time.monotonic()
@@ -334,8 +348,17 @@ class Table(TableCore, MutableMapping["Key", bytes]):
 
     def _item_batches(self) -> Iterator[Iterator[tuple[bytes, bytes]]]:
         """The entries in batches, without those that were deleted since their keys were read."""
+        server = 0
         for keys in self._batches():
-            yield ((key, value) for key, value in zip(keys, self.get_many(keys), strict=True) if value is not None)
+            server = server or self.server_id
+            values = self.get_many(keys)
+            self._check_server(server)
+            yield ((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
+
+    def _check_server(self, expected: int) -> None:
+        """Raise what an iteration raises that has come to another server."""
+        if self.server_id != expected:
+            raise ServerGone("the server is gone: the table of the one that has followed is another, iterate anew")
 
 
 class _Items(ItemsView[bytes, bytes]):

@@ -53,13 +53,24 @@ pub fn is_ours(py: Python<'_>, error: &PyErr) -> bool {
 
 /// The exception for an error of the client.
 pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
+    let name = match name(&error) {
+        Ok(name) => name,
+        Err(message) => return refusal(py, message),
+    };
+    family(py, name, error.to_string())
+}
+
+/// The name of the exception for an error of the client; or what the server said, which tells.
+fn name(error: &client::Error) -> Result<&'static str, &str> {
     use client::Error;
-    let name = match &error {
+    Ok(match error {
         Error::Address(_) | Error::NoSharedMemory(_) | Error::NoConnection { .. } => "InvalidOption",
         Error::NotFound { .. } => "TableNotFound",
         Error::Denied { .. } => "AccessDenied",
         Error::Untrusted(_) => "Untrusted",
-        Error::Gone(_) => "ServerGone",
+        Error::Lapsed => "ServerGone",
+        error if error.is_gone() => "ServerGone",
+        Error::Awaiting { error, .. } => name(error)?,
         Error::Expelled(_) => "Expelled",
         Error::Timeout(_) | Error::Awaited(_) => "Timeout",
         Error::TooManyClients(_) | Error::TooManySessions(_) => "TooManyClients",
@@ -73,14 +84,13 @@ pub fn client(py: Python<'_>, error: client::Error) -> PyErr {
         Error::TooManyViews => "TooManyViews",
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
         Error::Reentrant | Error::OwnLease(_) => "Reentrant",
-        Error::Refused(message) => return refusal(py, message),
+        Error::Refused(message) => return Err(message),
         Error::TooManyArguments { .. } | Error::TooLarge { .. } | Error::NoDatagram { .. } | Error::NoTransactions => {
             "CommandError"
         }
         error if error.is_shortage() => "OutOfResources",
         _ => "Error",
-    };
-    family(py, name, error.to_string())
+    })
 }
 
 /// The exception for a server that has not answered in time.

@@ -1,16 +1,13 @@
-//! `LateClient`: a client that connects at once or with its first call, and waits for its server if that is wanted.
+//! `LateClient`: a client that connects at once or with its first call, and tells when its server is another one.
 
 use std::ffi::OsString;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use pyo3::prelude::*;
-use ringtable::arrival::Arrival;
 use ringtable::client::{Client, Error, Options};
-use ringtable::limits;
 
-use crate::arguments::shown;
 use crate::convert::{Asked, waiting};
 use crate::errors;
 
@@ -21,16 +18,30 @@ pub struct LateClient {
     pub options: Options,
     /// How long one call may take.
     pub timeout: Option<Duration>,
-    /// For how long to wait for a server, if there is none.
-    pub patience: Option<Duration>,
     client: OnceLock<Client>,
     is_closed: AtomicBool,
+    /// The server that the caller knows of; 0 before there was one.
+    server_id: AtomicU64,
+    /// Called with the number of the next one.
+    on_new_server: Option<Py<PyAny>>,
 }
 
 impl LateClient {
-    pub fn new(address: OsString, options: Options, timeout: Option<Duration>, patience: Option<Duration>) -> Self {
-        let (client, is_closed) = (OnceLock::new(), AtomicBool::new(false));
-        Self { address, options, timeout, patience, client, is_closed }
+    pub fn new(
+        address: OsString,
+        options: Options,
+        timeout: Option<Duration>,
+        on_new_server: Option<Py<PyAny>>,
+    ) -> Self {
+        Self {
+            address,
+            options,
+            timeout,
+            client: OnceLock::new(),
+            is_closed: AtomicBool::new(false),
+            server_id: AtomicU64::new(0),
+            on_new_server,
+        }
     }
 
     /// The client, if it has connected.
@@ -52,8 +63,11 @@ impl LateClient {
     #[cold]
     fn connect(&self, py: Python<'_>) -> PyResult<&Client> {
         self.check_open(py)?;
-        let made = self.open(py)?;
+        let made = waiting(py, self.timeout, self.asked(), |patience| {
+            Client::connect(&self.address, &self.options, patience)
+        })?;
         let client = self.client.get_or_init(|| made);
+        self.look_at_server(py, client);
         if let Err(closed) = self.check_open(py) {
             waiting(py, self.timeout, self.asked(), |patience| {
                 client.close(patience);
@@ -68,35 +82,28 @@ impl LateClient {
         if self.is_closed() { Err(errors::client(py, Error::Closed)) } else { Ok(()) }
     }
 
-    /// A new connection. Where there is no server, or one that is ending, it waits for one.
-    fn open(&self, py: Python<'_>) -> PyResult<Client> {
-        let began = Instant::now();
-        let mut arrival = None;
-        loop {
-            let opened = waiting(py, self.timeout, self.asked(), |patience| {
-                match Client::connect(&self.address, &self.options, patience) {
-                    Err(error @ (Error::NotFound { .. } | Error::Gone(_))) => Ok(Err(error)),
-                    other => other.map(Ok),
-                }
-            })?;
-            let absent = match opened {
-                Ok(client) => return Ok(client),
-                Err(absent) => absent,
-            };
-            let Some(patience) = self.patience else { return Err(errors::client(py, absent)) };
-            let left = patience.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                let name = if matches!(absent, Error::Gone(_)) { "ServerGone" } else { "TableNotFound" };
-                let waited = shown(patience.as_secs_f64());
-                return Err(errors::family(py, name, format!("{absent}; waited {waited} seconds for one")));
-            }
-            let arrival = arrival.get_or_insert_with(|| Arrival::new(&self.address));
-            let slice = left.min(Duration::from_millis(limits::SIGNAL_CHECK_MS));
-            waiting(py, None, self.asked(), |patience| {
-                arrival.wait(slice);
-                patience.check_interrupted()
-            })?;
+    /// Looks, after a call that may have connected anew, whether the server is another one than before.
+    #[inline]
+    pub fn look_at_server(&self, py: Python<'_>, client: &Client) {
+        // Relaxed: it guards nothing, and which thread tells does not matter.
+        if client.server_id() != self.server_id.load(Ordering::Relaxed) {
+            self.tell(py, client.server_id());
         }
+    }
+
+    /// The call that has found it has its own outcome: what the function raises is printed, as for a `__del__`.
+    #[cold]
+    fn tell(&self, py: Python<'_>, id: u64) {
+        let before = self.server_id.swap(id, Ordering::Relaxed);
+        let Some(function) = self.on_new_server.as_ref().filter(|_| before != 0 && before != id) else { return };
+        if let Err(error) = function.call1(py, (id,)) {
+            error.write_unraisable(py, Some(function.bind(py)));
+        }
+    }
+
+    /// For the interpreter's garbage collector: a function often refers to the table that it is called for.
+    pub fn traverse(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.on_new_server)
     }
 
     fn asked(&self) -> Asked<'_> {

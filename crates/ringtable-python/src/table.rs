@@ -7,7 +7,10 @@ use std::time::Duration;
 use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
-use ringtable::client::{Bounds, Client, Condition, LeaseOutcome, Options, Reads, Staleness, Stay, Transport, Writes};
+use ringtable::client::{
+    Bounds, Client, Condition, Error, LeaseOutcome, Options, Patience, Reads, Repeat, Staleness, Stay, Transport,
+    Writes,
+};
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
 use ringtable::command::{self, Unwritten};
@@ -79,6 +82,11 @@ fn may_write(words: &[&[u8]]) -> bool {
     words.first().and_then(|name| command::find(name)).is_some_and(|spec| spec.has(Flag::Writes))
 }
 
+/// What to repeat of a call, by whether it changes something.
+fn repeat_unless(may_write: bool) -> Repeat {
+    if may_write { Repeat::Unsent } else { Repeat::Always }
+}
+
 /// A key for messages, in so many characters at most.
 fn shown(key: &Bound<'_, PyAny>) -> String {
     const SHOWN_MAX: usize = 60;
@@ -101,23 +109,37 @@ pub struct TableCore {
 }
 
 impl TableCore {
+    /// Makes a call that changes nothing, again if its server goes.
     fn wait<R: Send>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
+        call: impl FnMut(&Client, Patience<'_>) -> Result<R, Error> + Send,
     ) -> PyResult<R> {
-        let client = self.client.get(py)?;
-        waiting(py, self.timeout, self.asked(false), |patience| call(client, patience))
+        self.ask(py, self.timeout, Repeat::Always, call)
     }
 
-    /// The same for a call that changes something.
+    /// The same for a call that changes something: again if nothing of it was sent.
     fn write<R: Send>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
+        call: impl FnMut(&Client, Patience<'_>) -> Result<R, Error> + Send,
+    ) -> PyResult<R> {
+        self.ask(py, self.timeout, Repeat::Unsent, call)
+    }
+
+    fn ask<R: Send>(
+        &self,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+        repeat: Repeat,
+        mut call: impl FnMut(&Client, Patience<'_>) -> Result<R, Error> + Send,
     ) -> PyResult<R> {
         let client = self.client.get(py)?;
-        waiting(py, self.timeout, self.asked(true), |patience| call(client, patience))
+        let outcome = waiting(py, timeout, self.asked(repeat == Repeat::Unsent), |patience| {
+            client.repeated(repeat, patience, |patience| call(client, patience))
+        });
+        self.client.look_at_server(py, client);
+        outcome
     }
 
     fn asked(&self, may_write: bool) -> Asked<'_> {
@@ -134,14 +156,14 @@ impl TableCore {
         match client.try_get(bytes, &mut sink) {
             Ok(Some(true)) => Ok(sink.take()),
             Ok(Some(false)) => Ok(None),
-            Ok(None) => {
+            Ok(None) | Err(Error::Gone(_)) => {
                 let value = self.wait(py, |client, patience| client.get_owned(bytes, patience))?;
                 let Some(value) = value else { return Ok(None) };
                 let copy = convert::bytes(py, &value);
                 client.give_back(value);
                 copy.map(Some)
             }
-            Err(ringtable::client::Error::NoRoom(size)) => self.find_large(py, bytes, size),
+            Err(Error::NoRoom(size)) => self.find_large(py, bytes, size),
             Err(error) => Err(errors::client(py, error)),
         }
     }
@@ -151,11 +173,11 @@ impl TableCore {
     fn find_large<'py>(&self, py: Python<'py>, key: &[u8], mut size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         loop {
             let Some((bytes, mut sink)) = LargeSink::new(py, size) else {
-                return Err(errors::client(py, ringtable::client::Error::NoRoom(size)));
+                return Err(errors::client(py, Error::NoRoom(size)));
             };
             let found = self.wait(py, |client, patience| match client.get(key, &mut sink, patience) {
                 // It has another size than the last time.
-                Err(ringtable::client::Error::NoRoom(now)) => Ok(Err(now)),
+                Err(Error::NoRoom(now)) => Ok(Err(now)),
                 other => other.map(Ok),
             })?;
             match found {
@@ -175,7 +197,7 @@ impl TableCore {
         let mut sink = BytesSink::new(key.py());
         match self.client.get(key.py())?.try_find(convert::key(key)?, &mut sink) {
             Ok(Some(Some(found))) if staleness.finds_fresh(&found) => Ok(sink.take()),
-            Ok(_) | Err(ringtable::client::Error::NoRoom(_)) => Ok(None),
+            Ok(_) | Err(Error::NoRoom(_) | Error::Gone(_)) => Ok(None),
             Err(error) => Err(errors::client(key.py(), error)),
         }
     }
@@ -200,9 +222,12 @@ impl TableCore {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let py = key.py();
         let (bytes, value) = (convert::key(key)?, made.as_bytes());
-        let Some(refusal) = self.write(py, |client, patience| client.store(bytes, value, stay, patience))? else {
-            return Ok(made);
-        };
+        let refusal = self.write(py, |client, patience| match client.store(bytes, value, stay, patience) {
+            // Whether it was stored matters to nobody: that table is gone.
+            Err(Error::Gone(_)) if client.is_renewable() => Ok(None),
+            stored => stored,
+        })?;
+        let Some(refusal) = refusal else { return Ok(made) };
         self.wait(py, |client, patience| client.hand_over(bytes, token, Unwritten::NotStored(Some(value)), patience))?;
         self.warn_once(py, &self.warned_of_values, || {
             let (key, size, why) = (shown(key), value.len(), errors::client(py, refusal).value(py).to_string());
@@ -258,9 +283,8 @@ impl TableCore {
                 command
             })
             .collect();
-        let may_write = commands.iter().any(|words| may_write(words));
-        let client = self.client.get(py)?;
-        waiting(py, self.timeout, self.asked(may_write), |patience| client.call_many(&commands, patience))
+        let repeat = repeat_unless(commands.iter().any(|words| may_write(words)));
+        self.ask(py, self.timeout, repeat, |client, patience| client.call_many(&commands, patience))
     }
 }
 
@@ -270,10 +294,10 @@ impl TableCore {
     #[pyo3(
         signature = (
             address=None, *, timeout=None, reads=Given(None), writes=Given(None), transport=Given(None),
-            reconnect=Given(None), trust_user=None, wait=None, lazy=Given(None)
+            reconnect=Given(None), trust_user=None, wait=None, lazy=Given(None), on_new_server=None
         ),
         text_signature = "(address=None, *, timeout=None, reads='direct', writes='acknowledged', transport='auto', \
-                          reconnect=False, trust_user=None, wait=None, lazy=False)"
+                          reconnect=True, trust_user=None, wait=None, lazy=False, on_new_server=None)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -287,18 +311,24 @@ impl TableCore {
         trust_user: Option<&Bound<'_, PyAny>>,
         wait: Option<&Bound<'_, PyAny>>,
         lazy: Given<'_>,
+        on_new_server: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let reads = reads.0.as_ref().map_or(Ok(Reads::default()), self::reads)?;
         let writes = writes.0.as_ref().map_or(Ok(Writes::default()), self::writes)?;
         let transport = transport.0.as_ref().map_or(Ok(Transport::default()), self::transport)?;
         let timeout = arguments::timeout("timeout", timeout)?;
-        let reconnect = flag("reconnect", reconnect.0.as_ref())?.unwrap_or(false);
+        let reconnect = flag("reconnect", reconnect.0.as_ref())?.unwrap_or(true);
         let trust = convert::trust(py, trust_user)?;
-        let options = Options { reads, transport, reconnect, trust };
+        let wait = arguments::timeout("wait", wait)?;
+        let options = Options { reads, transport, reconnect, wait, trust };
         let address = address.map_or_else(|| Ok(ringtable::address::default_address()), convert::address)?;
         let is_lazy = flag("lazy", lazy.0.as_ref())?.unwrap_or(false);
-        let patience = arguments::timeout("wait", wait)?;
-        let client = LateClient::new(convert::place(py, &address)?, options, timeout, patience);
+        if let Some(function) = on_new_server.filter(|function| !function.is_callable()) {
+            let message = format!("on_new_server is a function of the server's number, not {}", type_name(function));
+            return Err(PyTypeError::new_err(message));
+        }
+        let on_new_server = on_new_server.map(|function| function.clone().unbind());
+        let client = LateClient::new(convert::place(py, &address)?, options, timeout, on_new_server);
         if !is_lazy {
             client.get(py)?;
         }
@@ -371,7 +401,20 @@ impl TableCore {
     /// Seconds that connecting waits for a server, if there is none, or `None`.
     #[getter(wait)]
     fn patience(&self) -> Option<f64> {
-        self.client.patience.map(|patience| patience.as_secs_f64())
+        self.client.options.wait.map(|patience| patience.as_secs_f64())
+    }
+
+    /// The number of the server that the table is that of, which no other one has.
+    ///
+    /// After a restart of the server it is another one, at the latest once a call has met the new one: what was in the
+    /// table is gone then. It asks nobody.
+    #[getter]
+    fn server_id(&self, py: Python<'_>) -> PyResult<u64> {
+        self.client.get(py).map(Client::server_id)
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.client.traverse(&visit)
     }
 
     /// Whether it was to connect with its first call.
@@ -416,7 +459,7 @@ impl TableCore {
         let key = convert::key(key)?;
         match self.client.get(py)?.try_get(key, &mut ringtable::table::lookup::Presence) {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => self.wait(py, |client, patience| client.contains(key, patience)),
+            Ok(None) | Err(Error::Gone(_)) => self.wait(py, |client, patience| client.contains(key, patience)),
             Err(error) => Err(errors::client(py, error)),
         }
     }
@@ -443,7 +486,6 @@ impl TableCore {
     /// `TypeError` if the buffer holds pointers.
     #[pyo3(signature = (key, buffer, /))]
     fn get_into(&self, py: Python<'_>, key: &Bound<'_, PyAny>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
-        use ringtable::client::Error;
         let bytes = convert::key(key)?;
         let buffer = Exported::writable(buffer)?;
         let too_small = |size: usize| {
@@ -454,7 +496,7 @@ impl TableCore {
         let mut sink = IntoSink::new(&buffer, BytesSink::SIZE_MAX);
         let found = match self.client.get(py)?.try_get(bytes, &mut sink) {
             Ok(Some(found)) => found,
-            Ok(None) | Err(Error::NoRoom(_)) => {
+            Ok(None) | Err(Error::NoRoom(_) | Error::Gone(_)) => {
                 sink = IntoSink::new(&buffer, usize::MAX);
                 let found = self.wait(py, |client, patience| match client.get(bytes, &mut sink, patience) {
                     Err(Error::NoRoom(size)) => Ok(Err(size)),
@@ -485,7 +527,9 @@ impl TableCore {
         let copy_ok = flag("copy_ok", copy_ok.0.as_ref())?.unwrap_or(false);
         let view = match self.client.get(py)?.try_view(bytes) {
             Ok(Some(view)) => view,
-            Ok(None) => self.wait(py, |client, patience| client.view(bytes, copy_ok, patience))?,
+            Ok(None) | Err(Error::Gone(_)) => {
+                self.wait(py, |client, patience| client.view(bytes, copy_ok, patience))?
+            }
             Err(error) => return Err(errors::client(py, error)),
         };
         view.map(ViewCore::new).ok_or_else(|| missing(key))
@@ -565,7 +609,7 @@ impl TableCore {
         let in_place = convert::attached(py, self.timeout, |patience| {
             match client.try_get_many(&keys, &mut sink, each, patience) {
                 // Too large to copy while holding the interpreter.
-                Err(ringtable::client::Error::NoRoom(_)) => Ok(false),
+                Err(Error::NoRoom(_) | Error::Gone(_)) => Ok(false),
                 other => other,
             }
         })?;
@@ -573,13 +617,13 @@ impl TableCore {
             return convert::list(py, values.into_iter().map(Ok));
         }
         let mut values = convert::reserved(keys.len())?;
-        let values = self.wait(py, |client, patience| {
+        self.wait(py, |client, patience| {
+            values.clear();
             let mut sink = ringtable::table::lookup::Buffer::default();
             let each = |_, hit: bool, sink: &mut ringtable::table::lookup::Buffer| {
                 values.push(if hit { Some(sink.take()) } else { None });
             };
-            client.get_many(&keys, &mut sink, each, patience)?;
-            Ok(values)
+            client.get_many(&keys, &mut sink, each, patience)
         })?;
         let copy = |value: Option<Vec<u8>>| value.map(|value| convert::bytes(py, &value)).transpose();
         convert::list(py, values.into_iter().map(copy))
@@ -653,7 +697,7 @@ impl TableCore {
         match self.client.get(py)?.try_find(key, &mut sink) {
             Ok(Some(found)) => return Ok(found.and_then(|found| Some((sink.take()?, found.version)))),
             // A value that is too large to copy while holding the interpreter.
-            Ok(None) | Err(ringtable::client::Error::NoRoom(_)) => {}
+            Ok(None) | Err(Error::NoRoom(_) | Error::Gone(_)) => {}
             Err(error) => return Err(errors::client(py, error)),
         }
         let found = self.wait(py, |client, patience| client.get_with_version(key, patience))?;
@@ -711,10 +755,8 @@ impl TableCore {
         if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
         }
-        let client = self.client.get(py)?;
-        let token = match waiting(py, timeout, self.asked(false), |patience| {
-            client.get_or_lease(bytes, staleness, patience)
-        })? {
+        let look = |client: &Client, patience: Patience<'_>| client.get_or_lease(bytes, staleness, patience);
+        let token = match self.ask(py, timeout, Repeat::Always, look)? {
             LeaseOutcome::Value(value) => return convert::bytes(py, &value),
             LeaseOutcome::Lease(token) => token,
         };
@@ -736,6 +778,7 @@ impl TableCore {
         };
         // What has ended the call ends it soon, also if that was Ctrl-C and the server stands still.
         let patience = Some(timeout.map_or(limits::LEASE_RETURN_MAX, |timeout| timeout.min(limits::LEASE_RETURN_MAX)));
+        let client = self.client.get(py)?;
         match waiting(py, patience, self.asked(false), |patience| client.unlease(bytes, token, patience)) {
             // A signal handler's exception is not lost behind the one that was raised before.
             Err(raised) if !errors::is_ours(py, &raised) => {
@@ -781,7 +824,13 @@ impl TableCore {
     #[pyo3(signature = (cursor=Given(None)), text_signature = "($self, cursor=0)")]
     fn scan<'py>(&self, py: Python<'py>, cursor: Given<'py>) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
         let cursor = cursor.0.map_or(Ok(0), |given| whole("cursor", &given)?.cursor(py, "cursor"))?;
-        let (next, keys) = self.wait(py, |client, patience| client.scan(cursor, patience))?;
+        // A cursor means nothing to another server.
+        let before = self.server_id(py)?;
+        let repeat = repeat_unless(cursor != 0);
+        let (next, keys) = self.ask(py, self.timeout, repeat, |client, patience| {
+            let found = client.scan(cursor, patience);
+            if cursor != 0 && client.server_id() != before { Err(Error::Lapsed) } else { found }
+        })?;
         let keys = keys.iter().map(|key| convert::bytes(py, key)).collect::<PyResult<_>>()?;
         Ok((next, keys))
     }
@@ -806,9 +855,8 @@ impl TableCore {
     fn call<'py>(&self, py: Python<'py>, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let words = arguments.iter().map(convert::Word::new).collect::<PyResult<Vec<_>>>()?;
         let words = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
-        let asked = self.asked(may_write(&words));
-        let client = self.client.get(py)?;
-        convert::reply(py, waiting(py, self.timeout, asked, |patience| client.call(&words, patience))?)
+        let repeat = repeat_unless(may_write(&words));
+        convert::reply(py, self.ask(py, self.timeout, repeat, |client, patience| client.call(&words, patience))?)
     }
 
     /// Ask many things, pipelined; return the replies. What is refused is among them as an exception.

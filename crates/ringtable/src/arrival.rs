@@ -9,7 +9,6 @@
 //!
 //! This only says when to look; whether there is a server, connecting shows.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::address::{self, Location};
+use crate::address::Location;
 use crate::shm::doorbell::timespec;
 use crate::shm::fork::Descriptor;
 
@@ -37,10 +36,10 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Begins to watch where a server of this address would be.
-    pub fn new(address: impl AsRef<OsStr>) -> Self {
-        let folder = match address::location(address) {
-            Ok(Location::Unix(place)) => Some(place.folder().to_owned()),
+    /// Begins to watch where a server would be.
+    pub fn new(location: &Location) -> Self {
+        let folder = match location {
+            Location::Unix(place) => Some(place.folder().to_owned()),
             _ => None,
         };
         let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
@@ -95,11 +94,12 @@ impl Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address;
 
     #[test]
     fn news_end_the_wait_and_silence_lengthens_it() {
         let folder = std::env::temp_dir().join(format!("ringtable-arrival-{}", std::process::id()));
-        let mut arrival = Arrival::new(folder.join("a.sock"));
+        let mut arrival = Arrival::new(&address::location(folder.join("a.sock")).unwrap());
         assert!(!arrival.is_watched);
         std::fs::create_dir(&folder).unwrap();
         arrival.wait(Duration::from_millis(1));

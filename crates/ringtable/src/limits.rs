@@ -240,5 +240,7 @@ pub const SIGNAL_CHECK_MS: u64 = 100;
 /// How long a thread waits for another one of the same connection before its turn comes for certain; and how often that
 /// happens at most.
 pub const GATE_PATIENCE: Duration = Duration::from_micros(500);
+/// How many servers that end under a call it meets, before it is told so.
+pub const REPEATS_MAX: usize = 3;
 /// How old the knowledge that the server lives may get before a direct read asks again, in milliseconds.
 pub const LIVENESS_CHECK_MS: u64 = 100;

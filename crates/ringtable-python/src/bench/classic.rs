@@ -45,6 +45,7 @@ pub fn classic_client<'py>(
         reads: reads.0.as_ref().map_or(Ok(Reads::default()), table::reads)?,
         transport: transport.0.as_ref().map_or(Ok(Transport::default()), table::transport)?,
         reconnect: false,
+        wait: None,
         trust: convert::trust(py, trust_user)?,
     };
     let (timeout, address) = (arguments::timeout("timeout", timeout)?, convert::address(address)?);

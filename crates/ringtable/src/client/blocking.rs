@@ -140,7 +140,11 @@ impl BlockingLink {
     fn send(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {
         if let Err(error) = self.push(number, arguments, patience) {
             self.break_off(&error, patience);
-            return Err(error);
+            return Err(match error {
+                // It waited for room. A part of a large one may be there, which nobody executes.
+                Error::Gone(words) => Error::Unsent(words),
+                error => error,
+            });
         }
         self.link.publish().map(drop)
     }

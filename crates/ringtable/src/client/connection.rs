@@ -35,11 +35,15 @@ pub(super) struct Connection {
     /// What views need, if there is a lane.
     pub pinned: Option<Arc<PinnedTable>>,
     pub transport: Transport,
+    /// The number of the server's table; 0 if it does not tell.
+    pub server_id: u64,
     link: Gate<Option<BlockingLink>>,
     pub sharing: Arc<Sharing>,
     life: Arc<Life>,
     life_checked_ms: AtomicU64,
     gone: AtomicBool,
+    /// Whether it was told that the posted writes are lost that were on their way.
+    is_loss_told: AtomicBool,
     closed: AtomicBool,
     /// The process that it was made in.
     generation: u64,
@@ -65,11 +69,12 @@ impl Connection {
         let life = Arc::new(Life::new(&socket)?);
         if let Location::Udp(_) = location {
             let udp = join_over_udp(socket, &mut patience).map_err(|error| match error {
-                Error::Gone(words) => not_found(location.clone(), std::io::Error::other(words)),
+                Error::Gone(words) | Error::Unsent(words) => not_found(location.clone(), std::io::Error::other(words)),
                 error => error,
             })?;
             let known = udp.known();
-            return Ok(Self::new(None, Channel::Udp(Box::new(udp)), known, life, Arc::default(), options));
+            let id = udp.server_id();
+            return Ok(Self::new(None, Channel::Udp(Box::new(udp)), known, id, life, Arc::default(), options));
         }
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
@@ -90,25 +95,27 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         };
-        let (reader, channel, known) = match reader_and_channel {
+        let (reader, channel, known, id) = match reader_and_channel {
             Some((status, passed)) => {
                 failpoint!("connect.received");
                 let (reader, channel, known) = join(plain.into_socket(), &status, passed, &sharing)?;
                 failpoint!("connect.joined");
-                (Some(reader), channel, known)
+                let id = reader.constants().id;
+                (Some(reader), channel, known, id)
             }
             None => {
-                speak_resp3(&mut plain, &mut patience)?;
-                (None, Channel::Socket(Box::new(plain)), Known::ALL)
+                let id = speak_resp3(&mut plain, &mut patience)?;
+                (None, Channel::Socket(Box::new(plain)), Known::ALL, id)
             }
         };
-        Ok(Self::new(reader, channel, known, life, sharing, options))
+        Ok(Self::new(reader, channel, known, id, life, sharing, options))
     }
 
     fn new(
         reader: Option<TableReader>,
         channel: Channel,
         known: Known,
+        server_id: u64,
         life: Arc<Life>,
         sharing: Arc<Sharing>,
         options: &Options,
@@ -132,11 +139,13 @@ impl Connection {
             known,
             pinned,
             transport,
+            server_id,
             link: Gate::new(Some(link)),
             sharing,
             life,
             life_checked_ms: AtomicU64::new(coarse_ms()),
             gone: AtomicBool::new(false),
+            is_loss_told: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             generation: fork::generation(),
             stamp: AtomicU64::new(fork::generation()),
@@ -181,11 +190,12 @@ impl Connection {
             // By another thread, or by a signal handler in ours. What it could not wait for is done now.
             let _ = self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
         }
-        if let Err(Error::Gone(_) | Error::Expelled(_)) = &result {
+        if let Err(Error::Gone(_) | Error::Unsent(_) | Error::Expelled(_)) = &result {
             if self.is_closed() {
                 return Err(Error::Closed);
             }
             self.end();
+            self.tell_lost()?;
         }
         result
     }
@@ -240,6 +250,17 @@ impl Connection {
         }
     }
 
+    /// Tells, once, that posted writes were on their way, after the end of a connection that another one takes the place
+    /// of: nothing else would.
+    pub fn tell_lost(&self) -> Result<(), Error> {
+        let posted = self.posted();
+        // Relaxed: which of several calls tells does not matter.
+        if posted > 0 && self.is_replaceable && !self.is_loss_told.swap(true, Ordering::Relaxed) {
+            return Err(Error::Lost(posted));
+        }
+        Ok(())
+    }
+
     /// How many posted writes are on their way. Relaxed: a thread sees its own posts, which is what is promised.
     #[inline]
     pub fn posted(&self) -> usize {
@@ -292,38 +313,40 @@ impl Connection {
         dropped
     }
 
-    /// Makes sure that the server lived a moment ago, before a read that does not ask it.
+    /// Makes sure that the server lived a moment ago: before a read that does not ask it, and before a request is sent.
     #[inline]
-    pub fn check_alive(&self, reader: &TableReader) -> Result<(), Error> {
+    pub fn check_alive(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
         let now = coarse_ms();
         // Relaxed: which thread looks, and when exactly, does not matter.
         let stale = now.wrapping_sub(self.life_checked_ms.load(Ordering::Relaxed)) >= limits::LIVENESS_CHECK_MS;
-        if stale || reader.is_closed() || self.gone.load(Ordering::Relaxed) {
+        let is_closed = self.reader.as_ref().is_some_and(TableReader::is_closed);
+        if stale || is_closed || self.gone.load(Ordering::Relaxed) {
             self.life_checked_ms.store(now, Ordering::Relaxed);
-            return self.look_at_socket(reader);
+            return self.look_at_socket();
         }
         Ok(())
     }
 
-    /// Makes sure that the server lives now, whenever that was last looked at. Over a plain socket, taking replies
-    /// does.
+    /// Makes sure that the server lives now, whenever that was last looked at.
     pub fn check_alive_now(&self) -> Result<(), Error> {
-        match &self.reader {
-            _ if self.is_closed() => Err(Error::Closed),
-            Some(reader) => self.look_at_socket(reader),
-            None => Ok(()),
-        }
+        if self.is_closed() { Err(Error::Closed) } else { self.look_at_socket() }
     }
 
-    /// The socket of a lane is silent as long as the server lives.
     #[cold]
-    fn look_at_socket(&self, reader: &TableReader) -> Result<(), Error> {
-        let error = match self.life.last_words() {
+    fn look_at_socket(&self) -> Result<(), Error> {
+        let last_words = match self.transport {
+            // It is silent as long as the server lives.
+            Transport::Lane | Transport::Rings | Transport::Auto => self.life.last_words(),
+            Transport::Socket => self.life.end_of_replies(),
+            // A datagram that comes back is news for the link.
+            Transport::Udp => None,
+        };
+        let error = match last_words {
             Some(error) => error,
-            None if reader.is_closed() => gone(),
+            None if self.reader.as_ref().is_some_and(TableReader::is_closed) => gone(),
             None if self.gone.load(Ordering::Relaxed) => self.ended(),
             None => return Ok(()),
         };

@@ -68,9 +68,29 @@ pub enum Error {
     /// The server, or the folder of names, is that of a user who is not trusted. Nothing was sent.
     #[error("{0}")]
     Untrusted(String),
-    /// The server is gone, or has ended this connection.
+    /// The server is gone, or has ended this connection. What it was asked may have been done.
     #[error("the server is gone: {0}")]
     Gone(String),
+    /// The server is gone, and nothing of the request was sent to it.
+    #[error("the server is gone: {0}; nothing was sent to it")]
+    Unsent(String),
+    /// The server is gone, and there is no other one in its place.
+    #[error("the server is gone: {0}")]
+    Absent(String),
+    /// The server is gone, with posted writes that it has not answered.
+    #[error("the server is gone, and with it some of {0} posted writes, or all")]
+    Lost(usize),
+    /// A walk over the table of a server that is gone goes on at another one.
+    #[error("the server is gone, and the walk over its table ends: the table of the one that has followed is another")]
+    Lapsed,
+    /// Nobody has come in time to where a server was waited for.
+    #[error("{error}; waited {} seconds for one", .waited.as_secs_f64())]
+    Awaiting {
+        /// What was found at last.
+        error: Box<Self>,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The server has sent this client away, because it kept others waiting.
     #[error("the server has ended this connection: {0}")]
     Expelled(String),
@@ -195,6 +215,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the server has gone, by what the call that met it says.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone(_) | Self::Unsent(_) | Self::Absent(_) | Self::Lost(_))
+    }
+
     /// Whether this process or the server has run out of what the system gives: another try may succeed later.
     pub fn is_shortage(&self) -> bool {
         match self {

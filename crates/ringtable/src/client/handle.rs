@@ -4,7 +4,9 @@
 //! files that follow this one in the folder's table of contents add the calls to [`Client`].
 
 use std::ffi::OsStr;
+use std::time::Instant;
 
+use super::absence::Absence;
 use super::blocking::BlockingLink;
 use super::connection::Connection;
 use super::error::Error;
@@ -22,13 +24,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the server of a table: a name, a path, a `unix://` or a `tcp://` URL.
+    /// Connects to the server of a table: a name, a path, a `unix://` or a `tcp://` URL. Each try has that patience.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if nobody listens; [`Error::Version`] if the server is of another version; others.
+    /// [`Error::NotFound`] if nobody listens, [`Error::Awaiting`] if nobody has come to do so; [`Error::Version`] if the server is of another version; others.
     pub fn connect(address: impl AsRef<OsStr>, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
         let location = address::location(address)?;
-        let connection = Connection::open(&location, options, patience)?;
+        let mut absence = Absence::new(Instant::now(), options.wait);
+        let connection = loop {
+            match Connection::open(&location, options, patience) {
+                // There is none, or one that is ending.
+                Err(error @ (Error::NotFound { .. } | Error::Gone(_))) => absence.wait(error, &location, &patience)?,
+                opened => break opened?,
+            }
+        };
         Ok(Self { location, options: options.clone(), connection: RenewableConnection::new(connection) })
     }
 
@@ -40,6 +49,11 @@ impl Client {
     /// How it talks to the server; never [`Transport::Auto`].
     pub fn transport(&self) -> Transport {
         self.connection.peek().transport
+    }
+
+    /// Whether it connects anew when its server has gone.
+    pub fn is_renewable(&self) -> bool {
+        self.options.reconnect
     }
 
     /// Whether it can read the table in place.
@@ -57,9 +71,24 @@ impl Client {
         self.connection.close(patience);
     }
 
-    /// The connection of this process: made anew in a forked child, and after the server's death if wanted.
+    /// The number of the table that the server has, or had at the last call; 0 if it does not tell.
+    pub fn server_id(&self) -> u64 {
+        self.connection.peek().server_id
+    }
+
+    /// The connection of this process: made anew in a forked child, and after the server's death if wanted. A call that
+    /// has sent nothing yet need not know of that.
     #[inline]
     pub(super) fn connection(&self, patience: Patience<'_>) -> Result<&Connection, Error> {
+        let connection = self.renewed(patience)?;
+        match connection.check_alive() {
+            Err(Error::Gone(_)) if self.options.reconnect => self.renewed(patience),
+            outcome => outcome.map(|()| connection),
+        }
+    }
+
+    #[inline]
+    fn renewed(&self, patience: Patience<'_>) -> Result<&Connection, Error> {
         self.connection.get(patience, |patience| self.connect_again(patience))
     }
 
@@ -67,8 +96,10 @@ impl Client {
         Connection::open(&self.location, &self.options, patience).map_err(|error| match error {
             // It was there, and may be there again.
             Error::NotFound { location, error } if self.options.reconnect => {
-                Error::Gone(format!("there is none at {location} now ({error}), and the next call looks again"))
+                Error::Absent(format!("there is none at {location} now ({error}), and the next call looks again"))
             }
+            // One that is ending.
+            Error::Gone(words) if self.options.reconnect => Error::Absent(words),
             error => error,
         })
     }
@@ -117,8 +148,6 @@ impl Client {
         let connection = self.connection(patience)?;
         let mut hash = 0;
         if let Some(reader) = &connection.reader {
-            // Nothing else would tell: a call that waits for no answer does not miss it either.
-            connection.check_alive(reader)?;
             hash = reader.hash(arguments[0]);
         }
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))

@@ -63,15 +63,25 @@ pub(super) fn join_over_udp(socket: Descriptor, patience: &mut Patience<'_>) -> 
     Ok(udp)
 }
 
-/// Asks for version 3 of the protocol, whose replies have the same kinds as those of a lane.
-pub(super) fn speak_resp3(plain: &mut SocketLink, patience: &mut Patience<'_>) -> Result<(), Error> {
+/// Asks for version 3 of the protocol, whose replies have the same kinds as those of a lane. Returns the number of the
+/// server's table; 0 if it does not tell.
+pub(super) fn speak_resp3(plain: &mut SocketLink, patience: &mut Patience<'_>) -> Result<u64, Error> {
     match ask(plain, &[b"HELLO", b"3"], &mut Vec::new(), patience)? {
         // A server of old that knows only version 2 can still be talked to.
         Reply::Error(message) => match refusal(message) {
-            Error::Refused(_) => Ok(()),
+            Error::Refused(_) => Ok(0),
             error => Err(error),
         },
-        _ => Ok(()),
+        Reply::Map(fields) => Ok(fields.into_iter().find_map(server_id).unwrap_or(0)),
+        _ => Ok(0),
+    }
+}
+
+/// The number of the server's table, if that is what this field of its greeting says.
+fn server_id(field: (Reply, Reply)) -> Option<u64> {
+    match field {
+        (Reply::Bulk(name), Reply::Integer(id)) if name == b"server_id" => u64::try_from(id).ok(),
+        _ => None,
     }
 }
 

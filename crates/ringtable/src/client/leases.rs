@@ -111,7 +111,10 @@ impl Told<'_> {
     fn wait(&mut self, patience: Patience<'_>) -> Result<bool, Error> {
         let answer = self.connection.await_answer(&self.expected, patience.slice()?, patience);
         // An answer, or the end of the connection: there is nothing to call off.
-        self.is_told = matches!(answer, Ok(Some(_)) | Err(Error::Gone(_) | Error::Closed | Error::Expelled(_)));
+        self.is_told = match &answer {
+            Ok(answer) => answer.is_some(),
+            Err(error) => error.is_gone() || matches!(error, Error::Closed | Error::Expelled(_)),
+        };
         Ok(answer?.is_some())
     }
 }

@@ -28,6 +28,18 @@ impl Life {
         }
     }
 
+    /// Whether the server has ended a connection that its replies come over; `None` if it has not. What has come and was
+    /// not taken yet may be replies, and its last words.
+    pub fn end_of_replies(&self) -> Option<Error> {
+        let Some(socket) = &*lock(&self.0) else { return Some(gone()) };
+        match peek_words(socket) {
+            Ok(words) if words.is_empty() => Some(gone()),
+            Ok(words) if words.starts_with("SHUTDOWN ") => Some(last_words(socket)),
+            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            Err(_) => Some(gone()),
+        }
+    }
+
     /// Ends the waits of all threads, and only that.
     pub fn end_waits(&self) {
         if let Some(socket) = &*lock(&self.0) {

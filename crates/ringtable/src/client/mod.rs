@@ -6,7 +6,7 @@
 //! - Both rings may be full and nothing deadlocks: a call that waits for room takes replies in the meantime.
 //! - A call that was given up leaves the link in order: replies still owed to it are dropped when they come.
 //! - In a forked child a client makes a connection of its own at its first use.
-//! - What a call has sent is never sent again over another connection, and its answer comes over one.
+//! - A change that was sent is never sent again over another connection, and its answer comes over one.
 //!
 //! # Consistency
 //!
@@ -52,9 +52,11 @@ mod blocking;
 mod handshake;
 mod connection;
 mod renewal;
+mod absence;
 
 // Calls.
 mod handle;
+mod repeat;
 mod reads;
 mod writes;
 mod many;
@@ -84,6 +86,7 @@ pub use leases::{LeaseOutcome, Staleness};
 pub use numbers::prepare;
 pub use options::{Options, Reads, Transport};
 pub use patience::Patience;
+pub use repeat::Repeat;
 pub use replies::figures;
 pub use subscription::{Change, watch_request};
 pub use validate::{check_command, check_key, check_value};

@@ -1,5 +1,7 @@
 //! What a client is made with: where its reads go, how it talks to the server, whom it trusts.
 
+use std::time::Duration;
+
 use crate::folder::Trust;
 
 /// Where reads go.
@@ -35,9 +37,12 @@ pub struct Options {
     pub reads: Reads,
     /// How to talk to the server.
     pub transport: Transport,
-    /// Whether the calls that follow one that found the server gone, or was expelled, connect anew, to whichever server
-    /// listens there then. Else they end in the same way.
+    /// Whether a call that finds the server gone goes on with whichever one listens there then, see [`super::repeat`],
+    /// and the calls that follow one that was told so, or was expelled, connect anew. Else they end in the same way.
     pub reconnect: bool,
+    /// For how long to wait for a server, if there is none. A call with a time-out waits for that long instead, unless
+    /// it is the first one, which connects.
+    pub wait: Option<Duration>,
     /// Whose servers it connects to, at unix sockets; TCP ports tell nobody whose they are.
     pub trust: Trust,
 }

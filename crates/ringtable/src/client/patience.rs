@@ -33,6 +33,17 @@ impl<'a> Patience<'a> {
         self.timeout.is_none()
     }
 
+    /// The same, if the time of the call has begun then.
+    pub(super) fn begun(mut self, at: Instant) -> Self {
+        self.deadline = self.deadline.or_else(|| at.checked_add(self.timeout?));
+        self
+    }
+
+    /// How long the call may take; `None` for ever.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// Begins the time that the call has. Clocks are looked at only by calls that wait.
     pub(super) fn start(&mut self) {
         if self.deadline.is_none()

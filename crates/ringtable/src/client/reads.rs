@@ -43,7 +43,7 @@ impl Client {
         let Some(reader) = connection.reader.as_ref().filter(|_| self.options.reads == Reads::Direct) else {
             return Ok(None);
         };
-        connection.check_alive(reader)?;
+        connection.check_alive()?;
         self.settle(connection, keys, patience)?;
         Ok(Some(reader))
     }
@@ -71,7 +71,7 @@ impl Client {
             return Ok(None);
         }
         let Some(reader) = &connection.reader else { return Ok(None) };
-        connection.check_alive(reader)?;
+        connection.check_alive()?;
         Ok(Some(reader))
     }
 

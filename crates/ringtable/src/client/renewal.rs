@@ -88,6 +88,7 @@ impl RenewableConnection {
             old.renewing.enter(patience, |(), patience| {
                 if std::ptr::eq(self.current(), old) {
                     old.connection.retire(*patience)?;
+                    old.connection.tell_lost()?;
                     failpoint!("reconnect.retired");
                     let new = make(*patience)?;
                     failpoint!("reconnect.connected");

@@ -138,6 +138,11 @@ impl UdpLink {
         Ok(link)
     }
 
+    /// The number of the server's table, once there was a session.
+    pub fn server_id(&self) -> u64 {
+        self.boot
+    }
+
     /// Which commands the server knows, once there was a session.
     pub fn known(&self) -> Known {
         Known::of_words(self.known)
@@ -245,8 +250,10 @@ impl UdpLink {
     /// The error for a server that is gone.
     fn gone(&self, why: &str) -> Error {
         let is_in_doubt = self.window.iter().any(Request::is_awaited);
-        let doubt = if is_in_doubt { ", and what was asked of it may have been done" } else { "" };
-        Error::Gone(format!("{why}{doubt}"))
+        match is_in_doubt {
+            true => Error::Gone(format!("{why}, and what was asked of it may have been done")),
+            false => Error::Unsent(why.to_owned()),
+        }
     }
 
     /// Asks for a cookie, or for a session.

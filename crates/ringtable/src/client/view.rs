@@ -179,7 +179,7 @@ enum Attempt {
 #[inline]
 fn attempt(connection: &Connection, pinned: &Arc<PinnedTable>, pin: usize, key: &[u8]) -> Result<Attempt, Error> {
     let Some(reader) = &connection.reader else { return Ok(Attempt::Done(None)) };
-    let outcome = connection.check_alive(reader).map(|()| {
+    let outcome = connection.check_alive().map(|()| {
         let word = pinned.pin(pin);
         reclaim::pin(reader.words(), word, reader.hash(key), key, wall_ms)
     });

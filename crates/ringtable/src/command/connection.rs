@@ -125,14 +125,14 @@ pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resu
         }
         context.change = Some(ConnectionChange::Protocol(protocol));
     } else {
-        greet(context.reply, context.protocol, context.connection);
+        greet(context.reply, context.protocol, context.connection, context.writer.table().constants().id);
     }
     Ok(())
 }
 
-/// Answers `HELLO` on the connection of that number, which speaks this version from here on.
-pub fn greet(reply: &mut dyn ReplyWriter, protocol: Protocol, connection: u64) {
-    reply.map(6);
+/// Answers `HELLO` on the connection of that number, which speaks this version from here on. The table has the number `table`.
+pub fn greet(reply: &mut dyn ReplyWriter, protocol: Protocol, connection: u64, table: u64) {
+    reply.map(7);
     for (field, value) in [("server", "ringtable"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone")] {
         reply.bulk(field.as_bytes());
         reply.bulk(value.as_bytes());
@@ -143,6 +143,8 @@ pub fn greet(reply: &mut dyn ReplyWriter, protocol: Protocol, connection: u64) {
     reply.integer(connection.cast_signed());
     reply.bulk(b"role");
     reply.bulk(b"master");
+    reply.bulk(b"server_id");
+    reply.integer(table.cast_signed());
 }
 
 /// `QUIT`

@@ -90,6 +90,11 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    /// The number of the table.
+    pub fn table_id(&self) -> u64 {
+        self.writer.table().constants().id
+    }
+
     /// Executes a request, or goes on with one that has come as far as `again` says. The reply goes to `reply`.
     pub fn execute(
         &mut self,
@@ -166,7 +171,9 @@ impl Engine {
             }
             Some(ConnectionChange::Pins) if self.topology == Topology::Lanes => writer.ok(),
             Some(ConnectionChange::Pins) => writer.error(NO_PINS),
-            Some(ConnectionChange::Protocol(protocol)) => greet(&mut writer, protocol, self.connection),
+            Some(ConnectionChange::Protocol(protocol)) => {
+                greet(&mut writer, protocol, self.connection, self.table_id())
+            }
             Some(ConnectionChange::Pending(ticket)) => pending::postpone(&mut writer, ticket),
             None => {}
         }

@@ -286,7 +286,7 @@ impl RespSession {
                     None => {}
                     Some(ConnectionChange::Protocol(protocol)) => {
                         self.protocol = protocol;
-                        greet(&mut self.writer(), protocol, executor.engine.connection);
+                        greet(&mut self.writer(), protocol, executor.engine.connection, executor.engine.table_id());
                     }
                     Some(ConnectionChange::Pins) => self.writer().error(NO_PINS),
                     Some(ConnectionChange::Upgrade(kind)) => upgrade = Some(kind),

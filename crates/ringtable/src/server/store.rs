@@ -54,11 +54,13 @@ impl Store {
             spin_ns,
             eviction: options.eviction,
         };
-        let table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
+        let mut table = Table::create(mapping, &table).map_err(|error| Error::NoRoom {
             buckets: options.buckets,
             needed: if let WriteError::OutOfMemory(size) = error { size } else { 0 },
             max_memory: options.max_memory,
         })?;
+        // Below 2^63: replies have signed integers.
+        table.name(random() >> 1 | 1);
         if let Some(bytes) = options.unevictable_max {
             table.unevictable().limit(bytes);
         }

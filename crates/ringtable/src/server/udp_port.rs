@@ -38,7 +38,6 @@ use crate::command::spec::Flag;
 use crate::command::{self, Flow};
 use crate::limits;
 use crate::shm::fork::Descriptor;
-use crate::shm::random::random;
 
 /// Datagrams that are taken in the middle of a round at most.
 const ATTENDED_MAX: usize = 16;
@@ -93,12 +92,12 @@ pub(super) struct UdpPort {
 }
 
 impl UdpPort {
-    /// The port of a server whose clients are counted there.
-    pub fn new(bound: BoundPort, headcount: Arc<Headcount>, statistics: Arc<Statistics>) -> Self {
+    /// The port of a server whose clients are counted there, and whose table has the number `boot`.
+    pub fn new(bound: BoundPort, headcount: Arc<Headcount>, statistics: Arc<Statistics>, boot: u64) -> Self {
         Self {
             socket: bound.socket,
             readable: true,
-            boot: random(),
+            boot,
             cookies: Cookies::new(),
             sessions: Sessions::new(headcount, Arc::clone(&statistics)),
             busy: VecDeque::new(),
@@ -425,7 +424,7 @@ mod tests {
             let host = Arc::clone(&runtime);
             Self {
                 address: bound.address,
-                port: UdpPort::new(bound, Arc::clone(&runtime.headcount), Arc::clone(&statistics)),
+                port: UdpPort::new(bound, Arc::clone(&runtime.headcount), Arc::clone(&statistics), 1),
                 executor: Executor::new(0, store, statistics, host, runtime.topology),
             }
         }

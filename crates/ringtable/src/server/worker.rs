@@ -127,7 +127,8 @@ impl Worker {
             watch(&epoll, &exchange.bell, Source::Queue.pack(), flags)?;
         }
         let (headcount, statistics) = (&runtime.headcount, &runtime.statistics);
-        let udp_port = udp_port.map(|bound| UdpPort::new(bound, Arc::clone(headcount), Arc::clone(statistics)));
+        let table = runtime.store.table.constants().id;
+        let udp_port = udp_port.map(|bound| UdpPort::new(bound, Arc::clone(headcount), Arc::clone(statistics), table));
         if let Some(port) = &udp_port {
             watch(&epoll, &port.socket, Source::Udp.pack(), EventFlags::IN | EventFlags::ET)?;
         }

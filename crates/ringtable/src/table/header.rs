@@ -6,7 +6,7 @@ use rapidhash::v3::{RapidSecrets, rapidhash_v3_inline};
 
 use super::fingerprint::FINGERPRINT;
 use super::layout::{
-    H_BUCKETS, H_FINGERPRINT, H_HASH, H_HINTS, H_MAGIC, H_SEED, H_SPIN_NS, H_VERSION, H_WORDS, H_WORKERS,
+    H_BUCKETS, H_FINGERPRINT, H_HASH, H_HINTS, H_ID, H_MAGIC, H_SEED, H_SPIN_NS, H_VERSION, H_WORDS, H_WORKERS,
     HASH_RAPID_V3_PROTECTED, HEADER_WORDS, LAYOUT_VERSION, MAGIC,
 };
 use super::options::{Eviction, Options};
@@ -52,6 +52,8 @@ pub struct Constants {
     pub workers: usize,
     /// Nanoseconds for which a client may spin.
     pub spin_ns: u64,
+    /// The number of the table; 0 where it was given none.
+    pub id: u64,
 }
 
 impl Constants {
@@ -71,7 +73,14 @@ impl Constants {
         store(H_SPIN_NS, options.spin_ns);
         store(H_HINTS, u64::from(options.eviction == Eviction::AllkeysSieve));
         store(H_BUCKETS, options.buckets);
-        Self { secrets: RapidSecrets::seed(options.seed), workers: options.workers, spin_ns: options.spin_ns }
+        Self { secrets: RapidSecrets::seed(options.seed), workers: options.workers, spin_ns: options.spin_ns, id: 0 }
+    }
+
+    /// Gives the table its number, before anybody else has the segment.
+    pub(super) fn name(&mut self, memory: &impl Memory, id: u64) {
+        // Relaxed: passing the descriptor orders it before any use.
+        memory.words()[H_ID].store(id, Ordering::Relaxed);
+        self.id = id;
     }
 
     /// Reads and checks the header of a segment that another process made.
@@ -97,7 +106,7 @@ impl Constants {
         check("the number of workers", workers, (1..=limits::WORKERS_MAX as u64).contains(&workers))?;
         let spin_ns = load(H_SPIN_NS);
         check("the spin limit in ns", spin_ns, spin_ns <= limits::SPIN_NS_MAX)?;
-        Ok(Self { secrets: RapidSecrets::seed(load(H_SEED)), workers: workers as usize, spin_ns })
+        Ok(Self { secrets: RapidSecrets::seed(load(H_SEED)), workers: workers as usize, spin_ns, id: load(H_ID) })
     }
 
     /// The hash of a key.
@@ -129,7 +138,7 @@ mod tests {
     ];
 
     fn with_seed(seed: u64) -> Constants {
-        Constants { secrets: RapidSecrets::seed(seed), workers: 1, spin_ns: 0 }
+        Constants { secrets: RapidSecrets::seed(seed), workers: 1, spin_ns: 0, id: 0 }
     }
 
     /// A word of the key that equals a secret once made the rest of the key count for nothing.

@@ -24,7 +24,7 @@ pub const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word of every segment: "ringtabl" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringtabl");
 /// Version of the layout and of the rules in this module's header.
-pub const LAYOUT_VERSION: u64 = 4;
+pub const LAYOUT_VERSION: u64 = 5;
 /// Which hash function: rapidhash v3 with secrets derived from the seed (`RapidSecrets::seed`) and protected mixing
 /// ([`super::header::Constants::hash`]). Its output is the same in all builds.
 pub const HASH_RAPID_V3_PROTECTED: u64 = 4;
@@ -52,8 +52,10 @@ pub const H_SPIN_NS: usize = 7;
 pub const H_EVENTS: usize = 8;
 /// Written once: not 0 if readers are to say what they use: see [`super::hints`].
 pub const H_HINTS: usize = 9;
+/// Written once: the number of the table, which no other one has.
+pub const H_ID: usize = 10;
 /// Number of buckets; level and split of linear hashing in one word. Written by the worker that grows the table.
-pub const H_BUCKETS: usize = if cfg!(loom) { 10 } else { STRIDE };
+pub const H_BUCKETS: usize = if cfg!(loom) { 11 } else { STRIDE };
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
 pub const H_ENTRIES: usize = H_BUCKETS + STRIDE;
 /// Not 0 once the server has stopped in good order. Written once, by the server.

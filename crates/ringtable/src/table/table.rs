@@ -137,6 +137,11 @@ impl<M: Memory> Table<M> {
         self.memory.words()
     }
 
+    /// Gives the table a number of its own, before anybody else has the segment.
+    pub fn name(&mut self, id: u64) {
+        self.constants.name(&self.memory, id);
+    }
+
     /// The segment's memory.
     pub fn memory(&self) -> &M {
         &self.memory

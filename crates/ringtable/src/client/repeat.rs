@@ -1,0 +1,125 @@
+//! Calls that outlive their server: they go on with the next one, where that changes nothing about what they mean.
+//!
+//! # Design
+//!
+//! A call that reads is made again. A call that changes something is made again only if nothing of it was sent: whether
+//! the server has done what it was sent, a client cannot know, so the caller is told ([`Error::Gone`]). If there is no
+//! server, the call waits for one within its time-out, or else for as long as the options say.
+//!
+//! A call that finds its server gone before it has sent anything does not come here at all: it gets the next
+//! connection at once (`Client::connection`).
+//!
+//! # Invariants
+//!
+//! - The loss of posted writes is told once ([`Error::Lost`]), whichever call finds it, and such a call is not repeated.
+//! - A call meets so many servers at most that end under it ([`limits::REPEATS_MAX`]): one that kills its server does
+//!   not kill all that follow.
+
+use std::time::{Duration, Instant};
+
+use super::absence::Absence;
+use super::error::Error;
+use super::handle::Client;
+use super::patience::Patience;
+use crate::limits;
+use crate::shm::clock::coarse_ms;
+
+/// What is done again when the server has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// A call that changes nothing.
+    Always,
+    /// A call that changes something: what was not sent.
+    Unsent,
+}
+
+impl Client {
+    /// Makes a call, and makes it again if its server has gone and that may be.
+    ///
+    /// # Errors
+    /// Those of the call; [`Error::Absent`] if there is no server.
+    #[inline]
+    pub fn repeated<R>(
+        &self,
+        repeat: Repeat,
+        patience: Patience<'_>,
+        mut call: impl FnMut(Patience<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if !self.options.reconnect {
+            return call(patience);
+        }
+        let began_ms = coarse_ms();
+        match call(patience) {
+            Err(error) if error.is_gone() => self.repeat(error, repeat, patience, began_ms, call),
+            outcome => outcome,
+        }
+    }
+
+    #[cold]
+    fn repeat<R>(
+        &self,
+        mut error: Error,
+        repeat: Repeat,
+        patience: Patience<'_>,
+        began_ms: u64,
+        mut call: impl FnMut(Patience<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let elapsed = Duration::from_millis(coarse_ms().saturating_sub(began_ms));
+        let now = Instant::now();
+        let began = now.checked_sub(elapsed).unwrap_or(now);
+        let patience = patience.begun(began);
+        let mut absence = Absence::new(began, patience.timeout().or(self.options.wait));
+        let mut repeats = 0;
+        loop {
+            match error {
+                Error::Absent(_) => absence.wait(error, self.location(), &patience)?,
+                Error::Unsent(_) if repeats < limits::REPEATS_MAX => repeats += 1,
+                Error::Gone(_) if repeat == Repeat::Always && repeats < limits::REPEATS_MAX => repeats += 1,
+                error => return Err(error),
+            }
+            match call(patience) {
+                Err(again) if again.is_gone() => error = again,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::client::{Options, Transport};
+
+    #[test]
+    fn a_call_that_no_server_survives_is_given_up() {
+        let path = std::env::temp_dir().join(format!("ringtable-repeat-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.write_all(b"+OK\r\n").unwrap();
+            socket
+        });
+        let options = Options { transport: Transport::Socket, reconnect: true, ..Options::default() };
+        let client = Client::connect(&path, &options, Patience::endless()).unwrap();
+        let mut calls = 0;
+        let mut ask = |repeat, error: fn() -> Error| {
+            calls = 0;
+            let outcome = client.repeated(repeat, Patience::endless(), |_| {
+                calls += 1;
+                Err::<(), _>(error())
+            });
+            (calls, outcome.unwrap_err())
+        };
+        let (gone, unsent) = (|| Error::Gone("it is".into()), || Error::Unsent("it is".into()));
+        assert!(matches!(ask(Repeat::Always, gone), (count, Error::Gone(_)) if count == 1 + limits::REPEATS_MAX));
+        assert!(matches!(ask(Repeat::Unsent, unsent), (count, Error::Unsent(_)) if count == 1 + limits::REPEATS_MAX));
+        assert!(matches!(ask(Repeat::Unsent, gone), (1, Error::Gone(_))), "it may have been done");
+        assert!(matches!(ask(Repeat::Always, || Error::Lost(3)), (1, Error::Lost(3))), "nobody else tells");
+        assert!(matches!(ask(Repeat::Always, || Error::Absent("it is".into())), (1, Error::Absent(_))));
+        drop(server.join().unwrap());
+        std::fs::remove_file(&path).unwrap();
+    }
+}
