@@ -14,7 +14,7 @@ from typing import Any
 
 import ringtable
 
-table = ringtable.connect(timeout=10.0, reconnect=True)
+table = ringtable.connect(timeout=10.0)
 # What is kept for each process goes when the process has been silent for so long.
 SILENT_S = 3_600.0
 

@@ -23,7 +23,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COUNTER = """
 import os
 import ringtable
-table = ringtable.connect("app", timeout=5, wait=10, lazy=True, reconnect=True)
+table = ringtable.connect("app", timeout=5, wait=10, lazy=True)
 
 
 def application(environ, start_response):

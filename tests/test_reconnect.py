@@ -516,6 +516,20 @@ def test_the_loss_of_posted_writes_surfaces_once(servers: Successors) -> None:
         assert table["key"] == b"value"
 
 
+def test_posted_writes_that_a_read_finds_lost_are_told_of(servers: Successors) -> None:
+    """A read that goes on with the next server would be all that meets the end of theirs."""
+    with ringtable.connect(writes="posted", wait=DEADLINE_S) as table:
+        freeze(servers.pid)
+        for number in range(10):
+            table[f"key {number}"] = b"lost"
+        before = table.server_id
+        servers.replace()
+        with pytest.raises(ServerGone, match="some of 10 posted writes"):
+            wait_until(lambda: "none" in table or table.server_id != before, "a read meets the next server")
+        assert table.call("GET", "none") is None
+        table.flush()
+
+
 def test_a_watch_ends_with_its_server(servers: Successors) -> None:
     with ringtable.connect() as table, table.watch(timeout=DEADLINE_S) as watch:
         table["key"] = b"old"
