@@ -35,7 +35,7 @@ CHILD_S_MAX = 30.0
 SETTLE_S = 10.0
 ADDRESS = "forks"
 TOPOLOGIES = ("lanes", "lanes", "shared", "sharded")
-WAYS: tuple[dict[str, Any], ...] = ({}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": True})
+WAYS: tuple[dict[str, Any], ...] = ({}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": False})
 
 
 def come_and_go(generator: random.Random) -> None:

@@ -43,7 +43,7 @@ SCENE_S_MAX = 0.4
 
 SETTLE_S = 10.0
 SOCKET = "app.sock"
-WAYS: tuple[dict[str, Any], ...] = ({}, {"reads": "server"}, {"transport": "socket"}, {"reconnect": True})
+WAYS: tuple[dict[str, Any], ...] = ({}, {"reads": "server"}, {"transport": "socket"}, {"reconnect": False})
 NOBODY, SERVER, RECORDER = range(3)
 WORDS = (b"", b"+OK\r\n", b"$3\r\nyes\r\n", b"-ERR no\r\n", b"+LANE\r\n", b"+LANE fffffffff3\r\n")
 """What a recorder says without being asked."""

@@ -38,10 +38,11 @@ from load import load
 from ringtable import Table
 from ringtable._bench import probe
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, ServerProcess, Successors, Way, freeze, memfds, wait_until
+from support import Child, Flag, ServerProcess, Successors, Way, freeze, memfds, wait_until
 
 from proof import interrupted, program, victims
 from proof.diary import Diary, Page
+from proof.followers import PREFIX, follow
 from proof.marks import Wrong, read
 from proof.victims import ERA_KEY, KEYS, check, key_of
 
@@ -98,6 +99,10 @@ class Found:
 
     server_kills: int = 0
     reconnects: int = 0
+    servers_followed: int = 0
+    """Servers that followers have gone on to, all of them together."""
+
+    calls_of_followers: int = 0
     seconds: float = 0.0
     client_seconds: float = 0.0
     interrupt_seconds: float = 0.0
@@ -131,7 +136,6 @@ WAYS = [
     Way("default", {}),
     Way("default", {"reads": "server"}),
     Way("default", {"writes": "posted"}),
-    Way("default", {"reconnect": True}),
     Way("default", {"transport": "socket"}),
     Way("default", {"transport": "socket", "writes": "posted"}),
 ]
@@ -508,12 +512,19 @@ def kill_servers(kills: int, generator: random.Random, found: Found, deadline: f
             page.clear(number + 1)
         _announce(diary, 1)
         children: list[Child] = []
+        following: list[Child] = []
         first = 0
         for way, threads in clients:
             seed = f"{generator.random()}"
             child = Child(victims.outlive, diary, first, seed, way, threads)
             children.append(stack.enter_context(child))
             first += threads
+        finish = stack.enter_context(Flag())
+        # What is posted is not answered, and so not known to be done.
+        lasting = [way for way in WAYS if way.options.get("writes") != "posted"]
+        for number, way in enumerate([*lasting, Way(servers.address, {}), Way("default", {"wait": HANG_S})]):
+            arguments = (number, f"{generator.random()}", way.address, way.options, finish)
+            following.append(stack.enter_context(Child(follow, *arguments)))
         _wait(lambda: all(page.calls for page in diary.pages), "all clients are at work")
         for _ in range(kills):
             if time.monotonic() > deadline:
@@ -537,6 +548,11 @@ def kill_servers(kills: int, generator: random.Random, found: Found, deadline: f
         for child in children:
             child.result(HANG_S)
         _look_at(diary.pages, [])
+        finish.set()
+        for child in following:
+            servers_met, calls = child.result(HANG_S)
+            found.servers_followed += servers_met
+            found.calls_of_followers += calls
         found.reconnects = sum(page.losses for page in diary.pages)
         found.calls_of_survivors = sum(page.calls for page in diary.pages)
         found.survivors_longest_s = max(page.longest_s for page in diary.pages)
@@ -547,6 +563,8 @@ def _announce(diary: Diary, era: int) -> None:
     diary.era = era
     with Table(transport="socket", timeout=HANG_S) as table:
         for key, value in table.items():
+            if key.startswith(PREFIX):
+                continue
             mark_era = era if b" key %d" % victims.COUNTER in key else read(key, value).era
             if mark_era not in (0, era):
                 raise Wrong(f"{key!r} was written for server {mark_era}, and is found in server {era} when it starts")
@@ -695,7 +713,9 @@ def tell(found: Found) -> None:
     print(f"the longest call of an honest client: {found.honest_longest_s:.3f} s")
     print(
         f"servers: {found.server_kills} killed in {found.server_seconds:.0f} s; {found.calls_of_survivors} calls, "
-        f"{found.reconnects} times ServerGone, the longest call {found.survivors_longest_s:.3f} s"
+        f"{found.reconnects} times ServerGone, "
+        f"the longest call {found.survivors_longest_s:.3f} s; "
+        f"{found.servers_followed} times followed in {found.calls_of_followers:,} calls"
     )
     during = _by_call(found.interrupted_during)
     print(f"{found.interrupts} interrupts in {found.interrupt_seconds:.0f} s; during: {during}")

@@ -109,7 +109,7 @@ def crowd(topology: str, limits: Sequence[int], seed: str, finish: Flag) -> tupl
     generator = random.Random(seed)
     own = resource.getrlimit(resource.RLIMIT_NOFILE)
     joined = refused = 0
-    ways: list[dict[str, Any]] = [{}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": True}]
+    ways: list[dict[str, Any]] = [{}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": False}]
     first = None
     while first is None and not finish.is_set():
         first = join(lambda: Table(ADDRESS), limits)

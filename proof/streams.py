@@ -42,7 +42,7 @@ PROGRAMS = 2
 START_S_MAX = 30.0
 SETTLE_S = 10.0
 JUNK = b"a line of a log\n" * 1_000
-WAYS: tuple[dict[str, Any], ...] = ({}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": True})
+WAYS: tuple[dict[str, Any], ...] = ({}, {"transport": "socket"}, {"reads": "server"}, {"reconnect": False})
 TOPOLOGIES: tuple[Topology, ...] = ("lanes", "lanes", "shared")
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 
 import ringtable
 from ringtable import Expelled, ServerGone, Table, TableNotFound
-from support import Way, own_ringtable_memory
+from support import Closing, Way, own_ringtable_memory
 
 from proof.diary import Diary, Page
 from proof.marks import NUMBERS, SIZES, Mark, Wrong, make, read
@@ -379,10 +379,13 @@ def live(diary: Diary, number: int, seed: str, way: Way, may_die: bool) -> None:
 
 
 def outlive(diary: Diary, number: int, seed: str, way: Way, threads: int) -> None:
-    """A writer, or some that share a table as threads, whose servers die: they go on until they are told to end."""
-    with Table(way.address, **{**way.options, "reconnect": True}) as table:
+    """A writer, or some that share a table as threads, whose servers die: they go on until they are told to end.
+
+    Their tables do not go on by themselves, so that they know of each death: see `followers.py` for such as do.
+    """
+    with Relay(diary, way) as relay:
         workers = [
-            threading.Thread(target=_go_on, args=(diary, number + thread, f"{seed} {thread}", table, threads > 1))
+            threading.Thread(target=_go_on, args=(diary, number + thread, f"{seed} {thread}", relay, threads > 1))
             for thread in range(threads)
         ]
         for worker in workers:
@@ -393,9 +396,37 @@ def outlive(diary: Diary, number: int, seed: str, way: Way, threads: int) -> Non
         diary.pages[number].report(f"a client that has closed its table still has {left}")
 
 
-def _go_on(diary: Diary, number: int, seed: str, table: Table, shares: bool) -> None:
+class Relay(Closing):
+    """The table that the threads of a writer share, which one of them opens anew when its server has gone."""
+
+    def __init__(self, diary: Diary, way: Way) -> None:
+        self._diary, self._way = diary, way
+        self._lock = threading.Lock()
+        self._tables: list[Table] = [self._open()]
+
+    def _open(self) -> Table:
+        while True:
+            try:
+                return Table(self._way.address, **{**self._way.options, "reconnect": False})
+            except (TableNotFound, ServerGone):
+                if self._diary.is_over:
+                    raise
+
+    def table(self, dead: Table | None = None) -> Table:
+        """The table of the moment, in the place of one whose server has gone."""
+        with self._lock:
+            if self._tables[-1] is dead:
+                self._tables.append(self._open())
+            return self._tables[-1]
+
+    def close(self) -> None:
+        for table in self._tables:
+            table.close()
+
+
+def _go_on(diary: Diary, number: int, seed: str, relay: Relay, shares: bool) -> None:
     page = diary.pages[number]
-    writer = Writer(diary, number, table, random.Random(seed), shares)
+    writer = Writer(diary, number, relay.table(), random.Random(seed), shares)
     is_known = False
     try:
         while not diary.is_over:
@@ -408,8 +439,7 @@ def _go_on(diary: Diary, number: int, seed: str, table: Table, shares: bool) -> 
                 page.lose()
                 writer.begin_era()
                 is_known = False
-                # There may be no server for a while.
-                time.sleep(writer.generator.uniform(0, 0.005))
+                writer.table = relay.table(writer.table)
         writer.close()
     except BaseException as error:
         page.report(f"{type(error).__name__}: {error}")

@@ -90,6 +90,7 @@ def test_killed_servers_harm_no_client_that_reconnects(ringtable_dir: Path, seed
     assert found.server_kills == kills
     # Each has to notice each death that it lives through, unless another one comes first.
     assert found.reconnects > kills
+    assert found.servers_followed > kills
 
 
 @pytest.mark.parametrize("interrupts", [45, pytest.param(1_000, marks=pytest.mark.slow)])

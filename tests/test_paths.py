@@ -770,7 +770,7 @@ def test_a_reconnecting_table_stays_with_its_server(
     monkeypatch.chdir(folders[0])
     with ExitStack() as stack:
         first = Server("./app.sock", **SMALL)
-        table = stack.enter_context(ringtable.connect("./app.sock", reconnect=True))
+        table = stack.enter_context(ringtable.connect("./app.sock"))
         monkeypatch.chdir(folders[1])
         stack.enter_context(Server("./app.sock", **SMALL))
         first.stop()

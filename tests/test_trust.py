@@ -160,7 +160,7 @@ def test_who_is_told_trusts(theirs: ServerOf, folder: Path, monkeypatch: pytest.
 
 @as_root
 def test_whom_a_table_trusts_goes_with_it(theirs: ServerOf) -> None:
-    with ringtable.connect(theirs.path, trust_user="nobody", reconnect=True) as table:
+    with ringtable.connect(theirs.path, trust_user="nobody") as table:
         table["key"] = b"value"
         assert pickle.loads(pickle.dumps(table))["key"] == b"value"
         with Child(table.get, "key") as child:
@@ -183,7 +183,7 @@ def test_a_table_that_reconnects_looks_again_who_serves(folder: Path) -> None:
     path = f"{folder}/default.sock"
     with ExitStack() as stack:
         with Server(path, **SMALL):
-            table = stack.enter_context(Table(path, reconnect=True))
+            table = stack.enter_context(Table(path))
             table["key"] = b"value"
         server = ServerOf(NOBODY, folder)
         stack.callback(server.stop)
