@@ -68,9 +68,7 @@ class Follower:
         least = self.counted.get(server, 0) + 1
         most = least + self.in_doubt.pop(server, 0)
         if not least <= found <= most:
-            raise Wrong(
-                f"{self.counter!r} is {found} at server {server:#x}, at least {least} and at most {most} is right"
-            )
+            raise Wrong(f"{self.counter!r} is {found} at server {server:#x}, and not from {least} to {most}")
         self.counted[server] = found
 
 

@@ -11,8 +11,9 @@ signal ends the call that it comes in, which raises `KeyboardInterrupt`, also wh
 goes on: no reply is taken for that of another call, nothing that was acknowledged is lost, and what was interrupted is
 done or not when a later call of the same client is answered, and never afterwards.
 
-**Servers** are killed while clients of all kinds that reconnect write and read. They get `ServerGone` and nothing else;
-the next table is empty at first and never holds anything of an earlier one; views stay as they are; every client ends.
+**Servers** are killed while clients of all kinds write and read. Those that open a table anew get `ServerGone` and
+nothing else; the next table is empty at first and never holds anything of an earlier one; views stay as they are; every
+client ends. What those do that go on with the next server is done once, at one of them (`followers.py`).
 
 A hang is a call that takes longer than 30 seconds: the program says whose it is, and where. What was found is printed
 as lines that begin with `forbidden:`, and the exit status is 1.

@@ -383,7 +383,7 @@ def outlive(diary: Diary, number: int, seed: str, way: Way, threads: int) -> Non
 
     Their tables do not go on by themselves, so that they know of each death: see `followers.py` for such as do.
     """
-    with Relay(diary, way) as relay:
+    with Relay(way) as relay:
         workers = [
             threading.Thread(target=_go_on, args=(diary, number + thread, f"{seed} {thread}", relay, threads > 1))
             for thread in range(threads)
@@ -399,18 +399,16 @@ def outlive(diary: Diary, number: int, seed: str, way: Way, threads: int) -> Non
 class Relay(Closing):
     """The table that the threads of a writer share, which one of them opens anew when its server has gone."""
 
-    def __init__(self, diary: Diary, way: Way) -> None:
-        self._diary, self._way = diary, way
+    def __init__(self, way: Way) -> None:
+        self._way = way
         self._lock = threading.Lock()
         self._tables: list[Table] = [self._open()]
 
     def _open(self) -> Table:
         while True:
-            try:
+            # There may be no server for a while; there is one in the end.
+            with suppress(TableNotFound, ServerGone):
                 return Table(self._way.address, **{**self._way.options, "reconnect": False})
-            except (TableNotFound, ServerGone):
-                if self._diary.is_over:
-                    raise
 
     def table(self, dead: Table | None = None) -> Table:
         """The table of the moment, in the place of one whose server has gone."""
