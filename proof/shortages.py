@@ -128,7 +128,7 @@ def crowd(topology: str, limits: Sequence[int], seed: str, finish: Flag) -> tupl
             for _ in range(generator.randrange(1, CROWD_TABLES)):
                 makes_watch = topology == "lanes" and generator.random() < 0.3
                 options = generator.choice(ways)
-                made = join(first.watch if makes_watch else partial(Table, ADDRESS, **options), limits)
+                made = join(first.watch if makes_watch else partial(Table[bytes], ADDRESS, **options), limits)
                 joined, refused = joined + (made is not None), refused + (made is None)
                 if made is not None:
                     tables.append(made)

@@ -30,7 +30,9 @@
     test_demo.py            `ringtable demo`, whole and interrupted
     test_bench.py           `ringtable bench`: what it measures, reports and concludes
     test_profile.py         `ringtable profile`, and what it makes of stacks
-    test_readme.py          the examples in README.md
+    test_codecs.py          tables of objects: each codec, keys as text, values that are not its own
+    test_typing.py          what type checkers say of typical uses
+    test_readme.py          the examples in README.md and in the guide
 
     Processes
     test_processes.py       threads that share a table; readers beside writers

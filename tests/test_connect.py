@@ -135,7 +135,7 @@ def test_what_is_no_time_is_refused(wait: float) -> None:
     with pytest.raises(ringtable.InvalidOption, match="wait is"):
         ringtable.connect(wait=wait)
     with pytest.raises(TypeError, match="wait is seconds or a timedelta, not str"):
-        ringtable.connect(wait="5")  # type: ignore[arg-type]
+        ringtable.connect(wait="5")  # type: ignore[call-overload]
 
 
 # Being lazy
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_the_options_is_told_at_once() -> None:
     with pytest.raises(ringtable.InvalidOption):
         ringtable.connect(lazy=True, timeout=-1)
     with pytest.raises(TypeError, match="lazy is True or False, not str"):
-        ringtable.connect(lazy="yes")  # type: ignore[arg-type]
+        ringtable.connect(lazy="yes")  # type: ignore[call-overload]
 
 
 def test_it_means_the_server_that_it_meant(

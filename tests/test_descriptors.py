@@ -302,7 +302,7 @@ def test_a_server_without_descriptors(ringtable_dir: Path, topology: str) -> Non
             server.stdin.flush()
             assert server.stdout.readline() == f"left {count}\n"
             before = count_descriptors(server.pid)
-            for connect in ringtable.connect, partial(Table, transport="socket"), table.watch:
+            for connect in ringtable.connect, partial(Table[bytes], transport="socket"), table.watch:
                 start = time.monotonic()
                 try:
                     connect().close()

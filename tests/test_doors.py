@@ -552,7 +552,7 @@ def test_every_message_is_one_line(ringtable_dir: Path) -> None:
         ringtable.connect(ringtable_dir / odd)
     assert f"/{shown} (No such file" in str(absent.value)
     with pytest.raises(ringtable.InvalidOption, match=r"^reads is 'a\\nb"):
-        ringtable.connect(reads=odd)  # type: ignore[arg-type]
+        ringtable.connect(reads=odd)  # type: ignore[call-overload]
     with pytest.raises(ringtable.InvalidOption, match=r"^trust_user is a\\nb"):
         ringtable.connect(trust_user=odd)
     (ringtable_dir / "odd\nfolder").mkdir()

@@ -311,7 +311,7 @@ ODD: dict[str, Callable[[Table], object]] = {
     "a huge time-out": lambda table: table.get_or_set("key", bytes, timeout=1e300),
     "a word of 5,000 digits": lambda table: table.call("INCRBY", "count", 10**5_000),
     "pairs of three": lambda table: table.set_many([("a", b"b", b"c")]),  # type: ignore[list-item]
-    "no pairs": lambda table: table.set_many(5),  # type: ignore[arg-type]
+    "no pairs": lambda table: table.set_many(5),  # type: ignore[call-overload]
     "a command without words": lambda table: table.call(),
     "a command that is none": lambda table: table.call_many([5]),  # type: ignore[list-item]
 }

@@ -286,7 +286,7 @@ def test_options_that_are_given_have_to_be_those_of_the_server() -> None:
             ("max_unevictable", 1, "1", "what it chooses itself"),
         ]:
             with pytest.raises(InvalidOption) as raised:
-                ringtable.open(**{name: value})  # type: ignore[arg-type]
+                ringtable.open(**{name: value})  # type: ignore[call-overload]
             assert str(raised.value).startswith(f"{name} is {wanted}, but the server at "), raised.value
             assert f" runs with {found}: " in str(raised.value)
         # For how long it lingers, it was told by who has started it.

@@ -1,4 +1,4 @@
-"""The Python examples in README.md run as they stand, and again after that."""
+"""The Python examples in README.md and in the guide run as they stand, and again after that."""
 
 import os
 import re
@@ -11,10 +11,15 @@ import pytest
 import ringtable
 from support import DEADLINE_S
 
-README = Path(__file__).parent.parent / "README.md"
-EXAMPLES = (
-    re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL) if README.exists() else []
-)
+ROOT = Path(__file__).parent.parent
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))) if page.exists()]
+EXAMPLES = [
+    pytest.param(example, id=f"{page.stem} {number}")
+    for page in PAGES
+    for number, example in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL), 1
+    )
+]
 
 
 def test_smoke() -> None:

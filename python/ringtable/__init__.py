@@ -1,9 +1,13 @@
 """A hash table that every process of a machine shares, read in place.
 
 `open` starts one if there is none: `Table` is the mapping that it returns, `Table.watch` tells of its changes. `Server`
-runs a server in this process, and `connect` reaches one that runs. Everything raised is an `Error`.
+runs a server in this process, and `connect` reaches one that runs. Values are bytes, or objects if either is given a
+`codec`. Everything raised is an `Error`.
 """
 
+import typing
+
+from ringtable._codecs.codec import Codec
 from ringtable._errors import (
     AccessDenied,
     BucketFull,
@@ -12,6 +16,7 @@ from ringtable._errors import (
     Closed,
     CommandError,
     Conflict,
+    DecodeError,
     Error,
     Expelled,
     InvalidOption,
@@ -41,6 +46,9 @@ from ringtable._server import Server
 from ringtable._table import Table, connect
 from ringtable._watch import Event, Lagged, Watch
 
+if typing.TYPE_CHECKING:
+    from ringtable._codecs.pickle import PickleCodec
+
 __all__ = [
     "KEY_SIZE_MAX",
     "VALUE_SIZE_MAX",
@@ -49,8 +57,10 @@ __all__ = [
     "BufferTooSmall",
     "ClientOutOfMemory",
     "Closed",
+    "Codec",
     "CommandError",
     "Conflict",
+    "DecodeError",
     "Error",
     "Event",
     "Expelled",
@@ -61,6 +71,7 @@ __all__ = [
     "OutOfMemory",
     "OutOfResources",
     "PathTaken",
+    "PickleCodec",
     "Pipeline",
     "ProtocolError",
     "Reentrant",
@@ -84,3 +95,13 @@ __all__ = [
     "log_path",
     "open",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Import what most programs do not need when it is asked for."""
+    if name != "PickleCodec":
+        raise AttributeError(f"module 'ringtable' has no attribute {name!r}")
+    from ringtable._codecs.pickle import PickleCodec
+
+    globals()[name] = PickleCodec
+    return PickleCodec

@@ -28,6 +28,7 @@
     │   └── UnevictableFull                 entries that are never evicted have as many bytes as they may have
     ├── ClientOutOfMemory (MemoryError)     this process has no memory for a value; the table has
     ├── Conflict                            others changed the key in each of the tries to update it
+    ├── DecodeError      (ValueError)       the value is not what the table's codec writes, or is damaged
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
     ├── CommandError                        the command was refused for another reason
     └── InvalidOption    (ValueError)       an option is out of its range
@@ -180,6 +181,33 @@ class UnevictableFull(OutOfMemory):
 
 class Conflict(Error):
     """Others changed the key between the read and the write of each try to update it; nothing was changed."""
+
+
+class DecodeError(Error, ValueError):
+    """The bytes of a value are not what the table's codec writes: another one's, or damaged. The value stays as it is.
+
+    Attributes:
+        key: The key, as the table gives keys.
+        codec: The name of the table's codec.
+        position: The byte of the value at which it cannot be read, as far as that is known, from 0.
+        written_by: The name of the codec that has written it, if its first bytes tell; else `None`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | bytes = "",
+        codec: str = "",
+        position: int = 0,
+        written_by: str | None = None,
+    ) -> None:
+        """Take the message, and what it is made of."""
+        super().__init__(message)
+        self.key = key
+        self.codec = codec
+        self.position = position
+        self.written_by = written_by
 
 
 class NotAnInteger(Error, ValueError):

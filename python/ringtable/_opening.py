@@ -24,16 +24,19 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from ringtable import _errors
 from ringtable._errors import Error, InvalidOption, OutOfResources, ServerFailed, ServerGone, TableNotFound
 from ringtable._options import OPTIONS, engine_options
 from ringtable._ringtable import default_address, socket_path
-from ringtable._table import Table
+from ringtable._table import Table, table_of
 
 if TYPE_CHECKING:
-    from ringtable._types import Address, Reads, Seconds, ServerOptions, Trusted, Writes
+    from ringtable._codecs.codec import Codec
+    from ringtable._types import Address, Keys, OpenOptions, Reads, Seconds, ServerOptions, Trusted, Writes
+
+    _T = TypeVar("_T")
 
 # What a new process runs: it leaves a grandchild behind, and ends, so that nobody is left with a child to wait for. The
 # paths of this Python's own library are enough for it, and that of the package.
@@ -68,9 +71,31 @@ def log_path(name: Address | None = None) -> str:
     return socket_path(default_address() if name is None else name).removesuffix(".sock") + ".log"
 
 
+@overload
+def open(
+    name: Address | None = None, *, codec: Literal["bytes"] = "bytes", **options: Unpack[OpenOptions]
+) -> Table[bytes]: ...
+@overload
+def open(
+    name: Address | None = None, *, codec: Literal["text"], keys: Keys = "str", **options: Unpack[OpenOptions]
+) -> Table[str]: ...
+@overload
 def open(
     name: Address | None = None,
     *,
+    codec: Literal["json", "pickle", "msgpack", "array"],
+    keys: Keys = "str",
+    **options: Unpack[OpenOptions],
+) -> Table[Any]: ...
+@overload
+def open(
+    name: Address | None = None, *, codec: Codec[_T], keys: Keys = "str", **options: Unpack[OpenOptions]
+) -> Table[_T]: ...
+def open(
+    name: Address | None = None,
+    *,
+    codec: Any = "bytes",
+    keys: Any = None,
     linger: Seconds | None = 60.0,
     wait: Seconds | None = 10.0,
     timeout: Seconds | None = None,
@@ -80,7 +105,7 @@ def open(
     trust_user: Trusted = (),
     on_new_server: Callable[[int], object] | None = None,
     **options: Unpack[ServerOptions],
-) -> Table:
+) -> Any:
     """Connect to a server, which is started in the background if there is none, and return its table.
 
         with ringtable.open("words", max_memory="64MiB") as table:
@@ -93,6 +118,8 @@ def open(
     Args:
         name: The server's name, or the path of its socket; `None` as for `connect`. At a URL of a port a server is
             found, and none is started.
+        codec: What values are, and how keys come back: see `connect`.
+        keys: See `connect`.
         linger: Seconds, or a `timedelta`, for which a server that is started here goes on when its last client has
             left; `None` for ever. That of a server that runs already stays as it is.
         wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit.
@@ -120,7 +147,9 @@ def open(
     address = default_address() if name is None else name
     while True:
         try:
-            table = Table(
+            table = table_of(
+                codec,
+                keys,
                 address,
                 timeout=timeout,
                 reads=reads,
@@ -159,7 +188,7 @@ def _checked(options: Any) -> dict[str, Any]:
     return checked
 
 
-def _compare(given: dict[str, Any], table: Table) -> None:
+def _compare(given: dict[str, Any], table: Table[Any]) -> None:
     """Look whether the server has the options that were given.
 
     Raises:

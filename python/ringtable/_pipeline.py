@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 from ringtable._ringtable import Pipeline as PipelineCore
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from ringtable._ringtable import Table as TableCore
 
+    _T = TypeVar("_T", default=bytes)
 
-class Pipeline(PipelineCore):
+
+class Pipeline(PipelineCore["_T"]):
     """Records commands, sends them all at once, and returns their results in the order of the commands.
 
     The commands are executed one after the other, but not as a transaction: other clients' commands may come between
@@ -25,7 +29,7 @@ class Pipeline(PipelineCore):
                 pipeline.incr(word)
     """
 
-    def __init__(self, table: TableCore) -> None:
+    def __init__(self, table: TableCore[_T]) -> None:
         """Make a pipeline that records nothing yet; `Table.pipeline` does so."""
         self.results: list[Any] = []
         """What the last `execute` returned."""

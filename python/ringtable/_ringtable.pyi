@@ -5,10 +5,10 @@ Everything public is re-exported, with its documentation, by the package `ringta
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar, final, overload
+from types import GenericAlias, TracebackType
+from typing import Any, Generic, Never, Self, final, overload
 
-from typing_extensions import disjoint_base
+from typing_extensions import TypeVar, disjoint_base
 
 from ringtable._types import (
     Address,
@@ -16,6 +16,7 @@ from ringtable._types import (
     Eviction,
     Items,
     Key,
+    ObjectItems,
     Reads,
     Reply,
     RequestedTransport,
@@ -28,6 +29,8 @@ from ringtable._types import (
 )
 
 _D = TypeVar("_D")
+_T = TypeVar("_T", default=bytes)
+_P = TypeVar("_P", bound="Pipeline[bytes]")
 
 __all__ = [
     "KEY_SIZE_MAX",
@@ -63,7 +66,7 @@ LAYOUT_VERSION: int
 __version__: str
 
 @disjoint_base
-class Table:
+class Table(Generic[_T]):
     """One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it."""
 
     def __new__(
@@ -123,16 +126,20 @@ class Table:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-    def __getitem__(self, key: Key, /) -> bytes: ...
-    def __setitem__(self, key: Key, value: Value, /) -> None: ...
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
+    def __getitem__(self, key: Key, /) -> _T: ...
+    @overload
+    def __setitem__(self, key: Key, value: _T, /) -> None: ...
+    @overload
+    def __setitem__(self: Table[bytes], key: Key, value: Value, /) -> None: ...
     def __delitem__(self, key: Key, /) -> None: ...
     def __contains__(self, key: object, /) -> bool: ...
     def __len__(self) -> int: ...
     @overload
-    def get(self, key: Key, /, default: None = None) -> bytes | None:
+    def get(self, key: Key, /, default: None = None) -> _T | None:
         """Return the value of `key`, or `default` if there is none."""
     @overload
-    def get(self, key: Key, /, default: bytes | _D) -> bytes | _D: ...
+    def get(self, key: Key, /, default: _T | _D) -> _T | _D: ...
     def get_into(self, key: Key, buffer: Value, /) -> int:
         """Copy the value of `key` into a writable, C-contiguous buffer; return how many bytes it has.
 
@@ -152,10 +159,11 @@ class Table:
 
         Raises `KeyError` if there is no such key, `TooManyViews`.
         """
+    @overload
     def set(
         self,
         key: Key,
-        value: Value,
+        value: _T,
         *,
         ttl: Seconds | None = None,
         nx: bool = False,
@@ -179,18 +187,34 @@ class Table:
 
         Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
         """
+    @overload
+    def set(
+        self: Table[bytes],
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        if_version: int | None = None,
+        writes: Writes | None = None,
+        evictable: bool | None = None,
+    ) -> bool: ...
     def delete(self, *keys: Key, writes: Writes | None = None) -> int:
         """Delete keys; return how many there were (with posted writes: how many were asked for)."""
-    def get_many(self, keys: Iterable[Key], /) -> list[bytes | None]:
+    def get_many(self, keys: Iterable[Key], /) -> list[_T | None]:
         """Return the values of many keys, in the order of the keys, with `None` for those that are absent.
 
         Much faster than one by one: the lookups overlap.
         """
-    def set_many(self, items: Items, /, *, ttl: Seconds | None = None) -> None:
+    @overload
+    def set_many(self, items: ObjectItems[_T], /, *, ttl: Seconds | None = None) -> None:
         """Write many keys, pipelined: a mapping, or pairs. `ttl` is in seconds, or a `timedelta`, for all of them.
 
         Raises what `set` raises; other keys may have been written then.
         """
+    @overload
+    def set_many(self: Table[bytes], items: Items, /, *, ttl: Seconds | None = None) -> None: ...
     def delete_many(self, keys: Iterable[Key], /) -> int:
         """Delete many keys, pipelined; return how many there were."""
     @overload
@@ -214,24 +238,25 @@ class Table:
         maximum: int | None = None,
         evictable: bool | None = None,
     ) -> int | None: ...
-    def get_with_version(self, key: Key) -> tuple[bytes, int] | None:
+    def get_with_version(self, key: Key) -> tuple[_T, int] | None:
         """Return the value of `key` and its version, or `None` if there is none.
 
         Every write gives a key a version that it never had before. Read in place where `get` is.
         """
     def delete_if_version(self, key: Key, version: int) -> bool:
         """Delete `key` if it still has this version; return whether it had."""
+    @overload
     def get_or_set(
         self,
         key: Key,
-        make: Callable[[], Value],
+        make: Callable[[], _T],
         ttl: Seconds | None = None,
         *,
         stale: Seconds = 0.0,
         stale_if_error: Seconds = 0.0,
         timeout: Seconds | None = None,
         evictable: bool | None = None,
-    ) -> bytes:
+    ) -> _T:
         """Return the value of `key`; where there is none, one caller at a time computes it with `make()` and writes it.
 
         All others, in whichever process, wait until it is written. If `make` raises, its caller gets the exception, and
@@ -249,6 +274,18 @@ class Table:
         What `make` runs, and other tasks of its thread, may ask for other keys in this way, but not for the same one,
         which would wait for itself: `Reentrant`.
         """
+    @overload
+    def get_or_set(
+        self: Table[bytes],
+        key: Key,
+        make: Callable[[], Value],
+        ttl: Seconds | None = None,
+        *,
+        stale: Seconds = 0.0,
+        stale_if_error: Seconds = 0.0,
+        timeout: Seconds | None = None,
+        evictable: bool | None = None,
+    ) -> bytes: ...
     def expire(self, key: Key, ttl: Seconds) -> bool:
         """Let `key` be absent after `ttl`, in seconds or a `timedelta`; return whether there is such a key."""
     def ttl(self, key: Key) -> float | None:
@@ -256,13 +293,23 @@ class Table:
 
         Raises `KeyError` if there is no such key.
         """
-    def read_bucket(self, key: Key) -> list[tuple[bytes, bytes]]:
+    @overload
+    def read_bucket(self: Table[Never], key: Key) -> list[tuple[str, Any]]:  # type: ignore[overload-overlap]
         """Return all keys and values of the bucket that `key` falls in."""
-    def scan(self, cursor: int = 0) -> tuple[int, list[bytes]]:
+    @overload
+    def read_bucket(self: Table[bytes], key: Key) -> list[tuple[bytes, bytes]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def read_bucket(self, key: Key) -> list[tuple[str, _T]]: ...
+    @overload
+    def scan(self: Table[Never], cursor: int = 0) -> tuple[int, list[str]]:  # type: ignore[overload-overlap]
         """Go on with a walk over all keys: return the next cursor, 0 at the end, and some keys.
 
         Begin with cursor 0. There may be no keys, if there were only empty buckets for a while.
         """
+    @overload
+    def scan(self: Table[bytes], cursor: int = 0) -> tuple[int, list[bytes]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def scan(self, cursor: int = 0) -> tuple[int, list[str]]: ...
     def flush(self) -> None:
         """Wait until all posted writes are done; raise the error of the first that failed."""
     def clear(self) -> None:
@@ -275,19 +322,21 @@ class Table:
         """Ask many things, pipelined; return the replies. What is refused is among them as an exception."""
 
 @disjoint_base
-class Pipeline:
+class Pipeline(Generic[_T]):
     """What `ringtable.Pipeline` inherits: it records commands for a table."""
 
-    def __new__(cls, table: Table) -> Self: ...
+    def __new__(cls, table: Table[_T]) -> Self: ...
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
     def __len__(self) -> int: ...
     def get(self, key: Key) -> Self:
         """Record a read; its result is the value, or `None` where there is none."""
     def get_with_version(self, key: Key) -> Self:
         """Record a read; its result is the value and its version, or `None` where there is none."""
+    @overload
     def set(
         self,
         key: Key,
-        value: Value,
+        value: _T,
         *,
         ttl: Seconds | None = None,
         nx: bool = False,
@@ -299,6 +348,18 @@ class Pipeline:
 
         The arguments are those of `Table.set`, and are checked here; of a value that may change it keeps a copy.
         """
+    @overload
+    def set(
+        self: _P,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        if_version: int | None = None,
+        evictable: bool | None = None,
+    ) -> _P: ...
     def delete(self, *keys: Key) -> Self:
         """Record a deletion of any number of keys; its result is how many of them there were."""
     def exists(self, key: Key) -> Self:

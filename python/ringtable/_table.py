@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from contextlib import suppress
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack, cast, overload
 
 from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
@@ -16,10 +17,16 @@ from ringtable._ringtable import to_bytes
 from ringtable._watch import Watch
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from ringtable._codecs.codec import Codec
     from ringtable._types import (
         Address,
         Items,
         Key,
+        Keys,
+        LazyOptions,
+        ObjectItems,
         Reads,
         RequestedTransport,
         Seconds,
@@ -30,15 +37,41 @@ if TYPE_CHECKING:
         Writes,
     )
 
-_Default = TypeVar("_Default")
+    _Default = TypeVar("_Default")
+    _T = TypeVar("_T", default=bytes)
+
+# Bytes are what the core knows, and objects what a table of objects gives out.
+_CORE: Any = TableCore
 
 # A sentinel, since `None` is a default that a caller may want back.
 _MISSING: Any = object()
 
 
+@overload
+def connect(
+    name: Address | None = None, *, codec: Literal["bytes"] = "bytes", **options: Unpack[LazyOptions]
+) -> Table[bytes]: ...
+@overload
+def connect(
+    name: Address | None = None, *, codec: Literal["text"], keys: Keys = "str", **options: Unpack[LazyOptions]
+) -> Table[str]: ...
+@overload
 def connect(
     name: Address | None = None,
     *,
+    codec: Literal["json", "pickle", "msgpack", "array"],
+    keys: Keys = "str",
+    **options: Unpack[LazyOptions],
+) -> Table[Any]: ...
+@overload
+def connect(
+    name: Address | None = None, *, codec: Codec[_T], keys: Keys = "str", **options: Unpack[LazyOptions]
+) -> Table[_T]: ...
+def connect(
+    name: Address | None = None,
+    *,
+    codec: Any = "bytes",
+    keys: Any = None,
     timeout: Seconds | None = None,
     reads: Reads = "direct",
     writes: Writes = "acknowledged",
@@ -47,16 +80,23 @@ def connect(
     wait: Seconds | None = None,
     lazy: bool = False,
     on_new_server: Callable[[int], object] | None = None,
-) -> Table:
+) -> Any:
     """Connect to a running server and return its table.
 
         table = ringtable.connect("words", timeout=5.0, wait=10.0)
+        pages = ringtable.connect("pages", codec="pickle")  # values are objects, keys come back as str
 
     Args:
         name: The server's name, the path of its socket, or a URL: `unix:///path` or `tcp://HOST:PORT`. A `str` without
             a "/" is a name, a `pathlib.Path` always a path. Paths are made absolute here, and names are looked up in
             `$RINGTABLE_DIR` as it is here, so that the table goes on to mean that server wherever it is used. Over TCP
             every read asks the server. `None` for what `$RINGTABLE_URL` says, or else the name "default".
+        codec: What values are. "bytes", as the server has them, or objects that this process turns into bytes: "text"
+            (`str`), "json", "pickle" (anything; read whom to trust in `PickleCodec`), "msgpack" (needs msgspec),
+            "array" (numpy's and others'), or an object with `encode` and `decode`, see `Codec`. All processes have to
+            name the same one.
+        keys: How keys come back from a table with a codec other than "bytes": as "str" (UTF-8, with `surrogateescape`
+            for what is none) or as "bytes". They may be given as either in any case.
         timeout: Seconds, or a `timedelta`, that any one call may wait for the server, connecting included; `None` for
             no limit. It bounds neither a watch, which has a time-out of its own, nor what a function of the caller's
             takes in `get_or_set` and `update`.
@@ -87,9 +127,12 @@ def connect(
         Untrusted: The server is that of another user, or others could put one there; nothing was sent to it.
         TooManyClients: The server has no room for another client.
         VersionMismatch: The server was built from another version of the table's layout.
+        InvalidOption: There is no such codec, or what it needs is not installed.
         Timeout: The server did not answer in time.
     """
-    return Table(
+    return table_of(
+        codec,
+        keys,
         name,
         timeout=timeout,
         reads=reads,
@@ -102,12 +145,25 @@ def connect(
     )
 
 
-class Table(TableCore, MutableMapping["Key", bytes]):
-    """A hash table that every process of the machine shares, as a mapping from bytes to bytes.
+def table_of(codec: Any, keys: Any, name: Address | None, **options: Any) -> Table[Any]:
+    """Connect, and return a table whose values are those of this codec."""
+    if codec is None or codec == "bytes":
+        if keys not in (None, "bytes"):
+            raise InvalidOption(f"keys is {keys!r}, which is for tables with a codec; without one they are bytes")
+        return Table(name, **options)
+    # Whoever has no objects does not pay for them.
+    from ringtable._object_table import ObjectTable
+
+    return ObjectTable(name, codec=codec, keys="str" if keys is None else keys, **options)
+
+
+class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
+    """A hash table that every process of the machine shares, as a mapping from bytes to bytes, or to objects.
 
     Keys are `str` (as UTF-8) or `bytes`, and come back as `bytes`. Values are anything with the buffer protocol, and
-    come back as `bytes`. What a method promises holds for every process: after `table[key] = value` any process that
-    reads `key` finds `value` or something newer.
+    come back as `bytes`. With a codec, see `connect`, values are objects instead, a `Table[T]` holds those of type `T`,
+    and keys come back as `str`. What a method promises holds for every process: after `table[key] = value` any process
+    that reads `key` finds `value` or something newer.
 
     It is a `MutableMapping` that is unlike a `dict` in a few ways: keys come back as `bytes`, also those that were
     written as `str`; a table is equal to itself alone; `setdefault` writes `b""` unless told what; `update(key, fn)`
@@ -125,7 +181,15 @@ class Table(TableCore, MutableMapping["Key", bytes]):
     `KeyTooLong`, `ValueTooLarge` or `OutOfMemory` (also as `BucketFull`).
     """
 
-    def __iter__(self) -> Iterator[bytes]:
+    # The first of three overloads is for `Table[Any]`, whose keys are `str`, as are those of all but `Table[bytes]`.
+
+    @overload
+    def __iter__(self: Table[Never]) -> Iterator[str]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __iter__(self: Table[bytes]) -> Iterator[bytes]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __iter__(self) -> Iterator[str]: ...
+    def __iter__(self) -> Iterator[Any]:
         """Iterate over the keys, while others may change the table.
 
         A key that is present from the first step to the last comes exactly once, also when the table grows meanwhile;
@@ -139,19 +203,37 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         for keys in self._batches():
             yield from keys
 
-    def keys(self) -> KeysView[bytes]:
+    @overload
+    def keys(self: Table[Never]) -> KeysView[str]: ...  # type: ignore[overload-overlap]
+    @overload
+    def keys(self: Table[bytes]) -> KeysView[bytes]: ...  # type: ignore[overload-overlap]
+    @overload
+    def keys(self) -> KeysView[str]: ...
+    def keys(self) -> KeysView[Any]:
         """A view of the keys, see `__iter__` for concurrent changes."""
         return KeysView(self)
 
-    def items(self) -> ItemsView[bytes, bytes]:
+    @overload
+    def items(self: Table[Never]) -> ItemsView[str, Any]: ...  # type: ignore[overload-overlap]
+    @overload
+    def items(self: Table[bytes]) -> ItemsView[bytes, bytes]: ...  # type: ignore[overload-overlap]
+    @overload
+    def items(self) -> ItemsView[str, _T]: ...
+    def items(self) -> ItemsView[Any, Any]:
         """A view of the entries; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
         return _Items(self)
 
-    def values(self) -> ValuesView[bytes]:
+    def values(self) -> ValuesView[_T]:
         """A view of the values; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
         return _Values(self)
 
-    def add(self, key: Key, value: Value, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool:
+    @overload
+    def add(self, key: Key, value: _T, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool: ...
+    @overload
+    def add(
+        self: Table[bytes], key: Key, value: Value, *, ttl: Seconds | None = None, evictable: bool | None = None
+    ) -> bool: ...
+    def add(self, key: Key, value: Any, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool:
         """Write only if the key is absent, as one step, and return whether it was.
 
         Args:
@@ -162,23 +244,27 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         """
         return self.set(key, value, ttl=ttl, nx=True, evictable=evictable)
 
-    def setdefault(self, key: Key, default: Value = b"", /) -> bytes:
+    @overload
+    def setdefault(self, key: Key, default: _T, /) -> _T: ...
+    @overload
+    def setdefault(self: Table[bytes], key: Key, default: Value = b"", /) -> bytes: ...
+    def setdefault(self, key: Key, default: Any = b"", /) -> Any:
         """Return the value of the key; where there is none, write `default` and return that.
 
         Among processes that do this at once one writes, and all return what it wrote.
         """
         # An entry may expire or be deleted between a refused write and the read that follows: then try again.
-        while (value := self.get(key)) is None:
+        while (value := _CORE.get(self, key)) is None:
             # What is mutable must be the same in the table and in the caller's hands.
             default = to_bytes(default)
-            if self.add(key, default):
+            if _CORE.set(self, key, default, nx=True):
                 return default
         return value
 
     @overload
-    def pop(self, key: Key, /) -> bytes: ...
+    def pop(self, key: Key, /) -> _T: ...
     @overload
-    def pop(self, key: Key, /, default: bytes | _Default) -> bytes | _Default: ...
+    def pop(self, key: Key, /, default: _T | _Default) -> _T | _Default: ...
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
         """Delete the key and return its value, as one step.
 
@@ -189,32 +275,52 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             KeyError: The key is absent, and no default was given.
         """
         # Whoever is refused has lost to one that was not.
-        while (found := self.get_with_version(key)) is not None:
+        while (found := _CORE.get_with_version(self, key)) is not None:
             value, version = found
-            if self.delete_if_version(key, version):
+            if _CORE.delete_if_version(self, key, version):
                 return value
         if default is _MISSING:
             raise KeyError(key)
         return default
 
-    def popitem(self) -> tuple[bytes, bytes]:
+    @overload
+    def popitem(self: Table[Never]) -> tuple[str, Any]: ...  # type: ignore[overload-overlap]
+    @overload
+    def popitem(self: Table[bytes]) -> tuple[bytes, bytes]: ...  # type: ignore[overload-overlap]
+    @overload
+    def popitem(self) -> tuple[str, _T]: ...
+    def popitem(self) -> tuple[Any, Any]:
         """Delete some entry and return it.
 
         Raises:
             KeyError: The table is empty.
         """
         for key in self:
-            if (value := self.pop(key, None)) is not None:
-                return key, value
+            with suppress(KeyError):
+                return key, self.pop(key)
         raise KeyError("the table is empty")
 
     @overload
+    def update(  # type: ignore[overload-overlap]
+        self, key: Key, fn: Callable[[_T | None], _T], /, *, retries: int = 100, ttl: Seconds | None = None
+    ) -> _T: ...
+    @overload
+    def update(  # type: ignore[overload-overlap]
+        self, key: Key, fn: Callable[[_T | None], _T | None], /, *, retries: int = 100, ttl: Seconds | None = None
+    ) -> _T | None: ...
+    @overload
     def update(
-        self, key: Key, fn: Callable[[bytes | None], Value], /, *, retries: int = 100, ttl: Seconds | None = None
+        self: Table[bytes],
+        key: Key,
+        fn: Callable[[bytes | None], Value],
+        /,
+        *,
+        retries: int = 100,
+        ttl: Seconds | None = None,
     ) -> bytes: ...
     @overload
     def update(
-        self,
+        self: Table[bytes],
         key: Key,
         fn: Callable[[bytes | None], Value | None],
         /,
@@ -223,8 +329,10 @@ class Table(TableCore, MutableMapping["Key", bytes]):
         ttl: Seconds | None = None,
     ) -> bytes | None: ...
     @overload
-    def update(self, other: Items | SupportsKeysAndGetItem = (), /, **values: Value) -> None: ...
-    def update(self, other: Any = (), fn: Any = _MISSING, /, **values: Any) -> bytes | None:
+    def update(self, other: ObjectItems[_T] | SupportsKeysAndGetItem[_T] = (), /, **values: _T) -> None: ...
+    @overload
+    def update(self: Table[bytes], other: Items | SupportsKeysAndGetItem[Value] = (), /, **values: Value) -> None: ...
+    def update(self, other: Any = (), fn: Any = _MISSING, /, **values: Any) -> Any:
         """Change the value of a key by a function, as one step; or write many entries.
 
         `update(key, fn)` writes what `fn` makes of the value, and returns it. The function gets `None` where there is
@@ -259,17 +367,25 @@ class Table(TableCore, MutableMapping["Key", bytes]):
                     f"update(..., {option}={values[option]!r}) without a function would write a key {option!r}, as "
                     "dict.update does, and this is no value: for a time to live there is set_many(..., ttl=)"
                 ) from None
-        if not isinstance(other, Mapping) and hasattr(other, "keys"):
-            other = {key: other[key] for key in other.keys()}  # noqa: SIM118 (this is what `dict.update` asks for)
         # All at once, so that all are checked before any of them is written.
-        self.set_many(chain(other.items() if isinstance(other, Mapping) else other, values.items()))
+        self.set_many(entries(other, values))
         return None
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> Pipeline[_T]:
         """Return a recorder that sends many commands in one round trip."""
         return Pipeline(self)
 
-    def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch:
+    @overload
+    def watch(  # type: ignore[overload-overlap]
+        self: Table[Never], prefix: Key = b"", *, timeout: Seconds | None = None
+    ) -> Watch[str]: ...
+    @overload
+    def watch(  # type: ignore[overload-overlap]
+        self: Table[bytes], prefix: Key = b"", *, timeout: Seconds | None = None
+    ) -> Watch[bytes]: ...
+    @overload
+    def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[str]: ...
+    def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         """Watch the keys that begin with `prefix`, and return an iterator, plain and async, of what happens to them.
 
         Whatever is written after this has returned is seen, by whichever process. The watch is a connection of its own,
@@ -285,6 +401,10 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             InvalidOption: This table is connected over a socket; events are read out of shared memory.
             TooManyClients: The server has no room for another client.
         """
+        return self._watch(prefix, timeout, None)
+
+    def _watch(self, prefix: Key, timeout: Seconds | None, convert: Callable[[bytes], Any] | None) -> Watch[Any]:
+        """The same, with keys as they are converted."""
         if self.closed:
             raise Closed("this table was closed: connect again")
         if self.transport in ("socket", "udp"):
@@ -292,7 +412,14 @@ class Table(TableCore, MutableMapping["Key", bytes]):
                 "a watch reads events out of shared memory, and this table is not connected through any: use "
                 "ringtable.connect with the server's name or the path of its unix socket"
             )
-        return Watch(self.address, prefix, connect_timeout=self.timeout, timeout=timeout, trust_user=self.trust_user)
+        return Watch(
+            self.address,
+            prefix,
+            connect_timeout=self.timeout,
+            timeout=timeout,
+            trust_user=self.trust_user,
+            convert=convert,
+        )
 
     def stats(self) -> Stats:
         """Return the server's figures by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
@@ -326,8 +453,9 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             state = f"over {over}, {self.reads} reads, {self.writes} writes"
         return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
 
-    def _batches(self) -> Iterator[list[bytes]]:
+    def _batches(self) -> Iterator[list[Any]]:
         """The keys in the batches in which they are found."""
+        keys: list[Any]
         cursor, server, begun = 0, self.server_id, time.monotonic()
         while True:
             following, keys = self.scan(cursor)
@@ -346,12 +474,12 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             if self.timeout is not None and time.monotonic() - begun > self.timeout:
                 raise Timeout(f"no key within {self.timeout} s; `scan({cursor})` goes on from here")
 
-    def _item_batches(self) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+    def _item_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
         """The entries in batches, without those that were deleted since their keys were read."""
         server = 0
         for keys in self._batches():
             server = server or self.server_id
-            values = self.get_many(keys)
+            values = _CORE.get_many(self, keys)
             self._check_server(server)
             yield ((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
 
@@ -361,20 +489,27 @@ class Table(TableCore, MutableMapping["Key", bytes]):
             raise ServerGone("the server is gone: the table of the one that has followed is another, iterate anew")
 
 
-class _Items(ItemsView[bytes, bytes]):
-    _mapping: Table
+class _Items(ItemsView[Any, Any]):
+    _mapping: Table[Any]
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for batch in self._mapping._item_batches():
             yield from batch
 
 
-class _Values(ValuesView[bytes]):
-    _mapping: Table
+class _Values(ValuesView[Any]):
+    _mapping: Table[Any]
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Any]:
         for batch in self._mapping._item_batches():
             yield from (value for _, value in batch)
+
+
+def entries(other: Any, values: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """The entries that `dict.update` would take from its arguments."""
+    if not isinstance(other, Mapping) and hasattr(other, "keys"):
+        other = {key: other[key] for key in other.keys()}  # noqa: SIM118 (this is what `dict.update` asks for)
+    return chain(other.items() if isinstance(other, Mapping) else other, values.items())
 
 
 def _reopen(

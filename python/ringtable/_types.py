@@ -3,9 +3,12 @@
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypedDict
+from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypedDict, TypeVar
 
 from typing_extensions import Buffer
+
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 
 Address = str | os.PathLike[str]
 """Where a server is: its name, the path of its socket, or a URL; what is no string is a path."""
@@ -38,20 +41,42 @@ Seconds = float | timedelta
 Items = Mapping[str, Value] | Mapping[bytes, Value] | Mapping[Key, Value] | Iterable[tuple[Key, Value]]
 """What can be written at once. A mapping's type is exact in its keys, so that each kind of key is named."""
 
+ObjectItems = Mapping[str, _T] | Mapping[bytes, _T] | Mapping[Key, _T] | Iterable[tuple[Key, _T]]
+"""The same for a table of objects."""
 
-class SupportsKeysAndGetItem(Protocol):
+
+class SupportsKeysAndGetItem(Protocol[_T_co]):
     """What `dict.update` takes for a mapping, too."""
 
     def keys(self) -> Iterable[Key]: ...
-    def __getitem__(self, key: Any, /) -> Value: ...
+    def __getitem__(self, key: Any, /) -> _T_co: ...
 
 
 Reads = Literal["direct", "server"]
+Keys = Literal["str", "bytes"]
 Writes = Literal["acknowledged", "posted"]
 Transport = Literal["lane", "rings", "socket", "udp"]
 RequestedTransport = Literal["auto", "lane", "rings", "socket"]
 Eviction = Literal["noeviction", "allkeys-sieve", "volatile-ttl"]
 Topology = Literal["lanes", "shared", "sharded"]
+
+
+class ConnectOptions(TypedDict, total=False):
+    """Options of a connection that neither depend on the codec nor are written twice; `connect` explains them."""
+
+    timeout: Seconds | None
+    reads: Reads
+    writes: Writes
+    reconnect: bool
+    trust_user: Trusted
+    wait: Seconds | None
+    on_new_server: Callable[[int], object] | None
+
+
+class LazyOptions(ConnectOptions, total=False):
+    """The same, for connections that may wait for their first call."""
+
+    lazy: bool
 
 
 class ServerOptions(TypedDict, total=False):
@@ -74,6 +99,12 @@ class ServerOptions(TypedDict, total=False):
     slot_size: Size | None
     slow_consumer_timeout: Seconds | None
     max_unevictable: Size | None
+
+
+class OpenOptions(ServerOptions, ConnectOptions, total=False):
+    """Options of a server that is started if there is none, and of the connection to it."""
+
+    linger: Seconds | None
 
 
 Argument = Key | int | float | Value

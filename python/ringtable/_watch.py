@@ -5,50 +5,59 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Self, cast
 
 from ringtable._errors import Closed, Error
 from ringtable._ringtable import Watch as WatchCore
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from ringtable._types import Address, Key, Seconds, Trusted
+
+    _K = TypeVar("_K", default=bytes)
+else:
+    from typing import TypeVar
+
+    _K = TypeVar("_K")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Generic[_K]):
     """One change.
 
     Attributes:
         kind: "set" for a new value or a new expiry, "delete", "expire" when an entry whose time had passed was removed,
             "evict" when a cache removed the key to make room, "flush" when `clear` has deleted everything.
-        key: The key; empty for "flush".
+        key: The key, as the table gives keys; empty for "flush".
         version: Of two changes of a key the later one has the higher version. For "flush" 0.
         size: Bytes of the new value; 0 where there is none.
     """
 
     kind: Literal["set", "delete", "expire", "evict", "flush"]
-    key: bytes
+    key: _K
     version: int
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Lagged:
+class Lagged(Generic[_K]):
     """The watch was too slow: `count` events of all keys were overwritten before they were read.
 
     What comes next is the newest event that there was then, so read again what must not be missed.
     """
 
     count: int
+    key: _K = b""  # type: ignore[assignment]
+    """Empty, as the table gives keys."""
     kind: ClassVar[Literal["lagged"]] = "lagged"
-    key: ClassVar[bytes] = b""
 
 
-class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
+class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagged[_K]"], Generic[_K]):
     """The events of a table, in the order of its changes for each key: made by `Table.watch`.
 
     `next` waits for an event, and so does `await anext`, which lets the event loop go on meanwhile; any number of
@@ -69,10 +78,13 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
         connect_timeout: Seconds | None = None,
         timeout: Seconds | None = None,
         trust_user: Trusted = (),
+        convert: Callable[[bytes], _K] | None = None,
     ) -> None:
+        """Connect; `Table.watch` does so. `convert` makes a key of the bytes that the server has."""
+        self._convert = convert
         self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout, trust_user=trust_user)
         # Events that were fetched, and not given out yet.
-        self._ready: deque[Event | Lagged] = deque()
+        self._ready: deque[Event[_K] | Lagged[_K]] = deque()
         self._closed = False
         # Whose turn it is to fetch. A signal handler on the same thread gets in, and is refused by the core.
         self._fetching = threading.RLock()
@@ -88,7 +100,7 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event | Lagged:
+    def __next__(self) -> Event[_K] | Lagged[_K]:
         """Wait for the next event."""
         # Another thread may take what this one has fetched.
         while (event := self._pop()) is None:
@@ -105,7 +117,7 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event | Lagged:
+    async def __anext__(self) -> Event[_K] | Lagged[_K]:
         """Wait for the next event, and let the event loop go on meanwhile."""
         if (event := self._pop()) is not None:
             return event
@@ -147,7 +159,7 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
     def __repr__(self) -> str:
         return f"<ringtable.Watch {self._core.address!r} {'closed' if self._closed else 'open'}>"
 
-    def _pop(self) -> Event | Lagged | None:
+    def _pop(self) -> Event[_K] | Lagged[_K] | None:
         try:
             return self._ready.popleft()
         except IndexError:
@@ -172,7 +184,14 @@ class Watch(Iterator[Event | Lagged], AsyncIterator[Event | Lagged]):
 
     def _fill(self, rows: list[tuple[str, bytes, int, int]]) -> None:
         if not self._closed:
-            self._ready.extend(map(_event, rows))
+            self._ready.extend(map(self._event, rows))
+
+    def _event(self, row: tuple[str, bytes, int, int]) -> Event[_K] | Lagged[_K]:
+        kind, raw, version, size = row
+        key = cast("_K", raw) if self._convert is None else self._convert(raw)
+        if kind == "lagged":
+            return Lagged(version, key)
+        return Event(cast("Literal['set', 'delete', 'expire', 'evict', 'flush']", kind), key, version, size)
 
     async def _until_readable(self) -> None:
         """Wait for the core's descriptor; the core is armed."""
@@ -196,10 +215,3 @@ def _resolve(readable: asyncio.Future[None]) -> None:
     # The loop may call again before the one who waits for it has its turn.
     if not readable.done():
         readable.set_result(None)
-
-
-def _event(row: tuple[str, bytes, int, int]) -> Event | Lagged:
-    kind, key, version, size = row
-    if kind == "lagged":
-        return Lagged(version)
-    return Event(cast("Literal['set', 'delete', 'expire', 'evict', 'flush']", kind), key, version, size)

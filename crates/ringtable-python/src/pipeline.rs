@@ -107,7 +107,7 @@ struct Recorded {
 }
 
 /// What `ringtable.Pipeline` inherits: it records commands for a table.
-#[pyclass(subclass, frozen, name = "Pipeline", module = "ringtable._ringtable")]
+#[pyclass(subclass, frozen, generic, name = "Pipeline", module = "ringtable._ringtable")]
 pub struct PipelineCore {
     table: Py<TableCore>,
     recorded: Mutex<Recorded>,

@@ -95,7 +95,7 @@ fn shown(key: &Bound<'_, PyAny>) -> String {
 }
 
 /// One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it.
-#[pyclass(subclass, frozen, name = "Table", module = "ringtable._ringtable")]
+#[pyclass(subclass, frozen, generic, name = "Table", module = "ringtable._ringtable")]
 pub struct TableCore {
     client: LateClient,
     timeout: Option<Duration>,

@@ -1,0 +1,168 @@
+"""What type checkers say of typical uses: mypy, strict, and pyright where it is installed. Each misuse is an error."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BYTES = """
+import array
+import datetime
+import pathlib
+import numpy
+import ringtable
+
+table = ringtable.connect(pathlib.Path("x.sock"))
+table["key"] = numpy.arange(3)
+table["key"] = numpy.float64(1.5)
+table["key"] = array.array("i", [1])
+table.set("key", numpy.zeros((2, 3), dtype=numpy.uint8), ttl=datetime.timedelta(days=1))
+table.set_many({"key": numpy.arange(3)}, ttl=1)
+table.update({"key": numpy.arange(3)})
+table.pipeline().set("key", numpy.arange(3)).get("key").execute()
+table.get_or_set("key", lambda: numpy.arange(3), 5, stale=1.5, stale_if_error=datetime.timedelta(hours=1))
+table.get_into("key", numpy.zeros(3))
+with table.view("key") as view:
+    numbers = numpy.frombuffer(view, dtype=numpy.int64)
+    total: int = numbers.sum().item()
+    size: int = memoryview(view).nbytes
+    copy: bytes = bytes(view)
+entries: int = table.stats()["entries"]
+server = ringtable.Server(max_memory=numpy.int64(1 << 30), buckets=1e6, slot_size="1KiB")
+keys: list[bytes] = list(table)
+values: dict[bytes, bytes] = dict(table.items())
+found: bytes | None = table.get("key")
+changed: bytes = table.update("key", lambda value: value or b"")
+event: bytes = next(table.watch()).key
+
+
+def use(table: ringtable.Table) -> bytes:
+    return table["key"]
+
+
+use(table)
+"""
+BYTES_MISUSED = [
+    'table["key"] = "text"',
+    'table["key"] = [1]',
+    'table.set("key", b"", ttl="5")',
+    'table.stats()["no such figure"]',
+    "table[5]",
+    'table.pipeline().expire("key", None)',
+    'text: str = table["key"]',
+    "name: str = next(iter(table))",
+    'table.update("key", lambda value: 5)',
+]
+
+OBJECTS = """
+from dataclasses import dataclass
+from typing import Any
+import ringtable
+
+
+@dataclass
+class User:
+    name: str
+    age: int
+
+
+class Users:
+    def encode(self, value: User, /) -> bytes:
+        return f"{value.age} {value.name}".encode()
+
+    def decode(self, data: bytes, /) -> User:
+        age, _, name = data.decode().partition(" ")
+        return User(name, int(age))
+
+
+codec: ringtable.Codec[User] = Users()
+users = ringtable.connect("users", codec=Users(), timeout=5.0)
+opened: ringtable.Table[User] = ringtable.open("users", codec=Users(), max_memory="64MiB")
+users["ada"] = User("Ada", 36)
+ada: User = users["ada"]
+maybe: User | None = users.get("ada")
+other: User | int = users.get("ada", 5)
+names: list[str] = list(users)
+by_name: dict[str, User] = dict(users.items())
+ages: list[int] = [user.age for user in users.values()]
+several: list[User | None] = users.get_many(["ada", b"bob"])
+users.set_many({"bob": User("Bob", 40)}, ttl=5)
+users.update(bob=User("Bob", 41))
+users.set("bob", User("Bob", 42), nx=True)
+users.add("bob", User("Bob", 43))
+made: User = users.get_or_set("eve", lambda: User("Eve", 44), 5)
+changed: User = users.update("ada", lambda user: User("Ada", user.age + 1 if user else 0))
+gone: User | None = users.pop("bob", None)
+name, user = users.popitem()
+both: tuple[str, User] = (name, user)
+versioned = users.get_with_version("ada")
+if versioned is not None:
+    users.set("ada", versioned[0], if_version=versioned[1])
+users.pipeline().set("ada", ada).get("ada").execute()
+key: str = next(users.watch("a")).key
+visits: int = users.incr("visits")
+
+texts = ringtable.connect(codec="text")
+texts["key"] = "value"
+text: str = texts["key"]
+anything = ringtable.connect(codec="pickle", keys="bytes")
+anything["key"] = object()
+anything["key"] = b"bytes"
+anything.set_many({"key": [1]})
+anything.update("key", lambda value: (value or 0) + 1)
+loaded: dict[str, int] = anything["key"]
+found: str = next(iter(ringtable.connect(codec="json")))
+signed = ringtable.connect(codec=ringtable.PickleCodec(key=b"secret"))
+signed["key"] = ada
+
+
+def use(table: ringtable.Table[User], anything: ringtable.Table[Any]) -> str:
+    return table["ada"].name
+
+
+use(users, anything)
+"""
+OBJECTS_MISUSED = [
+    'users["ada"] = b"bytes"',
+    'users["ada"] = "text"',
+    "users[5]",
+    'age: int = users["ada"]',
+    'users.set("ada", 5)',
+    'users.set_many({"ada": 5})',
+    'users.get_or_set("ada", lambda: 5)',
+    'users.update("ada", lambda user: 5)',
+    'users.pipeline().set("ada", 5)',
+    "raw: bytes = next(iter(users))",
+    'texts["key"] = b"bytes"',
+    'number: int = texts["key"]',
+    'ringtable.connect(codec="yaml")',
+    "ringtable.connect(codec=5)",
+    'ringtable.connect(keys="str")',
+    "wrong: ringtable.Codec[str] = Users()",
+    "use(texts, anything)",
+]
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.14"])
+@pytest.mark.parametrize(
+    ("uses", "misuses"), [(BYTES, BYTES_MISUSED), (OBJECTS, OBJECTS_MISUSED)], ids=["bytes", "objects"]
+)
+def test_uses_and_misuses(tmp_path: Path, uses: str, misuses: list[str], version: str) -> None:
+    """Before 3.12 the buffer protocol has no methods, and numpy's arrays and views were no buffers to them."""
+    lines = [*uses.splitlines(), *misuses]
+    program = tmp_path / "uses.py"
+    program.write_text("\n".join(lines) + "\n")
+    first = len(lines) - len(misuses) + 1
+    checkers = [["mypy", "--strict", "--config-file=", f"--python-version={version}", "--cache-dir", str(tmp_path)]]
+    if shutil.which("pyright"):
+        checkers.append(["pyright", f"--pythonversion={version}"])
+    for name, *options in checkers:
+        command = [sys.executable, "-m", "mypy"] if name == "mypy" else [name]
+        checked = subprocess.run(
+            [*command, *options, str(program)], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        found = {int(line) for line in re.findall(r"uses\.py:(\d+):(?:\d+:? -)? error", checked.stdout)}
+        assert found == set(range(first, len(lines) + 1)), checked.stdout + checked.stderr
