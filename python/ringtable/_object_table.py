@@ -8,6 +8,9 @@ keys, `_encode` and `_load` for values. What is left out needs neither.
 
 What a method returns is what anybody reads: also the one that has computed a value gets it decoded, so that a tuple in
 JSON is a list for all.
+
+Objects may keep the memory that they were read from, as arrays do: a codec that has `takes_views` gets a large value as
+a view of the table, which stays as it is until nothing refers to it. The core sees to how many there may be.
 """
 
 from __future__ import annotations
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 
 # Typed for values of one kind, which are bytes to it here, and objects to the table.
 _CORE: Any = TableCore
-_get: Any = TableCore.get
 _TABLE: Any = Table
 _CORE_PIPELINE: Any = PipelineCore
 
@@ -57,6 +59,8 @@ class ObjectTable(Table["_T"]):
     codec: Any
     """What makes bytes of objects, as `connect` was given it."""
 
+    # How the core reads a value; called with the table, to which it must not refer.
+    _fetch: Any
     _name: str
     _encode: Callable[[Any], Any]
     _decode: Callable[[Any], Any]
@@ -72,6 +76,7 @@ class ObjectTable(Table["_T"]):
         found = codec_of(codec)
         self = super().__new__(cls, address, **options)
         self.codec = codec
+        self._fetch = _CORE._hold if getattr(found, "takes_views", False) else _CORE.get
         self._name = name_of(found)
         self._encode = found.encode
         self._decode = found.decode
@@ -121,14 +126,14 @@ class ObjectTable(Table["_T"]):
     # One key
 
     def __getitem__(self, key: Key, /) -> _T:
-        data = _get(self, self._raw(key))
+        data = self._fetch(self, self._raw(key))
         if data is None:
             raise KeyError(key)
         return cast("_T", self._load(key, data))
 
     def get(self, key: Key, /, default: Any = None) -> Any:
         # The call that has to be fast: `_raw` and `_load` stand here themselves.
-        data = _get(self, key if key.__class__ is str and key.isascii() else self._raw(key))
+        data = self._fetch(self, key if key.__class__ is str and key.isascii() else self._raw(key))
         if data is None:
             return default
         try:

@@ -159,6 +159,7 @@ class Table(Generic[_T]):
 
         Raises `KeyError` if there is no such key, `TooManyViews`.
         """
+    def _hold(self, key: Key, /) -> bytes | View | None: ...
     @overload
     def set(
         self,

@@ -239,6 +239,7 @@ fn uninit_bytes(py: Python<'_>, size: usize) -> Option<(Bound<'_, PyBytes>, *mut
 /// A value on its way into a `bytes`.
 pub struct BytesSink<'py> {
     py: Python<'py>,
+    size_max: usize,
     bytes: Option<Bound<'py, PyBytes>>,
 }
 
@@ -247,7 +248,12 @@ impl<'py> BytesSink<'py> {
     pub const SIZE_MAX: usize = 256 << 10;
 
     pub fn new(py: Python<'py>) -> Self {
-        Self { py, bytes: None }
+        Self::up_to(py, Self::SIZE_MAX)
+    }
+
+    /// For values of so many bytes at most.
+    pub fn up_to(py: Python<'py>, size_max: usize) -> Self {
+        Self { py, size_max, bytes: None }
     }
 
     /// The value of the last lookup, if that was a hit.
@@ -259,7 +265,7 @@ impl<'py> BytesSink<'py> {
 impl Sink for BytesSink<'_> {
     #[inline]
     fn begin(&mut self, size: usize) -> Option<&mut [MaybeUninit<u8>]> {
-        if size > Self::SIZE_MAX {
+        if size > self.size_max {
             return None;
         }
         let (bytes, start) = uninit_bytes(self.py, size)?;

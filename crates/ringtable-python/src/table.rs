@@ -535,6 +535,23 @@ impl TableCore {
         view.map(ViewCore::new).ok_or_else(|| missing(key))
     }
 
+    /// Return the value of `key` for an object that may keep the memory: as `bytes`, or as a view if it is large.
+    #[pyo3(name = "_hold", signature = (key, /))]
+    fn hold<'py>(&self, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = key.py();
+        let bytes = convert::key(key)?;
+        let mut sink = BytesSink::up_to(py, limits::HELD_VALUE_SIZE_MIN - 1);
+        match self.client.get(py)?.try_get(bytes, &mut sink) {
+            Ok(Some(_)) => Ok(sink.take().map(Bound::into_any)),
+            Ok(None) => Ok(self.find(key)?.map(Bound::into_any)),
+            Err(ringtable::client::Error::NoRoom(_)) => {
+                let view = self.wait(py, |client, patience| client.hold(bytes, patience))?;
+                view.map(|view| Ok(Bound::new(py, ViewCore::new(view))?.into_any())).transpose()
+            }
+            Err(error) => Err(errors::client(py, error)),
+        }
+    }
+
     /// Write `key`; return whether it was done.
     ///
     /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of numbers, up to 512 MiB; one that

@@ -66,6 +66,13 @@ pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
 pub const HINTS_MAX: usize = if cfg!(loom) { 2 } else { 256 };
 /// Pin slots of a client: the most views that a process has at a time, of one connection.
 pub const PINS_MAX: usize = if cfg!(loom) { 1 } else { 64 };
+/// Values of at least so many bytes are pinned where objects keep the memory that they were read from; smaller ones are
+/// copied.
+pub const HELD_VALUE_SIZE_MIN: usize = 64 << 10;
+/// Most pins that such objects take of a client's; the others are for views, which somebody asks for.
+pub const HELD_PINS_MAX: usize = if cfg!(loom) { 1 } else { 48 };
+/// Most bytes of values that such objects of a client keep pinned, all together; what is more is copied.
+pub const HELD_SIZE_MAX: u64 = 1 << 30;
 /// Entries that are gathered before all pins are looked at for them.
 pub const RETIRED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 /// Bytes of such entries above which the pins are looked at anyway.

@@ -60,10 +60,8 @@ def take_apart(value: memoryview) -> tuple[memoryview, list[memoryview]]:
         raise Undecodable(_CHECKED_FROM, f"its head is to have {end} bytes, and it has {value.nbytes} in all")
     if crc32(value[_CHECKED_FROM:end]) != checksum:
         raise Undecodable(8, "its checksum is wrong")
-    buffers: list[memoryview] = []
-    for place in range(_HEAD.size, places_end, _PLACE.size):
-        begin, size = _PLACE.unpack_from(value, place)
-        if begin + size > value.nbytes:
-            raise Undecodable(value.nbytes, f"a buffer is to end at byte {begin + size}")
-        buffers.append(value[begin : begin + size])
-    return value[places_end:end], buffers
+    ends = [(begin, begin + size) for begin, size in _PLACE.iter_unpack(value[_HEAD.size : places_end])]
+    last = max((end for _, end in ends), default=0)
+    if last > value.nbytes:
+        raise Undecodable(value.nbytes, f"its buffers are to end at byte {last}")
+    return value[places_end:end], [value[begin:end] for begin, end in ends]

@@ -5,6 +5,10 @@
 //! Which pins are in use is known to this process alone, a bit each, and shared by its threads. The server believes the
 //! pins of a client as long as its socket is open (I1). So a view keeps the socket, the lane and the mapping of the
 //! table, also when its table is closed: what closing lets go of, the last view lets go of then.
+//!
+//! Views that objects hold are closed by nobody. So they take some of the pins alone, and keep so many bytes at most.
+//! If the process forks, the child has such an object, too, and nobody knows for how long: what was held at a fork
+//! stays pinned until the table is closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -16,6 +20,7 @@ use crate::ring::lane::Lane;
 use crate::shm::fork;
 use crate::shm::segment::Mapping;
 use crate::sync::Memory;
+use crate::table::reclaim;
 
 /// The table is in use.
 const OPEN: u8 = 0;
@@ -31,6 +36,10 @@ pub(super) struct PinnedTable {
     life: Arc<Life>,
     /// A bit for each pin: whether a view has it.
     used: AtomicU64,
+    /// A bit for each pin of an object that is gone, and that a child may have.
+    kept: AtomicU64,
+    /// Bytes that objects hold.
+    held: AtomicU64,
     /// Whether the server was told to look at our pins.
     registered: AtomicBool,
     state: AtomicU8,
@@ -44,6 +53,8 @@ impl PinnedTable {
             lane,
             life,
             used: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             registered: AtomicBool::new(false),
             state: AtomicU8::new(OPEN),
             generation: fork::generation(),
@@ -61,14 +72,14 @@ impl PinnedTable {
         &Lane::new(self.lane.words()).pins()[number]
     }
 
-    /// Takes a pin that no view has.
+    /// Takes a pin that no view has, of the first `count`.
     #[inline]
-    pub fn take(&self) -> Result<Option<usize>, Error> {
+    pub fn take(&self, count: usize) -> Result<Option<usize>, Error> {
         const { assert!(limits::PINS_MAX == u64::BITS as usize) };
         let mut used = self.used.load(Ordering::Relaxed);
         let number = loop {
             let number = used.trailing_ones() as usize;
-            if number == limits::PINS_MAX {
+            if number >= count {
                 return Ok(None);
             }
             // SeqCst: against a thread that closes the table: either it sees our bit, or we see below that it is
@@ -95,9 +106,42 @@ impl PinnedTable {
         }
     }
 
+    /// Notes that an object holds so many bytes more; `false` if that were too many.
+    pub fn hold(&self, size: usize) -> bool {
+        // Relaxed: a count that guards nothing.
+        let held = |held: u64| held.checked_add(size as u64).filter(|&sum| sum <= limits::HELD_SIZE_MAX);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, held).is_ok()
+    }
+
+    /// Notes that an object holds them no more.
+    pub fn release(&self, size: usize) {
+        self.held.fetch_sub(size as u64, Ordering::Relaxed);
+    }
+
+    /// Leaves a pin, and the count of its bytes, as it is until the table is closed.
+    pub fn keep(&self, number: usize) {
+        // SeqCst: against a thread that closes the table: either it finds our bit, or we see below that it is closed.
+        self.kept.fetch_or(1 << number, Ordering::SeqCst);
+        if self.state.load(Ordering::SeqCst) != OPEN {
+            self.give_kept();
+        }
+    }
+
+    /// Gives the pins back that were kept, each of them once.
+    fn give_kept(&self) {
+        let mut kept = self.kept.swap(0, Ordering::SeqCst);
+        while kept != 0 {
+            let number = kept.trailing_zeros() as usize;
+            reclaim::unpin(self.pin(number));
+            self.give(number);
+            kept &= kept - 1;
+        }
+    }
+
     /// Closes the table: lets go of its memory, and if `hang_up`, of its socket, as soon as there are no views.
     pub fn close(&self, hang_up: bool) {
         self.state.fetch_max(if hang_up { HUNG_UP } else { CLOSED }, Ordering::SeqCst);
+        self.give_kept();
         if self.used.load(Ordering::SeqCst) == 0 {
             self.let_go_if_closed();
         }

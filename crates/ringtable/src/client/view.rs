@@ -13,7 +13,7 @@
 //! - What [`View::bytes`] gives stays the same until the view is dropped, whatever becomes of the key, of the table,
 //!   and of the server.
 //! - A forked child inherits the memory of its parent's views, and nothing it does to them touches the parent's pins.
-//!   They last as long as the parent keeps them.
+//!   They last as long as the parent keeps them; those that objects hold ([`Client::hold`]), until it closes its table.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +28,9 @@ use super::reads::Keys;
 use super::replies::unexpected;
 use super::validate::check_key;
 use crate::command::reply::Reply;
+use crate::limits;
 use crate::shm::clock::wall_ms;
+use crate::shm::fork;
 use crate::sync::{Memory, yield_now};
 use crate::table::reclaim::{self, Pinned};
 
@@ -47,6 +49,8 @@ pub struct View {
     place: Storage,
     size: usize,
     version: Option<u64>,
+    /// If an object holds it, in place: how often the process had forked before.
+    held: Option<u64>,
 }
 
 impl View {
@@ -92,6 +96,11 @@ impl Drop for View {
         if let Storage::Table { pinned, pin, .. } = &self.place
             && pinned.is_ours()
         {
+            match self.held {
+                Some(forks) if forks != fork::forks() => return pinned.keep(*pin),
+                Some(_) => pinned.release(self.size),
+                None => {}
+            }
             reclaim::unpin(pinned.pin(*pin));
             failpoint!("pin.cleared");
             pinned.give(*pin);
@@ -112,7 +121,7 @@ impl Client {
         if !connection.is_current() || connection.posted() > 0 {
             return Ok(None);
         }
-        let Some(number) = pinned.take().map_err(|_| connection.ended())? else { return Ok(None) };
+        let Some(number) = pinned.take(limits::PINS_MAX).map_err(|_| connection.ended())? else { return Ok(None) };
         match attempt(connection, pinned, number, key) {
             Ok(Attempt::Contended) => Ok(None),
             Ok(Attempt::Done(view)) => Ok(Some(view)),
@@ -125,7 +134,35 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::TooManyViews`]; those of the connection.
-    pub fn view(&self, key: &[u8], copy_ok: bool, mut patience: Patience<'_>) -> Result<Option<View>, Error> {
+    pub fn view(&self, key: &[u8], copy_ok: bool, patience: Patience<'_>) -> Result<Option<View>, Error> {
+        self.view_by(limits::PINS_MAX, key, copy_ok, patience)
+    }
+
+    /// A view for an object that keeps it for as long as it lives: in place, or a copy where too many pins or bytes are
+    /// held. What is held when this process forks stays as it is for the child, until this client is closed.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn hold(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<View>, Error> {
+        // Before the pin is there, so that no fork goes unnoticed.
+        let forks = fork::forks();
+        let Some(mut view) = self.view_by(limits::HELD_PINS_MAX, key, true, patience)? else { return Ok(None) };
+        let Storage::Table { pinned, .. } = &view.place else { return Ok(Some(view)) };
+        if !pinned.hold(view.size) {
+            return self.copy(key, patience);
+        }
+        view.held = Some(forks);
+        Ok(Some(view))
+    }
+
+    /// A view with one of the first `pins` pins.
+    fn view_by(
+        &self,
+        pins: usize,
+        key: &[u8],
+        copy_ok: bool,
+        mut patience: Patience<'_>,
+    ) -> Result<Option<View>, Error> {
         check_key(key)?;
         let connection = self.connection(patience)?;
         let Some(pinned) = &connection.pinned else { return self.copy(key, patience) };
@@ -135,7 +172,7 @@ impl Client {
         self.settle(connection, Keys::One(key), patience)?;
         patience.start();
         loop {
-            let Some(number) = pinned.take().map_err(|_| connection.ended())? else {
+            let Some(number) = pinned.take(pins).map_err(|_| connection.ended())? else {
                 return if copy_ok { self.copy(key, patience) } else { Err(Error::TooManyViews) };
             };
             if let Attempt::Done(view) = attempt(connection, pinned, number, key)? {
@@ -150,7 +187,7 @@ impl Client {
 
     fn copy(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<View>, Error> {
         let found = self.find_owned(key, patience)?;
-        Ok(found.map(|(bytes, version)| View { size: bytes.len(), place: Storage::Copy(bytes), version }))
+        Ok(found.map(|(bytes, version)| View { size: bytes.len(), place: Storage::Copy(bytes), version, held: None }))
     }
 }
 
@@ -187,7 +224,7 @@ fn attempt(connection: &Connection, pinned: &Arc<PinnedTable>, pin: usize, key: 
         Ok(Pinned::Hit(found, words)) => {
             reader.note(reader.hash(key), &found);
             let place = Storage::Table { pinned: Arc::clone(pinned), pin, words };
-            Ok(Attempt::Done(Some(View { place, size: found.size, version: Some(found.version) })))
+            Ok(Attempt::Done(Some(View { place, size: found.size, version: Some(found.version), held: None })))
         }
         other => {
             pinned.give(pin);

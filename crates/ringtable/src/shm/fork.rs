@@ -50,6 +50,15 @@ pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process has forked, as far as its own handles go: since the first of them was made.
+///
+/// Relaxed: whoever asks about a handle has it from a thread that had it before or after the fork, and not meanwhile.
+pub fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// Who forks, in the highest bit, and how many threads are inside of a step that no fork may cut in two.
 static STEPS: AtomicU32 = AtomicU32::new(0);
 
@@ -150,6 +159,7 @@ extern "C" fn before_fork() {
 }
 
 extern "C" fn after_fork_in_parent() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     REGISTRY.release();
     // Release: pairs with the Acquire in `undisturbed` and `before_fork`.
     STEPS.fetch_and(!FORKING, Ordering::Release);
