@@ -1,7 +1,7 @@
 """The types in signatures. Only type checkers read this file: nothing imports it when the program runs."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypedDict, TypeVar
 

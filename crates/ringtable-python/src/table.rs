@@ -1,6 +1,7 @@
 //! `TableCore`: a client's calls.
 
 use std::ffi::{CString, OsStr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -97,7 +98,8 @@ fn shown(key: &Bound<'_, PyAny>) -> String {
 /// One connection to a server, and the calls that must be fast. `ringtable.Table` inherits it.
 #[pyclass(subclass, frozen, generic, name = "Table", module = "ringtable._ringtable")]
 pub struct TableCore {
-    client: LateClient,
+    /// Shared by tables that are a part of this one.
+    client: Arc<LateClient>,
     timeout: Option<Duration>,
     reads: Reads,
     writes: Writes,
@@ -268,6 +270,14 @@ impl TableCore {
         Ok(Some(old))
     }
 
+    /// Another table over the same connection.
+    fn share(&self) -> Self {
+        let (warned_of_values, warned_of_errors) = (AtomicBool::new(false), AtomicBool::new(false));
+        let Self { timeout, reads, writes, transport, is_lazy, .. } = *self;
+        let client = Arc::clone(&self.client);
+        Self { client, timeout, reads, writes, transport, is_lazy, warned_of_values, warned_of_errors }
+    }
+
     fn writes(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Writes> {
         given.map_or(Ok(self.writes), writes)
     }
@@ -313,6 +323,10 @@ impl TableCore {
         lazy: Given<'_>,
         on_new_server: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        // A table in the place of an address: its options are those of the connection.
+        if let Some(table) = address.and_then(|given| given.cast::<Self>().ok()) {
+            return Ok(table.get().share());
+        }
         let reads = reads.0.as_ref().map_or(Ok(Reads::default()), self::reads)?;
         let writes = writes.0.as_ref().map_or(Ok(Writes::default()), self::writes)?;
         let transport = transport.0.as_ref().map_or(Ok(Transport::default()), self::transport)?;
@@ -329,6 +343,7 @@ impl TableCore {
         }
         let on_new_server = on_new_server.map(|function| function.clone().unbind());
         let client = LateClient::new(convert::place(py, &address)?, options, timeout, on_new_server);
+        let client = Arc::new(client);
         if !is_lazy {
             client.get(py)?;
         }
@@ -414,7 +429,8 @@ impl TableCore {
     }
 
     fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        self.client.traverse(&visit)
+        // Of several tables that share a connection none has its function to itself, to be counted out.
+        if Arc::strong_count(&self.client) == 1 { self.client.traverse(&visit) } else { Ok(()) }
     }
 
     /// Whether it was to connect with its first call.
