@@ -32,6 +32,7 @@
     test_profile.py         `ringtable profile`, and what it makes of stacks
     test_codecs.py          tables of objects: each codec, keys as text, values that are not its own
     test_held.py            arrays that lie in the table, and for how long
+    test_namespace.py       the keys with a prefix, as a table of its own
     test_typing.py          what type checkers say of typical uses
     test_readme.py          the examples in README.md and in the guide
 

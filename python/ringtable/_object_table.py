@@ -65,7 +65,11 @@ class ObjectTable(Table["_T"]):
     _encode: Callable[[Any], Any]
     _decode: Callable[[Any], Any]
     _keys: Keys
-    _key: Callable[[bytes], Any]
+    # A key of the server's as it is given out, and what becomes of what is no UTF-8.
+    _shown: Callable[[bytes], Any]
+    _errors: str = "surrogateescape"
+    # What `setdefault` writes unless told.
+    _absent: Any = None
 
     def __new__(
         cls, address: Address | None = None, *, codec: Any, keys: Keys = "str", **options: Any
@@ -81,7 +85,7 @@ class ObjectTable(Table["_T"]):
         self._encode = found.encode
         self._decode = found.decode
         self._keys = keys
-        self._key = as_text if keys == "str" else bytes
+        self._shown = as_text if keys == "str" else bytes
         return self
 
     def _raw(self, key: Any) -> Any:
@@ -90,6 +94,10 @@ class ObjectTable(Table["_T"]):
         if isinstance(key, str) and not key.isascii():
             return key.encode("utf-8", "surrogateescape")
         return key
+
+    def _key(self, raw: bytes) -> Any:
+        """A key of the server's as the table gives it out."""
+        return self._shown(raw)
 
     def _load(self, key: Any, data: Any) -> Any:
         """The value that has these bytes.
@@ -189,11 +197,13 @@ class ObjectTable(Table["_T"]):
         except KeyError:
             raise KeyError(key) from None
 
-    def setdefault(self, key: Key, default: Any = None, /) -> Any:
+    def setdefault(self, key: Key, default: Any = _MISSING, /) -> Any:
         """Return the value of the key; where there is none, write `default` and return that.
 
         Among processes that do this at once one writes, and all return what it wrote.
         """
+        if default is _MISSING:
+            default = self._absent
         return self._load(key, _TABLE.setdefault(self, self._raw(key), self._encode(default)))
 
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
@@ -260,7 +270,7 @@ class ObjectTable(Table["_T"]):
         return ObjectPipeline(self)
 
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
-        return self._watch(self._raw(prefix), timeout, self._key)
+        return self._watch(self._raw(prefix), timeout, self._shown)
 
     def _item_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
         for keys in self._batches():

@@ -421,6 +421,25 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             convert=convert,
         )
 
+    def namespace(self, prefix: Key) -> Table[_T]:
+        """Return the keys that begin with `prefix` as a table of its own, which puts it before keys and takes it off.
+
+            users = table.namespace("users:")
+            users["ada"] = b"Ada"  # the key of the table is "users:ada"
+            assert list(users) == [b"ada"]
+
+        Iteration, `len`, `bool`, `clear` and `watch` see the keys of the namespace alone. The first three and `clear`
+        go over the keys of the whole table, which takes as long as that is large; `bool` ends at the first that it
+        finds. A namespace of a namespace has both prefixes. It has the codec, the options and the connection of this
+        table, which closes it. It pickles with its table, or else with a connection of its own.
+
+        Args:
+            prefix: What the keys begin with, in the table.
+        """
+        from ringtable._namespace import Namespace
+
+        return Namespace(self, prefix)
+
     def stats(self) -> Stats:
         """Return the server's figures by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
         reply = cast("dict[bytes, int]", self.call("RING.STATS"))
