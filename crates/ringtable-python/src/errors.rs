@@ -68,7 +68,7 @@ fn name(error: &client::Error) -> Result<&'static str, &str> {
         Error::NotFound { .. } => "TableNotFound",
         Error::Denied { .. } => "AccessDenied",
         Error::Untrusted(_) => "Untrusted",
-        Error::Lapsed => "ServerGone",
+        Error::Ended(_) | Error::Lapsed => "ServerGone",
         error if error.is_gone() => "ServerGone",
         Error::Awaiting { error, .. } => name(error)?,
         Error::Expelled(_) => "Expelled",

@@ -190,7 +190,7 @@ impl Connection {
             // By another thread, or by a signal handler in ours. What it could not wait for is done now.
             let _ = self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
         }
-        if let Err(Error::Gone(_) | Error::Unsent(_) | Error::Expelled(_)) = &result {
+        if let Err(Error::Gone(_) | Error::Unsent(_) | Error::Ended(_) | Error::Expelled(_)) = &result {
             if self.is_closed() {
                 return Err(Error::Closed);
             }

@@ -91,6 +91,9 @@ pub enum Error {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The server has ended this connection for what came over it.
+    #[error("the server has ended this connection: {0}")]
+    Ended(String),
     /// The server has sent this client away, because it kept others waiting.
     #[error("the server has ended this connection: {0}")]
     Expelled(String),

@@ -113,7 +113,7 @@ impl Told<'_> {
         // An answer, or the end of the connection: there is nothing to call off.
         self.is_told = match &answer {
             Ok(answer) => answer.is_some(),
-            Err(error) => error.is_gone() || matches!(error, Error::Closed | Error::Expelled(_)),
+            Err(error) => error.is_gone() || matches!(error, Error::Closed | Error::Ended(_) | Error::Expelled(_)),
         };
         Ok(answer?.is_some())
     }
