@@ -250,8 +250,8 @@ impl Connection {
         }
     }
 
-    /// Tells, once, that posted writes were on their way, after the end of a connection that another one takes the place
-    /// of: nothing else would.
+    /// Tells, once, that posted writes were on their way, after the end of a connection that another one is to take the
+    /// place of: nothing else would.
     pub fn tell_lost(&self) -> Result<(), Error> {
         let posted = self.posted();
         // Relaxed: which of several calls tells does not matter.

@@ -27,7 +27,8 @@ impl Client {
     /// Connects to the server of a table: a name, a path, a `unix://` or a `tcp://` URL. Each try has that patience.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if nobody listens, [`Error::Awaiting`] if nobody has come to do so; [`Error::Version`] if the server is of another version; others.
+    /// [`Error::NotFound`] if nobody listens, [`Error::Awaiting`] if nobody has come to do so;
+    /// [`Error::Version`] if the server is of another version; others.
     pub fn connect(address: impl AsRef<OsStr>, options: &Options, patience: Patience<'_>) -> Result<Self, Error> {
         let location = address::location(address)?;
         let mut absence = Absence::new(Instant::now(), options.wait);

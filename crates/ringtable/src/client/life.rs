@@ -28,8 +28,8 @@ impl Life {
         }
     }
 
-    /// Whether the server has ended a connection that its replies come over; `None` if it has not. What has come and was
-    /// not taken yet may be replies, and its last words.
+    /// Whether the server has ended a connection that its replies come over; `None` if it has not. What has come, and
+    /// was not taken yet, may be replies, and its last words.
     pub fn end_of_replies(&self) -> Option<Error> {
         let Some(socket) = &*lock(&self.0) else { return Some(gone()) };
         match peek_words(socket) {

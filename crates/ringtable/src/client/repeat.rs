@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //!
-//! - The loss of posted writes is told once ([`Error::Lost`]), whichever call finds it, and such a call is not repeated.
+//! - The loss of posted writes is told once ([`Error::Lost`]), by whichever call finds it, which is not repeated.
 //! - A call meets so many servers at most that end under it ([`limits::REPEATS_MAX`]): one that kills its server does
 //!   not kill all that follow.
 

@@ -144,8 +144,8 @@ const TABLE: &[Spec] = &[
     row(Connection,   17, "HELLO",         0..=MANY, No,    &[WhenFull],              connection::hello,
         "[(2 | 3) [AUTH user password] [SETNAME name]]",
         "Goes on in this version of the protocol, this reply included. Answers with what the server is.")
-        .unlike_redis("There are no users but `default`, which any password lets in. Names are forgotten. The answer tells \
-                       `server_id`, too, the number of the table."),
+        .unlike_redis("There are no users but `default`, which any password lets in. Names are forgotten. The answer \
+                       tells `server_id`, too, the number of the table."),
     row(Connection,   18, "AUTH",          1..=2,    No,    &[],                      connection::auth,
         "[user] password",
         "Lets the user `default` in, with any password.")

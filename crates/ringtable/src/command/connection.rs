@@ -130,7 +130,8 @@ pub(super) fn hello(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resu
     Ok(())
 }
 
-/// Answers `HELLO` on the connection of that number, which speaks this version from here on. The table has the number `table`.
+/// Answers `HELLO` on the connection of that number, which speaks this version from here on, of the server whose
+/// table has the number `table`.
 pub fn greet(reply: &mut dyn ReplyWriter, protocol: Protocol, connection: u64, table: u64) {
     reply.map(7);
     for (field, value) in [("server", "ringtable"), ("version", env!("CARGO_PKG_VERSION")), ("mode", "standalone")] {
