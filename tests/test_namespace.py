@@ -74,6 +74,23 @@ def test_namespaces_add_up(server: Server) -> None:
         assert "'a:b:'" in repr(inner)
 
 
+def test_errors_name_the_key_of_the_namespace(server: Server) -> None:
+    with ringtable.connect() as raw, ringtable.connect(codec="json") as table:
+        space = table.namespace("é:")
+        raw["é:ké"] = b"no JSON"
+        reads: list[Any] = [
+            lambda: space["ké"],
+            lambda: space.get_many(["ké".encode()]),
+            lambda: list(space.values()),
+            lambda: space.read_bucket("ké"),
+            lambda: space.pipeline().get("ké").execute(),
+        ]
+        for read in reads:
+            with pytest.raises(ringtable.DecodeError) as refused:
+                read()
+            assert refused.value.key == "ké"
+
+
 def test_bytes_stay_bytes(server: Server) -> None:
     """A namespace of a table of bytes takes and refuses what that does."""
     with ringtable.connect() as table:

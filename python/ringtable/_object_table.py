@@ -50,6 +50,13 @@ def as_text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def several(keys: Iterable[Key]) -> list[Key]:
+    """Keys as a list, unless they are a single one, whose letters nobody means."""
+    if isinstance(keys, (str, bytes)):
+        raise TypeError(f"keys are given as several, as in a list, not one {type(keys).__name__}")
+    return list(keys)
+
+
 class ObjectTable(Table["_T"]):
     """A table whose values are objects; `connect` and `open` make one when they are given a codec.
 
@@ -116,7 +123,8 @@ class ObjectTable(Table["_T"]):
         return self._load(key, found[0]), found[1]
 
     def _load_pairs(self, _: Any, pairs: list[tuple[bytes, Any]]) -> list[tuple[Any, Any]]:
-        return [(self._key(raw), self._load(raw, data)) for raw, data in pairs]
+        found = ((self._key(raw), data) for raw, data in pairs)
+        return [(key, self._load(key, data)) for key, data in found]
 
     def _undecodable(self, key: Any, data: Value, error: Exception) -> DecodeError:
         position = getattr(error, "position", getattr(error, "start", 0))
@@ -231,11 +239,11 @@ class ObjectTable(Table["_T"]):
         return super().delete(*map(self._raw, keys), **options)
 
     def delete_many(self, keys: Iterable[Key], /) -> int:
-        return super().delete_many(self._raws(keys))
+        return super().delete_many(map(self._raw, several(keys)))
 
     def get_many(self, keys: Iterable[Key], /) -> list[_T | None]:
-        keys = self._raws(keys)
-        found = zip(keys, _CORE.get_many(self, keys), strict=True)
+        keys = several(keys)
+        found = zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)
         return [None if data is None else self._load(key, data) for key, data in found]
 
     def set_many(self, items: Any, /, *, ttl: Seconds | None = None) -> None:
@@ -274,13 +282,8 @@ class ObjectTable(Table["_T"]):
 
     def _item_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
         for keys in self._batches():
-            found = zip(keys, _CORE.get_many(self, self._raws(keys)), strict=True)
+            found = zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)
             yield ((key, self._load(key, data)) for key, data in found if data is not None)
-
-    def _raws(self, keys: Iterable[Key]) -> list[Any]:
-        if isinstance(keys, (str, bytes)):
-            raise TypeError(f"keys are given as several, as in a list, not one {type(keys).__name__}")
-        return [self._raw(key) for key in keys]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the address, the options and the codec, which is pickled as it is."""
