@@ -197,6 +197,9 @@ pub const UDP_SESSION_IDLE: Duration = Duration::from_secs(60);
 /// Bytes of keys after which an answer to `RING.DUMP` or `SCAN` over UDP ends. A key has sixteen times its size at most
 /// in a reply.
 pub const UDP_LISTING_SIZE: usize = 4 << 10;
+/// Bytes of a value above which no command over UDP deletes or replaces it in order to return it: the reply would not
+/// fit a datagram, and the value would be lost.
+pub const UDP_VALUE_SIZE: usize = UDP_DATAGRAM_SIZE_MAX - 128;
 /// How long a client waits for replies over UDP before it asks again. The pause doubles each time.
 pub const UDP_RETRY_MIN: Duration = Duration::from_millis(10);
 /// The longest such pause.

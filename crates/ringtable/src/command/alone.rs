@@ -25,7 +25,9 @@ pub struct Alone {
     pub turn_ns: u64,
     scratch: Buffer,
     pairs: Pairs,
-    /// The value of the command that takes several turns.
+    /// What the command that takes several turns has counted.
+    counted: u64,
+    /// Its value.
     streamed: Option<Streamed>,
 }
 
@@ -34,12 +36,22 @@ impl Alone {
     pub fn new(size: usize, options: &Options) -> Self {
         let segment = Segment::create("ringtable-alone", size).expect("there is memory");
         let table = Table::create(segment.map_writable().expect("there is memory"), options).expect("it fits");
-        let turn_ns = limits::TURN_NS_MAX;
+        Self::of(Arc::new(table))
+    }
+
+    /// Another worker of the same table.
+    #[cfg(test)]
+    pub fn beside(&self) -> Self {
+        Self::of(Arc::clone(self.writer.table()))
+    }
+
+    fn of(table: Arc<Table<Mapping>>) -> Self {
         Self {
-            writer: Writer::new(Arc::new(table)),
-            turn_ns,
+            writer: Writer::new(table),
+            turn_ns: limits::TURN_NS_MAX,
             scratch: Buffer::default(),
             pairs: Pairs::default(),
+            counted: 0,
             streamed: None,
         }
     }
@@ -72,16 +84,18 @@ impl Alone {
             host: &Nobody,
             protocol,
             progress,
+            counted: if progress == 0 { 0 } else { self.counted },
             flow: Flow::Next,
             change: None,
             turn_ends_ns: monotonic_ns() + self.turn_ns,
             listing_size: limits::DUMP_SIZE_MAX,
+            returned_size_max: limits::VALUE_SIZE_MAX,
             passed: 0,
         };
         let spec = numbered(number).expect("there is one");
         execute(&mut context, Command { spec, arguments: Arguments::new(&bytes, &ranges) });
         let (flow, change, progress) = (context.flow, context.change, context.progress);
-        self.streamed = context.streamed;
+        (self.counted, self.streamed) = (context.counted, context.streamed);
         (flow, change, progress)
     }
 

@@ -7,33 +7,43 @@ use super::expiry::time_to_live;
 use super::flow::ConnectionChange;
 use super::host::{LeaseAnswer, LeaseName, Unwritten};
 use super::integer::parse_integer;
-use super::lookup::{Value, find_value};
+use super::lookup::find_value;
 use super::refusal::Refusal;
 use super::set_options::{mark, version};
 use crate::limits;
 use crate::shm::clock::wall_ms;
-use crate::table::Mark;
+use crate::table::lookup::Found;
+use crate::table::{Expiry, Mark};
 
 /// `RING.GETV key`: the value and its version.
 pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
-    let version = match find_value(context, arguments.get(0))? {
-        Some(Value::InEntry(held)) => {
-            let version = held.found().version;
-            context.reply.array(2);
-            context.reply.value(held);
-            version
-        }
-        Some(Value::Copied { version }) => {
-            context.reply.array(2);
-            context.reply.bulk(context.scratch.bytes());
-            version
-        }
-        None => {
-            context.reply.nil();
-            return Ok(());
-        }
+    let Some(value) = find_value(context, arguments.get(0))? else {
+        context.reply.nil();
+        return Ok(());
     };
+    let version = value.found().version;
+    context.reply.array(2);
+    value.answer(context);
     context.reply.integer(version as i64);
+    Ok(())
+}
+
+/// `RING.ENTRY key [most]`: the value, and the time at which it will be gone, both of one moment. Of a value of more
+/// than `most` bytes there is the size alone.
+pub(super) fn ring_entry(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let most = if arguments.len() > 1 { arguments.integer(1)? } else { i64::MAX };
+    let Some(value) = find_value(context, arguments.get(0))? else {
+        context.reply.nil();
+        return Ok(());
+    };
+    let Found { size, expiry, .. } = value.found();
+    context.reply.array(2);
+    if size as i64 > most {
+        context.reply.integer(size as i64);
+    } else {
+        value.answer(context);
+    }
+    context.reply.integer(expiry.map_or(-1, |Expiry(at_ms)| at_ms as i64));
     Ok(())
 }
 

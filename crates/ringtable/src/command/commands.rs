@@ -5,7 +5,7 @@
 //!
 //! - A command keeps its number for ever, wherever its line stands: clients and servers talk over lanes by numbers, and
 //!   one side may know commands that the other one does not.
-//! - A number is never used again. **Numbers that have gone:** none so far. The next free one: 40.
+//! - A number is never used again. **Numbers that have gone:** none so far. The next free one: 48.
 //! - What comes to mean something else is another command, with a name and a number of its own.
 
 use super::names::Names;
@@ -13,7 +13,7 @@ use super::spec::Flag::{BehindMulti, Connected, Slow, Transaction, WhenFull, Wri
 use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Table, Transactions, Values};
 use super::spec::Keys::{All, First, No};
 use super::spec::{Spec, row};
-use super::{atomic, connection, counters, inspection, keyspace, scan, set, transaction};
+use super::{atomic, connection, counters, inspection, keyspace, prefix, scan, set, take, transaction};
 use crate::limits;
 
 /// No limit but that of all requests.
@@ -26,10 +26,14 @@ const TABLE: &[Spec] = &[
         "key",
         "Answers with the value of a key, or nil if there is none."),
     row(Values,        1, "SET",           2..=MANY, First, &[Writes, Slow],          set::set,
-        "key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds] [EVICTABLE | UNEVICTABLE]",
+        "key value [NX | XX | IFVERSION version] [GET] [(EX | PX | EXAT | PXAT) time | KEEPTTL] \
+         [EVICTABLE | UNEVICTABLE]",
         "Writes a value: always, if there is none (NX), if there is one (XX), or if the key still has this version (0: \
-         if there is none). Answers OK, or nil if nothing was written; with IFVERSION the new version in place of OK.")
-        .unlike_redis("IFVERSION, EVICTABLE and UNEVICTABLE are ringtable's. There are no GET, KEEPTTL, EXAT, PXAT."),
+         if there is none). Answers OK, or nil if nothing was written; with IFVERSION the new version in place of OK; \
+         with GET the value that was there, or nil, whether it was written or not. The key is gone after so many \
+         seconds (EX) or milliseconds (PX), at a time since 1970 in these units (EXAT, PXAT), or when the old one \
+         would have been (KEEPTTL).")
+        .unlike_redis("IFVERSION, EVICTABLE and UNEVICTABLE are ringtable's; IFVERSION and GET exclude each other."),
     row(Values,        2, "DEL",           1..=MANY, All,   &[Writes, Slow],          keyspace::del,
         "key [key …]",
         "Deletes keys. Answers with the number of those that were there.")
@@ -37,7 +41,21 @@ const TABLE: &[Spec] = &[
     row(Values,        3, "EXISTS",        1..=MANY, All,   &[Slow],                  keyspace::exists,
         "key [key …]",
         "Answers with the number of keys that are there; one that is named twice counts twice.")
+        .unlike_redis("With many keys it takes several turns, and other clients' requests may come in between. To a \
+                       cache it is a use of them, as TOUCH is."),
+    row(Values,       44, "TOUCH",         1..=MANY, All,   &[Slow],                  keyspace::exists,
+        "key [key …]",
+        "Takes note that keys are used, for a cache, which evicts others first. Answers with the number of those that \
+         are there.")
         .unlike_redis("With many keys it takes several turns, and other clients' requests may come in between."),
+    row(Values,       41, "GETDEL",        1..=1,    First, &[Writes],                take::getdel,
+        "key",
+        "Deletes a key, and answers with the value that it had, or nil if there is none: one step."),
+    row(Values,       42, "GETEX",         1..=3,    First, &[Writes],                take::getex,
+        "key [EX seconds | PX milliseconds | EXAT time | PXAT time | PERSIST]",
+        "Answers with the value of a key, or nil if there is none, and gives the key a new time to live, or none: one \
+         step. At a time that is over, the key goes.")
+        .unlike_redis("Where a small value gets its first time to live, the table needs memory for it, as for EXPIRE."),
 
     row(Counters,      5, "INCR",          1..=1,    First, &[Writes],                counters::incr,
         "key",
@@ -52,6 +70,14 @@ const TABLE: &[Spec] = &[
     row(Counters,      7, "DECRBY",        2..=2,    First, &[Writes],                counters::decrby,
         "key decrement",
         "Subtracts an integer; as INCR otherwise."),
+    row(Counters,     45, "INCRBYFLOAT",   2..=2,    First, &[Writes],                counters::incrbyfloat,
+        "key increment",
+        "Adds a number with a fraction to the one that a key holds, 0 if there is no such key, and keeps its time to \
+         live. Answers with the sum, without an exponent and without zeroes at its end.")
+        .unlike_redis("Sums are 64-bit numbers, and Redis' have 80 bits: 0.1 and 0.2 is 0.30000000000000004 here, and \
+                       0.3 there. They are written with all digits that it takes to read them back, and there with 17 \
+                       behind the point. The errors for what is no number, and for a sum that is none, go on with the \
+                       key and what it holds."),
     row(Counters,     30, "RING.INCR",     2..=9,    First, &[Writes],                atomic::ring_incr,
         "key increment [PX milliseconds] [MIN least] [MAX most] [EVICTABLE | UNEVICTABLE]",
         "Adds an integer, if the sum is within bounds. Answers with the sum, or nil if nothing was added. The time to \
@@ -65,6 +91,9 @@ const TABLE: &[Spec] = &[
         "key milliseconds",
         "As EXPIRE, in milliseconds.")
         .unlike_redis("There are no NX, XX, GT, LT."),
+    row(Expiry,       43, "PERSIST",       1..=1,    First, &[Writes],                keyspace::persist,
+        "key",
+        "Takes the time to live of a key away. Answers with 1 if it had one, or 0."),
     row(Expiry,       10, "TTL",           1..=1,    First, &[],                      keyspace::ttl,
         "key",
         "Answers with the seconds that are left to a key; -1 if it does not expire, -2 if there is none."),
@@ -86,6 +115,14 @@ const TABLE: &[Spec] = &[
          each key exactly once that is there all the while.")
         .unlike_redis("Redis may come to a key several times. A pattern has at most 255 characters that are no stars. \
                        All keys are strings."),
+    row(Table,        46, "RING.DELPREFIX", 1..=1,   No,    &[Writes, Slow],          prefix::ring_delprefix,
+        "prefix",
+        "Deletes all keys that begin with a prefix and are there when it begins. Answers with how many it has deleted. \
+         It takes several turns, in which all keys are looked at; what others write meanwhile may go, too."),
+    row(Table,        47, "RING.ENTRY",    1..=2,    First, &[],                      atomic::ring_entry,
+        "key [most]",
+        "Answers with the value of a key, or with its size if that is above `most` bytes, and the time at which it \
+         will be gone, in milliseconds since 1970, or -1 if it does not expire; or nil if there is no such key."),
     row(Table,        24, "RING.BUCKET",   1..=1,    First, &[],                      inspection::ring_bucket,
         "key",
         "Answers with all keys and values of the bucket that a key falls in, as they were at one moment."),
@@ -197,7 +234,7 @@ const TABLE: &[Spec] = &[
 pub static COMMANDS: &[Spec] = TABLE;
 
 /// The next free number.
-pub(super) const NUMBERS_END: usize = 41;
+pub(super) const NUMBERS_END: usize = 48;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -261,7 +298,8 @@ mod tests {
         "RING.DUMP", "RING.STATS", "RING.WATCH", "RING.GETV", "RING.DELV", // from 25 on
         "RING.INCR", "RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.PINS", // from 30 on
         "MULTI", "EXEC", "DISCARD", "RING.WAIT", "RING.UNWAIT", // from 35 on
-        "RING.OPTIONS", // from 40 on
+        "RING.OPTIONS", "GETDEL", "GETEX", "PERSIST", "TOUCH", // from 40 on
+        "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", // from 45 on
     ];
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub protocol: Protocol,
     /// How far a command that takes several turns has come; 0 at its begin.
     pub progress: u64,
+    /// What it has counted on the way; 0 at its begin.
+    pub counted: u64,
     /// What the connection does next.
     pub flow: Flow,
     /// What changes about the connection, which then answers itself.
@@ -44,6 +46,8 @@ pub struct Context<'a> {
     pub turn_ends_ns: u64,
     /// Bytes of keys after which a listing ends and gives a cursor to go on from.
     pub listing_size: usize,
+    /// Bytes of a value that a reply may bring: what has more is neither deleted nor replaced in order to return it.
+    pub returned_size_max: usize,
     /// Bytes of the table that the command has gone over, those in `scratch` and `pairs` not counted.
     pub passed: usize,
 }

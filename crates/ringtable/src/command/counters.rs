@@ -1,10 +1,11 @@
-//! Integers that commands add to.
+//! Numbers that commands add to.
 //!
 //! Adding reads and then writes, in a loop on the entry's version: an attempt fails only if somebody else's write
 //! succeeded in between.
 
 use super::arguments::Arguments;
 use super::context::Context;
+use super::float::{FLOAT_SIZE_MAX, NOT_A_FLOAT, float_digits, parse_float};
 use super::integer::{INTEGER_SIZE_MAX, NOT_AN_INTEGER, decimal, parse_integer};
 use super::lookup::find;
 use super::refusal::{Refusal, shown};
@@ -65,7 +66,8 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
         let (old, guard, expiry) = match find(context, key, INTEGER_SIZE_MAX)? {
             Some(found) => {
                 let digits = (found.size <= INTEGER_SIZE_MAX).then_some(context.scratch.bytes());
-                let old = digits.and_then(parse_integer).ok_or_else(|| no_integer_at(key, found.size, digits))?;
+                let no_integer = || no_number_at(NOT_AN_INTEGER, key, found.size, digits);
+                let old = digits.and_then(parse_integer).ok_or_else(no_integer)?;
                 (old, Guard::Version(found.version), found.expiry)
             }
             None => (0, Guard::Absent, bounds.expiry_if_new),
@@ -86,15 +88,74 @@ pub(super) fn add(context: &mut Context<'_>, key: &[u8], by: i64, bounds: &Bound
     }
 }
 
-/// The refusal to add to what a key holds, which is no integer: in Redis' words, and then what it is.
-fn no_integer_at(key: &[u8], size: usize, value: Option<&[u8]>) -> Refusal {
+/// `INCRBYFLOAT key increment`
+pub(super) fn incrbyfloat(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let (key, word) = (arguments.get(0), arguments.get(1));
+    let by = parse_float(word).ok_or_else(|| Refusal::err(format_args!("{NOT_A_FLOAT}: '{}'", shown(word))))?;
+    loop {
+        let (old, guard, expiry) = match find(context, key, FLOAT_SIZE_MAX)? {
+            Some(found) => {
+                let digits = (found.size <= FLOAT_SIZE_MAX).then_some(context.scratch.bytes());
+                let no_float = || no_number_at(NOT_A_FLOAT, key, found.size, digits);
+                (digits.and_then(parse_float).ok_or_else(no_float)?, Guard::Version(found.version), found.expiry)
+            }
+            None => (0.0, Guard::Absent, None),
+        };
+        let sum = old + by;
+        if !sum.is_finite() {
+            let message = "increment would produce NaN or Infinity";
+            return Err(Refusal::err(format_args!(
+                "{message}: '{}' holds {old}, and {by} was to be added",
+                shown(key)
+            )));
+        }
+        let digits = float_digits(sum);
+        let outcome = context.writer.put_marked(key, digits.as_bytes(), expiry, guard, Mark::AsBefore, wall_ms)?;
+        if let Outcome::Done { .. } = outcome {
+            context.reply.bulk(digits.as_bytes());
+            return Ok(());
+        }
+    }
+}
+
+/// The refusal to add to what a key holds, which is no number of that kind: in Redis' words, and then what it is.
+fn no_number_at(words: &str, key: &[u8], size: usize, value: Option<&[u8]>) -> Refusal {
     let value = value.map_or_else(|| format!("{size} bytes"), |value| format!("'{}'", shown(value)));
-    Refusal::err(format_args!("{NOT_AN_INTEGER}: '{}' holds {value}", shown(key)))
+    Refusal::err(format_args!("{words}: '{}' holds {value}", shown(key)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_with_a_fraction_are_added_to_any_number() {
+        use crate::command::alone::Alone;
+        use crate::table::{Eviction, Options};
+
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(4 << 20, &options);
+        let mut run = |name: &str, words: &[&str]| alone.run(name, words).1;
+        let bulk = |value: &str| format!("${}\r\n{value}\r\n", value.len());
+        for (by, sum) in [("10.5", "10.5"), ("0.1", "10.6"), ("-5.6e0", "5"), ("5.0e3", "5005"), ("-5005", "0")] {
+            assert_eq!(run("INCRBYFLOAT", &["key", by]), bulk(sum));
+        }
+        // What has become whole is an integer again, and keeps its time.
+        assert_eq!(run("INCR", &["key"]), ":1\r\n");
+        run("EXPIRE", &["key", "100"]);
+        assert_eq!(run("INCRBYFLOAT", &["key", "0.5"]), bulk("1.5"));
+        assert_ne!(run("TTL", &["key"]), ":-1\r\n");
+        assert!(run("INCR", &["key"]).starts_with("-ERR value is not an integer or out of range: 'key' holds '1.5'"));
+        assert!(run("INCRBYFLOAT", &["key", "nan"]).starts_with("-ERR value is not a valid float: 'nan'"));
+        run("SET", &["text", "abc"]);
+        let refused = run("INCRBYFLOAT", &["text", "1"]);
+        assert!(refused.starts_with("-ERR value is not a valid float: 'text' holds 'abc'"), "{refused}");
+        for [first, second] in [["0", "inf"], ["1.7e308", "1.7e308"], ["-1.7e308", "-1.7e308"]] {
+            run("SET", &["key", first]);
+            let refused = run("INCRBYFLOAT", &["key", second]);
+            assert!(refused.starts_with("-ERR increment would produce NaN or Infinity: 'key' holds"), "{refused}");
+        }
+    }
 
     #[test]
     fn sums_keep_within_their_bounds() {

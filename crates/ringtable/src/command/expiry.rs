@@ -1,5 +1,7 @@
 //! Times to live, as commands are given them, and the moment at which they are over.
 
+use super::arguments::not_an_integer;
+use super::integer::parse_integer;
 use super::refusal::Refusal;
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -21,6 +23,41 @@ pub(super) fn expiry_in(after: i64, unit_ms: i64, command: &str) -> Result<Expir
 /// The expiry of something that is to live for `after` units of `unit_ms`, which has to be some time.
 pub(super) fn time_to_live(after: i64, unit_ms: i64, command: &str) -> Result<Expiry, Refusal> {
     if after > 0 { expiry_in(after, unit_ms, command) } else { Err(invalid(command)) }
+}
+
+/// An option that says until when something is there: a word, and then a number.
+#[derive(Clone, Copy)]
+pub(super) struct Until {
+    unit_ms: i64,
+    /// Whether the number is a time, since the beginning of 1970, or a span from now on.
+    is_time: bool,
+}
+
+impl Until {
+    /// `EX`, `PX`, `EXAT` or `PXAT`.
+    pub fn of_word(word: &[u8]) -> Option<Self> {
+        const WORDS: [(&[u8], Until); 4] = [
+            (b"EX", Until { unit_ms: 1_000, is_time: false }),
+            (b"PX", Until { unit_ms: 1, is_time: false }),
+            (b"EXAT", Until { unit_ms: 1_000, is_time: true }),
+            (b"PXAT", Until { unit_ms: 1, is_time: true }),
+        ];
+        WORDS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|&(_, until)| until)
+    }
+
+    /// The expiry, which may lie in the past if it is a time.
+    ///
+    /// # Errors
+    /// In Redis' words, and then the limit, if the number is none, not above 0, or too far away.
+    pub fn expiry(self, digits: &[u8], command: &str) -> Result<Expiry, Refusal> {
+        let number = parse_integer(digits).ok_or_else(|| not_an_integer(digits))?;
+        if !self.is_time {
+            return time_to_live(number, self.unit_ms, command);
+        }
+        let at_ms = number.checked_mul(self.unit_ms).and_then(|at_ms| u64::try_from(at_ms).ok());
+        let most_ms = wall_ms().saturating_add(AFTER_MS_MAX as u64);
+        at_ms.filter(|at_ms| (1..=most_ms).contains(at_ms)).map(Expiry).ok_or_else(|| invalid(command))
+    }
 }
 
 fn invalid(command: &str) -> Refusal {

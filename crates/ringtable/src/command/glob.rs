@@ -6,6 +6,8 @@
 //! matched so far are followed at once, a bit each: bit `i` says that the first `i` elements have. So a key takes a few
 //! steps a byte whatever the pattern, where trying one way after the other takes as many as key and pattern have bytes,
 //! multiplied. The source is R. Baeza-Yates and G. Gonnet, "A new approach to text searching", CACM 35(10), 1992.
+//!
+//! The pattern that most ask for is a prefix, and a star behind it. That is compared, whatever its length.
 
 use super::refusal::Refusal;
 
@@ -16,6 +18,58 @@ const ELEMENTS_MAX: usize = 64 * WORDS - 1;
 type Bits = [u64; WORDS];
 
 /// A pattern, made ready.
+pub(super) enum Pattern {
+    /// What keys begin with.
+    Prefix(Vec<u8>),
+    /// Any other.
+    Glob(Glob),
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// If it has too many elements.
+    pub fn new(pattern: &[u8]) -> Result<Self, Refusal> {
+        prefix(pattern).map_or_else(|| Glob::new(pattern).map(Self::Glob), |prefix| Ok(Self::Prefix(prefix)))
+    }
+
+    /// Whether all of a key matches.
+    pub fn matches(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Prefix(prefix) => key.starts_with(prefix),
+            Self::Glob(glob) => glob.matches(key),
+        }
+    }
+}
+
+/// What keys begin with that match a pattern, if that is all that it says: bytes that mean themselves, and a star.
+fn prefix(pattern: &[u8]) -> Option<Vec<u8>> {
+    let (mut prefix, mut rest) = (Vec::new(), pattern.iter());
+    loop {
+        match rest.next()? {
+            b'*' => return rest.all(|&byte| byte == b'*').then_some(prefix),
+            b'?' | b'[' => return None,
+            b'\\' => prefix.push(*rest.next()?),
+            &byte => prefix.push(byte),
+        }
+    }
+}
+
+/// A pattern for the keys that begin with a prefix: what means something in a pattern means itself in it.
+pub fn pattern_of_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(prefix.len() + 1);
+    for &byte in prefix {
+        if matches!(byte, b'*' | b'?' | b'[' | b'\\') {
+            pattern.push(b'\\');
+        }
+        pattern.push(byte);
+    }
+    pattern.push(b'*');
+    pattern
+}
+
+/// A pattern that is followed in all ways at once.
 pub(super) struct Glob {
     elements: usize,
     /// For each byte, which elements match it.
@@ -25,11 +79,7 @@ pub(super) struct Glob {
 }
 
 impl Glob {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    /// If it has too many elements.
-    pub fn new(pattern: &[u8]) -> Result<Self, Refusal> {
+    fn new(pattern: &[u8]) -> Result<Self, Refusal> {
         let mut glob = Self { elements: 0, matching: Box::new([[0; WORDS]; 256]), stars: [0; WORDS] };
         let mut rest = pattern.iter().copied().peekable();
         while let Some(byte) = rest.next() {
@@ -85,8 +135,7 @@ impl Glob {
         (0..=255).filter(|&byte| class[usize::from(byte)] != is_inverted).for_each(|byte| self.allow(byte));
     }
 
-    /// Whether all of a key matches.
-    pub fn matches(&self, key: &[u8]) -> bool {
+    fn matches(&self, key: &[u8]) -> bool {
         let mut ways: Bits = [0; WORDS];
         set(&mut ways, 0);
         for &byte in key {
@@ -150,7 +199,7 @@ mod tests {
             ("\\", &["\\"], &[""]),
             ("**a**", &["a", "bab"], &["", "b"]),
         ] {
-            let glob = Glob::new(pattern.as_bytes()).unwrap();
+            let glob = Pattern::new(pattern.as_bytes()).unwrap();
             for key in fits {
                 assert!(glob.matches(key.as_bytes()), "{pattern:?} fits {key:?}");
             }
@@ -169,10 +218,35 @@ mod tests {
             let mut word = |letters: &[u8], most| -> Vec<u8> {
                 (0..random.usize(..=most)).map(|_| letters[random.usize(..letters.len())]).collect()
             };
-            let (pattern, key) = (word(b"ab*?", 8), word(b"ab", 10));
-            let said = Glob::new(&pattern).unwrap().matches(&key);
-            assert_eq!(said, matches(&pattern, &key), "{pattern:?} {key:?}");
+            let (pattern, key) = (word(b"ab*?\\", 8), word(b"ab", 10));
+            for said in [Glob::new(&pattern).unwrap().matches(&key), Pattern::new(&pattern).unwrap().matches(&key)] {
+                assert_eq!(said, matches(&pattern, &key), "{pattern:?} {key:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_prefix_is_compared() {
+        for (pattern, expected) in [
+            ("*", Some("")),
+            ("user:**", Some("user:")),
+            (r"\*\[\\*", Some(r"*[\")),
+            ("user", None),
+            ("u?er*", None),
+            ("user*1", None),
+            ("[u]ser*", None),
+            (r"user\*", None),
+            ("user\\", None),
+        ] {
+            assert_eq!(prefix(pattern.as_bytes()).as_deref(), expected.map(str::as_bytes), "{pattern}");
+        }
+        for (prefix, expected) in [("", "*"), ("user:", "user:*"), (r"a*b?[c]\", r"a\*b\?\[c]\\*")] {
+            let pattern = pattern_of_prefix(prefix.as_bytes());
+            assert_eq!(pattern, expected.as_bytes());
+            assert_eq!(super::prefix(&pattern).as_deref(), Some(prefix.as_bytes()));
+        }
+        let long = [vec![b'a'; 10 * ELEMENTS_MAX], vec![b'*']].concat();
+        assert!(Pattern::new(&long).unwrap().matches(&long));
     }
 
     #[test]

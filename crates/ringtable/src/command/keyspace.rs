@@ -6,17 +6,16 @@ use super::arguments::Arguments;
 use super::context::Context;
 use super::expiry::expiry_in;
 use super::flow::Flow;
-use super::lookup::{Value, expiry, find_value};
+use super::lookup::{expiry, find, find_value};
 use super::refusal::Refusal;
 use crate::limits;
 use crate::shm::clock::{coarse_ms, wall_ms};
-use crate::table::Expiry;
+use crate::table::{Expiry, Guard, Outcome};
 
 /// `GET key`
 pub(super) fn get(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     match find_value(context, arguments.get(0))? {
-        Some(Value::InEntry(held)) => context.reply.value(held),
-        Some(Value::Copied { .. }) => context.reply.bulk(context.scratch.bytes()),
+        Some(value) => value.answer(context),
         None => context.reply.nil(),
     }
     Ok(())
@@ -36,7 +35,7 @@ pub(super) fn exists(context: &mut Context<'_>, arguments: Arguments<'_>) -> Res
 
 /// Keys that a command with many of them goes over between two looks at the clock: in the longest chains they take some
 /// microseconds each. A long key may take hundreds, and the clock is looked at after each.
-const KEYS_PER_CLOCK: usize = 8;
+pub(super) const KEYS_PER_CLOCK: usize = 8;
 
 /// Answers with the number of keys of which something is true, which is found out key after key, in several turns.
 fn count_keys(
@@ -44,12 +43,10 @@ fn count_keys(
     arguments: Arguments<'_>,
     mut is_true: impl FnMut(&mut Context<'_>, &[u8]) -> bool,
 ) {
-    // Both have at most `limits::ARGUMENTS_MAX`.
-    let (mut next, mut count) = (context.progress as u32 as usize, context.progress >> 32);
-    let mut since_clock = 0;
+    let (mut next, mut since_clock) = (context.progress as usize, 0);
     while next < arguments.len() {
         let key = arguments.get(next);
-        count += u64::from(is_true(context, key));
+        context.counted += u64::from(is_true(context, key));
         next += 1;
         since_clock += 1;
         if since_clock < KEYS_PER_CLOCK && key.len() <= limits::LONG_KEY_SIZE {
@@ -57,12 +54,12 @@ fn count_keys(
         }
         since_clock = 0;
         if next < arguments.len() && context.is_turn_over() {
-            context.progress = count << 32 | next as u64;
+            context.progress = next as u64;
             context.flow = Flow::Again;
             return;
         }
     }
-    context.reply.integer(count.cast_signed());
+    context.reply.integer(context.counted.cast_signed());
 }
 
 /// `EXPIRE key seconds`
@@ -82,6 +79,21 @@ fn expire_in(context: &mut Context<'_>, arguments: Arguments<'_>, unit_ms: i64, 
     let writer = &mut context.writer;
     let was_there = if after > 0 { writer.expire(key, at, wall_ms)? } else { writer.delete(key, wall_ms) };
     context.reply.integer(i64::from(was_there));
+    Ok(())
+}
+
+/// `PERSIST key`
+pub(super) fn persist(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
+    let key = arguments.get(0);
+    // Whoever is refused has lost to a change that was not.
+    let had_one = loop {
+        let Some(found) = find(context, key, 0)?.filter(|found| found.expiry.is_some()) else { break false };
+        let outcome = context.writer.renew(key, None, Guard::Version(found.version), wall_ms)?;
+        if outcome != Outcome::Refused {
+            break true;
+        }
+    };
+    context.reply.integer(i64::from(had_one));
     Ok(())
 }
 
@@ -178,6 +190,7 @@ mod tests {
         // To compare a long key may take as long as a turn.
         let long = vec![vec![0; limits::LONG_KEY_SIZE + 1]; 20];
         assert_eq!(turns("EXISTS", &long), (20, ":0\r\n".into()));
+        assert_eq!(turns("TOUCH", &keys), (turns_of_keys, ":200\r\n".into()));
         // Walks give what they have, and a cursor or a bucket to go on from.
         let walk = [b"0".to_vec(), b"COUNT".to_vec(), b"1000000".to_vec()];
         let (turns_of_scan, scanned) = turns("SCAN", &walk);
@@ -185,6 +198,30 @@ mod tests {
         assert_eq!((turns_of_scan, turns_of_dump), (1, 1));
         assert!(!scanned.starts_with("*2\r\n$1\r\n0\r\n") && scanned.matches('$').count() < 80, "{scanned}");
         assert!(dumped.contains(&format!("\r\n:{BUCKETS_PER_CLOCK}\r\n")), "{dumped}");
-        assert_eq!(turns("DEL", &keys), (turns_of_keys, ":200\r\n".into()));
+        let (turns_of_deletion, deleted) = turns("RING.DELPREFIX", &[b"\x07".to_vec()]);
+        assert_eq!((turns_of_deletion > 100 / BUCKETS_PER_CLOCK as usize, deleted), (true, ":1\r\n".into()));
+        let (turns_of_deletion, deleted) = turns("RING.DELPREFIX", &[Vec::new()]);
+        assert_eq!((turns_of_deletion > 199 / KEYS_PER_CLOCK, deleted), (true, ":199\r\n".into()));
+        assert_eq!(turns("DEL", &keys), (turns_of_keys, ":0\r\n".into()));
+    }
+
+    #[test]
+    fn a_time_to_live_is_taken_away_once() {
+        use crate::command::alone::Alone;
+        use crate::table::{Eviction, Options};
+
+        let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(4 << 20, &options);
+        let mut run = |name: &str, words: &[&str]| alone.run(name, words).1;
+        assert_eq!(run("PERSIST", &["key"]), ":0\r\n");
+        run("SET", &["key", "value", "EX", "100"]);
+        assert_eq!([(); 2].map(|()| run("PERSIST", &["key"])), [":1\r\n", ":0\r\n"]);
+        assert_eq!(run("PTTL", &["key"]), ":-1\r\n");
+        assert_eq!(run("RING.ENTRY", &["key"]), "*2\r\n$5\r\nvalue\r\n:-1\r\n");
+        assert_eq!(run("RING.ENTRY", &["key", "4"]), "*2\r\n:5\r\n:-1\r\n");
+        let at = (wall_ms() + 100_000).to_string();
+        run("SET", &["key", "value", "PXAT", &at]);
+        assert_eq!(run("RING.ENTRY", &["key", "5"]), format!("*2\r\n$5\r\nvalue\r\n:{at}\r\n"));
+        assert_eq!(run("RING.ENTRY", &["other"]), "$-1\r\n");
     }
 }

@@ -93,8 +93,8 @@ mod tests {
         for number in 0..=u16::MAX {
             assert_eq!(ours.has(number), super::super::numbered(number).is_some(), "{number}");
         }
-        // All 41 of this version: ten digits of four, and one of one.
-        assert_eq!(ours.to_string(), "ffffffffff1");
+        // All 48 of this version: twelve digits of four.
+        assert_eq!(ours.to_string(), "ffffffffffff");
     }
 
     #[test]

@@ -40,8 +40,27 @@ impl Sink for UpTo<'_> {
 
 /// A value on its way into a reply: in the scratch buffer, or where it lies.
 pub(super) enum Value {
-    Copied { version: u64 },
+    Copied(Found),
     InEntry(HeldEntry<Mapping>),
+}
+
+impl Value {
+    /// What belongs to the value.
+    pub fn found(&self) -> Found {
+        match self {
+            Self::Copied(found) => *found,
+            Self::InEntry(held) => held.found(),
+        }
+    }
+
+    /// Writes it into the reply.
+    #[inline]
+    pub fn answer(self, context: &mut Context<'_>) {
+        match self {
+            Self::Copied(_) => context.reply.bulk(context.scratch.bytes()),
+            Self::InEntry(held) => context.reply.value(held),
+        }
+    }
 }
 
 /// Looks a value up for a reply: a large one stays in its entry. Removes it if its time has passed.
@@ -50,9 +69,30 @@ pub(super) fn find_value(context: &mut Context<'_>, key: &[u8]) -> Result<Option
     Ok(match find(context, key, limits::LARGE_VALUE_SIZE - 1)? {
         // It may have gone meanwhile.
         Some(found) if found.size >= limits::LARGE_VALUE_SIZE => context.writer.hold(key, wall_ms).map(Value::InEntry),
-        Some(found) => Some(Value::Copied { version: found.version }),
+        Some(found) => Some(Value::Copied(found)),
         None => None,
     })
+}
+
+/// Refuses what would delete or replace a value in order to return it, if the reply cannot bring it: then it would be
+/// lost. `SET` asks before it writes, and a value that grows in between is lost all the same.
+pub(super) fn check_returnable(context: &mut Context<'_>, key: &[u8]) -> Result<(), Refusal> {
+    if context.returned_size_max >= limits::VALUE_SIZE_MAX {
+        return Ok(());
+    }
+    match context.writer.get(key, wall_ms, &mut Presence) {
+        Lookup::Hit(found) => is_returnable(context, found),
+        _ => Ok(()),
+    }
+}
+
+/// The same for a value that was found.
+pub(super) fn is_returnable(context: &Context<'_>, Found { size, .. }: Found) -> Result<(), Refusal> {
+    let most = context.returned_size_max;
+    if size <= most {
+        return Ok(());
+    }
+    Err(Refusal::err(format_args!("the value has {size} bytes, and a reply has room for {most}: nothing was changed")))
 }
 
 /// The expiry of a key: outer `None` if there is no such key.

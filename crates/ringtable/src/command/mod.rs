@@ -14,6 +14,7 @@
 // What requests and replies are made of.
 pub mod protocol;
 pub mod integer;
+pub mod float;
 pub mod refusal;
 pub mod arguments;
 pub mod reply;
@@ -33,9 +34,11 @@ pub mod set_options;
 mod lookup;
 // The commands.
 mod keyspace;
+mod take;
 mod set;
 mod counters;
 mod scan;
+mod prefix;
 mod atomic;
 mod inspection;
 pub mod connection;
@@ -57,6 +60,7 @@ pub use commands::{COMMANDS, find, number, numbered};
 pub use context::Context;
 pub use execute::{Command, execute};
 pub use flow::{ConnectionChange, Flow, Upgrade};
+pub use glob::pattern_of_prefix;
 pub use host::{Host, LeaseAnswer, LeaseName, Recipient, Setting, Unwritten};
 pub use refusal::{Refusal, is_for_want_of_room, shown, unknown, unknown_to_server};
 pub use streamed::{Order, Streamed};

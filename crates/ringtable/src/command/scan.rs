@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::context::Context;
-use super::glob::Glob;
+use super::glob::Pattern;
 use super::integer::parse_cursor;
 use super::refusal::Refusal;
 use crate::shm::clock::wall_ms;
@@ -32,7 +32,7 @@ pub(super) fn scan(context: &mut Context<'_>, arguments: Arguments<'_>) -> Resul
         if option.eq_ignore_ascii_case(b"COUNT") {
             count = arguments.integer(index + 1)?;
         } else if option.eq_ignore_ascii_case(b"MATCH") {
-            pattern = Some(Glob::new(arguments.get(index + 1))?);
+            pattern = Some(Pattern::new(arguments.get(index + 1))?);
         } else if option.eq_ignore_ascii_case(b"TYPE") {
             has_type = arguments.get(index + 1).eq_ignore_ascii_case(b"string");
         } else {

@@ -3,38 +3,43 @@
 use super::arguments::Arguments;
 use super::context::Context;
 use super::flow::Flow;
+use super::lookup::check_returnable;
 use super::refusal::Refusal;
 use super::set_options::SetOptions;
 use super::streamed::{Order, Streamed};
 use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
-use crate::table::lookup::Presence;
-use crate::table::{Draft, Guard, Lookup, Outcome, Terms, WriteError};
+use crate::table::{Draft, Guard, HeldEntry, Outcome, Terms, WriteError};
 
-/// `SET key value [NX | XX | IFVERSION version] [EX seconds | PX milliseconds] [EVICTABLE | UNEVICTABLE]`
+/// `SET key value [NX | XX | IFVERSION version] [GET] [(EX | PX | EXAT | PXAT) time | KEEPTTL]
+/// [EVICTABLE | UNEVICTABLE]`
 pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let options = SetOptions::parse(arguments, 2)?;
     let key = arguments.get(0);
     let value = arguments.get(1);
+    if options.manner.wants_old && context.streamed.is_none() {
+        check_returnable(context, key)?;
+    }
     let draft = match context.streamed.take() {
         // In the arguments an empty one stands for a value that has come in its entry.
         Some(Streamed::Entry(draft)) if draft.missing() == 0 => draft,
         Some(Streamed::Refused(error)) => return Err(error.into()),
         None if value.len() < limits::LARGE_VALUE_SIZE => {
-            let outcome =
-                context.writer.put_marked(key, value, options.expiry, options.guard, options.mark, wall_ms)?;
-            options.answer(outcome, context.reply);
+            let outcome = context.writer.put_as(key, value, options.manner, wall_ms)?;
+            options.answer(outcome, context.writer.take_replaced(), context.reply);
             return Ok(());
         }
         begun => {
             // What is refused has evicted nothing.
-            if begun.is_none() && !is_allowed(context, key, options.guard) {
-                options.answer(Outcome::Refused, context.reply);
+            if begun.is_none()
+                && let Some(found) = obstacle(context, key, options.manner.guard)
+            {
+                options.answer(Outcome::Refused, found, context.reply);
                 return Ok(());
             }
             context.streamed = begun;
-            match settle(context, key, value, Terms::Whole(options.guard))? {
+            match settle(context, key, value, Terms::Whole(options.manner.guard))? {
                 Some(draft) => draft,
                 None => {
                     context.flow = Flow::Again;
@@ -43,18 +48,20 @@ pub(super) fn set(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result
             }
         }
     };
-    let outcome = context.writer.put_draft(key, draft, options.expiry, options.guard, options.mark, wall_ms)?;
-    options.answer(outcome, context.reply);
+    let outcome = context.writer.put_draft(key, draft, options.manner, wall_ms)?;
+    options.answer(outcome, context.writer.take_replaced(), context.reply);
     Ok(())
 }
 
-/// Whether a write on this condition would be done now.
-fn is_allowed(context: &mut Context<'_>, key: &[u8], guard: Guard) -> bool {
-    guard == Guard::Always
-        || guard.allows(match context.writer.get(key, wall_ms, &mut Presence) {
-            Lookup::Hit(found) => Some(found.version),
-            _ => None,
-        })
+/// The entry for whose sake, or for whose absence, a write on this condition would not be done now; outer `None` if it
+/// would be.
+fn obstacle(context: &mut Context<'_>, key: &[u8], guard: Guard) -> Option<Option<HeldEntry<Mapping>>> {
+    if guard == Guard::Always {
+        return None;
+    }
+    let there = context.writer.hold(key, wall_ms);
+    let is_allowed = guard.allows(there.as_ref().map(|held| held.found().version));
+    (!is_allowed).then_some(there)
 }
 
 /// Goes on with a value that was gathered with its request: into an entry, as much of it as belongs in a turn. Returns
@@ -102,12 +109,42 @@ fn settle(
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_write_takes_over_the_time_and_hands_back_the_value() {
+        use crate::command::alone::Alone;
+        use crate::table::{Eviction, Options};
+
+        let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let mut alone = Alone::new(16 << 20, &options);
+        let bulk = |value: &str| format!("${}\r\n{value}\r\n", value.len());
+        let (small, large) = ("small".to_owned(), "large".repeat(limits::LARGE_VALUE_SIZE));
+        for [first, second] in [[&small, &large], [&large, &small], [&small, &small], [&large, &large]] {
+            let mut set = |value: &str, options: &str| {
+                let words: Vec<&str> = ["key", value].into_iter().chain(options.split_whitespace()).collect();
+                alone.run("SET", &words).1
+            };
+            assert_eq!(set(first, "XX GET"), "$-1\r\n", "there is none, and none is written");
+            assert_eq!(set(first, "GET KEEPTTL NX"), "$-1\r\n", "there is none, and one is written");
+            assert_eq!(set(second, "NX GET"), bulk(first), "there is one, and none is written");
+            assert_eq!(set(second, "GET PX 500000"), bulk(first));
+            assert_eq!(set(first, "XX KEEPTTL"), "+OK\r\n");
+            assert_eq!(set(second, "KEEPTTL GET"), bulk(first));
+            let left = alone.run("PTTL", &["key"]).1;
+            assert!((400_000..=500_000).contains(&left[1..].trim_end().parse::<u32>().unwrap()), "{left}");
+            assert_eq!(alone.run("GETDEL", &["key"]).1, bulk(second));
+        }
+        // A time that is over: there is no such key.
+        assert_eq!(alone.run("SET", &["key", "value", "PXAT", "1"]).1, "+OK\r\n");
+        assert_eq!(alone.run("GET", &["key"]).1, "$-1\r\n");
+        assert_eq!(alone.writer.table().reclaimer().holds(), 0);
+    }
+
     /// It was once copied in one go, however large.
     #[test]
     fn a_large_value_is_copied_a_piece_a_turn() {
         use crate::command::alone::Alone;
         use crate::table::lookup::Buffer;
-        use crate::table::{Eviction, Options};
+        use crate::table::{Eviction, Lookup, Options};
 
         let options = Options { buckets: 100, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
         let mut alone = Alone::new(16 << 20, &options);

@@ -1,22 +1,21 @@
 //! The options of `SET`, and its reply: one place for them, however the value comes.
 
 use super::arguments::{Arguments, not_an_integer};
-use super::expiry::time_to_live;
+use super::expiry::Until;
 use super::integer::parse_integer;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
-use crate::table::{Expiry, Guard, Mark, Outcome};
+use crate::limits;
+use crate::shm::segment::Mapping;
+use crate::table::{Guard, HeldEntry, Lifetime, Manner, Mark, Outcome};
 
-/// What `SET` is told besides key and value: `[NX | XX | IFVERSION version] [EX seconds | PX milliseconds]
-/// [EVICTABLE | UNEVICTABLE]`.
+/// What `SET` is told besides key and value: `[NX | XX | IFVERSION version] [GET]
+/// [(EX | PX | EXAT | PXAT) time | KEEPTTL] [EVICTABLE | UNEVICTABLE]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetOptions {
-    /// When it is done.
-    pub guard: Guard,
-    /// When the entry will be gone, counted from the moment of parsing.
-    pub expiry: Option<Expiry>,
-    /// Whether it may be evicted.
-    pub mark: Mark,
+    /// On which condition, until when (spans are counted from the moment of parsing), and whether the reply is the old
+    /// value.
+    pub manner: Manner,
     /// Whether the reply is the new version in place of `OK`.
     pub wants_version: bool,
 }
@@ -27,43 +26,52 @@ impl SetOptions {
     /// # Errors
     /// In Redis' words, if they are none, or contradict each other.
     pub fn parse(arguments: Arguments<'_>, first: usize) -> Result<Self, Refusal> {
-        let (mut options, mut index) =
-            (Self { guard: Guard::Always, expiry: None, mark: Mark::AsBefore, wants_version: false }, first);
+        let mut manner = Manner::new(Guard::Always, None, Mark::AsBefore);
+        let (mut wants_version, mut index) = (false, first);
         let syntax = || Refusal::err("syntax error");
         // The number behind an option.
         let number = |index: usize| if index < arguments.len() { Ok(arguments.get(index)) } else { Err(syntax()) };
         while index < arguments.len() {
             let option = arguments.get(index);
-            let unguarded = options.guard == Guard::Always;
+            let unguarded = manner.guard == Guard::Always;
+            let is_lasting = manner.lifetime == Lifetime::Until(None);
             match option {
-                _ if option.eq_ignore_ascii_case(b"NX") && unguarded => options.guard = Guard::Absent,
-                _ if option.eq_ignore_ascii_case(b"XX") && unguarded => options.guard = Guard::Present,
-                _ if option.eq_ignore_ascii_case(b"IFVERSION") && unguarded => {
+                _ if option.eq_ignore_ascii_case(b"NX") && unguarded => manner.guard = Guard::Absent,
+                _ if option.eq_ignore_ascii_case(b"XX") && unguarded => manner.guard = Guard::Present,
+                _ if option.eq_ignore_ascii_case(b"IFVERSION") && unguarded && !manner.wants_old => {
                     index += 1;
-                    options.guard = match version(number(index)?)? {
+                    manner.guard = match version(number(index)?)? {
                         0 => Guard::Absent,
                         version => Guard::Version(version),
                     };
-                    options.wants_version = true;
+                    wants_version = true;
                 }
-                [e, b'X' | b'x'] if matches!(e, b'E' | b'e' | b'P' | b'p') && options.expiry.is_none() => {
-                    index += 1;
-                    let digits = number(index)?;
-                    let after = parse_integer(digits).ok_or_else(|| not_an_integer(digits))?;
-                    let unit_ms = if e.eq_ignore_ascii_case(&b'E') { 1_000 } else { 1 };
-                    options.expiry = Some(time_to_live(after, unit_ms, "set")?);
+                _ if option.eq_ignore_ascii_case(b"GET") && !manner.wants_old && !wants_version => {
+                    manner.wants_old = true;
                 }
-                _ if options.mark == Mark::AsBefore => options.mark = mark(option).ok_or_else(syntax)?,
-                _ => return Err(syntax()),
+                _ if option.eq_ignore_ascii_case(b"KEEPTTL") && is_lasting => manner.lifetime = Lifetime::AsBefore,
+                _ => match Until::of_word(option).filter(|_| is_lasting) {
+                    Some(until) => {
+                        index += 1;
+                        manner.lifetime = Lifetime::Until(Some(until.expiry(number(index)?, "set")?));
+                    }
+                    None if manner.mark == Mark::AsBefore => manner.mark = mark(option).ok_or_else(syntax)?,
+                    None => return Err(syntax()),
+                },
             }
             index += 1;
         }
-        Ok(options)
+        Ok(Self { manner, wants_version })
     }
 
-    /// Says what became of it.
-    pub fn answer(&self, outcome: Outcome, reply: &mut dyn ReplyWriter) {
+    /// Says what became of it, or what was there before.
+    pub fn answer(&self, outcome: Outcome, old: Option<HeldEntry<Mapping>>, reply: &mut dyn ReplyWriter) {
         match outcome {
+            _ if self.manner.wants_old => match old {
+                Some(old) if old.found().size >= limits::LARGE_VALUE_SIZE => reply.value(old),
+                Some(old) => reply.bulk(old.bytes()),
+                None => reply.nil(),
+            },
             Outcome::Done { version, .. } if self.wants_version => reply.integer(version as i64),
             Outcome::Done { .. } => reply.ok(),
             Outcome::Refused => reply.nil(),
@@ -105,11 +113,8 @@ mod tests {
             (&["k", "v", "IfVersion", "0"], Guard::Absent, true),
             (&["k", "v", "IFVERSION", "7"], Guard::Version(7), true),
         ] {
-            assert_eq!(
-                parse(words),
-                Ok(SetOptions { guard, expiry: None, mark: Mark::AsBefore, wants_version }),
-                "{words:?}"
-            );
+            let manner = Manner::new(guard, None, Mark::AsBefore);
+            assert_eq!(parse(words), Ok(SetOptions { manner, wants_version }), "{words:?}");
         }
         for options in ["NX XX", "NX NX", "IFVERSION 1 NX", "XX IFVERSION 1", "IFVERSION", "IFVERSION -1", "EX", "NO"] {
             let words: Vec<&str> = ["k", "v"].into_iter().chain(options.split(' ')).collect();
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_may_be_evicted_is_said_once() {
-        let mark = |words: &[&str]| parse(words).map(|options| options.mark);
+        let mark = |words: &[&str]| parse(words).map(|options| options.manner.mark);
         assert_eq!(mark(&["k", "v"]), Ok(Mark::AsBefore));
         assert_eq!(mark(&["k", "v", "NX", "unevictable", "PX", "9"]), Ok(Mark::Unevictable));
         assert_eq!(mark(&["k", "v", "EVICTABLE"]), Ok(Mark::Evictable));
@@ -128,8 +133,20 @@ mod tests {
 
     #[test]
     fn times_to_live_are_some_time() {
-        assert!(parse(&["k", "v", "PX", "1", "XX"]).is_ok_and(|options| options.expiry.is_some()));
-        for options in ["EX 0", "PX -1", "EX 9223372036854775807", "PX 1 EX 1", "PX one"] {
+        let lifetime = |options: &str| {
+            let words: Vec<&str> = ["k", "v"].into_iter().chain(options.split(' ')).collect();
+            parse(&words).map(|options| options.manner.lifetime)
+        };
+        assert!(matches!(lifetime("PX 1 XX"), Ok(Lifetime::Until(Some(_)))));
+        assert_eq!(lifetime("keepttl GET"), Ok(Lifetime::AsBefore));
+        // A time may be over already.
+        assert_eq!(lifetime("EXAT 1700000000"), lifetime("PXAT 1700000000000"));
+        assert_eq!(lifetime("NX PXAT 1"), Ok(Lifetime::Until(Some(crate::table::Expiry(1)))));
+        let far = i64::MAX.to_string();
+        let too_far = ["EX", "EXAT", "PXAT"].map(|option| format!("{option} {far}"));
+        let too_far = too_far.each_ref().map(String::as_str);
+        let others = ["EX 0", "PX -1", "PXAT 0", "EXAT -1", "PX 1 EX 1", "PX one", "KEEPTTL PX 1", "EXAT 1 KEEPTTL"];
+        for options in [&too_far[..], &others, &["GET GET", "GET IFVERSION 1", "IFVERSION 1 GET"]].concat() {
             let words: Vec<&str> = ["k", "v"].into_iter().chain(options.split(' ')).collect();
             assert!(parse(&words).is_err(), "{options}");
         }

@@ -42,6 +42,7 @@ pub(super) struct Executed {
 #[derive(Default)]
 pub(super) struct Again {
     pub progress: u64,
+    pub counted: u64,
     pub streamed: Option<Streamed>,
 }
 
@@ -82,6 +83,8 @@ pub(super) struct Engine {
     pub budget: Budget,
     /// Bytes of keys in a listing: over UDP it has to fit a datagram.
     pub listing_size: usize,
+    /// Bytes of a value that a reply may bring.
+    pub returned_size_max: usize,
     scratch: Buffer,
     pairs: Pairs,
     /// Requests, and writes among them, in this turn.
@@ -103,7 +106,7 @@ impl Engine {
         protocol: Protocol,
         again: Again,
     ) -> Executed {
-        let Again { progress, streamed } = again;
+        let Again { progress, counted, streamed } = again;
         #[cfg(test)]
         super::tests::panic_if_asked(&command.arguments);
         self.budget.begin();
@@ -123,15 +126,17 @@ impl Engine {
             worker: self.worker,
             protocol,
             progress,
+            counted,
             flow: Flow::Next,
             change: None,
             turn_ends_ns: self.budget.ends_ns(),
             listing_size: self.listing_size,
+            returned_size_max: self.returned_size_max,
             passed: 0,
         };
         command::execute(&mut context, command);
         let (flow, change, passed) = (context.flow, context.change, context.passed);
-        let again = Again { progress: context.progress, streamed: context.streamed };
+        let again = Again { progress: context.progress, counted: context.counted, streamed: context.streamed };
         self.budget.pass(passed + self.scratch.bytes().len() + self.pairs.size());
         if self.writer.take_written() && self.leases.has_waiters() {
             self.note_written(command);
@@ -201,6 +206,7 @@ impl Executor {
             leases: Arc::clone(&store.leases),
             budget: Budget::default(),
             listing_size: limits::DUMP_SIZE_MAX,
+            returned_size_max: limits::VALUE_SIZE_MAX,
             scratch: Buffer::default(),
             pairs: Pairs::default(),
             requests: 0,

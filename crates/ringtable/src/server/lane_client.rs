@@ -241,7 +241,7 @@ impl LaneClient {
             finished.forget_size(&executor.store.requests);
             executor.record = finished.bytes;
             let streamed = if let Stage::Rest(streamed) = finished.stage { streamed } else { None };
-            complete = Some(Again { progress: 0, streamed });
+            complete = Some(Again { streamed, ..Again::default() });
         }
         Ok((begun + piece, complete))
     }

@@ -204,7 +204,7 @@ impl RespSession {
             Ok(Parsed::Complete { size }) => {
                 self.request_size = size;
                 let streamed = self.streamed.take();
-                let upgrade = self.execute(executor, Again { progress: 0, streamed });
+                let upgrade = self.execute(executor, Again { streamed, ..Again::default() });
                 if self.again.is_some() {
                     return Step::Paused;
                 }

@@ -156,12 +156,14 @@ impl UdpPort {
 
     fn begin_turn(&mut self, executor: &mut Executor) {
         executor.engine.listing_size = limits::UDP_LISTING_SIZE;
+        executor.engine.returned_size_max = limits::UDP_VALUE_SIZE;
         (self.taken, self.taken_size, self.is_flooded) = (0, 0, false);
     }
 
     /// Returns whether there was anything in it.
     fn end_turn(&mut self, executor: &mut Executor) -> bool {
         executor.engine.listing_size = limits::DUMP_SIZE_MAX;
+        executor.engine.returned_size_max = limits::VALUE_SIZE_MAX;
         executor.end_turn();
         self.streak = if self.is_flooded || self.readable { self.streak.saturating_add(1) } else { 0 };
         self.taken > 0

@@ -116,7 +116,7 @@ mod tests {
     use super::super::bucket::ENTRIES_MAX;
     use super::super::events::{Consumer, Next, RingLocation};
     use super::super::layout::PAGE_WORDS;
-    use super::super::{Eviction, Expiry, Guard, Mark, Options, Outcome, Pairs, Table, Terms, Want, Writer};
+    use super::super::{Eviction, Expiry, Guard, Manner, Mark, Options, Outcome, Pairs, Table, Terms, Want, Writer};
     use super::*;
     use crate::sync::{Arc, Memory, Ordering, heap_words};
 
@@ -199,7 +199,7 @@ mod tests {
         let mut large = |writer: &mut Writer<Words>| {
             let mut draft = writer.draft(b"large", 100_000, Terms::Arriving).unwrap();
             draft.fill(&[1; 100_000]);
-            writer.put_draft(b"large", draft, None, Guard::Always, Mark::AsBefore, || 1_000).unwrap();
+            writer.put_draft(b"large", draft, Manner::new(Guard::Always, None, Mark::AsBefore), || 1_000).unwrap();
         };
         after("a value that has arrived in pieces", &mut large, &[(Kind::Set, b"large", 100_000)]);
         let too_large = &mut |writer: &mut Writer<Words>| {
@@ -220,6 +220,14 @@ mod tests {
         expire("a new expiry in place", b"large", true, &[(Kind::Set, b"large", 100_000)]);
         expire("one for an entry without the word for it", b"key", true, &[(Kind::Set, b"key", 5)]);
         expire("one for nobody", b"absent", false, &[]);
+        let mut persist = |what: &str, expected: Expected<'_>| {
+            let act = &mut |writer: &mut Writer<Words>| {
+                assert_ne!(writer.renew(b"key", None, Guard::Always, || 3_000), Ok(Outcome::Refused));
+            };
+            after(what, act, expected);
+        };
+        persist("an expiry that goes", &[(Kind::Set, b"key", 5)]);
+        persist("one that has gone", &[]);
 
         let mut relocate = |writer: &mut Writer<Words>| {
             let start = start_of(writer.table(), b"large");
@@ -334,7 +342,12 @@ mod tests {
                     7 => {
                         if let Ok(mut draft) = writer.draft(&key, value.len(), Terms::Whole(Guard::Present)) {
                             draft.fill(&value);
-                            let _ = writer.put_draft(&key, draft, expiry, Guard::Present, Mark::AsBefore, || now);
+                            let _ = writer.put_draft(
+                                &key,
+                                draft,
+                                Manner::new(Guard::Present, expiry, Mark::AsBefore),
+                                || now,
+                            );
                         }
                     }
                     _ => drop(writer.put(&key, &value, expiry, Guard::Always, || now)),

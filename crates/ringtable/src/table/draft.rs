@@ -24,8 +24,8 @@ use super::entry::{Expiry, HEADER_WORDS, Shape};
 use super::error::{WriteError, check_sizes};
 use super::guard::{Guard, Outcome};
 use super::heap::Cache;
+use super::manner::Manner;
 use super::table::Table;
-use super::unevictable::Mark;
 use super::writer::{Sparing, Writer};
 use crate::limits;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering, copy_in, lock};
@@ -169,7 +169,7 @@ impl<M: Memory> Writer<M> {
         Ok(Some(draft))
     }
 
-    /// Writes a key whose value is a draft, as [`Writer::put_marked`] would.
+    /// Writes a key whose value is a draft, as [`Writer::put_as`] would.
     ///
     /// # Errors
     /// No memory for a bucket, or a full one: then everything is as it was, and the draft is gone.
@@ -180,9 +180,7 @@ impl<M: Memory> Writer<M> {
         &mut self,
         key: &[u8],
         mut draft: Draft<M>,
-        expiry: Option<Expiry>,
-        guard: Guard,
-        mark: Mark,
+        manner: Manner,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         let shape = draft.shape;
@@ -192,10 +190,10 @@ impl<M: Memory> Writer<M> {
         let entry = &self.table.words()[start as usize..start as usize + shape.words()];
         // Relaxed: as in `Writer::prepare`.
         entry[0].store(shape.pack(), Ordering::Relaxed);
-        entry[HEADER_WORDS].store(expiry.unwrap_or(Expiry::NEVER).0, Ordering::Relaxed);
+        entry[HEADER_WORDS].store(manner.lifetime.known().unwrap_or(Expiry::NEVER).0, Ordering::Relaxed);
         copy_in(key, &entry[shape.key_at()..]);
         let hash = self.table.constants().hash(key);
-        let outcome = self.publish_entry(hash, key, (start, shape), guard, mark, now_ms);
+        let outcome = self.publish_entry(hash, key, (start, shape), manner, now_ms);
         // At once, and not with the next dozens: some of this size are all that is in a small cache, and whoever makes
         // room for the next one is another writer, whose hand would come to nothing but to what is used.
         self.tell_arrivals();
@@ -207,7 +205,7 @@ impl<M: Memory> Writer<M> {
 mod tests {
     use super::*;
     use crate::table::lookup::Buffer;
-    use crate::table::{Eviction, Lookup, Options};
+    use crate::table::{Eviction, Lookup, Mark, Options};
 
     fn writer(megabytes: usize) -> Writer<Box<[AtomicU64]>> {
         let memory = crate::sync::heap_words(megabytes << 17);
@@ -236,7 +234,7 @@ mod tests {
                 rest = left;
             }
             let expiry = random.bool().then_some(Expiry(2_000));
-            writer.put_draft(b"key", draft, expiry, Guard::Always, Mark::AsBefore, || 1_000).unwrap();
+            writer.put_draft(b"key", draft, Manner::new(Guard::Always, expiry, Mark::AsBefore), || 1_000).unwrap();
             assert_eq!(value_of(&mut writer, b"key"), Some(value));
             let Lookup::Hit(found) = writer.get(b"key", || 1_000, &mut Buffer::default()) else { panic!("no key") };
             assert_eq!(found.expiry, expiry);
@@ -284,7 +282,7 @@ mod tests {
             let mut draft = other.draft(key, size, Terms::Arriving).unwrap();
             other.release();
             draft.fill(&vec![1; size]);
-            writer.put_draft(key, draft, None, Guard::Always, Mark::AsBefore, || 0).unwrap();
+            writer.put_draft(key, draft, Manner::new(Guard::Always, None, Mark::AsBefore), || 0).unwrap();
         };
         write(b"used");
         for number in 0..100_u32 {
@@ -308,7 +306,10 @@ mod tests {
         // Nor one that is refused.
         let mut draft = writer.draft(b"key", size, Terms::Arriving).unwrap();
         draft.fill(&vec![1; size]);
-        assert_eq!(writer.put_draft(b"key", draft, None, Guard::Present, Mark::AsBefore, || 0), Ok(Outcome::Refused));
+        assert_eq!(
+            writer.put_draft(b"key", draft, Manner::new(Guard::Present, None, Mark::AsBefore), || 0),
+            Ok(Outcome::Refused)
+        );
         assert_eq!(writer.table().free_bytes(), free);
         assert_eq!(writer.table().draft_bytes(), 0);
         // One whose value is here is a draft for a moment only.

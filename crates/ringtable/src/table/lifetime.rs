@@ -1,4 +1,4 @@
-//! A new expiry for an entry that is there.
+//! A new expiry for an entry that is there, or none any more.
 //!
 //! # Design
 //!
@@ -6,7 +6,8 @@
 //! changes, and with it the entry's version and the code in its slot. So it costs the same whatever the value's size,
 //! needs no memory, and works in a full table.
 //!
-//! An entry without the word is small, and written anew. From then on it has the word.
+//! An entry without the word is small, and written anew. From then on it has the word. To take an expiry away never
+//! needs that: an entry that has one has the word.
 //!
 //! To everybody else it is a change like any other: a write on condition of the version from before is refused, and
 //! listeners are told.
@@ -33,44 +34,70 @@ impl<M: Memory> Writer<M> {
     /// # Errors
     /// No memory for an entry that has to be written anew: then everything is as it was.
     pub fn expire(&mut self, key: &[u8], expiry: Expiry, now_ms: impl Fn() -> u64) -> Result<bool, WriteError> {
+        self.renew(key, Some(expiry), Guard::Present, now_ms).map(|outcome| outcome != Outcome::Refused)
+    }
+
+    /// Gives a key another expiry, or none, if it is there and `guard` holds; one whose time has passed is removed. To
+    /// take away what an entry does not have changes nothing, and is done.
+    ///
+    /// # Errors
+    /// As [`Self::expire`].
+    pub fn renew(
+        &mut self,
+        key: &[u8],
+        expiry: Option<Expiry>,
+        guard: Guard,
+        now_ms: impl Fn() -> u64,
+    ) -> Result<Outcome, WriteError> {
         if key.len() > limits::KEY_SIZE_MAX {
-            return Ok(false);
+            return Ok(Outcome::Refused);
         }
         let hash = self.table.constants().hash(key);
         loop {
             let Self { table, published, has_written, .. } = self;
-            let guard = table.lock(hash);
-            let Some((bucket, index, entry)) = table.find(&guard, hash, key).entry else {
-                guard.unlock_unchanged();
-                return Ok(false);
+            let locked = table.lock(hash);
+            let Some((bucket, index, entry)) = table.find(&locked, hash, key).entry else {
+                locked.unlock_unchanged();
+                return Ok(Outcome::Refused);
             };
             if entry.has_expired(&now_ms) {
-                guard.unlock_unchanged();
+                locked.unlock_unchanged();
                 self.delete_expired(key, now_ms);
-                return Ok(false);
+                return Ok(Outcome::Refused);
+            }
+            let version = entry.version();
+            if !guard.allows(Some(version)) {
+                locked.unlock_unchanged();
+                return Ok(Outcome::Refused);
+            }
+            if expiry.is_none() && entry.expiry().is_none() {
+                locked.unlock_unchanged();
+                return Ok(Outcome::Done { version, inserted: false });
             }
             if entry.shape.expires {
-                let version = table.version_of_change(&guard);
-                entry.set_lifetime(version, expiry);
+                let version = table.version_of_change(&locked);
+                entry.set_lifetime(version, expiry.unwrap_or(Expiry::NEVER));
                 failpoint!("expire.changed");
                 let slot = bucket.slot(index);
-                let code = expiry_code::code(Some(expiry));
+                let code = expiry_code::code(expiry);
                 // As when the key is written, this is a use of it.
                 bucket.set_slot(index, slot.with_expiry_code(code).with_visited(true));
                 table.tell(Change::Renewed(key, slot.at()), published);
                 *has_written = true;
                 let words = entry.shape.words();
-                table.count_expiring(guard.bucket, Some((slot, words)), Some((slot.with_expiry_code(code), words)));
-                guard.unlock();
+                table.count_expiring(locked.bucket, Some((slot, words)), Some((slot.with_expiry_code(code), words)));
+                locked.unlock();
                 failpoint!("expire.unlocked");
-                return Ok(true);
+                return Ok(Outcome::Done { version, inserted: false });
             }
-            let (mut bytes, version) = ([0; entry::EXPIRY_WORD_SIZE], entry.version());
+            let mut bytes = [0; entry::EXPIRY_WORD_SIZE];
             let value = &mut bytes[..entry.shape.value_size];
             copy_out(entry.value_words(), as_uninit(value));
-            guard.unlock_unchanged();
-            if let Outcome::Done { .. } = self.put(key, value, Some(expiry), Guard::Version(version), &now_ms)? {
-                return Ok(true);
+            locked.unlock_unchanged();
+            let outcome = self.put(key, value, expiry, Guard::Version(version), &now_ms)?;
+            // Another write was faster: the guard may hold for what that has left.
+            if outcome != Outcome::Refused || guard == Guard::Version(version) {
+                return Ok(outcome);
             }
         }
     }
@@ -147,6 +174,28 @@ mod tests {
             assert_eq!(writer.expire(b"key", Expiry(START + 9_000), || START + 2_000), Ok(false), "it has passed");
             assert_eq!(writer.table().entries(), 0, "and is removed");
             assert_eq!(writer.table().tally().expiring.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn an_expiry_is_taken_away_where_it_stands() {
+        for size in [100, 1 << 20] {
+            let (mut writer, reader) = table(64, Eviction::VolatileTtl);
+            put(&mut writer, b"key", size, Some(Expiry(START + 1_000))).unwrap();
+            let (start, before) = (slot(&writer, b"key").0, found(&reader, b"key", START).unwrap());
+            let renew =
+                |writer: &mut Writer<Words>, expiry, guard| writer.renew(b"key", expiry, guard, || START).unwrap();
+            assert_eq!(renew(&mut writer, None, Guard::Version(before.version + 2)), Outcome::Refused);
+            let done = renew(&mut writer, None, Guard::Version(before.version));
+            let after = found(&reader, b"key", START + 5_000).unwrap();
+            assert!(after.version > before.version && after.expiry.is_none() && after.size == size);
+            assert_eq!(done, Outcome::Done { version: after.version, inserted: false });
+            assert_eq!(slot(&writer, b"key"), (start, 0));
+            assert_eq!(writer.table().tally().expiring.load(Ordering::Relaxed), 0);
+            // Once more is no change.
+            assert_eq!(renew(&mut writer, None, Guard::Present), done);
+            assert_eq!(found(&reader, b"key", START), Some(after));
+            assert_eq!(writer.renew(b"absent", None, Guard::Always, || START), Ok(Outcome::Refused));
         }
     }
 

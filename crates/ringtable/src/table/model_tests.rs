@@ -168,6 +168,12 @@ impl History {
             1 => Mark::Evictable,
             _ => Mark::AsBefore,
         };
+        let (lifetime, wants_old) = match self.random.u8(..16) {
+            0 | 1 => (Lifetime::AsBefore, self.random.bool()),
+            2 => (Lifetime::Until(expiry.map(Expiry)), true),
+            _ => (Lifetime::Until(expiry.map(Expiry)), false),
+        };
+        let manner = Manner { guard, lifetime, mark, wants_old };
         let unevictable = mark.is_unevictable(before.as_ref().is_some_and(|entry| entry.unevictable));
         let writer = self.writer();
         let in_pieces = self.random.u8(..8) == 0;
@@ -178,10 +184,17 @@ impl History {
         }
         let evicted = self.evicted();
         let outcome = if in_pieces {
-            self.put_in_pieces(writer, &key, &value, expiry, (guard, mark))
+            self.put_in_pieces(writer, &key, &value, manner)
         } else {
-            self.writers[writer].put_marked(&key, &value, expiry.map(Expiry), guard, mark, || now_ms)
+            self.writers[writer].put_as(&key, &value, manner, || now_ms)
         };
+        let replaced = self.writers[writer].take_replaced();
+        if let (Some(before), Ok(_), true) = (&before, &outcome, wants_old) {
+            let lost = self.may_be_lost(before);
+            assert!(replaced.as_ref().map_or(lost, |old| old.bytes() == before.value), "not what was there");
+        } else {
+            assert!(replaced.is_none(), "what nobody wanted, or what was not there");
+        }
         match outcome {
             Ok(Outcome::Done { version, inserted }) => {
                 // To make room, a cache may have let go of the very key that is written.
@@ -189,7 +202,13 @@ impl History {
                 assert!(allowed || lost && guard == Guard::Absent, "{guard:?} held, with {before:?}");
                 assert!(inserted == before.is_none() || lost);
                 // A bucket's versions only ever rise; a key that is gone and comes again gets a higher one, too.
-                assert!(before.is_none_or(|before| before.version < version));
+                assert!(before.as_ref().is_none_or(|before| before.version < version));
+                let expiry = match lifetime {
+                    // If it was lost before it was written, nobody knows until when it would have been there.
+                    Lifetime::AsBefore if lost => self.expiry_in_table(writer, &key),
+                    Lifetime::AsBefore => before.and_then(|before| before.expiry),
+                    Lifetime::Until(_) => expiry,
+                };
                 self.model.insert(key, Entry { value, expiry, version, unevictable });
             }
             Ok(Outcome::Refused) => {
@@ -221,10 +240,9 @@ impl History {
         writer: usize,
         key: &[u8],
         value: &[u8],
-        expiry: Option<u64>,
-        (guard, mark): (Guard, Mark),
+        manner: Manner,
     ) -> Result<Outcome, WriteError> {
-        let terms = if self.random.bool() { Terms::Arriving } else { Terms::Whole(guard) };
+        let terms = if self.random.bool() { Terms::Arriving } else { Terms::Whole(manner.guard) };
         let (now_ms, writer) = (self.now_ms, &mut self.writers[writer]);
         let mut draft = writer.draft(key, value.len(), terms)?;
         let mut rest = value;
@@ -233,7 +251,41 @@ impl History {
             draft.fill(piece);
             rest = left;
         }
-        writer.put_draft(key, draft, expiry.map(Expiry), guard, mark, || now_ms)
+        writer.put_draft(key, draft, manner, || now_ms)
+    }
+
+    /// Until when the table has a key that was just written.
+    fn expiry_in_table(&mut self, writer: usize, key: &[u8]) -> Option<u64> {
+        let now_ms = self.now_ms;
+        match self.writers[writer].get(key, || now_ms, &mut Buffer::default()) {
+            Lookup::Hit(found) => found.expiry.map(|Expiry(at)| at),
+            other => panic!("{other:?}, though it was just written"),
+        }
+    }
+
+    /// Gives a key another expiry, or takes it away.
+    fn renew(&mut self) {
+        let (key, expiry, now_ms) = (self.key(), self.expiry(), self.now_ms);
+        let (before, writer) = (self.get(&key), self.writer());
+        let guard = match (&before, self.random.bool()) {
+            (Some(before), true) => Guard::Version(before.version + self.random.u64(..2)),
+            _ => Guard::Present,
+        };
+        let allowed = guard.allows(before.as_ref().map(|entry| entry.version));
+        match self.writers[writer].renew(&key, expiry.map(Expiry), guard, || now_ms) {
+            Ok(Outcome::Refused) => {
+                assert!(!allowed || before.is_some_and(|entry| self.may_be_lost(&entry)), "{guard:?}");
+            }
+            Ok(Outcome::Done { version, .. }) => {
+                let before = before.filter(|_| allowed).expect("forbidden: a guard that did not hold");
+                let is_changed = expiry.is_some() || before.expiry.is_some();
+                assert!(if is_changed { before.version < version } else { before.version == version });
+                self.model.insert(key, Entry { expiry, version, ..before });
+            }
+            Err(WriteError::OutOfMemory(_)) => self.refused += 1,
+            Err(WriteError::UnevictableFull(_)) => assert!(before.is_some_and(|entry| entry.unevictable)),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// Entries evicted so far.
@@ -358,6 +410,7 @@ impl History {
                 960..964 => self.check_all(),
                 964 => self.clear(),
                 965 => self.now_ms += 1 << 33,
+                966..986 => self.renew(),
                 _ => {}
             }
         }

@@ -19,7 +19,9 @@ use super::error::{WriteError, check_sizes};
 use super::expiry_code;
 use super::guard::{Guard, Outcome};
 use super::heap::Cache;
+use super::held::HeldEntry;
 use super::layout::{BUCKET_WORDS, address, bucket_start};
+use super::manner::{Lifetime, Manner};
 use super::options::Eviction;
 use super::sieve::Id;
 use super::table::Table;
@@ -75,20 +77,34 @@ impl<M: Memory> Writer<M> {
         mark: Mark,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
+        self.put_as(key, value, Manner::new(guard, expiry, mark), now_ms)
+    }
+
+    /// The same with all that can be said of a write.
+    ///
+    /// # Errors
+    /// As [`Self::put_marked`].
+    pub fn put_as(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        manner: Manner,
+        now_ms: impl Fn() -> u64,
+    ) -> Result<Outcome, WriteError> {
         check_sizes(key.len(), value.len())?;
         let hash = self.table.constants().hash(key);
         // The bucket's line comes while the entry is made: it is the one cache miss of a small write.
         prefetch(&self.table.words()[bucket_start(address(hash, self.table.buckets()))]);
-        let shape = Shape::of(key.len(), value.len(), expiry.is_some());
+        let shape = Shape::of(key.len(), value.len(), manner.lifetime.needs_word());
         let start = match self.table.allocate(&mut self.cache, shape.words()) {
             Some(start) => start,
-            None => match self.reserve_guarded(shape, hash, key, (guard, mark), &now_ms)? {
+            None => match self.reserve_guarded(shape, hash, key, manner, &now_ms)? {
                 Some(start) => start,
                 None => return Ok(Outcome::Refused),
             },
         };
-        self.fill(start, shape, key, value, expiry);
-        self.publish_entry(hash, key, (start, shape), guard, mark, now_ms)
+        self.fill(start, shape, key, value, manner.lifetime.known());
+        self.publish_entry(hash, key, (start, shape), manner, now_ms)
     }
 
     /// Makes room for an entry, if the guard of its write holds and its bucket has a place: what is refused evicts
@@ -99,7 +115,7 @@ impl<M: Memory> Writer<M> {
         shape: Shape,
         hash: u64,
         key: &[u8],
-        (guard, mark): (Guard, Mark),
+        Manner { guard, mark, wants_old, .. }: Manner,
         now_ms: &impl Fn() -> u64,
     ) -> Result<Option<u64>, WriteError> {
         let bucket = self.table.lock(hash);
@@ -110,10 +126,14 @@ impl<M: Memory> Writer<M> {
         let live = living.map(|(_, _, entry)| entry.version());
         let unevictable = living.filter(|(home, index, _)| home.slot(*index).is_unevictable());
         let unevictable_before = unevictable.map(|(_, _, entry)| entry.shape.words());
-        bucket.unlock_unchanged();
         if !guard.allows(live) {
+            if wants_old {
+                self.replaced = living.map(|(home, index, entry)| HeldEntry::new(&self.table, home.slot(index), entry));
+            }
+            bucket.unlock_unchanged();
             return Ok(None);
         }
+        bucket.unlock_unchanged();
         if mark.is_unevictable(unevictable_before.is_some())
             && !self.table.unevictable.may_replace(unevictable_before, shape.words())
         {
@@ -157,18 +177,21 @@ impl<M: Memory> Writer<M> {
         hash: u64,
         key: &[u8],
         (start, shape): (u64, Shape),
-        guard: Guard,
-        mark: Mark,
+        manner: Manner,
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
-        let Self { table, cache, published, has_written, arrivals, .. } = self;
+        let Self { table, cache, published, has_written, arrivals, replaced, .. } = self;
+        let Manner { guard, lifetime, mark, wants_old } = manner;
         failpoint!("put.prepared");
         let bucket = table.lock(hash);
         failpoint!("put.locked");
         let place = table.find(&bucket, hash, key);
         let live = place.entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
         if !guard.allows(live.map(|(_, _, entry)| entry.version())) {
+            if wants_old {
+                *replaced = live.map(|(home, index, entry)| HeldEntry::new(table, home.slot(index), entry));
+            }
             bucket.unlock_unchanged();
             table.heap.free(table.words(), cache, start, shape.words());
             return Ok(Outcome::Refused);
@@ -176,6 +199,11 @@ impl<M: Memory> Writer<M> {
         let version = table.version_of_change(&bucket);
         // Relaxed: published with the slot.
         table.words()[start as usize + 1].store(version, Ordering::Relaxed);
+        if lifetime == Lifetime::AsBefore {
+            let expiry = live.and_then(|(_, _, entry)| entry.expiry()).unwrap_or(Expiry::NEVER);
+            // Relaxed: as above. The entry has the word.
+            table.words()[start as usize + HEADER_WORDS].store(expiry.0, Ordering::Relaxed);
+        }
         let code = expiry_code::code(table.entry(Slot::entry(hash, start)).expiry());
         let old = place.entry.map(|(home, index, entry)| (home.slot(index), entry.shape.words()));
         let unevictable_before = old.filter(|(old, _)| old.is_unevictable()).map(|(_, words)| words);
@@ -210,7 +238,7 @@ impl<M: Memory> Writer<M> {
                         table.heap.free(table.words(), cache, start, shape.words());
                         return Err(full);
                     }
-                    return self.publish_entry(hash, key, (start, shape), guard, mark, now_ms);
+                    return self.publish_entry(hash, key, (start, shape), manner, now_ms);
                 }
                 if let Some((home, index)) = hole {
                     home.set_slot(index, slot);
@@ -229,11 +257,15 @@ impl<M: Memory> Writer<M> {
                         return Err(WriteError::OutOfMemory(shape.words() * 8));
                     };
                     table.heap.free(table.words(), cache, room, BUCKET_WORDS);
-                    return self.publish_entry(hash, key, (start, shape), guard, mark, now_ms);
+                    return self.publish_entry(hash, key, (start, shape), manner, now_ms);
                 }
             }
         }
         failpoint!("put.linked");
+        if wants_old {
+            // Out of its slot, it is not retired yet, and so still there.
+            *replaced = live.zip(old).map(|((_, _, entry), (old, _))| HeldEntry::new(table, old, entry));
+        }
         let inserted = live.is_none();
         table.tell(Change::Written(key, start), published);
         *has_written = true;

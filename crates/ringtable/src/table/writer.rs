@@ -12,6 +12,7 @@
 use super::error::WriteError;
 use super::events::Start;
 use super::heap::Cache;
+use super::held::HeldEntry;
 use super::sieve::Id;
 use super::table::Table;
 use crate::sync::{Arc, Memory};
@@ -34,6 +35,8 @@ pub struct Writer<M: Memory> {
     pub(super) clearing: bool,
     /// Whether the last search for room found none since other workers have it in hand, see [`Self::take_crowded`].
     pub(super) crowded: bool,
+    /// What the last write that wanted it has found in its place.
+    pub(super) replaced: Option<HeldEntry<M>>,
 }
 
 /// What is not to be evicted for the write in hand.
@@ -59,6 +62,7 @@ impl<M: Memory> Writer<M> {
             sparing: Sparing::default(),
             clearing: false,
             crowded: false,
+            replaced: None,
         }
     }
 
@@ -84,6 +88,12 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub fn take_written(&mut self) -> bool {
         std::mem::take(&mut self.has_written)
+    }
+
+    /// The entry that the last write has found, if that wanted it ([`super::Manner::wants_old`]) and there was one.
+    #[inline]
+    pub fn take_replaced(&mut self) -> Option<HeldEntry<M>> {
+        self.replaced.take()
     }
 
     /// Counts a watcher, and says where in the ring of events it begins. Undone by
