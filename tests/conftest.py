@@ -17,6 +17,7 @@
     test_atomic.py          versions, updates by a function, increments within bounds
     test_leases.py          values that one process computes while the others wait
     test_pending.py         answers that come later: pushes, parked connections, what becomes of those who wait
+    test_bulk.py            values that are taken in one step, keys that begin alike, tables in files
     test_model.py           random calls, compared with a dict
     test_objects.py         objects of all kinds as keys, values and buffers; code that runs in the middle of a call
     test_redis.py           redis-py on the unix socket

@@ -27,6 +27,8 @@ CONNECTING = {
     "del": ["del", "key"],
     "keys": ["keys"],
     "clear": ["clear"],
+    "dump": ["dump"],
+    "load": ["load", os.devnull],
     "watch": ["watch"],
     "ping": ["ping"],
     "stats": ["stats"],
@@ -260,7 +262,13 @@ def test_a_command_line_that_is_not_understood(ringtable_dir: Path, arguments: l
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [("client", "[OUTER INNER]"), ("keys", "[WHICH]"), ("watch", "[PREFIX]"), ("del", "KEY [KEY...]")],
+    [
+        ("client", "[OUTER INNER]"),
+        ("keys", "[WHICH]"),
+        ("watch", "[PREFIX]"),
+        ("dump", "[FILE]"),
+        ("del", "KEY [KEY...]"),
+    ],
 )
 def test_usage_lines_name_what_may_be_left_out(command: str, names: str) -> None:
     assert f"Usage: ringtable {command} [OPTIONS] {names}\n" in run_cli(command, "--help").stdout

@@ -268,7 +268,7 @@ def test_a_walk_among_empty_buckets_has_steps(ringtable_dir: Path) -> None:
 
 def test_a_walk_that_finds_nothing_times_out(server: ringtable.Server) -> None:
     class Empty(Table):
-        def scan(self, cursor: int = 0) -> tuple[int, list[Any]]:
+        def scan(self, cursor: int = 0, *, prefix: str | bytes = b"") -> tuple[int, list[Any]]:
             return cursor + 1, []
 
     with Empty(timeout=0.2, lazy=True) as table, pytest.raises(ringtable.Timeout, match="goes on from here"):

@@ -534,7 +534,7 @@ class Forgetful(Table):
 class Hasty(Table):
     """A table that adds in two steps."""
 
-    def incr(self, key: Any, by: int = 1, **options: Any) -> int:
+    def incr(self, key: Any, by: Any = 1, **options: Any) -> Any:
         total = int(super().get(key) or b"0") + by
         self[key] = b"%d" % total
         return total

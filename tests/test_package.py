@@ -81,6 +81,7 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
         (ringtable.OutOfMemory, MemoryError),
         (ringtable.ClientOutOfMemory, MemoryError),
         (ringtable.BucketFull, ringtable.OutOfMemory),
+        (ringtable.NotAFloat, ValueError),
         (ringtable.NotAnInteger, ValueError),
         (ringtable.InvalidOption, ValueError),
     ],
@@ -156,7 +157,7 @@ def test_help_shows_signatures() -> None:
         ),
         (
             ringtable.Pipeline.set,
-            "set(self, /, key, value, *, ttl=None, nx=False, xx=False, if_version=None, evictable=None)",
+            "set(self, /, key, value, *, ttl=None, nx=False, xx=False, if_version=None, evictable=None, keepttl=False)",
         ),
     ):
         lines = pydoc.plain(pydoc.render_doc(method)).splitlines()

@@ -284,7 +284,7 @@ def test_a_function_is_called_when_the_server_is_another_one(servers: Successors
             assert len(met) == 3
     for wrong in (7, "print"):
         with pytest.raises(TypeError, match=f"on_new_server is a function .* not {type(wrong).__name__}"):
-            ringtable.connect(on_new_server=wrong)  # type: ignore[arg-type]
+            ringtable.connect(on_new_server=wrong)  # type: ignore[call-overload]
 
 
 def test_what_such_a_function_raises_is_printed(servers: Successors, monkeypatch: pytest.MonkeyPatch) -> None:

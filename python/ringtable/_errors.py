@@ -30,6 +30,7 @@
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── DecodeError      (ValueError)       the value is not what the table's codec writes, or is damaged
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
+    ├── NotAFloat        (ValueError)       the value to add a float to is no number, or the sum would be infinite
     ├── CommandError                        the command was refused for another reason
     └── InvalidOption    (ValueError)       an option is out of its range
 
@@ -212,6 +213,10 @@ class DecodeError(Error, ValueError):
 
 class NotAnInteger(Error, ValueError):
     """The value to increment is not the decimal text of a 64-bit integer, or the sum would not fit into one."""
+
+
+class NotAFloat(Error, ValueError):
+    """The value to add a `float` to is not the decimal text of a number, or the sum would be infinite."""
 
 
 class CommandError(Error):

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 _CORE: Any = TableCore
 
-# The server takes no longer patterns; keys with a longer prefix are found here.
-_PATTERN_MAX = 255
-_SPECIAL = frozenset(b"*?[]\\^-")
-_SCANNED_AT_ONCE = 500
-
 
 class Namespace(ObjectTable["_T"]):
     """The keys of a table that begin with a prefix, without it: `Table.namespace` makes one.
@@ -86,17 +81,7 @@ class Namespace(ObjectTable["_T"]):
 
         Not one atomic step, but nothing that was there before survives.
         """
-        for keys in self._batches():
-            self.delete_many(keys)
-
-    def scan(self, cursor: int = 0) -> tuple[int, list[Any]]:
-        if self._asks_server() and len(self._prefix) <= _PATTERN_MAX:
-            pattern = b"".join(b"\\%c" % byte if byte in _SPECIAL else b"%c" % byte for byte in self._prefix) + b"*"
-            next_text, raws = cast("Any", self.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED_AT_ONCE))
-            following = int(next_text)
-        else:
-            following, raws = _CORE.scan(self, cursor)
-        return following, [self._key(raw) for raw in raws if raw.startswith(self._prefix)]
+        _CORE.delete_prefix(self, self._prefix)
 
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         return self._watch(self._raw(prefix), timeout, partial(_without, len(self._prefix), self._shown))
@@ -106,9 +91,6 @@ class Namespace(ObjectTable["_T"]):
 
     def _load_pairs(self, key: Any, pairs: list[tuple[bytes, Any]]) -> list[tuple[Any, Any]]:
         return super()._load_pairs(key, [pair for pair in pairs if pair[0].startswith(self._prefix)])
-
-    def _asks_server(self) -> bool:
-        return self.reads == "server" or self.transport in ("socket", "udp")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the table and the prefix: with its table, it shares its connection again."""

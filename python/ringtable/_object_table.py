@@ -193,8 +193,19 @@ class ObjectTable(Table["_T"]):
     def delete_if_version(self, key: Key, version: int) -> bool:
         return super().delete_if_version(self._raw(key), version)
 
-    def incr(self, key: Key, by: int = 1, **options: Any) -> Any:
-        return super().incr(self._raw(key), by, **options)
+    def incr(self, key: Key, by: float = 1, **options: Any) -> Any:
+        return _CORE.incr(self, self._raw(key), by, **options)
+
+    def get_and_delete(self, key: Key, default: Any = None) -> Any:
+        data = _CORE.get_and_delete(self, self._raw(key))
+        return default if data is None else self._load(key, data)
+
+    def get_and_expire(self, key: Key, ttl: Seconds | None, default: Any = None) -> Any:
+        data = _CORE.get_and_expire(self, self._raw(key), ttl)
+        return default if data is None else self._load(key, data)
+
+    def persist(self, key: Key) -> bool:
+        return super().persist(self._raw(key))
 
     def expire(self, key: Key, ttl: Seconds) -> bool:
         return super().expire(self._raw(key), ttl)
@@ -238,6 +249,15 @@ class ObjectTable(Table["_T"]):
     def delete(self, *keys: Key, **options: Any) -> int:
         return super().delete(*map(self._raw, keys), **options)
 
+    def touch(self, *keys: Key) -> int:
+        return super().touch(*map(self._raw, keys))
+
+    def ttl_many(self, keys: Iterable[Key], /) -> list[float | None]:
+        return super().ttl_many(map(self._raw, several(keys)))
+
+    def delete_prefix(self, prefix: Key, /) -> int:
+        return super().delete_prefix(self._raw(prefix))
+
     def delete_many(self, keys: Iterable[Key], /) -> int:
         return super().delete_many(map(self._raw, several(keys)))
 
@@ -270,8 +290,8 @@ class ObjectTable(Table["_T"]):
         data = _TABLE.update(self, self._raw(other), changed if callable(fn) else fn, **values)
         return None if data is None else self._load(other, data)
 
-    def scan(self, cursor: int = 0) -> tuple[int, list[Any]]:
-        following, raws = _CORE.scan(self, cursor)
+    def scan(self, cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[Any]]:
+        following, raws = _CORE.scan(self, cursor, prefix=self._raw(prefix))
         return following, [self._key(raw) for raw in raws]
 
     def pipeline(self) -> ObjectPipeline[_T]:
@@ -280,9 +300,12 @@ class ObjectTable(Table["_T"]):
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         return self._watch(self._raw(prefix), timeout, self._shown)
 
-    def _item_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
-        for keys in self._batches():
+    def _item_batches(self, prefix: Key = b"") -> Iterator[Iterator[tuple[Any, Any]]]:
+        server = 0
+        for keys in self._batches(prefix):
+            server = server or self.server_id
             found = zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)
+            self._check_server(server)
             yield ((key, self._load(key, data)) for key, data in found if data is not None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -322,7 +345,7 @@ class ObjectPipeline(Pipeline["_T"]):
     def exists(self, key: Key) -> Self:
         return super().exists(self._table._raw(key))
 
-    def incr(self, key: Key, by: int = 1, **options: Any) -> Self:
+    def incr(self, key: Key, by: Any = 1, **options: Any) -> Self:
         return super().incr(self._table._raw(key), by, **options)
 
     def expire(self, key: Key, ttl: Seconds) -> Self:

@@ -172,15 +172,16 @@ class Table(Generic[_T]):
         if_version: int | None = None,
         writes: Writes | None = None,
         evictable: bool | None = None,
+        keepttl: bool = False,
     ) -> bool:
         """Write `key`; return whether it was done.
 
         `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of numbers, up to 512 MiB; one that
         holds pointers, as an array of objects does, is refused. `ttl` is in seconds, or a `timedelta`: afterwards the
-        key is absent. With `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it
-        still has this version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it
-        is on its way, and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted
-        table.
+        key is absent; with `keepttl` it keeps the time that it had. With `nx` it is written only if absent, with `xx`
+        only if present, with `if_version` only if it still has this version (0: if absent). `writes` overrides the
+        table's own: a posted write returns `True` once it is on its way, and its error surfaces at the next call. With
+        `if_version` it is acknowledged also on a posted table.
 
         `evictable=False` marks the entry never to be evicted, whatever the policy, until it is deleted or expires, or a
         write says `evictable=True`; any other write of the key leaves that as it is. Such entries have a limit of their
@@ -220,13 +221,15 @@ class Table(Generic[_T]):
         """Delete many keys, pipelined; return how many there were."""
     @overload
     def incr(self, key: Key, by: int = 1, *, ttl_if_new: Seconds | None = None, evictable: bool | None = None) -> int:
-        """Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
+        """Add `by` to the number that `key` holds in decimal digits (0 if it is absent); return the sum.
 
         Atomic: of several processes that increment, each gets a sum of its own. With `minimum` or `maximum`, a sum that
         would lie beyond changes nothing, and `None` is returned. `ttl_if_new`, in seconds or a `timedelta`, is for a
         key that was absent; one that was there keeps its time. `evictable` is as for `set`.
 
-        Raises `NotAnInteger`, `InvalidOption`.
+        A `float` is added to any number, and the sum is a `float`; none of the other arguments is for it.
+
+        Raises `NotAnInteger`, for a `float` `NotAFloat`, and `InvalidOption`.
         """
     @overload
     def incr(
@@ -239,6 +242,8 @@ class Table(Generic[_T]):
         maximum: int | None = None,
         evictable: bool | None = None,
     ) -> int | None: ...
+    @overload
+    def incr(self, key: Key, by: float) -> float: ...
     def get_with_version(self, key: Key) -> tuple[_T, int] | None:
         """Return the value of `key` and its version, or `None` if there is none.
 
@@ -302,15 +307,15 @@ class Table(Generic[_T]):
     @overload
     def read_bucket(self, key: Key) -> list[tuple[str, _T]]: ...
     @overload
-    def scan(self: Table[Never], cursor: int = 0) -> tuple[int, list[str]]:  # type: ignore[overload-overlap]
-        """Go on with a walk over all keys: return the next cursor, 0 at the end, and some keys.
+    def scan(self: Table[Never], cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[str]]:  # type: ignore[overload-overlap]
+        """Go on with a walk over keys that begin with `prefix`: return the next cursor, 0 at the end, and some keys.
 
-        Begin with cursor 0. There may be no keys, if there were only empty buckets for a while.
+        Begin with cursor 0. There may be no keys, if there were only empty buckets, or other keys, for a while.
         """
     @overload
-    def scan(self: Table[bytes], cursor: int = 0) -> tuple[int, list[bytes]]: ...  # type: ignore[overload-overlap]
+    def scan(self: Table[bytes], cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[bytes]]: ...  # type: ignore[overload-overlap]
     @overload
-    def scan(self, cursor: int = 0) -> tuple[int, list[str]]: ...
+    def scan(self, cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[str]]: ...
     def flush(self) -> None:
         """Wait until all posted writes are done; raise the error of the first that failed."""
     def clear(self) -> None:
@@ -321,6 +326,40 @@ class Table(Generic[_T]):
         """Ask the server anything: a command's name and its arguments; return its reply."""
     def call_many(self, commands: Sequence[Sequence[Argument]], /) -> list[Reply | Exception]:
         """Ask many things, pipelined; return the replies. What is refused is among them as an exception."""
+    @overload
+    def get_and_delete(self, key: Key, default: None = None) -> _T | None:
+        """Delete `key` and return its value, as one step; or return `default` if there is none.
+
+        Of several processes that take one key, one gets the value.
+        """
+    @overload
+    def get_and_delete(self, key: Key, default: _T | _D) -> _T | _D: ...
+    @overload
+    def get_and_expire(self, key: Key, ttl: Seconds | None, default: None = None) -> _T | None:
+        """Give `key` a new time to live and return its value, as one step; or return `default` if there is none.
+
+        `ttl` is in seconds, or a `timedelta`; with `None` the key does not expire any more.
+        """
+    @overload
+    def get_and_expire(self, key: Key, ttl: Seconds | None, default: _T | _D) -> _T | _D: ...
+    def persist(self, key: Key) -> bool:
+        """Let `key` not expire any more; return whether it would have."""
+    def touch(self, *keys: Key) -> int:
+        """Have a cache take note that keys are used, so that it evicts others first; return how many there are.
+
+        Every read does so, too, but of reads in place only some, now and then. Times to live stay as they are.
+        """
+    def ttl_many(self, keys: Iterable[Key], /) -> list[float | None]:
+        """Return the seconds left to each of many keys, in the order of the keys, pipelined.
+
+        For a key that does not expire that is `None`, and for one that is absent 0.0: one that is there has more left.
+        """
+    def delete_prefix(self, prefix: Key, /) -> int:
+        """Delete all keys that begin with `prefix`; return how many.
+
+        The server does it, in turns between which others go on, and looks at all keys for it. Not one atomic step, but
+        nothing that was there before survives; what is written meanwhile may go, too.
+        """
 
 @disjoint_base
 class Pipeline(Generic[_T]):
@@ -344,6 +383,7 @@ class Pipeline(Generic[_T]):
         xx: bool = False,
         if_version: int | None = None,
         evictable: bool | None = None,
+        keepttl: bool = False,
     ) -> Self:
         """Record a write; its result is whether it was done.
 
@@ -368,7 +408,7 @@ class Pipeline(Generic[_T]):
     def incr(
         self,
         key: Key,
-        by: int = 1,
+        by: float = 1,
         *,
         ttl_if_new: Seconds | None = None,
         minimum: int | None = None,
@@ -381,6 +421,12 @@ class Pipeline(Generic[_T]):
         """
     def expire(self, key: Key, ttl: Seconds) -> Self:
         """Record that `key` shall be absent after `ttl`; its result is whether there is such a key."""
+    def get_and_delete(self, key: Key) -> Self:
+        """Record a deletion; its result is the value that the key had, or `None` where there is none."""
+    def get_and_expire(self, key: Key, ttl: Seconds | None) -> Self:
+        """Record that `key` gets a new time to live, or none; its result is the value, or `None` for an absent key."""
+    def persist(self, key: Key) -> Self:
+        """Record that `key` shall not expire any more; its result is whether it would have."""
     def read_bucket(self, key: Key) -> Self:
         """Record a read of the bucket that `key` falls in; its result is a list of pairs of key and value."""
     def call(self, *arguments: Argument) -> Self:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack, cast, overl
 from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
 from ringtable._pipeline import Pipeline
+from ringtable._prefix import Beginning
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import to_bytes
 from ringtable._watch import Watch
@@ -204,28 +205,31 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             yield from keys
 
     @overload
-    def keys(self: Table[Never]) -> KeysView[str]: ...  # type: ignore[overload-overlap]
+    def keys(self: Table[Never], *, prefix: Key = b"") -> KeysView[str]: ...  # type: ignore[overload-overlap]
     @overload
-    def keys(self: Table[bytes]) -> KeysView[bytes]: ...  # type: ignore[overload-overlap]
+    def keys(self: Table[bytes], *, prefix: Key = b"") -> KeysView[bytes]: ...  # type: ignore[overload-overlap]
     @overload
-    def keys(self) -> KeysView[str]: ...
-    def keys(self) -> KeysView[Any]:
-        """A view of the keys, see `__iter__` for concurrent changes."""
-        return KeysView(self)
+    def keys(self, *, prefix: Key = b"") -> KeysView[str]: ...
+    def keys(self, *, prefix: Key = b"") -> KeysView[Any]:
+        """A view of the keys that begin with `prefix`, see `__iter__` for concurrent changes.
+
+        With a prefix, its `len` counts them, for which all keys of the table are looked at.
+        """
+        return KeysView(self._beginning(prefix))
 
     @overload
-    def items(self: Table[Never]) -> ItemsView[str, Any]: ...  # type: ignore[overload-overlap]
+    def items(self: Table[Never], *, prefix: Key = b"") -> ItemsView[str, Any]: ...  # type: ignore[overload-overlap]
     @overload
-    def items(self: Table[bytes]) -> ItemsView[bytes, bytes]: ...  # type: ignore[overload-overlap]
+    def items(self: Table[bytes], *, prefix: Key = b"") -> ItemsView[bytes, bytes]: ...  # type: ignore[overload-overlap]
     @overload
-    def items(self) -> ItemsView[str, _T]: ...
-    def items(self) -> ItemsView[Any, Any]:
-        """A view of the entries; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
-        return _Items(self)
+    def items(self, *, prefix: Key = b"") -> ItemsView[str, _T]: ...
+    def items(self, *, prefix: Key = b"") -> ItemsView[Any, Any]:
+        """A view of the entries, as `keys` is of the keys; iterating fetches many values at a time."""
+        return _Items(self._beginning(prefix))
 
-    def values(self) -> ValuesView[_T]:
-        """A view of the values; iterating fetches many values at a time, see `__iter__` for concurrent changes."""
-        return _Values(self)
+    def values(self, *, prefix: Key = b"") -> ValuesView[_T]:
+        """A view of the values, as `keys` is of the keys; iterating fetches many values at a time."""
+        return _Values(self._beginning(prefix))
 
     @overload
     def add(self, key: Key, value: _T, *, ttl: Seconds | None = None, evictable: bool | None = None) -> bool: ...
@@ -472,12 +476,16 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             state = f"over {over}, {self.reads} reads, {self.writes} writes"
         return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
 
-    def _batches(self) -> Iterator[list[Any]]:
-        """The keys in the batches in which they are found."""
+    def _beginning(self, prefix: Key) -> Mapping[Any, Any]:
+        """What views are of: all of the table, or a part."""
+        return Beginning(self, prefix) if prefix != b"" else self
+
+    def _batches(self, prefix: Key = b"") -> Iterator[list[Any]]:
+        """The keys that begin with a prefix, in the batches in which they are found."""
         keys: list[Any]
         cursor, server, begun = 0, self.server_id, time.monotonic()
         while True:
-            following, keys = self.scan(cursor)
+            following, keys = self.scan(cursor, prefix=prefix)
             # Also another thread's call may have met the next server.
             if cursor == 0 and self.server_id != server:
                 server = self.server_id
@@ -493,10 +501,10 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             if self.timeout is not None and time.monotonic() - begun > self.timeout:
                 raise Timeout(f"no key within {self.timeout} s; `scan({cursor})` goes on from here")
 
-    def _item_batches(self) -> Iterator[Iterator[tuple[Any, Any]]]:
+    def _item_batches(self, prefix: Key = b"") -> Iterator[Iterator[tuple[Any, Any]]]:
         """The entries in batches, without those that were deleted since their keys were read."""
         server = 0
-        for keys in self._batches():
+        for keys in self._batches(prefix):
             server = server or self.server_id
             values = _CORE.get_many(self, keys)
             self._check_server(server)
@@ -509,7 +517,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
 
 
 class _Items(ItemsView[Any, Any]):
-    _mapping: Table[Any]
+    _mapping: Table[Any] | Beginning
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for batch in self._mapping._item_batches():
@@ -517,7 +525,7 @@ class _Items(ItemsView[Any, Any]):
 
 
 class _Values(ValuesView[Any]):
-    _mapping: Table[Any]
+    _mapping: Table[Any] | Beginning
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._mapping._item_batches():

@@ -253,7 +253,7 @@ impl<'a, 'py> Set<'a, 'py> {
     pub fn check(
         key: &'a Bound<'py, PyAny>,
         value: &Bound<'py, PyAny>,
-        ttl: Option<&Bound<'_, PyAny>>,
+        (ttl, keepttl): (Option<&Bound<'_, PyAny>>, &Given<'_>),
         (nx, xx): (&Given<'_>, &Given<'_>),
         if_version: Option<&Bound<'_, PyAny>>,
         evictable: Option<&Bound<'_, PyAny>>,
@@ -261,7 +261,11 @@ impl<'a, 'py> Set<'a, 'py> {
         let py = key.py();
         let invalid = |message| Err(errors::family(py, "InvalidOption", message));
         let (key, value) = (convert::key(key)?, convert::value(value)?);
-        let stay = Stay { ttl_ms: optional_ttl_ms("ttl", ttl)?, mark: mark(evictable)? };
+        let keeps_ttl = flag("keepttl", keepttl.0.as_ref())?.unwrap_or(false);
+        let stay = Stay { ttl_ms: optional_ttl_ms("ttl", ttl)?, keeps_ttl, mark: mark(evictable)? };
+        if keeps_ttl && stay.ttl_ms.is_some() {
+            return invalid("ttl and keepttl exclude each other: choose one");
+        }
         let (nx, xx) = (flag("nx", nx.0.as_ref())?.unwrap_or(false), flag("xx", xx.0.as_ref())?.unwrap_or(false));
         let when = match (nx, xx, optional_whole("if_version", if_version)?) {
             (true, true, None) => return invalid("nx and xx exclude each other: choose one"),
@@ -275,11 +279,19 @@ impl<'a, 'py> Set<'a, 'py> {
     }
 }
 
+/// What is added.
+#[derive(Clone, Copy)]
+pub enum By {
+    /// A whole number, to one that keeps within bounds.
+    Whole(i64, Bounds),
+    /// A `float`.
+    Float(f64),
+}
+
 /// The arguments of an increment.
 pub struct Increment<'a> {
     pub key: &'a [u8],
-    pub by: i64,
-    pub bounds: Bounds,
+    pub by: By,
 }
 
 impl<'a> Increment<'a> {
@@ -296,15 +308,28 @@ impl<'a> Increment<'a> {
         let integer = |name, given: Option<&Bound<'_, PyAny>>| -> PyResult<Option<i64>> {
             optional_whole(name, given)?.map(|number| number.integer(py, name)).transpose()
         };
+        let invalid = |message: String| Err(errors::family(py, "InvalidOption", message));
+        if let Some(by) = by.0.as_ref().and_then(|by| by.cast::<PyFloat>().ok()) {
+            let options =
+                [("ttl_if_new", ttl_if_new), ("minimum", minimum), ("maximum", maximum), ("evictable", evictable)];
+            if let Some((name, _)) = options.iter().find(|(_, given)| given.is_some()) {
+                return invalid(format!("{name} is for whole numbers alone, and by is a float: leave one of them out"));
+            }
+            let by = by.value();
+            if !by.is_finite() {
+                return invalid(format!("by is {}; allowed are finite numbers", by.to_string().to_lowercase()));
+            }
+            return Ok(Self { key, by: By::Float(by) });
+        }
         let by = integer("by", by.0.as_ref())?.unwrap_or(1);
         let ttl_ms_if_new = optional_ttl_ms("ttl_if_new", ttl_if_new)?;
         let (least, most) = (integer("minimum", minimum)?, integer("maximum", maximum)?);
         if let (Some(minimum), Some(maximum)) = (least, most)
             && minimum > maximum
         {
-            let message = format!("minimum is {minimum} and maximum is {maximum}: no sum lies between them");
-            return Err(errors::family(py, "InvalidOption", message));
+            return invalid(format!("minimum is {minimum} and maximum is {maximum}: no sum lies between them"));
         }
-        Ok(Self { key, by, bounds: Bounds { ttl_ms_if_new, least, most, mark: mark(evictable)? } })
+        let bounds = Bounds { ttl_ms_if_new, least, most, mark: mark(evictable)? };
+        Ok(Self { key, by: By::Whole(by, bounds) })
     }
 }

@@ -115,6 +115,7 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
         "MAXCLIENTS" => "TooManyClients",
         "LIMIT" => "OutOfResources",
         "ERR" if rest.starts_with("value is not an integer") || rest.contains("would overflow") => "NotAnInteger",
+        "ERR" if rest.starts_with("value is not a valid float") || rest.contains("would produce NaN") => "NotAFloat",
         "ERR" => "CommandError",
         // What the word says is said nowhere else.
         _ => return family(py, "CommandError", message),

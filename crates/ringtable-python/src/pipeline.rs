@@ -14,9 +14,10 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use ringtable::client::{Bounds, Condition, check_command};
+use ringtable::command::float::parse_float;
 use ringtable::command::reply::Reply;
 
-use crate::arguments::{Given, Increment, Set, When, ttl_ms};
+use crate::arguments::{By, Given, Increment, Set, When, optional_ttl_ms, ttl_ms};
 use crate::table::TableCore;
 use crate::{convert, errors};
 
@@ -52,6 +53,8 @@ enum Shape {
     IsDone,
     /// Whether it is above zero.
     IsTrue,
+    /// A number with a fraction.
+    Float,
     /// A value and its version.
     Versioned,
     /// Pairs of what comes one after the other.
@@ -83,6 +86,10 @@ impl Shape {
             (_, reply @ (Reply::Error(_) | Reply::Dropped(_))) => convert::reply(py, reply),
             (Self::IsDone, reply) => Ok((!matches!(reply, Reply::Nil)).into_pyobject(py)?.to_owned().into_any()),
             (Self::IsTrue, Reply::Integer(count)) => Ok((count > 0).into_pyobject(py)?.to_owned().into_any()),
+            (Self::Float, Reply::Bulk(digits)) => match parse_float(&digits) {
+                Some(sum) => Ok(sum.into_pyobject(py)?.into_any()),
+                None => convert::reply(py, Reply::Bulk(digits)),
+            },
             (Self::Versioned, Reply::Array(parts)) => {
                 let parts = parts.into_iter().map(|part| convert::reply(py, part)).collect::<PyResult<Vec<_>>>()?;
                 Ok(PyTuple::new(py, parts)?.into_any())
@@ -174,8 +181,12 @@ impl PipelineCore {
     ///
     /// The arguments are those of `Table.set`, and are checked here; of a value that may change it keeps a copy.
     #[pyo3(
-        signature = (key, value, *, ttl=None, nx=Given(None), xx=Given(None), if_version=None, evictable=None),
-        text_signature = "($self, key, value, *, ttl=None, nx=False, xx=False, if_version=None, evictable=None)"
+        signature = (
+            key, value, *, ttl=None, nx=Given(None), xx=Given(None), if_version=None, evictable=None,
+            keepttl=Given(None)
+        ),
+        text_signature = "($self, key, value, *, ttl=None, nx=False, xx=False, if_version=None, evictable=None, \
+                          keepttl=False)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn set<'py>(
@@ -187,11 +198,14 @@ impl PipelineCore {
         xx: Given<'py>,
         if_version: Option<&Bound<'py, PyAny>>,
         evictable: Option<&Bound<'py, PyAny>>,
+        keepttl: Given<'py>,
     ) -> PyResult<Bound<'py, Self>> {
-        let Set { value, stay, when, .. } = Set::check(key, value, ttl, (&nx, &xx), if_version, evictable)?;
+        let Set { value, stay, when, .. } = Set::check(key, value, (ttl, &keepttl), (&nx, &xx), if_version, evictable)?;
         let mut words = vec![Word::Name("SET"), key_word(key)?, Word::Object(value.into_any().unbind())];
         if let Some(ttl_ms) = stay.ttl_ms {
             words.extend([Word::Name("PX"), Word::Number(ttl_ms.to_string())]);
+        } else if stay.keeps_ttl {
+            words.push(Word::Name("KEEPTTL"));
         }
         words.extend(stay.mark.word().map(Word::Name));
         match when {
@@ -252,7 +266,15 @@ impl PipelineCore {
         maximum: Option<&Bound<'py, PyAny>>,
         evictable: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let Increment { by, bounds, .. } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
+        let Increment { by, .. } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
+        let (by, bounds) = match by {
+            By::Whole(by, bounds) => (by, bounds),
+            By::Float(by) => {
+                let words = [Word::Name("INCRBYFLOAT"), key_word(key)?, Word::Number(by.to_string())];
+                slf.get().record(Shape::Float, words);
+                return Ok(slf);
+            }
+        };
         let name = if bounds == Bounds::default() { "INCRBY" } else { "RING.INCR" };
         let mut words = vec![Word::Name(name), key_word(key)?, Word::Number(by.to_string())];
         words.extend(
@@ -272,6 +294,33 @@ impl PipelineCore {
         let key = key_word(key)?;
         let ttl_ms = Word::Number(ttl_ms("ttl", ttl)?.to_string());
         slf.get().record(Shape::IsTrue, [Word::Name("PEXPIRE"), key, ttl_ms]);
+        Ok(slf)
+    }
+
+    /// Record a deletion; its result is the value that the key had, or `None` where there is none.
+    fn get_and_delete<'py>(slf: Bound<'py, Self>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+        slf.get().record(Shape::Reply, [Word::Name("GETDEL"), key_word(key)?]);
+        Ok(slf)
+    }
+
+    /// Record that `key` gets a new time to live, or none; its result is the value, or `None` for an absent key.
+    fn get_and_expire<'py>(
+        slf: Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        ttl: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let mut words = vec![Word::Name("GETEX"), key_word(key)?];
+        match optional_ttl_ms("ttl", ttl)? {
+            Some(ttl_ms) => words.extend([Word::Name("PX"), Word::Number(ttl_ms.to_string())]),
+            None => words.push(Word::Name("PERSIST")),
+        }
+        slf.get().record(Shape::Reply, words);
+        Ok(slf)
+    }
+
+    /// Record that `key` shall not expire any more; its result is whether it would have.
+    fn persist<'py>(slf: Bound<'py, Self>, key: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+        slf.get().record(Shape::IsTrue, [Word::Name("PERSIST"), key_word(key)?]);
         Ok(slf)
     }
 

@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use ringtable::client::{
-    Bounds, Client, Condition, Error, LeaseOutcome, Options, Patience, Reads, Repeat, Staleness, Stay, Transport,
+    Bounds, Client, Condition, Error, LeaseOutcome, LeftMs, Options, Patience, Reads, Repeat, Staleness, Stay, Transport,
     Writes,
 };
 use ringtable::command::reply::Reply;
@@ -18,7 +18,7 @@ use ringtable::command::{self, Unwritten};
 use ringtable::limits;
 use ringtable::table::Pairs;
 
-use crate::arguments::{self, Given, Increment, Set, When, flag, text, whole};
+use crate::arguments::{self, By, Given, Increment, Set, When, flag, text, whole};
 use crate::buffer::{Exported, type_name};
 use crate::convert::{self, Asked, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
@@ -278,6 +278,19 @@ impl TableCore {
         Self { client, timeout, reads, writes, transport, is_lazy, warned_of_values, warned_of_errors }
     }
 
+    /// A value that has come from the server, or what was given in its place.
+    fn taken<'py>(
+        &self,
+        py: Python<'py>,
+        value: Option<Vec<u8>>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(value) = value else { return Ok(default) };
+        let copy = convert::bytes(py, &value);
+        self.client.get(py)?.give_back(value);
+        Ok(Some(copy?.into_any()))
+    }
+
     fn writes(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Writes> {
         given.map_or(Ok(self.writes), writes)
     }
@@ -456,7 +469,10 @@ impl TableCore {
     }
 
     fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Set { key, value, .. } = Set::check(key, value, None, (&Given(None), &Given(None)), None, None)?;
+        let Set { key, value, .. } = {
+            let none = Given(None);
+            Set::check(key, value, (None, &none), (&none, &none), None, None)?
+        };
         let (value, writes) = (value.as_bytes(), self.writes);
         self.write(py, |client, patience| client.set(key, value, Stay::default(), Condition::Always, writes, patience))
             .map(drop)
@@ -572,10 +588,10 @@ impl TableCore {
     ///
     /// `value` is anything with a C-contiguous buffer, as `bytes` or a numpy array of numbers, up to 512 MiB; one that
     /// holds pointers, as an array of objects does, is refused. `ttl` is in seconds, or a `timedelta`: afterwards the
-    /// key is absent. With `nx` it is written only if absent, with `xx` only if present, with `if_version` only if it
-    /// still has this version (0: if absent). `writes` overrides the table's own: a posted write returns `True` once it
-    /// is on its way, and its error surfaces at the next call. With `if_version` it is acknowledged also on a posted
-    /// table.
+    /// key is absent; with `keepttl` it keeps the time that it had. With `nx` it is written only if absent, with `xx`
+    /// only if present, with `if_version` only if it still has this version (0: if absent). `writes` overrides the
+    /// table's own: a posted write returns `True` once it is on its way, and its error surfaces at the next call. With
+    /// `if_version` it is acknowledged also on a posted table.
     ///
     /// `evictable=False` marks the entry never to be evicted, whatever the policy, until it is deleted or expires, or a
     /// write says `evictable=True`; any other write of the key leaves that as it is. Such entries have a limit of their
@@ -584,10 +600,11 @@ impl TableCore {
     /// Raises `KeyTooLong`, `ValueTooLarge`, `OutOfMemory` (then everything is as it was), `InvalidOption`.
     #[pyo3(
         signature = (
-            key, value, *, ttl=None, nx=Given(None), xx=Given(None), if_version=None, writes=None, evictable=None
+            key, value, *, ttl=None, nx=Given(None), xx=Given(None), if_version=None, writes=None, evictable=None,
+            keepttl=Given(None)
         ),
         text_signature = "($self, key, value, *, ttl=None, nx=False, xx=False, if_version=None, writes=None, \
-                          evictable=None)"
+                          evictable=None, keepttl=False)"
     )]
     #[allow(clippy::too_many_arguments)]
     fn set(
@@ -601,8 +618,10 @@ impl TableCore {
         if_version: Option<&Bound<'_, PyAny>>,
         writes: Option<&Bound<'_, PyAny>>,
         evictable: Option<&Bound<'_, PyAny>>,
+        keepttl: Given<'_>,
     ) -> PyResult<bool> {
-        let Set { key, value, stay, when } = Set::check(key, value, ttl, (&nx, &xx), if_version, evictable)?;
+        let Set { key, value, stay, when } =
+            Set::check(key, value, (ttl, &keepttl), (&nx, &xx), if_version, evictable)?;
         let (value, is_told) = (value.as_bytes(), writes.is_some());
         let writes = self.writes(writes)?;
         match when {
@@ -691,33 +710,43 @@ impl TableCore {
         self.write(py, |client, patience| client.delete(&keys, Writes::Acknowledged, patience))
     }
 
-    /// Add `by` to the integer that `key` holds in decimal digits (0 if it is absent); return the sum.
+    /// Add `by` to the number that `key` holds in decimal digits (0 if it is absent); return the sum.
     ///
     /// Atomic: of several processes that increment, each gets a sum of its own. With `minimum` or `maximum`, a sum that
     /// would lie beyond changes nothing, and `None` is returned. `ttl_if_new`, in seconds or a `timedelta`, is for a
     /// key that was absent; one that was there keeps its time. `evictable` is as for `set`.
     ///
-    /// Raises `NotAnInteger`, `InvalidOption`.
+    /// A `float` is added to any number, and the sum is a `float`; none of the other arguments is for it.
+    ///
+    /// Raises `NotAnInteger`, for a `float` `NotAFloat`, and `InvalidOption`.
     #[pyo3(
         signature = (key, by=Given(None), *, ttl_if_new=None, minimum=None, maximum=None, evictable=None),
         text_signature = "($self, key, by=1, *, ttl_if_new=None, minimum=None, maximum=None, evictable=None)"
     )]
     #[allow(clippy::too_many_arguments)]
-    fn incr(
+    fn incr<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         key: &Bound<'_, PyAny>,
         by: Given<'_>,
         ttl_if_new: Option<&Bound<'_, PyAny>>,
         minimum: Option<&Bound<'_, PyAny>>,
         maximum: Option<&Bound<'_, PyAny>>,
         evictable: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<i64>> {
-        let Increment { key, by, bounds } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
-        self.write(py, |client, patience| match bounds == Bounds::default() {
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Increment { key, by } = Increment::check(key, &by, ttl_if_new, minimum, maximum, evictable)?;
+        let (by, bounds) = match by {
+            By::Whole(by, bounds) => (by, bounds),
+            By::Float(by) => {
+                let sum = self.write(py, |client, patience| client.increment_float(key, by, patience))?;
+                return Ok(sum.into_pyobject(py)?.into_any());
+            }
+        };
+        let sum = self.write(py, |client, patience| match bounds == Bounds::default() {
             true => client.increment(key, by, patience).map(Some),
             false => client.increment_within(key, by, &bounds, patience),
-        })
+        })?;
+        Ok(sum.into_pyobject(py)?)
     }
 
     /// Return the value of `key` and its version, or `None` if there is none.
@@ -783,7 +812,7 @@ impl TableCore {
             return Err(PyTypeError::new_err(message));
         }
         let (ttl_ms, staleness) = arguments::staleness(py, ttl, &stale, &stale_if_error)?;
-        let stay = Stay { ttl_ms, mark: arguments::mark(evictable)? };
+        let stay = Stay { ttl_ms, mark: arguments::mark(evictable)?, ..Stay::default() };
         let timeout = arguments::timeout("timeout", timeout)?.or(self.timeout);
         if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
@@ -851,17 +880,26 @@ impl TableCore {
         pairs.iter().map(|pair| Ok((convert::bytes(py, pair.key)?, convert::bytes(py, pair.value)?))).collect()
     }
 
-    /// Go on with a walk over all keys: return the next cursor, 0 at the end, and some keys.
+    /// Go on with a walk over keys that begin with `prefix`: return the next cursor, 0 at the end, and some keys.
     ///
-    /// Begin with cursor 0. There may be no keys, if there were only empty buckets for a while.
-    #[pyo3(signature = (cursor=Given(None)), text_signature = "($self, cursor=0)")]
-    fn scan<'py>(&self, py: Python<'py>, cursor: Given<'py>) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
+    /// Begin with cursor 0. There may be no keys, if there were only empty buckets, or other keys, for a while.
+    #[pyo3(
+        signature = (cursor=Given(None), *, prefix=Given(None)),
+        text_signature = "($self, cursor=0, *, prefix=b'')"
+    )]
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        cursor: Given<'py>,
+        prefix: Given<'py>,
+    ) -> PyResult<(u64, Vec<Bound<'py, PyBytes>>)> {
         let cursor = cursor.0.map_or(Ok(0), |given| whole("cursor", &given)?.cursor(py, "cursor"))?;
+        let prefix = prefix.0.as_ref().map_or(Ok(&b""[..]), convert::key)?;
         // A cursor means nothing to another server.
         let before = self.server_id(py)?;
         let repeat = repeat_unless(cursor != 0);
         let (next, keys) = self.ask(py, self.timeout, repeat, |client, patience| {
-            let found = client.scan(cursor, patience);
+            let found = client.scan(cursor, prefix, patience);
             if cursor != 0 && client.server_id() != before { Err(Error::Lapsed) } else { found }
         })?;
         let keys = keys.iter().map(|key| convert::bytes(py, key)).collect::<PyResult<_>>()?;
@@ -907,6 +945,72 @@ impl TableCore {
         let slices = words.iter().map(convert::Word::bytes).collect::<PyResult<Vec<_>>>()?;
         let replies = self.ask_many(py, &slices, &counts)?;
         convert::list(py, replies.into_iter().map(|reply| convert::reply(py, reply)))
+    }
+
+    /// Delete `key` and return its value, as one step; or return `default` if there is none.
+    ///
+    /// Of several processes that take one key, one gets the value.
+    #[pyo3(signature = (key, default=None))]
+    fn get_and_delete<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, bytes) = (key.py(), convert::key(key)?);
+        self.taken(py, self.write(py, |client, patience| client.get_and_delete(bytes, patience))?, default)
+    }
+
+    /// Give `key` a new time to live and return its value, as one step; or return `default` if there is none.
+    ///
+    /// `ttl` is in seconds, or a `timedelta`; with `None` the key does not expire any more.
+    #[pyo3(signature = (key, ttl, default=None))]
+    fn get_and_expire<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, bytes) = (key.py(), convert::key(key)?);
+        let ttl_ms = arguments::optional_ttl_ms("ttl", ttl)?;
+        self.taken(py, self.write(py, |client, patience| client.get_and_expire(bytes, ttl_ms, patience))?, default)
+    }
+
+    /// Let `key` not expire any more; return whether it would have.
+    fn persist(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let key = convert::key(key)?;
+        self.write(py, |client, patience| client.persist(key, patience))
+    }
+
+    /// Have a cache take note that keys are used, so that it evicts others first; return how many there are.
+    ///
+    /// Every read does so, too, but of reads in place only some, now and then. Times to live stay as they are.
+    #[pyo3(signature = (*keys))]
+    fn touch(&self, py: Python<'_>, keys: &Bound<'_, PyTuple>) -> PyResult<u64> {
+        let keys: Vec<Bound<'_, PyAny>> = keys.iter().collect();
+        let keys = keys.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        self.wait(py, |client, patience| client.touch(&keys, patience))
+    }
+
+    /// Return the seconds left to each of many keys, in the order of the keys, pipelined.
+    ///
+    /// For a key that does not expire that is `None`, and for one that is absent 0.0: one that is there has more left.
+    #[pyo3(signature = (keys, /))]
+    fn ttl_many<'py>(&self, py: Python<'py>, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let objects = collect(keys)?;
+        let keys = objects.iter().map(convert::key).collect::<PyResult<Vec<_>>>()?;
+        let left = self.wait(py, |client, patience| client.ttl_many(&keys, patience))?;
+        let seconds = |left: LeftMs| left.map_or(Some(0.0), |left| left.map(|ms| ms.max(1) as f64 / 1_000.0));
+        convert::list(py, left.into_iter().map(|left| Ok(seconds(left))))
+    }
+
+    /// Delete all keys that begin with `prefix`; return how many.
+    ///
+    /// The server does it, in turns between which others go on, and looks at all keys for it. Not one atomic step, but
+    /// nothing that was there before survives; what is written meanwhile may go, too.
+    #[pyo3(signature = (prefix, /))]
+    fn delete_prefix(&self, py: Python<'_>, prefix: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let prefix = convert::key(prefix)?;
+        self.write(py, |client, patience| client.delete_prefix(prefix, patience))
     }
 }
 

@@ -4,6 +4,7 @@ server.py   server, serve (config.py: its options in a file)
 client.py   client (the classic client, and the printing of the table)
 quick.py    get, set, del, clear, ping
 keys.py     keys
+transfer.py dump, load (stream.py: the file)
 watch.py    watch
 stats.py    stats
 servers.py  list

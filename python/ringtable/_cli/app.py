@@ -13,6 +13,7 @@ from ringtable._cli.quick import clear, delete, get, ping, set_
 from ringtable._cli.server import server
 from ringtable._cli.servers import list_
 from ringtable._cli.stats import stats
+from ringtable._cli.transfer import dump, load
 from ringtable._cli.watch import watch
 from ringtable._errors import Error, InvalidOption
 from ringtable._ringtable import __version__
@@ -38,6 +39,8 @@ app.command(delete, name="del", usage="Usage: ringtable del [OPTIONS] KEY [KEY..
 # What may be left out has no name in the usage line, unless it is given one.
 app.command(keys, usage="Usage: ringtable keys [OPTIONS] [WHICH]")
 app.command(clear)
+app.command(dump, usage="Usage: ringtable dump [OPTIONS] [FILE]")
+app.command(load, usage="Usage: ringtable load [OPTIONS] [FILE]")
 app.command(watch, usage="Usage: ringtable watch [OPTIONS] [PREFIX]")
 app.command(client, usage="Usage: ringtable client [OPTIONS] [OUTER INNER]")
 # Imported only when they run: what they need would double the start-up time of all the others. So what `--help` says of

@@ -27,12 +27,8 @@ def keys(which: str = "", /, *, at: Connection = DEFAULT) -> None:
     wanted = os.fsencode(which)
     in_terminal = sys.stdout.isatty()
     with at.open() as table:
-        for key in _matching(table, wanted) if re.search(rb"[*?[]", wanted) else _beginning(table, wanted):
+        for key in _matching(table, wanted) if re.search(rb"[*?[]", wanted) else table.keys(prefix=wanted):
             sys.stdout.buffer.write((printable(key).encode() if in_terminal else key) + b"\n")
-
-
-def _beginning(table: Table, prefix: bytes) -> Iterator[bytes]:
-    return (key for key in table if key.startswith(prefix))
 
 
 def _matching(table: Table, pattern: bytes) -> Iterator[bytes]:

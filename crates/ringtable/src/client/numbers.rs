@@ -24,6 +24,12 @@ pub(super) struct Numbers {
     pub ring_handover: u16,
     pub ring_wait: u16,
     pub ring_unwait: u16,
+    pub getdel: u16,
+    pub getex: u16,
+    pub persist: u16,
+    pub touch: u16,
+    pub incrbyfloat: u16,
+    pub ring_delprefix: u16,
 }
 
 pub(super) const NUMBERS: Numbers = Numbers {
@@ -46,6 +52,12 @@ pub(super) const NUMBERS: Numbers = Numbers {
     ring_handover: command::number("RING.HANDOVER"),
     ring_wait: command::number("RING.WAIT"),
     ring_unwait: command::number("RING.UNWAIT"),
+    getdel: command::number("GETDEL"),
+    getex: command::number("GETEX"),
+    persist: command::number("PERSIST"),
+    touch: command::number("TOUCH"),
+    incrbyfloat: command::number("INCRBYFLOAT"),
+    ring_delprefix: command::number("RING.DELPREFIX"),
 };
 
 /// Does now what the first call would do otherwise. A child that is forked while another thread is at it would wait for

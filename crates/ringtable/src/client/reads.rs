@@ -7,8 +7,9 @@ use super::in_place::{TableReader, found};
 use super::numbers::NUMBERS;
 use super::options::Reads;
 use super::patience::Patience;
-use super::replies::{bucket, bytes, fill, integer, unexpected};
+use super::replies::{LeftMs, bucket, bytes, fill, integer, left_ms, unexpected};
 use super::validate::check_key;
+use crate::command::pattern_of_prefix;
 use crate::command::reply::Reply;
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -148,17 +149,13 @@ impl Client {
         ask_for(self.connection(patience)?, key, patience)
     }
 
-    /// Milliseconds left to a key: outer `None` if there is none, inner `None` if it does not expire.
+    /// What is left to a key.
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn ttl_ms(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<Option<u64>>, Error> {
+    pub fn ttl_ms(&self, key: &[u8], patience: Patience<'_>) -> Result<LeftMs, Error> {
         check_key(key)?;
-        Ok(match integer(self.request(NUMBERS.pttl, &[key], patience)?)? {
-            -2 => None,
-            -1 => Some(None),
-            left => Some(Some(left.max(0) as u64)),
-        })
+        left_ms(self.request(NUMBERS.pttl, &[key], patience)?)
     }
 
     /// Whether there is such a key.
@@ -195,14 +192,16 @@ impl Client {
         bucket(self.request(NUMBERS.ring_bucket, &[key], patience)?, out)
     }
 
-    /// One step of a walk over all keys, from cursor 0 until it is 0 again. A key that is there all the while comes
-    /// exactly once. In place a step waits for nobody, and ends after [`limits::WALK_STEPS_MAX`] buckets
-    /// though it has found no key: among many empty buckets the caller has its say, too.
+    /// One step of a walk over all keys that begin with `prefix`, from cursor 0 until it is 0 again. A key that is
+    /// there all the while comes exactly once. In place a step waits for nobody, and ends after
+    /// [`limits::WALK_STEPS_MAX`] buckets though it has found no key: among many empty buckets the caller has its say,
+    /// too.
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn scan(&self, cursor: u64, patience: Patience<'_>) -> Result<(u64, Vec<Vec<u8>>), Error> {
+    pub fn scan(&self, cursor: u64, prefix: &[u8], patience: Patience<'_>) -> Result<(u64, Vec<Vec<u8>>), Error> {
         const COUNT: usize = 500;
+        check_key(prefix)?;
         if let Some(reader) = self.direct(Keys::Many, patience)? {
             let (mut pairs, mut next, mut steps) = (Pairs::default(), cursor, 0);
             while let Ok(following) = reader.scan(next, Want::Keys, wall_ms, &mut pairs) {
@@ -213,11 +212,14 @@ impl Client {
             }
             // A bucket too contended to read in place is left to the server, at the next step or right now.
             if steps > 0 {
-                return Ok((next, pairs.iter().map(|pair| pair.key.to_vec()).collect()));
+                let keys = pairs.iter().map(|pair| pair.key).filter(|key| key.starts_with(prefix));
+                return Ok((next, keys.map(<[u8]>::to_vec).collect()));
             }
         }
-        let arguments: [&[u8]; 3] = [&cursor.to_string().into_bytes(), b"COUNT", &COUNT.to_string().into_bytes()];
-        let Reply::Array(parts) = self.request(NUMBERS.scan, &arguments, patience)? else {
+        let (cursor, count, pattern) = (cursor.to_string(), COUNT.to_string(), pattern_of_prefix(prefix));
+        let arguments: [&[u8]; 5] = [cursor.as_bytes(), b"COUNT", count.as_bytes(), b"MATCH", &pattern];
+        let arguments = if prefix.is_empty() { &arguments[..3] } else { &arguments };
+        let Reply::Array(parts) = self.request(NUMBERS.scan, arguments, patience)? else {
             return Err(Error::Protocol("a scan that is no array".into()));
         };
         let mut parts = parts.into_iter();

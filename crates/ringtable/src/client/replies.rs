@@ -36,6 +36,18 @@ pub(super) fn integer(reply: Reply) -> Result<i64, Error> {
     }
 }
 
+/// What is left to a key: `None` if there is no such key, inner `None` if it does not expire, or milliseconds.
+pub type LeftMs = Option<Option<u64>>;
+
+/// The reply to `PTTL`.
+pub(super) fn left_ms(reply: Reply) -> Result<LeftMs, Error> {
+    Ok(match integer(reply)? {
+        -2 => None,
+        -1 => Some(None),
+        left => Some(Some(left.max(0) as u64)),
+    })
+}
+
 /// The reply of a command that answers with bytes.
 pub(super) fn bytes(reply: Reply) -> Result<Vec<u8>, Error> {
     match reply {

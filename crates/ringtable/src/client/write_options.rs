@@ -29,6 +29,8 @@ pub enum Condition {
 pub struct Stay {
     /// Milliseconds after which it is gone; `None` for never.
     pub ttl_ms: Option<u64>,
+    /// Whether it stays, in place of that, as long as the entry would have that it replaces.
+    pub keeps_ttl: bool,
     /// Whether it may be evicted before.
     pub mark: Mark,
 }
@@ -62,6 +64,8 @@ impl<'a> SetWords<'a> {
         if let Some(ttl_ms) = stay.ttl_ms {
             *digits = ttl_ms.to_string();
             self.ttl(digits);
+        } else if stay.keeps_ttl {
+            self.push(b"KEEPTTL");
         }
         if let Some(word) = stay.mark.word() {
             self.push(word.as_bytes());
@@ -106,7 +110,8 @@ mod tests {
 
     #[test]
     fn all_options_at_a_time_fit() {
-        let (stay, mut digits) = (Stay { ttl_ms: Some(u64::MAX), mark: Mark::Unevictable }, String::new());
+        let (stay, mut digits) =
+            (Stay { ttl_ms: Some(u64::MAX), keeps_ttl: false, mark: Mark::Unevictable }, String::new());
         let mut words = SetWords::new(b"key", b"value");
         words.stay(stay, &mut digits);
         words.if_version("7");

@@ -51,7 +51,7 @@ const TABLE: &[Spec] = &[
     row(Values,       41, "GETDEL",        1..=1,    First, &[Writes],                take::getdel,
         "key",
         "Deletes a key, and answers with the value that it had, or nil if there is none: one step."),
-    row(Values,       42, "GETEX",         1..=3,    First, &[Writes],                take::getex,
+    row(Values,       42, "GETEX",         1..=MANY,  First, &[Writes],                take::getex,
         "key [EX seconds | PX milliseconds | EXAT time | PXAT time | PERSIST]",
         "Answers with the value of a key, or nil if there is none, and gives the key a new time to live, or none: one \
          step. At a time that is over, the key goes.")
@@ -76,8 +76,8 @@ const TABLE: &[Spec] = &[
          live. Answers with the sum, without an exponent and without zeroes at its end.")
         .unlike_redis("Sums are 64-bit numbers, and Redis' have 80 bits: 0.1 and 0.2 is 0.30000000000000004 here, and \
                        0.3 there. They are written with all digits that it takes to read them back, and there with 17 \
-                       behind the point. The errors for what is no number, and for a sum that is none, go on with the \
-                       key and what it holds."),
+                       behind the point. Hexadecimal digits are no number here. The errors for what is no number, and \
+                       for a sum that is none, go on with the key and what it holds."),
     row(Counters,     30, "RING.INCR",     2..=9,    First, &[Writes],                atomic::ring_incr,
         "key increment [PX milliseconds] [MIN least] [MAX most] [EVICTABLE | UNEVICTABLE]",
         "Adds an integer, if the sum is within bounds. Answers with the sum, or nil if nothing was added. The time to \

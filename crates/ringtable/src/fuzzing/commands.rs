@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::command::alone::Alone;
+use crate::command::float::{float_digits, parse_float};
 use crate::command::integer::parse_integer;
 use crate::command::protocol::Protocol;
 use crate::command::record::{RecordWriter, decode_reply};
@@ -163,7 +164,7 @@ fn step(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
         }
     }
     let found = model.get(&key).cloned();
-    match kind % 16 {
+    match kind % 19 {
         0..4 => set(subject, model, input, &key, found),
         4 => {
             let expected = found.map_or(Reply::Nil, |entry| Reply::Bulk(entry.value));
@@ -214,6 +215,16 @@ fn step(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
             }
         }
         14 => settle(subject, model),
+        15 => take(subject, model, input, &key, found),
+        16 => {
+            let prefix = &key[..key.len().min(1 + usize::from(input.byte() % 2))];
+            let before = subject.entries();
+            let gone = before.keys().filter(|key| key.starts_with(prefix)).count();
+            assert_eq!(subject.call("RING.DELPREFIX", &[prefix]), Reply::Integer(gone as i64));
+            *model = before;
+            model.retain(|key, _| !key.starts_with(prefix));
+        }
+        17 => add_float(subject, model, input, &key, found),
         _ => anything(subject, model, input),
     }
 }
@@ -221,6 +232,7 @@ fn step(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>) {
 fn set(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
     let (value, options) = (value(input), input.byte());
     let mut arguments = vec![key, &value];
+    let (keeps, wants_old) = (options & 0x20 != 0 && options & 0x10 == 0, options & 0x40 != 0);
     let (allowed, expires) = (
         match options % 4 {
             1 => found.is_none(),
@@ -237,6 +249,12 @@ fn set(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u
     if expires {
         arguments.extend([b"EX", FAR]);
     }
+    if keeps {
+        arguments.push(b"KEEPTTL");
+    }
+    if wants_old {
+        arguments.push(b"GET");
+    }
     let reply = subject.call("SET", &arguments);
     if is_short_of_room(&reply) {
         // Refused, and nothing has changed.
@@ -247,8 +265,24 @@ fn set(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u
     }
     // To make room, a cache may have let go of this very key before it came to the options.
     let lost = subject.eviction == Eviction::AllkeysSieve && found.is_some();
+    let expires = expires || keeps && found.as_ref().is_some_and(|entry| entry.expires);
+    if wants_old {
+        let old = found.clone().map_or(Reply::Nil, |entry| Reply::Bulk(entry.value));
+        assert!(reply == old || lost && reply == Reply::Nil, "{reply:?}, though {found:?}");
+        // What has become of it only the table knows, if the old value was lost on the way.
+        *model = if lost { subject.entries() } else { std::mem::take(model) };
+        if allowed && !lost {
+            model.insert(key.to_vec(), Entry { value, expires });
+        }
+        return;
+    }
     let done = reply == Reply::Status("OK".into());
     assert!(done || reply == Reply::Nil, "{reply:?}");
+    // Nor is it known until when what was lost would have been there.
+    if lost && keeps {
+        *model = subject.entries();
+        return;
+    }
     assert!(done == allowed || lost && options % 4 != 0, "{reply:?}, though {found:?}");
     if done {
         model.insert(key.to_vec(), Entry { value, expires });
@@ -298,6 +332,62 @@ fn add(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u
         model.insert(key.to_vec(), Entry { value: integer(sum), expires });
     } else if anew {
         model.remove(key);
+    }
+}
+
+/// Takes a value out, or gives it another time to live, or none.
+fn take(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
+    let old = found.clone().map_or(Reply::Nil, |entry| Reply::Bulk(entry.value));
+    let expires = found.as_ref().is_some_and(|entry| entry.expires);
+    let mut is = |name: &str, options: &[&[u8]], expected: Reply, expires: Option<bool>| {
+        let reply = subject.call(name, &[&[key], options].concat());
+        if is_short_of_room(&reply) {
+            return;
+        }
+        if subject.eviction == Eviction::AllkeysSieve && reply == Reply::Nil {
+            // As in `add`.
+            model.remove(key);
+            return;
+        }
+        assert_eq!(reply, expected, "{name}");
+        match (expires, model.get_mut(key)) {
+            (Some(expires), Some(entry)) => entry.expires = expires,
+            (None, Some(_)) => drop(model.remove(key)),
+            _ => {}
+        }
+    };
+    match input.byte() % 6 {
+        0 => is("GETDEL", &[], old, None),
+        1 => is("GETEX", &[], old, Some(expires)),
+        2 => is("GETEX", &[b"EX", FAR], old, Some(true)),
+        3 => is("GETEX", &[b"PERSIST"], old, Some(false)),
+        4 => is("GETEX", &[b"PXAT", b"1"], old, None),
+        _ => is("PERSIST", &[], Reply::Integer(i64::from(expires)), Some(false)),
+    }
+}
+
+/// Adds a number with a fraction.
+fn add_float(subject: &mut Subject, model: &mut Model, input: &mut Input<'_>, key: &[u8], found: Option<Entry>) {
+    let by = f64::from_bits(input.nasty(1.5_f64.to_bits()));
+    let reply = subject.call("INCRBYFLOAT", &[key, by.to_string().as_bytes()]);
+    if is_short_of_room(&reply) {
+        return;
+    }
+    let old = found.as_ref().map_or(Some(0.0), |entry| parse_float(&entry.value));
+    let sum = old.map(|old| old + by).filter(|sum| sum.is_finite());
+    let expected = sum.map(|sum| Reply::Bulk(float_digits(sum).into_bytes()));
+    if subject.eviction == Eviction::AllkeysSieve && expected.as_ref() != Some(&reply) {
+        // As in `add`.
+        *model = subject.entries();
+        return;
+    }
+    match expected {
+        None => assert!(is_error(&reply), "{reply:?}"),
+        Some(expected) => {
+            assert_eq!(reply, expected);
+            let Reply::Bulk(value) = reply else { return };
+            model.insert(key.to_vec(), Entry { value, expires: found.is_some_and(|entry| entry.expires) });
+        }
     }
 }
 
