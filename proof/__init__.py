@@ -13,6 +13,7 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `kills`           | a program: clients and servers killed, stopped, interrupted at random instants   |
 | `victims`         | what the clients do there, those that are killed and those that look on          |
 | `interrupted`     | what those do there that are interrupted                                         |
+| `locks`           | a program: locks, semaphores and limiters of processes that are killed           |
 | `diary`           | what a process was doing, in memory that outlives it                             |
 | `marks`           | values that say which key, writer and server they are of                         |
 | `calls`           | a program: calls whose trouble is of the caller's own making                     |

@@ -63,6 +63,11 @@ STEPS = {
         ),
         Step("kills", "clients and servers killed and stopped at random instants", [PYTHON, "-m", "proof.kills"]),
         Step(
+            "locks",
+            "locks, semaphores and limiters of processes that are killed and stopped",
+            [PYTHON, "-m", "proof.locks"],
+        ),
+        Step(
             "calls",
             "calls whose trouble is of the caller's own making",
             [PYTHON, "-m", "proof.calls", "--seconds", "0.5"],

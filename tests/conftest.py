@@ -16,6 +16,8 @@
     test_doors.py           tables, pipelines and batches take and refuse the same arguments, over every transport
     test_atomic.py          versions, updates by a function, increments within bounds
     test_leases.py          values that one process computes while the others wait
+    test_locks.py           locks, semaphores, events, barriers, once
+    test_limits.py          rate limiters, and results that processes share
     test_pending.py         answers that come later: pushes, parked connections, what becomes of those who wait
     test_bulk.py            values that are taken in one step, keys that begin alike, tables in files
     test_model.py           random calls, compared with a dict

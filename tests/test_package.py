@@ -76,6 +76,8 @@ def test_errors_keep_their_message(error: type[ringtable.Error]) -> None:
         (ringtable.Timeout, TimeoutError),
         (ringtable.Closed, ValueError),
         (ringtable.Reentrant, RuntimeError),
+        (ringtable.NotOwned, RuntimeError),
+        (ringtable.LockLost, ringtable.NotOwned),
         (ringtable.KeyTooLong, ValueError),
         (ringtable.ValueTooLarge, ValueError),
         (ringtable.OutOfMemory, MemoryError),

@@ -27,6 +27,8 @@
     │   ├── BucketFull                      the bucket that the key falls in has as many entries as it may have
     │   └── UnevictableFull                 entries that are never evicted have as many bytes as they may have
     ├── ClientOutOfMemory (MemoryError)     this process has no memory for a value; the table has
+    ├── NotOwned         (RuntimeError)     a lock was to be released by somebody who has not acquired it
+    │   └── LockLost                        it was acquired, and lost since
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── DecodeError      (ValueError)       the value is not what the table's codec writes, or is damaged
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
@@ -177,6 +179,21 @@ class UnevictableFull(OutOfMemory):
 
     They are those that were written with `evictable=False`. Others can be written; `Server(max_unevictable=...)` and
     `ringtable server --max-unevictable` say how much such entries may have.
+    """
+
+
+class NotOwned(Error, RuntimeError):
+    """A lock, or a permit of a semaphore, was to be released or extended by somebody who has not acquired it.
+
+    It was never acquired through this object, or by another thread, or by the process that this one was forked from.
+    Nothing was changed.
+    """
+
+
+class LockLost(NotOwned):
+    """A lock was acquired, and was lost before it was released: others may have had it since.
+
+    Its time to live was over, or the server has died, or has ended this client's connection.
     """
 
 

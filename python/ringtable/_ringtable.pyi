@@ -38,14 +38,18 @@ __all__ = [
     "MAX_MEMORY_MIN",
     "VALUE_SIZE_MAX",
     "WORKERS_MAX",
+    "Allowance",
     "Histogram",
+    "Lock",
     "Pipeline",
     "Profiler",
+    "RateLimiter",
     "Server",
     "Table",
     "View",
     "Watch",
     "__version__",
+    "await_change",
     "check_timeout",
     "check_ttl",
     "classic_client",
@@ -440,6 +444,84 @@ if sys.version_info >= (3, 12):
 else:
     _BufferLike = bytes
 
+@disjoint_base
+class Lock:
+    """What `ringtable.Lock` and `ringtable.Semaphore` inherit."""
+    def __new__(
+        cls,
+        table: Table,
+        name: Key,
+        permits: int,
+        *,
+        timeout: Seconds | None = None,
+        ttl: Seconds | None = None,
+        reentrant: bool = False,
+        semaphore: bool = False,
+    ) -> Self: ...
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def ttl(self) -> float | None:
+        """Seconds after which it ends by itself, or `None`."""
+    @property
+    def permits(self) -> int:
+        """How many may have it at a time."""
+    @property
+    def token(self) -> int | None:
+        """The fencing token of what this thread has, or `None`: higher than that of any holder before."""
+    def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
+        """Acquire it; return whether that was done.
+
+        Waits until it is free, in the order of asking; with `blocking=False` not at all; with `timeout`, in seconds or
+        a `timedelta`, for so long at most (-1: for ever). Without one it waits for the `timeout` that it was made with.
+
+        Raises `Reentrant` if this thread has it already and would wait for itself; `InvalidOption` over UDP.
+        """
+    def release(self) -> None:
+        """Release it: the first that waits has it from then on.
+
+        Raises `LockLost` if it was lost meanwhile; `NotOwned` if it was never had, or by another thread, or process.
+        """
+    def extend(self, ttl: Seconds | None = None) -> None:
+        """Let it live for `ttl`, in seconds or a `timedelta`, from now on; without one, for as long as it was made
+        with.
+
+        Also a lock that was made without any ends then.
+
+        Raises what `release` raises.
+        """
+    def locked(self) -> bool:
+        """Return whether all of its permits are taken, by whomever."""
+    def holders(self) -> int:
+        """Return how many permits are taken, by whomever."""
+    def owned(self) -> bool:
+        """Return whether this thread has it, as the server says now."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None: ...
+
+@disjoint_base
+class RateLimiter:
+    """What `ringtable.RateLimiter` inherits."""
+    def __new__(cls, table: Table, prefix: bytes, count: int, period_ns: int, sliding: bool) -> Self: ...
+    def __call__(self, key: Key, cost: int = 1) -> Allowance: ...
+
+@final
+class Allowance:
+    """What a limiter says to a call: true if it is within the rate."""
+    def __bool__(self) -> bool: ...
+    @property
+    def allowed(self) -> bool:
+        """Whether the call is within the rate."""
+    @property
+    def remaining(self) -> int:
+        """How many more calls would be within the rate now."""
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which to ask again; 0.0 if the call is within the rate."""
+
 @final
 class View(_BufferLike):
     """A value that stays where it is, and as it is, until the view is closed: a read-only buffer without a copy.
@@ -604,6 +686,12 @@ class Watch:
         """The descriptor to wait for between `arm` and `disarm`."""
     def close(self) -> None:
         """End the watch, and wake whoever waits in it; may be called again."""
+
+def await_change(table: Table, key: Key, version: int, timeout: Seconds | None = None) -> bool:
+    """Wait until `key` has another version than this one (0: until it is there); return whether it has.
+
+    For `timeout` at most, in seconds or a `timedelta`; `None` for ever.
+    """
 
 def check_timeout(timeout: Seconds | None, /) -> None:
     """Raise what a table with this time-out would raise."""

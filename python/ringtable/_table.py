@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from ringtable._codecs.codec import Codec
+    from ringtable._tools import Barrier, Lock, Once, RateLimiter, Semaphore, SharedEvent
     from ringtable._types import (
         Address,
         Items,
         Key,
+        KeyFunction,
         Keys,
         LazyOptions,
         ObjectItems,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     _Default = TypeVar("_Default")
     _T = TypeVar("_T", default=bytes)
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Bytes are what the core knows, and objects what a table of objects gives out.
 _CORE: Any = TableCore
@@ -514,6 +517,110 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         """Raise what an iteration raises that has come to another server."""
         if self.server_id != expected:
             raise ServerGone("the server is gone: the table of the one that has followed is another, iterate anew")
+
+    # Tools, which only programs that use them load.
+
+    def lock(
+        self, name: Key, *, timeout: Seconds | None = None, ttl: Seconds | None = None, reentrant: bool = False
+    ) -> Lock:
+        """Return the lock of that name, which one thread of one process of the machine has at a time.
+
+            with table.lock("report", timeout=10):
+                ...
+
+        Args:
+            name: Its name, at most 65,530 bytes. Locks are no keys of the table, and their names are their own.
+            timeout: Seconds, or a `timedelta`, to wait for it, where a call does not say; `None` for no limit. A `with`
+                block raises `Timeout` then.
+            ttl: Seconds, or a `timedelta`, after which it ends by itself, though its owner lives; `None` for never.
+            reentrant: Whether the thread that has it may acquire it again. It releases it as often.
+
+        Raises:
+            InvalidOption: A time is out of its range.
+            KeyTooLong: The name is too long.
+        """
+        from ringtable._tools.lock import Lock
+
+        return Lock(self, name, timeout=timeout, ttl=ttl, reentrant=reentrant)
+
+    def semaphore(
+        self, name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
+    ) -> Semaphore:
+        """Return the semaphore of that name, which `count` have at a time; all else is as for `lock`.
+
+        All processes have to say the same count while anybody has it: `CommandError`.
+        """
+        from ringtable._tools.semaphore import Semaphore
+
+        return Semaphore(self, name, count, timeout=timeout, ttl=ttl)
+
+    def event(self, name: Key) -> SharedEvent:
+        """Return the event of that name, which any process sets, and any number of them wait for."""
+        from ringtable._tools.event import SharedEvent
+
+        return SharedEvent(self, name)
+
+    def barrier(self, name: Key, parties: int) -> Barrier:
+        """Return the barrier of that name, where so many parties wait until all are there."""
+        from ringtable._tools.barrier import Barrier
+
+        return Barrier(self, name, parties)
+
+    def once(self, name: Key) -> Once:
+        """Return what runs a function once among all processes: `table.once("migrate")(migrate)`."""
+        from ringtable._tools.once import Once
+
+        return Once(self, name)
+
+    def rate_limiter(
+        self, rate: str, *, name: Key = b"", algorithm: Literal["fixed", "sliding"] = "fixed"
+    ) -> RateLimiter:
+        """Return a rate limiter: called with a key, it says whether one more call is within the rate.
+
+            limit = table.rate_limiter("100/minute")
+            if not (allowed := limit("10.0.0.7")):
+                print("try again in", allowed.retry_after, "seconds")
+
+        Args:
+            rate: How many in which time, such as "100/minute", "5/s" or "1000/15m".
+            name: Tells limiters of the same rate apart.
+            algorithm: "fixed" counts in windows, which the first call opens. "sliding" lets `count` through at once,
+                and then one after the other (GCRA).
+
+        Raises:
+            InvalidOption: The rate or the algorithm is none.
+        """
+        from ringtable._tools.limiter import RateLimiter
+
+        return RateLimiter(self, rate, name=name, algorithm=algorithm)
+
+    def memoize(
+        self,
+        *,
+        ttl: Seconds | None = None,
+        stale: Seconds = 0.0,
+        stale_if_error: Seconds = 0.0,
+        key: KeyFunction | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """Return a decorator for functions, and coroutine functions, whose results all processes share.
+
+            @table.memoize(ttl=60)
+            def page(number): ...
+
+        One process computes a result at a time; the others wait for it. Results are pickled, and whoever reads one runs
+        what its pickle says: memoize only where all who may write to the table are trusted.
+
+        Args:
+            ttl: Seconds, or a `timedelta`, for which a result is good; `None` for ever.
+            stale: As for `get_or_set`: for how much longer it does while one caller computes it anew.
+            stale_if_error: As for `get_or_set`: for how much longer it does if computing it raises.
+            key: Makes the key, `str` or `bytes`, of the arguments. Without it a key is a hash of their pickle: the same
+                in all processes for arguments of the same types and values, in whatever order a `set` or a `dict` has
+                them. `f(1)` and `f(x=1)` are two keys.
+        """
+        from ringtable._tools.memoize import memoize
+
+        return memoize(self, ttl=ttl, stale=stale, stale_if_error=stale_if_error, key=key)
 
 
 class _Items(ItemsView[Any, Any]):

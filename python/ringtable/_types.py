@@ -24,6 +24,9 @@ Trusted = int | str | Iterable[int | str]
 
 Key = str | bytes
 
+KeyFunction = Callable[..., Key]
+"""Makes the key of a call of its arguments."""
+
 
 class SupportsArrayInterface(Protocol):
     """An array: before Python 3.12, numpy's do not say to type checkers that they are buffers."""
@@ -149,6 +152,7 @@ class Stats(TypedDict):
     watchers: int
     events: int
     leases: int
+    locks: int
     lease_waiters: int
     leases_granted: int
     leases_not_stored: int

@@ -141,6 +141,11 @@ impl Whole {
         self.within(py, name, i64::MIN.into(), i64::MAX.into()).map(|number| number as i64)
     }
 
+    /// How many of something there are, at least one.
+    pub fn permits(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.within(py, name, 1, i64::MAX.into()).map(|number| number as u64)
+    }
+
     /// The version of an entry, or 0 for that of an absent one.
     pub fn version(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
         self.within(py, name, 0, i64::MAX.into()).map(|version| version as u64)

@@ -11,6 +11,8 @@ mod view;
 mod opening;
 mod table;
 mod pipeline;
+mod lock;
+mod limiter;
 mod watch;
 mod server;
 #[cfg(feature = "failpoints")]
@@ -43,6 +45,10 @@ fn refuse_other_interpreters(py: Python<'_>) -> PyResult<()> {
 mod _ringtable {
     use super::*;
 
+    #[pymodule_export]
+    use super::limiter::{Allowance, LimiterCore};
+    #[pymodule_export]
+    use super::lock::{LockCore, await_change};
     #[pymodule_export]
     use super::pipeline::PipelineCore;
     #[pymodule_export]

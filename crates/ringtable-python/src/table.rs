@@ -9,8 +9,8 @@ use pyo3::exceptions::{PyException, PyKeyError, PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use ringtable::client::{
-    Bounds, Client, Condition, Error, LeaseOutcome, LeftMs, Options, Patience, Reads, Repeat, Staleness, Stay, Transport,
-    Writes,
+    Bounds, Client, Condition, Error, LeaseOutcome, LeftMs, Options, Patience, Reads, Repeat, Staleness, Stay,
+    Transport, Writes,
 };
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
@@ -293,6 +293,15 @@ impl TableCore {
 
     fn writes(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Writes> {
         given.map_or(Ok(self.writes), writes)
+    }
+
+    /// Makes a call that changes something, for a tool that belongs to this table.
+    pub fn ask<R: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
+    ) -> PyResult<R> {
+        self.write(py, call)
     }
 
     /// Asks many things, of so many words each, pipelined. What is refused is among the replies.

@@ -83,7 +83,20 @@ pub const LEASES_MAX: usize = 16 << 10;
 /// Most bytes that their keys may have together.
 pub const LEASE_KEYS_SIZE_MAX: usize = 16 << 20;
 
-/// Most connections, and tickets of theirs, that wait for leases at a time.
+/// Most locks, and permits of semaphores, that are held at a time; so many permits a semaphore may have.
+pub const LOCKS_MAX: usize = 16 << 10;
+/// Most bytes that the names of those may have together.
+pub const LOCK_NAMES_SIZE_MAX: usize = 16 << 20;
+
+/// Most calls that a rate limiter lets through in a period.
+pub const RATE_COUNT_MAX: u64 = 1 << 32;
+/// Longest period of a rate limiter, in nanoseconds: a year or so.
+pub const RATE_PERIOD_NS_MAX: u64 = 1 << 55;
+/// For how long the state of a rate limiter is kept beyond the time that it is needed for, in milliseconds: a wall
+/// clock that is set forward by less makes none go early.
+pub const RATE_KEPT_MORE_MS: u64 = 10_000;
+
+/// Most connections, and tickets of theirs, that wait for leases, locks or keys at a time.
 pub const LEASE_WAITERS_MAX: usize = 64 << 10;
 /// Most of them of one connection. Their answers may wait for it, some 64 bytes each, beyond [`REPLY_BACKLOG_MAX`].
 pub const LEASE_WAITERS_PER_CONNECTION_MAX: usize = 4 << 10;

@@ -13,7 +13,7 @@ from ringtable._errors import InvalidOption
 GROUPS = {
     "Table": r"entries|entries_.*|buckets|hints|events|(expired|evicted)_keys|eviction_.*",
     "Memory": r"max_memory|memory_.*|.*_retired|slabs_moved|bytes_.*",
-    "Clients": r"clients|clients_(max|accepted|refused)|accept_failures|lanes|watchers|hazard_records|holds|lease.*",
+    "Clients": r"clients(_max|_accepted|_refused)?|accept_failures|lanes|watchers|hazard_records|holds|locks|lease.*",
     "Ends of connections": r"clients_.*",
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",

@@ -39,7 +39,7 @@ use crate::shm::clock::wall_ms;
 use crate::table::Expiry;
 use crate::table::lookup::{Buffer, Found};
 
-/// The ticket that the next request for a lease has; unique in this process is enough.
+/// The ticket that the next request for a lease or a lock has; unique in this process is enough.
 static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
 
 /// How long to wait for room to say that a lease is not wanted.
@@ -143,8 +143,7 @@ impl Client {
     /// Asks for the lease of a key, after that with the token `after` was waited for; 0 for none.
     fn lease(&self, key: &[u8], after: u64, patience: Patience<'_>) -> Result<Asked, Error> {
         check_key(key)?;
-        // Relaxed: only that it is unique matters.
-        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed).to_string();
+        let ticket = next_ticket().to_string();
         let after = after.to_string();
         match self.request(NUMBERS.ring_lease, &[key, ticket.as_bytes(), b"AFTER", after.as_bytes()], patience) {
             Ok(Reply::Integer(token)) if token > 0 => Ok(Asked::Granted(token as u64)),
@@ -353,8 +352,7 @@ impl Client {
         patience: Patience<'_>,
     ) -> Result<Option<Waiting<'a>>, Error> {
         let connection = self.connection(patience)?;
-        // Relaxed: only that it is unique matters.
-        let ticket = NEXT_TICKET.fetch_add(1, Ordering::Relaxed);
+        let ticket = next_ticket();
         if connection.known.has(NUMBERS.ring_wait)
             && let Some(expected) = connection.expect(ticket, patience)?
         {
@@ -449,9 +447,15 @@ impl Client {
 
 /// After a call that did not come to its end: sends word that what it has asked for is not wanted, which is executed
 /// after all that was sent before. On a connection that has no room even for that, only its end gives it back.
-fn insist(connection: &Connection, number: u16, arguments: &[&[u8]]) {
+pub(super) fn insist(connection: &Connection, number: u16, arguments: &[&[u8]]) {
     let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
     let _ = connection.locked(patience, |link, patience| link.send_word(number, arguments, patience));
+}
+
+/// A ticket that no other request of this process has or had.
+pub(super) fn next_ticket() -> u64 {
+    // Relaxed: only that it is unique matters.
+    NEXT_TICKET.fetch_add(1, Ordering::Relaxed)
 }
 
 /// How many milliseconds an entry has left; `None` for one that does not expire.

@@ -66,6 +66,8 @@ mod view;
 mod atomic;
 mod held_leases;
 mod leases;
+mod locks;
+mod rate;
 #[cfg(feature = "bench")]
 pub mod classic;
 
@@ -78,15 +80,18 @@ pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::shm::fork::generation as process_generation;
 pub use atomic::Bounds;
 pub use connect::folder_of_names;
 pub use error::Error;
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};
 pub use leases::{LeaseOutcome, Staleness};
+pub use locks::{LockTerms, LockWait};
 pub use numbers::prepare;
 pub use options::{Options, Reads, Transport};
 pub use patience::Patience;
+pub use rate::{Allowance, Rate};
 pub use repeat::Repeat;
 pub use replies::{LeftMs, figures};
 pub use subscription::{Change, watch_request};

@@ -30,6 +30,12 @@ pub(super) struct Numbers {
     pub touch: u16,
     pub incrbyfloat: u16,
     pub ring_delprefix: u16,
+    pub ring_lock: u16,
+    pub ring_unlock: u16,
+    pub ring_extend: u16,
+    pub ring_locked: u16,
+    pub ring_await: u16,
+    pub ring_limit: u16,
 }
 
 pub(super) const NUMBERS: Numbers = Numbers {
@@ -58,6 +64,12 @@ pub(super) const NUMBERS: Numbers = Numbers {
     touch: command::number("TOUCH"),
     incrbyfloat: command::number("INCRBYFLOAT"),
     ring_delprefix: command::number("RING.DELPREFIX"),
+    ring_lock: command::number("RING.LOCK"),
+    ring_unlock: command::number("RING.UNLOCK"),
+    ring_extend: command::number("RING.EXTEND"),
+    ring_locked: command::number("RING.LOCKED"),
+    ring_await: command::number("RING.AWAIT"),
+    ring_limit: command::number("RING.LIMIT"),
 };
 
 /// Does now what the first call would do otherwise. A child that is forked while another thread is at it would wait for

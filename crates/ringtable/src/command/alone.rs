@@ -5,7 +5,7 @@ use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{ConnectionChange, Flow};
-use super::host::{Host, LeaseAnswer, LeaseName, Recipient, Setting, Unwritten};
+use super::host::{Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Setting, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
@@ -156,5 +156,25 @@ impl Host for Nobody {
 
     fn hand_over(&self, _: u64, _: &[u8], _: u64, _: Unwritten<'_>) -> bool {
         false
+    }
+
+    fn wait_for_change(&self, _: u64, _: &[u8], _: u64, _: Recipient) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn lock(&self, _: u64, _: &[u8], _: LockRequest, _: Option<Recipient>) -> Result<LockAnswer, Refusal> {
+        Ok(LockAnswer::Taken)
+    }
+
+    fn unlock(&self, _: u64, _: &[u8], _: LeaseName) -> bool {
+        false
+    }
+
+    fn extend(&self, _: u64, _: &[u8], _: u64, _: u64) -> bool {
+        false
+    }
+
+    fn locked(&self, _: u64, _: &[u8], _: Option<u64>) -> usize {
+        0
     }
 }

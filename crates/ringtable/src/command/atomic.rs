@@ -173,14 +173,14 @@ pub(super) fn ring_unwait(context: &mut Context<'_>, arguments: Arguments<'_>) -
 }
 
 /// The key, which a lease may be of.
-fn short_key<'a>(arguments: Arguments<'a>) -> Result<&'a [u8], Refusal> {
+pub(super) fn short_key<'a>(arguments: Arguments<'a>) -> Result<&'a [u8], Refusal> {
     let key = arguments.get(0);
     let is_short = key.len() <= limits::KEY_SIZE_MAX;
     if is_short { Ok(key) } else { Err(crate::table::WriteError::KeyTooLong(key.len()).into()) }
 }
 
 /// A number that names a lease, or an answer.
-fn positive(digits: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn positive(digits: &[u8]) -> Result<u64, Refusal> {
     let number = parse_integer(digits).and_then(|number| u64::try_from(number).ok());
     number.filter(|&number| number > 0).ok_or_else(|| not_an_integer(digits))
 }

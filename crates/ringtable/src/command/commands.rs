@@ -5,15 +5,15 @@
 //!
 //! - A command keeps its number for ever, wherever its line stands: clients and servers talk over lanes by numbers, and
 //!   one side may know commands that the other one does not.
-//! - A number is never used again. **Numbers that have gone:** none so far. The next free one: 48.
+//! - A number is never used again. **Numbers that have gone:** none so far. The next free ones: 48 and 49, then 56.
 //! - What comes to mean something else is another command, with a name and a number of its own.
 
 use super::names::Names;
 use super::spec::Flag::{BehindMulti, Connected, Slow, Transaction, WhenFull, Writes};
-use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Table, Transactions, Values};
+use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Locks, Table, Transactions, Values};
 use super::spec::Keys::{All, First, No};
 use super::spec::{Spec, row};
-use super::{atomic, connection, counters, inspection, keyspace, prefix, scan, set, take, transaction};
+use super::{atomic, connection, counters, inspection, keyspace, locks, prefix, rate, scan, set, take, transaction};
 use crate::limits;
 
 /// No limit but that of all requests.
@@ -82,6 +82,12 @@ const TABLE: &[Spec] = &[
         "key increment [PX milliseconds] [MIN least] [MAX most] [EVICTABLE | UNEVICTABLE]",
         "Adds an integer, if the sum is within bounds. Answers with the sum, or nil if nothing was added. The time to \
          live is for a key that is new."),
+    row(Counters,     55, "RING.LIMIT",    3..=5,    First, &[Writes],                rate::ring_limit,
+        "key count nanoseconds [FIXED | SLIDING] [cost]",
+        "One step of a rate limiter, whose state the key holds: so many calls in so many nanoseconds. FIXED counts in \
+         windows, the first call opens one; SLIDING lets as many through at once, and then one after the other. \
+         Answers with three integers: 1 if `cost` calls (1) are within the rate, and were counted, or 0; how many more \
+         would be; after how many nanoseconds to ask again. The key is never evicted, and gone when it says nothing."),
 
     row(Expiry,        8, "EXPIRE",        2..=2,    First, &[Writes],                keyspace::expire,
         "key seconds",
@@ -170,6 +176,29 @@ const TABLE: &[Spec] = &[
         "Answers with 1 if this connection waited for the key with this ticket, and waits no more; else with 0, and \
          then an answer may be on its way."),
 
+    row(Locks,        50, "RING.LOCK",     3..=6,    First, &[Connected],            locks::ring_lock,
+        "name ticket permits [PX milliseconds] [WAIT]",
+        "Takes one of so many permits of a name, which is no key: a lock has one, a semaphore several. Answers with \
+         its token, which is higher than all before, or 0 if all are taken. It ends with the connection, or with its \
+         time to live. With WAIT the answer comes later then, in the order of asking, as for RING.WAIT; refused over \
+         rings. The ticket is a number above 0; the same one again ends what the connection has waited for with it."),
+    row(Locks,        51, "RING.UNLOCK",   2..=3,    First, &[Connected],            locks::ring_unlock,
+        "name (token | TICKET ticket)",
+        "Gives a permit back; with the ticket, what was asked for with that, whether it is granted or still waited \
+         for. The first that waits has it in the same step. Answers with 1 if this connection had it, or 0."),
+    row(Locks,        52, "RING.EXTEND",   3..=3,    First, &[Connected],            locks::ring_extend,
+        "name token milliseconds",
+        "Gives a permit a time to live from now on. Answers with 1 if this connection has it, or 0."),
+    row(Locks,        53, "RING.LOCKED",   1..=2,    First, &[Connected],            locks::ring_locked,
+        "name [token]",
+        "Answers with the number of permits of a name that are taken; with a token, with 1 if this connection has \
+         that one, or 0."),
+    row(Locks,        54, "RING.AWAIT",    3..=3,    First, &[Connected],            locks::ring_await,
+        "key version ticket",
+        "Answers with OK once the key has another version than this one (0: none), or a command has written it (DEL \
+         and FLUSHALL aside). If that is yet to come, the answer comes later, as for RING.WAIT, and RING.UNWAIT ends \
+         the wait."),
+
     row(Connection,   15, "PING",          0..=1,    No,    &[WhenFull],              connection::ping,
         "[message]",
         "Answers with PONG, or with the message.")
@@ -233,8 +262,8 @@ const TABLE: &[Spec] = &[
 /// All commands.
 pub static COMMANDS: &[Spec] = TABLE;
 
-/// The next free number.
-pub(super) const NUMBERS_END: usize = 48;
+/// Above all numbers.
+pub(super) const NUMBERS_END: usize = 56;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -299,7 +328,9 @@ mod tests {
         "RING.INCR", "RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.PINS", // from 30 on
         "MULTI", "EXEC", "DISCARD", "RING.WAIT", "RING.UNWAIT", // from 35 on
         "RING.OPTIONS", "GETDEL", "GETEX", "PERSIST", "TOUCH", // from 40 on
-        "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", // from 45 on
+        "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", "", "", // from 45 on
+        "RING.LOCK", "RING.UNLOCK", "RING.EXTEND", "RING.LOCKED", "RING.AWAIT", // from 50 on
+        "RING.LIMIT", // from 55 on
     ];
 
     #[test]

@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
     use crate::command::alone::Alone;
-    use crate::command::commands::COMMANDS;
+    use crate::command::commands::{COMMANDS, NUMBERS_END};
     use crate::command::protocol::Protocol;
     use crate::command::record::{RecordWriter, RequestHead};
     use crate::shm::clock::wall_ms;
@@ -78,7 +78,7 @@ mod tests {
             Command::of_record(&record, &mut ranges).map(|command| command.spec.name)
         };
         assert_eq!(name_of(0), Some("GET"));
-        for number in [COMMANDS.len() as u16, u16::MAX] {
+        for number in [NUMBERS_END as u16, u16::MAX] {
             assert_eq!(name_of(number), None, "{number}");
         }
     }

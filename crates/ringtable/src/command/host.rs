@@ -24,6 +24,28 @@ pub enum LeaseAnswer {
     Over(Option<Arc<[u8]>>),
 }
 
+/// What is asked of a lock, or a semaphore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    /// What the client may give it back by that has not waited for the token, and what it is told by.
+    pub ticket: u64,
+    /// How many may have it at a time.
+    pub permits: u64,
+    /// Milliseconds after which it ends by itself.
+    pub ttl_ms: Option<u64>,
+}
+
+/// What comes of asking for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// It is the connection's now, with this token.
+    Granted(u64),
+    /// All permits are taken.
+    Taken,
+    /// The connection is in the queue, and told later.
+    Pending,
+}
+
 /// Why a lease ends though the key has no new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwritten<'a> {
@@ -89,6 +111,33 @@ pub trait Host {
 
     /// Has a connection not told that waits for the lease of a key with this ticket. Returns whether it did.
     fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool;
+
+    /// Has a connection told, with this ticket, once a key was written.
+    ///
+    /// # Errors
+    /// If too many wait.
+    fn wait_for_change(&self, connection: u64, key: &[u8], ticket: u64, at: Recipient) -> Result<(), Refusal>;
+
+    /// Takes a permit of a name; or has the connection told the token later, if there is somewhere to tell it.
+    ///
+    /// # Errors
+    /// If there are too many.
+    fn lock(
+        &self,
+        connection: u64,
+        name: &[u8],
+        request: LockRequest,
+        at: Option<Recipient>,
+    ) -> Result<LockAnswer, Refusal>;
+
+    /// Gives a permit of a connection back, or its place in the queue. Returns whether it had it.
+    fn unlock(&self, connection: u64, name: &[u8], named: LeaseName) -> bool;
+
+    /// Gives a permit of a connection a new time to live. Returns whether it has it.
+    fn extend(&self, connection: u64, name: &[u8], token: u64, ttl_ms: u64) -> bool;
+
+    /// How many permits of a name are taken; with a token, 1 if it is that of a permit of this connection.
+    fn locked(&self, connection: u64, name: &[u8], token: Option<u64>) -> usize;
 
     /// Ends a lease of a connection, and leaves what came of it to those who wait. Returns whether it had it.
     fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool;

@@ -102,3 +102,11 @@ pub(super) fn expiry(context: &mut Context<'_>, key: &[u8]) -> Option<Option<Exp
         _ => None,
     }
 }
+
+/// The version of a key; 0 if there is no such key.
+pub(super) fn version_of(context: &mut Context<'_>, key: &[u8]) -> u64 {
+    match context.writer.get(key, wall_ms, &mut Presence) {
+        Lookup::Hit(found) => found.version,
+        _ => 0,
+    }
+}

@@ -35,3 +35,11 @@ pub fn announce(reply: &mut dyn ReplyWriter, ticket: u64) {
     reply.bulk(ANSWER.as_bytes());
     reply.integer(ticket.cast_signed());
 }
+
+/// The answer itself: the token of what the client has been granted, or OK.
+pub fn answer(reply: &mut dyn ReplyWriter, token: Option<u64>) {
+    match token {
+        Some(token) => reply.integer(token.cast_signed()),
+        None => reply.ok(),
+    }
+}

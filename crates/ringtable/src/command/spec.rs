@@ -105,6 +105,8 @@ pub enum Group {
     Table,
     /// Several clients that change one key.
     Changes,
+    /// Locks, semaphores and waiting.
+    Locks,
     /// The connection that it comes on.
     Connection,
     /// What becomes of a connection: for ringtable's own clients.
@@ -115,12 +117,13 @@ pub enum Group {
 
 impl Group {
     /// All of them, in the order of the manual.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Values,
         Self::Counters,
         Self::Expiry,
         Self::Table,
         Self::Changes,
+        Self::Locks,
         Self::Connection,
         Self::Joining,
         Self::Transactions,
@@ -134,6 +137,7 @@ impl Group {
             Self::Expiry => "Times to live",
             Self::Table => "The whole table",
             Self::Changes => "Several clients, one key",
+            Self::Locks => "Locks and waiting",
             Self::Connection => "The connection",
             Self::Joining => "Shared memory",
             Self::Transactions => "Transactions, which are refused",

@@ -94,12 +94,12 @@ impl Connection {
         }
     }
 
-    /// Gives the client the answer with this ticket, which was to come later. Returns whether there is something to
-    /// send.
-    pub fn tell(&mut self, ticket: u64) -> bool {
+    /// Gives the client the answer with this ticket, a token or OK, which was to come later. Returns whether there is
+    /// something to send.
+    pub fn tell(&mut self, ticket: u64, answer: Option<u64>) -> bool {
         match self {
-            Self::Lane(lane) => lane.tell(ticket),
-            Self::Socket(socket) => socket.session.tell(ticket),
+            Self::Lane(lane) => lane.tell(ticket, answer),
+            Self::Socket(socket) => socket.session.tell(ticket, answer),
             _ => false, // it has become something else since it asked
         }
     }

@@ -5,7 +5,9 @@ use super::runtime::Runtime;
 use super::statistics::{WorkerStatistics, WritesSeen};
 use super::store::Store;
 use super::waiters::Waiter;
-use crate::command::{Host, LeaseAnswer, LeaseName, Order, Recipient, Refusal, Setting, Unwritten};
+use crate::command::{
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, Setting, Unwritten,
+};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
@@ -24,11 +26,37 @@ impl Host for Runtime {
     }
 
     fn wait(&self, connection: u64, key: &[u8], token: u64, ticket: u64, at: Recipient) -> Result<bool, Refusal> {
-        self.store.leases.wait(Waiter { connection, ticket, recipient: at }, key, token)
+        self.store.leases.wait(Waiter { connection, ticket, recipient: at, answer: None }, key, token)
     }
 
     fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool {
         self.store.leases.unwait(connection, key, ticket)
+    }
+
+    fn wait_for_change(&self, connection: u64, key: &[u8], ticket: u64, at: Recipient) -> Result<(), Refusal> {
+        self.store.leases.wait_for_change(Waiter { connection, ticket, recipient: at, answer: None }, key)
+    }
+
+    fn lock(
+        &self,
+        connection: u64,
+        name: &[u8],
+        request: LockRequest,
+        at: Option<Recipient>,
+    ) -> Result<LockAnswer, Refusal> {
+        self.store.leases.take_permit(connection, name, request, at)
+    }
+
+    fn unlock(&self, connection: u64, name: &[u8], named: LeaseName) -> bool {
+        self.store.leases.give_permit_back(connection, name, named)
+    }
+
+    fn extend(&self, connection: u64, name: &[u8], token: u64, ttl_ms: u64) -> bool {
+        self.store.leases.extend_permit(connection, name, token, ttl_ms)
+    }
+
+    fn locked(&self, connection: u64, name: &[u8], token: Option<u64>) -> usize {
+        self.store.leases.permits_taken(connection, name, token)
     }
 
     fn order(&self, order: &Arc<Order>) {
@@ -94,6 +122,7 @@ impl Host for Runtime {
             ("watchers", table.events().watchers() as u64),
             ("events", table.events().count()),
             ("leases", self.store.leases.count() as u64),
+            ("locks", self.store.leases.permits() as u64),
             ("lease_waiters", self.store.leases.waiters() as u64),
             ("leases_granted", self.store.leases.granted()),
             ("leases_not_stored", self.store.leases.not_stored()),

@@ -14,7 +14,6 @@ use super::turn::Turn;
 use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
 use crate::command::record::{self, RecordWriter};
-use crate::command::reply::ReplyWriter;
 use crate::command::{ConnectionChange, Flow, pending};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
@@ -157,13 +156,13 @@ impl LaneClient {
     }
 
     /// Gives the client the answer with this ticket, behind the replies that there are. Returns whether it gets it.
-    pub fn tell(&mut self, ticket: u64) -> bool {
+    pub fn tell(&mut self, ticket: u64, answer: Option<u64>) -> bool {
         if self.closing || self.gone {
             return false;
         }
         let mut writer = RecordWriter::new(&mut self.outgoing);
         pending::announce(&mut writer, ticket);
-        writer.ok();
+        pending::answer(&mut writer, answer);
         writer.finish();
         true
     }

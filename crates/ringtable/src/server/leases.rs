@@ -12,6 +12,9 @@
 //! without a lock, so that a write and a wait that begins at the same instant may miss each other. That costs the
 //! waiter time, and nothing else: it looks at the key once it has heard that it waits, and from time to time.
 //!
+//! Two more kinds of things end with a connection, or are waited for, and have their table here, behind the same lock:
+//! permits, which are locks and semaphores ([`super::permits`]), and keys that are to change ([`super::changes`]).
+//!
 //! A token belongs to one granting, so that threads that share a connection exclude each other too. A client that
 //! gives up before it has heard of its token can give the lease back by the ticket that it has asked with. What it has
 //! computed in vain it leaves to those who wait ([`super::handovers`]).
@@ -26,14 +29,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::changes::Changes;
 use super::handovers::Handovers;
+use super::permits::Permits;
 use super::waiters::{Hints, Waiter, Waiters};
-use crate::command::{LeaseAnswer, LeaseName, Refusal, Unwritten};
+use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Refusal, Unwritten};
 use crate::limits;
 use crate::shm::clock::{monotonic_ns, wall_ms};
 use crate::sync::lock;
 
-/// Leases, or waiters, whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
+/// Leases, permits or waiters, whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
 const REMOVED_AT_ONCE: usize = 32;
 
 #[derive(Clone, Copy)]
@@ -56,6 +61,8 @@ struct LeaseTable {
     ended: Vec<u64>,
     handovers: Handovers,
     waiters: Waiters,
+    permits: Permits,
+    changes: Changes,
 }
 
 impl LeaseTable {
@@ -70,19 +77,35 @@ impl LeaseTable {
         }
     }
 
-    /// Removes leases of a connection, then its waits, so many that nobody waits long. Returns whether there may be
-    /// more.
+    /// Removes leases of a connection that has ended, then its permits and its waits, so many that nobody waits long.
+    /// Returns whether there may be more.
     fn remove_some(&mut self, connection: u64) -> bool {
         for _ in 0..REMOVED_AT_ONCE {
             let mut leases = self.by_connection.range((connection, 0)..=(connection, u64::MAX));
             if let Some((_, key)) = leases.next() {
                 let key = Arc::clone(key);
                 self.remove(&key);
-            } else if !self.waiters.leave_one(connection) {
-                return false;
+                continue;
             }
+            let Self { permits, waiters, ended, .. } = self;
+            if permits.end_one(connection, waiters, &|other| ended.contains(&other), monotonic_ns()) {
+                continue;
+            }
+            match self.waiters.ticket_of(connection) {
+                Some(ticket) => self.leave(connection, ticket),
+                None => return false,
+            };
         }
         true
+    }
+
+    /// Lets a connection wait no more with this ticket, for whatever it was. Returns whether it did.
+    fn leave(&mut self, connection: u64, ticket: u64) -> bool {
+        let Some(group) = self.waiters.group_of(connection, ticket) else { return false };
+        let left = self.waiters.leave(connection, ticket).is_some();
+        self.permits.forget(group);
+        self.changes.forget(group, &self.waiters);
+        left
     }
 }
 
@@ -100,6 +123,8 @@ pub(super) struct Leases {
     failed: AtomicU64,
     /// When the oldest of what was handed over is due to go; 0 if there is nothing.
     handover_due_ns: AtomicU64,
+    /// When the next permit's time to live is over; 0 if none has one.
+    permit_due_ns: AtomicU64,
     connections: AtomicU64,
 }
 
@@ -116,6 +141,7 @@ impl Default for Leases {
             not_stored: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             handover_due_ns: AtomicU64::new(0),
+            permit_due_ns: AtomicU64::new(0),
             connections: AtomicU64::new(0),
         }
     }
@@ -221,6 +247,7 @@ impl Leases {
     /// is no such lease now: there is nothing to wait for.
     pub fn wait(&self, waiter: Waiter, key: &[u8], token: u64) -> Result<bool, Refusal> {
         let mut held = lock(&self.held);
+        held.leave(waiter.connection, waiter.ticket);
         let LeaseTable { by_key, ended, waiters, .. } = &mut *held;
         match by_key.get_mut(key).filter(|lease| lease.token == token && !ended.contains(&lease.connection)) {
             Some(lease) => waiters.join(&mut lease.group, waiter).map(|()| true),
@@ -228,13 +255,113 @@ impl Leases {
         }
     }
 
-    /// Lets a connection wait no more for the lease of a key that it has waited for with this ticket. Returns whether
+    /// Lets a connection wait no more for a key, or its lease, that it has waited for with this ticket. Returns whether
     /// it did, and is not about to be told.
     pub fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool {
         let mut held = lock(&self.held);
-        let group = held.by_key.get(key).and_then(|lease| lease.group);
-        let waits = group.is_some() && held.waiters.group_of(connection, ticket) == group;
-        waits && held.waiters.leave(connection, ticket).is_some()
+        let groups = [held.by_key.get(key).and_then(|lease| lease.group), held.changes.group_of(key)];
+        let group = held.waiters.group_of(connection, ticket);
+        group.is_some() && groups.contains(&group) && held.leave(connection, ticket)
+    }
+
+    /// Lets one wait until a key is written. The caller looks at the key behind this.
+    pub fn wait_for_change(&self, waiter: Waiter, key: &[u8]) -> Result<(), Refusal> {
+        let mut held = lock(&self.held);
+        held.leave(waiter.connection, waiter.ticket);
+        let LeaseTable { changes, waiters, .. } = &mut *held;
+        changes.join(key, waiter, waiters)
+    }
+
+    /// Takes a permit of a name, or joins its queue if there is somewhere to be told.
+    pub fn take_permit(
+        &self,
+        connection: u64,
+        name: &[u8],
+        request: LockRequest,
+        recipient: Option<Recipient>,
+    ) -> Result<LockAnswer, Refusal> {
+        let mut held = lock(&self.held);
+        let ticket = request.ticket;
+        held.leave(connection, ticket);
+        let waiter = recipient.map(|recipient| Waiter { connection, ticket, recipient, answer: None });
+        let LeaseTable { permits, waiters, ended, .. } = &mut *held;
+        let is_gone = |other| ended.contains(&other);
+        let answer = permits.take(connection, name, request, waiter, (waiters, &is_gone), monotonic_ns());
+        self.note_permit_due(permits);
+        answer
+    }
+
+    /// Ends a permit of a connection. A ticket may also be that of a place in the queue. Returns whether it had it.
+    pub fn give_permit_back(&self, connection: u64, name: &[u8], named: LeaseName) -> bool {
+        let mut held = lock(&self.held);
+        if let LeaseName::Ticket(ticket) = named
+            && let Some(group) = held.waiters.group_of(connection, ticket)
+        {
+            if held.permits.waits_for(group, name) {
+                return held.leave(connection, ticket);
+            }
+            // It has the permit, and was not told yet.
+            held.leave(connection, ticket);
+        }
+        let LeaseTable { permits, waiters, ended, .. } = &mut *held;
+        let had = permits.give_back(connection, name, named, waiters, &|other| ended.contains(&other), monotonic_ns());
+        self.note_permit_due(permits);
+        had
+    }
+
+    /// Gives a permit of a connection a new time to live. Returns whether it has it.
+    pub fn extend_permit(&self, connection: u64, name: &[u8], token: u64, ttl_ms: u64) -> bool {
+        let permits = &mut lock(&self.held).permits;
+        let has_it = permits.extend(connection, name, token, ttl_ms, monotonic_ns());
+        self.note_permit_due(permits);
+        has_it
+    }
+
+    /// How many permits of a name are taken; or whether a connection has the one with this token.
+    pub fn permits_taken(&self, connection: u64, name: &[u8], token: Option<u64>) -> usize {
+        let held = lock(&self.held);
+        match token {
+            Some(token) => usize::from(held.permits.has(connection, name, token, monotonic_ns())),
+            None => held.permits.holders(name, &|other| held.ended.contains(&other), monotonic_ns()),
+        }
+    }
+
+    /// Relaxed: a hint; who has been the cause looks before it sleeps.
+    fn note_permit_due(&self, permits: &Permits) {
+        self.permit_due_ns.store(permits.next_end_ns().unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Ends permits whose time is over, some of them. Returns for how long there is nothing more to do; `None` for
+    /// ever.
+    #[inline]
+    pub fn tend_permits(&self, now_ns: u64) -> Option<u64> {
+        // Relaxed: as in `note_permit_due`.
+        match self.permit_due_ns.load(Ordering::Relaxed) {
+            0 => None,
+            due_ns if due_ns > now_ns => Some(due_ns - now_ns),
+            _ => Some(self.expire_permits(now_ns)),
+        }
+    }
+
+    #[cold]
+    fn expire_permits(&self, now_ns: u64) -> u64 {
+        let LeaseTable { permits, waiters, ended, .. } = &mut *lock(&self.held);
+        let mut left = REMOVED_AT_ONCE;
+        while left > 0 && permits.expire_one(waiters, &|other| ended.contains(&other), now_ns) {
+            left -= 1;
+        }
+        self.note_permit_due(permits);
+        // Those who were handed something are still to be told: not to sleep.
+        if left < REMOVED_AT_ONCE {
+            0
+        } else {
+            permits.next_end_ns().map_or(0, |ends_ns| ends_ns.saturating_sub(now_ns))
+        }
+    }
+
+    /// How many locks and permits of semaphores are held.
+    pub fn permits(&self) -> usize {
+        lock(&self.held).permits.count()
     }
 
     /// Whether anybody waits.
@@ -248,10 +375,12 @@ impl Leases {
         self.hints.waiters()
     }
 
-    /// Has those told who wait for the lease of a key, which was written.
+    /// Has those told who wait for a key, or its lease, which was written.
     #[cold]
     pub fn note_written(&self, key: &[u8]) {
         let mut held = lock(&self.held);
+        let LeaseTable { changes, waiters, .. } = &mut *held;
+        changes.end(key, waiters);
         // A connection that waits from now on waits for something else.
         if let Some(group) = held.by_key.get_mut(key).and_then(|lease| lease.group.take()) {
             held.waiters.end(group);
@@ -269,15 +398,18 @@ impl Leases {
         lock(&self.held).waiters.take(most)
     }
 
-    /// Ends all leases of a connection that has ended, and all its waits. Of many the memory is still to be freed, and
-    /// those who wait for them are still to be told: see [`Self::tend`].
+    /// Ends all leases and permits of a connection that has ended, and all its waits. Of many the memory is still to be
+    /// freed, and those who wait for them are still to be told: see [`Self::tend`].
     pub fn end(&self, connection: u64) {
         let mut held = lock(&self.held);
-        if held.remove_some(connection) {
-            held.ended.push(connection);
-            // Relaxed: a hint, and who has been the cause looks for itself before it sleeps.
-            self.ended.store(held.ended.len(), Ordering::Relaxed);
+        // Before anything is handed over: it is nobody to hand anything to.
+        held.ended.push(connection);
+        if !held.remove_some(connection) {
+            held.ended.pop();
         }
+        // Relaxed: a hint, and who has been the cause looks for itself before it sleeps.
+        self.ended.store(held.ended.len(), Ordering::Relaxed);
+        self.note_permit_due(&held.permits);
     }
 
     /// Whether connections that have ended have left something behind.
@@ -292,12 +424,13 @@ impl Leases {
     #[cold]
     pub fn tend(&self) -> bool {
         let mut held = lock(&self.held);
-        if let Some(connection) = held.ended.pop()
-            && held.remove_some(connection)
+        if let Some(&connection) = held.ended.last()
+            && !held.remove_some(connection)
         {
-            held.ended.push(connection);
+            held.ended.pop();
         }
         self.ended.store(held.ended.len(), Ordering::Relaxed);
+        self.note_permit_due(&held.permits);
         !held.ended.is_empty()
     }
 
@@ -325,7 +458,6 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Recipient;
 
     fn granted(leases: &Leases, connection: u64, key: &[u8]) -> u64 {
         match leases.grant(connection, key, 0, 0) {
@@ -405,7 +537,7 @@ mod tests {
     }
 
     fn waiter(connection: u64, ticket: u64) -> Waiter {
-        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: 0 } }
+        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: 0 }, answer: None }
     }
 
     fn told(leases: &Leases) -> Vec<(u64, u64)> {

@@ -40,6 +40,8 @@ mod signals;
 // The store: the table, and what goes with it.
 mod handovers;
 mod waiters;
+mod permits;
+mod changes;
 mod leases;
 mod waking;
 mod watchers;

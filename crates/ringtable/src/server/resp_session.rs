@@ -133,7 +133,7 @@ impl RespSession {
     }
 
     /// Gives the client the answer with this ticket. Returns whether it gets it.
-    pub fn tell(&mut self, ticket: u64) -> bool {
+    pub fn tell(&mut self, ticket: u64, answer: Option<u64>) -> bool {
         if self.closing {
             return false;
         }
@@ -145,7 +145,7 @@ impl RespSession {
             // It has said meanwhile that it knows no pushes.
             return false;
         }
-        self.writer().ok();
+        pending::answer(&mut self.writer(), answer);
         true
     }
 

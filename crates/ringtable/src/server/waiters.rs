@@ -1,4 +1,4 @@
-//! Waiters: connections that are to be told when a lease is over, or when its key was written.
+//! Waiters: connections that are to be told when a lease is over, when a key was written, or when a permit is theirs.
 //!
 //! # Design
 //!
@@ -33,6 +33,15 @@ pub(super) struct Waiter {
     pub ticket: u64,
     /// Where the connection is, if it still is there.
     pub recipient: Recipient,
+    /// What it is told: a token, or that it is so.
+    pub answer: Option<u64>,
+}
+
+/// Where somebody is who waits, and the answer once there is one.
+#[derive(Clone, Copy)]
+struct Waiting {
+    recipient: Recipient,
+    answer: Option<u64>,
 }
 
 /// What can be known of the waiters without the lock.
@@ -63,7 +72,7 @@ impl Hints {
 #[derive(Default)]
 pub(super) struct Waiters {
     /// By group, connection and ticket.
-    by_group: BTreeMap<(u64, u64, u64), Recipient>,
+    by_group: BTreeMap<(u64, u64, u64), Waiting>,
     /// The group of each ticket of a connection.
     by_connection: HashMap<u64, BTreeMap<u64, u64>>,
     /// Groups that are to be told, none of them empty.
@@ -85,7 +94,7 @@ impl Waiters {
     /// # Errors
     /// If there are too many.
     pub fn join(&mut self, group: &mut Option<u64>, waiter: Waiter) -> Result<(), Refusal> {
-        let Waiter { connection, ticket, recipient } = waiter;
+        let Waiter { connection, ticket, recipient, answer } = waiter;
         self.leave(connection, ticket);
         let (all, own) = (self.by_group.len(), self.by_connection.get(&connection).map_or(0, BTreeMap::len));
         let (all_max, own_max) = (limits::LEASE_WAITERS_MAX, limits::LEASE_WAITERS_PER_CONNECTION_MAX);
@@ -99,7 +108,7 @@ impl Waiters {
             self.groups += 1;
             self.groups
         });
-        self.by_group.insert((group, connection, ticket), recipient);
+        self.by_group.insert((group, connection, ticket), Waiting { recipient, answer });
         self.by_connection.entry(connection).or_default().insert(ticket, group);
         self.note();
         Ok(())
@@ -110,25 +119,34 @@ impl Waiters {
         self.by_connection.get(&connection)?.get(&ticket).copied()
     }
 
-    /// Lets a connection wait no more with this ticket. Where it was, if it did wait.
-    pub fn leave(&mut self, connection: u64, ticket: u64) -> Option<Recipient> {
+    /// Lets a connection wait no more with this ticket. Who it was, if it did wait.
+    pub fn leave(&mut self, connection: u64, ticket: u64) -> Option<Waiter> {
         let tickets = self.by_connection.get_mut(&connection)?;
         let group = tickets.remove(&ticket)?;
         if tickets.is_empty() {
             self.by_connection.remove(&connection);
         }
-        let recipient = self.by_group.remove(&(group, connection, ticket));
+        let left = self.by_group.remove(&(group, connection, ticket));
         if self.first_of(group).is_none() {
             self.over.remove(&group);
         }
         self.note();
-        recipient
+        left.map(|Waiting { recipient, answer }| Waiter { connection, ticket, recipient, answer })
     }
 
-    /// Lets a connection that has ended wait no more, with some ticket of its. Returns whether there was one.
-    pub fn leave_one(&mut self, connection: u64) -> bool {
-        let ticket = self.by_connection.get(&connection).and_then(|tickets| tickets.keys().next().copied());
-        ticket.is_some_and(|ticket| self.leave(connection, ticket).is_some())
+    /// Some ticket that a connection waits with.
+    pub fn ticket_of(&self, connection: u64) -> Option<u64> {
+        self.by_connection.get(&connection).and_then(|tickets| tickets.keys().next().copied())
+    }
+
+    /// Has the one in a group told this token.
+    pub fn answer(&mut self, group: u64, token: u64) {
+        if let Some((connection, ticket)) = self.first_of(group)
+            && let Some(waiting) = self.by_group.get_mut(&(group, connection, ticket))
+        {
+            waiting.answer = Some(token);
+            self.end(group);
+        }
     }
 
     /// Has all of a group told.
@@ -144,15 +162,15 @@ impl Waiters {
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some((connection, ticket)) = self.over.first().and_then(|&group| self.first_of(group))
-            && let Some(recipient) = self.leave(connection, ticket)
+            && let Some(waiter) = self.leave(connection, ticket)
         {
-            taken.push(Waiter { connection, ticket, recipient });
+            taken.push(waiter);
         }
         taken
     }
 
     /// Connection and ticket of one who is in a group.
-    fn first_of(&self, group: u64) -> Option<(u64, u64)> {
+    pub fn first_of(&self, group: u64) -> Option<(u64, u64)> {
         let (&(_, connection, ticket), _) = self.by_group.range((group, 0, 0)..=(group, u64::MAX, u64::MAX)).next()?;
         Some((connection, ticket))
     }
@@ -168,7 +186,7 @@ mod tests {
     use super::*;
 
     fn waiter(connection: u64, ticket: u64) -> Waiter {
-        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: connection as usize } }
+        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: connection as usize }, answer: None }
     }
 
     fn names(taken: Vec<Waiter>) -> Vec<(u64, u64)> {
@@ -238,7 +256,8 @@ mod tests {
         waiters.join(&mut group, waiter(2, 1)).unwrap();
         waiters.end(group.unwrap());
         let mut left = 0;
-        while waiters.leave_one(1) {
+        while let Some(ticket) = waiters.ticket_of(1) {
+            assert!(waiters.leave(1, ticket).is_some());
             left += 1;
         }
         assert_eq!((left, names(waiters.take(9))), (100, vec![(2, 1)]));

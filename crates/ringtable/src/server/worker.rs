@@ -188,6 +188,7 @@ impl Worker {
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
     fn look_after(&mut self, now: u64) -> Option<Duration> {
         let idle = self.tend_idle(now);
+        let permits = self.executor.store.leases.tend_permits(now).map(Duration::from_nanos);
         // What was left behind may be waited for.
         let is_busy = self.executor.tend_left_behind() | self.tell_waiters();
         let Self { executor, retired_looked_ns, .. } = self;
@@ -198,12 +199,13 @@ impl Worker {
             pins::tend_retired(writer, retired_looked_ns),
             idle,
             store.leases.tend_handovers(now).map(Duration::from_nanos),
+            permits,
             self.udp_port.as_mut().and_then(|port| port.tend(now)),
         ];
         if is_busy { Some(Duration::ZERO) } else { naps.into_iter().flatten().min() }
     }
 
-    /// Tells some of those that have waited for a lease: our clients, or their worker. Returns whether there were any.
+    /// Tells some of those that have waited: our clients, or their worker. Returns whether there were any.
     #[inline]
     fn tell_waiters(&mut self) -> bool {
         let mailbox = &self.runtime.workers[self.executor.engine.worker];
@@ -232,10 +234,10 @@ impl Worker {
 
     /// Gives one of our clients the answer that it waits for, if it is still there.
     fn tell(&mut self, waiter: Waiter) {
-        let Waiter { connection, ticket, recipient } = waiter;
+        let Waiter { connection, ticket, recipient, answer } = waiter;
         let Some(client) = self.places.get_mut(recipient.place).and_then(|place| place.client.as_mut()) else { return };
         // The place may be another client's by now.
-        if client.number == connection && client.connection.tell(ticket) {
+        if client.number == connection && client.connection.tell(ticket, answer) {
             self.heat(recipient.place);
         }
     }

@@ -1,0 +1,333 @@
+//! Locks and semaphores, and waiting for a key to change.
+//!
+//! # Design
+//!
+//! A lock is asked for without waiting first: most are free, and then that is all. If it is taken, the request goes out
+//! once more, to join the queue, and the thread waits for the push with the token ([`super::answers`]). Over the rings
+//! of a classic topology nothing can be pushed: there a client asks again after a pause, which grows.
+//!
+//! A call that ends without the lock may be granted it afterwards. So each request has a ticket, and the call sends
+//! word behind it that what the ticket got is not wanted: the lock, or a place in the queue.
+//!
+//! What a connection was granted ends with it. So a call whose connection has died while it waited may ask again over
+//! another one, if the client makes one: nothing of the first is left.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::error::Error;
+use super::handle::Client;
+use super::leases::{insist, next_ticket};
+use super::numbers::NUMBERS;
+use super::options::Transport;
+use super::patience::Patience;
+use super::replies::{integer, unexpected};
+use super::validate::check_key;
+use crate::command::pending;
+use crate::command::reply::Reply;
+use crate::limits;
+
+/// What is asked of a lock, or a semaphore.
+#[derive(Clone, Copy, Debug)]
+pub struct LockTerms {
+    /// How many may have it at a time.
+    pub permits: u64,
+    /// Milliseconds after which it ends by itself.
+    pub ttl_ms: Option<u64>,
+}
+
+/// For how long to wait for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockWait {
+    /// Not at all.
+    No,
+    /// For so long.
+    For(Duration),
+    /// Until it comes.
+    Forever,
+}
+
+impl LockWait {
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::For(limit) => Instant::now().checked_add(limit),
+            _ => None,
+        }
+    }
+}
+
+/// A request for a lock, over one connection. If it ends without the token, it is called off.
+struct Asked<'a> {
+    connection: &'a Connection,
+    name: &'a [u8],
+    ticket: u64,
+    is_over: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.connection.is_ours() {
+            let ticket = self.ticket.to_string();
+            insist(self.connection, NUMBERS.ring_unlock, &[self.name, b"TICKET", ticket.as_bytes()]);
+        }
+    }
+}
+
+/// Whether there is nothing more to say to a connection after this error.
+fn is_end(error: &Error) -> bool {
+    matches!(error, Error::Gone(_) | Error::Closed | Error::Expelled(_) | Error::Forked | Error::Reentrant)
+}
+
+impl Client {
+    /// Takes a lock, or a permit of a semaphore. Returns its token; `None` if it was not free in time. The patience is
+    /// that of each request, and not of the waiting for others.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] over UDP; [`Error::Refused`] if there are too many; those of the connection.
+    pub fn lock(
+        &self,
+        name: &[u8],
+        terms: LockTerms,
+        wait: LockWait,
+        patience: Patience<'_>,
+    ) -> Result<Option<u64>, Error> {
+        check_key(name)?;
+        self.check_connected("a lock")?;
+        let deadline = wait.deadline();
+        let mut pause = limits::LEASE_POLL_MIN;
+        loop {
+            let connection = self.connection(patience)?;
+            let outcome = self.try_lock(connection, name, terms, false, patience);
+            let taken = match outcome {
+                Err(error) if self.may_ask_again(&error) => continue,
+                other => other?,
+            };
+            if taken.is_some() || wait == LockWait::No {
+                return Ok(taken);
+            }
+            let outcome = match self.queue(connection, name, terms, deadline, patience) {
+                Ok(Some(outcome)) => return Ok(outcome),
+                // There is no queue over this transport.
+                Ok(None) => {
+                    std::thread::sleep(pause.min(left(deadline)));
+                    pause = (2 * pause).min(limits::LEASE_POLL_MAX);
+                    patience.check_interrupted()
+                }
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(error) if self.may_ask_again(&error) => continue,
+                other => other?,
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether another connection takes the place of one that has ended: what that was granted has ended with it.
+    fn may_ask_again(&self, error: &Error) -> bool {
+        matches!(error, Error::Gone(_)) && self.options.reconnect && self.connection.peek().is_spoilt()
+    }
+
+    /// One request, which does not wait.
+    fn try_lock(
+        &self,
+        connection: &Connection,
+        name: &[u8],
+        terms: LockTerms,
+        joins: bool,
+        patience: Patience<'_>,
+    ) -> Result<Option<u64>, Error> {
+        let mut asked = Asked { connection, name, ticket: next_ticket(), is_over: false };
+        match asked.request(terms, joins, patience)? {
+            Reply::Integer(token) => Ok(u64::try_from(token).ok().filter(|&token| token > 0)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Joins the queue, and waits. `None` if there is no queue over this transport; else what came of it in time.
+    fn queue(
+        &self,
+        connection: &Connection,
+        name: &[u8],
+        terms: LockTerms,
+        deadline: Option<Instant>,
+        patience: Patience<'_>,
+    ) -> Result<Option<Option<u64>>, Error> {
+        let ticket = next_ticket();
+        let Some(expected) = connection.expect(ticket, patience)? else { return Ok(None) };
+        let mut asked = Asked { connection, name, ticket, is_over: false };
+        let mut answer = match asked.request(terms, true, patience)? {
+            Reply::Status(words) if pending::is_postponed(&words) => {
+                asked.is_over = false;
+                None
+            }
+            other => Some(other),
+        };
+        loop {
+            match answer {
+                Some(Reply::Integer(token)) if token > 0 => {
+                    asked.is_over = true;
+                    return Ok(Some(Some(token.unsigned_abs())));
+                }
+                Some(other) => return Err(unexpected(other)),
+                None => {}
+            }
+            let slice = left(deadline);
+            if slice.is_zero() {
+                return Ok(Some(None));
+            }
+            answer = match connection.await_answer(&expected, slice, patience) {
+                Err(error) => {
+                    asked.is_over = is_end(&error);
+                    return Err(error);
+                }
+                Ok(answer) => answer,
+            };
+            if answer.is_none() {
+                patience.check_interrupted()?;
+            }
+        }
+    }
+
+    /// Gives a lock back. Returns whether this connection had it.
+    ///
+    /// # Errors
+    /// Those of the connection; then the server is told all the same, if that is possible.
+    pub fn unlock(&self, name: &[u8], token: u64, patience: Patience<'_>) -> Result<bool, Error> {
+        let digits = token.to_string();
+        let arguments: [&[u8]; 2] = [name, digits.as_bytes()];
+        match self.request(NUMBERS.ring_unlock, &arguments, patience) {
+            Ok(reply) => Ok(integer(reply)? == 1),
+            Err(error) => {
+                if !is_end(&error)
+                    && let Ok(connection) = self.connection(Patience::new(Some(Duration::ZERO), &|| false))
+                {
+                    insist(connection, NUMBERS.ring_unlock, &arguments);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a lock a new time to live. Returns whether this connection has it.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn extend(&self, name: &[u8], token: u64, ttl_ms: u64, patience: Patience<'_>) -> Result<bool, Error> {
+        let (token, ttl_ms) = (token.to_string(), ttl_ms.to_string());
+        let reply = self.request(NUMBERS.ring_extend, &[name, token.as_bytes(), ttl_ms.as_bytes()], patience)?;
+        Ok(integer(reply)? == 1)
+    }
+
+    /// How many have a lock, or a permit of a semaphore; with a token, 1 if it is that of one of this connection's.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub fn locked(&self, name: &[u8], token: Option<u64>, patience: Patience<'_>) -> Result<u64, Error> {
+        check_key(name)?;
+        self.check_connected("a lock")?;
+        let token = token.map(|token| token.to_string());
+        let arguments: [&[u8]; 2] = [name, token.as_deref().unwrap_or_default().as_bytes()];
+        let count = 1 + usize::from(token.is_some());
+        Ok(integer(self.request(NUMBERS.ring_locked, &arguments[..count], patience)?)?.max(0).unsigned_abs())
+    }
+
+    /// Waits until a key has another version than this one (0: none), for so long at most. Returns whether it has.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub fn await_change(
+        &self,
+        key: &[u8],
+        version: u64,
+        limit: Option<Duration>,
+        patience: Patience<'_>,
+    ) -> Result<bool, Error> {
+        check_key(key)?;
+        self.check_connected("waiting for a key")?;
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut pause = limits::LEASE_POLL_MIN;
+        let has_changed = || Ok(self.get_with_version(key, patience)?.map_or(0, |(_, now)| now) != version);
+        loop {
+            if has_changed()? {
+                return Ok(true);
+            }
+            let slice = left(deadline);
+            if slice.is_zero() {
+                return Ok(false);
+            }
+            let connection = self.connection(patience)?;
+            let ticket = next_ticket();
+            let Some(expected) = connection.expect(ticket, patience)? else {
+                std::thread::sleep(pause.min(slice));
+                pause = (2 * pause).min(limits::LEASE_POLL_MAX);
+                patience.check_interrupted()?;
+                continue;
+            };
+            let (version, digits) = (version.to_string(), ticket.to_string());
+            let arguments: [&[u8]; 3] = [key, version.as_bytes(), digits.as_bytes()];
+            match connection.request(NUMBERS.ring_await, &arguments, patience)? {
+                Reply::Status(words) if pending::is_postponed(&words) => {}
+                Reply::Status(_) => return Ok(true),
+                other => return Err(unexpected(other)),
+            }
+            let outcome = loop {
+                let slice = left(deadline);
+                if slice.is_zero() {
+                    break Ok(false);
+                }
+                match connection.await_answer(&expected, slice, patience) {
+                    Ok(None) => {}
+                    // Also if it is as before again.
+                    other => break other.map(|_| true),
+                }
+                // A write at the very moment of asking is told to nobody.
+                match patience.check_interrupted().and_then(|()| has_changed()) {
+                    Ok(false) => {}
+                    other => break other,
+                }
+            };
+            if !matches!(&outcome, Err(error) if is_end(error)) && connection.is_ours() {
+                insist(connection, NUMBERS.ring_unwait, &[key, digits.as_bytes()]);
+            }
+            if outcome? {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn check_connected(&self, what: &'static str) -> Result<(), Error> {
+        if self.transport() == Transport::Udp { Err(Error::NoConnection { what }) } else { Ok(()) }
+    }
+}
+
+impl Asked<'_> {
+    /// Sends it. Nothing is to be called off after a reply that grants nothing.
+    fn request(&mut self, terms: LockTerms, joins: bool, patience: Patience<'_>) -> Result<Reply, Error> {
+        let (ticket, permits) = (self.ticket.to_string(), terms.permits.to_string());
+        let ttl_ms = terms.ttl_ms.map(|ttl_ms| ttl_ms.to_string());
+        let mut arguments: [&[u8]; 6] = [self.name, ticket.as_bytes(), permits.as_bytes(), b"", b"", b""];
+        let mut count = 3;
+        if let Some(ttl_ms) = &ttl_ms {
+            (arguments[3], arguments[4], count) = (b"PX", ttl_ms.as_bytes(), 5);
+        }
+        if joins {
+            arguments[count] = b"WAIT";
+            count += 1;
+        }
+        let reply = self.connection.request(NUMBERS.ring_lock, &arguments[..count], patience);
+        self.is_over = match &reply {
+            Ok(_) | Err(Error::Refused(_)) => true,
+            Err(error) => is_end(error),
+        };
+        reply
+    }
+}
+
+/// How long to sleep at most: until the deadline, or until it is time to look for signals.
+fn left(deadline: Option<Instant>) -> Duration {
+    let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
+    deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice))
+}

@@ -1,0 +1,236 @@
+"""Takes locks, semaphores and limiters in processes that are killed and stopped: `python -m proof.locks --help`.
+
+Processes come in batches. Each takes a lock and a permit of a semaphore again and again, writes into memory that
+outlives it that it is inside, and asks limiters. They are stopped and continued, and killed, at random instants, mostly
+while they are inside. What must not be:
+
+- A lock that two have: whoever enters finds somebody inside who lives, or a token that is not below its own.
+- A lock that a living process has lost: its release says so.
+- A permit too many: there are more inside of a semaphore than it has permits.
+- A lock that a dead process has: the next one does not get it, or the server's figures count it when all are gone.
+- A limiter that lets more through than its rate, or, but for those that died in the middle of a call, less.
+"""
+
+import mmap
+import os
+import random
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import cyclopts
+import ringtable
+from ringtable import Server, Table
+from ringtable._cli.signals import interrupt_on_termination
+from support import Child, wait_until
+
+from proof import program
+from proof.kills import own_folder
+from proof.marks import Wrong
+
+SEATS = 6
+PERMITS = 3
+RATE = 500
+ALGORITHMS: tuple[Literal["fixed", "sliding"], ...] = ("fixed", "sliding")
+LIFE_S_MAX = 0.15
+STOP_S_MAX = 0.03
+DEAD_S = 20.0
+"""How long the kernel may take to be done with a process whose sockets it has closed."""
+
+app = cyclopts.App(name="python -m proof.locks", help=__doc__, version_flags=[])
+
+
+@dataclass
+class Found:
+    """What a run has done and seen."""
+
+    seed: int
+    batches: int = 0
+    kills: int = 0
+    stops: int = 0
+    killed_inside: int = 0
+    """Of those killed, those that had the lock at that moment."""
+
+    turns: int = 0
+    """How often somebody had the lock."""
+
+    permits: int = 0
+    calls_let_through: int = 0
+    seconds: float = 0.0
+    forbidden: list[str] = field(default_factory=list)
+
+
+class Board:
+    """Memory that all processes share, and that outlives them: words of 64 bits."""
+
+    TOKEN, INSIDE, SEATS_FROM = 0, 1, 2
+    PID, IN_SEMAPHORE, TURNS, PERMITS, THROUGH, FAULT = range(6)
+    """The words of a seat; `THROUGH` has one for each algorithm, and `FAULT` comes behind."""
+
+    SEAT_WORDS = 8
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def __getitem__(self, word: int) -> int:
+        return int(struct.unpack_from("<Q", self._memory, 8 * word)[0])
+
+    def __setitem__(self, word: int, value: int) -> None:
+        struct.pack_into("<Q", self._memory, 8 * word, value)
+
+    def seat(self, seat: int, word: int) -> int:
+        """The place of a word of a seat."""
+        return self.SEATS_FROM + seat * self.SEAT_WORDS + word
+
+    def inside(self) -> list[int]:
+        """The processes that are inside of the semaphore, dead ones too."""
+        seats = range(SEATS)
+        return [self[self.seat(seat, self.PID)] for seat in seats if self[self.seat(seat, self.IN_SEMAPHORE)]]
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended, or is about to, whoever is to hear of it."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@contextmanager
+def inside(board: Board, token: int | None) -> Iterator[None]:
+    """Be the one that has the lock; see that nobody else is."""
+    assert token is not None
+    if other := board[board.INSIDE]:
+        # Its sockets are closed before it counts as dead.
+        wait_until(lambda: is_dead(other), f"process {other}, which has the lock too, has died", DEAD_S)
+    if (before := board[board.TOKEN]) >= token:
+        raise Wrong(f"the lock's token is {token}, and that of an owner before was {before}")
+    board[board.INSIDE], board[board.TOKEN] = os.getpid(), token
+    yield
+    if board[board.INSIDE] != os.getpid() or board[board.TOKEN] != token:
+        raise Wrong(f"process {board[board.INSIDE]} was inside of the lock that process {os.getpid()} has")
+    board[board.INSIDE] = 0
+
+
+@contextmanager
+def within(board: Board, seat: int) -> Iterator[None]:
+    """Be one of those that have a permit; see that there are not too many."""
+    board[board.seat(seat, board.IN_SEMAPHORE)] = 1
+    wait_until(
+        lambda: len([pid for pid in board.inside() if not is_dead(pid)]) <= PERMITS,
+        f"no more than {PERMITS} are inside of the semaphore",
+        DEAD_S,
+    )
+    yield
+    board[board.seat(seat, board.IN_SEMAPHORE)] = 0
+
+
+def live(board: Board, seat: int, batch: int, seed: str) -> None:
+    """Take all of it, again and again, until killed."""
+    generator = random.Random(seed)
+    board[board.seat(seat, board.PID)] = os.getpid()
+    with Table() as table:
+        lock, semaphore = table.lock("lock"), table.semaphore("semaphore", PERMITS)
+        limits = [table.rate_limiter(f"{RATE}/day", algorithm=algorithm) for algorithm in ALGORITHMS]
+        while True:
+            with lock, inside(board, lock.token):
+                board[board.seat(seat, board.TURNS)] += 1
+                if generator.random() < 0.3:
+                    time.sleep(generator.random() / 200)
+            with semaphore, within(board, seat):
+                board[board.seat(seat, board.PERMITS)] += 1
+            # As one that gives up while others have it.
+            if lock.acquire(timeout=generator.random() / 2_000):
+                with inside(board, lock.token):
+                    pass
+                lock.release()
+            for index, limit in enumerate(limits):
+                if limit(f"batch {batch}"):
+                    board[board.seat(seat, board.THROUGH) + index] += 1
+
+
+def run_batch(table: Table, batch: int, generator: random.Random, found: Found) -> None:
+    """Let some live, stop and kill them, and see that nothing is left of them."""
+    board = Board()
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(Child(live, board, seat, batch, f"{generator.random()}")) for seat in range(SEATS)
+        ]
+        begin = time.monotonic()
+        for child in children:
+            time.sleep(generator.random() * LIFE_S_MAX / SEATS)
+            if generator.random() < 0.5:
+                os.kill(child.pid, signal.SIGSTOP)
+                time.sleep(generator.random() * STOP_S_MAX)
+                os.kill(child.pid, signal.SIGCONT)
+                found.stops += 1
+        time.sleep(max(0.0, begin + LIFE_S_MAX - time.monotonic()))
+        while children:
+            # Mostly the one that has the lock.
+            owners = [child for child in children if board[board.INSIDE] == child.pid]
+            child = generator.choice(owners if owners and generator.random() < 0.8 else children)
+            children.remove(child)
+            # What it has raised is what is to be told.
+            child.check()
+            if owners or generator.random() < 0.3:
+                # It dies where it is; until then the others wait for one that stands.
+                os.kill(child.pid, signal.SIGSTOP)
+                time.sleep(generator.random() * STOP_S_MAX)
+            child.kill()
+            found.killed_inside += board[board.INSIDE] == child.pid
+            found.kills += 1
+            # Whoever has been killed has nothing, and the next one gets it, by the server's word alone.
+            lock = table.lock("lock")
+            if not lock.acquire(timeout=DEAD_S):
+                raise Wrong(f"nobody gets the lock, of which the board says that process {board[board.INSIDE]} has it")
+            with inside(board, lock.token):
+                pass
+            lock.release()
+    wait_until(lambda: table.stats()["locks"] == 0, "nothing is held when all are gone", DEAD_S)
+    wait_until(lambda: table.stats()["lease_waiters"] == 0, "nobody waits when all are gone", DEAD_S)
+    found.batches += 1
+    for seat in range(SEATS):
+        found.turns += board[board.seat(seat, board.TURNS)]
+        found.permits += board[board.seat(seat, board.PERMITS)]
+    for index, algorithm in enumerate(ALGORITHMS):
+        through = sum(board[board.seat(seat, board.THROUGH) + index] for seat in range(SEATS))
+        found.calls_let_through += through
+        limit, rest = table.rate_limiter(f"{RATE}/day", algorithm=algorithm), 0
+        while limit(f"batch {batch}"):
+            rest += 1
+        # A day lets the sliding one have another call in three minutes: a batch is shorter.
+        if not RATE - SEATS <= through + rest <= RATE:
+            raise Wrong(f"of {RATE} calls a day a {algorithm} limiter let {through} and then {rest} through")
+
+
+@app.default
+def main(*, seconds: float = 20.0, seed: int | None = None, json_: program.JsonFile = None) -> int:
+    """Kill and stop processes that have locks, permits and limiters.
+
+    Args:
+        seconds: Stop after so long.
+        seed: Repeat the random choices of another run; the instants depend on the machine, too.
+        json_: A file for the figures.
+    """
+    interrupt_on_termination()
+    found = Found(program.begin(seed))
+    generator = random.Random(found.seed)
+    begin = time.monotonic()
+    try:
+        with own_folder(), Server(workers=2, max_memory="64MiB"), Table() as table:
+            while time.monotonic() < begin + seconds:
+                run_batch(table, found.batches, generator, found)
+    except (AssertionError, ringtable.Error, Wrong) as error:
+        found.forbidden.append(f"{type(error).__name__}: {error}")
+    found.seconds = round(time.monotonic() - begin, 1)
+    figures = asdict(found)
+    return program.end(figures, figures.pop("forbidden"), json_)
+
+
+if __name__ == "__main__":
+    raise SystemExit(app(result_action="return_value"))

@@ -1,0 +1,115 @@
+"""Functions whose results all processes share.
+
+# Design
+
+A memoized function is `get_or_set` with a key that is made of its name and its arguments. So one process computes a
+result at a time, and the others wait for it; if it dies, the next one computes.
+
+The coroutine of an async function runs on the event loop of its caller, while a thread of its own holds the lease, or
+waits for it. Calls of one loop that want the same result share one such thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import io
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from ringtable._errors import InvalidOption
+from ringtable._ringtable import Table as TableCore
+from ringtable._ringtable import check_ttl
+from ringtable._tools import values
+from ringtable._tools.names import key_of
+
+if TYPE_CHECKING:
+    from ringtable._types import Key, KeyFunction, Seconds
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def memoize(
+    table: TableCore,
+    *,
+    ttl: Seconds | None = None,
+    stale: Seconds = 0.0,
+    stale_if_error: Seconds = 0.0,
+    key: KeyFunction | None = None,
+) -> Callable[[_Function], _Function]:
+    """See `Table.memoize`."""
+    if callable(ttl):
+        raise TypeError("ttl is a function: memoize is used with brackets, as in @table.memoize()")
+    if ttl is not None:
+        check_ttl(ttl)
+    elif stale or stale_if_error:
+        raise InvalidOption("stale and stale_if_error without ttl: without one nothing becomes stale")
+
+    def decorate(function: _Function) -> _Function:
+        prefix = key_of("memoize", f"{function.__module__}.{function.__qualname__}:")
+
+        def key_for(*args: Any, **kwargs: Any) -> bytes:
+            return prefix + (_digest(args, kwargs) if key is None else _bytes(key(*args, **kwargs)))
+
+        def compute(name: bytes, make: Callable[[], bytes]) -> Any:
+            found = TableCore.get_or_set(table, name, make, ttl, stale=stale, stale_if_error=stale_if_error)
+            return values.loads(found)
+
+        wrapper: Any
+        if inspect.iscoroutinefunction(function):
+            # Only programs with event loops pay for it.
+            from ringtable._tools.coroutines import shared
+
+            wrapper = shared(function, key_for, compute)
+        else:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                return compute(key_for(*args, **kwargs), lambda: values.dumps(function(*args, **kwargs)))
+
+        functools.update_wrapper(wrapper, function)
+        # As diskcache's: what to delete to have a result computed anew.
+        wrapper.__cache_key__ = key_for
+        return cast("_Function", wrapper)
+
+    return decorate
+
+
+def _bytes(key: Key) -> bytes:
+    return key.encode() if isinstance(key, str) else key
+
+
+def _digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """A name of fixed length for arguments: the same in all processes, for the same types and values.
+
+    Raises:
+        TypeError: They cannot be pickled; give `memoize` a `key` then.
+    """
+    try:
+        pickled = _pickled((args, kwargs))
+    except (TypeError, AttributeError, ValueError, pickle.PicklingError, RecursionError) as error:
+        raise TypeError(f"these arguments make no key ({error}): give memoize a function key=") from error
+    return hashlib.blake2b(pickled, digest_size=24).hexdigest().encode()
+
+
+def _ordered(value: Any) -> Any:
+    """The same value, with what has no order in one."""
+    kind = type(value)
+    if kind is dict:
+        return ("dict", sorted((_pickled(name), _pickled(one)) for name, one in value.items()))
+    if kind in (set, frozenset):
+        return (kind.__name__, sorted(_pickled(one) for one in value))
+    if kind in (tuple, list):
+        return (kind.__name__, [_ordered(one) for one in value])
+    return value
+
+
+def _pickled(value: Any) -> bytes:
+    """The same bytes for equal values, whichever objects they are."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=5)
+    # It does not refer to objects that came before: whether two are one does not matter.
+    pickler.fast = True
+    pickler.dump(_ordered(value))
+    return buffer.getvalue()

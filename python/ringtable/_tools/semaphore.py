@@ -1,0 +1,32 @@
+"""Semaphores that all processes of the machine share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from ringtable._ringtable import Lock as LockCore
+
+if TYPE_CHECKING:
+    from ringtable._ringtable import Table as TableCore
+    from ringtable._types import Key, Seconds
+
+
+class Semaphore(LockCore):
+    """A semaphore that so many have at a time. `Table.semaphore` makes one.
+
+        with table.semaphore("gpu", 2):
+            ...  # one other may be here
+
+    As a lock with several permits: each belongs to a connection, and is given back at once when its process ends. A
+    thread may have several, and any thread of the process may release them; who releases more than was acquired gets
+    `NotOwned`.
+    """
+
+    def __new__(
+        cls, table: TableCore, name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
+    ) -> Self:
+        """See `Table.semaphore`."""
+        return super().__new__(cls, table, name, count, timeout=timeout, ttl=ttl, semaphore=True)
+
+    def __repr__(self) -> str:
+        return f"<ringtable.Semaphore {self.name!r} of {self.permits}>"

@@ -1,0 +1,234 @@
+"""Rate limiters: never more than the rate, whoever dies; and results that processes share."""
+
+import asyncio
+import threading
+import time
+from contextlib import ExitStack
+from random import Random
+from typing import Literal
+
+import pytest
+import ringtable
+from ringtable import InvalidOption, Reentrant, Table
+from ringtable._tools.limiter import parse
+from support import Child, Flag, ServerProcess, wait_until
+
+ALGORITHMS: dict[Literal["fixed", "sliding"], int] = {"fixed": 1, "sliding": 0}
+"""With how many are left of two a period after both were used, and one more."""
+
+
+def test_smoke(server: ringtable.Server) -> None:
+    with Table() as table:
+        for algorithm in ALGORITHMS:
+            limit = table.rate_limiter("3/hour", algorithm=algorithm)
+            allowed = [limit("ip") for _ in range(5)]
+            assert [bool(one) for one in allowed] == [True, True, True, False, False]
+            assert [one.remaining for one in allowed] == [2, 1, 0, 0, 0]
+            assert allowed[0].retry_after == 0.0
+            assert 0.0 < allowed[3].retry_after <= 3_600.0
+            assert limit("another")
+
+
+def test_limits_hold_over_each_transport(table: Table) -> None:
+    for algorithm in ALGORITHMS:
+        limit = table.rate_limiter("10/hour", algorithm=algorithm)
+        assert limit("ip", 4)
+        assert limit("ip", cost=6).remaining == 0
+        refused = limit("ip")
+        assert not refused.allowed
+        with pytest.raises(ringtable.CommandError, match="11 at once are never within"):
+            limit("ip", 11)
+        with pytest.raises(InvalidOption, match="cost is 0"):
+            limit("ip", 0)
+
+
+def test_a_window_and_a_slide_free_what_was_used(server: ringtable.Server) -> None:
+    """The server says after how long to ask again, and then it is so."""
+    with Table() as table:
+        for algorithm, expected in ALGORITHMS.items():
+            limit = table.rate_limiter("2/s", algorithm=algorithm)
+            assert limit("ip", 2)
+            refused = limit("ip")
+            assert not refused
+            time.sleep(refused.retry_after)
+            allowed = limit("ip")
+            assert allowed
+            assert allowed.remaining >= expected
+
+
+def test_processes_together_get_what_the_rate_says_whoever_is_killed(server_process: ServerProcess, seed: int) -> None:
+    """What is let through is counted by the processes in a table key, one step behind the limiter."""
+    generator = Random(seed)
+    with Table() as table, ExitStack() as stack, Flag() as begun:
+
+        def work(number: int) -> None:
+            with Table() as theirs:
+                limits = [theirs.rate_limiter("200/hour", algorithm=algorithm) for algorithm in ALGORITHMS]
+                begun.set()
+                while True:
+                    for index, limit in enumerate(limits):
+                        if limit("ip"):
+                            theirs.incr(f"through {index}")
+
+        children = [stack.enter_context(Child(work, number)) for number in range(4)]
+        begun.wait()
+        for child in children[:3]:
+            time.sleep(generator.random() / 100)
+            child.kill()
+        limits = [table.rate_limiter("200/hour", algorithm=algorithm) for algorithm in ALGORITHMS]
+        wait_until(lambda: not any(limit("ip", 2) for limit in limits), "all is used")
+        children[3].kill()
+        for index in range(2):
+            assert int(table.get(f"through {index}", b"0")) <= 200
+
+
+def test_a_state_is_never_evicted_and_goes_by_itself(ringtable_dir: object) -> None:
+    with ringtable.Server(max_memory="8MiB", cache=True), Table() as table:
+        limit = table.rate_limiter("1/hour")
+        assert limit("ip")
+        for number in range(200):
+            table[f"page {number}"] = bytes(100_000)
+        assert "page 0" not in table
+        assert not limit("ip")
+        key = next(key for key in table if key.startswith(b"limit:"))
+        assert 3_600.0 - 60.0 < (table.ttl(key) or 0.0) < 3_600.0 + 60.0
+        # A key that holds something else is left alone.
+        table[key] = b"something else"
+        with pytest.raises(ringtable.CommandError, match="no state of a limiter"):
+            limit("ip")
+
+
+def test_rates_are_read_strictly() -> None:
+    second = 10**9
+    for rate, expected in {
+        "100/minute": (100, 60 * second),
+        "5/s": (5, second),
+        "5/seconds": (5, second),
+        "1000/15m": (1_000, 900 * second),
+        " 7 / 2 hours ": (7, 7_200 * second),
+        "1/day": (1, 86_400 * second),
+        "30/min": (30, 60 * second),
+        "1/10d": (1, 864_000 * second),
+    }.items():
+        assert parse(rate) == expected, rate
+    for wrong in ("", "100", "100/", "/s", "-1/s", "0/s", "1.5/s", "1/0s", "1/fortnight", "1/999d", f"{1 << 33}/s"):
+        with pytest.raises(InvalidOption):
+            parse(wrong)
+    for method in ("windows", None):
+        with pytest.raises(InvalidOption, match="algorithm is"), ringtable.Server("one"), Table("one") as table:
+            table.rate_limiter("1/s", algorithm=method)  # type: ignore[arg-type]
+
+
+# Memoized functions
+
+
+def test_a_result_is_computed_once_among_processes(server_process: ServerProcess) -> None:
+    with Table() as table, ExitStack() as stack, Flag() as computing, Flag() as go_on:
+
+        def work() -> dict[str, int]:
+            with Table() as theirs:
+
+                @theirs.memoize(ttl=60, key=lambda number: f"square {number}")
+                def square(number: int) -> dict[str, int]:
+                    theirs.incr("computed")
+                    computing.set()
+                    go_on.wait()
+                    return {"square": number * number}
+
+                return square(7)
+
+        children = [stack.enter_context(Child(work)) for _ in range(4)]
+        computing.wait()
+        wait_until(lambda: table.stats()["lease_waiters"] == 3, "the others wait")
+        go_on.set()
+        assert [child.result() for child in children] == [{"square": 49}] * 4
+        assert table["computed"] == b"1"
+
+
+def test_keys_tell_arguments_apart(server: ringtable.Server) -> None:
+    with Table() as table:
+        calls: list[object] = []
+
+        @table.memoize()
+        def name(*args: object, **kwargs: object) -> str:
+            """Names its arguments."""
+            calls.append((args, kwargs))
+            return repr((args, kwargs))
+
+        key = name.__cache_key__  # type: ignore[attr-defined]
+        # Equal, though not the same objects, nor in the same order.
+        long, other = "a long string", "".join(["a long ", "string"])
+        assert key(long, long) == key(long, other)
+        assert key({"a", "b", "c"}, {"x": 1, "y": 2}) == key({"c", "b", "a"}, {"y": 2, "x": 1})
+        assert key(a=1, b=2) == key(b=2, a=1)
+        different = [key(), key(1), key("1"), key(1.0), key(True), key([1]), key((1,)), key(x=1), key({1}), key(None)]
+        assert len(set(different)) == len(different)
+        assert name(1, b=2) == name(1, b=2) == "((1,), {'b': 2})"
+        assert len(calls) == 1
+        assert (name.__name__, name.__doc__) == ("name", "Names its arguments.")
+        del table[key(1, b=2)]
+        name(1, b=2)
+        assert len(calls) == 2
+        with pytest.raises(TypeError, match="give memoize a function key="):
+            name(threading.Lock())
+        with pytest.raises(TypeError, match="with brackets"):
+            table.memoize(ttl=name)  # type: ignore[arg-type]
+        with pytest.raises(InvalidOption, match="without ttl"):
+            table.memoize(stale=1)
+
+
+def test_what_raises_is_not_kept_and_an_old_result_may_do(server: ringtable.Server) -> None:
+    with Table() as table:
+        results: list[int | Exception] = [ValueError("no"), 1, ValueError("no"), 2]
+
+        @table.memoize(ttl=0.01, stale_if_error=60)
+        def number() -> int:
+            result = results.pop(0)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        with pytest.raises(ValueError, match="no"):
+            number()
+        assert number() == 1
+        time.sleep(0.02)
+        with pytest.warns(RuntimeWarning, match="old value"):
+            assert number() == 1
+        assert number() == 2
+
+
+def test_coroutines_compute_on_their_loop_and_once(server: ringtable.Server) -> None:
+    with Table() as table:
+        loops: list[object] = []
+
+        @table.memoize(ttl=60)
+        async def double(number: int) -> int:
+            loops.append(asyncio.get_running_loop())
+            await asyncio.sleep(0.01)
+            if number < 0:
+                raise ValueError(number)
+            return 2 * number
+
+        @table.memoize()
+        async def recursive(number: int) -> int:
+            return await recursive(number)
+
+        async def work() -> None:
+            # More than any pool has threads.
+            assert await asyncio.gather(*(double(number % 50) for number in range(500))) == [
+                2 * (number % 50) for number in range(500)
+            ]
+            assert loops == [asyncio.get_running_loop()] * 50
+            with pytest.raises(ValueError, match="-1"):
+                await double(-1)
+            with pytest.raises(Reentrant, match="would wait for itself"):
+                await recursive(1)
+            # A caller that gives up leaves the others what it has begun.
+            giving_up = asyncio.create_task(double(99))
+            await asyncio.sleep(0)
+            giving_up.cancel()
+            assert await double(99) == 198
+            assert len(loops) == 52
+
+        asyncio.run(work())
+        assert asyncio.run(double(1)) == 2

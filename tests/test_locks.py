@@ -1,0 +1,419 @@
+"""Locks and semaphores: one at a time, in the order of asking, freed by death, lost never in silence."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import ringtable
+from ringtable import LockLost, NotOwned, Reentrant, ServerGone, Table, Timeout
+from support import CONNECTIONS, Child, Flag, ServerProcess, Successors, figure, freeze, wait_until
+
+
+@pytest.fixture
+def other(table: Table) -> Iterator[Table]:
+    """Another connection to the same server."""
+    with ringtable.Table(table.address, transport=table.requested_transport) as other:
+        yield other
+
+
+def wait_for_waiters(table: Table, count: int) -> None:
+    """Wait until so many are in queues; over rings nobody is."""
+    if table.transport != "rings":
+        wait_until(lambda: figure("lease_waiters") == count, f"{count} wait")
+
+
+def test_smoke(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other:
+        lock = table.lock("report")
+        assert lock.acquire()
+        assert lock.locked()
+        assert lock.owned()
+        assert not other.lock("report").acquire(blocking=False)
+        assert not other.lock("report").owned()
+        lock.release()
+        assert lock.token is None
+        assert not lock.locked()
+        with other.lock("report") as theirs:
+            assert theirs.token is not None
+
+
+@pytest.mark.parametrize("way", CONNECTIONS, indirect=True)
+def test_one_at_a_time_over_each_transport(table: Table, other: Table) -> None:
+    mine, theirs = table.lock("x"), other.lock("x", timeout=0.01)
+    assert mine.acquire()
+    token = mine.token
+    assert token is not None
+    assert not theirs.acquire(blocking=False)
+    assert not theirs.acquire()
+    with pytest.raises(Timeout, match=r"lock 'x' was not free within 0.01 s"), theirs:
+        pass
+    got: list[int | None] = []
+
+    def wait() -> None:
+        with other.lock("x") as lock:
+            got.append(lock.token)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    wait_for_waiters(table, 1)
+    assert not got
+    mine.release()
+    waiting.join()
+    assert got[0] is not None
+    assert got[0] > token
+    wait_for_waiters(table, 0)
+
+
+def test_there_are_none_over_udp() -> None:
+    with Successors(udp=True) as servers, Table(servers.address) as table:
+        for call in (table.lock("x").acquire, table.lock("x").locked, table.event("e").wait):
+            with pytest.raises(ringtable.InvalidOption, match="lasts as long as a connection"):
+                call()
+
+
+def test_the_order_of_asking(server: ringtable.Server) -> None:
+    """Threads of one connection exclude each other, too, and come in the order in which they have asked."""
+    with Table() as table:
+        order: list[int] = []
+
+        def wait(number: int) -> None:
+            with table.lock("x"):
+                order.append(number)
+
+        threads = [threading.Thread(target=wait, args=(number,)) for number in range(8)]
+        with table.lock("x"):
+            for number, thread in enumerate(threads):
+                thread.start()
+                wait_for_waiters(table, number + 1)
+            assert not order
+        for thread in threads:
+            thread.join()
+        assert order == list(range(8))
+
+
+def test_a_dead_owner_s_lock_is_the_next_one_s(server_process: ServerProcess) -> None:
+    """By an event: who waits has no time-out, and looks at nothing. One that is stopped keeps it."""
+    with Table() as table, Flag() as has_it, Flag() as never:
+
+        def own() -> None:
+            with Table() as theirs:
+                assert theirs.lock("x").acquire()
+                has_it.set()
+                never.wait()
+
+        with Child(own) as owner:
+            has_it.wait()
+            freeze(owner.pid)
+            lock = table.lock("x")
+            assert not lock.acquire(timeout=0.05)
+            killer = threading.Thread(target=owner.kill)
+
+            def wait() -> None:
+                with lock:
+                    pass
+
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+            wait_for_waiters(table, 1)
+            killer.start()
+            waiting.join()
+            killer.join()
+        assert not lock.locked()
+
+
+def test_a_dead_waiter_is_nobody_to_wait_for(server_process: ServerProcess) -> None:
+    with Table() as table, ExitStack() as stack:
+        lock = table.lock("x")
+        assert lock.acquire()
+
+        def wait() -> None:
+            with Table() as theirs:
+                theirs.lock("x").acquire()
+
+        dying = stack.enter_context(Child(wait))
+        wait_for_waiters(table, 1)
+        living = stack.enter_context(Child(wait))
+        wait_for_waiters(table, 2)
+        dying.kill()
+        lock.release()
+        living.result()
+
+
+def test_a_time_to_live_ends_it_and_its_owner_is_told(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other:
+        lock = table.lock("x", ttl=0.05)
+        assert lock.acquire()
+        # An event of the server's ends this wait, and no look of ours.
+        with other.lock("x"):
+            assert not lock.owned()
+            with pytest.raises(LockLost, match=r"time to live \(0.05 s"):
+                lock.extend(60)
+            assert lock.token is None
+        with pytest.raises(LockLost), table.lock("x", ttl=0.001) as lost:
+            wait_until(lambda: not lost.owned(), "it is over")
+
+        # What it raises does not hide what was raised.
+        def fail() -> None:
+            with table.lock("x", ttl=0.001) as lost:
+                wait_until(lambda: not lost.owned(), "it is over")
+                raise KeyError("the body")
+
+        with pytest.raises(LockLost) as told:
+            fail()
+        assert isinstance(told.value.__context__, KeyError)
+        with table.lock("x", ttl=60) as kept:
+            kept.extend()
+            kept.extend(3_600)
+            assert kept.owned()
+
+
+def test_the_server_s_death_is_a_loss(ringtable_dir: object) -> None:
+    with Successors() as servers, Table(reconnect=True) as table, Table() as fixed:
+        lock, theirs = table.lock("x"), fixed.lock("y")
+        assert lock.acquire()
+        assert theirs.acquire()
+        servers.replace()
+        for one in (lock, theirs):
+            with pytest.raises(LockLost, match="connection that had it has ended"):
+                one.release()
+        with pytest.raises(ServerGone):
+            theirs.acquire()
+
+
+def test_a_wait_goes_on_at_the_next_server(ringtable_dir: object) -> None:
+    """What the old one would have granted has died with it."""
+    with Successors() as servers, Table(reconnect=True) as table, Table() as other:
+        assert other.lock("x").acquire()
+        got: list[bool] = []
+
+        def wait() -> None:
+            while not got:
+                try:
+                    got.append(table.lock("x").acquire())
+                except ServerGone:
+                    # In the moment without any server.
+                    continue
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        wait_for_waiters(table, 1)
+        servers.replace()
+        waiting.join()
+        assert got == [True]
+
+
+def test_mistakes_are_told_in_plain_words(server: ringtable.Server) -> None:
+    with Table() as table:
+        lock = table.lock("x")
+        with pytest.raises(NotOwned, match="not held through this object: there is nothing to release"):
+            lock.release()
+        with lock:
+            with pytest.raises(Reentrant, match="has the lock 'x' already"):
+                lock.acquire()
+            assert not lock.acquire(blocking=False)
+            assert not lock.acquire(timeout=0.001)
+            errors: list[BaseException] = []
+
+            def release() -> None:
+                try:
+                    lock.release()
+                except NotOwned as error:
+                    errors.append(error)
+
+            thread = threading.Thread(target=release)
+            thread.start()
+            thread.join()
+            assert "acquired by another thread" in str(errors[0])
+            with pytest.raises(ringtable.InvalidOption, match="has no ttl"):
+                lock.extend()
+        with pytest.raises(ringtable.InvalidOption, match="does not block"):
+            lock.acquire(blocking=False, timeout=1)
+        for wrong in ({"timeout": -2}, {"ttl": 0}, {"ttl": float("nan")}):
+            with pytest.raises(ringtable.InvalidOption):
+                table.lock("x", **wrong)
+        with pytest.raises(ringtable.KeyTooLong):
+            table.lock(b"x" * 65_535)
+        with pytest.raises(TypeError):
+            table.lock(7)  # type: ignore[arg-type]
+
+
+def test_a_child_has_none_of_its_parent_s(server_process: ServerProcess) -> None:
+    with Table() as table:
+        lock = table.lock("x")
+        assert lock.acquire()
+
+        def look() -> str:
+            assert lock.token is None
+            assert not lock.owned()
+            assert not lock.acquire(blocking=False)
+            with pytest.raises(NotOwned) as told:
+                lock.release()
+            return str(told.value)
+
+        with Child(look) as child:
+            assert "process that this one was forked from" in child.result()
+        assert lock.owned()
+        lock.release()
+
+
+def test_reentrant(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other:
+        lock = table.lock("x", reentrant=True, ttl=60)
+        with lock, lock:
+            token = lock.token
+            assert lock.acquire(blocking=False)
+            lock.release()
+            assert lock.token == token
+            assert not other.lock("x").acquire(blocking=False)
+        assert not lock.locked()
+        # The outer block learns that it was lost when the inner one asks.
+        lost = table.lock("y", reentrant=True, ttl=0.001)
+        assert lost.acquire()
+        wait_until(lambda: not lost.locked(), "it is over")
+        with pytest.raises(LockLost):
+            lost.acquire()
+
+
+def test_an_interrupted_wait_leaves_nothing(server_process: ServerProcess) -> None:
+    """Neither a place in the queue, nor the lock that it is granted in that very moment."""
+    with Table() as table, Flag() as begun:
+        lock = table.lock("x")
+
+        def wait() -> bool:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with Table() as theirs:
+                begun.set()
+                with pytest.raises(KeyboardInterrupt):
+                    theirs.lock("x").acquire()
+                # The connection is in order.
+                return theirs.lock("x").acquire(blocking=False)
+
+        assert lock.acquire()
+        with Child(wait) as child:
+            begun.wait()
+            wait_for_waiters(table, 1)
+            os.kill(child.pid, signal.SIGINT)
+            assert not child.result()
+            wait_for_waiters(table, 0)
+            lock.release()
+            assert not lock.locked()
+
+
+def test_semaphores(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other:
+        mine, theirs = table.semaphore("gpu", 2), other.semaphore("gpu", 2)
+        assert mine.acquire()
+        assert mine.acquire()
+        assert (mine.holders(), mine.locked()) == (2, True)
+        assert not theirs.acquire(timeout=0.01)
+        # Any thread of the process may release.
+        releasing = threading.Thread(target=mine.release)
+        releasing.start()
+        assert theirs.acquire()
+        releasing.join()
+        with pytest.raises(ringtable.CommandError, match="has 2 permits now, and 3 were asked for"):
+            table.semaphore("gpu", 3).acquire()
+        mine.release()
+        with pytest.raises(NotOwned):
+            mine.release()
+        # A lock of that name is another thing.
+        assert table.lock("gpu").acquire(blocking=False)
+        assert other.semaphore("gpu", 2).acquire(blocking=False)
+        other.close()
+        wait_until(lambda: mine.holders() == 0, "what a connection had has ended with it")
+
+
+@pytest.mark.parametrize("way", CONNECTIONS, indirect=True)
+def test_events(table: Table, other: Table) -> None:
+    event, theirs = table.event("ready"), other.event("ready")
+    assert not event.is_set()
+    assert not event.wait(0.01)
+    waiting = threading.Thread(target=theirs.wait)
+    waiting.start()
+    wait_for_waiters(table, 1)
+    event.set()
+    waiting.join()
+    assert theirs.wait()
+    assert theirs.is_set()
+    event.clear()
+    assert not theirs.is_set()
+    wait_for_waiters(table, 0)
+
+
+def test_barriers(server: ringtable.Server) -> None:
+    with Table() as table:
+        arrivals: list[int] = []
+
+        def come(rounds: int) -> None:
+            barrier = table.barrier("start", 3)
+            for _ in range(rounds):
+                arrivals.append(barrier.wait())
+
+        threads = [threading.Thread(target=come, args=(20,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(arrivals) == [0] * 20 + [1] * 20 + [2] * 20
+        barrier = table.barrier("start", 3)
+        with pytest.raises(Timeout, match="not all 3 parties"):
+            barrier.wait(0.01)
+        assert barrier.n_waiting == 0
+
+
+def test_a_dead_party_counts_no_more(server_process: ServerProcess) -> None:
+    with Table() as table, ExitStack() as stack:
+
+        def come() -> int:
+            with Table() as theirs:
+                return theirs.barrier("start", 2).wait()
+
+        dying = stack.enter_context(Child(come))
+        barrier = table.barrier("start", 2)
+        wait_until(lambda: barrier.n_waiting == 1, "one waits")
+        dying.kill()
+        wait_until(lambda: barrier.n_waiting == 0, "it counts no more")
+        living = stack.enter_context(Child(come))
+        assert {barrier.wait(), living.result()} == {0, 1}
+
+
+def test_once(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other:
+        once, runs = table.once("migrate"), []
+
+        def fail() -> None:
+            raise OSError("not yet")
+
+        with pytest.raises(OSError, match="not yet"):
+            once(fail)
+        assert not once.is_done()
+        assert once(lambda: runs.append(1))
+        assert not other.once("migrate")(lambda: runs.append(2))
+        assert runs == [1]
+        assert other.once("migrate").is_done()
+        once.reset()
+        assert once(lambda: runs.append(3))
+
+
+def test_a_signal_handler_needs_a_table_of_its_own(server: ringtable.Server) -> None:
+    """In the middle of a wait the connection is free, and a handler may use it; a lock that it asks for is another."""
+    with Table() as table, Table() as other:
+        assert other.lock("x").acquire()
+        handled: list[bool] = []
+
+        def handle(number: int, frame: object) -> None:
+            handled.append(table.lock("y").acquire(blocking=False))
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, handle)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                table.lock("x").acquire()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert handled == [True]
+        assert table.lock("y").locked()
