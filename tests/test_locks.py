@@ -5,11 +5,26 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from random import Random
 
 import pytest
 import ringtable
 from ringtable import LockLost, NotOwned, Reentrant, ServerGone, Table, Timeout
-from support import CONNECTIONS, Child, Flag, ServerProcess, Successors, figure, freeze, wait_until
+from support import (
+    CONNECTIONS,
+    Address,
+    Child,
+    Flag,
+    RawConnection,
+    ServerProcess,
+    Successors,
+    figure,
+    freeze,
+    resp,
+    wait_until,
+)
+
+from proof.locks import Found, run_batch
 
 
 @pytest.fixture
@@ -300,6 +315,39 @@ def test_an_interrupted_wait_leaves_nothing(server_process: ServerProcess) -> No
             wait_for_waiters(table, 0)
             lock.release()
             assert not lock.locked()
+
+
+def test_who_speaks_version_2_is_parked(address: Address) -> None:
+    """It gets no reply before it has the lock; one that speaks version 3 a push."""
+    with RawConnection(address) as owner, RawConnection(address) as parked, RawConnection(address) as told:
+        assert told.command(b"HELLO", b"3")[b"proto"] == 3
+        token = owner.command(b"RING.LOCK", b"x", b"1", b"1")
+        assert owner.command(b"RING.LOCK", b"x", b"2", b"1") == 0
+        parked.send(resp(b"RING.LOCK", b"x", b"7", b"1", b"WAIT"))
+        wait_until(lambda: figure("lease_waiters") == 1, "one waits")
+        assert told.command(b"RING.LOCK", b"x", b"8", b"1", b"PX", b"60000", b"WAIT") == b"PENDING 8"
+        assert owner.command(b"RING.UNLOCK", b"x", b"%d" % token) == 1
+        second = parked.reply()
+        assert second > token
+        assert owner.command(b"RING.LOCKED", b"x") == 1
+        assert owner.command(b"RING.LOCKED", b"x", b"%d" % second) == 0
+        assert owner.command(b"RING.EXTEND", b"x", b"%d" % second, b"1000") == 0
+        parked.close()
+        kind, ticket, third = told.reply()
+        assert (kind, ticket) == (b"ring.answer", 8)
+        assert third > second
+        assert told.command(b"RING.UNLOCK", b"x", b"TICKET", b"8") == 1
+        for wrong in ((b"x", b"0", b"1"), (b"x", b"1", b"0"), (b"x", b"1", b"16385"), (b"x", b"1", b"1", b"PX")):
+            assert isinstance(owner.command(b"RING.LOCK", *wrong), Exception)
+
+
+def test_what_is_random_in_short(server: ringtable.Server, seed: int) -> None:
+    """`python -m proof.locks` in short: see there for what is checked."""
+    found = Found(seed)
+    with Table() as table:
+        for batch in range(3):
+            run_batch(table, batch, Random(seed + batch), found)
+    assert found.kills == 18
 
 
 def test_semaphores(server: ringtable.Server) -> None:
