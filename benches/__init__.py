@@ -1,6 +1,6 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-Four other scripts measure one thing each: `hit_ratio`, `overhead`, `payload` and `scale`.
+Five other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `scale` and `tools`.
 
 | module       | what it holds                                                               |
 |--------------|-----------------------------------------------------------------------------|
@@ -9,6 +9,7 @@ Four other scripts measure one thing each: `hit_ratio`, `overhead`, `payload` an
 | `overhead`   | a script: what an entry costs beyond its key and value                      |
 | `payload`    | a script: large values, beside plain copies                                 |
 | `scale`      | a script: what operations cost by the size of the table                     |
+| `tools`      | a script: locks and rate limiters                                           |
 | `promises`   | what ringtable promises: the goals of `compare`                             |
 | `scenarios`  | what `compare` measures, one function a scenario                            |
 | `workload`   | what runs inside its clients                                                |

@@ -125,6 +125,8 @@ pub(super) struct Leases {
     handover_due_ns: AtomicU64,
     /// When the next permit's time to live is over; 0 if none has one.
     permit_due_ns: AtomicU64,
+    /// How many of those who wait are in queues for permits: no write concerns them.
+    queued: AtomicUsize,
     connections: AtomicU64,
 }
 
@@ -142,6 +144,7 @@ impl Default for Leases {
             failed: AtomicU64::new(0),
             handover_due_ns: AtomicU64::new(0),
             permit_due_ns: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
         }
     }
@@ -248,6 +251,7 @@ impl Leases {
     pub fn wait(&self, waiter: Waiter, key: &[u8], token: u64) -> Result<bool, Refusal> {
         let mut held = lock(&self.held);
         held.leave(waiter.connection, waiter.ticket);
+        self.note(&held);
         let LeaseTable { by_key, ended, waiters, .. } = &mut *held;
         match by_key.get_mut(key).filter(|lease| lease.token == token && !ended.contains(&lease.connection)) {
             Some(lease) => waiters.join(&mut lease.group, waiter).map(|()| true),
@@ -268,6 +272,7 @@ impl Leases {
     pub fn wait_for_change(&self, waiter: Waiter, key: &[u8]) -> Result<(), Refusal> {
         let mut held = lock(&self.held);
         held.leave(waiter.connection, waiter.ticket);
+        self.note(&held);
         let LeaseTable { changes, waiters, .. } = &mut *held;
         changes.join(key, waiter, waiters)
     }
@@ -287,7 +292,7 @@ impl Leases {
         let LeaseTable { permits, waiters, ended, .. } = &mut *held;
         let is_gone = |other| ended.contains(&other);
         let answer = permits.take(connection, name, request, waiter, (waiters, &is_gone), monotonic_ns());
-        self.note_permit_due(permits);
+        self.note(&held);
         answer
     }
 
@@ -297,23 +302,25 @@ impl Leases {
         if let LeaseName::Ticket(ticket) = named
             && let Some(group) = held.waiters.group_of(connection, ticket)
         {
-            if held.permits.waits_for(group, name) {
-                return held.leave(connection, ticket);
-            }
-            // It has the permit, and was not told yet.
+            let waits = held.permits.waits_for(group, name);
+            // If it does not, it has the permit, and was not told yet.
             held.leave(connection, ticket);
+            if waits {
+                self.note(&held);
+                return true;
+            }
         }
         let LeaseTable { permits, waiters, ended, .. } = &mut *held;
         let had = permits.give_back(connection, name, named, waiters, &|other| ended.contains(&other), monotonic_ns());
-        self.note_permit_due(permits);
+        self.note(&held);
         had
     }
 
     /// Gives a permit of a connection a new time to live. Returns whether it has it.
     pub fn extend_permit(&self, connection: u64, name: &[u8], token: u64, ttl_ms: u64) -> bool {
-        let permits = &mut lock(&self.held).permits;
-        let has_it = permits.extend(connection, name, token, ttl_ms, monotonic_ns());
-        self.note_permit_due(permits);
+        let mut held = lock(&self.held);
+        let has_it = held.permits.extend(connection, name, token, ttl_ms, monotonic_ns());
+        self.note(&held);
         has_it
     }
 
@@ -326,16 +333,20 @@ impl Leases {
         }
     }
 
-    /// Relaxed: a hint; who has been the cause looks before it sleeps.
-    fn note_permit_due(&self, permits: &Permits) {
-        self.permit_due_ns.store(permits.next_end_ns().unwrap_or(0), Ordering::Relaxed);
+    /// Takes note of what is seen without the lock, after any change.
+    ///
+    /// Relaxed: hints; who has been the cause looks before it sleeps.
+    fn note(&self, held: &LeaseTable) {
+        self.ended.store(held.ended.len(), Ordering::Relaxed);
+        self.permit_due_ns.store(held.permits.next_end_ns().unwrap_or(0), Ordering::Relaxed);
+        self.queued.store(held.permits.queued(), Ordering::Relaxed);
     }
 
     /// Ends permits whose time is over, some of them. Returns for how long there is nothing more to do; `None` for
     /// ever.
     #[inline]
     pub fn tend_permits(&self, now_ns: u64) -> Option<u64> {
-        // Relaxed: as in `note_permit_due`.
+        // Relaxed: as in `note`.
         match self.permit_due_ns.load(Ordering::Relaxed) {
             0 => None,
             due_ns if due_ns > now_ns => Some(due_ns - now_ns),
@@ -345,17 +356,18 @@ impl Leases {
 
     #[cold]
     fn expire_permits(&self, now_ns: u64) -> u64 {
-        let LeaseTable { permits, waiters, ended, .. } = &mut *lock(&self.held);
+        let mut held = lock(&self.held);
+        let LeaseTable { permits, waiters, ended, .. } = &mut *held;
         let mut left = REMOVED_AT_ONCE;
         while left > 0 && permits.expire_one(waiters, &|other| ended.contains(&other), now_ns) {
             left -= 1;
         }
-        self.note_permit_due(permits);
+        let next_ns = permits.next_end_ns();
+        self.note(&held);
         // Those who were handed something are still to be told: not to sleep.
-        if left < REMOVED_AT_ONCE {
-            0
-        } else {
-            permits.next_end_ns().map_or(0, |ends_ns| ends_ns.saturating_sub(now_ns))
+        match next_ns {
+            Some(next_ns) if left == REMOVED_AT_ONCE => next_ns.saturating_sub(now_ns),
+            _ => 0,
         }
     }
 
@@ -364,10 +376,11 @@ impl Leases {
         lock(&self.held).permits.count()
     }
 
-    /// Whether anybody waits.
+    /// Whether anybody waits for a key, or its lease.
     #[inline]
     pub fn has_waiters(&self) -> bool {
-        self.hints.waiters() > 0
+        // Relaxed: as in `note`.
+        self.hints.waiters() > self.queued.load(Ordering::Relaxed)
     }
 
     /// How many wait now.
@@ -407,15 +420,13 @@ impl Leases {
         if !held.remove_some(connection) {
             held.ended.pop();
         }
-        // Relaxed: a hint, and who has been the cause looks for itself before it sleeps.
-        self.ended.store(held.ended.len(), Ordering::Relaxed);
-        self.note_permit_due(&held.permits);
+        self.note(&held);
     }
 
     /// Whether connections that have ended have left something behind.
     #[inline]
     pub fn has_ended(&self) -> bool {
-        // Relaxed: as in `end`.
+        // Relaxed: as in `note`.
         self.ended.load(Ordering::Relaxed) > 0
     }
 
@@ -429,8 +440,7 @@ impl Leases {
         {
             held.ended.pop();
         }
-        self.ended.store(held.ended.len(), Ordering::Relaxed);
-        self.note_permit_due(&held.permits);
+        self.note(&held);
         !held.ended.is_empty()
     }
 
@@ -626,6 +636,30 @@ mod tests {
         // Too late.
         assert!(!leases.unwait(2, b"key", 2));
         assert_eq!(told(&leases), [(2, 2)]);
+    }
+
+    #[test]
+    fn writes_do_not_look_for_those_who_wait_for_permits() {
+        let leases = Leases::default();
+        let (request, at) = (LockRequest { ticket: 1, permits: 1, ttl_ms: None }, Recipient { worker: 0, place: 0 });
+        let Ok(LockAnswer::Granted(token)) = leases.take_permit(1, b"x", request, None) else { panic!("not granted") };
+        assert_eq!(leases.take_permit(2, b"x", request, Some(at)), Ok(LockAnswer::Pending));
+        assert_eq!(leases.take_permit(3, b"x", request, Some(at)), Ok(LockAnswer::Pending));
+        assert_eq!((leases.waiters(), leases.has_waiters()), (2, false));
+        leases.wait_for_change(waiter(4, 1), b"key").unwrap();
+        assert!(leases.has_waiters());
+        leases.note_written(b"other");
+        assert!(!leases.has_to_tell());
+        leases.note_written(b"key");
+        assert_eq!(told(&leases), [(4, 1)]);
+        assert!(!leases.has_waiters());
+        // Whatever the same ticket is used for next ends what it was used for before.
+        leases.wait_for_change(waiter(2, 1), b"key").unwrap();
+        assert!(leases.unwait(2, b"key", 1) && !leases.unwait(2, b"key", 1));
+        assert!(leases.give_permit_back(1, b"x", LeaseName::Token(token)));
+        assert_eq!(told(&leases), [(3, 1)]);
+        leases.end(3);
+        assert_eq!((leases.permits(), leases.waiters(), leases.has_waiters()), (0, 0, false));
     }
 
     #[test]

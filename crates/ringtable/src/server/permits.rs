@@ -84,7 +84,10 @@ impl Permits {
         now_ns: u64,
     ) -> Result<LockAnswer, Refusal> {
         let LockRequest { ticket, permits, ttl_ms } = request;
-        if let Some(token) = self.first_gone(name, is_gone) {
+        // One whose memory is still to be freed keeps nobody out.
+        if self.places.get(name).is_some_and(|place| place.holders.len() as u64 >= permits)
+            && let Some(token) = self.first_gone(name, is_gone)
+        {
             self.release(name, token, waiters, is_gone, now_ns);
         }
         if let Some(place) = self.places.get_mut(name) {
@@ -275,6 +278,11 @@ impl Permits {
     /// When the next permit's time is over.
     pub fn next_end_ns(&self) -> Option<u64> {
         self.ending.first_key_value().map(|(&(ends_ns, _), _)| ends_ns)
+    }
+
+    /// How many are in queues.
+    pub fn queued(&self) -> usize {
+        self.waiting.len()
     }
 
     /// How many are taken.
