@@ -449,7 +449,7 @@ class Lock:
     """What `ringtable.Lock` and `ringtable.Semaphore` inherit."""
     def __new__(
         cls,
-        table: Table,
+        table: Table[Any],
         name: Key,
         permits: int,
         *,
@@ -505,7 +505,7 @@ class Lock:
 @disjoint_base
 class RateLimiter:
     """What `ringtable.RateLimiter` inherits."""
-    def __new__(cls, table: Table, prefix: bytes, count: int, period_ns: int, sliding: bool) -> Self: ...
+    def __new__(cls, table: Table[Any], prefix: bytes, count: int, period_ns: int, sliding: bool) -> Self: ...
     def __call__(self, key: Key, cost: int = 1) -> Allowance: ...
 
 @final
@@ -687,7 +687,7 @@ class Watch:
     def close(self) -> None:
         """End the watch, and wake whoever waits in it; may be called again."""
 
-def await_change(table: Table, key: Key, version: int, timeout: Seconds | None = None) -> bool:
+def await_change(table: Table[Any], key: Key, version: int, timeout: Seconds | None = None) -> bool:
     """Wait until `key` has another version than this one (0: until it is there); return whether it has.
 
     For `timeout` at most, in seconds or a `timedelta`; `None` for ever.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ringtable._errors import LockLost, Timeout
 from ringtable._ringtable import Table as TableCore
@@ -24,7 +24,7 @@ class Barrier:
     party passes or gives up, and never both. One that dies while it waits counts no more.
     """
 
-    def __init__(self, table: TableCore, name: Key, parties: int) -> None:
+    def __init__(self, table: TableCore[Any], name: Key, parties: int) -> None:
         self._table, self._key, self.parties = table, key_of("barrier", name), parties
         self._changes = Lock(table, self._key)
         # Checks the number, and the name.

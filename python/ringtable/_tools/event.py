@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import await_change
@@ -22,7 +22,7 @@ class SharedEvent:
     end of the server clear it.
     """
 
-    def __init__(self, table: TableCore, name: Key) -> None:
+    def __init__(self, table: TableCore[Any], name: Key) -> None:
         self._table, self._key = table, key_of("event", name)
 
     def is_set(self) -> bool:

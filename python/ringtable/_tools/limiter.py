@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ringtable._errors import InvalidOption
 from ringtable._ringtable import RateLimiter as LimiterCore
@@ -33,7 +33,7 @@ class RateLimiter(LimiterCore):
 
     def __new__(
         cls,
-        table: TableCore,
+        table: TableCore[Any],
         rate: str,
         *,
         name: Key = b"",

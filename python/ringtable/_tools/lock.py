@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ringtable._ringtable import Lock as LockCore
 
@@ -28,7 +28,7 @@ class Lock(LockCore):
 
     def __new__(
         cls,
-        table: TableCore,
+        table: TableCore[Any],
         name: Key,
         *,
         timeout: Seconds | None = None,

@@ -32,7 +32,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def memoize(
-    table: TableCore,
+    table: TableCore[Any],
     *,
     ttl: Seconds | None = None,
     stale: Seconds = 0.0,

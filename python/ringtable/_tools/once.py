@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ringtable._ringtable import Table as TableCore
 from ringtable._tools.names import key_of
@@ -21,7 +21,7 @@ class Once:
     done is a key of the table, never evicted; `Table.clear`, `reset` and the end of the server forget it.
     """
 
-    def __init__(self, table: TableCore, name: Key) -> None:
+    def __init__(self, table: TableCore[Any], name: Key) -> None:
         self._table, self._key = table, key_of("once", name)
 
     def __call__(self, function: Callable[[], object], /) -> bool:

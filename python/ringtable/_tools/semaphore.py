@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ringtable._ringtable import Lock as LockCore
 
@@ -23,7 +23,7 @@ class Semaphore(LockCore):
     """
 
     def __new__(
-        cls, table: TableCore, name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
+        cls, table: TableCore[Any], name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
     ) -> Self:
         """See `Table.semaphore`."""
         return super().__new__(cls, table, name, count, timeout=timeout, ttl=ttl, semaphore=True)
