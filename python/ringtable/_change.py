@@ -5,18 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ringtable._errors import Conflict
 from ringtable._options import check_range
-from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import check_ttl, to_bytes
 
 if TYPE_CHECKING:
+    from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key, Seconds, Value
-
-# Bytes are what is changed here, also in a table of objects, whose own methods take and give objects.
-_CORE: Any = TableCore
 
 _RETRIES_MAX = 1_000_000
 # Tries that follow at once: somebody else has succeeded, and may be done.
@@ -30,7 +27,7 @@ _PAUSE_TRIES_MAX = 8
 
 
 def change(
-    table: TableCore[Any],
+    table: TableCore,
     key: Key,
     fn: Callable[[bytes | None], Value | None],
     *,
@@ -54,15 +51,15 @@ def change(
             longest = max(_PAUSE_S_MAX, _PAUSE_TRIES_MAX * (time.monotonic() - started))
             time.sleep(_RANDOM.random() * min(_PAUSE_S_FIRST * 2 ** min(tries, 20), longest))
         started = time.monotonic()
-        found = _CORE.get_with_version(table, key)
+        found = table.get_with_version(key)
         value, version = found or (None, 0)
         made = fn(value)
         if made is None:
-            if found is None or _CORE.delete_if_version(table, key, version):
+            if found is None or table.delete_if_version(key, version):
                 return None
         else:
             # What is mutable must be the same in the table and in the caller's hands.
             made = to_bytes(made)
-            if _CORE.set(table, key, made, ttl=ttl, if_version=version):
+            if table.set(key, made, ttl=ttl, if_version=version):
                 return made
     raise Conflict(f"others have changed {key!r} in each of {retries + 1} tries; allow more with retries=")

@@ -45,11 +45,22 @@ class Namespace(ObjectTable["_T"]):
         self = cast("Namespace[_T]", _CORE.__new__(cls, table))
         self._table = table
         if isinstance(table, ObjectTable):
-            for name in ("codec", "_fetch", "_name", "_encode", "_decode", "_keys", "_shown", "_errors", "_absent"):
+            for name in (
+                "codec",
+                "_fetch",
+                "_name",
+                "_encode",
+                "_decode",
+                "_read_checked",
+                "_keys",
+                "_shown",
+                "_errors",
+                "_absent",
+            ):
                 setattr(self, name, getattr(table, name))
         else:
             self.codec, self._name, self._keys, self._errors = "bytes", "bytes", "bytes", "strict"
-            self._fetch, self._absent = _CORE.get, b""
+            self._fetch, self._read_checked, self._absent = _CORE.get, None, b""
             self._encode = self._decode = self._shown = _same
         self._prefix = b""
         self._prefix = (table._prefix if isinstance(table, Namespace) else b"") + self._raw(prefix)

@@ -2,9 +2,9 @@
 
 # Design
 
-The core knows bytes alone, and so do the methods of `Table`, which call the core's and no others. Here each method that
-takes or gives keys and values turns them into bytes, and back, around the one of the same name: `_raw` and `_key` for
-keys, `_encode` and `_load` for values. What is left out needs neither.
+The core knows bytes alone. Here each method that takes or gives keys and values turns them into bytes, and back, around
+the one of the same name: `_raw` and `_key` for keys, `_encode` and `_load` for values. What is left out needs neither.
+Methods of `Table` that call others get these in bytes (`_InBytes`).
 
 What a method returns is what anybody reads: also the one that has computed a value gets it decoded, so that a tuple in
 JSON is a list for all.
@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
+from zlib import crc32
 
 from ringtable._codecs import codec_of, name_of
 from ringtable._codecs.codec import Undecodable
-from ringtable._codecs.formats import name_by_beginning
+from ringtable._codecs.formats import RESIDUE, name_by_beginning
 from ringtable._errors import DecodeError, InvalidOption
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import Pipeline as PipelineCore
@@ -57,6 +58,19 @@ def several(keys: Iterable[Key]) -> list[Key]:
     return list(keys)
 
 
+class _InBytes:
+    """A table of objects as methods of `Table` need it that call others: with those of the core, in bytes."""
+
+    def __init__(self, table: ObjectTable[Any]) -> None:
+        self._table = table
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(_CORE, name), self._table)
+
+    def add(self, key: Key, value: bytes) -> Any:
+        return self.set(key, value, nx=True)
+
+
 class ObjectTable(Table["_T"]):
     """A table whose values are objects; `connect` and `open` make one when they are given a codec.
 
@@ -71,6 +85,8 @@ class ObjectTable(Table["_T"]):
     _name: str
     _encode: Callable[[Any], Any]
     _decode: Callable[[Any], Any]
+    # Reads a value that has its checksum behind it, if the codec writes such.
+    _read_checked: Callable[[bytes], Any] | None
     _keys: Keys
     # A key of the server's as it is given out, and what becomes of what is no UTF-8.
     _shown: Callable[[bytes], Any]
@@ -91,6 +107,7 @@ class ObjectTable(Table["_T"]):
         self._name = name_of(found)
         self._encode = found.encode
         self._decode = found.decode
+        self._read_checked = getattr(found, "read_checked", None)
         self._keys = keys
         self._shown = as_text if keys == "str" else bytes
         return self
@@ -142,17 +159,23 @@ class ObjectTable(Table["_T"]):
     # One key
 
     def __getitem__(self, key: Key, /) -> _T:
-        data = self._fetch(self, self._raw(key))
-        if data is None:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
             raise KeyError(key)
-        return cast("_T", self._load(key, data))
+        return cast("_T", value)
 
     def get(self, key: Key, /, default: Any = None) -> Any:
-        # The call that has to be fast: `_raw` and `_load` stand here themselves.
-        data = self._fetch(self, key if key.__class__ is str and key.isascii() else self._raw(key))
+        # The call that has to be fast: what `_raw` and `_load` do stands here itself, and so does the check of a value
+        # that has its checksum behind it.
+        try:
+            data = self._fetch(self, key)
+        except UnicodeEncodeError:
+            data = self._fetch(self, self._raw(key))
         if data is None:
             return default
         try:
+            if self._read_checked is not None and data.__class__ is bytes and crc32(data) == RESIDUE:
+                return self._read_checked(data)
             return self._decode(data)
         except MemoryError:
             raise
@@ -223,10 +246,10 @@ class ObjectTable(Table["_T"]):
         """
         if default is _MISSING:
             default = self._absent
-        return self._load(key, _TABLE.setdefault(self, self._raw(key), self._encode(default)))
+        return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._encode(default)))
 
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
-        data = _TABLE.pop(self, self._raw(key), None)
+        data = _TABLE.pop(_InBytes(self), self._raw(key), None)
         if data is not None:
             return self._load(key, data)
         if default is _MISSING:
@@ -287,7 +310,7 @@ class ObjectTable(Table["_T"]):
             value = fn(None if data is None else self._load(other, data))
             return None if value is None else self._encode(value)
 
-        data = _TABLE.update(self, self._raw(other), changed if callable(fn) else fn, **values)
+        data = _TABLE.update(_InBytes(self), self._raw(other), changed if callable(fn) else fn, **values)
         return None if data is None else self._load(other, data)
 
     def scan(self, cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[Any]]:

@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     _T = TypeVar("_T", default=bytes)
     _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# Bytes are what the core knows, and objects what a table of objects gives out.
-_CORE: Any = TableCore
-
 # A sentinel, since `None` is a default that a caller may want back.
 _MISSING: Any = object()
 
@@ -261,10 +258,10 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         Among processes that do this at once one writes, and all return what it wrote.
         """
         # An entry may expire or be deleted between a refused write and the read that follows: then try again.
-        while (value := _CORE.get(self, key)) is None:
+        while (value := self.get(key)) is None:
             # What is mutable must be the same in the table and in the caller's hands.
             default = to_bytes(default)
-            if _CORE.set(self, key, default, nx=True):
+            if self.add(key, default):
                 return default
         return value
 
@@ -282,9 +279,9 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             KeyError: The key is absent, and no default was given.
         """
         # Whoever is refused has lost to one that was not.
-        while (found := _CORE.get_with_version(self, key)) is not None:
+        while (found := self.get_with_version(key)) is not None:
             value, version = found
-            if _CORE.delete_if_version(self, key, version):
+            if self.delete_if_version(key, version):
                 return value
         if default is _MISSING:
             raise KeyError(key)
@@ -363,7 +360,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         if fn is not _MISSING:
             for option in values.keys() - {"retries", "ttl"}:
                 raise TypeError(f"Table.update() got an unexpected keyword argument {option!r}")
-            return change(self, other, fn, **values)
+            return change(cast("Table[bytes]", self), other, fn, **values)
         if isinstance(other, (str, bytes)):
             raise TypeError(f"update({other!r}) is neither update(key, fn) nor update(mapping)")
         for option in values.keys() & {"retries", "ttl"}:
@@ -509,7 +506,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         server = 0
         for keys in self._batches(prefix):
             server = server or self.server_id
-            values = _CORE.get_many(self, keys)
+            values = self.get_many(keys)
             self._check_server(server)
             yield ((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
 

@@ -74,6 +74,6 @@ impl LimiterCore {
     fn __call__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, cost: Given<'_>) -> PyResult<Allowance> {
         let cost = cost.0.map_or(Ok(1), |given| whole("cost", &given)?.permits(py, "cost"))?;
         let key = [&self.prefix[..], convert::key(key)?].concat();
-        self.table.get().ask(py, |client, patience| client.limit(&key, &self.rate, cost, patience)).map(Allowance)
+        self.table.get().write(py, |client, patience| client.limit(&key, &self.rate, cost, patience)).map(Allowance)
     }
 }

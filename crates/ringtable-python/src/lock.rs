@@ -128,15 +128,21 @@ impl LockCore {
                 return Err(errors::family(py, "Reentrant", message));
             }
         }
-        let table = self.table.get();
-        let granted = table.ask(py, |client, patience| {
+        let (table, mut noted) = (self.table.get(), None);
+        let granted = table.write(py, |client, patience| {
             let token = client.lock(&self.key, self.terms, wait, patience)?;
             if let Some(token) = token {
                 let (thread, generation) = (std::thread::current().id(), process_generation());
                 self.lock().push(Held { token, thread, generation, depth: 1 });
+                noted = Some(token);
             }
             Ok(token)
         });
+        if let (Err(_), Some(token)) = (&granted, noted) {
+            // A signal handler has raised meanwhile: who gets an exception does not have it.
+            self.forget(token);
+            let _ = table.write(py, |client, patience| client.unlock(&self.key, token, patience));
+        }
         Ok(granted?.is_some())
     }
 
@@ -153,7 +159,7 @@ impl LockCore {
 
     /// Whether the server says that it is ours.
     fn is_held(&self, py: Python<'_>, token: u64) -> PyResult<bool> {
-        self.table.get().ask(py, |client, patience| match client.locked(&self.key, Some(token), patience) {
+        self.table.get().write(py, |client, patience| match client.locked(&self.key, Some(token), patience) {
             Err(Error::Gone(_)) => Ok(false),
             other => other.map(|count| count == 1),
         })
@@ -169,7 +175,7 @@ impl LockCore {
         }
         self.forget(held.token);
         let outcome =
-            self.table.get().ask(py, |client, patience| match client.unlock(&self.key, held.token, patience) {
+            self.table.get().write(py, |client, patience| match client.unlock(&self.key, held.token, patience) {
                 Err(error @ Error::Gone(_)) => Ok(Err(Some(error))),
                 Ok(false) => Ok(Err(None)),
                 other => other.map(|_| Ok(())),
@@ -291,12 +297,13 @@ impl LockCore {
             let message = format!("the {} '{}' has no ttl, and none was given to extend", self.noun(), self.name);
             return Err(errors::family(py, "InvalidOption", message));
         };
-        let outcome =
-            self.table.get().ask(py, |client, patience| match client.extend(&self.key, held.token, ttl_ms, patience) {
+        let outcome = self.table.get().write(py, |client, patience| {
+            match client.extend(&self.key, held.token, ttl_ms, patience) {
                 Err(error @ Error::Gone(_)) => Ok(Err(Some(error))),
                 Ok(false) => Ok(Err(None)),
                 other => other.map(|_| Ok(())),
-            });
+            }
+        });
         outcome?.map_err(|cause| {
             self.forget(held.token);
             self.lost(py, cause)
@@ -310,7 +317,7 @@ impl LockCore {
 
     /// Return how many permits are taken, by whomever.
     fn holders(&self, py: Python<'_>) -> PyResult<u64> {
-        self.table.get().ask(py, |client, patience| client.locked(&self.key, None, patience))
+        self.table.get().write(py, |client, patience| client.locked(&self.key, None, patience))
     }
 
     /// Return whether this thread has it, as the server says now.
@@ -358,5 +365,5 @@ pub fn await_change(
 ) -> PyResult<bool> {
     let key = crate::convert::key(key)?;
     let limit = arguments::timeout("timeout", timeout)?;
-    table.get().ask(py, |client, patience| client.await_change(key, version, limit, patience))
+    table.get().write(py, |client, patience| client.await_change(key, version, limit, patience))
 }

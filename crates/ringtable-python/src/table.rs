@@ -121,7 +121,7 @@ impl TableCore {
     }
 
     /// The same for a call that changes something: again if nothing of it was sent.
-    fn write<R: Send>(
+    pub fn write<R: Send>(
         &self,
         py: Python<'_>,
         call: impl FnMut(&Client, Patience<'_>) -> Result<R, Error> + Send,
@@ -293,15 +293,6 @@ impl TableCore {
 
     fn writes(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Writes> {
         given.map_or(Ok(self.writes), writes)
-    }
-
-    /// Makes a call that changes something, for a tool that belongs to this table.
-    pub fn ask<R: Send>(
-        &self,
-        py: Python<'_>,
-        call: impl FnOnce(&Client, ringtable::client::Patience<'_>) -> Result<R, ringtable::client::Error> + Send,
-    ) -> PyResult<R> {
-        self.write(py, call)
     }
 
     /// Asks many things, of so many words each, pipelined. What is refused is among the replies.

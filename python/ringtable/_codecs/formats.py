@@ -25,6 +25,9 @@ BUFFERS = b"\xc1RTB\x01\0\0\0"
 SIGNED = b"\xc1RTS\x01\0\0\0"
 ARRAY = b"\xc1RTA\x01\0\0\0"
 
+RESIDUE = 0x2144DF1C
+"""The CRC-32 of anything that has its own CRC-32 behind it, in little-endian order."""
+
 _NAMES = {PICKLE: "pickle", BUFFERS: "pickle", SIGNED: "pickle, signed", ARRAY: "array"}
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")

@@ -25,7 +25,7 @@ from zlib import crc32
 
 from ringtable._codecs.buffers import put_together, take_apart
 from ringtable._codecs.codec import Undecodable
-from ringtable._codecs.formats import BUFFERS, MAGIC_SIZE, PICKLE, SIGNED, read_integer, written_integer
+from ringtable._codecs.formats import BUFFERS, MAGIC_SIZE, PICKLE, RESIDUE, SIGNED, read_integer, written_integer
 from ringtable._errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _PROTOCOL = 5
 _CHECKSUM_SIZE = 4
-# The checksum of anything with its own checksum behind it.
-_RESIDUE = 0x2144DF1C
 
 _DIGEST = "sha256"
 _MAC = slice(8, 40)
@@ -58,7 +56,7 @@ class PickleCodec:
 
     name = "pickle"
     takes_views = True
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "read_checked")
 
     def __init__(self, key: bytes | None = None) -> None:
         """Make a codec.
@@ -73,6 +71,7 @@ class PickleCodec:
         if key is not None and len(key) < _KEY_SIZE_MIN:
             raise InvalidOption(f"key has {len(key)} bytes; allowed are {_KEY_SIZE_MIN} and more")
         self._key = None if key is None else bytes(key)
+        self.read_checked = loads if key is None else None
 
     def encode(self, value: Any, /) -> bytes:
         digits = written_integer(value)
@@ -93,9 +92,6 @@ class PickleCodec:
         return b"".join(pieces)
 
     def decode(self, data: bytes | View, /) -> Any:
-        # A small value, and without buffers: nearly all are, and this is as fast as it can be.
-        if data.__class__ is bytes and self._key is None and crc32(data) == _RESIDUE:
-            return loads(data)
         value = memoryview(data)
         if type(data) is bytes and (number := read_integer(data)) is not None:
             return number
@@ -124,6 +120,6 @@ def _load(value: memoryview) -> Any:
         return loads(stream, buffers=buffers)
     if value[: len(PICKLE)] != PICKLE:
         raise Undecodable(0, "it does not begin as a pickle of protocol 5 does")
-    if crc32(value) != _RESIDUE:
+    if crc32(value) != RESIDUE:
         raise Undecodable(max(0, value.nbytes - _CHECKSUM_SIZE), "its checksum, the last four bytes, is wrong")
     return loads(value)
