@@ -311,13 +311,17 @@ class Table(Generic[_T]):
     @overload
     def read_bucket(self, key: Key) -> list[tuple[str, _T]]: ...
     @overload
-    def scan(self: Table[Never], cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[str]]:  # type: ignore[overload-overlap]
+    def scan(  # type: ignore[overload-overlap]
+        self: Table[Never], cursor: int = 0, *, prefix: Key = b""
+    ) -> tuple[int, list[str]]:
         """Go on with a walk over keys that begin with `prefix`: return the next cursor, 0 at the end, and some keys.
 
         Begin with cursor 0. There may be no keys, if there were only empty buckets, or other keys, for a while.
         """
     @overload
-    def scan(self: Table[bytes], cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[bytes]]: ...  # type: ignore[overload-overlap]
+    def scan(  # type: ignore[overload-overlap]
+        self: Table[bytes], cursor: int = 0, *, prefix: Key = b""
+    ) -> tuple[int, list[bytes]]: ...
     @overload
     def scan(self, cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[str]]: ...
     def flush(self) -> None:

@@ -220,7 +220,9 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
     @overload
     def items(self: Table[Never], *, prefix: Key = b"") -> ItemsView[str, Any]: ...  # type: ignore[overload-overlap]
     @overload
-    def items(self: Table[bytes], *, prefix: Key = b"") -> ItemsView[bytes, bytes]: ...  # type: ignore[overload-overlap]
+    def items(  # type: ignore[overload-overlap]
+        self: Table[bytes], *, prefix: Key = b""
+    ) -> ItemsView[bytes, bytes]: ...
     @overload
     def items(self, *, prefix: Key = b"") -> ItemsView[str, _T]: ...
     def items(self, *, prefix: Key = b"") -> ItemsView[Any, Any]:
