@@ -16,7 +16,7 @@ BELOW = {
     "fuzzing": {"server", "client"},
     "server": {"command", "folder"},
     "arrival": {"address", "shm"},
-    "client": {"command", "folder"},
+    "client": {"command", "folder", "arrival"},
     "folder": {"address", "shm"},
     "address": {"limits"},
     "command": {"table", "ring"},

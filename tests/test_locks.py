@@ -186,7 +186,7 @@ def test_a_time_to_live_ends_it_and_its_owner_is_told(server: ringtable.Server) 
 
 
 def test_the_server_s_death_is_a_loss(ringtable_dir: object) -> None:
-    with Successors() as servers, Table(reconnect=True) as table, Table() as fixed:
+    with Successors() as servers, Table() as table, Table(reconnect=False) as fixed:
         lock, theirs = table.lock("x"), fixed.lock("y")
         assert lock.acquire()
         assert theirs.acquire()
@@ -200,7 +200,7 @@ def test_the_server_s_death_is_a_loss(ringtable_dir: object) -> None:
 
 def test_a_wait_goes_on_at_the_next_server(ringtable_dir: object) -> None:
     """What the old one would have granted has died with it."""
-    with Successors() as servers, Table(reconnect=True) as table, Table() as other:
+    with Successors() as servers, Table() as table, Table() as other:
         assert other.lock("x").acquire()
         got: list[bool] = []
 

@@ -499,7 +499,7 @@ def test_a_client_that_is_continued_learns_that_it_was_sent_away(
     server_process: ServerProcess, ringtable_dir: Path
 ) -> None:
     def be_stopped(connected: Flag) -> str:
-        with Table(transport="rings", reads="server") as table:
+        with Table(transport="rings", reads="server", reconnect=False) as table:
             connected.set()
             try:
                 while True:

@@ -1,7 +1,8 @@
 //! The steps of a link, over each transport, and those of a watch, against a server that does only what a test has it
 //! do.
 //!
-//! All is one thread. A step that waited would wait for ever, since nobody acts meanwhile.
+//! All is one thread. A step that waited would wait for ever, since nobody acts meanwhile. (At the end there is a whole
+//! client, since it repeats whole calls.)
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -19,7 +20,6 @@ use super::link::{Link, Pushed};
 use super::sharing::Sharing;
 use super::socket::SocketLink;
 use super::subscription::{Change, Subscription};
-use crate::command;
 use crate::command::known::Known;
 use crate::command::record::RecordWriter;
 use crate::command::reply::{Reply, ReplyWriter};
@@ -34,6 +34,7 @@ use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, Memory, Ordering, copy_in};
 use crate::table::layout::PAGE_WORDS;
 use crate::table::{Eviction, Guard, Options, Table, Writer};
+use crate::{client, command};
 
 const TRANSPORTS: [&str; 3] = ["lane", "rings", "socket"];
 
@@ -438,4 +439,37 @@ fn a_watch_is_armed_only_while_there_is_nothing() {
     look(&watched).unwrap();
     assert!(watched.take().is_ready());
     assert!(matches!(look(&watched), Err(Error::Gone(_))));
+}
+
+#[test]
+fn a_call_that_no_server_survives_is_given_up() {
+    let path = std::env::temp_dir().join(format!("ringtable-repeat-{}.sock", std::process::id()));
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.write_all(b"+OK\r\n").unwrap();
+        socket
+    });
+    let options =
+        client::Options { transport: client::Transport::Socket, reconnect: true, ..client::Options::default() };
+    let client = client::Client::connect(&path, &options, client::Patience::endless()).unwrap();
+    let mut calls = 0;
+    let mut ask = |repeat, error: fn() -> Error| {
+        calls = 0;
+        let outcome = client.repeated(repeat, client::Patience::endless(), |_| {
+            calls += 1;
+            Err::<(), _>(error())
+        });
+        (calls, outcome.unwrap_err())
+    };
+    let (gone, unsent) = (|| Error::Gone("it is".into()), || Error::Unsent("it is".into()));
+    assert!(matches!(ask(client::Repeat::Always, gone), (count, Error::Gone(_)) if count == 1 + limits::REPEATS_MAX));
+    assert!(
+        matches!(ask(client::Repeat::Unsent, unsent), (count, Error::Unsent(_)) if count == 1 + limits::REPEATS_MAX)
+    );
+    assert!(matches!(ask(client::Repeat::Unsent, gone), (1, Error::Gone(_))), "it may have been done");
+    assert!(matches!(ask(client::Repeat::Always, || Error::Lost(3)), (1, Error::Lost(3))), "nobody else tells");
+    assert!(matches!(ask(client::Repeat::Always, || Error::Absent("it is".into())), (1, Error::Absent(_))));
+    drop(server.join().unwrap());
+    std::fs::remove_file(&path).unwrap();
 }
