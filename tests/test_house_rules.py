@@ -76,7 +76,7 @@ BINDING_FILES = [file for file in RUST if BINDING in file.parents]
 def test_smoke() -> None:
     assert ENGINE_FILES
     assert BINDING_FILES
-    above = {"command", "table", "ring", "shm", "sync", "limits", "address", "folder"}
+    above = {"command", "table", "ring", "shm", "sync", "limits", "address", "arrival", "folder"}
     assert below("client") == above | {"failpoint", "input"}
     example = "use crate::{limits, table::{reader, writer}};\nlet x = crate::shm::map(); // crate::server\n"
     assert list(uses(example, "crate")) == [(1, "limits"), (1, "table"), (2, "shm")]
