@@ -195,11 +195,11 @@ impl Connection {
             // By another thread, or by a signal handler in ours. What it could not wait for is done now.
             let _ = self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
         }
-        if let Err(Error::Gone(_) | Error::Unsent(_) | Error::Ended(_) | Error::Expelled(_)) = &result {
+        if let Err(error @ (Error::Gone(_) | Error::Unsent(_) | Error::Ended(_) | Error::Expelled(_))) = &result {
             if self.is_closed() {
                 return Err(Error::Closed);
             }
-            self.end();
+            self.end(error);
             self.tell_lost()?;
         }
         result
@@ -247,7 +247,11 @@ impl Connection {
 
     /// Notes that the server has ended the connection: the call that has learned it fails, and the next one makes
     /// another connection, if that is wanted.
-    fn end(&self) {
+    fn end(&self, error: &Error) {
+        if !error.is_gone() {
+            // It is told in any case, and tells of what was posted, too.
+            self.is_loss_told.store(true, Ordering::Relaxed);
+        }
         // Relaxed: flags that guard nothing; direct reads look at the one, all calls at the other.
         self.gone.store(true, Ordering::Relaxed);
         if self.is_replaceable {
@@ -360,7 +364,7 @@ impl Connection {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        self.end();
+        self.end(&error);
         Err(error)
     }
 }
