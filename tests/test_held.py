@@ -82,7 +82,8 @@ def test_it_stays_whatever_becomes_of_the_key_and_the_table(server: Server) -> N
             table["key"] = ones(value)
         del table["key"]
         table.clear()
-        assert figures_of(table)["entries_retired"] == 1
+        # Of what nobody holds a worker may keep a few for a moment.
+        assert 1 <= figures_of(table)["entries_retired"] <= 32
         table.update((f"other {number}", ones(7)) for number in range(100))
     assert is_in_place(part)
     assert (part == 1).all()
