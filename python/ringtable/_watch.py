@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +14,8 @@ from ringtable._errors import Closed, Error
 from ringtable._ringtable import Watch as WatchCore
 
 if TYPE_CHECKING:
+    import asyncio
+
     from typing_extensions import TypeVar
 
     from ringtable._types import Address, Key, Seconds, Trusted
@@ -121,6 +122,9 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
         """Wait for the next event, and let the event loop go on meanwhile."""
         if (event := self._pop()) is not None:
             return event
+        # It takes longer to import than all of ringtable. A caller that has an event loop has it.
+        import asyncio
+
         try:
             async with asyncio.timeout(self._core.timeout) as limit:
                 while (event := self._pop()) is None:
@@ -195,6 +199,8 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
 
     async def _until_readable(self) -> None:
         """Wait for the core's descriptor; the core is armed."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
         descriptor = self._core.fileno()
