@@ -146,7 +146,7 @@ OBJECTS_MISUSED = [
 ]
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.14"])
+@pytest.mark.parametrize("version", ["3.11", pytest.param("3.14", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("uses", "misuses"), [(BYTES, BYTES_MISUSED), (OBJECTS, OBJECTS_MISUSED)], ids=["bytes", "objects"]
 )
