@@ -323,13 +323,9 @@ class ObjectTable(Table["_T"]):
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         return self._watch(self._raw(prefix), timeout, self._shown)
 
-    def _item_batches(self, prefix: Key = b"") -> Iterator[Iterator[tuple[Any, Any]]]:
-        server = 0
-        for keys in self._batches(prefix):
-            server = server or self.server_id
-            found = zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)
-            self._check_server(server)
-            yield ((key, self._load(key, data)) for key, data in found if data is not None)
+    def _found(self, keys: list[Any]) -> Iterator[tuple[Any, Any]]:
+        found = zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)
+        return ((key, self._load(key, data)) for key, data in found if data is not None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the address, the options and the codec, which is pickled as it is."""

@@ -508,9 +508,13 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         server = 0
         for keys in self._batches(prefix):
             server = server or self.server_id
-            values = self.get_many(keys)
+            found = self._found(keys)
             self._check_server(server)
-            yield ((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
+            yield found
+
+    def _found(self, keys: list[Any]) -> Iterator[tuple[Any, Any]]:
+        """The entries of these keys that are there; they are looked up at once."""
+        return ((key, value) for key, value in zip(keys, self.get_many(keys), strict=True) if value is not None)
 
     def _check_server(self, expected: int) -> None:
         """Raise what an iteration raises that has come to another server."""
