@@ -26,7 +26,7 @@ import cyclopts
 import ringtable
 from ringtable import Server, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, wait_until
+from support import Child, state_of, wait_until
 
 from proof import program
 from proof.kills import own_folder
@@ -95,8 +95,7 @@ class Board:
 def is_dead(pid: int) -> bool:
     """Whether a process has ended, or is about to, whoever is to hear of it."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] in ("Z", "X")
+        return state_of(pid) in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
         return True
 

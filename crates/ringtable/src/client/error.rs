@@ -218,6 +218,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there is nothing more to say to the connection that the call was made over.
+    pub(super) fn ends_connection(&self) -> bool {
+        self.is_gone() || matches!(self, Self::Closed | Self::Ended(_) | Self::Expelled(_))
+    }
+
     /// Whether the server has gone, by what the call that met it says.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Gone(_) | Self::Unsent(_) | Self::Absent(_) | Self::Lost(_))

@@ -147,10 +147,7 @@ impl Client {
     /// Sends a write without waiting for its reply.
     pub(super) fn post(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<(), Error> {
         let connection = self.connection(patience)?;
-        let mut hash = 0;
-        if let Some(reader) = &connection.reader {
-            hash = reader.hash(arguments[0]);
-        }
+        let hash = connection.reader.as_ref().map_or(0, |reader| reader.hash(arguments[0]));
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
     }
 }

@@ -89,7 +89,7 @@ impl Waiting<'_> {
     /// Waits, for as long as the caller need not look at anything else. Returns whether it is time to ask again.
     fn wait(&mut self, patience: Patience<'_>) -> Result<bool, Error> {
         match self {
-            Self::ToBeTold(told) => told.wait(patience),
+            Self::ToBeTold(told) => told.wait(patience.slice()?, patience),
             Self::Pause(pause) => {
                 std::thread::sleep((*pause).min(patience.slice()?));
                 Ok(true)
@@ -99,21 +99,31 @@ impl Waiting<'_> {
 }
 
 /// The wait of a client that the server tells when a lease is over. If it ends without that, it is called off.
-struct Told<'a> {
+pub(super) struct Told<'a> {
     connection: &'a Connection,
     expected: Expected<'a>,
     key: &'a [u8],
     is_told: bool,
 }
 
-impl Told<'_> {
-    /// Waits to be told. Returns whether it was.
-    fn wait(&mut self, patience: Patience<'_>) -> Result<bool, Error> {
-        let answer = self.connection.await_answer(&self.expected, patience.slice()?, patience);
+impl<'a> Told<'a> {
+    /// The wait for an answer with this ticket, which has to do with a key. It is asked for next.
+    pub fn new(connection: &'a Connection, expected: Expected<'a>, key: &'a [u8]) -> Self {
+        Self { connection, expected, key, is_told: false }
+    }
+
+    /// Takes note that there is nothing to wait for, nor to call off.
+    pub fn end(&mut self) {
+        self.is_told = true;
+    }
+
+    /// Waits to be told, for so long at most. Returns whether it was.
+    pub fn wait(&mut self, limit: Duration, patience: Patience<'_>) -> Result<bool, Error> {
+        let answer = self.connection.await_answer(&self.expected, limit, patience);
         // An answer, or the end of the connection: there is nothing to call off.
         self.is_told = match &answer {
             Ok(answer) => answer.is_some(),
-            Err(error) => error.is_gone() || matches!(error, Error::Closed | Error::Ended(_) | Error::Expelled(_)),
+            Err(error) => error.ends_connection(),
         };
         Ok(answer?.is_some())
     }
@@ -357,7 +367,7 @@ impl Client {
             && let Some(expected) = connection.expect(ticket, patience)?
         {
             let (token, number) = (token.to_string(), ticket.to_string());
-            let mut told = Told { connection, expected, key, is_told: false };
+            let mut told = Told::new(connection, expected, key);
             let arguments: [&[u8]; 3] = [key, token.as_bytes(), number.as_bytes()];
             match connection.request(NUMBERS.ring_wait, &arguments, patience) {
                 Ok(Reply::Status(words)) if pending::is_postponed(&words) => {
@@ -365,12 +375,12 @@ impl Client {
                     return Ok(Some(Waiting::ToBeTold(told)));
                 }
                 Ok(Reply::Status(_)) => {
-                    told.is_told = true;
+                    told.end();
                     return Ok(None);
                 }
                 Ok(other) => return Err(unexpected(other)),
                 // There are too many that wait, or it is an older server.
-                Err(Error::Refused(_)) => told.is_told = true,
+                Err(Error::Refused(_)) => told.end(),
                 Err(error) => return Err(error),
             }
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::connection::Connection;
 use super::error::Error;
 use super::handle::Client;
-use super::leases::{insist, next_ticket};
+use super::leases::{Told, insist, next_ticket};
 use super::numbers::NUMBERS;
 use super::options::Transport;
 use super::patience::Patience;
@@ -73,9 +73,9 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Whether there is nothing more to say to a connection after this error.
+/// Whether there is nothing to call off after this error: the connection has ended, or is not for this thread to use.
 fn is_end(error: &Error) -> bool {
-    matches!(error, Error::Gone(_) | Error::Closed | Error::Expelled(_) | Error::Forked | Error::Reentrant)
+    error.ends_connection() || matches!(error, Error::Forked | Error::Reentrant)
 }
 
 impl Client {
@@ -249,7 +249,9 @@ impl Client {
         self.check_connected("waiting for a key")?;
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut pause = limits::LEASE_POLL_MIN;
-        let has_changed = || Ok(self.get_with_version(key, patience)?.map_or(0, |(_, now)| now) != version);
+        let has_changed = || -> Result<bool, Error> {
+            Ok(self.get_with_version(key, patience)?.map_or(0, |(_, now)| now) != version)
+        };
         loop {
             if has_changed()? {
                 return Ok(true);
@@ -266,34 +268,37 @@ impl Client {
                 patience.check_interrupted()?;
                 continue;
             };
+            let mut told = Told::new(connection, expected, key);
             let (version, digits) = (version.to_string(), ticket.to_string());
             let arguments: [&[u8]; 3] = [key, version.as_bytes(), digits.as_bytes()];
-            match connection.request(NUMBERS.ring_await, &arguments, patience)? {
-                Reply::Status(words) if pending::is_postponed(&words) => {}
-                Reply::Status(_) => return Ok(true),
-                other => return Err(unexpected(other)),
+            match connection.request(NUMBERS.ring_await, &arguments, patience) {
+                Ok(Reply::Status(words)) if pending::is_postponed(&words) => {}
+                Ok(Reply::Status(_)) => {
+                    told.end();
+                    return Ok(true);
+                }
+                Ok(other) => return Err(unexpected(other)),
+                Err(error) => {
+                    if matches!(error, Error::Refused(_)) || is_end(&error) {
+                        told.end();
+                    }
+                    return Err(error);
+                }
             }
-            let outcome = loop {
+            loop {
                 let slice = left(deadline);
                 if slice.is_zero() {
-                    break Ok(false);
+                    break;
                 }
-                match connection.await_answer(&expected, slice, patience) {
-                    Ok(None) => {}
-                    // Also if it is as before again.
-                    other => break other.map(|_| true),
+                // Also if it is as before again.
+                if told.wait(slice, patience)? {
+                    return Ok(true);
                 }
+                patience.check_interrupted()?;
                 // A write at the very moment of asking is told to nobody.
-                match patience.check_interrupted().and_then(|()| has_changed()) {
-                    Ok(false) => {}
-                    other => break other,
+                if has_changed()? {
+                    return Ok(true);
                 }
-            };
-            if !matches!(&outcome, Err(error) if is_end(error)) && connection.is_ours() {
-                insist(connection, NUMBERS.ring_unwait, &[key, digits.as_bytes()]);
-            }
-            if outcome? {
-                return Ok(true);
             }
         }
     }

@@ -100,14 +100,30 @@ impl Client {
             }
             return Ok(keys.len() as u64);
         }
-        let mut deleted = 0;
-        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
-            link.push(NUMBERS.del, &[keys[index]], patience)
-        };
-        self.pipeline(keys.len(), request, patience, |_, reply| {
-            deleted += integer(reply)? as u64;
+        self.count_of_each(NUMBERS.del, keys, patience)
+    }
+
+    /// Asks one thing of each key, pipelined, whose answers are counts. Returns their sum. The keys were checked.
+    pub(super) fn count_of_each(&self, number: u16, keys: &[&[u8]], patience: Patience<'_>) -> Result<u64, Error> {
+        let mut count = 0;
+        self.of_each(number, keys, patience, |reply| {
+            count += integer(reply)? as u64;
             Ok(())
         })?;
-        Ok(deleted)
+        Ok(count)
+    }
+
+    /// Asks one thing of each key, pipelined. The keys were checked.
+    pub(super) fn of_each(
+        &self,
+        number: u16,
+        keys: &[&[u8]],
+        patience: Patience<'_>,
+        mut each: impl FnMut(Reply) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
+            link.push(number, &[keys[index]], patience)
+        };
+        self.pipeline(keys.len(), request, patience, |_, reply| each(reply))
     }
 }

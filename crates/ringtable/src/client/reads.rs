@@ -33,7 +33,8 @@ impl Client {
         self.direct_on(self.connection(patience)?, keys, patience)
     }
 
-    /// The same over this connection.
+    /// The same over this connection, whose server lived a moment ago: whoever has got it from [`Self::connection`] has
+    /// looked.
     #[inline]
     pub(super) fn direct_on<'a>(
         &self,
@@ -44,7 +45,6 @@ impl Client {
         let Some(reader) = connection.reader.as_ref().filter(|_| self.options.reads == Reads::Direct) else {
             return Ok(None);
         };
-        connection.check_alive()?;
         self.settle(connection, keys, patience)?;
         Ok(Some(reader))
     }

@@ -1,7 +1,6 @@
 //! Calls that change what goes with a value, and not the value: those that take it out, that give it another time to
 //! live, or none, and that deal with all keys which begin alike.
 
-use super::blocking::BlockingLink;
 use super::error::Error;
 use super::handle::Client;
 use super::numbers::NUMBERS;
@@ -62,12 +61,8 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub fn touch(&self, keys: &[&[u8]], patience: Patience<'_>) -> Result<u64, Error> {
-        let mut there = 0;
-        self.of_each(NUMBERS.touch, keys, patience, |reply| {
-            there += integer(reply)? as u64;
-            Ok(())
-        })?;
-        Ok(there)
+        keys.iter().try_for_each(|key| check_key(key))?;
+        self.count_of_each(NUMBERS.touch, keys, patience)
     }
 
     /// What is left to each of many keys, pipelined.
@@ -75,6 +70,7 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub fn ttl_many(&self, keys: &[&[u8]], patience: Patience<'_>) -> Result<Vec<LeftMs>, Error> {
+        keys.iter().try_for_each(|key| check_key(key))?;
         let mut left = Vec::new();
         left.try_reserve_exact(keys.len()).map_err(|_| Error::NoRoom(keys.len() * size_of::<LeftMs>()))?;
         self.of_each(NUMBERS.pttl, keys, patience, |reply| {
@@ -101,20 +97,5 @@ impl Client {
     pub fn delete_prefix(&self, prefix: &[u8], patience: Patience<'_>) -> Result<u64, Error> {
         check_key(prefix)?;
         Ok(integer(self.request(NUMBERS.ring_delprefix, &[prefix], patience)?)? as u64)
-    }
-
-    /// Asks one thing of each key, pipelined.
-    fn of_each(
-        &self,
-        number: u16,
-        keys: &[&[u8]],
-        patience: Patience<'_>,
-        mut each: impl FnMut(Reply) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        keys.iter().try_for_each(|key| check_key(key))?;
-        let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
-            link.push(number, &[keys[index]], patience)
-        };
-        self.pipeline(keys.len(), request, patience, |_, reply| each(reply))
     }
 }
