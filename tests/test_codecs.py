@@ -142,7 +142,7 @@ COMPUTED: dict[str, Callable[[Table[Any], Any], Any]] = {
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_door_takes_and_gives_objects(transport: str, codec: str) -> None:
     values = VALUES[codec]
-    with ringtable._table.table_of(CODECS[codec], None, None, transport=transport, timeout=60) as table:
+    with ringtable._connect.table_of(CODECS[codec], None, None, transport=transport, timeout=60) as table:
         for write in WRITES.values():
             for value in values:
                 table.clear()

@@ -8,6 +8,7 @@ runs a server in this process, and `connect` reaches one that runs. Values are b
 import typing
 
 from ringtable._codecs.codec import Codec
+from ringtable._connect import connect
 from ringtable._errors import (
     AccessDenied,
     BucketFull,
@@ -46,7 +47,7 @@ from ringtable._opening import log_path, open
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, View, __version__
 from ringtable._server import Server
-from ringtable._table import Table, connect
+from ringtable._table import Table
 from ringtable._watch import Event, Lagged, Watch
 
 if typing.TYPE_CHECKING:

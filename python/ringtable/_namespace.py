@@ -43,25 +43,14 @@ class Namespace(ObjectTable["_T"]):
         if not isinstance(prefix, (str, bytes)):
             raise TypeError(f"a prefix is str or bytes, not {type(prefix).__name__}")
         self = cast("Namespace[_T]", _CORE.__new__(cls, table))
-        self._table = table
         if isinstance(table, ObjectTable):
-            for name in (
-                "codec",
-                "_fetch",
-                "_name",
-                "_encode",
-                "_decode",
-                "_read_checked",
-                "_keys",
-                "_shown",
-                "_errors",
-                "_absent",
-            ):
-                setattr(self, name, getattr(table, name))
+            # The codec, and all that was found out about it.
+            vars(self).update(vars(table))
         else:
             self.codec, self._name, self._keys, self._errors = "bytes", "bytes", "bytes", "strict"
             self._fetch, self._read_checked, self._absent = _CORE.get, None, b""
             self._encode = self._decode = self._shown = _same
+        self._table = table
         self._prefix = b""
         self._prefix = (table._prefix if isinstance(table, Namespace) else b"") + self._raw(prefix)
         return self

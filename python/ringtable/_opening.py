@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from ringtable import _errors
+from ringtable._connect import table_of
 from ringtable._errors import Error, InvalidOption, OutOfResources, ServerFailed, ServerGone, TableNotFound
 from ringtable._options import OPTIONS, engine_options
 from ringtable._ringtable import default_address, socket_path
-from ringtable._table import Table, table_of
+from ringtable._table import Table
 
 if TYPE_CHECKING:
     from ringtable._codecs.codec import Codec

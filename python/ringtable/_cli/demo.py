@@ -28,9 +28,10 @@ from rich.table import Table as Grid
 
 from ringtable._cli.children import bound, end_with_parent
 from ringtable._cli.signals import interrupt_on_termination, interrupts_held_back
+from ringtable._connect import connect
 from ringtable._errors import Error, Timeout
 from ringtable._server import Server
-from ringtable._table import Table, connect
+from ringtable._table import Table
 
 WORD = re.compile(rb"\w+")
 
