@@ -3,7 +3,9 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from random import Random
 
@@ -11,6 +13,7 @@ import pytest
 import ringtable
 from ringtable import LockLost, NotOwned, Reentrant, ServerGone, Table, Timeout
 from support import (
+    CALL_S_MAX,
     CONNECTIONS,
     Address,
     Child,
@@ -218,6 +221,19 @@ def test_a_wait_goes_on_at_the_next_server(ringtable_dir: object) -> None:
         servers.replace()
         waiting.join()
         assert got == [True]
+
+
+@pytest.mark.slow
+def test_waiting_for_others_uses_up_no_time_that_there_is_for_a_server(ringtable_dir: object) -> None:
+    with Successors() as servers, Table(timeout=CALL_S_MAX) as table, Table() as other:
+        assert other.lock("x").acquire()
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(table.lock("x").acquire)
+            wait_for_waiters(table, 1)
+            begun = time.monotonic()
+            wait_until(lambda: time.monotonic() > begun + CALL_S_MAX, "longer than a call may take")
+            servers.replace()
+            assert waiting.result()
 
 
 def test_mistakes_are_told_in_plain_words(server: ringtable.Server) -> None:

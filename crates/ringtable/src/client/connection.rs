@@ -164,11 +164,6 @@ impl Connection {
         self.stamp.load(Ordering::Relaxed) == fork::generation()
     }
 
-    /// Whether another one is to take its place, since the server has ended it. Relaxed: as [`Self::is_current`].
-    pub fn is_spoilt(&self) -> bool {
-        self.stamp.load(Ordering::Relaxed) == SPOILT
-    }
-
     /// Uses the link, after waiting for its turn.
     #[inline]
     pub fn locked<R>(

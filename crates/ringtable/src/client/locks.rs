@@ -9,8 +9,9 @@
 //! A call that ends without the lock may be granted it afterwards. So each request has a ticket, and the call sends
 //! word behind it that what the ticket got is not wanted: the lock, or a place in the queue.
 //!
-//! What a connection was granted ends with it. So a call whose connection has died while it waited may ask again over
-//! another one, if the client makes one: nothing of the first is left.
+//! What a connection was granted ends with it. So a call whose server has died may ask the next one, if the client goes
+//! on with that: nothing of the first is left. The time that a call has for a server begins anew there, since what went
+//! by was spent on waiting for others.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use super::leases::{Told, insist, next_ticket};
 use super::numbers::NUMBERS;
 use super::options::Transport;
 use super::patience::Patience;
+use super::repeat::Repeat;
 use super::replies::{integer, unexpected};
 use super::validate::check_key;
 use crate::command::pending;
@@ -96,38 +98,30 @@ impl Client {
         let deadline = wait.deadline();
         let mut pause = limits::LEASE_POLL_MIN;
         loop {
-            let connection = self.connection(patience)?;
-            let outcome = self.try_lock(connection, name, terms, false, patience);
-            let taken = match outcome {
-                Err(error) if self.may_ask_again(&error) => continue,
-                other => other?,
-            };
+            let taken = self.repeated(Repeat::Always, patience, |patience| {
+                self.try_lock(self.connection(patience)?, name, terms, false, patience)
+            })?;
             if taken.is_some() || wait == LockWait::No {
                 return Ok(taken);
             }
-            let outcome = match self.queue(connection, name, terms, deadline, patience) {
+            let queued = self
+                .connection(patience)
+                .and_then(|connection| self.queue(connection, name, terms, deadline, patience));
+            match queued {
                 Ok(Some(outcome)) => return Ok(outcome),
                 // There is no queue over this transport.
                 Ok(None) => {
                     std::thread::sleep(pause.min(left(deadline)));
                     pause = (2 * pause).min(limits::LEASE_POLL_MAX);
-                    patience.check_interrupted()
+                    patience.check_interrupted()?;
                 }
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Err(error) if self.may_ask_again(&error) => continue,
-                other => other?,
+                Err(error) if error.is_gone() && self.options.reconnect => {}
+                Err(error) => return Err(error),
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(None);
             }
         }
-    }
-
-    /// Whether another connection takes the place of one that has ended: what that was granted has ended with it.
-    fn may_ask_again(&self, error: &Error) -> bool {
-        matches!(error, Error::Gone(_)) && self.options.reconnect && self.connection.peek().is_spoilt()
     }
 
     /// One request, which does not wait.

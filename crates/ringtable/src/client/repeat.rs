@@ -42,45 +42,57 @@ impl Client {
     pub fn repeated<R>(
         &self,
         repeat: Repeat,
-        patience: Patience<'_>,
+        mut patience: Patience<'_>,
         mut call: impl FnMut(Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        if !self.options.reconnect {
-            return call(patience);
-        }
         let began_ms = coarse_ms();
-        match call(patience) {
-            Err(error) if error.is_gone() => self.repeat(error, repeat, patience, began_ms, call),
-            outcome => outcome,
-        }
-    }
-
-    #[cold]
-    fn repeat<R>(
-        &self,
-        mut error: Error,
-        repeat: Repeat,
-        patience: Patience<'_>,
-        began_ms: u64,
-        mut call: impl FnMut(Patience<'_>) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        let elapsed = Duration::from_millis(coarse_ms().saturating_sub(began_ms));
-        let now = Instant::now();
-        let began = now.checked_sub(elapsed).unwrap_or(now);
-        let patience = patience.begun(began);
-        let mut absence = Absence::new(began, patience.timeout().or(self.options.wait));
-        let mut repeats = 0;
+        let mut repeats = None;
         loop {
-            match error {
-                Error::Absent(_) => absence.wait(error, self.location(), &patience)?,
-                Error::Unsent(_) if repeats < limits::REPEATS_MAX => repeats += 1,
-                Error::Gone(_) if repeat == Repeat::Always && repeats < limits::REPEATS_MAX => repeats += 1,
-                error => return Err(error),
-            }
             match call(patience) {
-                Err(again) if again.is_gone() => error = again,
+                Err(error) if error.is_gone() && self.options.reconnect => {
+                    let repeats = repeats.get_or_insert_with(|| Repeats::new(self, repeat, patience, began_ms));
+                    patience = repeats.patience;
+                    repeats.prepare(error)?;
+                }
                 outcome => return outcome,
             }
         }
+    }
+}
+
+/// A call whose server has gone, from one time that it is made to the next.
+struct Repeats<'a, 'b> {
+    client: &'a Client,
+    repeat: Repeat,
+    /// That of the call, whose time has begun.
+    patience: Patience<'b>,
+    absence: Absence,
+    count: usize,
+}
+
+impl<'a, 'b> Repeats<'a, 'b> {
+    #[cold]
+    fn new(client: &'a Client, repeat: Repeat, patience: Patience<'b>, began_ms: u64) -> Self {
+        let elapsed = Duration::from_millis(coarse_ms().saturating_sub(began_ms));
+        let now = Instant::now();
+        let began = now.checked_sub(elapsed).unwrap_or(now);
+        let absence = Absence::new(began, patience.timeout().or(client.options.wait));
+        Self { client, repeat, patience: patience.begun(began), absence, count: 0 }
+    }
+
+    /// Waits until the call may be made again.
+    ///
+    /// # Errors
+    /// That it may not, for which there are the words that `error` has.
+    #[cold]
+    fn prepare(&mut self, error: Error) -> Result<(), Error> {
+        match error {
+            Error::Absent(_) => return self.absence.wait(error, self.client.location(), &self.patience),
+            Error::Unsent(_) if self.count < limits::REPEATS_MAX => {}
+            Error::Gone(_) if self.repeat == Repeat::Always && self.count < limits::REPEATS_MAX => {}
+            error => return Err(error),
+        }
+        self.count += 1;
+        Ok(())
     }
 }
