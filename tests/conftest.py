@@ -101,6 +101,7 @@ from support import (
     ServerProcess,
     Way,
     own_ringtable_memory,
+    processes,
     processes_of,
     wait_until,
     way_to_a_table,
@@ -118,30 +119,28 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
-def lasting_children() -> set[int]:
-    """Children of this process that outlive a test: the one that multiprocessing starts once, for all."""
+def _lasting() -> None:
+    """What outlives a test: a child that multiprocessing starts once, for all, and the objects of modules."""
     resource_tracker.ensure_running()
     # All that was collected is there for good: no need to look through it again and again.
     gc.freeze()
-    return processes_of(None)
 
 
 @pytest.fixture(autouse=True)
-def ringtable_dir(monkeypatch: pytest.MonkeyPatch, lasting_children: set[int]) -> Iterator[Path]:
+def ringtable_dir(monkeypatch: pytest.MonkeyPatch, _lasting: None) -> Iterator[Path]:
     """A folder for the sockets of this test, which checks at the end that the test has left nothing behind."""
+    before = processes()
     # Not `tmp_path`: a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ringtable-") as folder:
         monkeypatch.setenv("RINGTABLE_DIR", folder)
         monkeypatch.delenv("RINGTABLE_URL", raising=False)
         yield Path(folder)
         # What refers to itself may still hold something. To look through all objects takes longer than most tests.
-        if own_ringtable_memory() or processes_of(folder) - lasting_children:
+        if own_ringtable_memory() or processes_of(folder, before):
             gc.collect()
-        wait_until(
-            lambda: not processes_of(folder) - lasting_children, "the processes of the test have ended", DEADLINE_S
-        )
+            wait_until(lambda: not processes_of(folder, before), "the processes of the test have ended", DEADLINE_S)
+            assert not own_ringtable_memory()
         assert not list(Path(folder).glob("*.sock"))
-        assert not own_ringtable_memory()
 
 
 @pytest.fixture

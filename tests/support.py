@@ -726,14 +726,23 @@ def resp(*arguments: bytes) -> bytes:
     return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments)
 
 
-def processes_of(folder: str | None) -> set[int]:
-    """The children of this process, zombies too, and every process that was started with this $RINGTABLE_DIR."""
+def processes() -> frozenset[int]:
+    """All processes of the machine."""
+    return frozenset(int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def processes_of(folder: str | None, besides: frozenset[int] = frozenset()) -> set[int]:
+    """The children of this process, zombies too, and every process that was started with this $RINGTABLE_DIR.
+
+    Those in `besides` are not looked at: on a machine with many processes that takes longer than a small test.
+    """
     found: set[int] = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        pid = int(process.name)
+    for pid in processes() - besides:
         try:
-            parent = int(process.joinpath("stat").read_text().rpartition(")")[2].split()[1])
-            environment = process.joinpath("environ").read_bytes().split(b"\0")
+            with open(f"/proc/{pid}/stat") as stat_file:
+                parent = int(stat_file.read().rpartition(")")[2].split()[1])
+            with open(f"/proc/{pid}/environ", "rb") as environment_file:
+                environment = environment_file.read().split(b"\0")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         inherited = folder is not None and b"RINGTABLE_DIR=" + folder.encode() in environment

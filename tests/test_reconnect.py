@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -227,6 +228,16 @@ def test_waiting_for_the_next_server_ends(servers: Successors) -> None:
             # It comes to the death of a server that it did not find either.
             with pytest.raises(ServerGone):
                 waiting["key"] = b"value"
+
+
+def test_nobody_is_told_of_a_slow_server_where_there_is_none() -> None:
+    with ServerProcess("--tcp", "127.0.0.1:0") as server:
+        address = re.search(r"127\.0\.0\.1:\d+", server.ready_line)
+        assert address
+        with connect_in(0.3, f"tcp://{address[0]}") as table:
+            server.kill()
+            with pytest.raises(ServerGone, match=r"there is none at .*; waited 0\.3 seconds for one"):
+                table.get("key")
 
 
 # What tells that the server is another one

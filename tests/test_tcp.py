@@ -274,7 +274,7 @@ def test_a_killed_servers_child_does_not_keep_its_port_open() -> None:
         with Child(serve) as parent:
             started.wait()
             address = os.read(port_read, 100).decode()
-            with ringtable.connect(address, timeout=DEADLINE_S) as table:
+            with ringtable.connect(address, timeout=DEADLINE_S, reconnect=False) as table:
                 table["key"] = b"value"
                 parent.kill()
                 with pytest.raises(ringtable.ServerGone):
