@@ -1,4 +1,7 @@
-"""The Python examples in README.md and in the guide run as they stand, and again after that."""
+"""The Python examples in README.md and in the guide run as they stand, and again after that.
+
+Those of docs/guide/deployment.md are parts of larger programs: test_deployment.py runs them.
+"""
 
 import os
 import re
@@ -12,10 +15,11 @@ import ringtable
 from support import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))) if page.exists()]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 EXAMPLES = [
     pytest.param(example, id=f"{page.stem} {number}")
     for page in PAGES
+    if page.stem != "deployment"
     for number, example in enumerate(
         re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL), 1
     )
@@ -24,6 +28,13 @@ EXAMPLES = [
 
 def test_smoke() -> None:
     assert EXAMPLES
+
+
+def test_every_error_is_explained() -> None:
+    page = (ROOT / "docs" / "guide" / "errors.md").read_text()
+    public = [getattr(ringtable, name) for name in ringtable.__all__]
+    errors = [one.__name__ for one in public if isinstance(one, type) and issubclass(one, ringtable.Error)]
+    assert sorted(re.findall(r"^- \*\*`(\w+)`\*\*: ", page, re.MULTILINE)) == sorted(errors)
 
 
 # An example that has no server in it starts some in the background, or finds those that the first run has started.
