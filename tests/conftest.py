@@ -76,7 +76,7 @@
     test_soak.py            `python -m proof.soak`: all loads at once, and the verdict
 
     The house
-    test_house_rules.py     line length, safety reasons, which layer may use which
+    test_house_rules.py     line length, links, safety reasons, which layer may use which
 
 Random tests print their seed, and RINGTABLE_TEST_SEED replays one. Every test has a $RINGTABLE_DIR of its own, and
 fails if it leaves a process, a socket or a mapping behind.
