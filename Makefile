@@ -25,7 +25,7 @@ help: ## List the tasks.
 
 install: .venv/built ## Make the virtual environment and build ringtable into it.
 
-demo: install ## Build, then show it: eight processes count words, share a cache and a rate limiter.
+demo: install ## Build, then show it: eight processes share a cache, a rate limiter and arrays, and count words.
 	@$(BIN)/ringtable demo
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.

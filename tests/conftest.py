@@ -37,14 +37,14 @@
     test_held.py            arrays that lie in the table, and for how long
     test_namespace.py       the keys with a prefix, as a table of its own
     test_typing.py          what type checkers say of typical uses
-    test_readme.py          the examples in README.md and in the guide
+    test_readme.py          the examples in README.md and in the guide; a word about each error
 
     Processes
     test_processes.py       threads that share a table; readers beside writers
     test_fork.py            fork, spawn, pickle, and what is under way at the fork
     test_descriptors.py     descriptors that are inherited, taken for others, or used up
     test_interpreter.py     signal handlers, the interpreter's end, threads without its lock, subinterpreters
-    test_deployment.py      the programs of docs/deployment.md
+    test_deployment.py      the programs of docs/guide/deployment.md
     test_gunicorn.py        gunicorn, whose workers are forked from a process that has opened a table
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
@@ -76,7 +76,7 @@
     test_soak.py            `python -m proof.soak`: all loads at once, and the verdict
 
     The house
-    test_house_rules.py     line length, safety reasons, which layer may use which
+    test_house_rules.py     line length, links, safety reasons, which layer may use which
 
 Random tests print their seed, and RINGTABLE_TEST_SEED replays one. Every test has a $RINGTABLE_DIR of its own, and
 fails if it leaves a process, a socket or a mapping behind.

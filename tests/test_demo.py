@@ -32,7 +32,7 @@ def start(temporary_files: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"TMPDIR": str(temporary_files), "COLUMNS": "120"},
+        env=os.environ | {"TMPDIR": str(temporary_files), "COLUMNS": "80"},
         # A group of its own, so that Ctrl-C can be sent to all its processes, as a terminal does.
         start_new_session=True,
     )
@@ -120,23 +120,26 @@ def test_the_whole_demo(temporary_files: Path) -> None:
     output, _ = demo.communicate(timeout=DEMO_S_MAX)
     assert demo.returncode == 0, output
     shown = " ".join(output.split())
+    report, _, next_ = output.partition("\nNext\n")
+    assert not [line for line in report.splitlines() if len(line) > 80]
     for words in (
+        "made 1 time",
+        "100 allowed",
+        "100 pages of 1 MiB into 16 MiB",
+        "4 numpy arrays of 4 MiB",
+        'ringtable, codec="pickle"',
         "one process, a Counter of its own",
         "8 processes, ringtable",
-        "8 processes, Manager().dict() and Lock()",
-        "extrapolated from",
+        "Manager().dict() and Lock()",
+        "extrapolated",
         "word by word equal",
         # Why many processes take longer than one does.
         "A count that others see costs more than one that nobody sees",
-        "100 pages of 1 MiB into 16 MiB",
-        "made 1 time",
-        "100 allowed",
         "client 100 10, alone",
         "client 100 10, with 16 others",
     ):
         assert words in shown
     wait_until(lambda: not members(demo.pid), "all its processes have ended")
-    _, _, next_ = output.partition("\nNext\n")
     server, *others = next_.splitlines()
     assert len(others) == 3
     # Typed as they stand, where the demo was run.

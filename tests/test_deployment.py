@@ -1,4 +1,4 @@
-"""What docs/deployment.md shows works: its programs are run as they stand.
+"""What docs/guide/deployment.md shows works: its programs are run as they stand.
 
 gunicorn is there for the tests; uvicorn and Celery are tested where they are installed.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import ringtable
-from support import DEADLINE_S, ServerProcess, wait_until
+from support import DEADLINE_S, ServerProcess, run_cli, wait_until
 
-PAGE = (Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "guide" / "deployment.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 COUNTER = """
@@ -51,7 +51,7 @@ def running(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_smoke() -> None:
-    assert {name for name, _ in BLOCKS} == {"python", "ini", "toml"}
+    assert {name for name, _ in BLOCKS} == {"python", "ini", "toml", "yaml"}
 
 
 def test_a_table_that_is_opened_at_the_import_waits_for_its_server() -> None:
@@ -146,3 +146,12 @@ def test_a_service(ringtable_dir: Path) -> None:
     ):
         assert tomllib.loads(options)["name"] == "app"
         assert table.stats()["process_id"] == server.pid
+
+
+def test_containers_run_commands_that_there_are() -> None:
+    blocks = [text for name, text in BLOCKS if name == "yaml"]
+    servers = [line for text in blocks for line in re.findall(r"ringtable,? (server.*)", text)]
+    assert len(servers) == 2
+    for server in servers:
+        printed = run_cli(*re.findall(r"[^\[\], ]+", server), "--print-config")
+        assert tomllib.loads(printed.stdout)["max_memory"] == "512MiB"

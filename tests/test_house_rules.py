@@ -92,6 +92,32 @@ def test_lines_are_not_too_long() -> None:
     assert not too_long
 
 
+def anchors(text: str) -> set[str]:
+    """What a link may name on a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path) -> Iterator[str]:
+    """The links of a page to files that are not there, and to headings that a page does not have."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", text, re.MULTILINE):
+        target, _, anchor = "".join(link).partition("#")
+        if target.startswith(("http://", "https://")):
+            continue
+        file = page.parent / target if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            yield "".join(link)
+
+
+def test_links_lead_somewhere(tmp_path: Path) -> None:
+    assert anchors("# One, `two` (3)\n```\n# no heading\n```\n## It's_so") == {"one-two-3", "its_so"}
+    page = tmp_path / "page.md"
+    page.write_text("# Here\n[a](#here) [b](#there) [c](page.md#here) [d][e] `[f](f.md)`\n\n[e]: none.md\n")
+    assert list(dead_links(page)) == ["#there", "none.md"]
+    assert not [f"{place(page)}: {link}" for page in documents() for link in dead_links(page)]
+
+
 def test_nothing_is_left_to_do() -> None:
     # The brackets keep this file from finding itself.
     unfinished = re.compile(r"TOD[O]|FIXM[E]|XX[X]|tod[o]!|unimplemente[d]!")

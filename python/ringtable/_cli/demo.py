@@ -1,4 +1,8 @@
-"""`ringtable demo`: the main job on real input, checked and measured, beside what people use otherwise."""
+"""`ringtable demo`: what many processes do with one table, checked and measured, beside what people use otherwise.
+
+Eight processes, which stand for the workers of a web server, share a cache, a rate limiter and arrays, and count the
+words of Python's standard library. A Manager's dict does the same beside them, for a while.
+"""
 
 import json
 import os
@@ -12,13 +16,14 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from multiprocessing.managers import SyncManager
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import Any
 
 from rich.console import Console
@@ -41,30 +46,46 @@ FILES_PER_TASK = 8
 INCREMENTS_PER_ROUND_TRIP = 10_000
 START_S_MAX = 60.0
 
-MANAGER_S = 2.0
-"""For so long a Manager's dict is measured; all of the words would take many minutes."""
+MANAGER_S = 1.0
+"""For so long words are counted in a Manager's dict; all of them would take many minutes."""
+
+WORKER_PAGE_SIZE = 10 << 10
+RENDER_S = 0.2
+READ_S = 0.5
+"""For so long each worker reads the page."""
+READS_PER_CLOCK = 10
 
 CACHE_SIZE = 16 << 20
 CACHE_PAGES = 100
 PAGE_SIZE = 1 << 20
-RENDER_S = 0.2
+
 CALLS_ALLOWED = 100
 CALLS_TRIED = 50
 """By each worker."""
 
+ARRAYS = 4
+ARRAY_SIZE = 4 << 20
+LOADS = 20
+LOADS_BY_MANAGER = 2
+TOUCHED_STRIDE = 4 << 10
+"""Bytes between two that are looked at: each page of memory is read."""
+
 CLASSIC_OUTER = 100
 CLASSIC_INNER = 10
-CLASSIC_ROUNDS = 5
+CLASSIC_ROUNDS = 3
 BACKGROUND_CLIENTS = 16
 BACKGROUND_START_S_MAX = 30.0
 # A client ends within one round of its loop; this is for a machine that is busy with other things.
 CLIENT_END_S_MAX = 10.0
 
+WIDTH_MAX = 80
+"""Columns of a note; all else is narrower."""
+
 NEXT_COMMANDS = (
-    ("server -s 10000 -n 2", "a server of your own, until Ctrl-C; then, in another terminal:"),
+    ("server -s 10000 -n 2", "until Ctrl-C; elsewhere:"),
     ("client 100 10", "the classic client"),
-    ("set greeting hello", "one key; `get greeting` reads it"),
-    ("stats", "what the server has counted meanwhile"),
+    ("set greeting hello", "`get greeting` reads it"),
+    ("stats", "what the server has done"),
 )
 
 
@@ -85,16 +106,18 @@ class Part:
 
 
 def demo() -> None:
-    """Count words, cache, limit and measure; `ringtable._cli` says more."""
+    """Cache, limit, load, count and measure; `ringtable._cli` says more."""
     console = Console()
     interrupt_on_termination()
     # A folder of its own: no server of the user's is in the way, and nothing is left behind.
     with tempfile.TemporaryDirectory(prefix="ringtable-") as folder, Server(f"{folder}/demo.sock") as server:
-        with _workers(console, server.path) as pool:
-            parts = [_words(console, pool, server.path, folder), _cache(console, pool, folder), _limiter(pool)]
-        parts.append(_classic(console, server))
-    for part in parts:
-        _report(console, part)
+        # The workers end first: what they are in the middle of may need the Manager.
+        with _manager(f"{folder}/manager.sock") as manager, _workers(console, server.path) as pool:
+            _report(console, _cache(console, pool, manager, folder))
+            _report(console, _limiter(pool))
+            _report(console, _arrays(console, pool, manager, server.path))
+            _report(console, _words(console, pool, manager, server.path))
+        _report(console, _classic(console, server))
     _report_commands(console)
 
 
@@ -119,6 +142,18 @@ def _workers(console: Console, address: str) -> Iterator[ProcessPoolExecutor]:
             for worker in active_children():
                 worker.terminate()
             raise
+
+
+@contextmanager
+def _manager(path: str) -> Iterator[SyncManager]:
+    """A Manager, whose process is there before it is used."""
+    manager = SyncManager(path, ctx=get_context("spawn"))
+    with interrupts_held_back():
+        manager.start(end_with_parent)
+    try:
+        yield manager
+    finally:
+        manager.shutdown()
 
 
 def _everywhere(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Callable[[], list[Any]]:
@@ -149,10 +184,189 @@ def _worker_together(meeting: str, function: Callable[..., Any], arguments: tupl
     return function(*arguments)
 
 
+# A cache
+
+
+def _cache(console: Console, pool: ProcessPoolExecutor, manager: SyncManager, folder: str) -> Part:
+    """A page that all processes want at once, and read again and again; and more pages than there is room for."""
+    waits = _everywhere(pool, _worker_page)()
+    made = sum(made for made, _ in waits)
+    if made != 1:
+        raise Error(f"{made} processes made the same page")
+    with console.status("reading it"):
+        rate = _rate(_everywhere(pool, _worker_reads, None)())
+    with console.status("the same with a Manager's dict"):
+        pages = manager.dict({"the page": _render()})
+        manager_rate = _rate(_everywhere(pool, _worker_reads, pages)())
+    with console.status("a full cache"):
+        evicted = _fill_cache(f"{folder}/cache.sock")
+    return Part(
+        f"{WORKERS} web workers share a cache",
+        [
+            Row(
+                f"all want a page that takes {RENDER_S:g} s to make",
+                f"made {made} time",
+                f"last after {max(took for _, took in waits):.2f} s",
+            ),
+            Row("then they read it: ringtable", f"{rate:,.0f}/s"),
+            Row("Manager().dict()", f"{manager_rate:,.0f}/s", f"1/{rate / manager_rate:,.0f} of it"),
+            Row(
+                f"{CACHE_PAGES} pages of 1 MiB into {CACHE_SIZE >> 20} MiB", f"{evicted} evicted", "none that was read"
+            ),
+        ],
+        "get_or_set: one worker makes the page, the others wait. If it dies, the next one does.",
+    )
+
+
+def _render() -> bytes:
+    return b"<html>".ljust(WORKER_PAGE_SIZE)
+
+
+def _worker_page() -> tuple[int, float]:
+    """How often this worker had to make the page, and after how long it had it."""
+    made = 0
+
+    def make() -> bytes:
+        nonlocal made
+        made += 1
+        time.sleep(RENDER_S)
+        return _render()
+
+    took = _timed(lambda: _worker_table.get_or_set("the page", make))
+    return made, took
+
+
+def _worker_reads(pages: Mapping[str, bytes] | None) -> tuple[int, float]:
+    """How often this worker reads the page, and in how many seconds; out of the table, or out of a Manager's dict."""
+    get: Callable[[str], bytes | None] = _worker_table.get if pages is None else pages.get
+    reads, begun = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - begun) < READ_S:
+        for _ in range(READS_PER_CLOCK):
+            if len(get("the page") or b"") != WORKER_PAGE_SIZE:
+                raise Error("the page is another one")
+        reads += READS_PER_CLOCK
+    return reads, seconds
+
+
+def _rate(reads: list[tuple[int, float]]) -> float:
+    """Reads a second of all workers together."""
+    return sum(number / seconds for number, seconds in reads)
+
+
+def _fill_cache(path: str) -> int:
+    """How many pages a full cache has evicted, while one was read all the time."""
+    with Server(path, max_memory=CACHE_SIZE, cache=True) as server, connect(server.path) as cache:
+        cache["front page"] = bytes(PAGE_SIZE)
+        for number in range(CACHE_PAGES):
+            cache[f"page {number}"] = bytes(PAGE_SIZE)
+            if len(cache.get("front page") or b"") != PAGE_SIZE:
+                raise Error("the page that was read all the time was evicted")
+        figures = cache.stats()
+    resident, evicted = int(figures["memory_resident"]), int(figures["evicted_keys"])
+    if resident > CACHE_SIZE or not evicted:
+        raise Error(f"the cache has {resident} bytes of {CACHE_SIZE}, and has evicted {evicted} pages")
+    return evicted
+
+
+# A rate limiter
+
+
+def _limiter(pool: ProcessPoolExecutor) -> Part:
+    counts = _everywhere(pool, _worker_calls)()
+    allowed = sum(allowed for allowed, _ in counts)
+    if allowed != CALLS_ALLOWED:
+        raise Error(f"{allowed} calls were allowed, of {CALLS_ALLOWED}")
+    call_s = statistics.median(seconds for _, seconds in counts) / CALLS_TRIED
+    return Part(
+        f'They share a rate limiter: table.rate_limiter("{CALLS_ALLOWED}/minute")',
+        [Row(f"{WORKERS} workers try {WORKERS * CALLS_TRIED} calls", f"{allowed} allowed", f"{_us(call_s)} a call")],
+    )
+
+
+def _worker_calls() -> tuple[int, float]:
+    """How many of its calls this worker was allowed, and how long all of them took."""
+    limit = _worker_table.rate_limiter(f"{CALLS_ALLOWED}/minute")
+    begun = time.perf_counter()
+    allowed = sum(bool(limit("the caller")) for _ in range(CALLS_TRIED))
+    return allowed, time.perf_counter() - begun
+
+
+# Arrays
+
+
+def _arrays(console: Console, pool: ProcessPoolExecutor, manager: SyncManager, address: str) -> Part:
+    """Load a dict of arrays in all processes, which hold it then; and see how much memory that takes."""
+    kind, batch = _batch()
+    with console.status("loading arrays"), connect(address, codec="pickle") as table:
+        table["batch"] = batch
+        shared_s, shared = _loaded(_everywhere(pool, _worker_loads, None)())
+        del table["batch"]
+    with console.status("the same with a Manager's dict"):
+        # A buffer of Python's own goes through a Manager as bytes.
+        batches = manager.dict(
+            {"batch": {name: bytes(one) if isinstance(one, PickleBuffer) else one for name, one in batch.items()}}
+        )
+        manager_s, copied = _loaded(_everywhere(pool, _worker_loads, batches)())
+    return Part(
+        f"They load a dict of {ARRAYS} {kind} of {ARRAY_SIZE >> 20} MiB",
+        [
+            Row('ringtable, codec="pickle"', f"{_us(shared_s)} a load", f"all hold {shared >> 20:,} MiB more"),
+            Row("Manager().dict()", f"{manager_s * 1e3:,.0f} ms a load", f"all hold {copied >> 20:,} MiB more"),
+        ],
+        "Nothing is copied: arrays are read-only views of the memory that all processes share.",
+    )
+
+
+def _batch() -> tuple[str, dict[str, Any]]:
+    """What the arrays are, and some of them: numpy's, or buffers of Python's own where numpy is not installed."""
+    try:
+        import numpy
+    except ImportError:
+        return "buffers (no numpy here)", {f"{name}": PickleBuffer(b"\1" * ARRAY_SIZE) for name in range(ARRAYS)}
+    return "numpy arrays", {f"{name}": numpy.ones(ARRAY_SIZE, "uint8") for name in range(ARRAYS)}
+
+
+def _worker_loads(batches: Mapping[str, dict[str, Any]] | None) -> tuple[float, int]:
+    """Seconds that a load takes, and by how many bytes this worker's own memory has grown while it holds one.
+
+    Out of the table, or out of a Manager's dict.
+    """
+    if batches is not None:
+        return _load_and_hold(batches, LOADS_BY_MANAGER)
+    with connect(_worker_table.address, codec="pickle") as table:
+        return _load_and_hold(table, LOADS)
+
+
+def _load_and_hold(batches: Mapping[str, dict[str, Any]], loads: int) -> tuple[float, int]:
+    # The first one imports what the arrays need, and is let go of.
+    if len(batches["batch"]) != ARRAYS:
+        raise Error("there are not all of the arrays")
+    before, times = _own_memory(), list[float]()
+    for _ in range(loads):
+        begun = time.perf_counter()
+        batch = batches["batch"]
+        times.append(time.perf_counter() - begun)
+    for array in batch.values():
+        if sum(memoryview(array).cast("B")[::TOUCHED_STRIDE]) != ARRAY_SIZE // TOUCHED_STRIDE:
+            raise Error("an array is another one")
+    return statistics.median(times), max(0, _own_memory() - before)
+
+
+def _own_memory() -> int:
+    """Bytes of memory that this process shares with nobody, as the kernel counts them."""
+    resident, shared = Path("/proc/self/statm").read_text().split()[1:3]
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _loaded(loads: list[tuple[float, int]]) -> tuple[float, int]:
+    """The median of the times, and the memory of all workers together."""
+    return statistics.median(seconds for seconds, _ in loads), sum(grown for _, grown in loads)
+
+
 # Counting words
 
 
-def _words(console: Console, pool: ProcessPoolExecutor, address: str, folder: str) -> Part:
+def _words(console: Console, pool: ProcessPoolExecutor, manager: SyncManager, address: str) -> Part:
     """Count in many processes and in one, compare; and count with a Manager's dict, for a while."""
     files = list(_standard_library())
     with connect(address) as table:
@@ -164,30 +378,18 @@ def _words(console: Console, pool: ProcessPoolExecutor, address: str, folder: st
         table.clear()
     words = expected.total()
     with console.status("the same with a Manager's dict, for a while"):
-        sample, sample_s = _count_by_manager(pool, files, folder)
+        sample, sample_s = _count_by_manager(pool, files, manager)
     manager_s = sample_s / sample * words
     return Part(
-        f"{WORKERS} processes count the words of Python's standard library:"
-        f" {words:,} in {len(files):,} files, {len(expected):,} different ones",
+        f"They count words, those of Python's standard library: {words:,}",
         [
-            Row(
-                "one process, a Counter of its own", f"{own_s:.2f} s", f"{_us(own_s / words)} a word; nobody sees them"
-            ),
-            Row(
-                f"{WORKERS} processes, ringtable",
-                f"{shared_s:.2f} s",
-                f"{_us(shared_s / words)} a word, {INCREMENTS_PER_ROUND_TRIP:,} in a pipeline; all see each count",
-            ),
-            Row(
-                f"{WORKERS} processes, Manager().dict() and Lock()",
-                f"~{manager_s:,.0f} s",
-                f"{_us(sample_s / sample)} a word, {manager_s / shared_s:,.0f}x as long: extrapolated from {sample:,}"
-                f" words in {sample_s:.1f} s",
-            ),
-            Row("the table beside the Counter, word by word", "equal"),
+            Row("one process, a Counter of its own", f"{own_s:.2f} s", "nobody else sees them"),
+            Row(f"{WORKERS} processes, ringtable", f"{shared_s:.2f} s", f"{_us(shared_s / words)} a word"),
+            Row("Manager().dict() and Lock()", f"~{manager_s:,.0f} s", f"{manager_s / shared_s:,.0f}x, extrapolated"),
+            Row("the table, word by word", "equal", f"{len(expected):,} words"),
         ],
-        "A count that others see costs more than one that nobody sees: if counts are wanted only at the end, let each"
-        " process have a Counter, and add them up. A table is for numbers that others need meanwhile.",
+        f"The Manager's dict counted {sample:,} words in {sample_s:.1f} s. A count that others see costs more than one"
+        " that nobody sees: if counts are wanted only at the end, let each process have a Counter, and add them up.",
     )
 
 
@@ -202,7 +404,7 @@ def _count_together(console: Console, pool: ProcessPoolExecutor, files: list[Pat
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     ) as progress:
-        bar = progress.add_task(f"{WORKERS} processes count the words of the standard library", total=len(files))
+        bar = progress.add_task(f"{WORKERS} processes count words", total=len(files))
         for count in as_completed([pool.submit(_worker_count, task) for task in tasks]):
             progress.advance(bar, count.result())
 
@@ -219,9 +421,9 @@ def _worker_count(files: list[Path]) -> int:
 
 
 def _standard_library() -> Iterator[Path]:
-    """Every Python file of the running Python's standard library, without what was installed beside it."""
+    """The Python files of the running Python's standard library, but its tests, and what was installed beside it."""
     for file in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-        if not {"site-packages", "dist-packages"} & set(file.parts):
+        if not {"site-packages", "dist-packages", "test", "tests"} & set(file.parts):
             yield file
 
 
@@ -241,20 +443,14 @@ def _compare(table: Table, expected: Counter[bytes]) -> None:
         )
 
 
-def _count_by_manager(pool: ProcessPoolExecutor, files: list[Path], folder: str) -> tuple[int, float]:
+def _count_by_manager(pool: ProcessPoolExecutor, files: list[Path], manager: SyncManager) -> tuple[int, float]:
     """How many words all workers count into a Manager's dict within `MANAGER_S`, and how long that took."""
-    manager = SyncManager(f"{folder}/manager.sock", ctx=get_context("spawn"))
-    with interrupts_held_back():
-        manager.start(end_with_parent)
-    try:
-        counts, lock = manager.dict(), manager.Lock()
-        start = time.perf_counter()
-        done = sum(_everywhere(pool, _worker_count_by_manager, files, counts, lock)())
-        seconds = time.perf_counter() - start
-        if sum(counts.values()) != done:
-            raise Error(f"{sum(counts.values())} words are in the Manager's dict, of {done} that were counted")
-    finally:
-        manager.shutdown()
+    counts, lock = manager.dict(), manager.Lock()
+    begun = time.perf_counter()
+    done = sum(_everywhere(pool, _worker_count_by_manager, files, counts, lock)())
+    seconds = time.perf_counter() - begun
+    if sum(counts.values()) != done:
+        raise Error(f"{sum(counts.values())} words are in the Manager's dict, of {done} that were counted")
     return done, seconds
 
 
@@ -273,86 +469,6 @@ def _worker_count_by_manager(
     return done
 
 
-# A cache
-
-
-def _cache(console: Console, pool: ProcessPoolExecutor, folder: str) -> Part:
-    """More pages than there is room for; and a page that all processes want at once."""
-    size = f"{CACHE_SIZE >> 20} MiB"
-    with (
-        console.status("a cache"),
-        Server(f"{folder}/cache.sock", max_memory=CACHE_SIZE, cache=True) as server,
-        connect(server.path) as cache,
-    ):
-        cache["front page"] = bytes(PAGE_SIZE)
-        for number in range(CACHE_PAGES):
-            cache[f"page {number}"] = bytes(PAGE_SIZE)
-            if len(cache.get("front page") or b"") != PAGE_SIZE:
-                raise Error("the page that was read all the time was evicted")
-        figures = cache.stats()
-        resident, evicted = int(figures["memory_resident"]), int(figures["evicted_keys"])
-        if resident > CACHE_SIZE or not evicted:
-            raise Error(f"the cache has {resident} bytes of {CACHE_SIZE}, and has evicted {evicted} pages")
-    waits = _everywhere(pool, _worker_page)()
-    made = sum(made for made, _ in waits)
-    if made != 1:
-        raise Error(f"{made} processes made the same page")
-    return Part(
-        "A cache",
-        [
-            Row(
-                f"{CACHE_PAGES} pages of 1 MiB into {size}",
-                f"{evicted} evicted",
-                f"{resident / (1 << 20):.1f} MiB in use; the page that was read all the while is there",
-            ),
-            Row(
-                f"{WORKERS} processes want one page, which takes {RENDER_S:g} s to make",
-                f"made {made} time",
-                f"the last one has it after {max(took for _, took in waits):.2f} s (get_or_set)",
-            ),
-        ],
-    )
-
-
-def _worker_page() -> tuple[int, float]:
-    """How often this worker had to make the page, and after how long it had it."""
-    made = 0
-
-    def make() -> bytes:
-        nonlocal made
-        made += 1
-        time.sleep(RENDER_S)
-        return b"<html>"
-
-    took = _timed(lambda: _worker_table.get_or_set("the page", make, ttl=START_S_MAX))
-    return made, took
-
-
-# A rate limiter
-
-
-def _limiter(pool: ProcessPoolExecutor) -> Part:
-    allowed = sum(_everywhere(pool, _worker_calls)())
-    if allowed != CALLS_ALLOWED:
-        raise Error(f"{allowed} calls were allowed, of {CALLS_ALLOWED}")
-    return Part(
-        "A rate limiter",
-        [
-            Row(
-                f"{WORKERS} processes try {WORKERS * CALLS_TRIED} calls, of {CALLS_ALLOWED} in a minute",
-                f"{allowed} allowed",
-                f'incr("calls", ttl_if_new=60, maximum={CALLS_ALLOWED}) is one step, whoever else counts',
-            )
-        ],
-    )
-
-
-def _worker_calls() -> int:
-    """How many of its calls this worker was allowed."""
-    tries = (_worker_table.incr("calls", ttl_if_new=60, maximum=CALLS_ALLOWED) for _ in range(CALLS_TRIED))
-    return sum(count is not None for count in tries)
-
-
 # The classic client
 
 
@@ -363,11 +479,12 @@ def _classic(console: Console, server: Server) -> Part:
     with console.status(f"{name}, with {BACKGROUND_CLIENTS} others"), _background_clients(server):
         crowded = _classic_median_ms(server.path)
     return Part(
-        f"The classic client: {CLASSIC_OUTER} times insert {CLASSIC_INNER} keys, read and check them, delete them",
+        f"The classic client: {CLASSIC_OUTER} times insert {CLASSIC_INNER} keys, read, check, delete them",
         [
-            Row(f"{name}, alone", f"{alone:.2f} ms", "the program it descends from: 18.9 ms, on its machine"),
-            Row(f"{name}, with {BACKGROUND_CLIENTS} others at it", f"{crowded:.2f} ms", "183.7 ms"),
+            Row(f"{name}, alone", f"{alone:.2f} ms", "was 18.9 ms"),
+            Row(f"{name}, with {BACKGROUND_CLIENTS} others", f"{crowded:.2f} ms", "was 183.7 ms"),
         ],
+        "It was so in the program that it descends from, on the machine of that.",
     )
 
 
@@ -434,14 +551,16 @@ def _us(seconds: float) -> str:
 def _report(console: Console, part: Part) -> None:
     console.print(f"\n[bold]{part.title}[/bold]", highlight=False)
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0))
-    grid.add_column(ratio=4)
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(style="dim", ratio=5)
+    grid.add_column(min_width=36)
+    grid.add_column(justify="right", no_wrap=True, min_width=14)
+    grid.add_column(style="dim")
     for row in part.rows:
         grid.add_row(row.what, row.figure, row.remark)
     console.print(Padding(grid, (0, 0, 0, 2)), highlight=False)
     if part.note:
-        console.print(Padding(part.note, (0, 0, 0, 2)), highlight=False)
+        console.print(
+            Padding(part.note, (0, 0, 0, 2)), style="dim", highlight=False, width=min(console.width, WIDTH_MAX)
+        )
 
 
 def _report_commands(console: Console) -> None:
