@@ -1,9 +1,12 @@
 """Rate limiters: never more than the rate, whoever dies; and results that processes share."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -11,7 +14,7 @@ import pytest
 import ringtable
 from ringtable import InvalidOption, Reentrant, Table
 from ringtable._tools.limiter import parse
-from support import Child, Flag, ServerProcess, wait_until
+from support import DEADLINE_S, Child, Flag, ServerProcess, wait_until
 
 ALGORITHMS: dict[Literal["fixed", "sliding"], int] = {"fixed": 1, "sliding": 0}
 """With how many are left of two a period after both were used, and one more."""
@@ -233,3 +236,37 @@ def test_coroutines_compute_on_their_loop_and_once(server: ringtable.Server) -> 
 
         asyncio.run(work())
         assert asyncio.run(double(1)) == 2
+
+
+SPAWNS = """
+from multiprocessing import get_context
+
+import ringtable
+
+table = ringtable.connect()
+
+
+@table.memoize(ttl=60)
+def square(number):
+    table.incr("computed")
+    return number * number
+
+
+if __name__ == "__main__":
+    square(7)
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.map(square, [7]) == [49]
+    print(table["computed"])
+"""
+
+
+def test_a_program_and_what_it_spawns_share_results(server: ringtable.Server, tmp_path: Path) -> None:
+    """Main is another module there."""
+    Path(tmp_path, "program.py").write_text(SPAWNS)
+    for how in (["program.py"], ["-m", "program"]):
+        done = subprocess.run(
+            [sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+        assert (done.stdout, done.stderr) == ("b'1'\n", "")
+        with Table() as table:
+            table.clear()

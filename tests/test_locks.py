@@ -239,11 +239,12 @@ def test_waiting_for_others_uses_up_no_time_that_there_is_for_a_server(ringtable
 def test_mistakes_are_told_in_plain_words(server: ringtable.Server) -> None:
     with Table() as table:
         lock = table.lock("x")
-        with pytest.raises(NotOwned, match="not held through this object: there is nothing to release"):
+        with pytest.raises(NotOwned, match="not held over this connection: there is nothing to release"):
             lock.release()
         with lock:
-            with pytest.raises(Reentrant, match="has the lock 'x' already"):
-                lock.acquire()
+            for one in (lock, table.lock("x"), table.namespace("").lock("x")):
+                with pytest.raises(Reentrant, match="has the lock 'x' already"):
+                    one.acquire()
             assert not lock.acquire(blocking=False)
             assert not lock.acquire(timeout=0.001)
             errors: list[BaseException] = []
@@ -288,6 +289,37 @@ def test_a_child_has_none_of_its_parent_s(server_process: ServerProcess) -> None
             assert "process that this one was forked from" in child.result()
         assert lock.owned()
         lock.release()
+
+
+def test_several_objects_of_a_name_are_one_lock(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other:
+        assert table.lock("x", reentrant=True).acquire()
+        again = table.lock("x", reentrant=True)
+        with again:
+            assert again.owned()
+            assert again.token == table.lock("x").token
+        table.lock("x").release()
+        assert not again.owned()
+        with other.lock("x"):
+            pass
+
+
+def test_who_has_lost_a_lock_may_acquire_it_anew(ringtable_dir: object) -> None:
+    with Successors() as servers, Table(timeout=CALL_S_MAX) as table:
+        assert table.lock("x").acquire()
+        servers.replace()
+        assert table.lock("x").acquire()
+        assert table.lock("x").owned()
+
+
+def test_locks_that_end_by_themselves_are_not_remembered_for_ever(server: ringtable.Server) -> None:
+    with Table() as table:
+        assert all(table.lock(f"ended {number}", ttl=0.001).acquire() for number in range(1_024))
+        wait_until(lambda: not table.lock("ended 1023").locked(), "the last one has ended")
+        assert table.lock("one more").acquire()
+        with pytest.raises(NotOwned):
+            table.lock("ended 0").release()
+        table.lock("one more").release()
 
 
 def test_reentrant(server: ringtable.Server) -> None:

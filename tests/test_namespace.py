@@ -167,3 +167,28 @@ def test_it_shares_the_connection(server_process: ServerProcess) -> None:
     alone = ringtable.connect(codec="json").namespace("alone:")
     alone["key"] = 1
     assert alone["key"] == 1
+
+
+def test_its_tools_are_its_own(server: ringtable.Server) -> None:
+    with ringtable.connect() as table:
+        users, pages = table.namespace("users:"), table.namespace("pages:")
+        for one in (table, users, pages):
+            assert one.lock("x").acquire()
+            assert one.rate_limiter("1/hour")("ip")
+            assert not one.rate_limiter("1/hour")("ip")
+            one.event("ready").set()
+            one.once("migrate")(lambda: None)
+            assert one.memoize()(_square)(7) == 49
+        assert users.lock("x").name == "users:x"
+        before = len(pages), len(users)
+        assert before[0] == before[1] > 0
+        users.clear()
+        assert not users.event("ready").is_set()
+        assert pages.event("ready").is_set()
+        assert len(pages) == before[0]
+        # A lock is no key.
+        assert users.lock("x").owned()
+
+
+def _square(number: int) -> int:
+    return number * number

@@ -8,6 +8,7 @@ mod buffer;
 mod convert;
 mod arguments;
 mod view;
+mod holdings;
 mod opening;
 mod table;
 mod pipeline;

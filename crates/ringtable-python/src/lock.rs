@@ -1,39 +1,21 @@
 //! `LockCore`: locks and semaphores; and waiting for a key to change.
 //!
-//! It remembers what it has, by thread and process, so that mistakes are told from losses. Between the granting of a
-//! token and its noting here no line of Python runs: no signal handler can lose one.
+//! What is granted is noted ([`crate::holdings`]), by thread and process, so that mistakes are told from losses.
+//! Between the granting of a token and its noting no line of Python runs: no signal handler can lose one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyBaseException;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
-use ringtable::client::{Error, LockTerms, LockWait, process_generation};
+use ringtable::client::{Error, LockTerms, LockWait};
 
 use crate::arguments::{self, Given, flag, seconds, whole};
 use crate::errors;
+use crate::holdings::{Held, Holdings};
 use crate::table::TableCore;
-
-/// What a thread of this process has been granted.
-#[derive(Clone, Copy)]
-struct Held {
-    token: u64,
-    thread: ThreadId,
-    /// The process: a forked child has nothing of its parent's.
-    generation: u64,
-    /// How often the thread has acquired it.
-    depth: u64,
-}
-
-impl Held {
-    fn is_ours(&self) -> bool {
-        self.generation == process_generation()
-    }
-}
 
 /// How a lock is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,12 +37,11 @@ pub struct LockCore {
     kind: Kind,
     /// For how long to wait, unless told otherwise.
     patience: Option<Duration>,
-    held: Mutex<Vec<Held>>,
 }
 
 impl LockCore {
-    fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn holdings(&self) -> &Holdings {
+        self.table.get().holdings()
     }
 
     fn noun(&self) -> &'static str {
@@ -70,8 +51,8 @@ impl LockCore {
     /// What this thread has; of a semaphore, what any thread has.
     fn held(&self) -> Option<Held> {
         let thread = std::thread::current().id();
-        let is_it = |held: &&Held| held.is_ours() && (self.kind == Kind::Semaphore || held.thread == thread);
-        self.lock().iter().rev().find(is_it).copied()
+        let is_it = |held: &Held| held.is_ours() && (self.kind == Kind::Semaphore || held.thread == thread);
+        self.holdings().find(&self.key, is_it)
     }
 
     /// What this thread has, to be released or extended.
@@ -80,7 +61,7 @@ impl LockCore {
             return Ok(held);
         }
         let (noun, name) = (self.noun(), &self.name);
-        let message = match self.lock().last() {
+        let message = match self.holdings().find(&self.key, |_| true) {
             Some(held) if !held.is_ours() => format!(
                 "the {noun} '{name}' was acquired by the process that this one was forked from, and is that one's \
                  alone: a child can {to_do} what it has acquired itself"
@@ -88,7 +69,7 @@ impl LockCore {
             Some(_) => format!(
                 "the {noun} '{name}' was acquired by another thread: a thread can {to_do} what it has acquired itself"
             ),
-            None => format!("the {noun} '{name}' is not held through this object: there is nothing to {to_do}"),
+            None => format!("the {noun} '{name}' is not held over this connection: there is nothing to {to_do}"),
         };
         Err(errors::family(py, "NotOwned", message))
     }
@@ -108,7 +89,7 @@ impl LockCore {
     }
 
     fn forget(&self, token: u64) {
-        self.lock().retain(|held| held.token != token);
+        self.holdings().forget(&self.key, token);
     }
 
     /// Acquires it. Returns whether it did.
@@ -119,7 +100,7 @@ impl LockCore {
             if self.kind == Kind::Reentrant {
                 return self.take_again(py, held);
             }
-            if wait == LockWait::Forever && self.terms.ttl_ms.is_none() {
+            if wait == LockWait::Forever && held.ends.is_none() && self.is_held(py, held.token)? {
                 let message = format!(
                     "this thread has the lock '{}' already, and would wait for itself: release it first, or make it \
                      reentrant",
@@ -132,8 +113,9 @@ impl LockCore {
         let granted = table.write(py, |client, patience| {
             let token = client.lock(&self.key, self.terms, wait, patience)?;
             if let Some(token) = token {
-                let (thread, generation) = (std::thread::current().id(), process_generation());
-                self.lock().push(Held { token, thread, generation, depth: 1 });
+                let ends =
+                    self.terms.ttl_ms.and_then(|ttl_ms| Instant::now().checked_add(Duration::from_millis(ttl_ms)));
+                self.holdings().note(&self.key, Held::now(token, ends));
                 noted = Some(token);
             }
             Ok(token)
@@ -151,9 +133,7 @@ impl LockCore {
             self.forget(held.token);
             return Err(self.lost(py, None));
         }
-        for one in self.lock().iter_mut().filter(|one| one.token == held.token) {
-            one.depth += 1;
-        }
+        self.holdings().change(&self.key, held.token, |one| one.depth += 1);
         Ok(true)
     }
 
@@ -168,9 +148,7 @@ impl LockCore {
     fn give_back(&self, py: Python<'_>) -> PyResult<()> {
         let held = self.owned(py, "release")?;
         if held.depth > 1 {
-            for one in self.lock().iter_mut().filter(|one| one.token == held.token) {
-                one.depth -= 1;
-            }
+            self.holdings().change(&self.key, held.token, |one| one.depth -= 1);
             return Ok(());
         }
         self.forget(held.token);
@@ -231,7 +209,7 @@ impl LockCore {
         let terms = LockTerms { permits, ttl_ms: arguments::optional_ttl_ms("ttl", ttl)? };
         let name = String::from_utf8_lossy(word).into_owned();
         let patience = arguments::timeout("timeout", timeout)?;
-        Ok(Self { table, name, key, terms, kind, patience, held: Mutex::default() })
+        Ok(Self { table, name, key, terms, kind, patience })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -307,7 +285,10 @@ impl LockCore {
         outcome?.map_err(|cause| {
             self.forget(held.token);
             self.lost(py, cause)
-        })
+        })?;
+        let ends = Instant::now().checked_add(Duration::from_millis(ttl_ms));
+        self.holdings().change(&self.key, held.token, |one| one.ends = ends);
+        Ok(())
     }
 
     /// Return whether all of its permits are taken, by whomever.

@@ -10,6 +10,7 @@ use ringtable::client::{Client, Error, Options};
 
 use crate::convert::{Asked, waiting};
 use crate::errors;
+use crate::holdings::Holdings;
 
 /// A client, or what it takes to make it.
 pub struct LateClient {
@@ -24,6 +25,8 @@ pub struct LateClient {
     server_id: AtomicU64,
     /// Called with the number of the next one.
     on_new_server: Option<Py<PyAny>>,
+    /// The locks that this process has.
+    pub holdings: Holdings,
 }
 
 impl LateClient {
@@ -41,6 +44,7 @@ impl LateClient {
             is_closed: AtomicBool::new(false),
             server_id: AtomicU64::new(0),
             on_new_server,
+            holdings: Holdings::default(),
         }
     }
 

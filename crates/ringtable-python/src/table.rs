@@ -22,6 +22,7 @@ use crate::arguments::{self, By, Given, Increment, Set, When, flag, text, whole}
 use crate::buffer::{Exported, type_name};
 use crate::convert::{self, Asked, BytesSink, IntoSink, LargeSink, waiting};
 use crate::errors;
+use crate::holdings::Holdings;
 use crate::opening::LateClient;
 use crate::view::ViewCore;
 
@@ -142,6 +143,11 @@ impl TableCore {
         });
         self.client.look_at_server(py, client);
         outcome
+    }
+
+    /// The locks that this process has over the connection.
+    pub fn holdings(&self) -> &Holdings {
+        &self.client.holdings
     }
 
     fn asked(&self, may_write: bool) -> Asked<'_> {

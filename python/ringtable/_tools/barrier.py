@@ -9,7 +9,7 @@ from ringtable._errors import LockLost, Timeout
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import await_change
 from ringtable._tools.lock import Lock
-from ringtable._tools.names import key_of
+from ringtable._tools.names import key_in
 from ringtable._tools.semaphore import Semaphore
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Barrier:
     """
 
     def __init__(self, table: TableCore[Any], name: Key, parties: int) -> None:
-        self._table, self._key, self.parties = table, key_of("barrier", name), parties
+        self._table, self._key, self.parties = table, key_in(table, "barrier", name), parties
         self._changes = Lock(table, self._key)
         # Checks the number, and the name.
         self._seats(0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import await_change
-from ringtable._tools.names import key_of
+from ringtable._tools.names import key_in
 
 if TYPE_CHECKING:
     from ringtable._types import Key, Seconds
@@ -23,7 +23,7 @@ class SharedEvent:
     """
 
     def __init__(self, table: TableCore[Any], name: Key) -> None:
-        self._table, self._key = table, key_of("event", name)
+        self._table, self._key = table, key_in(table, "event", name)
 
     def is_set(self) -> bool:
         """Whether it has happened; read in place."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ringtable._errors import InvalidOption
 from ringtable._ringtable import RateLimiter as LimiterCore
-from ringtable._tools.names import key_of
+from ringtable._tools.names import key_in
 
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
@@ -44,7 +44,7 @@ class RateLimiter(LimiterCore):
         if algorithm not in ("fixed", "sliding"):
             raise InvalidOption(f"algorithm is {algorithm!r}; allowed are 'fixed' and 'sliding'")
         # Another rate has other keys: what was counted for one says nothing of another.
-        prefix = key_of("limit", name) + f":{algorithm}:{count}/{period_ns}:".encode()
+        prefix = key_in(table, "limit", name) + f":{algorithm}:{count}/{period_ns}:".encode()
         self = super().__new__(cls, table, prefix, count, period_ns, algorithm == "sliding")
         self.rate = rate
         return self

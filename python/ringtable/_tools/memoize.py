@@ -15,7 +15,9 @@ import functools
 import hashlib
 import inspect
 import io
+import os
 import pickle
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -23,7 +25,7 @@ from ringtable._errors import InvalidOption
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import check_ttl
 from ringtable._tools import values
-from ringtable._tools.names import key_of
+from ringtable._tools.names import key_in
 
 if TYPE_CHECKING:
     from ringtable._types import Key, KeyFunction, Seconds
@@ -48,7 +50,7 @@ def memoize(
         raise InvalidOption("stale and stale_if_error without ttl: without one nothing becomes stale")
 
     def decorate(function: _Function) -> _Function:
-        prefix = key_of("memoize", f"{function.__module__}.{function.__qualname__}:")
+        prefix = key_in(table, "memoize", f"{_module(function)}.{function.__qualname__}:")
 
         def key_for(*args: Any, **kwargs: Any) -> bytes:
             return prefix + (_digest(args, kwargs) if key is None else _bytes(key(*args, **kwargs)))
@@ -74,6 +76,18 @@ def memoize(
         return cast("_Function", wrapper)
 
     return decorate
+
+
+def _module(function: Callable[..., Any]) -> str:
+    """The module of a function, by a name that it has in all processes: in one that was spawned, main is another."""
+    name = function.__module__
+    if name not in ("__main__", "__mp_main__"):
+        return name
+    main = sys.modules[name]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    path = getattr(main, "__file__", None)
+    return name if path is None else os.path.realpath(path)
 
 
 def _bytes(key: Key) -> bytes:

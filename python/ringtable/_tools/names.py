@@ -1,21 +1,41 @@
-"""The names of tools as parts of keys."""
+"""The names of tools: as parts of keys, and as the server has them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key
 
 
-def key_of(tool: str, name: Key) -> bytes:
-    """The key that a tool of that kind and name has in the table.
+def name_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
+    """The name that a tool of a table has: of a namespace, its prefix comes first.
 
     Raises:
         TypeError: The name is neither `str` nor `bytes`.
     """
+    return _prefix_of(table) + _as_bytes(tool, name)
+
+
+def key_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
+    """The key that a tool of that kind and name has in the table, or in the namespace.
+
+    Raises:
+        TypeError: The name is neither `str` nor `bytes`.
+    """
+    return _prefix_of(table) + tool.encode() + b":" + _as_bytes(tool, name)
+
+
+def _prefix_of(table: TableCore[Any]) -> bytes:
+    """What all keys begin with, if the table is a namespace."""
+    prefix: bytes = getattr(table, "_prefix", b"")
+    return prefix
+
+
+def _as_bytes(tool: str, name: Key) -> bytes:
     if isinstance(name, str):
-        name = name.encode()
+        return name.encode()
     if not isinstance(name, bytes):
-        raise TypeError(f"the name of {tool} is str or bytes, not {type(name).__name__}")
-    return tool.encode() + b":" + name
+        raise TypeError(f"the name of a {tool} is str or bytes, not {type(name).__name__}")
+    return name

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ringtable._ringtable import Table as TableCore
-from ringtable._tools.names import key_of
+from ringtable._tools.names import key_in
 
 if TYPE_CHECKING:
     from ringtable._types import Key
@@ -22,7 +22,7 @@ class Once:
     """
 
     def __init__(self, table: TableCore[Any], name: Key) -> None:
-        self._table, self._key = table, key_of("once", name)
+        self._table, self._key = table, key_in(table, "once", name)
 
     def __call__(self, function: Callable[[], object], /) -> bool:
         """Run the function, unless that is done; return whether this call has run it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from ringtable._ringtable import Lock as LockCore
+from ringtable._tools.names import name_in
 
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
@@ -26,7 +27,9 @@ class Semaphore(LockCore):
         cls, table: TableCore[Any], name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
     ) -> Self:
         """See `Table.semaphore`."""
-        return super().__new__(cls, table, name, count, timeout=timeout, ttl=ttl, semaphore=True)
+        return super().__new__(
+            cls, table, name_in(table, "semaphore", name), count, timeout=timeout, ttl=ttl, semaphore=True
+        )
 
     def __repr__(self) -> str:
         return f"<ringtable.Semaphore {self.name!r} of {self.permits}>"
