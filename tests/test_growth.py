@@ -107,7 +107,7 @@ def test_smoke(seed: int) -> None:
 
 
 def test_growth(seed: int) -> None:
-    grow(10_000, "256MiB", seed)
+    grow(4_000, "256MiB", seed)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ VICTIMS: list[dict[str, Any]] = [{}, {"reads": "server"}, {"writes": "posted"}, 
 
 
 @topologies
-@pytest.mark.parametrize(("kills", "stops"), [(60, 8), pytest.param(500, 50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "stops"), [(40, 6), pytest.param(500, 50, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600)
 def test_killed_and_stopped_clients_harm_nobody(
     server_process: ServerProcess, seed: int, kills: int, stops: int

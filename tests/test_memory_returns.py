@@ -44,7 +44,7 @@ class Content:
         return NOISE[start : start + self.value_size]
 
 
-FAST = 256 << 20
+FAST = 128 << 20
 SLOW = 2 << 30
 SLOW_S_MAX = 900
 

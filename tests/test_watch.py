@@ -219,7 +219,7 @@ def test_a_watcher_that_is_lapped_all_the_time_counts_right(server_process: Serv
         assert next(watch).key == b"end"
 
 
-@pytest.mark.parametrize("total", [50_000, 1_000_000])
+@pytest.mark.parametrize("total", [50_000, 200_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_a_fast_watcher_misses_nothing(server_process: ServerProcess, total: int) -> None:
     """Two processes write `total` events in batches, of which so many are on their way at a time as fit half a ring."""
     batch, writers = 1_000, 2
