@@ -82,7 +82,7 @@ class PickleCodec:
         pieces: list[bytes | memoryview] = (
             put_together(BUFFERS, stream, [buffer.raw() for buffer in buffers])
             if buffers
-            else [stream, crc32(stream).to_bytes(_CHECKSUM_SIZE, "little")]
+            else [stream, checksum(stream)]
         )
         if self._key is not None:
             mac = hmac.new(self._key, _GAP, _DIGEST)
@@ -111,6 +111,11 @@ class PickleCodec:
 
     def __repr__(self) -> str:
         return f"<ringtable.PickleCodec {'not signed' if self._key is None else 'signed'}>"
+
+
+def checksum(stream: bytes) -> bytes:
+    """What stands behind a pickle without buffers."""
+    return crc32(stream).to_bytes(_CHECKSUM_SIZE, "little")
 
 
 def _load(value: memoryview) -> Any:
