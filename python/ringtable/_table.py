@@ -465,7 +465,10 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         return _reopen, (type(self), self.address, *options, self.wait, self.lazy)
 
     # A table is equal to itself alone: comparing entries, as other mappings do, would fetch two whole tables.
-    __eq__ = object.__eq__
+
+    def __eq__(self, other: object, /) -> bool:
+        return object.__eq__(self, other)
+
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
