@@ -9,13 +9,11 @@ from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack, cast, overload
 
-from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
 from ringtable._pipeline import Pipeline
 from ringtable._prefix import Beginning
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import to_bytes
-from ringtable._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
         Value,
         Writes,
     )
+    from ringtable._watch import Watch
 
     _Default = TypeVar("_Default")
     _T = TypeVar("_T", default=bytes)
@@ -362,6 +361,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         if fn is not _MISSING:
             for option in values.keys() - {"retries", "ttl"}:
                 raise TypeError(f"Table.update() got an unexpected keyword argument {option!r}")
+            from ringtable._change import change
+
             return change(cast("Table[bytes]", self), other, fn, **values)
         if isinstance(other, (str, bytes)):
             raise TypeError(f"update({other!r}) is neither update(key, fn) nor update(mapping)")
@@ -418,6 +419,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
                 "a watch reads events out of shared memory, and this table is not connected through any: use "
                 "ringtable.connect with the server's name or the path of its unix socket"
             )
+        from ringtable._watch import Watch
+
         return Watch(
             self.address,
             prefix,
