@@ -25,6 +25,7 @@ _ABSENT = {
     "stats": "statistics of hits",
     "reset": "settings of diskcache's own: how much is evicted, when, and by which SQL",
     "expire": "removing what has expired by hand: the server does it by itself",
+    "tag_index": "settings of diskcache's own",
     "push": "queues",
     "peekitem": "an order of entries",
     "__reversed__": "an order of entries",
@@ -185,6 +186,18 @@ class Cache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Cache, (self.directory,)
+
+
+class FanoutCache(Cache):
+    """Several databases that are one cache, so that writers do not wait for each other; a table needs no such thing."""
+
+    def __init__(
+        self, directory: str | Path | None = None, shards: int = 8, timeout: float = 0.01, **settings: Any
+    ) -> None:
+        super().__init__(directory, **settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FanoutCache, (self.directory,)
 
 
 def _check_tag(tag: Any) -> None:

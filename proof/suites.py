@@ -2,7 +2,7 @@
 
 - diskcache's tests of what ringtable has, too: the cache, locks, throttles, memoized functions. They are fetched from
   the package index, in a fixed version, and run as they stand; `as_diskcache.py` is what they import. Those of a queue,
-  of an ordered index, of many databases as one, and of a Django backend have no counterpart here.
+  of an ordered index, and of a Django backend have no counterpart here.
 - the examples of diskcache's documentation for throttles and barriers, which it has no other tests of.
 - `BasicTestMappingProtocol` of CPython's own tests, where this Python was installed with them.
 
@@ -29,13 +29,13 @@ from support import pythons_mapping_tests
 from proof import as_diskcache
 
 DISKCACHE = "5.6.3"
-FILES = ("tests/test_core.py", "tests/test_recipes.py")
+FILES = ("tests/test_core.py", "tests/test_fanout.py", "tests/test_recipes.py")
 RECIPES = "diskcache/recipes.py"
 DOCUMENTED = ("throttle", "barrier")
 
 # What cannot be seen by what a test calls.
 SKIPPED = {
-    "an order of entries": ("test_iter",),
+    "an order of entries": ("test_core.py::test_iter",),
     "files that one could copy, damage or count": (
         "test_copy",
         "test_rsync",
@@ -60,8 +60,8 @@ class Results:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            if item.name in REASONS:
-                item.add_marker(pytest.mark.skip(f"ringtable does not have {REASONS[item.name]}"))
+            if reason := REASONS.get(item.name) or REASONS.get(f"{item.path.name}::{item.name}"):
+                item.add_marker(pytest.mark.skip(f"ringtable does not have {reason}"))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped:
