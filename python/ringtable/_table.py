@@ -9,6 +9,7 @@ from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack, cast, overload
 
+from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
 from ringtable._pipeline import Pipeline
 from ringtable._prefix import Beginning
@@ -361,8 +362,6 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         if fn is not _MISSING:
             for option in values.keys() - {"retries", "ttl"}:
                 raise TypeError(f"Table.update() got an unexpected keyword argument {option!r}")
-            from ringtable._change import change
-
             return change(cast("Table[bytes]", self), other, fn, **values)
         if isinstance(other, (str, bytes)):
             raise TypeError(f"update({other!r}) is neither update(key, fn) nor update(mapping)")
