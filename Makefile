@@ -18,7 +18,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-tools soak stubs manual lock clean
+.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-python soak stubs manual lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -84,8 +84,8 @@ bench-hits: install .venv/bench ## Hit ratios beside reference caches and Valkey
 bench-overhead: install .venv/bench ## Bytes that an entry costs beyond its key and value.
 	$(BIN)/python -m benches.overhead
 
-bench-tools: install .venv/bench ## What locks and rate limiters cost.
-	$(BIN)/python -m benches.tools
+bench-python: install .venv/bench ## What objects, locks, limiters and the import cost, beside others.
+	$(BIN)/python -m benches.python
 
 bench-scale: install .venv/bench ## What operations cost by the size of the table, up to 4 GiB: some minutes.
 	$(BIN)/python -m benches.scale

@@ -1,6 +1,6 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-Five other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `scale` and `tools`.
+Five other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `python` and `scale`.
 
 | module       | what it holds                                                               |
 |--------------|-----------------------------------------------------------------------------|
@@ -8,8 +8,8 @@ Five other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `
 | `hit_ratio`  | a script: hit ratios of caches of the same size                             |
 | `overhead`   | a script: what an entry costs beyond its key and value                      |
 | `payload`    | a script: large values, beside plain copies                                 |
+| `python`     | a script: objects, locks, rate limiters, the import                         |
 | `scale`      | a script: what operations cost by the size of the table                     |
-| `tools`      | a script: locks and rate limiters                                           |
 | `promises`   | what ringtable promises: the goals of `compare`                             |
 | `scenarios`  | what `compare` measures, one function a scenario                            |
 | `workload`   | what runs inside its clients                                                |

@@ -38,6 +38,7 @@
     test_namespace.py       the keys with a prefix, as a table of its own
     test_typing.py          what type checkers say of typical uses
     test_readme.py          the examples in README.md and in the guide; a word about each error
+    test_examples.py        the programs in examples/, whose server is killed in the middle
 
     Processes
     test_processes.py       threads that share a table; readers beside writers

@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import fcntl
 import gc
+import importlib
 import mmap
 import os
 import pickle
@@ -21,6 +22,7 @@ import textwrap
 import threading
 import time
 import traceback
+import unittest
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -884,6 +886,22 @@ def way_to_a_table(name: str) -> Iterator[Way]:
     ports: dict[str, Any] = {name: "127.0.0.1:0"} if name in ("tcp", "udp") else {}
     with Server(workers=2, max_memory="64MiB", topology=topology, **ports) as server:
         yield Way(server.tcp or server.udp or "default", options)
+
+
+def pythons_mapping_tests(table: Table[Any]) -> unittest.TestSuite:
+    """`BasicTestMappingProtocol` of CPython, which has each test make an empty mapping: here it empties the table.
+
+    Raises:
+        ImportError: This Python was installed without its own tests.
+    """
+    tests: Any = importlib.import_module("test.mapping_tests").BasicTestMappingProtocol
+
+    class Protocol(tests):  # type: ignore[misc]
+        def _empty_mapping(self) -> Table[Any]:
+            table.clear()
+            return table
+
+    return unittest.defaultTestLoader.loadTestsFromTestCase(Protocol)
 
 
 class HtmlBalance(HTMLParser):

@@ -181,6 +181,25 @@ def test_keys_tell_arguments_apart(server: ringtable.Server) -> None:
             table.memoize(stale=1)
 
 
+def test_results_are_values_of_the_pickle_codec_and_checked(server: ringtable.Server) -> None:
+    with Table() as table, ringtable.connect(codec="pickle") as objects:
+
+        @table.memoize(key=str)
+        def result(value: object) -> object:
+            return [value]
+
+        assert result("a") == ["a"]
+        result(1)
+        assert sorted(objects.values(), key=str) == [["a"], [1]]
+        [key] = (key for key in table if key.endswith(b"a"))
+        damaged = bytearray(table[key])
+        damaged[2] ^= 1
+        table[key] = damaged
+        with pytest.raises(ringtable.DecodeError, match="checksum") as caught:
+            result("a")
+        assert (caught.value.key, caught.value.codec) == (key.decode(), "pickle")
+
+
 def test_what_raises_is_not_kept_and_an_old_result_may_do(server: ringtable.Server) -> None:
     with Table() as table:
         results: list[int | Exception] = [ValueError("no"), 1, ValueError("no"), 2]

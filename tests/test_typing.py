@@ -146,9 +146,100 @@ OBJECTS_MISUSED = [
 ]
 
 
+TOOLS = """
+import datetime
+from collections.abc import Coroutine
+from typing import Any
+import ringtable
+
+table = ringtable.connect(timeout=5)
+objects = ringtable.connect(codec="pickle")
+texts = ringtable.connect(codec="text")
+with table.lock("report", timeout=10, ttl=datetime.timedelta(seconds=30)) as lock:
+    token: int | None = lock.token
+    lock.extend(5)
+taken: bool = table.lock("report", reentrant=True).acquire(blocking=False)
+with table.semaphore("gpu", 2) as seats:
+    count: int = seats.holders()
+ready: bool = table.event("ready").wait(timeout=5)
+place: int = table.barrier("start", parties=2).wait()
+ran: bool = table.once("migrate")(lambda: print("migrated"))
+limit = table.rate_limiter("100/minute", name="web", algorithm="sliding")
+if not (allowed := limit("10.0.0.7", cost=2)):
+    pause: float = allowed.retry_after
+left: int = allowed.remaining
+
+
+@table.memoize(ttl=60, stale=10)
+def page(number: int, *, wide: bool = False) -> str:
+    return f"<html>{number}"
+
+
+@objects.memoize(key=lambda user: f"user:{user}")
+async def profile(user: str) -> dict[str, str]:
+    return {"name": user}
+
+
+text: str = page(7, wide=True)
+coroutine: Coroutine[Any, Any, dict[str, str]] = profile("ada")
+users: ringtable.Table[str] = texts.namespace("users:")
+users["ada"] = "Ada"
+names: list[str] = list(users.namespace("admins:"))
+raw: list[bytes] = list(table.namespace("users:"))
+gone: bytes | None = table.get_and_delete("job")
+session: str | None = texts.get_and_expire("session", 3600)
+total: float = table.incr("balance", 0.5)
+visits: int | None = table.incr("visits", maximum=10, ttl_if_new=60)
+times: list[float | None] = table.ttl_many(["a", b"b"])
+some: dict[bytes, bytes] = dict(table.items(prefix="user:"))
+with texts.watch("user:", timeout=datetime.timedelta(minutes=1)) as watch:
+    for event in watch:
+        if isinstance(event, ringtable.Lagged):
+            continue
+        name: str = event.key
+
+
+def counted(value: str | None) -> str:
+    return value or ""
+
+
+def work(table: ringtable.Table[Any], lock: object = None) -> None:
+    with table.lock("a"), table.pipeline() as pipeline:
+        pipeline.incr("count").get("other")
+
+
+work(objects)
+try:
+    table["key"] = b"value"
+except (ringtable.ServerGone, ringtable.Timeout, ringtable.OutOfMemory) as error:
+    print(error)
+"""
+TOOLS_MISUSED = [
+    "table.lock(5)",
+    'table.lock("a", timeout="5")',
+    'table.semaphore("gpu")',
+    'table.semaphore("gpu", "2")',
+    "table.rate_limiter(100)",
+    'table.rate_limiter("1/s", algorithm="leaky")',
+    "limit(5)",
+    "number: int = page(7)",
+    'page("7")',
+    "page(7, tall=True)",
+    'table.barrier("start", parties="2").wait()',
+    'users["ada"] = 5',
+    'table.once("migrate")(5)',
+    'table.get_and_expire("session", "60")',
+    'table.memoize(ttl="60")',
+    'wrong: str = limit("ip").remaining',
+    'table.no_such_tool("x")',
+]
+
+
 @pytest.mark.parametrize("version", ["3.11", pytest.param("3.14", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("uses", "misuses"), [(BYTES, BYTES_MISUSED), (OBJECTS, OBJECTS_MISUSED)], ids=["bytes", "objects"]
+    ("uses", "misuses"),
+    [(BYTES, BYTES_MISUSED), (OBJECTS, OBJECTS_MISUSED), (TOOLS, TOOLS_MISUSED)],
+    ids=["bytes", "objects", "tools"],
 )
 def test_uses_and_misuses(tmp_path: Path, uses: str, misuses: list[str], version: str) -> None:
     """Before 3.12 the buffer protocol has no methods, and numpy's arrays and views were no buffers to them."""
@@ -158,7 +249,7 @@ def test_uses_and_misuses(tmp_path: Path, uses: str, misuses: list[str], version
     first = len(lines) - len(misuses) + 1
     checkers = [["mypy", "--strict", "--config-file=", f"--python-version={version}", "--cache-dir", str(tmp_path)]]
     if shutil.which("pyright"):
-        checkers.append(["pyright", f"--pythonversion={version}"])
+        checkers.append(["pyright", f"--pythonversion={version}", "--pythonpath", sys.executable])
     for name, *options in checkers:
         command = [sys.executable, "-m", "mypy"] if name == "mypy" else [name]
         checked = subprocess.run(

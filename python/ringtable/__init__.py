@@ -5,9 +5,9 @@ runs a server in this process, and `connect` reaches one that runs. Values are b
 `codec`. Everything raised is an `Error`.
 """
 
+import importlib
 import typing
 
-from ringtable._codecs.codec import Codec
 from ringtable._connect import connect
 from ringtable._errors import (
     AccessDenied,
@@ -43,15 +43,16 @@ from ringtable._errors import (
     ValueTooLarge,
     VersionMismatch,
 )
-from ringtable._opening import log_path, open
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, View, __version__
-from ringtable._server import Server
 from ringtable._table import Table
-from ringtable._watch import Event, Lagged, Watch
 
 if typing.TYPE_CHECKING:
+    from ringtable._codecs.codec import Codec
     from ringtable._codecs.pickle import PickleCodec
+    from ringtable._opening import log_path, open
+    from ringtable._server import Server
+    from ringtable._watch import Event, Lagged, Watch
 
 __all__ = [
     "KEY_SIZE_MAX",
@@ -104,11 +105,26 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> typing.Any:
-    """Import what most programs do not need when it is asked for."""
-    if name != "PickleCodec":
-        raise AttributeError(f"module 'ringtable' has no attribute {name!r}")
-    from ringtable._codecs.pickle import PickleCodec
+# What `connect` does without is imported when it is asked for, with all that it needs itself.
+_LATER = {
+    "Codec": "_codecs.codec",
+    "Event": "_watch",
+    "Lagged": "_watch",
+    "PickleCodec": "_codecs.pickle",
+    "Server": "_server",
+    "Watch": "_watch",
+    "log_path": "_opening",
+    "open": "_opening",
+}
 
-    globals()[name] = PickleCodec
-    return PickleCodec
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'ringtable' has no attribute {name!r}")
+    module = importlib.import_module(f"ringtable.{_LATER[name]}")
+    found = globals()[name] = getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

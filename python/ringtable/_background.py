@@ -41,9 +41,9 @@ def main(path: str, log: str, limit: str, options: str) -> None:
         with _server_at(path, float(limit) if limit else None, json.loads(options)) as server:
             _begin_log(log)
             print(f"ringtable: process {os.getpid()} serves {path!r} with {options}", flush=True)
-            _say(report, {"ready": os.getpid()})
             # It keeps no folder from being removed or unmounted, but for the socket's own.
             os.chdir("/")
+            _say(report, {"ready": os.getpid()})
             os.close(report)
             print(f"ringtable: ended {_serve(server)}", flush=True)
     except ServerExists:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _RETRIES_MAX = 1_000_000
 # Tries that follow at once: somebody else has succeeded, and may be done.
 _EAGER_TRIES = 3
-# Not the module's own generator: a caller who has seeded that one wants its numbers for itself.
-_RANDOM = random.SystemRandom()
+# Random numbers below this, of the system's. The generators of `random` are the caller's, who may have seeded them, and
+# take longer to import than this package.
+_RANDOM_LIMIT = 1 << 32
 _PAUSE_S_FIRST = 50e-6
 _PAUSE_S_MAX = 5e-3
 # Slow functions need longer pauses: in units of what the last try took.
@@ -49,7 +50,8 @@ def change(
         if tries >= _EAGER_TRIES:
             # Those who lose again and again wait for a random while, each time longer, so that each has its turn.
             longest = max(_PAUSE_S_MAX, _PAUSE_TRIES_MAX * (time.monotonic() - started))
-            time.sleep(_RANDOM.random() * min(_PAUSE_S_FIRST * 2 ** min(tries, 20), longest))
+            share = int.from_bytes(os.urandom(4)) / _RANDOM_LIMIT
+            time.sleep(share * min(_PAUSE_S_FIRST * 2 ** min(tries, 20), longest))
         started = time.monotonic()
         found = table.get_with_version(key)
         value, version = found or (None, 0)

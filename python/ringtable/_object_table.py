@@ -29,12 +29,12 @@ from ringtable._ringtable import Pipeline as PipelineCore
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import View
 from ringtable._table import Table, entries
-from ringtable._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from ringtable._types import Address, Key, Keys, Seconds, Value
+    from ringtable._watch import Watch
 
     _T = TypeVar("_T", default=bytes)
 

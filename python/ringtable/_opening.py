@@ -2,7 +2,7 @@
 
 # Design
 
-Whoever finds no server starts one: a detached process (`_background.py`), in a session of its own, whose end nobody
+Whoever finds no server starts one (`_starting.py`): a detached process, in a session of its own, whose end nobody
 waits for. Of several that are started at the same time the lock of the name lets one be the server; the others end, and
 their starters connect to that one. The server ends by itself when its last client has left (`linger`), so what comes to
 be in this way also goes. If it ends just when somebody connects, that one begins again, as long as it has time.
@@ -15,20 +15,13 @@ processes of a service, or of a container, ends it, too.
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
-from ringtable import _errors
 from ringtable._connect import table_of
-from ringtable._errors import Error, InvalidOption, OutOfResources, ServerFailed, ServerGone, TableNotFound
+from ringtable._errors import InvalidOption, ServerGone, TableNotFound
 from ringtable._options import OPTIONS, engine_options
 from ringtable._ringtable import default_address, socket_path
 from ringtable._table import Table
@@ -38,14 +31,6 @@ if TYPE_CHECKING:
     from ringtable._types import Address, Keys, OpenOptions, Reads, Seconds, ServerOptions, Trusted, Writes
 
     _T = TypeVar("_T")
-
-# What a new process runs: it leaves a grandchild behind, and ends, so that nobody is left with a child to wait for. The
-# paths of this Python's own library are enough for it, and that of the package.
-_DETACHED = "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[1]); "
-_DETACHED += "from ringtable._background import main; main(*sys.argv[2:])"
-
-# Of what a server that has failed has said, so many characters are told.
-_WORDS_MAX = 2_000
 
 # Options that the server tells in a smaller unit, of which there are a thousand.
 _THOUSANDTHS = {
@@ -163,7 +148,10 @@ def open(
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise type(absent)(f"{absent}; none that was started within {limit_s} seconds was there") from None
-            _start(address, to_start, left_s)
+            # What it needs is loaded by the one that starts a server.
+            from ringtable._starting import start
+
+            start(socket_path(address), log_path(address), to_start, left_s)
             continue
         try:
             _compare(given, table)
@@ -216,79 +204,3 @@ def _compare(given: dict[str, Any], table: Table[Any]) -> None:
 
 def _shown(name: str, value: Any) -> str:
     return f"0o{value:o}" if name == "mode" else repr(value)
-
-
-def _start(address: Address, options: dict[str, Any], limit_s: float | None) -> None:
-    """Start a server in the background, and wait until it is ready, or another one is there.
-
-    Raises:
-        Error: It says why it does not start.
-        ServerFailed: It has ended without saying so.
-    """
-    path = socket_path(address)
-    if not sys.executable or getattr(sys, "frozen", False):
-        raise Error(
-            f"there is no server at {path}, and this program cannot start one, since there is no Python that it could"
-            " run: start one with `ringtable server`"
-        )
-    package = str(Path(__file__).parent.parent)
-    limit = "" if limit_s is None else str(limit_s)
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        _DETACHED,
-        package,
-        path,
-        log_path(address),
-        limit,
-        json.dumps(options),
-    ]
-    read_end, write_end = os.pipe()
-    try:
-        try:
-            starter = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True
-            )
-        except OSError as error:
-            raise OutOfResources(f"starting a server: {error}") from error
-        finally:
-            os.close(write_end)
-        try:
-            words = _read_all(read_end, limit_s)
-        finally:
-            # It forks and ends, whatever becomes of the server.
-            starter.wait()
-    finally:
-        os.close(read_end)
-    _judge(words, path)
-
-
-def _read_all(pipe: int, limit_s: float | None) -> str:
-    """What is written to the pipe until it is closed, or the time is over."""
-    deadline = None if limit_s is None else time.monotonic() + limit_s
-    words = b""
-    while True:
-        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([pipe], [], [], left_s)[0]:
-            # It may be there yet.
-            return "{}"
-        piece = os.read(pipe, 1 << 16)
-        if not piece:
-            return words.decode(errors="replace")
-        words = (words + piece)[-(1 << 16) :]
-        # Others may have the pipe, too: what another thread has forked meanwhile.
-        if words.endswith(b"}\n"):
-            return words.decode(errors="replace")
-
-
-def _judge(words: str, path: str) -> None:
-    """Raise what the server has said in its last line, unless that it is ready, or that another one is."""
-    try:
-        report = json.loads(words.strip().rpartition("\n")[2])
-    except ValueError:
-        said = words.strip()[-_WORDS_MAX:] or "it has said nothing"
-        raise ServerFailed(f"the server that was started for {path} has ended: {said}") from None
-    if "error" in report:
-        raise getattr(_errors, report["error"], ServerFailed)(report["message"])

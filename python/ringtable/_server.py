@@ -125,7 +125,7 @@ class Server:
         }
         address = default_address() if name is None else name
         self._core = ServerCore(address, **engine_options(options))
-        self.name = os.fspath(address)
+        self.name: str = os.fspath(address)
         _servers.add(self)
 
     @property

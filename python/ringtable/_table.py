@@ -15,7 +15,6 @@ from ringtable._pipeline import Pipeline
 from ringtable._prefix import Beginning
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import to_bytes
-from ringtable._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         Value,
         Writes,
     )
+    from ringtable._watch import Watch
 
     _Default = TypeVar("_Default")
     _T = TypeVar("_T", default=bytes)
@@ -303,6 +303,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
                 "a watch reads events out of shared memory, and this table is not connected through any: use "
                 "ringtable.connect with the server's name or the path of its unix socket"
             )
+        from ringtable._watch import Watch
+
         return Watch(
             self.address,
             prefix,
@@ -350,7 +352,10 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         return _reopen, (type(self), self.address, *options, self.wait, self.lazy)
 
     # A table is equal to itself alone: comparing entries, as other mappings do, would fetch two whole tables.
-    __eq__ = object.__eq__
+
+    def __eq__(self, other: object, /) -> bool:
+        return object.__eq__(self, other)
+
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:

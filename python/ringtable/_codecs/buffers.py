@@ -51,17 +51,20 @@ def take_apart(value: memoryview) -> tuple[memoryview, list[memoryview]]:
     Raises:
         Undecodable: The head is damaged, or a buffer is not all there.
     """
-    if value.nbytes < _HEAD.size:
-        raise Undecodable(value.nbytes, f"it ends within its head of {_HEAD.size} bytes")
+    value_size = value.nbytes
+    if value_size < _HEAD.size:
+        raise Undecodable(value_size, f"it ends within its head of {_HEAD.size} bytes")
     _, checksum, count, stream_size = _HEAD.unpack_from(value)
     places_end = _HEAD.size + count * _PLACE.size
     end = places_end + stream_size
-    if end > value.nbytes:
-        raise Undecodable(_CHECKED_FROM, f"its head is to have {end} bytes, and it has {value.nbytes} in all")
+    if end > value_size:
+        raise Undecodable(_CHECKED_FROM, f"its head is to have {end} bytes, and it has {value_size} in all")
     if crc32(value[_CHECKED_FROM:end]) != checksum:
         raise Undecodable(8, "its checksum is wrong")
-    ends = [(begin, begin + size) for begin, size in _PLACE.iter_unpack(value[_HEAD.size : places_end])]
-    last = max((end for _, end in ends), default=0)
-    if last > value.nbytes:
-        raise Undecodable(value.nbytes, f"its buffers are to end at byte {last}")
-    return value[places_end:end], [value[begin:end] for begin, end in ends]
+    # One loop that slices as it checks: it is much of what loading a dict of arrays takes.
+    buffers: list[memoryview] = []
+    for begin, size in _PLACE.iter_unpack(value[_HEAD.size : places_end]):
+        if begin + size > value_size:
+            raise Undecodable(value_size, f"a buffer is to end at byte {begin + size}")
+        buffers.append(value[begin : begin + size])
+    return value[places_end:end], buffers

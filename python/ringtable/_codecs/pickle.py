@@ -29,6 +29,8 @@ from ringtable._codecs.formats import BUFFERS, MAGIC_SIZE, PICKLE, RESIDUE, SIGN
 from ringtable._errors import InvalidOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ringtable._ringtable import View
 
 _PROTOCOL = 5
@@ -71,7 +73,7 @@ class PickleCodec:
         if key is not None and len(key) < _KEY_SIZE_MIN:
             raise InvalidOption(f"key has {len(key)} bytes; allowed are {_KEY_SIZE_MIN} and more")
         self._key = None if key is None else bytes(key)
-        self.read_checked = loads if key is None else None
+        self.read_checked: Callable[[bytes], Any] | None = loads if key is None else None
 
     def encode(self, value: Any, /) -> bytes:
         digits = written_integer(value)
@@ -82,7 +84,7 @@ class PickleCodec:
         pieces: list[bytes | memoryview] = (
             put_together(BUFFERS, stream, [buffer.raw() for buffer in buffers])
             if buffers
-            else [stream, crc32(stream).to_bytes(_CHECKSUM_SIZE, "little")]
+            else [stream, checksum(stream)]
         )
         if self._key is not None:
             mac = hmac.new(self._key, _GAP, _DIGEST)
@@ -111,6 +113,11 @@ class PickleCodec:
 
     def __repr__(self) -> str:
         return f"<ringtable.PickleCodec {'not signed' if self._key is None else 'signed'}>"
+
+
+def checksum(stream: bytes) -> bytes:
+    """What stands behind a pickle without buffers."""
+    return crc32(stream).to_bytes(_CHECKSUM_SIZE, "little")
 
 
 def _load(value: memoryview) -> Any:

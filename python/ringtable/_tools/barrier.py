@@ -25,7 +25,8 @@ class Barrier:
     """
 
     def __init__(self, table: TableCore[Any], name: Key, parties: int) -> None:
-        self._table, self._key, self.parties = table, key_in(table, "barrier", name), parties
+        self._table, self._key = table, key_in(table, "barrier", name)
+        self.parties: int = parties
         self._changes = Lock(table, self._key)
         # Checks the number, and the name.
         self._seats(0)

@@ -57,7 +57,7 @@ def memoize(
 
         def compute(name: bytes, make: Callable[[], bytes]) -> Any:
             found = TableCore.get_or_set(table, name, make, ttl, stale=stale, stale_if_error=stale_if_error)
-            return values.loads(found)
+            return values.loads(name, found)
 
         wrapper: Any
         if inspect.iscoroutinefunction(function):
