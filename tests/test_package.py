@@ -302,7 +302,7 @@ def test_the_import_takes_nothing_that_measures() -> None:
         "ringtable._bench",
         "ringtable._cli",
         "ringtable._profiler",
-        "cyclopts",
+        "argparse",
         "rich",
         "statistics",
     )
