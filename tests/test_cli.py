@@ -91,6 +91,25 @@ def test_what_is_imported_late_explains_itself_too(command: str, words: str) -> 
     assert f"{command} {first}" in listed
 
 
+def test_a_command_imports_what_it_needs_alone(server: Server) -> None:
+    """Neither what the others need, nor, if it only explains itself, what it runs with."""
+    script = "import sys, ringtable._cli as cli\ntry: cli.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    for arguments, commands in (
+        (["--help"], set()),
+        (["ping"], {"ringtable._cli.commands.ping"}),
+        (["server", "--print-config"], {"ringtable._cli.commands.server"}),
+        (["demo", "--help"], {"ringtable._cli.commands.demo"}),
+        (["bench", "--help"], {"ringtable._cli.commands.bench"}),
+    ):
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
+        imported = done.stderr.split()
+        assert "ringtable._cli.app" in imported
+        assert {name for name in imported if name.startswith("ringtable._cli.commands.")} == commands
+        works = ("rich", "ringtable._bench", "ringtable._cli.bench", "ringtable._cli.demo")
+        assert not {name for name in imported if name.startswith(works)}
+
+
 @pytest.mark.parametrize("command", ["ping", "list", "bench"])
 def test_ctrl_c_at_the_start_is_no_news(server: Server, command: str) -> None:
     """It was a traceback while modules were imported."""
@@ -226,6 +245,9 @@ def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None
         (["get"], "required: KEY"),
         (["get", "key", "[bold]more", "and"], "'[bold]more', 'and'"),
         (["get", "key", "--nam", "x"], "Unknown option: --nam. Did you mean --name?"),
+        (["get", "key", "--nam=-x"], "What begins with a hyphen and is no option goes behind a --.\n"),
+        (["get", "key", "--name", "a", "--name", "b"], "--name is given several times"),
+        (["get", "key", "--name"], "--name: expected one argument"),
         (["get", "key", "--name", "nobody/"], "no path of a socket"),
         (["get", "key", "--name", "a\nb\x1b[1m\u2028"], r"'a\nb\x1b[1m\u2028' is no name for a table"),
         (["get", "key", "--timeout=-1"], "--timeout is -1; allowed are seconds from 0 to 1e19\n"),
@@ -233,6 +255,7 @@ def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None
         (["get", "key", "--trust-user", "nobody at all"], "--trust-user is nobody at all: there is no such user"),
         (["set", "key", "value", "--ttl=-1"], "--ttl is -1; allowed are"),
         (["set", "key", "value", "--nx", "--xx"], "--nx and --xx exclude each other"),
+        (["set", "key", "value", "--nx=no"], "--nx takes no value, and is given 'no'"),
         (["stats", "--json", "--plain"], "--json and --plain exclude each other"),
         (["watch", "--count", "0"], "--count is 0 events"),
         (["client"], "OUTER and INNER"),
@@ -374,7 +397,7 @@ def test_a_quick_look(server: Server) -> None:
     assert "present" in refused("set", "key", "other", "--nx")
     assert "absent" in refused("set", "other", "value", "--xx")
     assert run_cli("set", "other", "value", "--ttl", "100").returncode == 0
-    assert run_cli("del", "key", "other", "missing").stdout == "2\n"
+    assert run_cli("del", "key", "--timeout", "60", "other", "missing").stdout == "2\n"
     assert "key" in refused("get", "key")
 
 
@@ -388,6 +411,9 @@ def test_a_value_from_standard_input(server: Server) -> None:
             assert table[key] == value
         assert run_cli("set", "key", "--", "-").returncode == 0
         assert table["key"] == b"-"
+        assert run_cli("set", "--", "-k", "--").returncode == 0
+        assert table["-k"] == b"--"
+        assert run_cli("get", "--", "-k").stdout == "--\n"
         assert run_cli("set", "key", "-5").returncode == 0
         assert table["key"] == b"-5"
         for option in ("--nxx", "-x"):
@@ -778,6 +804,9 @@ def test_the_options_that_are_printed_can_be_read(ringtable_dir: Path) -> None:
     assert run_cli("server", "--config", str(file), "--print-config").stdout == printed.stdout
     options = tomllib.loads(printed.stdout)
     assert (options["workers"], options["linger"], options["buckets"], options["cache"]) == (3, 2.5, 10_000, True)
+    # By the name that it had once, too.
+    renamed = run_cli("server", "--laggard-timeout", "7", "--print-config").stdout
+    assert tomllib.loads(renamed)["slow_consumer_timeout"] == 7
     # Nothing is left out.
     assert all(name in printed.stdout for name in inspect.signature(ringtable.Server).parameters)
 

@@ -7,8 +7,8 @@
 - An option has its whole name, and is given once, unless it gathers what it is given.
 - What is wrong is an exception with one line that names the option, the value and what is allowed; no usage is printed.
 
-argparse gives a formatter of help to each argument that is declared. Ours does not ask for the width of the terminal
-then: that imports more than all else that a command line needs.
+argparse makes a formatter of help for each argument that is declared. Ours does not ask for the width of the terminal
+then: that imports as much again as argparse does.
 """
 
 import argparse
