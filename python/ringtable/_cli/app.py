@@ -1,7 +1,7 @@
 """The commands by their names, and how a program ends that runs one.
 
-Each command is a module of its own (`_Module` says what it has), which is imported only when it is wanted: what the
-others need would double the time that it takes to start. So what `ringtable --help` says of all of them stands here.
+Each command is a module of its own (`_Module` says what it has), which is imported when its name was typed: no start
+pays for what other commands need. So what `ringtable --help` says of all of them stands here.
 """
 
 import sys
@@ -18,12 +18,13 @@ from ringtable._ringtable import __version__
 class Command(NamedTuple):
     """A command, before its module is imported."""
 
-    names: tuple[str, ...]
-    """What is typed for it: its name, and others that are understood."""
+    name: str
     module: str
     """Its module in `commands/`."""
     purpose: str
     """What it does, in a sentence."""
+    aliases: tuple[str, ...] = ()
+    """Other names that it goes by."""
 
 
 class _Module(Protocol):
@@ -38,58 +39,57 @@ class _Module(Protocol):
 
 COMMANDS = (
     Command(
-        ("server", "serve"),
+        "server",
         "server",
         "Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.",
+        aliases=("serve",),
     ),
+    Command("list", "list", "List the servers in this user's folder of names: name, process, memory in use, clients."),
     Command(
-        ("list",), "list", "List the servers in this user's folder of names: name, process, memory in use, clients."
-    ),
-    Command(
-        ("stats",),
+        "stats",
         "stats",
         "Print the server's figures: grouped in a terminal, else one on a line with its bare number.",
     ),
     Command(
-        ("ping",),
+        "ping",
         "ping",
         "Print PONG if the server answers; exit status 1 if it does not. A full server answers, too.",
     ),
-    Command(("get",), "get", "Print the value of a key, as it is, and a newline; exit status 1 where there is none."),
-    Command(("set",), "set", "Write a value; exit status 1 where --nx or --xx forbids it."),
-    Command(("del",), "delete", "Delete keys, and print how many there were."),
+    Command("get", "get", "Print the value of a key, as it is, and a newline; exit status 1 where there is none."),
+    Command("set", "set", "Write a value; exit status 1 where --nx or --xx forbids it."),
+    Command("del", "delete", "Delete keys, and print how many there were."),
     Command(
-        ("keys",),
+        "keys",
         "keys",
         "Print keys, one on a line and in no order: all, those with a prefix, or those that fit a pattern.",
     ),
-    Command(("clear",), "clear", "Delete all keys."),
+    Command("clear", "clear", "Delete all keys."),
     Command(
-        ("dump",),
+        "dump",
         "dump",
         "Write keys, values and times to live to a file that `ringtable load` and `redis-cli --pipe` read.",
     ),
     Command(
-        ("load",),
+        "load",
         "load",
         "Write the entries of a file into the table, over those that it has, and leave its other keys alone.",
     ),
-    Command(("watch",), "watch", "Print what happens to keys, one event on a line, until Ctrl-C."),
+    Command("watch", "watch", "Print what happens to keys, one event on a line, until Ctrl-C."),
     Command(
-        ("client",),
+        "client",
         "client",
         "Insert keys, read and check their buckets, delete them; measure how long that takes.",
     ),
     Command(
-        ("demo",),
+        "demo",
         "demo",
         "Show what it does: count the words of Python's standard library with eight processes, checked word by word;"
         " a cache; a rate limiter; and what all that takes, beside what people use otherwise.",
     ),
-    Command(("bench",), "bench", "Measure the classic topology and its successors, side by side, on this machine."),
-    Command(("profile",), "profile", "Show where the CPU time of a server and of one of its clients goes."),
+    Command("bench", "bench", "Measure the classic topology and its successors, side by side, on this machine."),
+    Command("profile", "profile", "Show where the CPU time of a server and of one of its clients goes."),
 )
-_NAMED = {name: command for command in COMMANDS for name in command.names}
+_NAMED = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}
 
 
 def run() -> None:
@@ -151,7 +151,7 @@ def _execute(words: list[str]) -> None:
 def _overview() -> Parser:
     """Explains the command line as a whole; what commands it has is read elsewhere."""
     parser = Parser("ringtable", "A hash table that every process of this machine shares.", words="Commands")
-    for (name, *aliases), _, purpose in COMMANDS:
+    for name, _, purpose, aliases in COMMANDS:
         parser.add_argument(name, metavar=" ".join([name, *(f"({alias})" for alias in aliases)]), help=purpose)
     parser.usage = "%(prog)s COMMAND"
     parser.epilog = "`ringtable COMMAND --help` explains each."

@@ -4,11 +4,9 @@ import itertools
 import json
 import random
 import resource
-import secrets
 import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ringtable import _ringtable
 from ringtable._cli.built import require_bench
@@ -27,8 +25,7 @@ _U32_COUNT = 1 << 32
 _U64_MAX = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """What one run of the classic client measured: its loop, without start-up and connecting."""
 
     seconds: float
@@ -81,7 +78,7 @@ def run(options: Namespace) -> None:
     if outer is not None:
         if inner is None:
             raise InvalidOption("INNER is missing: give OUTER and INNER, as in `ringtable client 100 10`")
-        seed: int = secrets.randbits(32) if options.seed is None else options.seed
+        seed: int = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
         check_range("OUTER", outer, 0, _U64_MAX, "rounds")
         check_range("INNER", inner, 1, _U32_COUNT, "keys")
         check_range("--seed", seed, 0, _U64_MAX, "as a number")
