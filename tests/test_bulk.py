@@ -424,7 +424,7 @@ def test_an_interrupt_ends_it_and_leaves_no_half_a_file(server: Server, tmp_path
 
 
 def break_off(file: Path) -> None:
-    from ringtable._cli.transfer import _written
+    from ringtable._cli.commands.dump import _written
 
     with _written(str(file)) as target:
         stream.write(target, Entry(b"key", b"value", int(time.time() * 1_000)))

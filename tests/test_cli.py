@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server
-from ringtable._cli.connection import Connection
-from ringtable._cli.stats import grouped, humane
+from ringtable._cli.figures import grouped, humane
 from support import DEADLINE_S, ServerProcess, figures_of, run_cli, wait_until
 
 CONNECTING = {
@@ -92,6 +91,25 @@ def test_what_is_imported_late_explains_itself_too(command: str, words: str) -> 
     assert f"{command} {first}" in listed
 
 
+def test_a_command_imports_what_it_needs_alone(server: Server) -> None:
+    """Neither what the others need, nor, if it only explains itself, what it runs with."""
+    script = "import sys, ringtable._cli as cli\ntry: cli.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    for arguments, commands in (
+        (["--help"], set()),
+        (["ping"], {"ringtable._cli.commands.ping"}),
+        (["server", "--print-config"], {"ringtable._cli.commands.server"}),
+        (["demo", "--help"], {"ringtable._cli.commands.demo"}),
+        (["bench", "--help"], {"ringtable._cli.commands.bench"}),
+    ):
+        command = [sys.executable, "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
+        imported = done.stderr.split()
+        assert "ringtable._cli.app" in imported
+        assert {name for name in imported if name.startswith("ringtable._cli.commands.")} == commands
+        works = ("rich", "ringtable._bench", "ringtable._cli.bench", "ringtable._cli.demo")
+        assert not {name for name in imported if name.startswith(works)}
+
+
 @pytest.mark.parametrize("command", ["ping", "list", "bench"])
 def test_ctrl_c_at_the_start_is_no_news(server: Server, command: str) -> None:
     """It was a traceback while modules were imported."""
@@ -99,7 +117,7 @@ def test_ctrl_c_at_the_start_is_no_news(server: Server, command: str) -> None:
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "| " in line and line.split("| ")[-1].strip() == "cyclopts._convert":
+            if "| " in line and line.split("| ")[-1].strip() == "argparse":
                 break
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=DEADLINE_S)
@@ -224,9 +242,12 @@ def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None
     ("arguments", "words"),
     [
         (["nothing"], 'Unknown command "nothing"'),
-        (["get"], "KEY requires an argument"),
+        (["get"], "required: KEY"),
         (["get", "key", "[bold]more", "and"], "'[bold]more', 'and'"),
         (["get", "key", "--nam", "x"], "Unknown option: --nam. Did you mean --name?"),
+        (["get", "key", "--nam=-x"], "What begins with a hyphen and is no option goes behind a --.\n"),
+        (["get", "key", "--name", "a", "--name", "b"], "--name is given several times"),
+        (["get", "key", "--name"], "--name: expected one argument"),
         (["get", "key", "--name", "nobody/"], "no path of a socket"),
         (["get", "key", "--name", "a\nb\x1b[1m\u2028"], r"'a\nb\x1b[1m\u2028' is no name for a table"),
         (["get", "key", "--timeout=-1"], "--timeout is -1; allowed are seconds from 0 to 1e19\n"),
@@ -234,12 +255,13 @@ def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None
         (["get", "key", "--trust-user", "nobody at all"], "--trust-user is nobody at all: there is no such user"),
         (["set", "key", "value", "--ttl=-1"], "--ttl is -1; allowed are"),
         (["set", "key", "value", "--nx", "--xx"], "--nx and --xx exclude each other"),
+        (["set", "key", "value", "--nx=no"], "--nx takes no value, and is given 'no'"),
         (["stats", "--json", "--plain"], "--json and --plain exclude each other"),
         (["watch", "--count", "0"], "--count is 0 events"),
         (["client"], "OUTER and INNER"),
         (["client", "1"], "INNER is missing"),
         (["client", "1", "0"], "INNER is 0 keys"),
-        (["client", "1", "1", "--reads", "fast"], '"direct", "server"'),
+        (["client", "1", "1", "--reads", "fast"], "--reads: invalid choice: 'fast' (choose from "),
         (["server", "--max-memory", "1KiB"], "--max-memory is 1024; allowed are 4194304 to"),
         (["server", "--buckets", "1000000000"], "the 1073741824 bytes of --max-memory leave room for"),
         (
@@ -247,7 +269,7 @@ def test_options_out_of_range(option: str, value: str, parts: list[str]) -> None
             "--ring-slots times --slot-size is",
         ),
         (["server", "--spin-us=-1"], "--spin-us is -1; allowed are 0 to 1000 microseconds"),
-        (["server", "--workers", "many"], '--workers: unable to convert "many"'),
+        (["server", "--workers", "many"], "--workers: 'many' is no whole number"),
         (["server", "--group", "nobody at all"], "--group is 'nobody at all': there is no such group"),
         (["server", "--mode", "rw"], "--mode is 'rw'"),
         (["profile", "--seconds", "0"], "--seconds is 0 seconds"),
@@ -375,7 +397,7 @@ def test_a_quick_look(server: Server) -> None:
     assert "present" in refused("set", "key", "other", "--nx")
     assert "absent" in refused("set", "other", "value", "--xx")
     assert run_cli("set", "other", "value", "--ttl", "100").returncode == 0
-    assert run_cli("del", "key", "other", "missing").stdout == "2\n"
+    assert run_cli("del", "key", "--timeout", "60", "other", "missing").stdout == "2\n"
     assert "key" in refused("get", "key")
 
 
@@ -389,6 +411,9 @@ def test_a_value_from_standard_input(server: Server) -> None:
             assert table[key] == value
         assert run_cli("set", "key", "--", "-").returncode == 0
         assert table["key"] == b"-"
+        assert run_cli("set", "--", "-k", "--").returncode == 0
+        assert table["-k"] == b"--"
+        assert run_cli("get", "--", "-k").stdout == "--\n"
         assert run_cli("set", "key", "-5").returncode == 0
         assert table["key"] == b"-5"
         for option in ("--nxx", "-x"):
@@ -618,8 +643,9 @@ def test_a_stopped_server_hangs_nobody(server_process: ServerProcess, command: l
     assert "write" not in message
 
 
-def test_nobody_waits_for_ever_unless_told_to() -> None:
-    assert Connection().timeout == 5.0
+@pytest.mark.parametrize("command", ["list", *CONNECTING])
+def test_nobody_waits_for_ever_unless_told_to(command: str) -> None:
+    assert "may take, 5 unless given" in " ".join(run_cli(command, "--help").stdout.split())
 
 
 def test_stats(server: Server) -> None:
@@ -778,6 +804,9 @@ def test_the_options_that_are_printed_can_be_read(ringtable_dir: Path) -> None:
     assert run_cli("server", "--config", str(file), "--print-config").stdout == printed.stdout
     options = tomllib.loads(printed.stdout)
     assert (options["workers"], options["linger"], options["buckets"], options["cache"]) == (3, 2.5, 10_000, True)
+    # By the name that it had once, too.
+    renamed = run_cli("server", "--laggard-timeout", "7", "--print-config").stdout
+    assert tomllib.loads(renamed)["slow_consumer_timeout"] == 7
     # Nothing is left out.
     assert all(name in printed.stdout for name in inspect.signature(ringtable.Server).parameters)
 

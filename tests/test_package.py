@@ -303,7 +303,7 @@ def test_the_import_takes_nothing_that_connecting_does_without() -> None:
         "ringtable._bench",
         "ringtable._cli",
         "ringtable._profiler",
-        "cyclopts",
+        "argparse",
         "rich",
         "statistics",
         "asyncio",

@@ -1,69 +1,95 @@
-"""The commands by their names, and how a program ends that runs one."""
+"""The commands by their names, and how a program ends that runs one.
 
-import itertools
-import re
+Each command is a module of its own (`_Module` says what it has), which is imported when its name was typed: no start
+pays for what other commands need. So what `ringtable --help` says of all of them stands here.
+"""
+
 import sys
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from typing import NamedTuple, Protocol, cast
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
-
-from ringtable._cli.client import client
-from ringtable._cli.keys import keys
 from ringtable._cli.output import as_typed, complain, complete_streams, silence
-from ringtable._cli.quick import clear, delete, get, ping, set_
-from ringtable._cli.server import server
-from ringtable._cli.servers import list_
-from ringtable._cli.stats import stats
-from ringtable._cli.transfer import dump, load
-from ringtable._cli.watch import watch
+from ringtable._cli.parser import NotUnderstood, Parser, nearest
 from ringtable._errors import Error, InvalidOption
 from ringtable._ringtable import __version__
 
-# Options by the names that they had once: not in the help, but understood.
-RENAMED = {"--laggard-timeout": "--slow-consumer-timeout"}
 
-app = App(
-    name="ringtable",
-    help="A hash table that every process of this machine shares.",
-    help_format="markdown",
-    version=__version__,
-    # A flag is absent or present: no `--no-json` beside each `--json`.
-    default_parameter=Parameter(negative=()),
+class Command(NamedTuple):
+    """A command, before its module is imported."""
+
+    name: str
+    module: str
+    """Its module in `commands/`."""
+    purpose: str
+    """What it does, in a sentence."""
+    aliases: tuple[str, ...] = ()
+    """Other names that it goes by."""
+
+
+class _Module(Protocol):
+    """The module of a command."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Declare its options and words, and what help says of the command at its end (`parser.epilog`)."""
+
+    def run(self, options: Namespace) -> None:
+        """Do what was asked for."""
+
+
+COMMANDS = (
+    Command(
+        "server",
+        "server",
+        "Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.",
+        aliases=("serve",),
+    ),
+    Command("list", "list", "List the servers in this user's folder of names: name, process, memory in use, clients."),
+    Command(
+        "stats",
+        "stats",
+        "Print the server's figures: grouped in a terminal, else one on a line with its bare number.",
+    ),
+    Command(
+        "ping",
+        "ping",
+        "Print PONG if the server answers; exit status 1 if it does not. A full server answers, too.",
+    ),
+    Command("get", "get", "Print the value of a key, as it is, and a newline; exit status 1 where there is none."),
+    Command("set", "set", "Write a value; exit status 1 where --nx or --xx forbids it."),
+    Command("del", "delete", "Delete keys, and print how many there were."),
+    Command(
+        "keys",
+        "keys",
+        "Print keys, one on a line and in no order: all, those with a prefix, or those that fit a pattern.",
+    ),
+    Command("clear", "clear", "Delete all keys."),
+    Command(
+        "dump",
+        "dump",
+        "Write keys, values and times to live to a file that `ringtable load` and `redis-cli --pipe` read.",
+    ),
+    Command(
+        "load",
+        "load",
+        "Write the entries of a file into the table, over those that it has, and leave its other keys alone.",
+    ),
+    Command("watch", "watch", "Print what happens to keys, one event on a line, until Ctrl-C."),
+    Command(
+        "client",
+        "client",
+        "Insert keys, read and check their buckets, delete them; measure how long that takes.",
+    ),
+    Command(
+        "demo",
+        "demo",
+        "Show what it does, in half a minute: eight processes share a cache, a rate limiter and arrays, and count"
+        " words, checked word by word. A Manager's dict does the same beside them.",
+    ),
+    Command("bench", "bench", "Measure the classic topology and its successors, side by side, on this machine."),
+    Command("profile", "profile", "Show where the CPU time of a server and of one of its clients goes."),
 )
-app.command(server, name=["server", "serve"])
-app.command(list_, name="list")
-app.command(stats)
-app.command(ping)
-app.command(get)
-app.command(set_, name="set")
-app.command(delete, name="del", usage="Usage: ringtable del [OPTIONS] KEY [KEY...]")
-# What may be left out has no name in the usage line, unless it is given one.
-app.command(keys, usage="Usage: ringtable keys [OPTIONS] [WHICH]")
-app.command(clear)
-app.command(dump, usage="Usage: ringtable dump [OPTIONS] [FILE]")
-app.command(load, usage="Usage: ringtable load [OPTIONS] [FILE]")
-app.command(watch, usage="Usage: ringtable watch [OPTIONS] [PREFIX]")
-app.command(client, usage="Usage: ringtable client [OPTIONS] [OUTER INNER]")
-# Imported only when they run: what they need would double the start-up time of all the others. So what `--help` says of
-# them, here and there, stands here.
-app.command(
-    "ringtable._cli.demo:demo",
-    help="Show what it does, in half a minute: eight processes share a cache, a rate limiter and arrays, and count"
-    " words, checked word by word. A Manager's dict does the same beside them.",
-)
-app.command(
-    "ringtable._cli.bench:bench",
-    help="Measure the classic topology and its successors, side by side, on this machine."
-    "\n\n"
-    "Three parts: the seven scenarios of the published analysis; tight loops of 1 to 16 clients; large values beside"
-    " memcpy. Everything runs in processes of its own and ends with the command.",
-)
-app.command(
-    "ringtable._cli.profile:profile",
-    help="Show where the CPU time of a server and of one of its clients goes."
-    "\n\n"
-    "Runs both, prints the shares, and writes flame graphs (server.svg, client.svg) and what they are drawn from"
-    " (server.folded, client.folded). It needs no privileges: the two processes sample themselves.",
-)
+_NAMED = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}
 
 
 def run() -> None:
@@ -73,7 +99,7 @@ def run() -> None:
     or the system refuses something.
     """
     complete_streams()
-    status = _run()
+    status = _run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -81,23 +107,16 @@ def run() -> None:
     sys.exit(status)
 
 
-def today(arguments: list[str]) -> list[str]:
-    """The command line with the names that options have today: those that they had once are still understood."""
-    options = itertools.takewhile(lambda argument: argument != "--", arguments)
-    renamed = [re.sub(rf"^({'|'.join(RENAMED)})(?==|$)", lambda old: RENAMED[old[1]], option) for option in options]
-    return renamed + arguments[len(renamed) :]
-
-
-def _run() -> int:
-    """The command's exit status."""
+def _run(words: list[str]) -> int:
+    """Run the command. Its exit status."""
     try:
-        app(today(sys.argv[1:]), exit_on_error=False, print_error=False)
+        _execute(words)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except UnusedCliTokensError as error:
-        complain(f"nothing is known to do with {', '.join(map(repr, error.unused_tokens or ()))}")
+    except NotUnderstood as error:
+        complain(str(error))
         return 2
-    except (CycloptsError, InvalidOption) as error:
+    except InvalidOption as error:
         complain(as_typed(str(error)))
         return 2
     except Error as error:
@@ -109,6 +128,34 @@ def _run() -> int:
     except OSError as error:
         return _tell(error)
     return 0
+
+
+def _execute(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        _overview().print_help()
+        return
+    name, *others = words
+    if name == "--version":
+        print(__version__)
+        return
+    if name not in _NAMED:
+        meant = "".join(f' Did you mean "{near}"?' for near in nearest(name, _NAMED))
+        raise NotUnderstood(f'Unknown command "{name}".{meant} Available commands: {", ".join(_NAMED)}')
+    command = _NAMED[name]
+    module = cast("_Module", import_module(f"ringtable._cli.commands.{command.module}"))
+    parser = Parser(f"ringtable {name}", command.purpose)
+    module.arguments(parser)
+    module.run(parser.read(others))
+
+
+def _overview() -> Parser:
+    """Explains the command line as a whole; what commands it has is read elsewhere."""
+    parser = Parser("ringtable", "A hash table that every process of this machine shares.", words="Commands")
+    for name, _, purpose, aliases in COMMANDS:
+        parser.add_argument(name, metavar=" ".join([name, *(f"({alias})" for alias in aliases)]), help=purpose)
+    parser.usage = "%(prog)s COMMAND"
+    parser.epilog = "`ringtable COMMAND --help` explains each."
+    return parser
 
 
 def _tell(error: OSError) -> int:

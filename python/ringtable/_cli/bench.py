@@ -1,14 +1,12 @@
-"""`ringtable bench`: the classic topology against its successors, on this machine."""
+"""The work of `ringtable bench`: the classic topology against its successors, on this machine."""
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -34,29 +32,17 @@ REPORT_WIDTH = 120
 
 def bench(
     *,
-    quick: bool = False,
-    only: Annotated[tuple[Literal["scenarios", "scaling", "payloads"], ...], Parameter(show_default=False)] = (),
-    way: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
-    peer: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
-    runs: int | None = None,
-    json: Path | None = None,
-    csv: Path | None = None,
-    html: Path | None = None,
-    from_json: Annotated[Path | None, Parameter(help="Measure nothing: report what an earlier --json wrote.")] = None,
+    quick: bool,
+    only: Sequence[str],
+    way: Sequence[str],
+    peer: Sequence[str],
+    runs: int | None,
+    json: Path | None,
+    csv: Path | None,
+    html: Path | None,
+    from_json: Path | None,
 ) -> None:
-    """Measure all three parts, or some; `ringtable._cli` says which.
-
-    Args:
-        quick: Fewer and shorter rounds: about two minutes on two cores, with unsteadier medians.
-        only: A part, instead of all three; may be repeated.
-        way: A way to ringtable, instead of all: shared, sharded, lanes, lanes+direct, unix, tcp, udp;
-            may be repeated.
-        peer: Something else to measure in loops and large values: manager, valkey, lmdb; may be repeated.
-        runs: Runs of each scenario over each way, and rounds of the other parts, instead of the usual number.
-        json: A file for all that was measured, run by run.
-        csv: A file for the same as rows, one for each figure.
-        html: A file for the report as a page that needs no other file.
-    """
+    """Measure all three parts, or some: `commands/bench.py` says what each argument means."""
     ways = known("--way", way, list(WAYS)) or list(WAYS)
     others = known("--peer", peer, list(PEERS))
     settings = QUICK if quick else FULL
@@ -89,7 +75,7 @@ def bench(
         console.print(f"written: {file}", highlight=False, markup=False)
 
 
-def known(option: str, wanted: tuple[str, ...], names: list[str]) -> list[str]:
+def known(option: str, wanted: Sequence[str], names: list[str]) -> list[str]:
     """What is wanted, in the order in which it is known."""
     for name in wanted:
         if name not in names:

@@ -3,10 +3,9 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
+from ringtable._cli.parser import nearest
 from ringtable._errors import InvalidOption
 from ringtable._options import OPTIONS, engine_options, parse_mode
 
@@ -16,7 +15,7 @@ _TEXTS = {"name", "eviction", "topology", "tcp", "udp"}
 _SIZES = {"max_memory", "slot_size", "max_unevictable", "mode", "group"}
 
 
-def read(file: Path) -> dict[str, Any]:
+def read(file: str) -> dict[str, Any]:
     """Return the options that a file has, by the names that they have in Python.
 
     Raises:
@@ -24,14 +23,15 @@ def read(file: Path) -> dict[str, Any]:
         OSError: It cannot be read.
     """
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        with open(file, encoding="utf-8") as text:
+            found = tomllib.loads(text.read())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidOption(f"{file} is no TOML: {error}") from None
     options: dict[str, Any] = {}
     for key, value in found.items():
         name = key.replace("-", "_")
         if name not in _KEYS:
-            meant = "".join(f": is {near!r} meant?" for near in get_close_matches(name, sorted(_KEYS), 1))
+            meant = "".join(f": is {near!r} meant?" for near in nearest(name, sorted(_KEYS)))
             raise InvalidOption(f"{file}: {key!r} is no option of a server{meant}")
         if name in options:
             raise InvalidOption(f"{file}: {key!r} is there twice, with an underscore and with a hyphen")
@@ -39,7 +39,7 @@ def read(file: Path) -> dict[str, Any]:
     return options
 
 
-def _checked(file: Path, name: str, value: Any) -> Any:
+def _checked(file: str, name: str, value: Any) -> Any:
     """A value as `Server` takes it. What is out of its range is found there."""
     try:
         if not _is_possible(name, value):

@@ -37,12 +37,17 @@ def announce(line: str) -> None:
 
 
 def complain(words: str) -> None:
-    """Say on standard error, in one line, why the command fails.
+    """Say on standard error why the command fails."""
+    remark(f"ringtable: {words}")
+
+
+def remark(words: str) -> None:
+    """Say something on standard error, in one line, which nobody may be there to read.
 
     What is quoted in it (names, paths, options) may be anything: what would do something in a terminal is escaped.
     """
     try:
-        print(f"ringtable: {escaped(words)}", file=sys.stderr, flush=True)
+        print(escaped(words), file=sys.stderr, flush=True)
     except OSError:
         silence(sys.stderr)
 

@@ -1,4 +1,4 @@
-"""`ringtable profile`: where the CPU time of a server and of a client goes, as a table and as flame graphs."""
+"""The work of `ringtable profile`: where a server's and a client's CPU time goes, as a table and as flame graphs."""
 
 import json
 import os
@@ -56,26 +56,18 @@ class Profile:
 
 def profile(
     *,
-    topology: Literal["lanes", "shared", "sharded"] = "lanes",
-    reads: Literal["direct", "server"] = "direct",
-    transport: Literal["auto", "socket"] = "auto",
-    clients: int = 4,
-    workers: int | None = None,
-    seconds: float = 5.0,
-    hz: int = 997,
-    output: Path = Path("ringtable-profile"),
+    topology: Literal["lanes", "shared", "sharded"],
+    reads: Literal["direct", "server"],
+    transport: Literal["auto", "socket"],
+    clients: int,
+    workers: int | None,
+    seconds: float,
+    hz: int,
+    output: Path,
 ) -> None:
-    """Run a server and classic clients, and profile the server and one client; `ringtable._cli` says more.
+    """Run a server and classic clients, and profile the server and one client.
 
-    Args:
-        topology: How requests and replies travel.
-        reads: Clients read in place, or through the server.
-        transport: What clients talk through: a lane or the rings of the topology, or a socket.
-        clients: How many clients run; the first one is profiled.
-        workers: The server's worker threads; one per CPU unless given.
-        seconds: For how long.
-        hz: Samples for each second of CPU time; the kernel's clock (100 to 1,000 ticks a second) may allow fewer.
-        output: The folder to write to; it is made if it does not exist.
+    `commands/profile.py` says what each argument means.
     """
     check_range("--clients", clients, 1, CLIENTS_MAX, "clients")
     if workers is not None:

@@ -33,6 +33,11 @@ class Entry(NamedTuple):
     """When it will be gone, in milliseconds since 1970; `None` for never."""
 
 
+def counted(count: int) -> str:
+    """So many entries, in words."""
+    return f"{count} {'entry' if count == 1 else 'entries'}"
+
+
 def write(stream: BinaryIO, entry: Entry) -> None:
     """Write an entry to the end of a stream."""
     key, value, at_ms = entry

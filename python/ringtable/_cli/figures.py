@@ -1,13 +1,7 @@
-"""`ringtable stats`: the server's figures, grouped and with their units for people, plain for programs."""
+"""A server's figures as people read them: in groups, with their units, and by name where they stand for one."""
 
-import json as json_
 import re
-import sys
 from collections.abc import Mapping
-from typing import cast
-
-from ringtable._cli.connection import DEFAULT, Connection
-from ringtable._errors import InvalidOption
 
 # The groups, and which figures belong to them: the first group with a pattern that fits the whole name.
 GROUPS = {
@@ -28,30 +22,6 @@ POLICIES = {0: "noeviction", 1: "allkeys-sieve", 2: "volatile-ttl"}
 
 _KIB = 1 << 10
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
-
-
-def stats(*, json: bool = False, plain: bool = False, at: Connection = DEFAULT) -> None:
-    """Print the server's figures: grouped in a terminal, else one on a line with its bare number.
-
-    A full server answers, too.
-
-    Args:
-        json: Print them as one line of JSON.
-        plain: Print one figure on a line with its bare number, also in a terminal.
-    """
-    if json and plain:
-        raise InvalidOption("--json and --plain exclude each other: choose one")
-    # What has no lane gets into the place that a full server has in reserve.
-    with at.open(transport="socket") as table:
-        figures = cast("dict[str, int]", table.stats())
-    if json:
-        print(json_.dumps({name: named(name, value) for name, value in figures.items()}))
-    elif plain or not sys.stdout.isatty():
-        width = max(map(len, figures))
-        for name, value in figures.items():
-            print(f"{name:{width}}  {named(name, value)}")
-    else:
-        _show(figures)
 
 
 def grouped(names: Mapping[str, object]) -> dict[str, list[str]]:
@@ -97,21 +67,3 @@ def _time(ns: int) -> str:
         if ns < 1_000 * factor:
             return f"{ns} ns" if factor == 1 else f"{ns / factor:.3g} {unit}"
     return f"{ns / 1e9:,.3g} s"
-
-
-def _show(figures: Mapping[str, int | float | str]) -> None:
-    # Imported only here: it takes longer than asking the server.
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    console = Console(highlight=False)
-    width = max(map(len, figures))
-    for title, names in grouped(figures).items():
-        grid = Grid(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
-        grid.add_column(min_width=width)
-        grid.add_column(justify="right", min_width=len("noeviction"), no_wrap=True)
-        for name in names:
-            # What has not happened is there, and does not ask for attention.
-            grid.add_row(name, humane(name, figures[name]), style="dim" if figures[name] == 0 else "")
-        console.print(grid)
-        console.print()

@@ -1,13 +1,14 @@
 """`ringtable list`: which servers there are."""
 
-import json as json_
+import json
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from typing import cast
 
 from ringtable._cli.connection import Caller
+from ringtable._cli.figures import humane
 from ringtable._cli.output import complain
-from ringtable._cli.stats import humane
 from ringtable._errors import Error, InvalidOption, TableNotFound
 from ringtable._ringtable import check_timeout, folder_of_names, socket_path
 
@@ -15,17 +16,18 @@ _COLUMNS = {"name": "NAME", "process_id": "PID", "memory_resident": "MEMORY", "c
 _SUFFIX = ".sock"
 
 
-def list_(*, json: bool = False, caller: Caller = Caller()) -> None:  # noqa: B008 (it cannot be changed)
-    """List the servers in this user's folder of names: name, process, memory in use, clients.
+def arguments(parser: ArgumentParser) -> None:
+    parser.epilog = (
+        "Clients are those of all transports: over UDP, who was heard of in the last minute and has not left. A server"
+        " that was given a path instead of a name is not among them. One that does not answer is told of on standard"
+        " error, and makes the exit status 1."
+    )
+    parser.add_argument("--json", action="store_true", help="Print them as one line of JSON.")
+    Caller.arguments(parser)
 
-    Clients are those of all transports: over UDP, who was heard of in the last minute and has not left.
 
-    A server that was given a path instead of a name is not among them. One that does not answer is told of on standard
-    error, and makes the exit status 1.
-
-    Args:
-        json: Print them as one line of JSON.
-    """
+def run(options: Namespace) -> None:
+    caller = Caller(options)
     check_timeout(caller.timeout)
     folder = folder_of_names(caller.trust_user)
     names = (
@@ -44,8 +46,8 @@ def list_(*, json: bool = False, caller: Caller = Caller()) -> None:  # noqa: B0
             failed = True
             continue
         rows.append({column: figures[column] for column in _COLUMNS})
-    if json:
-        print(json_.dumps(rows))
+    if options.json:
+        print(json.dumps(rows))
     else:
         _show([list(_COLUMNS.values()), *(_cells(row) for row in rows)])
     if failed:

@@ -1,23 +1,23 @@
 """`ringtable client`: the classic client, which checks and measures a table, and the printing of the table."""
 
 import itertools
-import json as json_
+import json
 import random
 import resource
-import secrets
 import time
-from dataclasses import dataclass
-from typing import Annotated, Literal, cast
-
-from cyclopts import Parameter
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ringtable import _ringtable
 from ringtable._cli.built import require_bench
-from ringtable._cli.connection import DEFAULT, Connection
+from ringtable._cli.connection import Connection
+from ringtable._cli.parser import whole_number
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
 from ringtable._options import check_range
-from ringtable._table import Table
+
+if TYPE_CHECKING:
+    from ringtable._table import Table
 
 # Beyond this a value is named by its size alone: a longer one says little on a line of a terminal.
 PRINTED_SIZE_MAX = 64
@@ -25,8 +25,7 @@ _U32_COUNT = 1 << 32
 _U64_MAX = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """What one run of the classic client measured: its loop, without start-up and connecting."""
 
     seconds: float
@@ -39,67 +38,77 @@ class Figures:
         return self.operations / self.seconds if self.seconds else 0.0
 
 
-def client(
-    outer: int | None = None,
-    inner: int | None = None,
-    /,
-    *,
-    seed: int | None = None,
-    reads: Literal["direct", "server"] = "direct",
-    transport: Literal["auto", "lane", "rings", "socket"] = "auto",
-    python: bool = False,
-    json: bool = False,
-    debug_print: Annotated[bool, Parameter(help="Print the table, bucket by bucket.")] = False,
-    at: Connection = DEFAULT,
-) -> None:
-    """Insert keys, read and check their buckets, delete them; measure how long that takes.
+def arguments(parser: ArgumentParser) -> None:
+    parser.epilog = "Any mismatch is an error and exit status 1."
+    parser.add_argument(
+        "outer", metavar="OUTER", nargs="?", type=whole_number, help="How many times; 0 for until Ctrl-C."
+    )
+    parser.add_argument("inner", metavar="INNER", nargs="?", type=whole_number, help="Keys each time.")
+    parser.usage = "%(prog)s [OPTIONS] [OUTER INNER]"
+    parser.add_argument("--seed", type=whole_number, help="The seed of the random keys; a random one unless given.")
+    parser.add_argument(
+        "--reads",
+        choices=("direct", "server"),
+        default="direct",
+        help="Read in place, or through the server; direct unless given.",
+    )
+    parser.add_argument(
+        "--transport",
+        choices=("auto", "lane", "rings", "socket"),
+        default="auto",
+        help="Use the shared memory that the server has for its clients (a lane, or rings), or the plain socket; the"
+        " memory where there is any, unless given.",
+    )
+    parser.add_argument(
+        "--python",
+        action="store_true",
+        help="Run the loop through the public Python API instead of in the engine.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print the figures as one line of JSON.")
+    parser.add_argument("--debug-print", action="store_true", help="Print the table, bucket by bucket.")
+    Connection.arguments(parser)
 
-    Any mismatch is an error and exit status 1.
 
-    Args:
-        outer: How many times; 0 for until Ctrl-C.
-        inner: Keys each time.
-        seed: The seed of the random keys; a random one unless given.
-        reads: Read in place, or through the server.
-        transport: Use the shared memory that the server has for its clients (a lane, or rings), or the plain socket.
-        python: Run the loop through the public Python API instead of in the engine.
-        json: Print the figures as one line of JSON.
-    """
-    if outer is None and not debug_print:
+def run(options: Namespace) -> None:
+    at = Connection(options)
+    outer: int | None = options.outer
+    inner: int | None = options.inner
+    if outer is None and not options.debug_print:
         raise InvalidOption("nothing to do: give OUTER and INNER, as in `ringtable client 100 10`, or --debug-print")
     if outer is not None:
         if inner is None:
             raise InvalidOption("INNER is missing: give OUTER and INNER, as in `ringtable client 100 10`")
-        seed = secrets.randbits(32) if seed is None else seed
+        seed: int = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
         check_range("OUTER", outer, 0, _U64_MAX, "rounds")
         check_range("INNER", inner, 1, _U32_COUNT, "keys")
         check_range("--seed", seed, 0, _U64_MAX, "as a number")
         interrupt_on_termination()
-        if python:
-            with at.open(reads=reads, transport=transport) as table:
-                figures = classic_client_python(table, outer, inner, seed)
-        else:
-            require_bench("ringtable client (without --python)")
-            measured = _ringtable.classic_client(
-                at.address,
-                outer,
-                inner,
-                seed=seed,
-                reads=reads,
-                transport=transport,
-                timeout=at.timeout,
-                trust_user=at.trust_user,
-            )
-            figures = Figures(
-                measured["seconds"], measured["user_s"], measured["system_s"], int(measured["operations"])
-            )
-        print(_as_json(seed, figures) if json else _as_text(seed, figures))
-    if debug_print:
-        with at.open(transport=transport) as table:
+        figures = _classic_client(at, outer, inner, seed, options)
+        print(_as_json(seed, figures) if options.json else _as_text(seed, figures))
+    if options.debug_print:
+        with at.open(transport=options.transport) as table:
             print_table(table)
 
 
-def classic_client_python(table: Table, outer: int, inner: int, seed: int) -> Figures:
+def _classic_client(at: Connection, outer: int, inner: int, seed: int, options: Namespace) -> Figures:
+    if options.python:
+        with at.open(reads=options.reads, transport=options.transport) as table:
+            return classic_client_python(table, outer, inner, seed)
+    require_bench("ringtable client (without --python)")
+    measured = _ringtable.classic_client(
+        at.address,
+        outer,
+        inner,
+        seed=seed,
+        reads=options.reads,
+        transport=options.transport,
+        timeout=at.timeout,
+        trust_user=at.trust_user,
+    )
+    return Figures(measured["seconds"], measured["user_s"], measured["system_s"], int(measured["operations"]))
+
+
+def classic_client_python(table: "Table", outer: int, inner: int, seed: int) -> Figures:
     """The loop of the classic client through the public Python API.
 
     Args:
@@ -127,7 +136,7 @@ def classic_client_python(table: Table, outer: int, inner: int, seed: int) -> Fi
     return Figures(seconds, after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, 3 * rounds * inner)
 
 
-def print_table(table: Table) -> None:
+def print_table(table: "Table") -> None:
     """Print the entries of the server's table, bucket by bucket, without the empty buckets."""
     start = 0
     while True:
@@ -150,7 +159,7 @@ def _random_entries(generator: random.Random, seed: int, count: int) -> dict[byt
     return {b"ht%d%d" % (seed, number): number.to_bytes(4, "little") for number in numbers}
 
 
-def _insert_read_delete(table: Table, entries: dict[bytes, bytes]) -> None:
+def _insert_read_delete(table: "Table", entries: dict[bytes, bytes]) -> None:
     table.set_many(entries)
     if table.reads == "direct":
         buckets = [table.read_bucket(key) for key in entries]
@@ -169,7 +178,7 @@ def _insert_read_delete(table: Table, entries: dict[bytes, bytes]) -> None:
 
 
 def _as_json(seed: int, figures: Figures) -> str:
-    return json_.dumps(
+    return json.dumps(
         {
             "seed": seed,
             "seconds": figures.seconds,
