@@ -10,7 +10,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
-use ringtable::client::{Error, LockTerms, LockWait};
+use ringtable::client::{Contention, Error, LockTerms, LockWait};
 
 use crate::arguments::{self, Given, flag, seconds, whole};
 use crate::errors;
@@ -37,6 +37,7 @@ pub struct LockCore {
     kind: Kind,
     /// For how long to wait, unless told otherwise.
     patience: Option<Duration>,
+    contention: Contention,
 }
 
 impl LockCore {
@@ -111,7 +112,7 @@ impl LockCore {
         }
         let (table, mut noted) = (self.table.get(), None);
         let granted = table.write(py, |client, patience| {
-            let token = client.lock(&self.key, self.terms, wait, patience)?;
+            let token = client.lock(&self.key, self.terms, wait, &self.contention, patience)?;
             if let Some(token) = token {
                 let ends =
                     self.terms.ttl_ms.and_then(|ttl_ms| Instant::now().checked_add(Duration::from_millis(ttl_ms)));
@@ -209,7 +210,7 @@ impl LockCore {
         let terms = LockTerms { permits, ttl_ms: arguments::optional_ttl_ms("ttl", ttl)? };
         let name = String::from_utf8_lossy(word).into_owned();
         let patience = arguments::timeout("timeout", timeout)?;
-        Ok(Self { table, name, key, terms, kind, patience })
+        Ok(Self { table, name, key, terms, kind, patience, contention: Contention::default() })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

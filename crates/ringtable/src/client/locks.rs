@@ -3,8 +3,9 @@
 //! # Design
 //!
 //! A lock is asked for without waiting first: most are free, and then that is all. If it is taken, the request goes out
-//! once more, to join the queue, and the thread waits for the push with the token ([`super::answers`]). Over the rings
-//! of a classic topology nothing can be pushed: there a client asks again after a pause, which grows.
+//! once more, to join the queue, and the thread waits for the push with the token ([`super::answers`]). One that was
+//! taken the last time ([`Contention`]) is asked for with that second request alone. Over the rings of a classic
+//! topology nothing can be pushed: there a client asks again after a pause, which grows.
 //!
 //! A call that ends without the lock may be granted it afterwards. So each request has a ticket, and the call sends
 //! word behind it that what the ticket got is not wanted: the lock, or a place in the queue.
@@ -13,6 +14,7 @@
 //! on with that: nothing of the first is left. The time that a call has for a server begins anew there, since what went
 //! by was spent on waiting for others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -58,6 +60,21 @@ impl LockWait {
     }
 }
 
+/// Whether a lock was taken when it was last asked for.
+#[derive(Default)]
+pub struct Contention(AtomicBool);
+
+impl Contention {
+    /// Relaxed, here and below: a guess, which costs a request if it is wrong.
+    fn is_likely(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, was_taken: bool) {
+        self.0.store(was_taken, Ordering::Relaxed);
+    }
+}
+
 /// A request for a lock, over one connection. If it ends without the token, it is called off.
 struct Asked<'a> {
     connection: &'a Connection,
@@ -91,6 +108,7 @@ impl Client {
         name: &[u8],
         terms: LockTerms,
         wait: LockWait,
+        contention: &Contention,
         patience: Patience<'_>,
     ) -> Result<Option<u64>, Error> {
         check_key(name)?;
@@ -98,15 +116,17 @@ impl Client {
         let deadline = wait.deadline();
         let mut pause = limits::LEASE_POLL_MIN;
         loop {
-            let taken = self.repeated(Repeat::Always, patience, |patience| {
-                self.try_lock(self.connection(patience)?, name, terms, false, patience)
-            })?;
-            if taken.is_some() || wait == LockWait::No {
-                return Ok(taken);
+            if wait == LockWait::No || !contention.is_likely() {
+                let taken = self.repeated(Repeat::Always, patience, |patience| {
+                    self.try_lock(self.connection(patience)?, name, terms, patience)
+                })?;
+                if taken.is_some() || wait == LockWait::No {
+                    return Ok(taken);
+                }
             }
             let queued = self
                 .connection(patience)
-                .and_then(|connection| self.queue(connection, name, terms, deadline, patience));
+                .and_then(|connection| self.queue(connection, name, terms, contention, deadline, patience));
             match queued {
                 Ok(Some(outcome)) => return Ok(outcome),
                 // There is no queue over this transport.
@@ -115,7 +135,7 @@ impl Client {
                     pause = (2 * pause).min(limits::LEASE_POLL_MAX);
                     patience.check_interrupted()?;
                 }
-                Err(error) if error.is_gone() && self.options.reconnect => {}
+                Err(error) if error.is_gone() && self.options.reconnect => contention.note(false),
                 Err(error) => return Err(error),
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -130,11 +150,10 @@ impl Client {
         connection: &Connection,
         name: &[u8],
         terms: LockTerms,
-        joins: bool,
         patience: Patience<'_>,
     ) -> Result<Option<u64>, Error> {
         let mut asked = Asked { connection, name, ticket: next_ticket(), is_over: false };
-        match asked.request(terms, joins, patience)? {
+        match asked.request(terms, false, patience)? {
             Reply::Integer(token) => Ok(u64::try_from(token).ok().filter(|&token| token > 0)),
             other => Err(unexpected(other)),
         }
@@ -146,6 +165,7 @@ impl Client {
         connection: &Connection,
         name: &[u8],
         terms: LockTerms,
+        contention: &Contention,
         deadline: Option<Instant>,
         patience: Patience<'_>,
     ) -> Result<Option<Option<u64>>, Error> {
@@ -159,6 +179,7 @@ impl Client {
             }
             other => Some(other),
         };
+        contention.note(answer.is_none());
         loop {
             match answer {
                 Some(Reply::Integer(token)) if token > 0 => {

@@ -87,7 +87,7 @@ pub use error::Error;
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};
 pub use leases::{LeaseOutcome, Staleness};
-pub use locks::{LockTerms, LockWait};
+pub use locks::{Contention, LockTerms, LockWait};
 pub use numbers::prepare;
 pub use options::{Options, Reads, Transport};
 pub use patience::Patience;
