@@ -6,6 +6,7 @@ What lies in place, and for how long, is in test_held.py.
 import enum
 import hmac
 import importlib
+import os
 import pickle
 import struct
 import sys
@@ -566,3 +567,16 @@ def test_pythons_own_tests_of_mappings(server: Server) -> None:
         pythons_mapping_tests(table).run(result)
     assert (result.failures, result.errors, result.skipped) == ([], [], [])
     assert result.testsRun >= 14
+
+
+@pytest.mark.parametrize("codec", ["text", "json", "pickle"])
+def test_what_tools_keep_is_no_value_of_the_table(server: Server, codec: Any) -> None:
+    with ringtable.connect(codec=codec) as table:
+        table["mine"] = "value"
+        assert table.rate_limiter("5/hour")("ip")
+        assert table.memoize()(os.path.basename)("a/b") == "b"
+        assert ("mine", "value") in list(table.items())
+        assert "value" in list(table.values())
+        table.call("SET", "memo", b"\xff")
+        with pytest.raises(DecodeError):
+            list(table.items())

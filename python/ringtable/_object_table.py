@@ -324,8 +324,22 @@ class ObjectTable(Table["_T"]):
         return self._watch(self._raw(prefix), timeout, self._shown)
 
     def _found(self, keys: list[Any]) -> Iterator[tuple[Any, Any]]:
-        found = zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)
-        return ((key, self._load(key, data)) for key, data in found if data is not None)
+        return self._loaded(list(zip(keys, _CORE.get_many(self, map(self._raw, keys)), strict=True)))
+
+    def _loaded(self, found: list[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        for key, data in found:
+            if data is None:
+                continue
+            try:
+                value = self._load(key, data)
+            except DecodeError:
+                # What tools keep for themselves is no value of the table's codec.
+                from ringtable._tools.names import is_of_tool
+
+                if is_of_tool(key):
+                    continue
+                raise
+            yield key, value
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the address, the options and the codec, which is pickled as it is."""

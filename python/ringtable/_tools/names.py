@@ -9,6 +9,14 @@ if TYPE_CHECKING:
     from ringtable._types import Key
 
 
+_KEEPING_KEYS = ("limit:", "event:", "once:", "barrier:", "memoize:")
+
+
+def is_of_tool(key: Key) -> bool:
+    """Whether a key is one of those that tools make, as far as its name tells."""
+    return (key.decode(errors="replace") if isinstance(key, bytes) else key).startswith(_KEEPING_KEYS)
+
+
 def name_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
     """The name that a tool of a table has: of a namespace, its prefix comes first.
 
