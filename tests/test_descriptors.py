@@ -197,6 +197,9 @@ SHORT = """
     import os, resource, sys
     import ringtable
 
+    # What is imported when it is asked for needs descriptors, too.
+    ringtable.Server, ringtable.Watch
+
     def limit(count):
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
@@ -471,6 +474,8 @@ def test_no_room_for_a_thread(ringtable_dir: Path, threads: int) -> None:
     import os, resource, sys
     import ringtable
 
+    # Imported before this is a user who may not read where it is installed.
+    ringtable.Server
     os.chown(os.environ["RINGTABLE_DIR"], 54321, 54321)
     os.setresgid(54321, 54321, 54321)
     os.setresuid(54321, 54321, 54321)

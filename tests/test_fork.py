@@ -640,3 +640,35 @@ if __name__ == "__main__":
         found = table.get_many(["arguments", "pool", "executor", "process"])
         assert found == [b"400", b"400", b"400", b"100"], found
 """
+
+
+def test_a_fork_cuts_no_import_in_two(server_process: ServerProcess) -> None:
+    """A child would wait for ever for the thread that was in the middle of it."""
+    script = """
+    import importlib.abc, os, signal, sys, threading, time
+    import ringtable
+
+    asked, forking = threading.Event(), threading.Event()
+
+    class Slow(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name == "ringtable._tools.lock":
+                asked.set()
+                forking.wait()
+                # Long enough for a fork that does not wait.
+                time.sleep(0.2)
+
+    sys.meta_path.insert(0, Slow())
+    os.register_at_fork(before=forking.set)
+    table = ringtable.connect()
+    thread = threading.Thread(target=lambda: table.lock("a").acquire())
+    thread.start()
+    asked.wait()
+    if (pid := os.fork()) == 0:
+        signal.alarm(60)
+        with table.lock("b"):
+            os._exit(0)
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
+    """
+    assert run_script(script) == ("", "")

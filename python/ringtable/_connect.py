@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from ringtable._errors import InvalidOption
+from ringtable._later import imports
 from ringtable._table import Table
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def table_of(codec: Any, keys: Any, name: Address | None, **options: Any) -> Tab
             raise InvalidOption(f"keys is {keys!r}, which is for tables with a codec; without one they are bytes")
         return Table(name, **options)
     # Whoever has no objects does not pay for them.
-    from ringtable._object_table import ObjectTable
+    with imports:
+        from ringtable._object_table import ObjectTable
 
     return ObjectTable(name, codec=codec, keys="str" if keys is None else keys, **options)

@@ -24,6 +24,7 @@ from ringtable._codecs import codec_of, name_of
 from ringtable._codecs.codec import Undecodable
 from ringtable._codecs.formats import RESIDUE, name_by_beginning
 from ringtable._errors import DecodeError, InvalidOption
+from ringtable._later import imports
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import Pipeline as PipelineCore
 from ringtable._ringtable import Table as TableCore
@@ -334,7 +335,8 @@ class ObjectTable(Table["_T"]):
                 value = self._load(key, data)
             except DecodeError:
                 # What tools keep for themselves is no value of the table's codec.
-                from ringtable._tools.names import is_of_tool
+                with imports:
+                    from ringtable._tools.names import is_of_tool
 
                 if is_of_tool(key):
                     continue

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from ringtable._connect import table_of
 from ringtable._errors import InvalidOption, ServerGone, TableNotFound
+from ringtable._later import imports
 from ringtable._options import OPTIONS, engine_options
 from ringtable._ringtable import default_address, socket_path
 from ringtable._table import Table
@@ -149,7 +150,8 @@ def open(
             if left_s is not None and left_s <= 0:
                 raise type(absent)(f"{absent}; none that was started within {limit_s} seconds was there") from None
             # What it needs is loaded by the one that starts a server.
-            from ringtable._starting import start
+            with imports:
+                from ringtable._starting import start
 
             start(socket_path(address), log_path(address), to_start, left_s)
             continue

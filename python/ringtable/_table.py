@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Self, cast, overload
 
 from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
+from ringtable._later import imports
 from ringtable._pipeline import Pipeline
 from ringtable._prefix import Beginning
 from ringtable._ringtable import Table as TableCore
@@ -303,7 +304,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
                 "a watch reads events out of shared memory, and this table is not connected through any: use "
                 "ringtable.connect with the server's name or the path of its unix socket"
             )
-        from ringtable._watch import Watch
+        with imports:
+            from ringtable._watch import Watch
 
         return Watch(
             self.address,
@@ -329,7 +331,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         Args:
             prefix: What the keys begin with, in the table.
         """
-        from ringtable._namespace import Namespace
+        with imports:
+            from ringtable._namespace import Namespace
 
         return Namespace(self, prefix)
 
@@ -432,7 +435,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             InvalidOption: A time is out of its range.
             KeyTooLong: The name is too long.
         """
-        from ringtable._tools.lock import Lock
+        with imports:
+            from ringtable._tools.lock import Lock
 
         return Lock(self, name, timeout=timeout, ttl=ttl, reentrant=reentrant)
 
@@ -443,25 +447,29 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
 
         All processes have to say the same count while anybody has it: `CommandError`.
         """
-        from ringtable._tools.semaphore import Semaphore
+        with imports:
+            from ringtable._tools.semaphore import Semaphore
 
         return Semaphore(self, name, count, timeout=timeout, ttl=ttl)
 
     def event(self, name: Key) -> SharedEvent:
         """Return the event of that name, which any process sets, and any number of them wait for."""
-        from ringtable._tools.event import SharedEvent
+        with imports:
+            from ringtable._tools.event import SharedEvent
 
         return SharedEvent(self, name)
 
     def barrier(self, name: Key, parties: int) -> Barrier:
         """Return the barrier of that name, where so many parties wait until all are there."""
-        from ringtable._tools.barrier import Barrier
+        with imports:
+            from ringtable._tools.barrier import Barrier
 
         return Barrier(self, name, parties)
 
     def once(self, name: Key) -> Once:
         """Return what runs a function once among all processes: `table.once("migrate")(migrate)`."""
-        from ringtable._tools.once import Once
+        with imports:
+            from ringtable._tools.once import Once
 
         return Once(self, name)
 
@@ -483,7 +491,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         Raises:
             InvalidOption: The rate or the algorithm is none.
         """
-        from ringtable._tools.limiter import RateLimiter
+        with imports:
+            from ringtable._tools.limiter import RateLimiter
 
         return RateLimiter(self, rate, name=name, algorithm=algorithm)
 
@@ -511,7 +520,8 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
                 in all processes for arguments of the same types and values, in whatever order a `set` or a `dict` has
                 them. `f(1)` and `f(x=1)` are two keys.
         """
-        from ringtable._tools.memoize import memoize
+        with imports:
+            from ringtable._tools.memoize import memoize
 
         return memoize(self, ttl=ttl, stale=stale, stale_if_error=stale_if_error, key=key)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ringtable._codecs.codec import Codec
 from ringtable._errors import InvalidOption
+from ringtable._later import imports
 
 # The class of each codec that has a name. Its file is imported when it is asked for.
 _CLASSES = {
@@ -40,7 +41,8 @@ def codec_of(codec: Any) -> Codec[Any]:
             names = ", ".join(repr(name) for name in ["bytes", *_CLASSES])
             raise InvalidOption(f"codec is {codec!r}; allowed are {names}, or an object with encode and decode")
         try:
-            module = import_module(f"ringtable._codecs.{codec}")
+            with imports:
+                module = import_module(f"ringtable._codecs.{codec}")
         except ImportError as error:
             raise InvalidOption(
                 f"codec={codec!r} needs {error.name}, which is not installed: pip install 'ringtable[{codec}]'"

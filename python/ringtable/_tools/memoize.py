@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ringtable._errors import InvalidOption
+from ringtable._later import imports
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import check_ttl
 from ringtable._tools import values
@@ -62,7 +63,8 @@ def memoize(
         wrapper: Any
         if inspect.iscoroutinefunction(function):
             # Only programs with event loops pay for it.
-            from ringtable._tools.coroutines import shared
+            with imports:
+                from ringtable._tools.coroutines import shared
 
             wrapper = shared(function, key_for, compute)
         else:
