@@ -76,8 +76,10 @@ if is_of_them("/proc/self") and sum(map(is_of_them, Path("/proc").glob("[0-9]*")
 
 @pytest.mark.parametrize(
     ("word", "crowd"),
-    [(b"multiprocessing.spawn", WORKERS), (b"client\x000\x00", BACKGROUND_CLIENTS)],
-    ids=["workers", "clients"],
+    [
+        pytest.param(b"multiprocessing.spawn", WORKERS, id="workers"),
+        pytest.param(b"client\x000\x00", BACKGROUND_CLIENTS, id="clients", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_it_leaves_no_process_behind(
     ringtable_dir: Path, monkeypatch: pytest.MonkeyPatch, word: bytes, crowd: int

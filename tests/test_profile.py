@@ -57,7 +57,7 @@ def profiled(folder: Path) -> dict[str, list[int]]:
 def test_smoke(tmp_path: Path, options: tuple[str, ...]) -> None:
     output = tmp_path / "deep" / "down"
     # Some seconds, so that the server is caught at work though others have the processors most of the time.
-    done = run_cli("profile", "--seconds", "5", "--clients", "2", "--output", str(output), *options)
+    done = run_cli("profile", "--seconds", "3", "--clients", "2", "--output", str(output), *options)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in output.iterdir()) == [
         "client.folded",
