@@ -43,7 +43,7 @@ from ringtable._errors import (
     ValueTooLarge,
     VersionMismatch,
 )
-from ringtable._later import imports
+from ringtable._later import imports as _imports
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, View, __version__
 from ringtable._table import Table
@@ -122,7 +122,7 @@ _LATER = {
 def __getattr__(name: str) -> typing.Any:
     if name not in _LATER:
         raise AttributeError(f"module 'ringtable' has no attribute {name!r}")
-    with imports:
+    with _imports:
         module = importlib.import_module(f"ringtable.{_LATER[name]}")
     found = globals()[name] = getattr(module, name)
     return found

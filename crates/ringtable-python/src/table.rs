@@ -137,6 +137,22 @@ impl TableCore {
         repeat: Repeat,
         mut call: impl FnMut(&Client, Patience<'_>) -> Result<R, Error> + Send,
     ) -> PyResult<R> {
+        let mut found = None;
+        self.make(py, timeout, repeat, &mut |client, patience| {
+            found = Some(call(client, patience)?);
+            Ok(())
+        })?;
+        Ok(found.unwrap_or_else(|| unreachable!("a call that was made has a result")))
+    }
+
+    /// Makes a call, again if its server goes and that may be. There is one copy of this for all kinds of calls.
+    fn make(
+        &self,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+        repeat: Repeat,
+        call: &mut (dyn FnMut(&Client, Patience<'_>) -> Result<(), Error> + Send),
+    ) -> PyResult<()> {
         let client = self.client.get(py)?;
         let outcome = waiting(py, timeout, self.asked(repeat == Repeat::Unsent), |patience| {
             client.repeated(repeat, patience, |patience| call(client, patience))
