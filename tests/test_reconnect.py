@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -230,6 +231,47 @@ def test_waiting_for_the_next_server_ends(servers: Successors) -> None:
                 waiting["key"] = b"value"
 
 
+@pytest.mark.parametrize("codec", ["json", "pickle", "array"])
+def test_objects_are_read_again_as_bytes_are(servers: Successors, codec: Any) -> None:
+    with ringtable.connect(codec=codec, timeout=DEADLINE_S) as table:
+        assert table.get("key") is None
+        servers.replace()
+        assert table.get("key") is None
+        servers.replace()
+        with pytest.raises(KeyError):
+            table["key"]
+
+
+def test_a_wait_for_an_event_goes_on_at_the_next_server(servers: Successors) -> None:
+    with ringtable.connect(wait=DEADLINE_S) as table, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(table.event("ready").wait)
+        wait_until(lambda: table.stats()["lease_waiters"] == 1, "it waits")
+        servers.replace()
+        table.event("ready").set()
+        assert waiting.result()
+
+
+@pytest.mark.slow
+def test_a_limit_for_waiting_is_one_for_the_server_too(server_process: ServerProcess) -> None:
+    """Also where the table has none."""
+    with ExitStack() as stack, ThreadPoolExecutor(4) as threads:
+        tables = [stack.enter_context(ringtable.connect()) for _ in range(4)]
+        for table in tables:
+            table.call("PING")
+        locks = [table.lock("x") for table in tables]
+        server_process.freeze()
+        calls: list[Callable[[], object]] = [
+            lambda: locks[0].acquire(timeout=0.1),
+            lambda: locks[1].acquire(blocking=False),
+            lambda: tables[2].semaphore("s", 2).acquire(timeout=0.1),
+            lambda: tables[3].event("e").wait(0.1),
+        ]
+        for waiting in [threads.submit(call) for call in calls]:
+            with pytest.raises(ringtable.Timeout):
+                waiting.result(DEADLINE_S)
+        server_process.signal(signal.SIGCONT)
+
+
 def test_nobody_is_told_of_a_slow_server_where_there_is_none() -> None:
     with ServerProcess("--tcp", "127.0.0.1:0") as server:
         address = re.search(r"127\.0\.0\.1:\d+", server.ready_line)
@@ -310,6 +352,17 @@ def test_what_such_a_function_raises_is_printed(servers: Successors, monkeypatch
         meet(table)
         meet(table)
     assert [type(error) for error in raised] == [LookupError]
+
+
+def test_ctrl_c_in_the_function_ends_the_call(servers: Successors) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with ringtable.connect(on_new_server=interrupted) as table:
+        servers.replace()
+        with pytest.raises(KeyboardInterrupt):
+            meet(table)
+        assert table.get("key") is None
 
 
 def test_a_table_that_its_function_refers_to_is_collected(servers: Successors) -> None:

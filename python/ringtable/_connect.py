@@ -69,8 +69,8 @@ def connect(
         keys: How keys come back from a table with a codec other than "bytes": as "str" (UTF-8, with `surrogateescape`
             for what is none) or as "bytes". They may be given as either in any case.
         timeout: Seconds, or a `timedelta`, that any one call may wait for the server, connecting included; `None` for
-            no limit. It bounds neither a watch, which has a time-out of its own, nor what a function of the caller's
-            takes in `get_or_set` and `update`.
+            no limit. It bounds neither a watch nor the wait for a lock, a semaphore or an event, which have time-outs
+            of their own, nor what a function of the caller's takes in `get_or_set` and `update`.
         reads: "direct" reads values in place, out of the memory that the server shares, and asks the server only when a
             value changes again and again under the reader. "server" sends every read to the server.
         writes: "acknowledged" returns from `set` and `delete` when every process sees the change. "posted" returns once
@@ -89,8 +89,8 @@ def connect(
         lazy: Connect with the first call that needs the server, and raise there what connecting would raise here; it
             waits for `wait` there, too.
         on_new_server: Called with the `server_id` when the table has come to another server, at the end of the call
-            that has, on its thread; it may use the table. What it raises is printed, as for a `__del__`. A copy, as by
-            pickling, has none.
+            that has, on its thread; it may use the table. An exception of it is printed, as for a `__del__`. A copy, as
+            by pickling, has none.
 
     Raises:
         TableNotFound: No server of that name answers, nor one within `wait`.

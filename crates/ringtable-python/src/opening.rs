@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use ringtable::client::{Client, Error, Options};
 
@@ -71,7 +72,7 @@ impl LateClient {
             Client::connect(&self.address, &self.options, patience)
         })?;
         let client = self.client.get_or_init(|| made);
-        self.look_at_server(py, client);
+        self.look_at_server(py, client)?;
         if let Err(closed) = self.check_open(py) {
             waiting(py, self.timeout, self.asked(), |patience| {
                 client.close(patience);
@@ -87,21 +88,29 @@ impl LateClient {
     }
 
     /// Looks, after a call that may have connected anew, whether the server is another one than before.
+    ///
+    /// # Errors
+    /// What a signal handler raises that runs while the caller is told: Ctrl-C ends the call.
     #[inline]
-    pub fn look_at_server(&self, py: Python<'_>, client: &Client) {
+    pub fn look_at_server(&self, py: Python<'_>, client: &Client) -> PyResult<()> {
         // Relaxed: it guards nothing, and which thread tells does not matter.
-        if client.server_id() != self.server_id.load(Ordering::Relaxed) {
-            self.tell(py, client.server_id());
-        }
+        if client.server_id() == self.server_id.load(Ordering::Relaxed) { Ok(()) } else { self.tell(py, client) }
     }
 
-    /// The call that has found it has its own outcome: what the function raises is printed, as for a `__del__`.
+    /// The call that has found it has its own outcome: an exception of the function is printed, as for a `__del__`.
     #[cold]
-    fn tell(&self, py: Python<'_>, id: u64) {
+    fn tell(&self, py: Python<'_>, client: &Client) -> PyResult<()> {
+        let id = client.server_id();
         let before = self.server_id.swap(id, Ordering::Relaxed);
-        let Some(function) = self.on_new_server.as_ref().filter(|_| before != 0 && before != id) else { return };
-        if let Err(error) = function.call1(py, (id,)) {
-            error.write_unraisable(py, Some(function.bind(py)));
+        let Some(function) = self.on_new_server.as_ref().filter(|_| before != 0 && before != id) else {
+            return Ok(());
+        };
+        match function.call1(py, (id,)) {
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                error.write_unraisable(py, Some(function.bind(py)));
+                Ok(())
+            }
+            outcome => outcome.map(|_| ()),
         }
     }
 

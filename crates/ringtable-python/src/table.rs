@@ -157,7 +157,7 @@ impl TableCore {
         let outcome = waiting(py, timeout, self.asked(repeat == Repeat::Unsent), |patience| {
             client.repeated(repeat, patience, |patience| call(client, patience))
         });
-        self.client.look_at_server(py, client);
+        self.client.look_at_server(py, client)?;
         outcome
     }
 
@@ -597,8 +597,8 @@ impl TableCore {
         let mut sink = BytesSink::up_to(py, limits::HELD_VALUE_SIZE_MIN - 1);
         match self.client.get(py)?.try_get(bytes, &mut sink) {
             Ok(Some(_)) => Ok(sink.take().map(Bound::into_any)),
-            Ok(None) => Ok(self.find(key)?.map(Bound::into_any)),
-            Err(ringtable::client::Error::NoRoom(_)) => {
+            Ok(None) | Err(Error::Gone(_)) => Ok(self.find(key)?.map(Bound::into_any)),
+            Err(Error::NoRoom(_)) => {
                 let view = self.wait(py, |client, patience| client.hold(bytes, patience))?;
                 view.map(|view| Ok(Bound::new(py, ViewCore::new(view))?.into_any())).transpose()
             }

@@ -227,6 +227,10 @@ pub const LEASE_POLL_MIN: Duration = Duration::from_micros(200);
 /// Longest such pause.
 pub const LEASE_POLL_MAX: Duration = Duration::from_millis(10);
 
+/// For so long a call that waits for others, but no longer than it was told, waits at least for the server's answer: a
+/// busy machine may take longer for that than a caller is willing to wait for others.
+pub const ANSWER_WAIT_MIN: Duration = Duration::from_secs(5);
+
 /// Bytes of requests over a socket after which a client waits for the replies to those that it had sent before: twice
 /// as many are on their way at most, which is well below what a server keeps for it.
 pub const SOCKET_STRETCH_SIZE: usize = 4 << 20;

@@ -53,9 +53,14 @@ pub enum LockWait {
 
 impl LockWait {
     fn deadline(self) -> Option<Instant> {
+        Instant::now().checked_add(self.limit()?)
+    }
+
+    fn limit(self) -> Option<Duration> {
         match self {
-            Self::For(limit) => Instant::now().checked_add(limit),
-            _ => None,
+            Self::No => Some(Duration::ZERO),
+            Self::For(limit) => Some(limit),
+            Self::Forever => None,
         }
     }
 }
@@ -99,10 +104,10 @@ fn is_end(error: &Error) -> bool {
 
 impl Client {
     /// Takes a lock, or a permit of a semaphore. Returns its token; `None` if it was not free in time. The patience is
-    /// that of each request, and not of the waiting for others.
+    /// that of each request, and not of the waiting for others; a limit of that is one for the server, too.
     ///
     /// # Errors
-    /// [`Error::NoConnection`] over UDP; [`Error::Refused`] if there are too many; those of the connection.
+    /// [`Error::Timeout`] if it is the server that does not answer; [`Error::NoConnection`] over UDP; [`Error::Refused`] if there are too many; those of the connection.
     pub fn lock(
         &self,
         name: &[u8],
@@ -113,7 +118,7 @@ impl Client {
     ) -> Result<Option<u64>, Error> {
         check_key(name)?;
         self.check_connected("a lock")?;
-        let deadline = wait.deadline();
+        let (deadline, patience) = (wait.deadline(), for_answers(patience, wait.limit()));
         let mut pause = limits::LEASE_POLL_MIN;
         loop {
             if wait == LockWait::No || !contention.is_likely() {
@@ -263,57 +268,76 @@ impl Client {
         check_key(key)?;
         self.check_connected("waiting for a key")?;
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let patience = for_answers(patience, limit);
         let mut pause = limits::LEASE_POLL_MIN;
-        let has_changed = || -> Result<bool, Error> {
-            Ok(self.get_with_version(key, patience)?.map_or(0, |(_, now)| now) != version)
-        };
         loop {
-            if has_changed()? {
+            let now = self.repeated(Repeat::Always, patience, |patience| self.get_with_version(key, patience))?;
+            if now.map_or(0, |(_, now)| now) != version {
                 return Ok(true);
             }
             let slice = left(deadline);
             if slice.is_zero() {
                 return Ok(false);
             }
-            let connection = self.connection(patience)?;
-            let ticket = next_ticket();
-            let Some(expected) = connection.expect(ticket, patience)? else {
-                std::thread::sleep(pause.min(slice));
-                pause = (2 * pause).min(limits::LEASE_POLL_MAX);
-                patience.check_interrupted()?;
-                continue;
-            };
-            let mut told = Told::new(connection, expected, key);
-            let (version, digits) = (version.to_string(), ticket.to_string());
-            let arguments: [&[u8]; 3] = [key, version.as_bytes(), digits.as_bytes()];
-            match connection.request(NUMBERS.ring_await, &arguments, patience) {
-                Ok(Reply::Status(words)) if pending::is_postponed(&words) => {}
-                Ok(Reply::Status(_)) => {
-                    told.end();
-                    return Ok(true);
+            match self.await_push(key, version, deadline, patience) {
+                Ok(Some(true)) => return Ok(true),
+                // It is time to look again.
+                Ok(Some(false)) => {}
+                // Nothing is pushed over this transport.
+                Ok(None) => {
+                    std::thread::sleep(pause.min(slice));
+                    pause = (2 * pause).min(limits::LEASE_POLL_MAX);
+                    patience.check_interrupted()?;
                 }
-                Ok(other) => return Err(unexpected(other)),
-                Err(error) => {
-                    if matches!(error, Error::Refused(_)) || is_end(&error) {
-                        told.end();
-                    }
-                    return Err(error);
-                }
+                // The key is absent at the next server, too, as long as nobody writes it.
+                Err(error) if error.is_gone() && self.options.reconnect && version == 0 => {}
+                Err(error) => return Err(error),
             }
-            loop {
-                let slice = left(deadline);
-                if slice.is_zero() {
-                    break;
+        }
+    }
+
+    /// Asks to be told when a key has another version, and waits for that. `None` if nobody is told over this
+    /// transport; else whether it has one, as far as was told in time.
+    fn await_push(
+        &self,
+        key: &[u8],
+        version: u64,
+        deadline: Option<Instant>,
+        patience: Patience<'_>,
+    ) -> Result<Option<bool>, Error> {
+        let connection = self.connection(patience)?;
+        let ticket = next_ticket();
+        let Some(expected) = connection.expect(ticket, patience)? else { return Ok(None) };
+        let mut told = Told::new(connection, expected, key);
+        let (known, digits) = (version.to_string(), ticket.to_string());
+        let arguments: [&[u8]; 3] = [key, known.as_bytes(), digits.as_bytes()];
+        match connection.request(NUMBERS.ring_await, &arguments, patience) {
+            Ok(Reply::Status(words)) if pending::is_postponed(&words) => {}
+            Ok(Reply::Status(_)) => {
+                told.end();
+                return Ok(Some(true));
+            }
+            Ok(other) => return Err(unexpected(other)),
+            Err(error) => {
+                if matches!(error, Error::Refused(_)) || is_end(&error) {
+                    told.end();
                 }
-                // Also if it is as before again.
-                if told.wait(slice, patience)? {
-                    return Ok(true);
-                }
-                patience.check_interrupted()?;
-                // A write at the very moment of asking is told to nobody.
-                if has_changed()? {
-                    return Ok(true);
-                }
+                return Err(error);
+            }
+        }
+        loop {
+            let slice = left(deadline);
+            if slice.is_zero() {
+                return Ok(Some(false));
+            }
+            // Also if it is as before again.
+            if told.wait(slice, patience)? {
+                return Ok(Some(true));
+            }
+            patience.check_interrupted()?;
+            // A write at the very moment of asking is told to nobody.
+            if self.get_with_version(key, patience)?.map_or(0, |(_, now)| now) != version {
+                return Ok(Some(true));
             }
         }
     }
@@ -344,6 +368,11 @@ impl Asked<'_> {
         };
         reply
     }
+}
+
+/// The patience of each request of a call that waits for others, but no longer than `limit`.
+fn for_answers(patience: Patience<'_>, limit: Option<Duration>) -> Patience<'_> {
+    limit.map_or(patience, |limit| patience.within(limit.max(limits::ANSWER_WAIT_MIN)))
 }
 
 /// How long to sleep at most: until the deadline, or until it is time to look for signals.

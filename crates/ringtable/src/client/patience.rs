@@ -39,6 +39,12 @@ impl<'a> Patience<'a> {
         self
     }
 
+    /// The same, for no longer than that.
+    pub(super) fn within(mut self, limit: Duration) -> Self {
+        self.timeout = Some(self.timeout.map_or(limit, |timeout| timeout.min(limit)));
+        self
+    }
+
     /// How long the call may take; `None` for ever.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout
