@@ -40,20 +40,24 @@ needs_failpoints = pytest.mark.skipif(
 )
 
 
+_WITHOUT_WAITING = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+
+
 class Victim(Child):
     """A child that is to die, or to stand still, at a failpoint of its own."""
 
     _killed = False
 
+    def is_done(self) -> bool:
+        """Whether it was killed or stopped, or came to its end; without waiting."""
+        return self._killed or os.waitid(os.P_PID, self.pid, _WITHOUT_WAITING) is not None
+
     def what_became_of_it(self, timeout: float = DEADLINE_S) -> str:
         """Wait until it was killed or stopped, or came to its end; return "kill", "stop" or "end"."""
         if self._killed:
             return "kill"
-        ends = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        wait_until(
-            lambda: os.waitid(os.P_PID, self.pid, ends), f"forbidden: process {self.pid} goes on for ever", timeout
-        )
-        found = os.waitid(os.P_PID, self.pid, ends)
+        wait_until(self.is_done, f"forbidden: process {self.pid} goes on for ever", timeout)
+        found = os.waitid(os.P_PID, self.pid, _WITHOUT_WAITING)
         assert found is not None
         if found.si_code == os.CLD_EXITED:
             return "end"

@@ -157,9 +157,15 @@ def test_a_server_whose_files_were_removed_at(point: str, end: str) -> None:
     path = Path(socket_path("default"))
     with server_of("lanes") as server:
         server.arm(point, end)
-        path.unlink()
+
+        def met_once_more() -> bool:
+            # The order may not have arrived when the files are removed first.
+            path.unlink(missing_ok=True)
+            return server.process.is_done()
+
+        wait_until(met_once_more, f"forbidden: the server never comes to {point}")
         assert server.process.fate() == end
-        path.unlink()
+        path.unlink(missing_ok=True)
         if end == "stop":
             server.process.go_on()
             wait_until(is_there, "forbidden: the server is never found again")
