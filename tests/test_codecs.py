@@ -12,6 +12,7 @@ import struct
 import sys
 import unittest
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -333,7 +334,9 @@ def test_values_of_other_codecs(server: Server, raw: Table, codec: str) -> None:
                 assert error.written_by == other
                 assert repr(other) in str(error)
             # The same at every door, and the value stays.
-            for read in (table.get, lambda key: table.get_many([key]), table.get_with_version, table.read_bucket):
+            doors = (table.get, lambda key: table.get_many([key]), table.get_with_version, table.read_bucket)
+            takes = (table.pop, lambda key: table.pop(key, None), table.get_and_delete, lambda _: table.popitem())
+            for read in (*doors, *takes):
                 with pytest.raises(DecodeError, match=repr(codec.removesuffix(", signed"))):
                     cast("Any", read)("key")
             with pytest.raises(DecodeError):
@@ -577,6 +580,13 @@ def test_what_tools_keep_is_no_value_of_the_table(server: Server, codec: Any) ->
         assert table.memoize()(os.path.basename)("a/b") == "b"
         assert ("mine", "value") in list(table.items())
         assert "value" in list(table.values())
+        popped = []
+        with suppress(KeyError):
+            while True:
+                popped.append(table.popitem())
+        assert ("mine", "value") in popped
         table.call("SET", "memo", b"\xff")
         with pytest.raises(DecodeError):
             list(table.items())
+        with pytest.raises(DecodeError):
+            table.popitem()

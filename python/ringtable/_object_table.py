@@ -59,6 +59,14 @@ def several(keys: Iterable[Key]) -> list[Key]:
     return list(keys)
 
 
+def _is_of_tool(key: Key) -> bool:
+    """Whether tools keep it for themselves, so that it is no value of the table's codec."""
+    with imports:
+        from ringtable._tools.names import is_of_tool
+
+    return is_of_tool(key)
+
+
 class _InBytes:
     """A table of objects as methods of `Table` need it that call others: with those of the core, in bytes."""
 
@@ -221,8 +229,8 @@ class ObjectTable(Table["_T"]):
         return _CORE.incr(self, self._raw(key), by, **options)
 
     def get_and_delete(self, key: Key, default: Any = None) -> Any:
-        data = _CORE.get_and_delete(self, self._raw(key))
-        return default if data is None else self._load(key, data)
+        value = self._take(key)
+        return default if value is _MISSING else value
 
     def get_and_expire(self, key: Key, ttl: Seconds | None, default: Any = None) -> Any:
         data = _CORE.get_and_expire(self, self._raw(key), ttl)
@@ -250,12 +258,35 @@ class ObjectTable(Table["_T"]):
         return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._encode(default)))
 
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
-        data = _TABLE.pop(_InBytes(self), self._raw(key), None)
-        if data is not None:
-            return self._load(key, data)
+        value = self._take(key)
+        if value is not _MISSING:
+            return value
         if default is _MISSING:
             raise KeyError(key)
         return default
+
+    def popitem(self) -> tuple[Any, Any]:
+        for key in self:
+            try:
+                value = self._take(key)
+            except DecodeError:
+                if _is_of_tool(key):
+                    continue
+                raise
+            if value is not _MISSING:
+                return key, value
+        raise KeyError("the table is empty")
+
+    def _take(self, key: Key) -> Any:
+        """Delete a key and return its value, if there is one; what the codec cannot read stays."""
+        raw = self._raw(key)
+        # Whoever is refused has lost to one that was not.
+        while (found := _CORE.get_with_version(self, raw)) is not None:
+            data, version = found
+            value = self._load(key, data)
+            if _CORE.delete_if_version(self, raw, version):
+                return value
+        return _MISSING
 
     def get_or_set(self, key: Key, make: Callable[[], Any], ttl: Seconds | None = None, **options: Any) -> Any:
         # What is no function is refused by the core, in its words.
@@ -334,11 +365,7 @@ class ObjectTable(Table["_T"]):
             try:
                 value = self._load(key, data)
             except DecodeError:
-                # What tools keep for themselves is no value of the table's codec.
-                with imports:
-                    from ringtable._tools.names import is_of_tool
-
-                if is_of_tool(key):
+                if _is_of_tool(key):
                     continue
                 raise
             yield key, value
