@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import ringtable
@@ -113,14 +113,37 @@ def test_rates_are_read_strictly() -> None:
         "1/day": (1, 86_400 * second),
         "30/min": (30, 60 * second),
         "1/10d": (1, 864_000 * second),
+        "5/100ms": (5, second // 10),
+        "100 per minute": (100, 60 * second),
+        "1 per 2 hours": (1, 7_200 * second),
     }.items():
         assert parse(rate) == expected, rate
-    for wrong in ("", "100", "100/", "/s", "-1/s", "0/s", "1.5/s", "1/0s", "1/fortnight", "1/999d", f"{1 << 33}/s"):
+    wrong_units = ("1/fortnight", "1/hs", "1/ss", "1/ds", "1/minutess", "1 perminute", "1per minute", "1 per /s")
+    wrong_numbers = ("-1/s", "0/s", "1.5/s", "1/0s", "1/999d", f"{1 << 33}/s")
+    for wrong in ("", "100", "100/", "/s", "per s", *wrong_units, *wrong_numbers):
         with pytest.raises(InvalidOption):
             parse(wrong)
     for method in ("windows", None):
         with pytest.raises(InvalidOption, match="algorithm is"), ringtable.Server("one"), Table("one") as table:
             table.rate_limiter("1/s", algorithm=method)  # type: ignore[arg-type]
+
+
+def test_names_and_keys_do_not_run_together(server: ringtable.Server) -> None:
+    with Table() as table:
+        limits = [table.rate_limiter("1/hour", name=name) for name in ("x", "x:fixed:1/3600000000000:")]
+        assert limits[0](":fixed:1/3600000000000:y")
+        assert limits[1]("y")
+        names = ["f", "f:1", "f:1:"]
+        keys = set()
+        for name in names:
+
+            def function(key: str) -> str:
+                return key
+
+            function.__qualname__ = name
+            memoized: Any = table.memoize(key=str)(function)
+            keys |= {memoized.__cache_key__(end) for end in ("", "1", ":1", "1:", ":1:", "1::")}
+        assert len(keys) == 18
 
 
 # Memoized functions

@@ -483,7 +483,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
                 print("try again in", allowed.retry_after, "seconds")
 
         Args:
-            rate: How many in which time, such as "100/minute", "5/s" or "1000/15m".
+            rate: How many in which time, such as "100/minute", "100 per minute", "5/s", "2/100ms" or "1000/15m".
             name: Tells limiters of the same rate apart.
             algorithm: "fixed" counts in windows, which the first call opens. "sliding" lets `count` through at once,
                 and then one after the other (GCRA).

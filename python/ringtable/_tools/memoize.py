@@ -26,7 +26,7 @@ from ringtable._later import imports
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import check_ttl
 from ringtable._tools import values
-from ringtable._tools.names import key_in
+from ringtable._tools.names import beginning_in
 
 if TYPE_CHECKING:
     from ringtable._types import Key, KeyFunction, Seconds
@@ -51,7 +51,7 @@ def memoize(
         raise InvalidOption("stale and stale_if_error without ttl: without one nothing becomes stale")
 
     def decorate(function: _Function) -> _Function:
-        prefix = key_in(table, "memoize", f"{_module(function)}.{function.__qualname__}:")
+        prefix = beginning_in(table, "memoize", f"{_module(function)}:{function.__qualname__}")
 
         def key_for(*args: Any, **kwargs: Any) -> bytes:
             return prefix + (_digest(args, kwargs) if key is None else _bytes(key(*args, **kwargs)))

@@ -35,6 +35,18 @@ def key_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
     return _prefix_of(table) + tool.encode() + b":" + _as_bytes(tool, name)
 
 
+def beginning_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
+    """What all keys begin with that the tool of that kind and name has, as does no key of one of another name.
+
+    The name's length stands before it: else it would run together with what follows.
+
+    Raises:
+        TypeError: The name is neither `str` nor `bytes`.
+    """
+    written = _as_bytes(tool, name)
+    return _prefix_of(table) + b"%b:%d:%b:" % (tool.encode(), len(written), written)
+
+
 def _prefix_of(table: TableCore[Any]) -> bytes:
     """What all keys begin with, if the table is a namespace."""
     prefix: bytes = getattr(table, "_prefix", b"")
