@@ -293,6 +293,12 @@ def test_integers_are_digits_for_every_codec(server: Server, raw: Table, codec: 
         assert table.incr("new", 5) == 5
         assert same(table["new"], kind(5))
         assert table.update("new", lambda value: int(value or 0) + 1) == kind(6)
+        # By a float, there is a fraction; or a number that has none, and is too large for 64 bits.
+        for by, sum_ in ((0.5, 6.5), (-7.25, -0.75), (0.75, 0), (1e300, 1e300)):
+            table.incr("new", by)
+            found = table["new"]
+            assert type(found) is (str if codec == "text" else int if codec == "json" and by > 1 else type(sum_))
+            assert float(found) == sum_
         # A truth is none, and neither is a number of another type.
         if codec not in ("text", "array"):
             table["truth"] = True
@@ -492,7 +498,12 @@ def test_what_a_codec_cannot_write(server: Server) -> None:
         "json": [float("nan"), b"bytes", object(), {("a",): 1}],
         "pickle": [lambda: None],
         "msgpack": [object(), 2**64],
-        "array": [[1, 2], "text", None, 1.5, numpy.array([{}]), numpy.array([1, None])],
+        "array": [
+            *([1, 2], "text", None, 1.5, numpy.array([{}]), numpy.array([1, None])),
+            # One with a mask, which would be lost, and one whose fields overlap.
+            numpy.ma.array([1, 2], mask=[False, True]),
+            numpy.zeros(2, dtype={"names": ["a", "b"], "formats": ["<i4", "<i2"], "offsets": [0, 2]}),
+        ],
     }
     for codec, values in wrong.items():
         with connect(codec) as table:
