@@ -3,7 +3,7 @@
 # Design
 
 The core knows bytes alone. Here each method that takes or gives keys and values turns them into bytes, and back, around
-the one of the same name: `_raw` and `_key` for keys, `_encode` and `_load` for values. What is left out needs neither.
+the one of the same name: `_raw` and `_key` for keys, `_dump` and `_load` for values. What is left out needs neither.
 Methods of `Table` that call others get these in bytes (`_InBytes`).
 
 What a method returns is what anybody reads: also the one that has computed a value gets it decoded, so that a tuple in
@@ -132,6 +132,14 @@ class ObjectTable(Table["_T"]):
         """A key of the server's as the table gives it out."""
         return self._shown(raw)
 
+    def _dump(self, key: Any, value: Any) -> Any:
+        """The bytes of a value; what the codec raises passes, with a note of which key it was."""
+        try:
+            return self._encode(value)
+        except Exception as error:
+            error.add_note(f"The value was to be that of {key!r}, in a table with codec {self._name!r}")
+            raise
+
     def _load(self, key: Any, data: Any) -> Any:
         """The value that has these bytes.
 
@@ -192,10 +200,10 @@ class ObjectTable(Table["_T"]):
             raise self._undecodable(key, data, error) from error
 
     def __setitem__(self, key: Key, value: Any, /) -> None:
-        _CORE.__setitem__(self, self._raw(key), self._encode(value))
+        _CORE.__setitem__(self, self._raw(key), self._dump(key, value))
 
     def set(self, key: Key, value: Any, **options: Any) -> bool:
-        return cast("bool", _CORE.set(self, self._raw(key), self._encode(value), **options))
+        return cast("bool", _CORE.set(self, self._raw(key), self._dump(key, value), **options))
 
     def __delitem__(self, key: Key, /) -> None:
         try:
@@ -255,7 +263,7 @@ class ObjectTable(Table["_T"]):
         """
         if default is _MISSING:
             default = self._absent
-        return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._encode(default)))
+        return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._dump(key, default)))
 
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
         value = self._take(key)
@@ -290,11 +298,11 @@ class ObjectTable(Table["_T"]):
 
     def get_or_set(self, key: Key, make: Callable[[], Any], ttl: Seconds | None = None, **options: Any) -> Any:
         # What is no function is refused by the core, in its words.
-        made: Any = partial(self._made, make) if callable(make) else make  # type: ignore[redundant-expr]
+        made: Any = partial(self._made, key, make) if callable(make) else make  # type: ignore[redundant-expr]
         return self._load(key, _CORE.get_or_set(self, self._raw(key), made, ttl, **options))
 
-    def _made(self, make: Callable[[], Any]) -> Any:
-        return self._encode(make())
+    def _made(self, key: Key, make: Callable[[], Any]) -> Any:
+        return self._dump(key, make())
 
     def read_bucket(self, key: Key) -> list[tuple[Any, Any]]:
         return self._load_pairs(key, _CORE.read_bucket(self, self._raw(key)))
@@ -323,7 +331,7 @@ class ObjectTable(Table["_T"]):
 
     def set_many(self, items: Any, /, *, ttl: Seconds | None = None) -> None:
         pairs = items.items() if hasattr(items, "items") else items
-        _CORE.set_many(self, ((self._raw(key), self._encode(value)) for key, value in pairs), ttl=ttl)
+        _CORE.set_many(self, ((self._raw(key), self._dump(key, value)) for key, value in pairs), ttl=ttl)
 
     def update(self, other: Any = (), fn: Any = _MISSING, /, **values: Any) -> Any:
         if fn is _MISSING:
@@ -340,7 +348,7 @@ class ObjectTable(Table["_T"]):
 
         def changed(data: bytes | None) -> Any:
             value = fn(None if data is None else self._load(other, data))
-            return None if value is None else self._encode(value)
+            return None if value is None else self._dump(other, value)
 
         data = _TABLE.update(_InBytes(self), self._raw(other), changed if callable(fn) else fn, **values)
         return None if data is None else self._load(other, data)
@@ -398,7 +406,7 @@ class ObjectPipeline(Pipeline["_T"]):
         return self._read(key, _CORE_PIPELINE.read_bucket, self._table._load_pairs)
 
     def set(self, key: Key, value: Any, **options: Any) -> Self:
-        _CORE_PIPELINE.set(self, self._table._raw(key), self._table._encode(value), **options)
+        _CORE_PIPELINE.set(self, self._table._raw(key), self._table._dump(key, value), **options)
         return self
 
     def delete(self, *keys: Key) -> Self:
