@@ -51,6 +51,11 @@ def test_it_is_a_mapping_of_its_own(table: Table[Any]) -> None:
             False,
             1,
         ]
+        table["b"] = 5
+        results = space.pipeline().persist("b").get_and_expire("b", None).get_and_delete("b").execute()
+        assert results == [False, [2], [2]]
+        assert space.add("b", [2])
+        assert table.pop("b") == 5
         assert space.pop("a") == 1
         assert space.setdefault("a", 7) == 7
         assert space.update("a", lambda value: (value or 0) + 1) == 8

@@ -405,6 +405,15 @@ class ObjectPipeline(Pipeline["_T"]):
     def read_bucket(self, key: Key) -> Self:
         return self._read(key, _CORE_PIPELINE.read_bucket, self._table._load_pairs)
 
+    def get_and_delete(self, key: Key) -> Self:
+        return self._read(key, _CORE_PIPELINE.get_and_delete, self._table._load)
+
+    def get_and_expire(self, key: Key, ttl: Seconds | None) -> Self:
+        return self._read(key, lambda self, raw: _CORE_PIPELINE.get_and_expire(self, raw, ttl), self._table._load)
+
+    def persist(self, key: Key) -> Self:
+        return super().persist(self._table._raw(key))
+
     def set(self, key: Key, value: Any, **options: Any) -> Self:
         _CORE_PIPELINE.set(self, self._table._raw(key), self._table._dump(key, value), **options)
         return self
