@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import KEY_SIZE_MAX, Event, KeyTooLong, Server, Table
+from ringtable._object_table import ObjectTable
 from support import Child, ServerProcess, Way, wait_until
 
 MODEL = {"a": 1, "b": [2], "ké": None, "users:nested": "x", "": 0}
@@ -17,7 +18,7 @@ PREFIXES = ["users:", "*", "a[b-c]?\\d^", "é", "x" * 300]
 @pytest.fixture
 def table(way: Way) -> Iterator[Table[Any]]:
     options: Any = {"codec": "json", **way.options}
-    with ringtable._object_table.ObjectTable(way.address, **options) as table:
+    with ObjectTable(way.address, **options) as table:
         yield table
 
 
