@@ -425,6 +425,20 @@ def test_a_value_from_standard_input(server: Server) -> None:
         assert table["key"] == b"-5"
 
 
+def test_a_hyphen_is_a_word(server: Server) -> None:
+    """That for the standard streams, where there is a file; else as any other."""
+    with ringtable.connect() as table:
+        table["-"] = b"value"
+        dumped = in_shell("", "dump", "-", "--prefix", "-")
+        assert b"value" in dumped.stdout
+        table.clear()
+        command = [sys.executable, "-m", "ringtable", "load", "-"]
+        subprocess.run(command, input=dumped.stdout, check=True, capture_output=True, timeout=DEADLINE_S)
+        assert run_cli("get", "-").stdout == "value\n"
+        assert run_cli("keys", "-").stdout == "-\n"
+        assert run_cli("del", "-").stdout == "1\n"
+
+
 ODD = b"\xff\xfe"
 
 

@@ -72,6 +72,20 @@ def test_what_is_large_is_in_place_and_aligned(server: Server, codec: Any) -> No
             assert table["text"] == "x" * LARGE
 
 
+def test_what_numpy_pickles_without_a_buffer_is_a_copy_of_ones_own(table: Table[Any]) -> None:
+    numbers = ones(1)
+    for array in (numbers[::2], numbers[::-1], numpy.broadcast_to(numbers, (2, LARGE)), numbers.astype("M8[s]")):
+        table["key"] = array
+        found = table["key"]
+        assert found.flags.writeable
+        assert not is_in_place(found)
+        found[...] = 0
+        assert (table["key"] == array).all()
+    with ringtable.connect(codec="array") as arrays:
+        arrays["key"] = numbers[::2]
+        assert not arrays["key"].flags.writeable
+
+
 def test_it_stays_whatever_becomes_of_the_key_and_the_table(server: Server) -> None:
     with ringtable.connect(codec="pickle", timeout=60) as table:
         table["key"] = ones(1)

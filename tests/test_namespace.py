@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import KEY_SIZE_MAX, Event, KeyTooLong, Server, Table
+from ringtable._object_table import ObjectTable
 from support import Child, ServerProcess, Way, wait_until
 
 MODEL = {"a": 1, "b": [2], "ké": None, "users:nested": "x", "": 0}
@@ -17,7 +18,7 @@ PREFIXES = ["users:", "*", "a[b-c]?\\d^", "é", "x" * 300]
 @pytest.fixture
 def table(way: Way) -> Iterator[Table[Any]]:
     options: Any = {"codec": "json", **way.options}
-    with ringtable._object_table.ObjectTable(way.address, **options) as table:
+    with ObjectTable(way.address, **options) as table:
         yield table
 
 
@@ -51,6 +52,11 @@ def test_it_is_a_mapping_of_its_own(table: Table[Any]) -> None:
             False,
             1,
         ]
+        table["b"] = 5
+        results = space.pipeline().persist("b").get_and_expire("b", None).get_and_delete("b").execute()
+        assert results == [False, [2], [2]]
+        assert space.add("b", [2])
+        assert table.pop("b") == 5
         assert space.pop("a") == 1
         assert space.setdefault("a", 7) == 7
         assert space.update("a", lambda value: (value or 0) + 1) == 8
@@ -179,6 +185,12 @@ def test_its_tools_are_its_own(server: ringtable.Server) -> None:
             one.event("ready").set()
             one.once("migrate")(lambda: None)
             assert one.memoize()(_square)(7) == 49
+        for tool, size in (("lock", 65_530), ("event", 65_529), ("once", 65_530)):
+            getattr(table, tool)("n" * size)
+            with pytest.raises(KeyTooLong, match=f"name of a {tool} has {size + 1} bytes, at most {size} are"):
+                getattr(table, tool)("n" * (size + 1))
+            with pytest.raises(KeyTooLong, match=f"name of a {tool} has {size} bytes, at most {size - 6} are"):
+                getattr(users, tool)("n" * size)
         assert users.lock("x").name == "users:x"
         before = len(pages), len(users)
         assert before[0] == before[1] > 0

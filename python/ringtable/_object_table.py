@@ -3,7 +3,7 @@
 # Design
 
 The core knows bytes alone. Here each method that takes or gives keys and values turns them into bytes, and back, around
-the one of the same name: `_raw` and `_key` for keys, `_encode` and `_load` for values. What is left out needs neither.
+the one of the same name: `_raw` and `_key` for keys, `_dump` and `_load` for values. What is left out needs neither.
 Methods of `Table` that call others get these in bytes (`_InBytes`).
 
 What a method returns is what anybody reads: also the one that has computed a value gets it decoded, so that a tuple in
@@ -57,6 +57,14 @@ def several(keys: Iterable[Key]) -> list[Key]:
     if isinstance(keys, (str, bytes)):
         raise TypeError(f"keys are given as several, as in a list, not one {type(keys).__name__}")
     return list(keys)
+
+
+def _is_of_tool(key: Key) -> bool:
+    """Whether tools keep it for themselves, so that it is no value of the table's codec."""
+    with imports:
+        from ringtable._tools.names import is_of_tool
+
+    return is_of_tool(key)
 
 
 class _InBytes:
@@ -124,6 +132,14 @@ class ObjectTable(Table["_T"]):
         """A key of the server's as the table gives it out."""
         return self._shown(raw)
 
+    def _dump(self, key: Any, value: Any) -> Any:
+        """The bytes of a value; what the codec raises passes, with a note of which key it was."""
+        try:
+            return self._encode(value)
+        except Exception as error:
+            error.add_note(f"The value was to be that of {key!r}, in a table with codec {self._name!r}")
+            raise
+
     def _load(self, key: Any, data: Any) -> Any:
         """The value that has these bytes.
 
@@ -184,10 +200,10 @@ class ObjectTable(Table["_T"]):
             raise self._undecodable(key, data, error) from error
 
     def __setitem__(self, key: Key, value: Any, /) -> None:
-        _CORE.__setitem__(self, self._raw(key), self._encode(value))
+        _CORE.__setitem__(self, self._raw(key), self._dump(key, value))
 
     def set(self, key: Key, value: Any, **options: Any) -> bool:
-        return cast("bool", _CORE.set(self, self._raw(key), self._encode(value), **options))
+        return cast("bool", _CORE.set(self, self._raw(key), self._dump(key, value), **options))
 
     def __delitem__(self, key: Key, /) -> None:
         try:
@@ -221,8 +237,8 @@ class ObjectTable(Table["_T"]):
         return _CORE.incr(self, self._raw(key), by, **options)
 
     def get_and_delete(self, key: Key, default: Any = None) -> Any:
-        data = _CORE.get_and_delete(self, self._raw(key))
-        return default if data is None else self._load(key, data)
+        value = self._take(key)
+        return default if value is _MISSING else value
 
     def get_and_expire(self, key: Key, ttl: Seconds | None, default: Any = None) -> Any:
         data = _CORE.get_and_expire(self, self._raw(key), ttl)
@@ -247,23 +263,46 @@ class ObjectTable(Table["_T"]):
         """
         if default is _MISSING:
             default = self._absent
-        return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._encode(default)))
+        return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._dump(key, default)))
 
     def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
-        data = _TABLE.pop(_InBytes(self), self._raw(key), None)
-        if data is not None:
-            return self._load(key, data)
+        value = self._take(key)
+        if value is not _MISSING:
+            return value
         if default is _MISSING:
             raise KeyError(key)
         return default
 
+    def popitem(self) -> tuple[Any, Any]:
+        for key in self:
+            try:
+                value = self._take(key)
+            except DecodeError:
+                if _is_of_tool(key):
+                    continue
+                raise
+            if value is not _MISSING:
+                return key, value
+        raise KeyError("the table is empty")
+
+    def _take(self, key: Key) -> Any:
+        """Delete a key and return its value, if there is one; what the codec cannot read stays."""
+        raw = self._raw(key)
+        # Whoever is refused has lost to one that was not.
+        while (found := _CORE.get_with_version(self, raw)) is not None:
+            data, version = found
+            value = self._load(key, data)
+            if _CORE.delete_if_version(self, raw, version):
+                return value
+        return _MISSING
+
     def get_or_set(self, key: Key, make: Callable[[], Any], ttl: Seconds | None = None, **options: Any) -> Any:
         # What is no function is refused by the core, in its words.
-        made: Any = partial(self._made, make) if callable(make) else make  # type: ignore[redundant-expr]
+        made: Any = partial(self._made, key, make) if callable(make) else make  # type: ignore[redundant-expr]
         return self._load(key, _CORE.get_or_set(self, self._raw(key), made, ttl, **options))
 
-    def _made(self, make: Callable[[], Any]) -> Any:
-        return self._encode(make())
+    def _made(self, key: Key, make: Callable[[], Any]) -> Any:
+        return self._dump(key, make())
 
     def read_bucket(self, key: Key) -> list[tuple[Any, Any]]:
         return self._load_pairs(key, _CORE.read_bucket(self, self._raw(key)))
@@ -292,7 +331,7 @@ class ObjectTable(Table["_T"]):
 
     def set_many(self, items: Any, /, *, ttl: Seconds | None = None) -> None:
         pairs = items.items() if hasattr(items, "items") else items
-        _CORE.set_many(self, ((self._raw(key), self._encode(value)) for key, value in pairs), ttl=ttl)
+        _CORE.set_many(self, ((self._raw(key), self._dump(key, value)) for key, value in pairs), ttl=ttl)
 
     def update(self, other: Any = (), fn: Any = _MISSING, /, **values: Any) -> Any:
         if fn is _MISSING:
@@ -309,7 +348,7 @@ class ObjectTable(Table["_T"]):
 
         def changed(data: bytes | None) -> Any:
             value = fn(None if data is None else self._load(other, data))
-            return None if value is None else self._encode(value)
+            return None if value is None else self._dump(other, value)
 
         data = _TABLE.update(_InBytes(self), self._raw(other), changed if callable(fn) else fn, **values)
         return None if data is None else self._load(other, data)
@@ -334,11 +373,7 @@ class ObjectTable(Table["_T"]):
             try:
                 value = self._load(key, data)
             except DecodeError:
-                # What tools keep for themselves is no value of the table's codec.
-                with imports:
-                    from ringtable._tools.names import is_of_tool
-
-                if is_of_tool(key):
+                if _is_of_tool(key):
                     continue
                 raise
             yield key, value
@@ -370,8 +405,17 @@ class ObjectPipeline(Pipeline["_T"]):
     def read_bucket(self, key: Key) -> Self:
         return self._read(key, _CORE_PIPELINE.read_bucket, self._table._load_pairs)
 
+    def get_and_delete(self, key: Key) -> Self:
+        return self._read(key, _CORE_PIPELINE.get_and_delete, self._table._load)
+
+    def get_and_expire(self, key: Key, ttl: Seconds | None) -> Self:
+        return self._read(key, lambda self, raw: _CORE_PIPELINE.get_and_expire(self, raw, ttl), self._table._load)
+
+    def persist(self, key: Key) -> Self:
+        return super().persist(self._table._raw(key))
+
     def set(self, key: Key, value: Any, **options: Any) -> Self:
-        _CORE_PIPELINE.set(self, self._table._raw(key), self._table._encode(value), **options)
+        _CORE_PIPELINE.set(self, self._table._raw(key), self._table._dump(key, value), **options)
         return self
 
     def delete(self, *keys: Key) -> Self:

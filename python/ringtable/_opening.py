@@ -40,6 +40,9 @@ _THOUSANDTHS = {
     "linger": "linger_ms",
 }
 
+# As the engine has it, which a server that runs already does not ask.
+_LINGER_S_MIN, _LINGER_S_MAX = 0.01, 1_000_000_000
+
 
 def log_path(name: Address | None = None) -> str:
     """Return where the log of the server of this name is, if `ringtable.open` has started it.
@@ -109,7 +112,8 @@ def open(
         keys: See `connect`.
         linger: Seconds, or a `timedelta`, for which a server that is started here goes on when its last client has
             left; `None` for ever. That of a server that runs already stays as it is.
-        wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit.
+        wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit. The table
+            does not wait for another one when its server has gone, as that of `connect(wait=)` does.
         timeout: As for `connect`, and so are `reads`, `writes`, `reconnect`, `trust_user` and `on_new_server`.
         reads: See `connect`.
         writes: See `connect`.
@@ -149,6 +153,11 @@ def open(
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise type(absent)(f"{absent}; none that was started within {limit_s} seconds was there") from None
+            if str(address).startswith(("tcp://", "udp://")):
+                raise InvalidOption(
+                    f"there is no server at {address}, and open starts servers at unix sockets alone, by name or path:"
+                    " start this one with `ringtable server`, and use ringtable.connect, whose wait= waits for it"
+                ) from absent
             # What it needs is loaded by the one that starts a server.
             with imports:
                 from ringtable._starting import start
@@ -176,6 +185,9 @@ def _checked(options: Any) -> dict[str, Any]:
         if isinstance(checked[name], (str, bytes)) or not hasattr(checked[name], "__float__"):
             raise TypeError(f"{name} is a number, not {type(checked[name]).__name__}")
         checked[name] = float(checked[name])
+    linger = checked.get("linger")
+    if linger is not None and not _LINGER_S_MIN <= linger <= _LINGER_S_MAX:
+        raise InvalidOption(f"linger is {linger:g}; allowed are {_LINGER_S_MIN} to {_LINGER_S_MAX} seconds")
     return checked
 
 

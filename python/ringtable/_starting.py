@@ -64,6 +64,11 @@ def start(path: str, log: str, options: dict[str, Any], limit_s: float | None) -
             starter = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True
             )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise Error(
+                f"there is no server at {path}, and this program cannot start one, since sys.executable cannot be run"
+                f" ({error}): start one with `ringtable server`"
+            ) from error
         except OSError as error:
             raise OutOfResources(f"starting a server: {error}") from error
         finally:

@@ -483,7 +483,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
                 print("try again in", allowed.retry_after, "seconds")
 
         Args:
-            rate: How many in which time, such as "100/minute", "5/s" or "1000/15m".
+            rate: How many in which time, such as "100/minute", "100 per minute", "5/s", "2/100ms" or "1000/15m".
             name: Tells limiters of the same rate apart.
             algorithm: "fixed" counts in windows, which the first call opens. "sliding" lets `count` through at once,
                 and then one after the other (GCRA).
@@ -510,7 +510,11 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             def page(number): ...
 
         One process computes a result at a time; the others wait for it. Results are pickled, and whoever reads one runs
-        what its pickle says: memoize only where all who may write to the table are trusted.
+        what its pickle says: memoize only where all who may write to the table are trusted. A result that cannot be
+        unpickled any more is computed anew.
+
+        A key begins with the function's module and qualified name. So all lambdas of a module share their results, and
+        so do functions of one name in functions of one name: give them a `key` that tells them apart.
 
         Args:
             ttl: Seconds, or a `timedelta`, for which a result is good; `None` for ever.
@@ -518,7 +522,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             stale_if_error: As for `get_or_set`: for how much longer it does if computing it raises.
             key: Makes the key, `str` or `bytes`, of the arguments. Without it a key is a hash of their pickle: the same
                 in all processes for arguments of the same types and values, in whatever order a `set` or a `dict` has
-                them. `f(1)` and `f(x=1)` are two keys.
+                them. `f(1)` and `f(x=1)` are two keys. What has no name, as a `functools.partial`, needs it.
         """
         with imports:
             from ringtable._tools.memoize import memoize

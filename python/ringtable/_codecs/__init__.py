@@ -1,7 +1,7 @@
 """Codecs: how objects become the bytes of a value, and come back. A file for each, which imports what it needs.
 
 codec.py        what a codec is; what it says of bytes that it cannot read
-formats.py      how a value begins, by which codecs know each other's; integers, which all have in common
+formats.py      how a value begins, by which codecs know each other's; numbers, which all have in common
 buffers.py      large pieces of memory behind a small head, each at an aligned place
 text.py         `str` as UTF-8, bare
 json.py         JSON, bare

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -15,7 +16,7 @@ from numpy.lib import format as npy
 
 from ringtable._codecs.buffers import put_together, take_apart
 from ringtable._codecs.codec import Undecodable
-from ringtable._codecs.formats import ARRAY, MAGIC_SIZE, read_integer, written_integer
+from ringtable._codecs.formats import ARRAY, MAGIC_SIZE, read_number, written_integer
 
 if TYPE_CHECKING:
     from ringtable._ringtable import View
@@ -25,7 +26,7 @@ class ArrayCodec:
     """Values are arrays: numpy's, and what has `__array_interface__`, `__array__`, DLPack or a buffer.
 
     They come back as numpy's, with dtype, shape and order as they were, and read-only: `torch.from_dlpack` and the like
-    take them from there. Those of 64 KiB and more lie in the table. Arrays of objects are refused.
+    take them from there. Those of 64 KiB and more lie in the table. Arrays of objects, and masked ones, are refused.
     """
 
     name = "array"
@@ -37,9 +38,7 @@ class ArrayCodec:
         if digits is not None:
             return digits
         array = _as_array(value)
-        descr: Any = npy.dtype_to_descr(array.dtype) if not array.dtype.hasobject else None
-        if descr is None or npy.descr_to_dtype(descr) != array.dtype:
-            raise TypeError(f"an array of dtype {array.dtype} cannot be told by its bytes: convert it, or pickle it")
+        descr = _descr_of(array.dtype)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         head = json.dumps([descr if isinstance(descr, str) else repr(descr), array.shape, order]).encode()
         # A copy only of what is not contiguous.
@@ -48,7 +47,7 @@ class ArrayCodec:
         return b"".join(put_together(ARRAY, head, [memoryview(data)]))
 
     def decode(self, data: bytes | View, /) -> Any:
-        if type(data) is bytes and (number := read_integer(data)) is not None:
+        if type(data) is bytes and (number := read_number(data)) is not None:
             return number
         value = memoryview(data)
         if value[:MAGIC_SIZE] != ARRAY:
@@ -63,7 +62,26 @@ class ArrayCodec:
             raise Undecodable(0, f"its head says nothing that numpy knows: {error}") from error
 
 
+def _descr_of(dtype: Any) -> Any:
+    """How a file tells the dtype of an array.
+
+    Raises:
+        TypeError: It cannot: the elements are objects, or fields that overlap, or their bytes are elsewhere.
+    """
+    try:
+        descr: Any = None if dtype.hasobject else npy.dtype_to_descr(dtype)
+        if descr is not None and npy.descr_to_dtype(descr) == dtype:
+            return descr
+    except (ValueError, TypeError):
+        pass
+    raise TypeError(f"an array of dtype {dtype} cannot be told by its bytes: convert it, or pickle it")
+
+
 def _as_array(value: Any) -> Any:
+    # Not imported for it: where nobody has, there are none.
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        raise TypeError("values of codec='array' have no mask, and this array has one: fill it, or pickle it")
     if hasattr(value, "__array_interface__") or hasattr(value, "__array__"):
         return numpy.asarray(value)
     if hasattr(value, "__dlpack__"):

@@ -24,8 +24,8 @@ class Codec(Protocol[T]):
         table = ringtable.connect(codec=Lines())  # a Table[list[str]]
 
     It is asked about every value, whole numbers among them; for those to be counted with `incr` it has to write and
-    read decimal digits. Whatever `decode` raises becomes a `DecodeError`; what `encode` raises passes as it is. Threads
-    may use one codec at the same time. A table is pickled with its codec.
+    read decimal digits. Whatever `decode` raises becomes a `DecodeError`; what `encode` raises passes as it is, with a
+    note of which key it was. Threads may use one codec at the same time. A table is pickled with its codec.
     """
 
     def encode(self, value: T, /) -> Value:

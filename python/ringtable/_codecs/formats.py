@@ -1,4 +1,4 @@
-"""How the bytes of a value begin: codecs tell their own from others' by it. Integers, which all have in common.
+"""How the bytes of a value begin: codecs tell their own from others' by it. Numbers, which all have in common.
 
     first bytes       what follows
     ----------------  -----------------------------------------------------------------------------------------------
@@ -6,7 +6,7 @@
     0xc1 "RTB" 0x01   a pickle whose buffers follow it
     0xc1 "RTS" 0x01   a signature, and one of the two above
     0xc1 "RTA" 0x01   an array
-    "-", "0" to "9"   an integer of 64 bits in decimal digits, and nothing else
+    "-", "0" to "9"   an integer of 64 bits in decimal digits, and nothing else; or what `incr` by a float makes of one
 
 Text and JSON are bare. 0xc1 begins nothing else: UTF-8 has no such byte, and MessagePack never uses it. The byte behind
 the letters is the version of the format, and three zeroes fill the eight bytes of these beginnings.
@@ -33,6 +33,9 @@ _NAMES = {PICKLE: "pickle", BUFFERS: "pickle", SIGNED: "pickle, signed", ARRAY: 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _INTEGER_SIZE_MAX = 20
 _INTEGER_LIMIT = 1 << 63
+# As the server writes what has a fraction, or is larger.
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_NUMBER_SIZE_MAX = 352
 
 MAGIC_SIZE = 8
 """The longest beginning, in bytes."""
@@ -51,8 +54,8 @@ def written_integer(value: object) -> bytes | None:
     return None
 
 
-def read_integer(data: bytes) -> int | None:
-    """The integer that this is; `None` if it is none."""
-    if len(data) <= _INTEGER_SIZE_MAX and _INTEGER.fullmatch(data):
-        return int(data)
-    return None
+def read_number(data: bytes) -> int | float | None:
+    """The number that these decimal digits are, an `int` if it has no fraction and 64 bits; `None` if they are none."""
+    if len(data) > _NUMBER_SIZE_MAX or not _NUMBER.fullmatch(data):
+        return None
+    return int(data) if len(data) <= _INTEGER_SIZE_MAX and _INTEGER.fullmatch(data) else float(data)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec.msgpack
 
 from ringtable._codecs.codec import Undecodable
-from ringtable._codecs.formats import read_integer, written_integer
+from ringtable._codecs.formats import read_number, written_integer
 
 _POSITION = re.compile(r"byte (\d+)")
 
@@ -28,10 +28,10 @@ class MsgpackCodec:
             return digits
         data = msgspec.msgpack.encode(value)
         # A small number of another type, such as an enumeration's, would look like a digit: it has a longer form, too.
-        return data if read_integer(data) is None else b"\xcc" + data
+        return data if read_number(data) is None else b"\xcc" + data
 
     def decode(self, data: bytes, /) -> Any:
-        number = read_integer(data)
+        number = read_number(data)
         if number is not None:
             return number
         try:

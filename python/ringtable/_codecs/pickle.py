@@ -25,7 +25,7 @@ from zlib import crc32
 
 from ringtable._codecs.buffers import put_together, take_apart
 from ringtable._codecs.codec import Undecodable
-from ringtable._codecs.formats import BUFFERS, MAGIC_SIZE, PICKLE, RESIDUE, SIGNED, read_integer, written_integer
+from ringtable._codecs.formats import BUFFERS, MAGIC_SIZE, PICKLE, RESIDUE, SIGNED, read_number, written_integer
 from ringtable._errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class PickleCodec:
 
     Unpickling executes code, so that whoever may write to a table can run programs as those who read it. With a key, a
     value is looked at only if one who has the key has written it; all of its bytes are read for that. An integer is not
-    signed, since it is written in decimal digits, as `incr` wants them.
+    signed, since it is written in decimal digits, as `incr` wants them; nor is what `incr` makes of it by a float.
 
     Arrays, and what else gives its buffers to pickle, come back read-only: see `docs/guide/objects.md`.
     """
@@ -95,7 +95,7 @@ class PickleCodec:
 
     def decode(self, data: bytes | View, /) -> Any:
         value = memoryview(data)
-        if type(data) is bytes and (number := read_integer(data)) is not None:
+        if type(data) is bytes and (number := read_number(data)) is not None:
             return number
         if self._key is None:
             if value[:MAGIC_SIZE] == SIGNED:

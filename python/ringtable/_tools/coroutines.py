@@ -19,11 +19,11 @@ _COMPUTING: ContextVar[frozenset[bytes]] = ContextVar("computing", default=froze
 def shared(
     function: Callable[..., Coroutine[Any, Any, Any]],
     key_for: Callable[..., bytes],
-    compute: Callable[[bytes, Callable[[], bytes]], Any],
+    ask: Callable[[bytes, Callable[[], bytes]], tuple[bytes, Any]],
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """The coroutine function that asks for the result, and computes it if it is its turn."""
-    # The results that are on their way, by key, of each loop.
-    on_their_way: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bytes, asyncio.Future[Any]]] = WeakKeyDictionary()
+    # The results that are on their way, as bytes, by key, of each loop.
+    on_their_way: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bytes, asyncio.Future[bytes]]] = WeakKeyDictionary()
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         loop, name = asyncio.get_running_loop(), key_for(*args, **kwargs)
@@ -60,18 +60,18 @@ def shared(
                     raise computed[1]
                 return values.dumps(computed[0])
 
-            def ask() -> None:
+            def wait() -> None:
                 try:
-                    outcome = (future.set_result, compute(name, make))
+                    outcome: Any = (future.set_result, ask(name, make)[0])
                 except BaseException as error:
                     outcome = (future.set_exception, error)
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(_finish, future, *outcome)
 
             # Not a pool's: those who wait for others would take the threads that computing needs.
-            threading.Thread(target=ask, name="ringtable-memoize", daemon=True).start()
-        # A caller that is cancelled leaves it to the others.
-        return await asyncio.shield(results[name])
+            threading.Thread(target=wait, name="ringtable-memoize", daemon=True).start()
+        # A caller that is cancelled leaves it to the others. An object is each caller's own, to change.
+        return values.loads(name, await asyncio.shield(results[name]))
 
     return wrapper
 

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ringtable._errors import InvalidOption
 from ringtable._ringtable import RateLimiter as LimiterCore
-from ringtable._tools.names import key_in
+from ringtable._tools.names import beginning_in
 
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key
 
-_UNITS_NS = {"s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9, "d": 86_400 * 10**9}
-_WORDS = {"second": "s", "sec": "s", "minute": "m", "min": "m", "hour": "h", "day": "d", "s": "s", "m": "m", "h": "h"}
+_UNITS_NS = {
+    word: ns
+    for ns, words in {
+        10**6: "ms millisecond milliseconds",
+        10**9: "s sec secs second seconds",
+        60 * 10**9: "m min mins minute minutes",
+        3_600 * 10**9: "h hour hours",
+        86_400 * 10**9: "d day days",
+    }.items()
+    for word in words.split()
+}
 _COUNT_MAX, _PERIOD_NS_MAX = 1 << 32, 1 << 55
 
 
@@ -44,7 +53,7 @@ class RateLimiter(LimiterCore):
         if algorithm not in ("fixed", "sliding"):
             raise InvalidOption(f"algorithm is {algorithm!r}; allowed are 'fixed' and 'sliding'")
         # Another rate has other keys: what was counted for one says nothing of another.
-        prefix = key_in(table, "limit", name) + f":{algorithm}:{count}/{period_ns}:".encode()
+        prefix = beginning_in(table, "limit", name) + f"{algorithm}:{count}/{period_ns}:".encode()
         self = super().__new__(cls, table, prefix, count, period_ns, algorithm == "sliding")
         self.rate = rate
         return self
@@ -54,16 +63,17 @@ class RateLimiter(LimiterCore):
 
 
 def parse(rate: str) -> tuple[int, int]:
-    """How many, and in how many nanoseconds: "100/minute", "5/s", "1000/15m".
+    """How many, and in how many nanoseconds: "100/minute", "100 per minute", "5/s", "1000/15m".
 
     Raises:
         InvalidOption: It says something else, or too much.
     """
-    found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d*)\s*([a-z]+)\s*", str(rate))
-    unit = _WORDS.get(found[3].removesuffix("s") or "s", found[3]) if found else ""
-    if found is None or unit not in _UNITS_NS:
-        raise InvalidOption(f"a rate is text such as '100/minute', '5/s' or '1000/15m' (s, m, h, d), not {rate!r}")
-    count, period_ns = int(found[1]), int(found[2] or 1) * _UNITS_NS[unit]
+    found = re.fullmatch(r"\s*(\d+)(?:\s*/\s*|\s+per\s+)(\d*)\s*([a-z]+)\s*", str(rate))
+    if found is None or found[3] not in _UNITS_NS:
+        raise InvalidOption(
+            f"a rate is text such as '100/minute', '100 per minute' or '1000/15m' (ms, s, m, h, d), not {rate!r}"
+        )
+    count, period_ns = int(found[1]), int(found[2] or 1) * _UNITS_NS[found[3]]
     if not (1 <= count <= _COUNT_MAX and 1 <= period_ns <= _PERIOD_NS_MAX):
         raise InvalidOption(
             f"the rate is {rate!r}; allowed are from 1 to {_COUNT_MAX} in up to {_PERIOD_NS_MAX // 10**9} seconds"

@@ -3,10 +3,12 @@
 # Design
 
 A memoized function is `get_or_set` with a key that is made of its name and its arguments. So one process computes a
-result at a time, and the others wait for it; if it dies, the next one computes.
+result at a time, and the others wait for it; if it dies, the next one computes. A result that cannot be read here, as
+one of another version of the program, is deleted, if it is still that one, and asked for again.
 
 The coroutine of an async function runs on the event loop of its caller, while a thread of its own holds the lease, or
-waits for it. Calls of one loop that want the same result share one such thread.
+waits for it. Calls of one loop that want the same result share one such thread, and its bytes: each caller gets an
+object of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ringtable._errors import InvalidOption
+from ringtable._errors import DecodeError, InvalidOption
 from ringtable._later import imports
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import check_ttl
 from ringtable._tools import values
-from ringtable._tools.names import key_in
+from ringtable._tools.names import beginning_in
 
 if TYPE_CHECKING:
     from ringtable._types import Key, KeyFunction, Seconds
@@ -51,14 +53,22 @@ def memoize(
         raise InvalidOption("stale and stale_if_error without ttl: without one nothing becomes stale")
 
     def decorate(function: _Function) -> _Function:
-        prefix = key_in(table, "memoize", f"{_module(function)}.{function.__qualname__}:")
+        prefix = beginning_in(table, "memoize", _name_of(function, key))
 
         def key_for(*args: Any, **kwargs: Any) -> bytes:
             return prefix + (_digest(args, kwargs) if key is None else _bytes(key(*args, **kwargs)))
 
-        def compute(name: bytes, make: Callable[[], bytes]) -> Any:
-            found = TableCore.get_or_set(table, name, make, ttl, stale=stale, stale_if_error=stale_if_error)
-            return values.loads(name, found)
+        get_or_set = functools.partial(TableCore.get_or_set, table, ttl=ttl, stale=stale, stale_if_error=stale_if_error)
+
+        def ask(name: bytes, make: Callable[[], bytes]) -> tuple[bytes, Any]:
+            """The result's bytes, and what they are."""
+            found = get_or_set(name, make)
+            try:
+                return found, values.loads(name, found)
+            except DecodeError:
+                _forget(table, name, found)
+            found = get_or_set(name, make)
+            return found, values.loads(name, found)
 
         wrapper: Any
         if inspect.iscoroutinefunction(function):
@@ -66,11 +76,11 @@ def memoize(
             with imports:
                 from ringtable._tools.coroutines import shared
 
-            wrapper = shared(function, key_for, compute)
+            wrapper = shared(function, key_for, ask)
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                return compute(key_for(*args, **kwargs), lambda: values.dumps(function(*args, **kwargs)))
+                return ask(key_for(*args, **kwargs), lambda: values.dumps(function(*args, **kwargs)))[1]
 
         functools.update_wrapper(wrapper, function)
         # As diskcache's: what to delete to have a result computed anew.
@@ -78,6 +88,31 @@ def memoize(
         return cast("_Function", wrapper)
 
     return decorate
+
+
+def _forget(table: TableCore[Any], name: bytes, data: bytes) -> None:
+    """Delete a result, unless there is another one by now."""
+    found = TableCore.get_with_version(table, name)
+    if found is not None and found[0] == data:
+        TableCore.delete_if_version(table, name, found[1])
+
+
+def _name_of(function: Callable[..., Any], key: KeyFunction | None) -> str:
+    """The name of a function, by which all processes know it; of what has none, that of its type, if it has a key.
+
+    Raises:
+        TypeError: It has none, and no key: a hash of its arguments does not tell it from others of its type.
+    """
+    if not callable(function):
+        raise TypeError(f"memoize is for functions, not for {type(function).__name__}")
+    if getattr(function, "__module__", None) is None or not hasattr(function, "__qualname__"):
+        if key is None:
+            raise TypeError(
+                f"a {type(function).__name__} has no name of its own to make keys of: give memoize a function key= "
+                "whose keys tell it from others, or memoize a function that calls it"
+            )
+        function = type(function)
+    return f"{_module(function)}:{function.__qualname__}"
 
 
 def _module(function: Callable[..., Any]) -> str:

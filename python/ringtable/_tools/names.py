@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ringtable._errors import KeyTooLong
+from ringtable._ringtable import KEY_SIZE_MAX
+
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key
@@ -22,8 +25,9 @@ def name_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
 
     Raises:
         TypeError: The name is neither `str` nor `bytes`.
+        KeyTooLong: The name is too long.
     """
-    return _prefix_of(table) + _as_bytes(tool, name)
+    return _prefix_of(table) + _as_bytes(table, tool, name)
 
 
 def key_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
@@ -31,8 +35,22 @@ def key_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
 
     Raises:
         TypeError: The name is neither `str` nor `bytes`.
+        KeyTooLong: The name is too long.
     """
-    return _prefix_of(table) + tool.encode() + b":" + _as_bytes(tool, name)
+    return _prefix_of(table) + tool.encode() + b":" + _as_bytes(table, tool, name)
+
+
+def beginning_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
+    """What all keys begin with that the tool of that kind and name has, as does no key of one of another name.
+
+    The name's length stands before it: else it would run together with what follows.
+
+    Raises:
+        TypeError: The name is neither `str` nor `bytes`.
+        KeyTooLong: The name is too long.
+    """
+    written = _as_bytes(table, tool, name)
+    return _prefix_of(table) + b"%b:%d:%b:" % (tool.encode(), len(written), written)
 
 
 def _prefix_of(table: TableCore[Any]) -> bytes:
@@ -41,9 +59,13 @@ def _prefix_of(table: TableCore[Any]) -> bytes:
     return prefix
 
 
-def _as_bytes(tool: str, name: Key) -> bytes:
+def _as_bytes(table: TableCore[Any], tool: str, name: Key) -> bytes:
     if isinstance(name, str):
-        return name.encode()
-    if not isinstance(name, bytes):
+        name = name.encode()
+    elif not isinstance(name, bytes):
         raise TypeError(f"the name of a {tool} is str or bytes, not {type(name).__name__}")
+    # The server has all of them as keys, which begin with the tool.
+    allowed = max(0, KEY_SIZE_MAX - len(_prefix_of(table)) - len(tool) - 1)
+    if len(name) > allowed:
+        raise KeyTooLong(f"the name of a {tool} has {len(name)} bytes, at most {allowed} are allowed")
     return name
