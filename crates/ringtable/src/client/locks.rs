@@ -107,7 +107,8 @@ impl Client {
     /// that of each request, and not of the waiting for others; a limit of that is one for the server, too.
     ///
     /// # Errors
-    /// [`Error::Timeout`] if it is the server that does not answer; [`Error::NoConnection`] over UDP; [`Error::Refused`] if there are too many; those of the connection.
+    /// [`Error::Timeout`] if it is the server that does not answer; [`Error::NoConnection`] over UDP;
+    /// [`Error::Refused`] if there are too many; those of the connection.
     pub fn lock(
         &self,
         name: &[u8],
