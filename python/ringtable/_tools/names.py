@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ringtable._errors import InvalidOption
+
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key
 
+
+_INNER = b"\0"
 
 _KEEPING_KEYS = ("limit:", "event:", "once:", "barrier:", "memoize:")
 
@@ -22,8 +26,17 @@ def name_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
 
     Raises:
         TypeError: The name is neither `str` nor `bytes`.
+        InvalidOption: It begins with the byte that inner names begin with.
     """
-    return _prefix_of(table) + _as_bytes(tool, name)
+    full = _prefix_of(table) + _as_bytes(tool, name)
+    if full.startswith(_INNER):
+        raise InvalidOption(f"the name of a {tool} begins with a byte of 0, as the tools' own names do: {full!r}")
+    return full
+
+
+def inner_name(key: bytes, part: bytes) -> bytes:
+    """The name of a lock that a tool has for itself, which none of a user's has."""
+    return _INNER + key + _INNER + part
 
 
 def key_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
