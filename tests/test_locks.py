@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 
 import pytest
@@ -551,6 +551,25 @@ def test_once(server: ringtable.Server) -> None:
         assert other.once("migrate").is_done()
         once.reset()
         assert once(lambda: runs.append(3))
+
+
+def test_what_has_no_place_is_not_run() -> None:
+    with ringtable.Server("full", max_memory="4MiB"), ringtable.connect("full") as table:
+        once, runs = table.once("migrate"), []
+        number = 0
+        for size in (60_000, 1_000, 1):
+            with suppress(ringtable.OutOfMemory):
+                while True:
+                    table[f"{number}"] = bytes(size)
+                    number += 1
+        for _ in range(2):
+            with pytest.raises(ringtable.OutOfMemory):
+                once(lambda: runs.append(1))
+        assert not runs
+        table.clear()
+        assert once(lambda: runs.append(2))
+        assert not once(lambda: runs.append(3))
+        assert (runs, list(table)) == ([2], [b"once:migrate"])
 
 
 def test_a_signal_handler_needs_a_table_of_its_own(server: ringtable.Server) -> None:

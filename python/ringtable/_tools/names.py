@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _INNER = b"\0"
 
-_KEEPING_KEYS = ("limit:", "event:", "once:", "barrier:", "memoize:")
+_KEEPING_KEYS = ("limit:", "event:", "once:", "once-place:", "barrier:", "memoize:")
 
 
 def is_of_tool(key: Key) -> bool:
