@@ -519,11 +519,13 @@ def test_an_interrupted_party_counts_no_more(server: ringtable.Server) -> None:
             other.barrier("start", 2).wait(timeout=0.01)
 
 
-def test_the_numbers_of_parties_are_checked(server: ringtable.Server) -> None:
+def test_the_numbers_of_parties_and_permits_are_checked(server: ringtable.Server) -> None:
     with Table() as table, ThreadPoolExecutor(1) as threads:
         for wrong in (0, 16_385):
             with pytest.raises(ringtable.InvalidOption, match=f"parties is {wrong}; allowed .* from 1 to 16384"):
                 table.barrier("start", wrong)
+            with pytest.raises(ringtable.InvalidOption, match=f"count is {wrong}; allowed .* from 1 to 16384"):
+                table.semaphore("gpu", wrong)
         waiting = threads.submit(table.barrier("start", 2).wait)
         wait_for_waiters(table, 1)
         with pytest.raises(ringtable.CommandError, match="has 2 parties now, and 3 were asked for"):

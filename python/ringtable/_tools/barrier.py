@@ -26,17 +26,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ringtable._errors import CommandError, InvalidOption, LockLost, Timeout
+from ringtable._errors import CommandError, LockLost, Timeout
 from ringtable._ringtable import Lock as LockCore
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import await_change, check_timeout
 from ringtable._tools.names import inner_name, key_in
+from ringtable._tools.semaphore import PERMITS_MAX, check_count
 
 if TYPE_CHECKING:
     from ringtable._types import Key, Seconds
-
-_PARTIES_MAX = 16_384
-"""As many locks as a server has, since each party that waits has one."""
 
 _DIGITS_MAX = 19
 """Those of a number in the key; there is no time for as many generations."""
@@ -60,7 +58,7 @@ class _State:
         words = value.split(b" ")
         numbers = words[1:3]
         if not (
-            3 <= len(words) < 3 + _PARTIES_MAX
+            3 <= len(words) < 3 + PERMITS_MAX
             and all(number.isdigit() and len(number) <= _DIGITS_MAX for number in numbers)
         ):
             raise CommandError(
@@ -76,10 +74,8 @@ class Barrier:
     """
 
     def __init__(self, table: TableCore[Any], name: Key, parties: int) -> None:
-        if not isinstance(parties, int):
-            raise TypeError(f"parties is a whole number, not {type(parties).__name__}")
-        if not 1 <= parties <= _PARTIES_MAX:
-            raise InvalidOption(f"parties is {parties}; allowed are whole numbers from 1 to {_PARTIES_MAX}")
+        # Each party that waits has a lock.
+        check_count("parties", parties)
         self._table, self._key = table, key_in(table, "barrier", name)
         self.parties: int = parties
         # Checks how long the name is.
