@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from random import Random
 
 import pytest
@@ -476,6 +476,67 @@ def test_a_dead_party_counts_no_more(server_process: ServerProcess) -> None:
         assert {barrier.wait(), living.result()} == {0, 1}
 
 
+def test_a_barrier_s_own_locks_are_nobody_else_s(server: ringtable.Server) -> None:
+    with Table() as table, Table() as other, table.lock("barrier:x"), table.semaphore("barrier:x:0", 1):
+        assert other.barrier("x", 1).wait(timeout=CALL_S_MAX) == 0
+        for wrong in (lambda: table.lock(b"\0barrier"), lambda: table.namespace("\0").semaphore("x", 1)):
+            with pytest.raises(ringtable.InvalidOption, match="begins with a byte of 0"):
+                wrong()
+
+
+def test_a_cleared_table_lets_no_party_pass(server: ringtable.Server) -> None:
+    """Neither alone, nor with those that come later: it is told that its place is lost."""
+    with Table() as table, Table() as other, ThreadPoolExecutor(1) as threads:
+        mine, theirs = table.barrier("start", 2), other.barrier("start", 2)
+        for _ in range(2):
+            waiting = threads.submit(theirs.wait)
+            assert {mine.wait(), waiting.result()} == {0, 1}
+        waiting = threads.submit(theirs.wait)
+        wait_for_waiters(table, 1)
+        table.clear()
+        with pytest.raises(LockLost, match="place at the barrier b'barrier:start' was lost: the key"):
+            waiting.result()
+        with pytest.raises(Timeout, match="not all 2 parties"):
+            mine.wait(timeout=0.01)
+
+
+def test_an_interrupted_party_counts_no_more(server: ringtable.Server) -> None:
+    """Though handlers raise again and again, in whatever it would still do: what it has to free is its lock alone."""
+    with Table() as table, Table() as other, pytest.MonkeyPatch.context() as patch:
+        barrier = table.barrier("start", 2)
+
+        def interrupt(*_arguments: object) -> bool:
+            patch.setattr(type(table.lock("x")), "__enter__", interrupt)
+            patch.setattr(type(barrier), "_write", interrupt, raising=False)
+            raise KeyboardInterrupt
+
+        patch.setattr("ringtable._tools.barrier.await_change", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            barrier.wait()
+        patch.undo()
+        assert barrier.n_waiting == 0
+        with pytest.raises(Timeout):
+            other.barrier("start", 2).wait(timeout=0.01)
+
+
+def test_the_numbers_of_parties_and_permits_are_checked(server: ringtable.Server) -> None:
+    with Table() as table, ThreadPoolExecutor(1) as threads:
+        for wrong in (0, 16_385):
+            with pytest.raises(ringtable.InvalidOption, match=f"parties is {wrong}; allowed .* from 1 to 16384"):
+                table.barrier("start", wrong)
+            with pytest.raises(ringtable.InvalidOption, match=f"count is {wrong}; allowed .* from 1 to 16384"):
+                table.semaphore("gpu", wrong)
+        waiting = threads.submit(table.barrier("start", 2).wait)
+        wait_for_waiters(table, 1)
+        with pytest.raises(ringtable.CommandError, match="has 2 parties now, and 3 were asked for"):
+            table.barrier("start", 3).wait(timeout=0.01)
+        table.barrier("start", 2).wait()
+        waiting.result()
+        table["barrier:start"] = b"mine"
+        with pytest.raises(ringtable.CommandError, match="holds something else than a barrier"):
+            table.barrier("start", 2).wait()
+
+
 def test_once(server: ringtable.Server) -> None:
     with Table() as table, Table() as other:
         once, runs = table.once("migrate"), []
@@ -492,6 +553,25 @@ def test_once(server: ringtable.Server) -> None:
         assert other.once("migrate").is_done()
         once.reset()
         assert once(lambda: runs.append(3))
+
+
+def test_what_has_no_place_is_not_run() -> None:
+    with ringtable.Server("full", max_memory="4MiB"), ringtable.connect("full") as table:
+        once, runs = table.once("migrate"), []
+        number = 0
+        for size in (60_000, 1_000, 1):
+            with suppress(ringtable.OutOfMemory):
+                while True:
+                    table[f"{number}"] = bytes(size)
+                    number += 1
+        for _ in range(2):
+            with pytest.raises(ringtable.OutOfMemory):
+                once(lambda: runs.append(1))
+        assert not runs
+        table.clear()
+        assert once(lambda: runs.append(2))
+        assert not once(lambda: runs.append(3))
+        assert (runs, list(table)) == ([2], [b"once:migrate"])
 
 
 def test_a_signal_handler_needs_a_table_of_its_own(server: ringtable.Server) -> None:

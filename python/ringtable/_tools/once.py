@@ -23,6 +23,7 @@ class Once:
 
     def __init__(self, table: TableCore[Any], name: Key) -> None:
         self._table, self._key = table, key_in(table, "once", name)
+        self._reserved = key_in(table, "once-place", name)
 
     def __call__(self, function: Callable[[], object], /) -> bool:
         """Run the function, unless that is done; return whether this call has run it.
@@ -31,12 +32,21 @@ class Once:
 
         Raises:
             Timeout: Another process runs it still.
+            OutOfMemory: The table has no place to note that it is done. It has not run then; but if others have filled
+                the table while it ran, it has, and the next one runs it again.
         """
         ran = False
 
         def run() -> bytes:
             nonlocal ran
-            function()
+            # A table that has no place refuses this, before anything has run.
+            TableCore.set(self._table, self._reserved, b"1", writes="acknowledged", evictable=False)
+            try:
+                function()
+            finally:
+                TableCore.delete(self._table, self._reserved, writes="acknowledged")
+            # Not left to `get_or_set`, which returns what it has no place for.
+            TableCore.set(self._table, self._key, b"1", writes="acknowledged", evictable=False)
             ran = True
             return b"1"
 

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from ringtable._errors import InvalidOption
 from ringtable._ringtable import Lock as LockCore
 from ringtable._tools.names import name_in
 
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key, Seconds
+
+
+PERMITS_MAX = 16_384
+"""As many locks and permits as a server has: its `LOCKS_MAX`."""
+
+
+def check_count(word: str, count: int) -> None:
+    """See that there can be so many permits; `word` is the tool's for them.
+
+    Raises:
+        TypeError: It is no whole number.
+        InvalidOption: It is below 1, or above what a server has.
+    """
+    if not isinstance(count, int):
+        raise TypeError(f"{word} is a whole number, not {type(count).__name__}")
+    if not 1 <= count <= PERMITS_MAX:
+        raise InvalidOption(f"{word} is {count}; allowed are whole numbers from 1 to {PERMITS_MAX}")
 
 
 class Semaphore(LockCore):
@@ -27,6 +45,7 @@ class Semaphore(LockCore):
         cls, table: TableCore[Any], name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
     ) -> Self:
         """See `Table.semaphore`."""
+        check_count("count", count)
         return super().__new__(
             cls, table, name_in(table, "semaphore", name), count, timeout=timeout, ttl=ttl, semaphore=True
         )
