@@ -41,14 +41,14 @@ def inner_name(key: bytes, part: bytes) -> bytes:
     return _INNER + key + _INNER + part
 
 
-def key_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
-    """The key that a tool of that kind and name has in the table, or in the namespace.
+def key_in(table: TableCore[Any], tool: str, name: Key, part: str = "") -> bytes:
+    """The key that a tool of that kind and name has in the table, or in the namespace; or one for a part of it.
 
     Raises:
         TypeError: The name is neither `str` nor `bytes`.
         KeyTooLong: The name is too long.
     """
-    return _prefix_of(table) + tool.encode() + b":" + _as_bytes(table, tool, name)
+    return _prefix_of(table) + f"{tool}{part}:".encode() + _as_bytes(table, tool, name, part)
 
 
 def beginning_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
@@ -70,13 +70,13 @@ def _prefix_of(table: TableCore[Any]) -> bytes:
     return prefix
 
 
-def _as_bytes(table: TableCore[Any], tool: str, name: Key) -> bytes:
+def _as_bytes(table: TableCore[Any], tool: str, name: Key, part: str = "") -> bytes:
     if isinstance(name, str):
         name = name.encode()
     elif not isinstance(name, bytes):
         raise TypeError(f"the name of a {tool} is str or bytes, not {type(name).__name__}")
     # The server has all of them as keys, which begin with the tool.
-    allowed = max(0, KEY_SIZE_MAX - len(_prefix_of(table)) - len(tool) - 1)
+    allowed = max(0, KEY_SIZE_MAX - len(_prefix_of(table)) - len(tool) - len(part) - 1)
     if len(name) > allowed:
         raise KeyTooLong(f"the name of a {tool} has {len(name)} bytes, at most {allowed} are allowed")
     return name

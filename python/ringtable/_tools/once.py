@@ -22,8 +22,10 @@ class Once:
     """
 
     def __init__(self, table: TableCore[Any], name: Key) -> None:
-        self._table, self._key = table, key_in(table, "once", name)
-        self._reserved = key_in(table, "once-place", name)
+        self._table = table
+        # The longer one first, which says how long a name may be.
+        self._reserved = key_in(table, "once", name, "-place")
+        self._key = key_in(table, "once", name)
 
     def __call__(self, function: Callable[[], object], /) -> bool:
         """Run the function, unless that is done; return whether this call has run it.
