@@ -123,7 +123,8 @@ clean: ## Remove everything that the other tasks made.
 .venv/installed: requirements-dev.lock
 	@test -n "$(PYTHON)" || { echo "ringtable needs Python 3.11 or newer with its venv module: install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --requirement requirements-dev.lock
+	@echo "installing the tools of requirements-dev.lock into .venv: a minute"
+	@$(PIP) install --requirement requirements-dev.lock
 	@touch $@
 
 # The code of a wheel, and the line tables that `ringtable profile` reads.
