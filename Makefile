@@ -29,7 +29,7 @@ demo: install ## Build, then show it: eight processes share a cache, a rate limi
 	@$(BIN)/ringtable demo
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.
-	cargo test --package ringtable
+	cargo test --package ringtable --lib
 	$(PYTEST) -m 'not slow'
 
 test-all: test loom failpoints ## The same with the slow tests, the models, and deaths at each step.
