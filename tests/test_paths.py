@@ -458,7 +458,7 @@ def without_watches(function: Callable[[], None]) -> None:
 
 
 def has_looked(address: str) -> bool:
-    """Whether its server looks at its files no more unless it is told: it does once, before it takes a second client."""
+    """Whether its server looks at its files no more unless told: it does once, before it takes a second client."""
     return serves(address) and serves(address)
 
 
