@@ -237,8 +237,8 @@ class ObjectTable(Table["_T"]):
         return _CORE.incr(self, self._raw(key), by, **options)
 
     def get_and_delete(self, key: Key, default: Any = None) -> Any:
-        value = self._take(key)
-        return default if value is _MISSING else value
+        # In two steps, so that what the codec cannot read stays.
+        return self.pop(key, default)
 
     def get_and_expire(self, key: Key, ttl: Seconds | None, default: Any = None) -> Any:
         data = _CORE.get_and_expire(self, self._raw(key), ttl)
@@ -265,36 +265,16 @@ class ObjectTable(Table["_T"]):
             default = self._absent
         return self._load(key, _TABLE.setdefault(_InBytes(self), self._raw(key), self._dump(key, default)))
 
-    def pop(self, key: Key, /, default: Any = _MISSING) -> Any:
-        value = self._take(key)
-        if value is not _MISSING:
-            return value
-        if default is _MISSING:
-            raise KeyError(key)
-        return default
-
     def popitem(self) -> tuple[Any, Any]:
         for key in self:
             try:
-                value = self._take(key)
+                return key, self.pop(key)
+            except KeyError:
+                continue
             except DecodeError:
-                if _is_of_tool(key):
-                    continue
-                raise
-            if value is not _MISSING:
-                return key, value
+                if not _is_of_tool(key):
+                    raise
         raise KeyError("the table is empty")
-
-    def _take(self, key: Key) -> Any:
-        """Delete a key and return its value, if there is one; what the codec cannot read stays."""
-        raw = self._raw(key)
-        # Whoever is refused has lost to one that was not.
-        while (found := _CORE.get_with_version(self, raw)) is not None:
-            data, version = found
-            value = self._load(key, data)
-            if _CORE.delete_if_version(self, raw, version):
-                return value
-        return _MISSING
 
     def get_or_set(self, key: Key, make: Callable[[], Any], ttl: Seconds | None = None, **options: Any) -> Any:
         # What is no function is refused by the core, in its words.
