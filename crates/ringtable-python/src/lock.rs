@@ -3,7 +3,7 @@
 //! What is granted is noted ([`crate::holdings`]), by thread and process, so that mistakes are told from losses.
 //! Between the granting of a token and its noting no line of Python runs: no signal handler can lose one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyBaseException;
@@ -114,9 +114,7 @@ impl LockCore {
         let granted = table.write(py, |client, patience| {
             let token = client.lock(&self.key, self.terms, wait, &self.contention, patience)?;
             if let Some(token) = token {
-                let ends =
-                    self.terms.ttl_ms.and_then(|ttl_ms| Instant::now().checked_add(Duration::from_millis(ttl_ms)));
-                self.holdings().note(&self.key, Held::now(token, ends));
+                self.holdings().note(&self.key, Held::now(token, self.terms.ttl_ms));
                 noted = Some(token);
             }
             Ok(token)
@@ -287,8 +285,7 @@ impl LockCore {
             self.forget(held.token);
             self.lost(py, cause)
         })?;
-        let ends = Instant::now().checked_add(Duration::from_millis(ttl_ms));
-        self.holdings().change(&self.key, held.token, |one| one.ends = ends);
+        self.holdings().change(&self.key, held.token, |one| one.extend(Some(ttl_ms)));
         Ok(())
     }
 

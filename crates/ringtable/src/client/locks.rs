@@ -272,8 +272,7 @@ impl Client {
         let patience = for_answers(patience, limit);
         let mut pause = limits::LEASE_POLL_MIN;
         loop {
-            let now = self.repeated(Repeat::Always, patience, |patience| self.get_with_version(key, patience))?;
-            if now.map_or(0, |(_, now)| now) != version {
+            if self.repeated(Repeat::Always, patience, |patience| self.version_of(key, patience))? != version {
                 return Ok(true);
             }
             let slice = left(deadline);
@@ -295,6 +294,11 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The version of a key; 0 where there is none.
+    fn version_of(&self, key: &[u8], patience: Patience<'_>) -> Result<u64, Error> {
+        Ok(self.get_with_version(key, patience)?.map_or(0, |(_, version)| version))
     }
 
     /// Asks to be told when a key has another version, and waits for that. `None` if nobody is told over this
@@ -337,7 +341,7 @@ impl Client {
             }
             patience.check_interrupted()?;
             // A write at the very moment of asking is told to nobody.
-            if self.get_with_version(key, patience)?.map_or(0, |(_, now)| now) != version {
+            if self.version_of(key, patience)? != version {
                 return Ok(Some(true));
             }
         }
