@@ -14,6 +14,8 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) $(wildcard
 
 # rustup puts its programs here, and a shell that was open before does not know them yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
+# Tests are rewritten and compiled once, and not in each process of each run.
+unexport PYTHONDONTWRITEBYTECODE
 # The linter compiles the extension against the same Python as the build does.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 

@@ -1047,6 +1047,9 @@ def many_waiters(descriptor: int, count: int, wait_ms: int = 500) -> Iterator[Ca
     entries = (Waiter * at_once)()
     for entry in entries:
         entry.fd, entry.events = descriptor, select.POLLPRI
+    # What ends them all.
+    end = os.eventfd(0)
+    entries[0].fd, entries[0].events = end, select.POLLIN
     threads = [
         threading.Thread(target=LIBC.poll, args=(entries, at_once, wait_ms)) for _ in range(-(-count // at_once))
     ]
@@ -1055,8 +1058,10 @@ def many_waiters(descriptor: int, count: int, wait_ms: int = 500) -> Iterator[Ca
     try:
         yield lambda: any(thread.is_alive() for thread in threads)
     finally:
+        os.eventfd_write(end, 1)
         for thread in threads:
             thread.join()
+        os.close(end)
 
 
 class Waiter(ctypes.Structure):

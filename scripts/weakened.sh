@@ -51,12 +51,16 @@ case "${1:-}" in
     ;;
 esac
 
+# Only what a patch changes is compiled anew.
+export CARGO_INCREMENTAL=1
+
 # The Rust tests and the extension as patched. Without what only makes the build longer.
 built() {
     (
         cd "$copy"
         export CARGO_TARGET_DIR=$LOOM_TARGET_DIR/weakened-target CARGO_PROFILE_RELEASE_LTO=off
-        export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 PYO3_PYTHON=$root/.venv/bin/python
+        export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 CARGO_PROFILE_RELEASE_OPT_LEVEL=1
+        export PYO3_PYTHON=$root/.venv/bin/python
         "$@"
     )
 }

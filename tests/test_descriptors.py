@@ -18,7 +18,7 @@ import ringtable
 from ringtable import Server, Table
 from support import DEADLINE_S, Child, ServerProcess, run_script, wait_until
 
-FORKS = 400
+FORKS = 250
 
 # Forks again and again, and prints what the children have of ringtable's that this process made after its beginning.
 FORKING = f"""

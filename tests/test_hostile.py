@@ -1,4 +1,4 @@
-"""A hostile client by each of its strategies, for a moment, beside honest clients that check all that they get."""
+"""Hostile clients, by all of their strategies in turns, beside honest clients that check all that they get."""
 
 import resource
 import socket
@@ -31,8 +31,10 @@ from proof.attacks import (
 )
 from proof.hostile import MIB, Outcome, Plan, Running, World, own_server, run, strategies_of
 
-# Each is at it for so long; more would find more, and `python -m proof.hostile` does.
+# Each strategy is at it for so long; more would find more, and `python -m proof.hostile` does.
 SECONDS = 0.4
+# All of a world.
+ALL_SECONDS = 2.0
 MANY = 1 << 40
 LANES = [("cache" if name == "hints" else "store", name) for name in STRATEGIES]
 RINGS = [("shared" if number % 2 else "sharded", name) for number, name in enumerate(RING_STRATEGIES)]
@@ -45,14 +47,14 @@ def running(ringtable_dir: Path, request: pytest.FixtureRequest) -> Iterator[Run
         yield running
 
 
-def attacked(running: Running, world: World, *names: str, seed: int) -> Outcome:
+def attacked(running: Running, world: World, *names: str, seed: int, seconds: float = SECONDS) -> Outcome:
     outcome = Outcome(world)
     plan = Plan(
         world,
         dict.fromkeys(names, MANY),
         seed,
-        seconds=SECONDS,
-        slices=(0.0, 0.0, SECONDS),
+        seconds=seconds,
+        slices=(0.0, 0.0, seconds),
         honest=None if world in ("shared", "sharded") else 4,
         unfinished_max=64 * MIB,
     )
@@ -66,6 +68,15 @@ def test_smoke(running: Running, seed: int) -> None:
     assert sum(each.reads for each in outcome.honest) > 0
 
 
+@pytest.mark.parametrize("running", ["store", "cache", "shared", "sharded"], indirect=True)
+def test_all_strategies(running: Running, seed: int, request: pytest.FixtureRequest) -> None:
+    world: World = request.node.callspec.params["running"]
+    outcome = attacked(running, world, *strategies_of(world), seed=seed, seconds=ALL_SECONDS)
+    assert sum(outcome.attacks.values()) > 0
+    assert not any("Timeout" in error for error in outcome.errors), outcome.errors
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("running", "name"), LANES + RINGS, indirect=["running"])
 def test_a_strategy(running: Running, name: str, seed: int, request: pytest.FixtureRequest) -> None:
     world: World = request.node.callspec.params["running"]

@@ -44,7 +44,7 @@ class Content:
         return NOISE[start : start + self.value_size]
 
 
-FAST = 128 << 20
+FAST = 64 << 20
 SLOW = 2 << 30
 SLOW_S_MAX = 900
 
@@ -190,7 +190,7 @@ def test_what_was_only_read_goes_back(ringtable_dir: object, gone: bool) -> None
         assert all(table[key_of(number)] == content.value(key_of(number)) for number in range(content.count))
 
 
-@pytest.mark.parametrize("content", contents(FAST // 4))
+@pytest.mark.parametrize("content", contents(FAST // 2))
 def test_deleted_entries_give_their_memory_back(ringtable_dir: object, content: Content, seed: int) -> None:
     with filled(content) as server, ringtable.connect() as table:
         before = resident(table, server)

@@ -44,7 +44,7 @@ def sample(at_s: float, **figures: Any) -> Sample:
 def test_smoke(tmp_path: Path) -> None:
     """A whole soak of a few seconds: everything holds, and the page says so."""
     page, data = tmp_path / "soak.html", tmp_path / "soak.json"
-    with soak(*LOADS, "--seconds", "4", "--html", str(page), "--json", str(data)) as process:
+    with soak(*LOADS, "--seconds", "3", "--html", str(page), "--json", str(data)) as process:
         output, _ = process.communicate(timeout=SOAK_S_MAX)
     assert process.returncode == 0, output
     assert "everything held" in output

@@ -13,7 +13,7 @@ from proof.surroundings import KINDS, own_place
 
 ROOT = Path(__file__).parent.parent
 # Longer finds more, and `python -m proof.surroundings` does.
-SECONDS = 0.5
+SECONDS = 0.3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 

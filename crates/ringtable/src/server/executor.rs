@@ -23,7 +23,7 @@ use crate::command::{self, Command, ConnectionChange, Context, Flow, Host, Recip
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
-use crate::sync::{Arc, Ordering};
+use crate::sync::Arc;
 use crate::table::lookup::Buffer;
 use crate::table::{Pairs, Writer};
 
@@ -87,8 +87,8 @@ pub(super) struct Engine {
     pub returned_size_max: usize,
     scratch: Buffer,
     pairs: Pairs,
-    /// Requests, and writes among them, in this turn.
-    requests: u64,
+    statistics: Arc<Statistics>,
+    /// Writes in this turn.
     writes: u64,
 }
 
@@ -111,7 +111,8 @@ impl Engine {
         super::tests::panic_if_asked(&command.arguments);
         self.budget.begin();
         if progress == 0 {
-            self.requests += 1;
+            // At once, and not as the turn ends: who has its answer may ask for the figures within the same turn.
+            self.counts().note_request();
             self.writes += u64::from(command.spec.has(Flag::Writes));
         }
         let mut context = Context {
@@ -142,6 +143,12 @@ impl Engine {
             self.note_written(command);
         }
         Executed { flow, change, again }
+    }
+
+    /// What this worker counts.
+    #[inline]
+    fn counts(&self) -> &WorkerStatistics {
+        &self.statistics.workers[self.worker]
     }
 
     /// Begins the turn of a connection, which can be told something later, if at all, as a client of ours in that
@@ -209,7 +216,7 @@ impl Executor {
             returned_size_max: limits::VALUE_SIZE_MAX,
             scratch: Buffer::default(),
             pairs: Pairs::default(),
-            requests: 0,
+            statistics: Arc::clone(&statistics),
             writes: 0,
         };
         Self {
@@ -237,7 +244,7 @@ impl Executor {
 
     /// What this worker counts.
     pub fn counts(&self) -> &WorkerStatistics {
-        &self.statistics.workers[self.engine.worker]
+        self.engine.counts()
     }
 
     /// Frees some of what connections that are gone have left behind. Returns whether there is more.
@@ -253,18 +260,15 @@ impl Executor {
         self.engine.budget.is_over(requests, bytes)
     }
 
-    /// Ends a turn: counts what was done in it.
+    /// Ends a turn: counts how long its writes took.
     pub fn end_turn(&mut self) {
         let engine = &mut self.engine;
         if !engine.budget.end() {
             return;
         }
-        let (requests, writes) = (std::mem::take(&mut engine.requests), std::mem::take(&mut engine.writes));
-        let counts = &self.statistics.workers[engine.worker];
-        // Relaxed: a figure.
-        counts.requests.fetch_add(requests, Ordering::Relaxed);
+        let writes = std::mem::take(&mut engine.writes);
         if writes > 0 {
-            counts.record_writes(monotonic_ns() - engine.budget.began_ns(), writes);
+            engine.counts().record_writes(monotonic_ns() - engine.budget.began_ns(), writes);
         }
         if engine.pairs.capacity() > KEPT_MAX {
             engine.pairs = Pairs::default();
