@@ -1,6 +1,6 @@
 """A hostile client beside honest ones: `python -m proof.hostile --help`.
 
-The hostile client joins as any client does, and then attacks by all strategies in turns (`proof/attacks.py`). Beside it
+The hostile client joins as any client does, and then attacks by all strategies in turns (`proof/attacks/`). Beside it
 eight honest clients, over all transports, check every answer, and how long it takes (`proof/honest.py`). Meanwhile
 the server must not crash, nor say anything on its standard error, and its private memory, descriptors and threads have
 to stay within what docs/reliability.md says. Afterwards nothing of the hostile client may be left.
@@ -37,7 +37,8 @@ from ringtable._cli.signals import interrupt_on_termination
 from support import DEADLINE_S, Child, wait_until
 
 from proof import program
-from proof.attacks import RING_STRATEGIES, STRATEGIES, Strategy, Target
+from proof.attacks import RING_STRATEGIES, STRATEGIES
+from proof.attacks.target import Strategy, Target
 from proof.honest import LANE_ROLES, LEAVE, PHASES, RING_ROLES, WAIT, Honest, Latencies, Report, Role
 
 MIB = 1 << 20

@@ -145,9 +145,10 @@ def ringtable_dir(monkeypatch: pytest.MonkeyPatch, _lasting: None) -> Iterator[P
 
 
 @pytest.fixture
-def server(ringtable_dir: Path) -> Iterator[ringtable.Server]:
-    """A server named "default" inside this process, with a TCP port."""
-    with ringtable.Server(workers=2, max_memory="256MiB", tcp="127.0.0.1:0") as server:
+def server(ringtable_dir: Path, request: pytest.FixtureRequest) -> Iterator[ringtable.Server]:
+    """A server named "default" inside this process, with a TCP port; with as much memory as a test's parameter says."""
+    max_memory = getattr(request, "param", "256MiB")
+    with ringtable.Server(workers=2, max_memory=max_memory, tcp="127.0.0.1:0") as server:
         yield server
 
 

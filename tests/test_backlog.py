@@ -82,6 +82,8 @@ def test_who_has_sent_all_and_closed_that_side_gets_all_replies(address: Address
         assert replies.read() == b"+PONG\r\n" * 100_000
 
 
+# Large enough that all of them may have much more than one.
+@pytest.mark.parametrize("server", ["1GiB"], indirect=True)
 def test_a_client_that_sends_too_much_ahead_is_told(address: Address, server: Server) -> None:
     """It gets what it is owed, then the reason, then the end; and may send as much as it likes meanwhile."""
     with closing(connected(address)) as connection, connection.makefile("rb") as replies:

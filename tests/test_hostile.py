@@ -17,18 +17,9 @@ from support import DEADLINE_S, RawLane, ServerProcess, resp, wait_until
 from udp import Kind, Message, RawClient
 
 from proof import hostile
-from proof.attacks import (
-    GET,
-    LARGE_VALUE_SIZE,
-    PING,
-    RING_STRATEGIES,
-    STRATEGIES,
-    VALUE_SIZE_MAX,
-    Target,
-    ask,
-    many_waiters,
-    record,
-)
+from proof.attacks import RING_STRATEGIES, STRATEGIES
+from proof.attacks.memory import many_waiters
+from proof.attacks.target import GET, LARGE_VALUE_SIZE, PING, VALUE_SIZE_MAX, Target, ask, record
 from proof.hostile import MIB, Outcome, Plan, Running, World, own_server, run, strategies_of
 
 # Each strategy is at it for so long; more would find more, and `python -m proof.hostile` does.
