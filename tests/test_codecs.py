@@ -3,11 +3,13 @@
 What lies in place, and for how long, is in test_held.py.
 """
 
+import copyreg
 import enum
 import hmac
 import importlib
 import os
 import pickle
+import pickletools
 import struct
 import sys
 import unittest
@@ -19,6 +21,8 @@ from typing import Any, cast
 import pytest
 import ringtable
 from ringtable import Conflict, DecodeError, InvalidOption, NotAnInteger, PickleCodec, Server, Table
+from ringtable._codecs.buffers import put_together, take_apart
+from ringtable._codecs.formats import BUFFERS
 from support import pythons_mapping_tests
 
 # Not as its stubs have it: they know of no buffers before Python 3.12.
@@ -476,6 +480,104 @@ def test_keys_to_sign_with() -> None:
         with pytest.raises(InvalidOption, match="16"):
             PickleCodec(key=key)
     assert repr(SECRET) not in repr(PickleCodec(key=SECRET))
+
+
+# Pickled arrays
+
+
+def with_buffers(value: Any) -> bytes:
+    """A value as pickle itself writes it, with buffers."""
+    buffers: list[Any] = []
+    stream = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    assert buffers
+    return b"".join(put_together(BUFFERS, stream, [buffer.raw() for buffer in buffers]))
+
+
+def traits(array: Any) -> tuple[Any, ...]:
+    """What can be told of an array without its elements' memory."""
+    dtype, flags = array.dtype, array.flags
+    return (
+        *(type(array), dtype, dtype.num, dtype.isalignedstruct, dict(dtype.metadata or {}), array.shape, array.strides),
+        *(flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned, repr(array.tolist())),
+    )
+
+
+class Framed(numpy.ndarray):  # type: ignore[misc]
+    """A subclass, which numpy pickles without a buffer."""
+
+
+def test_pickled_arrays_are_those_that_numpy_makes(server: Server, raw: Table) -> None:
+    """Numbers are pickled in a way of our own, all else in numpy's; and what it has written its way can be read."""
+    dtypes = [
+        *"?bhilqpBHILQefdgFDG",
+        *(">f8", "S5", ">U2", "V7", "M8[s]", "O", "S0"),
+        [("count", ">i4"), ("name", "U3", (2,))],
+        numpy.dtype([("a", "i1"), ("b", "f8")], align=True),
+        numpy.dtype("i4", metadata={"unit": "m"}),
+    ]
+    given = []
+    for dtype in map(numpy.dtype, dtypes):
+        for shape in ((), (0, 3), (4,), (2, 3, 4)):
+            array = numpy.ones(shape, dtype)
+            locked = array.copy()
+            locked.flags.writeable = False
+            fortran = numpy.asfortranarray(array)
+            given += [array, locked, fortran, array.T, array[..., ::-1] if shape else array, array.view(Framed)]
+            given += [numpy.broadcast_to(array, (2, *shape)), array.transpose(1, 2, 0) if len(shape) > 2 else array]
+    given += [numpy.ma.array([1, 2], mask=[False, True]), numpy.rec.array([(1, 2.0)])]
+    with connect("pickle") as table:
+        for array in given:
+            # What has no buffer comes to the same pickler beside one that has.
+            value = [array, numpy.arange(2)]
+            raw["numpy's"], table["ours"] = with_buffers(value), value
+            assert traits(table["ours"][0]) == traits(table["numpy's"][0]), (array.dtype, array.flags)
+
+
+def test_pickled_numbers_name_nothing_but_the_public_class(server: Server, raw: Table) -> None:
+    """So that any pickle reads them, whatever its numpy calls what is private."""
+    array = numpy.arange(6.0).reshape(2, 3)
+    with connect("pickle") as table:
+        table["key"] = {"c": array, "f": array.T, "again": array, "plain": [array]}
+        stream, buffers = take_apart(memoryview(raw["key"]))
+        found = table["key"]
+    names = [text for op, text, _ in pickletools.genops(bytes(stream)) if op.name == "SHORT_BINUNICODE"]
+    assert names == ["c", "numpy", "ndarray", "<f8", "f", "<f8", "F", "again", "plain"]
+    assert len(buffers) == 2
+    assert found["again"] is found["c"] is found["plain"][0]
+    # A reader that gives memory of its own may write to it.
+    copy = pickle.loads(stream, buffers=map(bytearray, buffers))
+    copy["c"][0, 0] = 7
+    assert copy["again"].tolist() == [[7, 1, 2], [3, 4, 5]]
+
+
+class Blob:
+    """An object with a buffer that is none of numpy's."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        return Blob, (pickle.PickleBuffer(self.data),)
+
+
+def test_buffers_of_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = [Blob(bytearray(b"abc")), numpy.arange(3), Blob(bytearray(b"de"))]
+    with connect("pickle") as table:
+        table["key"] = value
+        first, numbers, second = table["key"]
+        assert (bytes(first.data), numbers.tolist(), bytes(second.data)) == (b"abc", [0, 1, 2], b"de")
+        # How a program pickles arrays itself is what holds.
+        monkeypatch.setitem(copyreg.dispatch_table, numpy.ndarray, lambda array: (list, (array.tolist(),)))
+        table["key"] = value
+        assert table["key"][1] == [0, 1, 2]
+        # Where nobody has imported numpy there are no arrays.
+        monkeypatch.setitem(sys.modules, "numpy", None)
+        table["key"] = value[0]
+        assert bytes(table["key"].data) == b"abc"
+        # What cannot be pickled behind a buffer is told as if there was none.
+        with pytest.raises((AttributeError, pickle.PicklingError)) as refused:
+            table["key"] = [value[0], lambda: None]
+        assert refused.value.__context__ is None
 
 
 # Codecs of one's own, and options

@@ -6,6 +6,7 @@ buffers.py      large pieces of memory behind a small head, each at an aligned p
 text.py         `str` as UTF-8, bare
 json.py         JSON, bare
 pickle.py       pickle, with its buffers out of band, and signed if wanted
+pickler.py      pickling of what has buffers: numpy's arrays in a short way
 msgpack.py      MessagePack, bare: needs msgspec
 array.py        arrays with dtype and shape: needs numpy
 """
