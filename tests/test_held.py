@@ -50,6 +50,22 @@ def test_smoke(table: Table[Any]) -> None:
     assert found["y"].tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("codec", ["pickle", "array"])
+@pytest.mark.parametrize("transport", ["lane", "socket"])
+def test_nobody_closes_the_memory_of_an_array(server: Server, codec: Any, transport: Any) -> None:
+    """An array of `numpy.ndarray` keeps no buffer of what it lies in: it would have gone on in memory of others."""
+    with ringtable.connect(codec=codec, transport=transport, timeout=60) as table:
+        table["key"] = ones(1)
+        found = table["key"]
+        base = found
+        while not isinstance(base, ringtable.View):
+            base = base.obj if isinstance(base, memoryview) else base.base
+        with pytest.raises(BufferError, match="objects that were loaded lie in this view"):
+            base.close()
+        assert not base.closed
+        assert (found == 1).all()
+
+
 @pytest.mark.parametrize("codec", ["pickle", "pickle, signed", "array"])
 def test_what_is_large_is_in_place_and_aligned(server: Server, codec: Any) -> None:
     given = PickleCodec(key=bytes(16)) if "signed" in codec else codec

@@ -600,7 +600,7 @@ impl TableCore {
             Ok(None) | Err(Error::Gone(_)) => Ok(self.find(key)?.map(Bound::into_any)),
             Err(Error::NoRoom(_)) => {
                 let view = self.wait(py, |client, patience| client.hold(bytes, patience))?;
-                view.map(|view| Ok(Bound::new(py, ViewCore::new(view))?.into_any())).transpose()
+                view.map(|view| Ok(Bound::new(py, ViewCore::held(view))?.into_any())).transpose()
             }
             Err(error) => Err(errors::client(py, error)),
         }

@@ -25,6 +25,8 @@ pub struct ViewCore {
     size: usize,
     version: Option<u64>,
     is_copy: bool,
+    /// Whether objects lie in it, which may have kept nothing but a reference to it.
+    is_held: bool,
 }
 
 struct ViewState {
@@ -37,7 +39,13 @@ struct ViewState {
 impl ViewCore {
     pub fn new(view: View) -> Self {
         let (size, version, is_copy) = (view.size(), view.version(), view.is_copy());
-        Self { state: Mutex::new(ViewState { view: Some(view), exports: 0 }), size, version, is_copy }
+        Self { state: Mutex::new(ViewState { view: Some(view), exports: 0 }), size, version, is_copy, is_held: false }
+    }
+
+    /// A view for objects that lie in it. It is closed when nothing refers to it any more, and not before: an array that
+    /// `numpy.ndarray` makes of it refers to it, and keeps no buffer.
+    pub fn held(view: View) -> Self {
+        Self { is_held: true, ..Self::new(view) }
     }
 
     /// While this is held, nothing of the interpreter is called that could let another thread run: that one may wait
@@ -58,8 +66,14 @@ impl ViewState {
 impl ViewCore {
     /// Let go of the value; may be called again.
     ///
-    /// Raises `BufferError` while there are buffers of it: release those first.
+    /// Raises `BufferError` while there are buffers of it: release those first. The view that a loaded object lies in
+    /// is closed with the last such object, and never by this.
     fn close(&self) -> PyResult<()> {
+        if self.is_held {
+            return Err(PyBufferError::new_err(
+                "objects that were loaded lie in this view, and it is closed with the last of them: `del` those",
+            ));
+        }
         let mut state = self.lock();
         if state.exports > 0 {
             let (count, were) = match state.exports {
