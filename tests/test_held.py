@@ -51,10 +51,9 @@ def test_smoke(table: Table[Any]) -> None:
 
 
 @pytest.mark.parametrize("codec", ["pickle", "array"])
-@pytest.mark.parametrize("transport", ["lane", "socket"])
-def test_nobody_closes_the_memory_of_an_array(server: Server, codec: Any, transport: Any) -> None:
+def test_nobody_closes_the_memory_of_an_array(server: Server, codec: Any) -> None:
     """An array of `numpy.ndarray` keeps no buffer of what it lies in: it would have gone on in memory of others."""
-    with ringtable.connect(codec=codec, transport=transport, timeout=60) as table:
+    with ringtable.connect(codec=codec, timeout=60) as table:
         table["key"] = ones(1)
         found = table["key"]
         base = found
