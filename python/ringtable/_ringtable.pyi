@@ -553,7 +553,8 @@ class View(_BufferLike):
     def close(self) -> None:
         """Let go of the value; may be called again.
 
-        Raises `BufferError` while there are buffers of it: release those first.
+        Raises `BufferError` while there are buffers of it: release those first. The view that a loaded object lies in
+        is closed with the last such object, and never by this.
         """
     def __len__(self) -> int: ...
     def __bytes__(self) -> bytes: ...

@@ -42,8 +42,8 @@ impl ViewCore {
         Self { state: Mutex::new(ViewState { view: Some(view), exports: 0 }), size, version, is_copy, is_held: false }
     }
 
-    /// A view for objects that lie in it. It is closed when nothing refers to it any more, and not before: an array that
-    /// `numpy.ndarray` makes of it refers to it, and keeps no buffer.
+    /// A view for objects that lie in it. It is closed when nothing refers to it any more, and not before: an array
+    /// that `numpy.ndarray` makes of it refers to it, and keeps no buffer.
     pub fn held(view: View) -> Self {
         Self { is_held: true, ..Self::new(view) }
     }
