@@ -24,7 +24,7 @@ from ringtable._connect import table_of
 from ringtable._errors import InvalidOption, ServerGone, TableNotFound
 from ringtable._later import imports
 from ringtable._options import OPTIONS, engine_options
-from ringtable._ringtable import default_address, socket_path
+from ringtable._ringtable import LINGER_MS_MAX, LINGER_MS_MIN, default_address, socket_path
 from ringtable._table import Table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _THOUSANDTHS = {
 }
 
 # As the engine has it, which a server that runs already does not ask.
-_LINGER_S_MIN, _LINGER_S_MAX = 0.01, 1_000_000_000
+_LINGER_S_MIN, _LINGER_S_MAX = LINGER_MS_MIN / 1_000, LINGER_MS_MAX // 1_000
 
 
 def log_path(name: Address | None = None) -> str:

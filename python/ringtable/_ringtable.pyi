@@ -35,6 +35,9 @@ _P = TypeVar("_P", bound="Pipeline[bytes]")
 __all__ = [
     "KEY_SIZE_MAX",
     "LAYOUT_VERSION",
+    "LINGER_MS_MAX",
+    "LINGER_MS_MIN",
+    "LOCKS_MAX",
     "MAX_MEMORY_MIN",
     "VALUE_SIZE_MAX",
     "WORKERS_MAX",
@@ -66,6 +69,9 @@ KEY_SIZE_MAX: int
 VALUE_SIZE_MAX: int
 WORKERS_MAX: int
 MAX_MEMORY_MIN: int
+LOCKS_MAX: int
+LINGER_MS_MIN: int
+LINGER_MS_MAX: int
 LAYOUT_VERSION: int
 __version__: str
 

@@ -73,6 +73,9 @@ mod _ringtable {
         module.add("VALUE_SIZE_MAX", limits::VALUE_SIZE_MAX)?;
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;
         module.add("MAX_MEMORY_MIN", limits::MAX_MEMORY_MIN)?;
+        module.add("LOCKS_MAX", limits::LOCKS_MAX)?;
+        module.add("LINGER_MS_MIN", limits::LINGER_MS_MIN)?;
+        module.add("LINGER_MS_MAX", limits::LINGER_MS_MAX)?;
         module.add("LAYOUT_VERSION", ringtable::table::layout::LAYOUT_VERSION)?;
         #[cfg(feature = "bench")]
         crate::bench::add_to(module)?;

@@ -27,11 +27,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ringtable._errors import CommandError, LockLost, Timeout
+from ringtable._ringtable import LOCKS_MAX, await_change, check_timeout
 from ringtable._ringtable import Lock as LockCore
 from ringtable._ringtable import Table as TableCore
-from ringtable._ringtable import await_change, check_timeout
 from ringtable._tools.names import inner_name, key_in
-from ringtable._tools.semaphore import PERMITS_MAX, check_count
+from ringtable._tools.semaphore import check_count
 
 if TYPE_CHECKING:
     from ringtable._types import Key, Seconds
@@ -58,7 +58,7 @@ class _State:
         words = value.split(b" ")
         numbers = words[1:3]
         if not (
-            3 <= len(words) < 3 + PERMITS_MAX
+            3 <= len(words) < 3 + LOCKS_MAX
             and all(number.isdigit() and len(number) <= _DIGITS_MAX for number in numbers)
         ):
             raise CommandError(

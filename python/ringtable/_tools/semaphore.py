@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from ringtable._errors import InvalidOption
+from ringtable._ringtable import LOCKS_MAX
 from ringtable._ringtable import Lock as LockCore
 from ringtable._tools.names import name_in
 
 if TYPE_CHECKING:
     from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key, Seconds
-
-
-PERMITS_MAX = 16_384
-"""As many locks and permits as a server has: its `LOCKS_MAX`."""
 
 
 def check_count(word: str, count: int) -> None:
@@ -26,8 +23,8 @@ def check_count(word: str, count: int) -> None:
     """
     if not isinstance(count, int):
         raise TypeError(f"{word} is a whole number, not {type(count).__name__}")
-    if not 1 <= count <= PERMITS_MAX:
-        raise InvalidOption(f"{word} is {count}; allowed are whole numbers from 1 to {PERMITS_MAX}")
+    if not 1 <= count <= LOCKS_MAX:
+        raise InvalidOption(f"{word} is {count}; allowed are whole numbers from 1 to {LOCKS_MAX}")
 
 
 class Semaphore(LockCore):
