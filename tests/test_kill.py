@@ -216,6 +216,18 @@ def test_the_servers_death_is_noticed_at_once(
 
 
 @options
+def test_a_flush_of_nothing_knows_whether_the_server_lives(
+    server_process: ServerProcess, options: dict[str, Any]
+) -> None:
+    """Other calls look only if that is a while ago, and learn it from their answer."""
+    with Table(**options) as table:
+        table["key"] = b"value"
+        server_process.kill()
+        with pytest.raises(ringtable.ServerGone):
+            table.flush()
+
+
+@options
 def test_a_blocked_call_notices_the_servers_death(server_process: ServerProcess, options: dict[str, Any]) -> None:
     with Table(**options) as table:
         assert time_to_notice_death(server_process, table) < CALL_S_MAX
