@@ -463,25 +463,22 @@ def test_listeners_that_do_not_move_are_sent_away_together(table: Table) -> None
 
 
 def test_a_listener_that_moves_to_and_fro_is_sent_away_too(table: Table) -> None:
-    def move() -> None:
-        while not ended.is_set():
+    def move(moving: Flag) -> None:
+        moving.set()
+        while True:
             rings.words[place] = start + 1
             rings.words[place] = start
 
-    ended = threading.Event()
     with RawRings() as rings:
         rings.listen()
         place = rings.CURSORS + 32 * rings.number
         start = rings.words[place]
-        mover = threading.Thread(target=move)
-        mover.start()
-        try:
+        # A process of its own, so that it moves while this one calls.
+        with Flag() as moving, Child(move, moving):
+            moving.wait()
             for _ in range(4 * RING_SLOTS):
                 assert table.call("PING") == b"PONG"
             assert b"SLOWCONSUMER" in rings.last_words()
-        finally:
-            ended.set()
-            mover.join()
     assert ends(table) == {"clients_ended_slow_consumer": 1}
 
 
