@@ -342,7 +342,7 @@ def test_reentrant(server: ringtable.Server) -> None:
 
 def test_an_interrupted_wait_leaves_nothing(server_process: ServerProcess) -> None:
     """Neither a place in the queue, nor the lock that it is granted in that very moment."""
-    with Table() as table, Flag() as begun:
+    with Table() as table, Flag() as begun, Flag() as interrupted, Flag() as seen:
         lock = table.lock("x")
 
         def wait() -> bool:
@@ -351,18 +351,23 @@ def test_an_interrupted_wait_leaves_nothing(server_process: ServerProcess) -> No
                 begun.set()
                 with pytest.raises(KeyboardInterrupt):
                     theirs.lock("x").acquire()
-                # The connection is in order.
-                return theirs.lock("x").acquire(blocking=False)
+                # The connection is in order, and goes on.
+                taken = theirs.lock("x").acquire(blocking=False)
+                interrupted.set()
+                seen.wait()
+                return taken
 
         assert lock.acquire()
         with Child(wait) as child:
             begun.wait()
             wait_for_waiters(table, 1)
             os.kill(child.pid, signal.SIGINT)
-            assert not child.result()
+            interrupted.wait()
             wait_for_waiters(table, 0)
             lock.release()
             assert not lock.locked()
+            seen.set()
+            assert not child.result()
 
 
 def test_who_speaks_version_2_is_parked(address: Address) -> None:
