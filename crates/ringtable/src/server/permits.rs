@@ -37,9 +37,10 @@ struct Holder {
 }
 
 struct Place {
+    name: Arc<[u8]>,
+    /// What records say of the name.
+    kept: Name,
     permits: u64,
-    /// How its name is kept.
-    name: Name,
     /// By token.
     holders: BTreeMap<u64, Holder>,
     /// The group of each waiter, and the time to live that it asks for.
@@ -47,9 +48,13 @@ struct Place {
 }
 
 impl Place {
+    fn new(name: &Arc<[u8]>, kept: Name, permits: u64) -> Self {
+        Self { name: Arc::clone(name), kept, permits, holders: BTreeMap::new(), queue: BTreeMap::new() }
+    }
+
     /// What is kept of a holder. There are [`limits::LOCKS_MAX`] permits at most.
     fn record(&self, connection: u64, token: u64, ticket: u64, ends_ns: Option<u64>) -> Record {
-        Record { connection, token, ticket, permits: self.permits as u32, ends_ns, name: self.name }
+        Record { connection, token, ticket, permits: self.permits as u32, ends_ns, name: self.kept }
     }
 }
 
@@ -101,7 +106,9 @@ impl Permits {
         {
             self.release(name, token, waiters, is_gone, now_ns);
         }
-        if let Some(place) = self.places.get_mut(name) {
+        let place = self.places.get_mut(name);
+        let is_new = place.is_none();
+        if let Some(place) = place {
             if place.permits != permits {
                 return Err(Refusal::err(format_args!(
                     "'{}' has {} permits now, and {permits} were asked for: all who use a name have to agree",
@@ -113,14 +120,13 @@ impl Permits {
                 let Some(waiter) = waiter else { return Ok(LockAnswer::Taken) };
                 let mut group = None;
                 waiters.join(&mut group, waiter)?;
-                if let (Some(group), Some((name, _))) = (group, self.places.get_key_value(name)) {
-                    self.waiting.insert(group, Arc::clone(name));
-                    self.places.get_mut(&self.waiting[&group]).map(|place| place.queue.insert(group, ttl_ms));
+                if let Some(group) = group {
+                    self.waiting.insert(group, Arc::clone(&place.name));
+                    place.queue.insert(group, ttl_ms);
                 }
                 return Ok(LockAnswer::Pending);
             }
         }
-        let is_new = !self.places.contains_key(name);
         let (count, size) = (self.by_connection.len(), self.names_size + if is_new { name.len() } else { 0 });
         if count >= limits::LOCKS_MAX || size > limits::LOCK_NAMES_SIZE_MAX {
             return Err(Refusal(format!(
@@ -132,9 +138,8 @@ impl Permits {
         }
         if is_new {
             self.names_size = size;
-            let place =
-                Place { permits, name: self.grants.keep_name(name), holders: BTreeMap::new(), queue: BTreeMap::new() };
-            self.places.insert(name.into(), place);
+            let (kept, name) = (self.grants.keep_name(name), name.into());
+            self.places.insert(Arc::clone(&name), Place::new(&name, kept, permits));
         }
         Ok(LockAnswer::Granted(self.grant(name, connection, ticket, ttl_ms, now_ns)))
     }
@@ -148,17 +153,14 @@ impl Permits {
     /// Gives a permit that is free, of a name that is there.
     fn grant(&mut self, name: &[u8], connection: u64, ticket: u64, ttl_ms: Option<u64>, now_ns: u64) -> u64 {
         let token = self.grants.next_token();
-        let Some((name, _)) = self.places.get_key_value(name) else { return token };
-        let name = Arc::clone(name);
+        let Some(place) = self.places.get_mut(name) else { return token };
         let ends_ns = ttl_ms.map(|ttl_ms| now_ns + ttl_ms * 1_000_000);
-        if let Some(place) = self.places.get_mut(&name) {
-            let slot = self.grants.add(&place.record(connection, token, ticket, ends_ns), &name);
-            place.holders.insert(token, Holder { connection, ticket, ends_ns, slot });
-        }
+        let slot = self.grants.add(&place.record(connection, token, ticket, ends_ns), name);
+        place.holders.insert(token, Holder { connection, ticket, ends_ns, slot });
         if let Some(ends_ns) = ends_ns {
-            self.ending.insert((ends_ns, token), Arc::clone(&name));
+            self.ending.insert((ends_ns, token), Arc::clone(&place.name));
         }
-        self.by_connection.insert((connection, token), name);
+        self.by_connection.insert((connection, token), Arc::clone(&place.name));
         token
     }
 
@@ -192,7 +194,7 @@ impl Permits {
                 waiters.answer(group, token);
             }
             None if place.holders.is_empty() => {
-                self.grants.drop_name(place.name);
+                self.grants.drop_name(place.kept);
                 self.places.remove(name);
                 self.names_size -= name.len();
             }
@@ -229,9 +231,7 @@ impl Permits {
         if !self.has(connection, name, token, now_ns) {
             return false;
         }
-        let Some((name, _)) = self.places.get_key_value(name) else { return false };
-        let name = Arc::clone(name);
-        let Some(place) = self.places.get_mut(&name) else { return false };
+        let Some(place) = self.places.get_mut(name) else { return false };
         let Some(&holder) = place.holders.get(&token) else { return false };
         let ends_ns = now_ns + ttl_ms * 1_000_000;
         self.grants.extend(holder.slot, &place.record(connection, token, holder.ticket, Some(ends_ns)));
@@ -239,7 +239,7 @@ impl Permits {
         if let Some(before_ns) = holder.ends_ns {
             self.ending.remove(&(before_ns, token));
         }
-        self.ending.insert((ends_ns, token), name);
+        self.ending.insert((ends_ns, token), Arc::clone(&place.name));
         true
     }
 
@@ -317,12 +317,7 @@ impl Permits {
             let Record { connection, token, ticket, ends_ns, .. } = record;
             let place = permits.places.entry(Arc::clone(&name)).or_insert_with(|| {
                 permits.names_size += name.len();
-                Place {
-                    permits: u64::from(record.permits),
-                    name: record.name,
-                    holders: BTreeMap::new(),
-                    queue: BTreeMap::new(),
-                }
+                Place::new(&name, record.name, u64::from(record.permits))
             });
             place.holders.insert(token, Holder { connection, ticket, ends_ns, slot });
             if let Some(ends_ns) = ends_ns {
