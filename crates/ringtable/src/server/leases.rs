@@ -92,7 +92,7 @@ impl LeaseTable {
     fn remove(&mut self, key: &[u8]) {
         if let Some(lease) = self.by_key.remove(key) {
             self.grants.remove(lease.slot);
-            self.grants.drop_name(lease.name);
+            self.grants.free_name(lease.name);
             self.by_connection.remove(&(lease.connection, lease.token));
             self.keys_size -= key.len();
             if let Some(group) = lease.group {

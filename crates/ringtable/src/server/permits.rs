@@ -194,7 +194,7 @@ impl Permits {
                 waiters.answer(group, token);
             }
             None if place.holders.is_empty() => {
-                self.grants.drop_name(place.kept);
+                self.grants.free_name(place.kept);
                 self.places.remove(name);
                 self.names_size -= name.len();
             }

@@ -191,7 +191,7 @@ impl Grants {
         let highest = |number: fn(&Record) -> u64| found.iter().map(|found| number(&found.record)).max().unwrap_or(0);
         damaged += usize::from(memory.raise(section.tokens_at, highest(|record| record.token), first_token()));
         damaged += usize::from(memory.raise(H_CONNECTIONS, highest(|record| record.connection), 0));
-        let names = Names::with(Arc::clone(memory), &section, &search.blocks);
+        let names = Names::with(Arc::clone(memory), &section, FreeList::without(&search.blocks));
         let grants = Self { memory: Arc::clone(memory), section, slots: FreeList::without(&slots), names };
         Adopted { grants, found, damaged }
     }

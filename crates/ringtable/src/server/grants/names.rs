@@ -1,7 +1,8 @@
 //! The names of what is granted: the first part of each lies in its records, the rest in a chain of blocks.
 //!
 //! A block is one cache line: 56 bytes of the name, and the place of the next block. How many there are follows from
-//! the size of the name, so that no chain is endless, and the last block's link means nothing.
+//! the size of the name, so that no chain is endless, and the last block's link means nothing. A chain that is free
+//! stays as it is until its blocks are taken, one by one: to free it takes no longer if it is long.
 
 use std::sync::Arc;
 
@@ -52,20 +53,43 @@ pub fn words_of(part: &[u8]) -> impl Iterator<Item = u64> {
     })
 }
 
+/// What is left of a chain that is free: the index of its first block, plus 1, and how many blocks it has.
+struct FreeChain {
+    first: u32,
+    blocks: usize,
+}
+
 /// The chains of a section.
 pub struct Names {
     memory: Arc<GrantMemory>,
     blocks_at: usize,
-    free: FreeList,
+    /// Blocks of no chain.
+    blocks: FreeList,
+    /// None of them is empty.
+    free_chains: Vec<FreeChain>,
 }
 
 impl Names {
     pub fn new(memory: Arc<GrantMemory>, section: &Section) -> Self {
-        Self { memory, blocks_at: section.blocks_at, free: FreeList::new(section.blocks) }
+        Self::with(memory, section, FreeList::new(section.blocks))
     }
 
-    fn word_of(&self, block: u32) -> usize {
-        self.blocks_at + block as usize * BLOCK_WORDS
+    /// With the blocks that are free.
+    pub fn with(memory: Arc<GrantMemory>, section: &Section, blocks: FreeList) -> Self {
+        Self { memory, blocks_at: section.blocks_at, blocks, free_chains: Vec::new() }
+    }
+
+    /// A block that is free: the first of the chain that was freed last, if there is one.
+    fn take(&mut self) -> u32 {
+        let Some(chain) = self.free_chains.last_mut() else { return self.blocks.take() };
+        let block = chain.first - 1;
+        chain.blocks -= 1;
+        if chain.blocks == 0 {
+            self.free_chains.pop();
+        } else {
+            chain.first = self.memory.get(self.blocks_at + block as usize * BLOCK_WORDS + NAME_PART_WORDS) as u32;
+        }
+        block
     }
 
     /// Writes what of a name does not fit into a record.
@@ -73,8 +97,8 @@ impl Names {
         let mut link = 0;
         // From its end, so that each block knows the next one.
         for part in split(name).1.chunks(NAME_PART_SIZE).rev() {
-            let block = self.free.take();
-            let at = self.word_of(block);
+            let block = self.take();
+            let at = self.blocks_at + block as usize * BLOCK_WORDS;
             for (index, word) in words_of(part).enumerate() {
                 self.memory.set(at + index, word);
             }
@@ -84,13 +108,11 @@ impl Names {
         Name { size: name.len() as u32, first: link, checksum: checksum(name) }
     }
 
-    /// Frees the chain of a name that no record has any more.
-    pub fn drop(&mut self, name: Name) {
-        let mut link = name.first;
-        for _ in 0..name.blocks() {
-            let block = link - 1;
-            link = self.memory.get(self.word_of(block) + NAME_PART_WORDS) as u32;
-            self.free.give_back(block);
+    /// Frees the chain of a name that no record has any more, in one step, however long it is.
+    pub fn free(&mut self, name: Name) {
+        let blocks = name.blocks();
+        if blocks > 0 {
+            self.free_chains.push(FreeChain { first: name.first, blocks });
         }
     }
 }
@@ -110,10 +132,5 @@ impl Names {
         }
         bytes.truncate((name.size as usize).saturating_sub(NAME_PART_SIZE));
         Some((bytes, blocks))
-    }
-
-    /// With the blocks that are taken.
-    pub fn with(memory: Arc<GrantMemory>, section: &Section, taken: &[bool]) -> Self {
-        Self { memory, blocks_at: section.blocks_at, free: FreeList::without(taken) }
     }
 }

@@ -48,8 +48,8 @@ impl Grants {
     }
 
     /// Frees what a name takes, once nothing is granted of it any more.
-    pub fn drop_name(&mut self, name: Name) {
-        self.names.drop(name);
+    pub fn free_name(&mut self, name: Name) {
+        self.names.free(name);
     }
 
     /// Grants something. `name` is the one that the record tells of.
