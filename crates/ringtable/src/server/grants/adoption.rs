@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::free_list::FreeList;
 use super::layout::{
     H_CONNECTIONS, LAYOUT, NAME_PART_SIZE, NAME_PART_WORDS, R_CONNECTION, R_ENDS, R_NAME, R_NAME_CHAIN,
-    R_NAME_CHECKSUM, R_SEAL, R_SHAPE, R_TICKET, R_TOKEN, RECORD_WORDS, SEAL_END, Section,
+    R_NAME_CHECKSUM, R_SEAL, R_SHAPE, R_TICKET, R_TOKEN, RECORD_WORDS, SEAL_END, SEGMENT_WORDS, Section,
 };
 use super::memory::{GrantMemory, first_token};
 use super::names::{Name, Names, checksum, split};
@@ -49,8 +49,8 @@ impl GrantMemory {
     /// If it is none of this layout.
     pub fn adopt(mapping: Mapping) -> Result<Self, String> {
         let words = mapping.words().len();
-        if (words as u64) < LAYOUT[2] {
-            return Err(format!("the segment of grants has {words} words, and {} are expected", LAYOUT[2]));
+        if words != SEGMENT_WORDS {
+            return Err(format!("the segment of grants has {words} words, and {SEGMENT_WORDS} are expected"));
         }
         let memory = Self::new(mapping);
         match LAYOUT.iter().enumerate().find(|&(index, &word)| memory.get(index) != word) {

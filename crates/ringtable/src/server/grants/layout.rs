@@ -14,54 +14,6 @@ pub const H_CONNECTIONS: usize = 16;
 pub const H_LEASE_TOKENS: usize = 32;
 pub const H_PERMIT_TOKENS: usize = 33;
 
-/// Where the leases are, and where the permits.
-pub const LEASES: Section = Section::new(H_LEASE_TOKENS, PAGE_WORDS, limits::LEASES_MAX, limits::LEASE_KEYS_SIZE_MAX);
-/// See [`LEASES`].
-pub const PERMITS: Section =
-    Section::new(H_PERMIT_TOKENS, LEASES.end(), limits::LOCKS_MAX, limits::LOCK_NAMES_SIZE_MAX);
-
-/// Words of the segment, in whole pages.
-pub const SEGMENT_WORDS: usize = PERMITS.end().next_multiple_of(PAGE_WORDS);
-
-/// What the header begins with, from word 0 on: all that the layout depends on.
-pub const LAYOUT: [u64; 9] = [
-    MAGIC,
-    LAYOUT_VERSION,
-    SEGMENT_WORDS as u64,
-    RECORD_WORDS as u64,
-    BLOCK_WORDS as u64,
-    LEASES.records as u64,
-    LEASES.blocks as u64,
-    PERMITS.records as u64,
-    PERMITS.blocks as u64,
-];
-
-/// A part of the segment with records and blocks of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct Section {
-    /// The word with the highest token that was given.
-    pub tokens_at: usize,
-    pub records_at: usize,
-    pub records: usize,
-    pub blocks_at: usize,
-    pub blocks: usize,
-}
-
-impl Section {
-    /// One for so many grants, whose names have so many bytes together, which begins on the page at that word.
-    ///
-    /// A name of `n` bytes needs `n / 56` blocks at most, since its first part is in the record.
-    const fn new(tokens_at: usize, at: usize, records: usize, names_size: usize) -> Self {
-        let records_at = at.next_multiple_of(PAGE_WORDS);
-        let blocks_at = records_at + records * RECORD_WORDS;
-        Self { tokens_at, records_at, records, blocks_at, blocks: names_size / NAME_PART_SIZE }
-    }
-
-    const fn end(&self) -> usize {
-        self.blocks_at + self.blocks * BLOCK_WORDS
-    }
-}
-
 /// Bytes of a name in a record, and in each block.
 pub const NAME_PART_SIZE: usize = 56;
 /// Words of that.
@@ -90,3 +42,51 @@ pub const R_NAME: usize = 9;
 pub const SEAL_END: u64 = 1;
 /// Set in every seal, so that none is 0.
 pub const SEAL_SET: u64 = 2;
+
+/// A part of the segment with records and blocks of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// The word with the highest token that was given.
+    pub tokens_at: usize,
+    pub records_at: usize,
+    pub records: usize,
+    pub blocks_at: usize,
+    pub blocks: usize,
+}
+
+impl Section {
+    /// One for so many grants, whose names have so many bytes together, which begins on the page at that word.
+    ///
+    /// A name of `n` bytes needs `n / 56` blocks at most, since its first part is in the record.
+    const fn new(tokens_at: usize, at: usize, records: usize, names_size: usize) -> Self {
+        let records_at = at.next_multiple_of(PAGE_WORDS);
+        let blocks_at = records_at + records * RECORD_WORDS;
+        Self { tokens_at, records_at, records, blocks_at, blocks: names_size / NAME_PART_SIZE }
+    }
+
+    const fn end(&self) -> usize {
+        self.blocks_at + self.blocks * BLOCK_WORDS
+    }
+}
+
+/// Where the leases are, and where the permits.
+pub const LEASES: Section = Section::new(H_LEASE_TOKENS, PAGE_WORDS, limits::LEASES_MAX, limits::LEASE_KEYS_SIZE_MAX);
+/// See [`LEASES`].
+pub const PERMITS: Section =
+    Section::new(H_PERMIT_TOKENS, LEASES.end(), limits::LOCKS_MAX, limits::LOCK_NAMES_SIZE_MAX);
+
+/// Words of the segment, in whole pages.
+pub const SEGMENT_WORDS: usize = PERMITS.end().next_multiple_of(PAGE_WORDS);
+
+/// What the header begins with, from word 0 on: all that the layout depends on.
+pub const LAYOUT: [u64; 9] = [
+    MAGIC,
+    LAYOUT_VERSION,
+    SEGMENT_WORDS as u64,
+    RECORD_WORDS as u64,
+    BLOCK_WORDS as u64,
+    LEASES.records as u64,
+    LEASES.blocks as u64,
+    PERMITS.records as u64,
+    PERMITS.blocks as u64,
+];
