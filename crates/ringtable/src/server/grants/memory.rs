@@ -98,6 +98,12 @@ impl GrantMemory {
         self.mapping.words()[at].load(Ordering::Acquire)
     }
 
+    /// Lets children that are forked from now on use it, too.
+    #[cfg(test)]
+    pub fn inherit(&self) -> io::Result<()> {
+        self.mapping.inherit()
+    }
+
     /// The segment, for whoever comes next.
     #[cfg(test)]
     pub fn into_mapping(self) -> Mapping {

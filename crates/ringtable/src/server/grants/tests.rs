@@ -165,53 +165,60 @@ fn records_and_blocks_suffice_up_to_the_limits() {
     assert!(leases.granted_now() == before);
 }
 
-/// Random operations of some connections, and whatever dies in between.
-#[test]
-fn whatever_was_done_the_next_server_finds_what_is_granted() {
-    let mut random = seeded();
-    let mut leases = Leases::default();
-    let mut connections: Vec<u64> = (0..6).map(|_| leases.new_connection()).collect();
-    let mut ended: Vec<u64> = Vec::new();
-    let mut highest = [0, 0];
-    let mut deaths_with_many = 0;
-    for step in 1..=4_000_u64 {
-        let connection = connections[random.usize(..connections.len())];
-        let number = random.u64(..8);
+/// Random operations of some connections.
+struct Work {
+    random: fastrand::Rng,
+    connections: Vec<u64>,
+    ended: Vec<u64>,
+    /// Of leases, and of permits that nobody waited for.
+    highest_tokens: [u64; 2],
+}
+
+impl Work {
+    fn new(leases: &Leases, random: fastrand::Rng) -> Self {
+        let connections = (0..6).map(|_| leases.new_connection()).collect();
+        Self { random, connections, ended: Vec::new(), highest_tokens: [0, 0] }
+    }
+
+    fn note_token(&mut self, kind: usize, token: u64) {
+        assert!(token > self.highest_tokens[kind]);
+        self.highest_tokens[kind] = token;
+    }
+
+    fn step(&mut self, leases: &Leases) {
+        let random = &mut self.random;
+        let connection = self.connections[random.usize(..self.connections.len())];
+        let number = random.u64(..SIZES.len() as u64);
         let name = name(number, SIZES[number as usize]);
-        let now = granted(&leases);
-        let some = random.choice(&now).cloned();
         match random.u8(..12) {
             0..=2 => {
                 if let Ok(LeaseAnswer::Granted(token)) = leases.grant(connection, &name, random.u64(1..3), 0) {
-                    assert!(token > highest[0]);
-                    highest[0] = token;
+                    self.note_token(0, token);
                 }
             }
             3..=6 => {
                 let request = request(random.u64(1..4), 1 + number % 3, random.bool().then_some(HOUR_MS));
                 let waits = random.bool().then_some(AT);
                 if let LockAnswer::Granted(token) = leases.take_permit(connection, &name, request, waits).unwrap() {
-                    assert!(token > highest[1]);
-                    highest[1] = token;
+                    self.note_token(1, token);
                 }
             }
             7 | 8 => {
-                if let Some(Found { record: Record { connection, token, ticket, .. }, name, .. }) = some {
-                    let named = if random.bool() { LeaseName::Token(token) } else { LeaseName::Ticket(ticket) };
-                    match random.u8(..4) {
-                        0 => _ = leases.hand_over(connection, &name, token, Unwritten::Failed),
-                        1 => _ = leases.extend_permit(connection, &name, token, random.u64(1..HOUR_MS)),
-                        2 => _ = leases.give_back(connection, &name, named),
-                        _ => _ = leases.give_permit_back(connection, &name, named),
-                    }
+                let Some(Found { record, name, .. }) = random.choice(&granted(leases)).cloned() else { return };
+                let Record { connection, token, ticket, .. } = record;
+                let named = if random.bool() { LeaseName::Token(token) } else { LeaseName::Ticket(ticket) };
+                match random.u8(..4) {
+                    0 => _ = leases.hand_over(connection, &name, token, Unwritten::Failed),
+                    1 => _ = leases.extend_permit(connection, &name, token, random.u64(1..HOUR_MS)),
+                    2 => _ = leases.give_back(connection, &name, named),
+                    _ => _ = leases.give_permit_back(connection, &name, named),
                 }
             }
             9 if random.bool() => {
-                let index = random.usize(..connections.len());
-                let new = leases.new_connection();
-                assert!(connections.iter().chain(&ended).all(|&number| number < new));
-                ended.push(std::mem::replace(&mut connections[index], new));
-                leases.end(*ended.last().unwrap());
+                let (index, new) = (random.usize(..self.connections.len()), leases.new_connection());
+                assert!(self.connections.iter().chain(&self.ended).all(|&number| number < new));
+                self.ended.push(std::mem::replace(&mut self.connections[index], new));
+                leases.end(self.ended[self.ended.len() - 1]);
             }
             10 => _ = leases.tend_permits(monotonic_ns() + random.u64(..HOUR_MS * 2_000_000)),
             _ => {
@@ -219,21 +226,83 @@ fn whatever_was_done_the_next_server_finds_what_is_granted() {
                 _ = leases.tend();
             }
         }
-        if step % 40 == 0 {
-            let before = leases.granted_now();
-            deaths_with_many += usize::from(before.iter().all(|(found, _)| found.len() > 1));
-            let damaged;
-            (leases, damaged) = adopted(leases);
-            assert_eq!((leases.granted_now(), damaged), (before, 0));
-            assert_eq!(leases.waiters(), 0);
-            let due_ns = granted(&leases).iter().filter_map(|found| found.record.ends_ns).min();
-            assert_eq!(leases.tend_permits(0), due_ns);
-            for &connection in &ended {
-                leases.end(connection);
-            }
-        }
+    }
+}
+
+#[test]
+fn whatever_was_done_the_next_server_finds_what_is_granted() {
+    let mut leases = Leases::default();
+    let mut work = Work::new(&leases, seeded());
+    let mut deaths_with_many = 0;
+    for _ in 0..100 {
+        (0..40).for_each(|_| work.step(&leases));
+        let before = leases.granted_now();
+        deaths_with_many += usize::from(before.iter().all(|(found, _)| found.len() > 1));
+        let damaged;
+        (leases, damaged) = adopted(leases);
+        assert_eq!((leases.granted_now(), damaged), (before, 0));
+        assert_eq!(leases.waiters(), 0);
+        let due_ns = granted(&leases).iter().filter_map(|found| found.record.ends_ns).min();
+        assert_eq!(leases.tend_permits(0), due_ns);
+        work.ended.iter().for_each(|&connection| leases.end(connection));
     }
     assert!(deaths_with_many > 10, "{deaths_with_many}");
+}
+
+/// The same with a process that is killed, at whatever instruction.
+#[test]
+fn a_process_that_is_killed_leaves_nothing_damaged() {
+    let mut random = seeded();
+    let mut found = 0;
+    for _ in 0..10 {
+        let leases = Leases::default();
+        leases.memory().inherit().unwrap();
+        let given = || leases.memory().get(LEASES.tokens_at);
+        let (before, seed) = (given(), random.u64(..));
+        #[allow(unsafe_code)]
+        // SAFETY: the child works with what it has a copy of, and the C library's memory can be used there. It never
+        // returns from here, whatever happens.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                #[allow(unsafe_code)]
+                // SAFETY: it takes no memory. The child does not outlive this thread.
+                unsafe {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                }
+                let mut work = Work::new(&leases, fastrand::Rng::with_seed(seed));
+                loop {
+                    work.step(&leases);
+                }
+            }));
+            #[allow(unsafe_code)]
+            // SAFETY: nothing is left to do.
+            unsafe {
+                libc::_exit(1);
+            }
+        }
+        let enough = before + random.u64(1..300);
+        let mut status = 0;
+        #[allow(unsafe_code)]
+        // SAFETY: it is our child, and `status` is ours.
+        let killed = unsafe {
+            while given() < enough && libc::waitpid(child, &raw mut status, libc::WNOHANG) == 0 {
+                crate::sync::yield_now();
+            }
+            libc::kill(child, libc::SIGKILL) == 0 && libc::waitpid(child, &raw mut status, 0) == child
+        };
+        assert!(killed && libc::WIFSIGNALED(status), "it has ended by itself");
+        let (leases, damaged) = adopted(leases);
+        assert_eq!(damaged, 0);
+        found += granted(&leases).len();
+        // All of it ends, and all of it can be used again.
+        (1..leases.new_connection()).for_each(|connection| leases.end(connection));
+        while leases.tend() {}
+        assert_eq!(leases.granted_now(), [(vec![], 0), (vec![], 0)]);
+        let mut work = Work::new(&leases, random.fork());
+        (0..100).for_each(|_| work.step(&leases));
+    }
+    assert!(found > 10, "{found}");
 }
 
 /// Leases and permits of all kinds.
