@@ -15,6 +15,8 @@
 //! Two more kinds of things end with a connection, or are waited for, and have their table here, behind the same lock:
 //! permits, which are locks and semaphores ([`super::permits`]), and keys that are to change ([`super::changes`]).
 //!
+//! What is granted is kept in memory that outlives the server ([`super::grants`]); the maps here find it.
+//!
 //! A token belongs to one granting, so that threads that share a connection exclude each other too. A client that
 //! gives up before it has heard of its token can give the lease back by the ticket that it has asked with. What it has
 //! computed in vain it leaves to those who wait ([`super::handovers`]).
@@ -30,12 +32,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::changes::Changes;
+#[cfg(test)]
+use super::grants::Found;
+use super::grants::{GrantMemory, Grants, LEASES, Name, PERMITS, Record, Slot};
 use super::handovers::Handovers;
 use super::permits::Permits;
 use super::waiters::{Hints, Waiter, Waiters};
 use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Refusal, Unwritten};
 use crate::limits;
-use crate::shm::clock::{monotonic_ns, wall_ms};
+use crate::shm::clock::monotonic_ns;
 use crate::sync::lock;
 
 /// Leases, permits or waiters, whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
@@ -46,12 +51,15 @@ struct Lease {
     connection: u64,
     token: u64,
     ticket: u64,
+    /// Where it is kept, and its key.
+    slot: Slot,
+    name: Name,
     /// The group of those who wait for its end.
     group: Option<u64>,
 }
 
-#[derive(Default)]
 struct LeaseTable {
+    grants: Grants,
     by_key: HashMap<Arc<[u8]>, Lease>,
     /// By connection and token: what ends with a connection.
     by_connection: BTreeMap<(u64, u64), Arc<[u8]>>,
@@ -66,9 +74,25 @@ struct LeaseTable {
 }
 
 impl LeaseTable {
+    fn new(grants: Grants, permits: Permits) -> Self {
+        Self {
+            grants,
+            by_key: HashMap::new(),
+            by_connection: BTreeMap::new(),
+            keys_size: 0,
+            ended: Vec::new(),
+            handovers: Handovers::default(),
+            waiters: Waiters::default(),
+            permits,
+            changes: Changes::default(),
+        }
+    }
+
     /// Removes a lease, which is over: who waits for that will be told.
     fn remove(&mut self, key: &[u8]) {
         if let Some(lease) = self.by_key.remove(key) {
+            self.grants.remove(lease.slot);
+            self.grants.free_name(lease.name);
             self.by_connection.remove(&(lease.connection, lease.token));
             self.keys_size -= key.len();
             if let Some(group) = lease.group {
@@ -112,11 +136,10 @@ impl LeaseTable {
 /// All leases of a server, and the numbers of its connections.
 pub(super) struct Leases {
     held: Mutex<LeaseTable>,
+    memory: Arc<GrantMemory>,
     hints: Arc<Hints>,
     /// How many connections have left something behind.
     ended: AtomicUsize,
-    /// What tokens begin above.
-    first_token: u64,
     granted: AtomicU64,
     /// How many ended with a value that was not stored, and with an old one since computing has failed.
     not_stored: AtomicU64,
@@ -127,34 +150,35 @@ pub(super) struct Leases {
     permit_due_ns: AtomicU64,
     /// How many of those who wait are in queues for permits: no write concerns them.
     queued: AtomicUsize,
-    connections: AtomicU64,
 }
 
-impl Default for Leases {
-    fn default() -> Self {
-        let held = LeaseTable::default();
+impl Leases {
+    /// Those of a new server: none.
+    pub fn new(memory: GrantMemory) -> Self {
+        let memory = Arc::new(memory);
+        let permits = Permits::new(Grants::new(Arc::clone(&memory), PERMITS));
+        let held = LeaseTable::new(Grants::new(Arc::clone(&memory), LEASES), permits);
+        Self::with(held, memory)
+    }
+
+    fn with(held: LeaseTable, memory: Arc<GrantMemory>) -> Self {
         Self {
             hints: held.waiters.hints(),
             held: Mutex::new(held),
+            memory,
             ended: AtomicUsize::new(0),
-            // Above all tokens of servers before, as long as each gives less than 2^18 of them in a millisecond.
-            first_token: wall_ms() << 18,
             granted: AtomicU64::new(0),
             not_stored: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             handover_due_ns: AtomicU64::new(0),
             permit_due_ns: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
-            connections: AtomicU64::new(0),
         }
     }
-}
 
-impl Leases {
     /// A number that no other connection has or had.
     pub fn new_connection(&self) -> u64 {
-        // Relaxed: only that it is unique matters.
-        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+        self.memory.new_connection()
     }
 
     /// Grants the lease of a key, if nobody has it; or gives what came of the one with the token `after`.
@@ -180,12 +204,14 @@ impl Leases {
                 limits::LEASE_KEYS_SIZE_MAX
             )));
         }
-        // Relaxed: only that it is unique matters.
-        let token = self.first_token + self.granted.fetch_add(1, Ordering::Relaxed) + 1;
+        // Relaxed: a counter.
+        self.granted.fetch_add(1, Ordering::Relaxed);
+        let (token, name) = (held.grants.next_token(), held.grants.keep_name(key));
+        let slot = held.grants.add(&Record { connection, token, ticket, permits: 1, ends_ns: None, name }, key);
         let key: Arc<[u8]> = key.into();
         held.keys_size = size;
         held.by_connection.insert((connection, token), Arc::clone(&key));
-        held.by_key.insert(key, Lease { connection, token, ticket, group: None });
+        held.by_key.insert(key, Lease { connection, token, ticket, slot, name, group: None });
         failpoint!("lease.granted");
         Ok(LeaseAnswer::Granted(token))
     }
@@ -462,6 +488,64 @@ impl Leases {
     /// How many ended with an old value, since computing has failed.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+}
+
+// No server adopts yet.
+#[cfg(test)]
+impl Leases {
+    /// Takes over what another server has granted. Returns also how much of it was damaged, and is lost.
+    ///
+    /// Nobody waits, and nothing was handed over. Who was granted something that has ended since then, nobody has told
+    /// it: the caller ends the connections that it does not have.
+    pub fn adopt(memory: GrantMemory) -> (Self, usize) {
+        let memory = Arc::new(memory);
+        let (permits, damaged) = Permits::adopt(Grants::adopt(&memory, PERMITS));
+        let leases = Grants::adopt(&memory, LEASES);
+        let mut held = LeaseTable::new(leases.grants, permits);
+        for Found { slot, record: Record { connection, token, ticket, name, .. }, name: key } in leases.found {
+            held.keys_size += key.len();
+            held.by_connection.insert((connection, token), Arc::clone(&key));
+            held.by_key.insert(key, Lease { connection, token, ticket, slot, name, group: None });
+        }
+        let leases_damaged = leases.damaged;
+        let adopted = Self::with(held, memory);
+        adopted.note(&lock(&adopted.held));
+        (adopted, damaged + leases_damaged)
+    }
+
+    /// The memory, as the death of the server leaves it.
+    pub fn into_memory(self) -> GrantMemory {
+        let Self { held, memory, .. } = self;
+        drop(held);
+        Arc::into_inner(memory).expect("nobody else has it")
+    }
+
+    pub fn memory(&self) -> &GrantMemory {
+        &self.memory
+    }
+
+    /// All that is granted: of each section the record, its place and its name; and how many bytes all names have.
+    pub fn granted_now(&self) -> [(Vec<Found>, usize); 2] {
+        let held = lock(&self.held);
+        let lease = |(key, lease): (&Arc<[u8]>, &Lease)| {
+            let &Lease { connection, token, ticket, slot, name, .. } = lease;
+            Found {
+                slot,
+                record: Record { connection, token, ticket, permits: 1, ends_ns: None, name },
+                name: Arc::clone(key),
+            }
+        };
+        let mut leases: Vec<Found> = held.by_key.iter().map(lease).collect();
+        leases.sort_by_key(|found| found.record.token);
+        [(leases, held.keys_size), held.permits.granted_now()]
+    }
+}
+
+#[cfg(test)]
+impl Default for Leases {
+    fn default() -> Self {
+        Self::new(GrantMemory::create().expect("a segment"))
     }
 }
 

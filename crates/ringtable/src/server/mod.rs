@@ -40,6 +40,7 @@ mod signals;
 // The store: the table, and what goes with it.
 mod handovers;
 mod waiters;
+mod grants;
 mod permits;
 mod changes;
 mod leases;

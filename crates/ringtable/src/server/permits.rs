@@ -12,17 +12,19 @@
 //! - A name never has more holders than permits.
 //! - If a name has a queue, all its permits are taken.
 //! - A token is higher than all tokens before, so that it is a fencing token. One counter gives them; a clock decides
-//!   only where that of another server begins.
+//!   only where that of another table begins.
 //! - A name that nobody holds is nowhere. Holders and names are bounded: [`limits::LOCKS_MAX`],
 //!   [`limits::LOCK_NAMES_SIZE_MAX`]; those in queues are waiters, and bounded as such.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+#[cfg(test)]
+use super::grants::{Adopted, Found, GrantMemory, PERMITS};
+use super::grants::{Grants, Name, Record, Slot};
 use super::waiters::{Waiter, Waiters};
 use crate::command::{LeaseName, LockAnswer, LockRequest, Refusal, shown};
 use crate::limits;
-use crate::shm::clock::wall_ms;
 
 #[derive(Clone, Copy)]
 struct Holder {
@@ -30,9 +32,14 @@ struct Holder {
     ticket: u64,
     /// When its time to live is over, by the monotonic clock.
     ends_ns: Option<u64>,
+    /// Where it is kept.
+    slot: Slot,
 }
 
 struct Place {
+    name: Arc<[u8]>,
+    /// What records say of the name.
+    kept: Name,
     permits: u64,
     /// By token.
     holders: BTreeMap<u64, Holder>,
@@ -40,8 +47,20 @@ struct Place {
     queue: BTreeMap<u64, Option<u64>>,
 }
 
+impl Place {
+    fn new(name: &Arc<[u8]>, kept: Name, permits: u64) -> Self {
+        Self { name: Arc::clone(name), kept, permits, holders: BTreeMap::new(), queue: BTreeMap::new() }
+    }
+
+    /// What is kept of a holder. There are [`limits::LOCKS_MAX`] permits at most.
+    fn record(&self, connection: u64, token: u64, ticket: u64, ends_ns: Option<u64>) -> Record {
+        Record { connection, token, ticket, permits: self.permits as u32, ends_ns, name: self.kept }
+    }
+}
+
 /// All permits of a server.
 pub(super) struct Permits {
+    grants: Grants,
     places: HashMap<Arc<[u8]>, Place>,
     /// By connection and token: what ends with a connection.
     by_connection: BTreeMap<(u64, u64), Arc<[u8]>>,
@@ -51,24 +70,21 @@ pub(super) struct Permits {
     waiting: HashMap<u64, Arc<[u8]>>,
     /// Bytes of all names.
     names_size: usize,
-    last_token: u64,
 }
 
-impl Default for Permits {
-    fn default() -> Self {
+impl Permits {
+    /// Those of a new server: none.
+    pub fn new(grants: Grants) -> Self {
         Self {
+            grants,
             places: HashMap::new(),
             by_connection: BTreeMap::new(),
             ending: BTreeMap::new(),
             waiting: HashMap::new(),
             names_size: 0,
-            // Above all tokens of servers before, as long as each gives less than 2^18 of them in a millisecond.
-            last_token: wall_ms() << 18,
         }
     }
-}
 
-impl Permits {
     /// Takes a permit, or joins the queue if `waiter` is there to be told. `is_gone` tells whether a connection has
     /// ended.
     ///
@@ -90,7 +106,9 @@ impl Permits {
         {
             self.release(name, token, waiters, is_gone, now_ns);
         }
-        if let Some(place) = self.places.get_mut(name) {
+        let place = self.places.get_mut(name);
+        let is_new = place.is_none();
+        if let Some(place) = place {
             if place.permits != permits {
                 return Err(Refusal::err(format_args!(
                     "'{}' has {} permits now, and {permits} were asked for: all who use a name have to agree",
@@ -102,14 +120,13 @@ impl Permits {
                 let Some(waiter) = waiter else { return Ok(LockAnswer::Taken) };
                 let mut group = None;
                 waiters.join(&mut group, waiter)?;
-                if let (Some(group), Some((name, _))) = (group, self.places.get_key_value(name)) {
-                    self.waiting.insert(group, Arc::clone(name));
-                    self.places.get_mut(&self.waiting[&group]).map(|place| place.queue.insert(group, ttl_ms));
+                if let Some(group) = group {
+                    self.waiting.insert(group, Arc::clone(&place.name));
+                    place.queue.insert(group, ttl_ms);
                 }
                 return Ok(LockAnswer::Pending);
             }
         }
-        let is_new = !self.places.contains_key(name);
         let (count, size) = (self.by_connection.len(), self.names_size + if is_new { name.len() } else { 0 });
         if count >= limits::LOCKS_MAX || size > limits::LOCK_NAMES_SIZE_MAX {
             return Err(Refusal(format!(
@@ -121,8 +138,8 @@ impl Permits {
         }
         if is_new {
             self.names_size = size;
-            let place = Place { permits, holders: BTreeMap::new(), queue: BTreeMap::new() };
-            self.places.insert(name.into(), place);
+            let (kept, name) = (self.grants.keep_name(name), name.into());
+            self.places.insert(Arc::clone(&name), Place::new(&name, kept, permits));
         }
         Ok(LockAnswer::Granted(self.grant(name, connection, ticket, ttl_ms, now_ns)))
     }
@@ -135,18 +152,15 @@ impl Permits {
 
     /// Gives a permit that is free, of a name that is there.
     fn grant(&mut self, name: &[u8], connection: u64, ticket: u64, ttl_ms: Option<u64>, now_ns: u64) -> u64 {
-        self.last_token += 1;
-        let token = self.last_token;
-        let Some((name, _)) = self.places.get_key_value(name) else { return token };
-        let name = Arc::clone(name);
+        let token = self.grants.next_token();
+        let Some(place) = self.places.get_mut(name) else { return token };
         let ends_ns = ttl_ms.map(|ttl_ms| now_ns + ttl_ms * 1_000_000);
+        let slot = self.grants.add(&place.record(connection, token, ticket, ends_ns), name);
+        place.holders.insert(token, Holder { connection, ticket, ends_ns, slot });
         if let Some(ends_ns) = ends_ns {
-            self.ending.insert((ends_ns, token), Arc::clone(&name));
+            self.ending.insert((ends_ns, token), Arc::clone(&place.name));
         }
-        self.by_connection.insert((connection, token), Arc::clone(&name));
-        if let Some(place) = self.places.get_mut(&name) {
-            place.holders.insert(token, Holder { connection, ticket, ends_ns });
-        }
+        self.by_connection.insert((connection, token), Arc::clone(&place.name));
         token
     }
 
@@ -161,6 +175,7 @@ impl Permits {
     ) -> bool {
         let Some(place) = self.places.get_mut(name) else { return false };
         let Some(holder) = place.holders.remove(&token) else { return false };
+        self.grants.remove(holder.slot);
         self.by_connection.remove(&(holder.connection, token));
         if let Some(ends_ns) = holder.ends_ns {
             self.ending.remove(&(ends_ns, token));
@@ -179,6 +194,7 @@ impl Permits {
                 waiters.answer(group, token);
             }
             None if place.holders.is_empty() => {
+                self.grants.free_name(place.kept);
                 self.places.remove(name);
                 self.names_size -= name.len();
             }
@@ -215,15 +231,15 @@ impl Permits {
         if !self.has(connection, name, token, now_ns) {
             return false;
         }
-        let Some((name, _)) = self.places.get_key_value(name) else { return false };
-        let name = Arc::clone(name);
-        if let Some(holder) = self.places.get_mut(&name).and_then(|place| place.holders.get_mut(&token)) {
-            let ends_ns = now_ns + ttl_ms * 1_000_000;
-            if let Some(before_ns) = holder.ends_ns.replace(ends_ns) {
-                self.ending.remove(&(before_ns, token));
-            }
-            self.ending.insert((ends_ns, token), name);
+        let Some(place) = self.places.get_mut(name) else { return false };
+        let Some(&holder) = place.holders.get(&token) else { return false };
+        let ends_ns = now_ns + ttl_ms * 1_000_000;
+        self.grants.extend(holder.slot, &place.record(connection, token, holder.ticket, Some(ends_ns)));
+        place.holders.insert(token, Holder { ends_ns: Some(ends_ns), ..holder });
+        if let Some(before_ns) = holder.ends_ns {
+            self.ending.remove(&(before_ns, token));
         }
+        self.ending.insert((ends_ns, token), Arc::clone(&place.name));
         true
     }
 
@@ -288,6 +304,49 @@ impl Permits {
     /// How many are taken.
     pub fn count(&self) -> usize {
         self.by_connection.len()
+    }
+}
+
+// No server adopts yet.
+#[cfg(test)]
+impl Permits {
+    /// Those that another server has granted, and how many were damaged and are lost. Nobody is in a queue.
+    pub fn adopt(adopted: Adopted) -> (Self, usize) {
+        let mut permits = Self::new(adopted.grants);
+        for Found { slot, record, name } in adopted.found {
+            let Record { connection, token, ticket, ends_ns, .. } = record;
+            let place = permits.places.entry(Arc::clone(&name)).or_insert_with(|| {
+                permits.names_size += name.len();
+                Place::new(&name, record.name, u64::from(record.permits))
+            });
+            place.holders.insert(token, Holder { connection, ticket, ends_ns, slot });
+            if let Some(ends_ns) = ends_ns {
+                permits.ending.insert((ends_ns, token), Arc::clone(&name));
+            }
+            permits.by_connection.insert((connection, token), name);
+        }
+        (permits, adopted.damaged)
+    }
+
+    /// All that is granted, and how many bytes the names have.
+    pub fn granted_now(&self) -> (Vec<Found>, usize) {
+        let holders = self.by_connection.iter().map(|(&(connection, token), name)| {
+            let place = &self.places[name];
+            let Holder { ticket, ends_ns, slot, .. } = place.holders[&token];
+            assert!(ends_ns.is_none_or(|ends_ns| self.ending.contains_key(&(ends_ns, token))));
+            Found { slot, record: place.record(connection, token, ticket, ends_ns), name: Arc::clone(name) }
+        });
+        let mut granted: Vec<Found> = holders.collect();
+        granted.sort_by_key(|found| found.record.token);
+        assert_eq!(granted.len(), self.places.values().map(|place| place.holders.len()).sum());
+        (granted, self.names_size)
+    }
+}
+
+#[cfg(test)]
+impl Default for Permits {
+    fn default() -> Self {
+        Self::new(Grants::new(Arc::new(GrantMemory::create().expect("a segment")), PERMITS))
     }
 }
 

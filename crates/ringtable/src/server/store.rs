@@ -6,6 +6,7 @@
 use std::io;
 
 use super::error::{Error, doing};
+use super::grants::GrantMemory;
 use super::housekeeping::Housekeeping;
 use super::leases::Leases;
 use super::options::Options;
@@ -65,6 +66,7 @@ impl Store {
             table.unevictable().limit(bytes);
         }
         let table = Arc::new(table);
+        let grants = doing("making the segment of grants", GrantMemory::create())?;
         let returning: io::Result<_> = Returning::new(Arc::clone(&table), segment, size);
         Ok(Self {
             returning: doing("making a doorbell", returning)?,
@@ -74,7 +76,7 @@ impl Store {
             housekeeping: Housekeeping::default(),
             room: Room::default(),
             watchers: Watchers::default(),
-            leases: Arc::default(),
+            leases: Arc::new(Leases::new(grants)),
             requests: RequestMemory::new(size as u64),
         })
     }
