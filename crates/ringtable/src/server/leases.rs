@@ -43,8 +43,11 @@ use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::sync::lock;
 
-/// Leases, permits or waiters, whose memory is freed in one step: some 10 µs, or 300 with the longest keys.
+/// Leases, permits or waiters, whose memory is freed in one step: some 10 µs.
 const REMOVED_AT_ONCE: usize = 32;
+/// Bytes of names after which such a step ends before that: all of a name is hashed when it is removed, so that some
+/// 100 µs are a step's.
+const REMOVED_SIZE_MAX: usize = 128 << 10;
 
 #[derive(Clone, Copy)]
 struct Lease {
@@ -104,15 +107,22 @@ impl LeaseTable {
     /// Removes leases of a connection that has ended, then its permits and its waits, so many that nobody waits long.
     /// Returns whether there may be more.
     fn remove_some(&mut self, connection: u64) -> bool {
+        let mut removed_size = 0;
         for _ in 0..REMOVED_AT_ONCE {
+            if removed_size >= REMOVED_SIZE_MAX {
+                break;
+            }
             let mut leases = self.by_connection.range((connection, 0)..=(connection, u64::MAX));
             if let Some((_, key)) = leases.next() {
                 let key = Arc::clone(key);
                 self.remove(&key);
+                removed_size += key.len();
                 continue;
             }
             let Self { permits, waiters, ended, .. } = self;
-            if permits.end_one(connection, waiters, &|other| ended.contains(&other), monotonic_ns()) {
+            let is_gone = |other| ended.contains(&other);
+            if let Some(size) = permits.end_one(connection, waiters, &is_gone, monotonic_ns()) {
+                removed_size += size;
                 continue;
             }
             match self.waiters.ticket_of(connection) {
@@ -384,15 +394,19 @@ impl Leases {
     fn expire_permits(&self, now_ns: u64) -> u64 {
         let mut held = lock(&self.held);
         let LeaseTable { permits, waiters, ended, .. } = &mut *held;
-        let mut left = REMOVED_AT_ONCE;
-        while left > 0 && permits.expire_one(waiters, &|other| ended.contains(&other), now_ns) {
-            left -= 1;
+        let (mut removed, mut removed_size) = (0, 0);
+        while removed < REMOVED_AT_ONCE
+            && removed_size < REMOVED_SIZE_MAX
+            && let Some(size) = permits.expire_one(waiters, &|other| ended.contains(&other), now_ns)
+        {
+            removed += 1;
+            removed_size += size;
         }
         let next_ns = permits.next_end_ns();
         self.note(&held);
         // Those who were handed something are still to be told: not to sleep.
         match next_ns {
-            Some(next_ns) if left == REMOVED_AT_ONCE => next_ns.saturating_sub(now_ns),
+            Some(next_ns) if removed == 0 => next_ns.saturating_sub(now_ns),
             _ => 0,
         }
     }
@@ -790,7 +804,9 @@ mod tests {
             granted(&leases, 1, &long(index));
         }
         assert!(leases.grant(1, &long(fit), 0, 0).is_err());
+        // Few at once: each takes as long as many short ones.
         leases.end(1);
+        assert_eq!(leases.count(), fit - REMOVED_SIZE_MAX.div_ceil(limits::KEY_SIZE_MAX));
         while leases.tend() {}
         granted(&leases, 1, &long(fit));
     }

@@ -270,25 +270,25 @@ impl Permits {
         self.waiting.get(&group).is_some_and(|waited| **waited == *name)
     }
 
-    /// Ends one permit of a connection that has ended. Returns whether there was one.
+    /// Ends one permit of a connection that has ended. Returns the size of its name, if there was one.
     pub fn end_one(
         &mut self,
         connection: u64,
         waiters: &mut Waiters,
         is_gone: &dyn Fn(u64) -> bool,
         now_ns: u64,
-    ) -> bool {
+    ) -> Option<usize> {
         let mut held = self.by_connection.range((connection, 0)..=(connection, u64::MAX));
-        let Some((&(_, token), name)) = held.next() else { return false };
+        let (&(_, token), name) = held.next()?;
         let name = Arc::clone(name);
-        self.release(&name, token, waiters, is_gone, now_ns)
+        self.release(&name, token, waiters, is_gone, now_ns).then_some(name.len())
     }
 
-    /// Ends one permit whose time is over. Returns whether there was one.
-    pub fn expire_one(&mut self, waiters: &mut Waiters, is_gone: &dyn Fn(u64) -> bool, now_ns: u64) -> bool {
-        let Some((&(ends_ns, token), name)) = self.ending.first_key_value() else { return false };
+    /// Ends one permit whose time is over. Returns the size of its name, if there was one.
+    pub fn expire_one(&mut self, waiters: &mut Waiters, is_gone: &dyn Fn(u64) -> bool, now_ns: u64) -> Option<usize> {
+        let (&(ends_ns, token), name) = self.ending.first_key_value()?;
         let name = Arc::clone(name);
-        ends_ns <= now_ns && self.release(&name, token, waiters, is_gone, now_ns)
+        (ends_ns <= now_ns && self.release(&name, token, waiters, is_gone, now_ns)).then_some(name.len())
     }
 
     /// When the next permit's time is over.
@@ -390,7 +390,7 @@ mod tests {
         fn end(&mut self, connection: u64) {
             self.ended.push(connection);
             let Self { permits, waiters, ended, now_ns } = self;
-            while permits.end_one(connection, waiters, &|other| ended.contains(&other), *now_ns) {}
+            while permits.end_one(connection, waiters, &|other| ended.contains(&other), *now_ns).is_some() {}
         }
 
         /// Connection, ticket and token of those who are told.
@@ -481,7 +481,8 @@ mod tests {
         assert_eq!(world.permits.next_end_ns(), Some(SECOND));
         assert!(world.permits.extend(1, b"x", token, 2_000, SECOND - 1));
         assert!(!world.permits.extend(2, b"x", token, 2_000, SECOND - 1));
-        let expire = |world: &mut World, now_ns| world.permits.expire_one(&mut world.waiters, &|_| false, now_ns);
+        let expire =
+            |world: &mut World, now_ns| world.permits.expire_one(&mut world.waiters, &|_| false, now_ns).is_some();
         assert!(!expire(&mut world, 3 * SECOND - 2) && world.permits.has(1, b"x", token, 3 * SECOND - 2));
         // From then on it is nobody's, though nobody has looked.
         world.now_ns = 3 * SECOND - 1;
