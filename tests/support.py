@@ -786,6 +786,10 @@ def room_for(size: int) -> Iterator[None]:
         while True:
             blocks.append(bytearray(FILLING_SIZE))
     resource.setrlimit(resource.RLIMIT_AS, (address_space() + size, hard))
+    # Larger holes that came to be meanwhile.
+    with suppress(MemoryError):
+        while True:
+            blocks.append(bytearray(size + FILLING_SIZE))
     try:
         yield
     finally:

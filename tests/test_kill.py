@@ -135,10 +135,10 @@ def test_clients_killed_while_they_join(server_process: ServerProcess, load: Wor
             with Child(work_for_ever, VICTIMS[number % len(VICTIMS)]) as victim:
                 time.sleep(generator.uniform(0, 0.005))
                 victim.kill()
-        # Of who had just gone before, the seat may have been free a moment later.
+        # Of who had just gone before, seat and lane may have been free a moment later.
         wait_until(lambda: table.stats()["clients"] <= before["clients"], "all are gone")
         wait_until(lambda: table.stats()["ring_members"] <= before["ring_members"], "all seats are free")
-        wait_until(lambda: server_process.lanes() == lanes, "their lanes are freed")
+        wait_until(lambda: server_process.lanes() <= lanes, "their lanes are freed")
 
 
 @topologies
