@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from random import Random
+from typing import Any
 
 import pytest
 import ringtable
@@ -503,6 +504,36 @@ def test_a_cleared_table_lets_no_party_pass(server: ringtable.Server) -> None:
             waiting.result()
         with pytest.raises(Timeout, match="not all 2 parties"):
             mine.wait(timeout=0.01)
+
+
+def test_a_party_whose_server_is_silent_is_told_that_it_may_be_counted(server_process: ServerProcess) -> None:
+    """It got `Timeout`, as one that counts no more, and the others passed with it."""
+    with Table() as table, Table(timeout=0.05, reconnect=False) as hasty, ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(table.barrier("start", 2).wait)
+        wait_for_waiters(table, 1)
+        barrier = hasty.barrier("start", 2)
+        write = barrier._write
+
+        def write_to_the_silent(state: Any) -> bool:
+            server_process.freeze()
+            return write(state)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(barrier, "_write", write_to_the_silent)
+            with pytest.raises(LockLost, match=r"no answer within 0\.05 s.*may have passed"):
+                barrier.wait()
+        server_process.signal(signal.SIGCONT)
+        assert waiting.result() == 1
+
+
+def test_who_comes_to_a_silent_server_waits_no_longer_than_it_was_told(server_process: ServerProcess) -> None:
+    with Table() as table:
+        barrier = table.barrier("start", 2)
+        server_process.freeze()
+        with pytest.raises(Timeout, match="no answer within"):
+            barrier.wait(timeout=0.01)
+        server_process.signal(signal.SIGCONT)
+        assert barrier.n_waiting == 0
 
 
 def test_an_interrupted_party_counts_no_more(server: ringtable.Server) -> None:

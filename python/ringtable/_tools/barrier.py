@@ -15,7 +15,9 @@ Invariants:
 - No party waits for another one's step, except for those that it waits for at the barrier.
 
 Not promised: a party that is interrupted, or gets another error than `Timeout`, may have been counted in that very
-moment, as one that is killed may. Each party that comes wakes those that wait, for a look at the key.
+moment, as one that is killed may. So does one whose server does not answer in time once it may be counted: `LockLost`.
+Each party that comes wakes those that wait, for a look at the key, and asks about each of their seats: what many
+parties cost together grows faster than the square of their number, and a hundred of them take seconds.
 """
 
 from __future__ import annotations
@@ -84,16 +86,23 @@ class Barrier:
     def _new_seat(self) -> bytes:
         return secrets.token_hex(8).encode()
 
-    def _lock(self, seat: bytes) -> LockCore:
-        return LockCore(self._table, inner_name(self._key, seat), 1)
+    def _lock(self, seat: bytes, timeout: Seconds | None = None) -> LockCore:
+        return LockCore(self._table, inner_name(self._key, seat), 1, timeout=timeout)
 
     def _read(self) -> _State | None:
         found = TableCore.get_with_version(self._table, self._key)
         return None if found is None else _State.from_bytes(self._key, *found)
 
     def _write(self, state: _State) -> bool:
-        """Write it, if the key still has the version that it says."""
-        return TableCore.set(self._table, self._key, state.to_bytes(), if_version=state.version, evictable=False)
+        """Write it, if the key still has the version that it says.
+
+        Raises:
+            LockLost: The server has not answered in time: it may write it later.
+        """
+        try:
+            return TableCore.set(self._table, self._key, state.to_bytes(), if_version=state.version, evictable=False)
+        except Timeout as silent:
+            raise self._lost(str(silent)) from None
 
     def _taken(self, state: _State) -> tuple[bytes, ...]:
         """The seats of those that wait, and have not gone."""
@@ -112,25 +121,30 @@ class Barrier:
 
         Raises:
             Timeout: Not all came in time; this one counts no more, and the others wait on.
-            LockLost: The place of this one was lost while it waited: the table was cleared, or the connection has
-                ended. The others may have passed.
+            LockLost: The place of this one was lost while it waited: the table was cleared, the connection has ended,
+                or the server has not answered within the table's `timeout`. The others may have passed.
             OutOfMemory: The table has no place for the barrier.
             CommandError: Another process has made this barrier with another number of parties.
         """
         check_timeout(timeout)
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         deadline = None if seconds is None else time.monotonic() + seconds
-        seat, raised = self._new_seat(), None
+        seat, raised, is_counted = self._new_seat(), None, False
         try:
-            with self._lock(seat):
+            # Nobody else asks for it: whoever takes it waits for the server alone.
+            with self._lock(seat, timeout):
+                is_counted = True
                 try:
                     return self._wait(seat, deadline, timeout)
                 except BaseException as error:
                     raised = error
                     raise
-        except LockLost:
+        except (LockLost, Timeout) as error:
+            if not is_counted:
+                raise
             # What has ended the waiting tells more than that the lock has ended, too.
-            raise raised or self._lost("the connection that had it has ended") from None
+            lost = isinstance(error, LockLost)
+            raise raised or self._lost("the connection that had it has ended" if lost else str(error)) from None
         finally:
             # No circle of the error and this frame.
             del raised
@@ -150,10 +164,14 @@ class Barrier:
             if seat not in state.seats:
                 raise self._lost("the connection that had it has ended")
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not await_change(self._table, self._key, state.version, left):
-                others = tuple(other for other in state.seats if other != seat)
-                if self._write(replace(state, seats=others)):
-                    raise self._timed_out(timeout)
+            try:
+                if await_change(self._table, self._key, state.version, left):
+                    continue
+            except Timeout as silent:
+                raise self._lost(str(silent)) from None
+            others = tuple(other for other in state.seats if other != seat)
+            if self._write(replace(state, seats=others)):
+                raise self._timed_out(timeout)
 
     def _enter(self, seat: bytes, deadline: float | None, timeout: Seconds | None) -> _State:
         """Take the seat, or let all go, if it is the last one. Returns what was written."""
