@@ -6,8 +6,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
     $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 BIN := .venv/bin
-# Tests side by side: they wait more than they compute, so that there is one more than there are processors.
-JOBS ?= $(shell expr $$(nproc) + 1)
+# Tests side by side: they wait as much as they compute, so that there are two more than there are processors.
+JOBS ?= $(shell expr $$(nproc) + 2)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) $(wildcard Cargo.toml Cargo.lock)

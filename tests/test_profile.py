@@ -53,7 +53,10 @@ def profiled(folder: Path) -> dict[str, list[int]]:
 
 
 @needs_names
-@pytest.mark.parametrize("options", [(), ("--reads", "server", "--transport", "socket", "--workers", "1")])
+@pytest.mark.parametrize(
+    "options",
+    [(), pytest.param(("--reads", "server", "--transport", "socket", "--workers", "1"), marks=pytest.mark.slow)],
+)
 def test_smoke(tmp_path: Path, options: tuple[str, ...]) -> None:
     output = tmp_path / "deep" / "down"
     # Some seconds, so that the server is caught at work though others have the processors most of the time.
