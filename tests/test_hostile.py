@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -19,7 +20,7 @@ from udp import Kind, Message, RawClient
 from proof import hostile
 from proof.attacks import RING_STRATEGIES, STRATEGIES
 from proof.attacks.memory import many_waiters
-from proof.attacks.target import GET, LARGE_VALUE_SIZE, PING, VALUE_SIZE_MAX, Target, ask, record
+from proof.attacks.target import GET, LARGE_VALUE_SIZE, PING, PINS, VALUE_SIZE_MAX, Target, ask, record
 from proof.hostile import MIB, Outcome, Plan, Running, World, own_server, run, strategies_of
 
 # Each strategy is at it for so long; more would find more, and `python -m proof.hostile` does.
@@ -83,6 +84,18 @@ def test_every_strategy_belongs_to_a_world() -> None:
 
 
 # What was found
+
+
+def test_pins_of_nonsense_are_no_places(ringtable_dir: Path) -> None:
+    """The server compares them with what is to be freed, and looks nothing up there."""
+    with ServerProcess("--workers", "1"), Table() as table, RawLane() as lane:
+        ask(lane, record(PINS))
+        lane.memory[1_024:1_536] = struct.pack("<64Q", *range((1 << 64) - 64, 1 << 64))
+        # Enough for it to look at all pins, several times.
+        for number in range(200):
+            table["key"] = b"%d" % number
+        assert table["key"] == b"199"
+        assert int(table.stats()["entries_retired"]) < 100
 
 
 @pytest.mark.parametrize("over_a_lane", [False, True], ids=["socket", "lane"])
