@@ -15,12 +15,7 @@ from random import Random
 from support import RawLane, resp
 
 from proof.attacks.target import (
-    ADVICE_POPULATE_READ,
-    ADVICES,
-    ADVISED_SIZES,
-    LIBC,
     PING,
-    REFUSALS,
     Attacks,
     Target,
     admitted,
@@ -29,6 +24,13 @@ from proof.attacks.target import (
     record,
     table_of,
 )
+
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL)
+LIBC = ctypes.CDLL(None, use_errno=True)
+ADVICE_POPULATE_READ = 22
+# Will be needed, will not, cold, can be swapped out, make huge pages of it.
+ADVICES = (3, 4, 20, 21, 25)
+ADVISED_SIZES = (4 << 10, 2 << 20, 32 << 20)
 
 
 def sealing(target: Target, random: Random) -> Attacks:

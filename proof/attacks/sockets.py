@@ -14,12 +14,10 @@ from ringtable._ringtable import lane_request, rings_request, watch_request
 from support import Passing, RawLane, resp
 
 from proof.attacks.target import (
-    BUCKET_ENTRIES_MAX,
     DEADLINE_S,
     DELV,
     EXPIRE,
     GET,
-    HELD,
     INCR,
     LARGE_VALUE_SIZE,
     PEXPIRE,
@@ -41,6 +39,10 @@ from proof.attacks.target import (
 )
 from proof.collisions import colliding, colliding_long, seed_of
 from proof.foreign import MARK, ORDERS, other_protocol
+
+BUCKET_ENTRIES_MAX = 259
+HELD = 12
+"""Connections that a strategy keeps open while it goes on."""
 
 TEMPLATES = (
     resp(b"SET", PREFIX, b"value", b"PX", b"1000"),

@@ -1,7 +1,5 @@
 """The server that is attacked, and what strategies share: words at the edge, records, a lane to write into."""
 
-import ctypes
-import errno
 import mmap
 import os
 import re
@@ -27,7 +25,6 @@ DEADLINE_S = 10.0
 WORD_MAX = (1 << 64) - 1
 VALUE_SIZE_MAX = 512 << 20
 LARGE_VALUE_SIZE = 64 << 10
-BUCKET_ENTRIES_MAX = 259
 # The page that is made of the server's table of commands: numbers that stood here, too, were wrong for a long time, and
 # nobody knew that attacks missed.
 COMMANDS = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
@@ -41,15 +38,7 @@ GET, SET, DEL, INCR, EXPIRE, PEXPIRE, FLUSHALL, PING, BUCKET, STATS, GETV, DELV,
         *("RING.GETV", "RING.DELV", "RING.INCR", "RING.PINS"),
     )
 )
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL)
 BLOWS = 1 << 16
-LIBC = ctypes.CDLL(None, use_errno=True)
-ADVICE_POPULATE_READ = 22
-# Will be needed, will not, cold, can be swapped out, make huge pages of it.
-ADVICES = (3, 4, 20, 21, 25)
-ADVISED_SIZES = (4 << 10, 2 << 20, 32 << 20)
-HELD = 12
-"""Connections that a strategy keeps open while it goes on."""
 
 
 @dataclass(frozen=True)
