@@ -70,7 +70,7 @@ impl TableCore {
     }
 
     /// Makes a call, again if its server goes and that may be. There is one copy of this for all kinds of calls.
-    pub(super) fn make(
+    fn make(
         &self,
         py: Python<'_>,
         timeout: Option<Duration>,
@@ -118,12 +118,7 @@ impl TableCore {
 
     /// As [`Self::find`], without holding the interpreter while a value is copied that is likely to have `size` bytes.
     #[cold]
-    pub(super) fn find_large<'py>(
-        &self,
-        py: Python<'py>,
-        key: &[u8],
-        mut size: usize,
-    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    fn find_large<'py>(&self, py: Python<'py>, key: &[u8], mut size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         loop {
             let Some((bytes, mut sink)) = LargeSink::new(py, size) else {
                 return Err(errors::client(py, Error::NoRoom(size)));
@@ -160,12 +155,7 @@ impl TableCore {
     }
 
     /// Warns of something, the first time that it happens to this table.
-    pub(super) fn warn_once(
-        &self,
-        py: Python<'_>,
-        warned: &AtomicBool,
-        message: impl FnOnce() -> String,
-    ) -> PyResult<()> {
+    fn warn_once(&self, py: Python<'_>, warned: &AtomicBool, message: impl FnOnce() -> String) -> PyResult<()> {
         // Relaxed: it guards nothing.
         if warned.swap(true, Ordering::Relaxed) {
             return Ok(());
