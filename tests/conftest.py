@@ -1,6 +1,7 @@
 """The Python tests. Each file opens with a smoke test; slow tests are marked so.
 
     support.py              what the tests share: servers and children as processes, raw connections, deadlines
+    warm.py                 the command line as forks of a process that has imported it before
     load.py                 clients at work, as processes, for tests that kill some
     udp.py                  what is said over UDP, written anew; a network that loses, doubles and reorders
     failpoints.py           processes that die or stand still at a step of a protocol, and a client that must not notice
@@ -89,7 +90,7 @@ import random
 import signal
 import tempfile
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import hypothesis
@@ -121,8 +122,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(scope="session")
 def _lasting() -> None:
-    """What outlives a test: a child that multiprocessing starts once, for all, and the objects of modules."""
+    """What outlives a test: children that multiprocessing starts once, for all, and the objects of modules."""
     resource_tracker.ensure_running()
+    forkserver.ensure_running()
     # All that was collected is there for good: no need to look through it again and again.
     gc.freeze()
 

@@ -18,6 +18,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from ringtable import Server, ServerGone, Table, Timeout
 from ringtable._cli.signals import interrupts_held_back
 from ringtable._ringtable import lane_request, rings_request, socket_path
+from warm import Program, fork_server
 
 if TYPE_CHECKING:
     from ringtable._types import Topology
@@ -60,9 +62,19 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = DEAD
 
 def run_cli(*arguments: str, timeout: float = PROGRAM_S_MAX) -> subprocess.CompletedProcess[str]:
     """Run `ringtable` with these arguments to its end; its exit status is the caller's to check."""
-    return subprocess.run(
-        [sys.executable, "-m", "ringtable", *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        program = Program(arguments, output.fileno(), errors.fileno())
+        try:
+            status = program.wait(timeout)
+        except TimeoutError:
+            os.kill(program.pid, signal.SIGKILL)
+            program.wait(DEADLINE_S)
+            raise
+        finally:
+            program.close()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(["ringtable", *arguments], status, output.read(), errors.read())
 
 
 def run_script(script: str) -> tuple[str, str]:
@@ -122,19 +134,16 @@ class ServerProcess(Closing):
     """`ringtable server` as a process of its own, ready when the constructor returns."""
 
     def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ringtable", "server", *arguments], stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.ready_line = self._process.stdout.readline()
-        assert "ready" in self.ready_line, self._process.wait(DEADLINE_S)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        read_end, write_end = os.pipe()
+        self._output = open(read_end)  # noqa: SIM115 `close` closes it
+        self._program = Program(("server", *arguments), write_end)
+        os.close(write_end)
+        self.pid: int = self._program.pid
+        self.ready_line = self._output.readline()
+        assert "ready" in self.ready_line, self.wait()
 
     def signal(self, number: int) -> None:
-        self._process.send_signal(number)
+        os.kill(self.pid, number)
 
     def freeze(self) -> None:
         """Stop all its threads until it gets SIGCONT, and wait until they stand: it answers nothing from then on."""
@@ -142,17 +151,17 @@ class ServerProcess(Closing):
 
     def kill(self) -> None:
         """End the server at once, and wait until it has ended; the kernel has closed its sockets then."""
-        self._process.kill()
-        self._process.wait(DEADLINE_S)
+        self.signal(signal.SIGKILL)
+        self.wait()
 
     def stop(self) -> int:
         """End the server in order, and return its exit status."""
-        self._process.terminate()
-        return self._process.wait(DEADLINE_S)
+        self.signal(signal.SIGTERM)
+        return self.wait()
 
     def wait(self) -> int:
         """Wait until the server has ended by itself, and return its exit status."""
-        return self._process.wait(DEADLINE_S)
+        return self._program.wait(DEADLINE_S)
 
     def lanes(self) -> int:
         """The number of lanes that the server holds, as the kernel sees it: it keeps mappings, and no descriptors."""
@@ -174,16 +183,16 @@ class ServerProcess(Closing):
         return os.stat(segment).st_blocks * 512
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        if not self._program.has_ended():
             # A test may have stopped it, and a stopped process hears no other signal.
             self.signal(signal.SIGCONT)
             self.stop()
         # A killed server cannot remove its socket.
-        if self._process.returncode == -signal.SIGKILL:
+        if self.wait() == -signal.SIGKILL:
             for path in Path(os.environ["RINGTABLE_DIR"]).glob("*.sock"):
                 path.unlink()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._program.close()
+        self._output.close()
 
 
 def freeze(pid: int) -> None:
@@ -736,10 +745,13 @@ def processes() -> frozenset[int]:
 def processes_of(folder: str | None, besides: frozenset[int] = frozenset()) -> set[int]:
     """The children of this process, zombies too, and every process that was started with this $RINGTABLE_DIR.
 
+    A program that was forked by `warm.py` counts, and the process that it was forked from does not.
+
     Those in `besides` are not looked at: on a machine with many processes that takes longer than a small test.
     """
     found: set[int] = set()
-    for pid in processes() - besides:
+    parents = {os.getpid(), fork_server()}
+    for pid in processes() - besides - parents:
         try:
             with open(f"/proc/{pid}/stat") as stat_file:
                 parent = int(stat_file.read().rpartition(")")[2].split()[1])
@@ -748,7 +760,7 @@ def processes_of(folder: str | None, besides: frozenset[int] = frozenset()) -> s
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         inherited = folder is not None and b"RINGTABLE_DIR=" + folder.encode() in environment
-        if pid != os.getpid() and (parent == os.getpid() or inherited):
+        if parent in parents or inherited:
             found.add(pid)
     return found
 

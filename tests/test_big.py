@@ -28,7 +28,7 @@ MIB = 1 << 20
 # Values of at least this size flow.
 LARGE = 64 << 10
 # A quarter of this may be values that are still arriving.
-MAX_MEMORY = 256 * MIB
+MAX_MEMORY = 128 * MIB
 # What a server at work takes for itself, and 64 KiB a client.
 OWN_GROWTH_MAX = 6 * MIB
 
@@ -161,7 +161,7 @@ def test_smoke(server: Server, transport: str) -> None:
 
 @transports
 def test_the_server_keeps_no_copy(server: Server, transport: str) -> None:
-    value = value_of(48 * MIB + 5)
+    value = value_of(24 * MIB + 5)
     with server.connect(transport) as table:
         table["warm"] = value_of(MIB)
         assert table["warm"] == value_of(MIB)
@@ -197,7 +197,7 @@ SINGLE: dict[str, Callable[[Table, bytes], bool]] = {
 
 @pytest.mark.parametrize("transport", ["lane", "socket", "tcp", "shared", "sharded"])
 def test_a_single_request_copies_no_large_value(ringtable_dir: Path, transport: str) -> None:
-    value = value_of(48 * MIB + 5)
+    value = value_of(24 * MIB + 5)
     topology = transport if transport in ("shared", "sharded") else "lanes"
     answers: dict[str, bool] = {}
     with Server(MAX_MEMORY, "--topology", topology) as server, server.connect(transport) as table:
@@ -300,17 +300,17 @@ def test_a_posted_large_value(server: Server, observer: Table) -> None:
 def test_a_client_killed_while_its_value_arrives_leaves_nothing_behind(
     server: Server, observer: Table, kind: str
 ) -> None:
-    value = value_of(32 * MIB)
+    value = value_of(16 * MIB)
     observer["key"] = b"old"
     free = figure(observer, "memory_free")
 
     def die() -> None:
         if kind == "lane":
             with RawLane() as lane:
-                send(lane, set_record(b"key", value)[: 20 * MIB])
+                send(lane, set_record(b"key", value)[: 10 * MIB])
                 signal.pause()
         with server.raw() as connection:
-            connection.send(resp(b"SET", b"key", value)[: 20 * MIB])
+            connection.send(resp(b"SET", b"key", value)[: 10 * MIB])
             signal.pause()
 
     with Child(die) as child:
@@ -334,8 +334,8 @@ def test_what_a_dead_client_has_published_counts(server: Server, observer: Table
 def test_a_draft_takes_no_pages_before_bytes_arrive(server: Server, observer: Table) -> None:
     resident = figure(observer, "memory_resident")
     with server.raw() as connection:
-        connection.send(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$%d\r\n" % (60 * MIB))
-        wait_until(lambda: figure(observer, "memory_drafts") > 60 * MIB, "the value is announced")
+        connection.send(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$%d\r\n" % (30 * MIB))
+        wait_until(lambda: figure(observer, "memory_drafts") > 30 * MIB, "the value is announced")
         assert figure(observer, "memory_resident") < resident + MIB
 
 
@@ -343,20 +343,20 @@ def test_a_draft_takes_no_pages_before_bytes_arrive(server: Server, observer: Ta
 
 
 def test_clients_that_reserve_too_much_are_gathered(server: Server, observer: Table) -> None:
-    value = value_of(20 * MIB)
+    value = value_of(10 * MIB)
     request = resp(b"SET", b"key", value)
     record = set_record(b"key of a lane", value)
     connections = [server.raw() for _ in range(5)]
     with RawLane() as lane:
         for number, connection in enumerate(connections):
-            connection.send(request.replace(b"$3\r\nkey", b"$5\r\nkey %d" % number)[: 10 * MIB])
+            connection.send(request.replace(b"$3\r\nkey", b"$5\r\nkey %d" % number)[: 5 * MIB])
         wait_until(lambda: figure(observer, "memory_drafts") > 2 * len(value), "some values arrive in their entries")
-        wait_until(lambda: figure(observer, "memory_unfinished_requests") > 15 * MIB, "the others are gathered")
-        send(lane, record[: 10 * MIB])
+        wait_until(lambda: figure(observer, "memory_unfinished_requests") > 7 * MIB, "the others are gathered")
+        send(lane, record[: 5 * MIB])
         assert figure(observer, "memory_drafts") <= MAX_MEMORY // 4
-        send(lane, record[10 * MIB :])
+        send(lane, record[5 * MIB :])
         for number, connection in enumerate(connections):
-            connection.send(request.replace(b"$3\r\nkey", b"$5\r\nkey %d" % number)[10 * MIB :])
+            connection.send(request.replace(b"$3\r\nkey", b"$5\r\nkey %d" % number)[5 * MIB :])
             assert connection.reply() == b"OK"
         assert replies(lane, 1) == ["OK"]
         assert observer["key of a lane"] == value
@@ -386,7 +386,7 @@ def test_a_value_larger_than_the_table_flows_nowhere(server: Server, transport: 
 
 @transports
 def test_a_full_table_refuses_a_large_value(server: Server, transport: str) -> None:
-    value = value_of(40 * MIB)
+    value = value_of(20 * MIB)
     with server.connect(transport) as table:
 
         def fill() -> None:

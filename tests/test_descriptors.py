@@ -184,9 +184,17 @@ def test_only_a_program_of_ours_raises_its_limit(ringtable_dir: Path, embedded: 
 
     def limits() -> tuple[int, int]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        with Server(max_memory="4MiB") if embedded else ServerProcess("--max-memory", "4MiB") as server:
-            pid = os.getpid() if isinstance(server, Server) else server.pid
-            return resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        if embedded:
+            with Server(max_memory="4MiB"):
+                return resource.getrlimit(resource.RLIMIT_NOFILE)
+        # One that is started here, and has this limit from its start.
+        command = [sys.executable, "-m", "ringtable", "server", "--max-memory", "4MiB"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            seen = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            server.terminate()
+        return seen
 
     with Child(limits) as child:
         assert child.result() == (soft, hard)

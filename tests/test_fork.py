@@ -31,7 +31,7 @@ from support import (
 )
 
 ROUNDS = 2_000
-CHILDREN = 12
+CHILDREN = 8
 CROWD = 50
 THREADS = 4
 

@@ -103,7 +103,7 @@ def grow(count: int, max_memory: str, seed: int) -> dict[str, int]:
 
 
 def test_smoke(seed: int) -> None:
-    grow(3_000, "64MiB", seed)
+    grow(1_500, "64MiB", seed)
 
 
 @pytest.mark.slow

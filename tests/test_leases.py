@@ -34,8 +34,8 @@ from support import (
     way_to_a_table,
 )
 
-PROCESSES = 16
-KILLS = 24
+PROCESSES = 8
+KILLS = 16
 LEASES_MAX = 16_384
 
 
