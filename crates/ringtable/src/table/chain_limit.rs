@@ -381,7 +381,7 @@ mod tests {
     /// a chain.
     #[test]
     fn a_full_table_of_small_entries_is_short_of_memory_and_not_of_slots() {
-        for (buckets, pages) in [(1, 64), (1, 1_024), (10_000, 1_024)] {
+        for (buckets, pages) in [(1, 64), (1, 512), (10_000, 512)] {
             let options = Options { buckets, seed: 5, workers: 1, spin_ns: 0, eviction: Eviction::Never };
             let table = Arc::new(Table::create(heap_words(pages * PAGE_WORDS), &options).unwrap());
             let mut writer = Writer::new(Arc::clone(&table));

@@ -297,7 +297,7 @@ mod tests {
                     }
                 }
             });
-            while changes.load(Ordering::Relaxed) < 5_000 {
+            while changes.load(Ordering::Relaxed) < 2_000 {
                 at_ms += 1;
                 for (key, _) in keys {
                     assert_eq!(writer.expire(key, Expiry(at_ms), || 0), Ok(true));

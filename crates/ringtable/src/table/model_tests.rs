@@ -476,7 +476,7 @@ fn a_cache_is_a_part_of_a_map() {
 /// what is refused has evicted nothing, and a cache refuses nothing for which a row of pages could be had.
 #[test]
 fn a_write_that_is_refused_evicts_nothing() {
-    refuse_and_look(random());
+    refuse_and_look(random(), 20);
 }
 
 /// In these, all was evicted for a row of most pages, which was then not looked for; and an overflow bucket was put in
@@ -484,13 +484,13 @@ fn a_write_that_is_refused_evicts_nothing() {
 #[test]
 fn a_row_of_most_pages_is_found_where_it_can_be() {
     for seed in [2, 158_572_667_340_715_316] {
-        refuse_and_look(fastrand::Rng::with_seed(seed));
+        refuse_and_look(fastrand::Rng::with_seed(seed), 40);
     }
 }
 
-fn refuse_and_look(mut random: fastrand::Rng) {
+fn refuse_and_look(mut random: fastrand::Rng, rounds: usize) {
     let (mut refused, mut done) = ([0; 2], [0; 2]);
-    for round in 0..40 {
+    for round in 0..rounds {
         let eviction = [Eviction::AllkeysSieve, Eviction::VolatileTtl][round % 2];
         let pages = random.usize(12..200);
         let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0, eviction };
