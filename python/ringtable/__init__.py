@@ -5,9 +5,6 @@ runs a server in this process, and `connect` reaches one that runs. Values are b
 `codec`. Everything raised is an `Error`.
 """
 
-import importlib
-import typing
-
 from ringtable._connect import connect
 from ringtable._errors import (
     AccessDenied,
@@ -47,13 +44,18 @@ from ringtable._later import imports as _imports
 from ringtable._pipeline import Pipeline
 from ringtable._ringtable import KEY_SIZE_MAX, VALUE_SIZE_MAX, View, __version__
 from ringtable._table import Table
+from ringtable._typing import TYPE_CHECKING
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
+    from typing import Any
+
     from ringtable._codecs.codec import Codec
     from ringtable._codecs.pickle import PickleCodec
     from ringtable._opening import log_path, open
     from ringtable._server import Server
     from ringtable._watch import Event, Lagged, Watch
+# Nobody's name for anything here.
+del TYPE_CHECKING
 
 __all__ = [
     "KEY_SIZE_MAX",
@@ -119,11 +121,13 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> typing.Any:
+def __getattr__(name: str) -> "Any":
     if name not in _LATER:
         raise AttributeError(f"module 'ringtable' has no attribute {name!r}")
     with _imports:
-        module = importlib.import_module(f"ringtable.{_LATER[name]}")
+        from importlib import import_module
+
+        module = import_module(f"ringtable.{_LATER[name]}")
     found = globals()[name] = getattr(module, name)
     return found
 

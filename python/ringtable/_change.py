@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ringtable._errors import Conflict
-from ringtable._options import check_range
+from ringtable._range import check_range
 from ringtable._ringtable import check_ttl, to_bytes
+from ringtable._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ringtable._ringtable import Table as TableCore
     from ringtable._types import Key, Seconds, Value
 

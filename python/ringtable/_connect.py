@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
-
 from ringtable._errors import InvalidOption
 from ringtable._later import imports
 from ringtable._table import Table
+from ringtable._typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal, Unpack
+
     from typing_extensions import TypeVar
 
     from ringtable._codecs.codec import Codec

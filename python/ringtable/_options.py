@@ -158,13 +158,3 @@ def format_size(size: int) -> str:
         ((name, unit) for name, unit in _UNITS.items() if name and size % unit == 0), key=lambda pair: pair[1]
     )
     return f"{size // unit} {name}"
-
-
-def check_range(name: str, value: int | float, lowest: int, highest: int, unit: str) -> None:
-    """Refuse a value below `lowest` or above `highest`.
-
-    Raises:
-        InvalidOption: The value is out of its range.
-    """
-    if not lowest <= value <= highest:
-        raise InvalidOption(f"{name} is {value} {unit}, but has to be from {lowest} to {highest} {unit}")

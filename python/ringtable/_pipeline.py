@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-
 from ringtable._ringtable import Pipeline as PipelineCore
+from ringtable._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
     from typing_extensions import TypeVar
 
     from ringtable._ringtable import Table as TableCore

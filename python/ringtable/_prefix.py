@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+
+from ringtable._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from ringtable._table import Table
     from ringtable._types import Key
 
 
-class Beginning(Mapping[Any, Any]):
+class Beginning(Mapping["Any", "Any"]):
     """The entries of a table whose keys begin with a prefix. Keys are whole: the prefix is in them.
 
     What iterates looks at all keys of the table: in shared memory where reads are in place, else the server does.

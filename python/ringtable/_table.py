@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
-from contextlib import suppress
+from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
 from itertools import chain
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, cast, overload
 
 from ringtable._change import change
 from ringtable._errors import Closed, InvalidOption, ServerGone, Timeout
@@ -16,8 +13,13 @@ from ringtable._pipeline import Pipeline
 from ringtable._prefix import Beginning
 from ringtable._ringtable import Table as TableCore
 from ringtable._ringtable import to_bytes
+from ringtable._typing import TYPE_CHECKING, cast, overload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import Any, Literal, Never, Self
+
     from typing_extensions import TypeVar
 
     from ringtable._tools import Barrier, Lock, Once, RateLimiter, Semaphore, SharedEvent
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 _MISSING: Any = object()
 
 
-class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
+class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
     """A hash table that every process of the machine shares, as a mapping from bytes to bytes, or to objects.
 
     Keys are `str` (as UTF-8) or `bytes`, and come back as `bytes`. Values are anything with the buffer protocol, and
@@ -188,8 +190,11 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
             KeyError: The table is empty.
         """
         for key in self:
-            with suppress(KeyError):
+            try:
                 return key, self.pop(key)
+            except KeyError:
+                # Another process was quicker.
+                continue
         raise KeyError("the table is empty")
 
     @overload
@@ -530,7 +535,7 @@ class Table(TableCore["_T"], MutableMapping[Any, "_T"]):
         return memoize(self, ttl=ttl, stale=stale, stale_if_error=stale_if_error, key=key)
 
 
-class _Items(ItemsView[Any, Any]):
+class _Items(ItemsView["Any", "Any"]):
     _mapping: Table[Any] | Beginning
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
@@ -538,7 +543,7 @@ class _Items(ItemsView[Any, Any]):
             yield from batch
 
 
-class _Values(ValuesView[Any]):
+class _Values(ValuesView["Any"]):
     _mapping: Table[Any] | Beginning
 
     def __iter__(self) -> Iterator[Any]:

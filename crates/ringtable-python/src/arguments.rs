@@ -11,7 +11,7 @@ use std::time::Duration;
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDelta, PyFloat, PyString};
+use pyo3::types::{PyBytes, PyFloat, PyString};
 use ringtable::client::{Bounds, Condition, Staleness, Stay};
 use ringtable::limits;
 use ringtable::table::Mark;
@@ -43,16 +43,24 @@ pub fn seconds(name: &str, given: &Bound<'_, PyAny>) -> PyResult<f64> {
     if let Ok(number) = given.cast::<PyFloat>() {
         return Ok(number.value());
     }
-    if given.is_instance_of::<PyDelta>() {
-        return given.call_method0("total_seconds")?.extract();
-    }
     match given.extract() {
+        Err(_) if is_timedelta(given)? => given.call_method0("total_seconds")?.extract(),
         // A whole number beyond all others.
         Err(error) if PyErr::is_instance_of::<PyOverflowError>(&error, given.py()) => {
             Ok(if given.lt(0)? { f64::MIN } else { f64::MAX })
         }
         other => other.map_err(|error| wrong_type(error, name, "seconds or a timedelta", given)),
     }
+}
+
+/// Whether this is a `datetime.timedelta`. Where there is one, the module is there; it is not imported for the
+/// question, which may be asked in the middle of another thread's imports, and of a program that has no use for it.
+fn is_timedelta(given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let modules = given.py().import("sys")?.getattr("modules")?;
+    let Ok(timedelta) = modules.get_item("datetime").and_then(|module| module.getattr("timedelta")) else {
+        return Ok(false);
+    };
+    given.is_instance(&timedelta)
 }
 
 /// A time-out; `None` is none.

@@ -67,8 +67,6 @@ mod _ringtable {
         refuse_other_interpreters(module.py())?;
         ringtable::client::prepare();
         errors::module(module.py())?;
-        // For times that are a `timedelta`; now, for the same reason.
-        module.py().import("datetime")?;
         module.add("KEY_SIZE_MAX", limits::KEY_SIZE_MAX)?;
         module.add("VALUE_SIZE_MAX", limits::VALUE_SIZE_MAX)?;
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;

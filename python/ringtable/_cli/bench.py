@@ -21,7 +21,7 @@ from ringtable._bench.ways import WAYS
 from ringtable._cli.built import require_bench
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
-from ringtable._options import check_range
+from ringtable._range import check_range
 
 PARTS = ("scenarios", "scaling", "payloads")
 RUNS_MAX = 1_000

@@ -20,9 +20,9 @@ from rich.table import Table as Grid
 from ringtable._cli.built import require_line_tables
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption, Timeout
-from ringtable._options import check_range
 from ringtable._profiler.flame import flame_graph
 from ringtable._profiler.stacks import Kind, Stack, folded, shares
+from ringtable._range import check_range
 from ringtable._ringtable import WORKERS_MAX
 from ringtable._table import Table
 

@@ -14,7 +14,7 @@ from ringtable._cli.connection import Connection
 from ringtable._cli.parser import whole_number
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, InvalidOption
-from ringtable._options import check_range
+from ringtable._range import check_range
 
 if TYPE_CHECKING:
     from ringtable._table import Table

@@ -9,7 +9,7 @@ from ringtable._cli.connection import Connection
 from ringtable._cli.output import printable
 from ringtable._cli.parser import whole_number
 from ringtable._cli.signals import interrupt_on_termination
-from ringtable._options import check_range
+from ringtable._range import check_range
 from ringtable._watch import Event, Lagged, Watch
 
 _COUNT_MAX = (1 << 63) - 1
