@@ -273,6 +273,30 @@ def test_what_has_no_name_needs_a_key(server: ringtable.Server) -> None:
         assert table.memoize(key=lambda number: f"6 + {number}")(Adder(6))(2) == 8
 
 
+def test_a_bound_method_is_memoized_with_what_it_is_bound_to(server: ringtable.Server) -> None:
+    with Table() as table:
+        assert [table.memoize()(name.upper)() for name in (Name("a"), Name("b"), Name("a"))] == ["A", "B", "A"]
+        assert len(table) == 2
+
+
+@dataclass
+class Name:
+    text: str
+
+    def upper(self) -> str:
+        return self.text.upper()
+
+
+def test_an_object_that_is_called_as_a_coroutine_function_is_one(server: ringtable.Server) -> None:
+    class Doubler:
+        async def __call__(self, number: int) -> int:
+            return 2 * number
+
+    with Table() as table:
+        assert asyncio.run(table.memoize(key=str)(Doubler())(4)) == 8
+        assert len(table) == 1
+
+
 def test_results_are_values_of_the_pickle_codec_and_checked(server: ringtable.Server) -> None:
     with Table() as table, ringtable.connect(codec="pickle") as objects:
 

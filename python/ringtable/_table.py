@@ -519,7 +519,8 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
         unpickled any more is computed anew.
 
         A key begins with the function's module and qualified name. So all lambdas of a module share their results, and
-        so do functions of one name in functions of one name: give them a `key` that tells them apart.
+        so do functions of one name in functions of one name: give them a `key` that tells them apart. What a bound
+        method is bound to counts as its first argument.
 
         Args:
             ttl: Seconds, or a `timedelta`, for which a result is good; `None` for ever.

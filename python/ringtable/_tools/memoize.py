@@ -54,9 +54,11 @@ def memoize(
 
     def decorate(function: _Function) -> _Function:
         prefix = beginning_in(table, "memoize", _name_of(function, key))
+        # A bound method has an argument already.
+        bound = (function.__self__,) if inspect.ismethod(function) else ()
 
         def key_for(*args: Any, **kwargs: Any) -> bytes:
-            return prefix + (_digest(args, kwargs) if key is None else _bytes(key(*args, **kwargs)))
+            return prefix + (_digest(bound + args, kwargs) if key is None else _bytes(key(*args, **kwargs)))
 
         get_or_set = functools.partial(TableCore.get_or_set, table, ttl=ttl, stale=stale, stale_if_error=stale_if_error)
 
@@ -71,7 +73,7 @@ def memoize(
             return found, values.loads(name, found)
 
         wrapper: Any
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
             # Only programs with event loops pay for it.
             with imports:
                 from ringtable._tools.coroutines import shared
