@@ -26,6 +26,7 @@ use super::leases::{insist, next_ticket};
 use super::locks::{for_answers, is_end, left};
 use super::numbers::NUMBERS;
 use super::patience::Patience;
+use super::repeat::Repeat;
 use super::replies::{integer, unexpected};
 use super::validate::check_key;
 use crate::command::pending;
@@ -73,16 +74,18 @@ impl Client {
         self.check_connected("a barrier")?;
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let patience = for_answers(patience, limit);
-        let mut party = Party::new(self.connection(patience)?, name, parties, patience)?;
-        let mut passed = party.come(patience)?;
+        // What was not sent counts nowhere, and may be sent to the next server.
+        let (mut party, mut passed) = self.repeated(Repeat::Unsent, patience, |patience| {
+            let mut party = Party::new(self.connection(patience)?, name, parties, patience)?;
+            let passed = party.come(patience)?;
+            Ok((party, passed))
+        })?;
         while passed.is_none() {
             let slice = left(deadline);
-            let outcome = if slice.is_zero() {
+            if slice.is_zero() {
                 return party.leave(patience.within(limits::ANSWER_WAIT_MIN)).map_err(after_coming);
-            } else {
-                party.wait(slice, patience)
-            };
-            passed = outcome.map_err(after_coming)?;
+            }
+            passed = party.wait(slice, patience).map_err(after_coming)?;
         }
         Ok(passed)
     }

@@ -481,6 +481,10 @@ impl Leases {
     /// freed, and those who wait for them are still to be told: see [`Self::tend`].
     pub fn end(&self, connection: u64) {
         let mut held = lock(&self.held);
+        // A member of an exchange that was sent away ends once more when its socket is closed.
+        if held.ended.contains(&connection) {
+            return;
+        }
         // Before anything is handed over: it is nobody to hand anything to.
         held.ended.push(connection);
         if !held.remove_some(connection) {
@@ -794,8 +798,11 @@ mod tests {
         assert!((1..=100).all(|ticket| leases.come(party(1, ticket), b"x", 200) == Ok(Standing::Waits(200 - ticket))));
         assert_eq!((leases.waiters(), leases.has_waiters()), (100, false), "no write concerns them");
         leases.end(1);
-        // At once, though their memory is still to be freed.
+        // At once, though their memory is still to be freed; and it may end once more.
         assert!(leases.has_ended() && leases.waiters() > 1);
+        assert!(matches!(leases.come(party(3, 1), b"x", 200), Ok(Standing::Waits(199))));
+        leases.end(1);
+        assert_eq!((leases.parties_waiting(b"x"), leases.leave(3, b"x", 1)), (1, Some(Standing::Waits(199))));
         assert_eq!((leases.parties_waiting(b"x"), leases.come(party(2, 7), b"x", 3)), (0, Ok(Standing::Waits(2))));
         while leases.tend() {}
         // What it came with before is the same party, and a lock that it asks for with its ticket is another thing.

@@ -128,8 +128,8 @@ impl Waiters {
         let (all_max, own_max) = (limits::LEASE_WAITERS_MAX, limits::LEASE_WAITERS_PER_CONNECTION_MAX);
         if all >= all_max || own >= own_max {
             return Err(Refusal(format!(
-                "LEASES {all} wait for leases, locks, keys or at barriers, {own} of them over this connection; at most \
-                 {all_max} may, {own_max} of them over one connection: ask again later"
+                "LEASES {all} calls wait for others, {own} of them over this connection; at most {all_max} may, \
+                 {own_max} of them over one connection: ask again later"
             )));
         }
         let group = *group.get_or_insert_with(|| {
