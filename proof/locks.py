@@ -1,14 +1,15 @@
-"""Takes locks, semaphores and limiters in processes that are killed and stopped: `python -m proof.locks --help`.
+"""Takes locks, semaphores, barriers, limiters in processes that are killed and stopped: `python -m proof.locks --help`.
 
 Processes come in batches. Each takes a lock and a permit of a semaphore again and again, writes into memory that
-outlives it that it is inside, and asks limiters. They are stopped and continued, and killed, at random instants, mostly
-while they are inside. What must not be:
+outlives it that it is inside, asks limiters, and waits at a barrier for another one. They are stopped and continued,
+and killed, at random instants, mostly while they are inside. What must not be:
 
 - A lock that two have: whoever enters finds somebody inside who lives, or a token that is not below its own.
 - A lock that a living process has lost: its release says so.
 - A permit too many: there are more inside of a semaphore than it has permits.
 - A lock that a dead process has: the next one does not get it, or the server's figures count it when all are gone.
 - A limiter that lets more through than its rate, or, but for those that died in the middle of a call, less.
+- A party that passes a barrier of two alone, but for one whose partner died before it had noted that.
 """
 
 import mmap
@@ -18,13 +19,13 @@ import signal
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import cyclopts
 import ringtable
-from ringtable import Server, Table
+from ringtable import Server, Table, Timeout
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, state_of, wait_until
 
@@ -60,6 +61,7 @@ class Found:
 
     permits: int = 0
     calls_let_through: int = 0
+    parties_passed: int = 0
     seconds: float = 0.0
     forbidden: list[str] = field(default_factory=list)
 
@@ -68,10 +70,10 @@ class Board:
     """Memory that all processes share, and that outlives them: words of 64 bits."""
 
     TOKEN, INSIDE, SEATS_FROM = 0, 1, 2
-    PID, IN_SEMAPHORE, TURNS, PERMITS, THROUGH, FAULT = range(6)
-    """The words of a seat; `THROUGH` has one for each algorithm, and `FAULT` comes behind."""
+    PID, IN_SEMAPHORE, TURNS, PERMITS, THROUGH, AT_BARRIER, PASSED = 0, 1, 2, 3, 4, 6, 7
+    """The words of a seat; `THROUGH` has one for each algorithm, and `PASSED` for each place in the order of coming."""
 
-    SEAT_WORDS = 8
+    SEAT_WORDS = 9
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -135,6 +137,7 @@ def live(board: Board, seat: int, batch: int, seed: str) -> None:
     board[board.seat(seat, board.PID)] = os.getpid()
     with Table() as table:
         lock, semaphore = table.lock("lock"), table.semaphore("semaphore", PERMITS)
+        barrier = table.barrier("barrier", 2)
         limits = [table.rate_limiter(f"{RATE}/day", algorithm=algorithm) for algorithm in ALGORITHMS]
         while True:
             with lock, inside(board, lock.token):
@@ -151,6 +154,10 @@ def live(board: Board, seat: int, batch: int, seed: str) -> None:
             for index, limit in enumerate(limits):
                 if limit(f"batch {batch}"):
                     board[board.seat(seat, board.THROUGH) + index] += 1
+            board[board.seat(seat, board.AT_BARRIER)] = 1
+            with suppress(Timeout):
+                board[board.seat(seat, board.PASSED) + barrier.wait(generator.random() / 200)] += 1
+            board[board.seat(seat, board.AT_BARRIER)] = 0
 
 
 def run_batch(table: Table, batch: int, generator: random.Random, found: Found) -> None:
@@ -196,6 +203,11 @@ def run_batch(table: Table, batch: int, generator: random.Random, found: Found) 
     for seat in range(SEATS):
         found.turns += board[board.seat(seat, board.TURNS)]
         found.permits += board[board.seat(seat, board.PERMITS)]
+    last, first = (sum(board[board.seat(seat, board.PASSED) + place] for seat in range(SEATS)) for place in range(2))
+    unnoted = sum(board[board.seat(seat, board.AT_BARRIER)] for seat in range(SEATS))
+    found.parties_passed += last + first
+    if abs(last - first) > unnoted:
+        raise Wrong(f"{first} passed the barrier that came first, {last} that came last, and {unnoted} died there")
     for index, algorithm in enumerate(ALGORITHMS):
         through = sum(board[board.seat(seat, board.THROUGH) + index] for seat in range(SEATS))
         found.calls_let_through += through
@@ -209,7 +221,7 @@ def run_batch(table: Table, batch: int, generator: random.Random, found: Found) 
 
 @app.default
 def main(*, seconds: float = 20.0, seed: int | None = None, json_: program.JsonFile = None) -> int:
-    """Kill and stop processes that have locks, permits and limiters.
+    """Kill and stop processes that have locks, permits and limiters, and wait at barriers.
 
     Args:
         seconds: Stop after so long.

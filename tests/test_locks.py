@@ -1,14 +1,13 @@
-"""Locks and semaphores: one at a time, in the order of asking, freed by death, lost never in silence."""
+"""Locks, semaphores and barriers: in the order of asking, or all together; freed by death, lost never in silence."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from random import Random
-from typing import Any
 
 import pytest
 import ringtable
@@ -16,14 +15,17 @@ from ringtable import LockLost, NotOwned, Reentrant, ServerGone, Table, Timeout
 from support import (
     CALL_S_MAX,
     CONNECTIONS,
+    DEADLINE_S,
     Address,
     Child,
     Flag,
     RawConnection,
     ServerProcess,
     Successors,
+    connect_in,
     figure,
     freeze,
+    patiently,
     resp,
     wait_until,
 )
@@ -88,7 +90,9 @@ def test_one_at_a_time_over_each_transport(table: Table, other: Table) -> None:
 
 def test_there_are_none_over_udp() -> None:
     with Successors(udp=True) as servers, Table(servers.address) as table:
-        for call in (table.lock("x").acquire, table.lock("x").locked, table.event("e").wait):
+        lock, barrier = table.lock("x"), table.barrier("b", 2)
+        calls: list[Callable[[], object]] = [lock.acquire, lock.locked, barrier.wait, lambda: barrier.n_waiting]
+        for call in (*calls, table.event("e").wait):
             with pytest.raises(ringtable.InvalidOption, match="lasts as long as a connection"):
                 call()
 
@@ -445,132 +449,183 @@ def test_events(table: Table, other: Table) -> None:
     wait_for_waiters(table, 0)
 
 
-def test_barriers(server: ringtable.Server) -> None:
-    with Table() as table:
-        arrivals: list[int] = []
+@pytest.mark.parametrize("way", CONNECTIONS, indirect=True)
+def test_barriers(table: Table, other: Table) -> None:
+    """Over each transport: all pass together, again and again, and what is done to keys has nothing to do with it."""
+    mine, theirs = table.barrier("start", 3), other.barrier("start", 3)
+    with ThreadPoolExecutor(2) as threads:
+        for timeout in (None, DEADLINE_S) * 5:
+            waiting = [threads.submit(barrier.wait, timeout) for barrier in (mine, theirs)]
+            wait_until(lambda: mine.n_waiting == 2, "two wait")
+            table.clear()
+            assert table.namespace("my ").barrier("start", 3).n_waiting == 0
+            assert theirs.wait(0) == 0
+            assert {one.result() for one in waiting} == {1, 2}
+    with pytest.raises(Timeout, match=r"not all 3 parties came to the barrier 'start' within 0.01 s"):
+        mine.wait(0.01)
+    assert (mine.n_waiting, figure("lease_waiters"), len(table)) == (0, 0, 0)
 
-        def come(rounds: int) -> None:
-            barrier = table.barrier("start", 3)
-            for _ in range(rounds):
-                arrivals.append(barrier.wait())
 
-        threads = [threading.Thread(target=come, args=(20,)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(arrivals) == [0] * 20 + [1] * 20 + [2] * 20
-        barrier = table.barrier("start", 3)
-        with pytest.raises(Timeout, match="not all 3 parties"):
-            barrier.wait(0.01)
-        assert barrier.n_waiting == 0
+def test_many_parties_pass(server: ringtable.Server) -> None:
+    """Each costs as much as it does among few."""
+    with ExitStack() as stack, ThreadPoolExecutor(400) as threads:
+        tables = [stack.enter_context(Table(transport="socket")) for _ in range(4)]
+        barriers = [tables[number % 4].barrier("start", 400) for number in range(400)]
+        for _ in range(2):
+            waiting = [threads.submit(barrier.wait, DEADLINE_S) for barrier in barriers]
+            assert sorted(one.result() for one in waiting) == list(range(400))
+
+
+def test_parties_by_each_protocol(address: Address) -> None:
+    """One that speaks version 3 gets a push, one that speaks version 2 is parked, and one may ask again and again."""
+    with ExitStack() as stack:
+        told, parked, asking, last = (stack.enter_context(RawConnection(address)) for _ in range(4))
+        assert told.command(b"HELLO", b"3")[b"proto"] == 3
+        assert told.command(b"RING.BARRIER", b"x", b"4", b"8", b"WAIT") == b"PENDING 8"
+        assert told.command(b"RING.BARRIER", b"x", b"4", b"8", b"WAIT") == b"PENDING 8"
+        assert [asking.command(b"RING.BARRIER", b"x", b"4", b"7") for _ in range(3)] == [-1] * 3
+        parked.send(resp(b"RING.BARRIER", b"x", b"4", b"8", b"WAIT"))
+        wait_until(lambda: last.command(b"RING.BARRIER", b"x") == 3, "three wait")
+        assert last.command(b"RING.BARRIER", b"x", b"4", b"8") == 0
+        assert (told.reply(), parked.reply()) == ((b"ring.answer", 8, 3), 1)
+        assert asking.command(b"RING.BARRIER", b"x", b"4", b"7") == 2
+        # It has its answer, and comes once more with that ticket.
+        assert asking.command(b"RING.BARRIER", b"x", b"LEAVE", b"7") is None
+        assert asking.command(b"RING.BARRIER", b"x", b"2", b"7") == -1
+        assert last.command(b"RING.BARRIER", b"x", b"2", b"8") == 0
+        assert asking.command(b"RING.BARRIER", b"x", b"LEAVE", b"7") == 1
+        assert asking.command(b"RING.BARRIER", b"x", b"2", b"7") == -1
+        assert asking.command(b"RING.BARRIER", b"y", b"LEAVE", b"7") is None
+        assert asking.command(b"RING.BARRIER", b"x", b"LEAVE", b"7") == -1
+        assert last.command(b"RING.BARRIER", b"x") == 0
+        for wrong in ((b"0", b"1"), (b"1", b"0"), (b"16385", b"1"), (b"1", b"1", b"PX"), (b"LEAVE",), (b"LEAVE", b"x")):
+            assert isinstance(last.command(b"RING.BARRIER", b"x", *wrong), Exception)
 
 
 def test_a_dead_party_counts_no_more(server_process: ServerProcess) -> None:
-    with Table() as table, ExitStack() as stack:
+    """Nor does one that is interrupted, whose connection goes on."""
+    with Table() as table, ExitStack() as stack, Flag() as seen:
 
         def come() -> int:
             with Table() as theirs:
                 return theirs.barrier("start", 2).wait()
 
-        dying = stack.enter_context(Child(come))
+        def come_until_interrupted() -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with Table() as theirs:
+                with pytest.raises(KeyboardInterrupt):
+                    theirs.barrier("start", 2).wait()
+                seen.wait()
+
         barrier = table.barrier("start", 2)
-        wait_until(lambda: barrier.n_waiting == 1, "one waits")
-        dying.kill()
-        wait_until(lambda: barrier.n_waiting == 0, "it counts no more")
+        for function, number in ((come, signal.SIGKILL), (come_until_interrupted, signal.SIGINT)):
+            child = stack.enter_context(Child(function))
+            wait_until(lambda: barrier.n_waiting == 1, "one waits")
+            if number == signal.SIGKILL:
+                child.kill()
+            else:
+                os.kill(child.pid, number)
+            wait_until(lambda: barrier.n_waiting == 0, "it counts no more")
+            with pytest.raises(Timeout):
+                barrier.wait(0)
+        seen.set()
+        child.result()
         living = stack.enter_context(Child(come))
         assert {barrier.wait(), living.result()} == {0, 1}
 
 
-def test_a_barrier_s_own_locks_are_nobody_else_s(server: ringtable.Server) -> None:
-    with Table() as table, Table() as other, table.lock("barrier:x"), table.semaphore("barrier:x:0", 1):
-        assert other.barrier("x", 1).wait(timeout=CALL_S_MAX) == 0
-        for wrong in (lambda: table.lock(b"\0barrier"), lambda: table.namespace("\0").semaphore("x", 1)):
-            with pytest.raises(ringtable.InvalidOption, match="begins with a byte of 0"):
-                wrong()
+def test_a_stopped_server_ends_each_wait_with_a_limit(server_process: ServerProcess) -> None:
+    """The party is told that it may be counted, and counts no more when the server goes on."""
+    with (
+        Table() as table,
+        connect_in(3, reconnect=False) as mine,
+        connect_in(3, reconnect=False) as theirs,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        early, late, barrier = mine.barrier("start", 3), theirs.barrier("start", 3), table.barrier("start", 3)
 
+        def wait_until_silent() -> None:
+            # It may come to the end of its time before the server is stopped.
+            while True:
+                with suppress(Timeout):
+                    early.wait(0.5)
 
-def test_a_cleared_table_lets_no_party_pass(server: ringtable.Server) -> None:
-    """Neither alone, nor with those that come later: it is told that its place is lost."""
-    with Table() as table, Table() as other, ThreadPoolExecutor(1) as threads:
-        mine, theirs = table.barrier("start", 2), other.barrier("start", 2)
-        for _ in range(2):
-            waiting = threads.submit(theirs.wait)
-            assert {mine.wait(), waiting.result()} == {0, 1}
-        waiting = threads.submit(theirs.wait)
+        waiting = threads.submit(wait_until_silent)
+        wait_until(lambda: barrier.n_waiting == 1, "one waits")
+        server_process.freeze()
+        for wait in (lambda: late.wait(0.01), waiting.result):
+            with pytest.raises(LockLost, match=r"no answer within 3 s .* may be counted, .* may have passed"):
+                wait()
+        server_process.signal(signal.SIGCONT)
+        wait_until(lambda: barrier.n_waiting == 0, "both are let wait no more")
+        # The connections are in order, and go on.
+        assert (patiently(lambda: early.n_waiting), patiently(lambda: late.n_waiting)) == (0, 0)
+        again = threads.submit(barrier.wait)
         wait_for_waiters(table, 1)
-        table.clear()
-        with pytest.raises(LockLost, match="place at the barrier b'barrier:start' was lost: the key"):
-            waiting.result()
-        with pytest.raises(Timeout, match="not all 2 parties"):
-            mine.wait(timeout=0.01)
+        with pytest.raises(Timeout):
+            table.barrier("start", 3).wait(0)
+        assert barrier.n_waiting == 1
+        server_process.kill()
+        with pytest.raises(ServerGone):
+            again.result()
 
 
-def test_a_party_whose_server_is_silent_is_told_that_it_may_be_counted(server_process: ServerProcess) -> None:
-    """It got `Timeout`, as one that counts no more, and the others passed with it."""
-    with Table() as table, Table(timeout=3, reconnect=False) as hasty, ThreadPoolExecutor(1) as threads:
+def test_a_party_passes_or_counts_no_more(server_process: ServerProcess, seed: int) -> None:
+    """Those who come to the end of their time in the moment in which the others come, and while the server stands."""
+    with Table() as one, Table(transport="socket") as other, ThreadPoolExecutor(4) as threads:
+
+        def come(table: Table, generator: Random) -> list[int]:
+            barrier, arrivals = table.barrier("start", 2), []
+            for _ in range(200):
+                with suppress(Timeout):
+                    arrivals.append(barrier.wait(generator.random() / 500))
+            return arrivals
+
+        coming = [threads.submit(come, table, Random(seed + place)) for place, table in enumerate((one, other) * 2)]
+        while not all(party.done() for party in coming):
+            freeze(server_process.pid)
+            server_process.signal(signal.SIGCONT)
+            one.stats()
+        arrivals = [arrival for party in coming for arrival in party.result()]
+        assert set(arrivals) == {0, 1}
+        assert arrivals.count(0) == arrivals.count(1)
+        assert one.barrier("start", 2).n_waiting == 0
+
+
+def test_a_party_does_not_outlive_its_server(ringtable_dir: object) -> None:
+    """One that came to the next server by itself could wait for those that have passed at the first one."""
+    with Successors() as servers, Table() as table, ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(table.barrier("start", 2).wait)
         wait_for_waiters(table, 1)
-        barrier = hasty.barrier("start", 2)
-        write = barrier._write
-
-        def write_to_the_silent(state: Any) -> bool:
-            server_process.freeze()
-            return write(state)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(barrier, "_write", write_to_the_silent)
-            with pytest.raises(LockLost, match=r"no answer within 3 s.*may have passed"):
-                barrier.wait()
-        server_process.signal(signal.SIGCONT)
-        assert waiting.result() == 1
+        servers.replace()
+        with pytest.raises(ServerGone):
+            waiting.result()
+        assert table.barrier("start", 2).n_waiting == 0
 
 
-def test_who_comes_to_a_silent_server_waits_no_longer_than_it_was_told(server_process: ServerProcess) -> None:
-    with Table() as table:
-        barrier = table.barrier("start", 2)
-        server_process.freeze()
-        with pytest.raises(Timeout, match="no answer within"):
-            barrier.wait(timeout=0.01)
-        server_process.signal(signal.SIGCONT)
-        assert barrier.n_waiting == 0
-
-
-def test_an_interrupted_party_counts_no_more(server: ringtable.Server) -> None:
-    """Though handlers raise again and again, in whatever it would still do: what it has to free is its lock alone."""
-    with Table() as table, Table() as other, pytest.MonkeyPatch.context() as patch:
-        barrier = table.barrier("start", 2)
-
-        def interrupt(*_arguments: object) -> bool:
-            patch.setattr(type(table.lock("x")), "__enter__", interrupt)
-            patch.setattr(type(barrier), "_write", interrupt, raising=False)
-            raise KeyboardInterrupt
-
-        patch.setattr("ringtable._tools.barrier.await_change", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            barrier.wait()
-        patch.undo()
-        assert barrier.n_waiting == 0
-        with pytest.raises(Timeout):
-            other.barrier("start", 2).wait(timeout=0.01)
-
-
-def test_the_numbers_of_parties_and_permits_are_checked(server: ringtable.Server) -> None:
+def test_what_parties_and_permits_have_to_agree_on(server: ringtable.Server) -> None:
     with Table() as table, ThreadPoolExecutor(1) as threads:
         for wrong in (0, 16_385):
             with pytest.raises(ringtable.InvalidOption, match=f"parties is {wrong}; allowed .* from 1 to 16384"):
                 table.barrier("start", wrong)
             with pytest.raises(ringtable.InvalidOption, match=f"count is {wrong}; allowed .* from 1 to 16384"):
                 table.semaphore("gpu", wrong)
+        with pytest.raises(ringtable.KeyTooLong, match="barrier has 65535 bytes, at most 65527 are allowed"):
+            table.barrier(b"x" * 65_535, 2)
         waiting = threads.submit(table.barrier("start", 2).wait)
         wait_for_waiters(table, 1)
-        with pytest.raises(ringtable.CommandError, match="has 2 parties now, and 3 were asked for"):
+        with pytest.raises(ringtable.CommandError, match="'start' has 2 parties now, and 3 were asked for"):
             table.barrier("start", 3).wait(timeout=0.01)
-        table.barrier("start", 2).wait()
-        waiting.result()
-        table["barrier:start"] = b"mine"
-        with pytest.raises(ringtable.CommandError, match="holds something else than a barrier"):
-            table.barrier("start", 2).wait()
+        assert {table.barrier("start", 2).wait(), waiting.result()} == {0, 1}
+        # A connection has so many waits, of whatever kind.
+        parties = [("RING.BARRIER", "many", "16384", str(ticket)) for ticket in range(1, 4_098)]
+        *waits, refused = table.call_many(parties)
+        assert (set(waits), table.barrier("many", 2).n_waiting) == ({-1}, 4_096)
+        assert "4096 of them over one connection" in str(refused)
+        with Table() as other:
+            wait_until(lambda: other.barrier("many", 2).n_waiting == 4_096, "they are there")
+            table.close()
+            wait_until(lambda: other.barrier("many", 2).n_waiting == 0, "all went with their connection")
 
 
 def test_once(server: ringtable.Server) -> None:

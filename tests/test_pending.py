@@ -545,7 +545,7 @@ def test_a_connection_waits_for_so_much_and_no_more(holder: RawConnection, waite
     assert [waiter.reply() for _ in range(count)] == [b"PENDING %d" % (index + 1) for index in range(count)]
     refused = waiter.reply()
     assert isinstance(refused, Exception)
-    assert str(refused).startswith(f"LEASES {count} wait for leases, {count} of them over this connection")
+    assert str(refused).startswith(f"LEASES {count} calls wait for others, {count} of them over this connection")
     unlease(holder, token)
     assert sorted(waiter.reply() for _ in range(count)) == [told(index + 1) for index in range(count)]
     assert nothing_comes(waiter)

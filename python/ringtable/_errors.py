@@ -28,7 +28,7 @@
     │   └── UnevictableFull                 entries that are never evicted have as many bytes as they may have
     ├── ClientOutOfMemory (MemoryError)     this process has no memory for a value; the table has
     ├── NotOwned         (RuntimeError)     a lock was to be released by somebody who has not acquired it
-    │   └── LockLost                        it was acquired, and lost since
+    │   └── LockLost                        it was acquired, and lost since; or a party does not know whether it passed
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── DecodeError      (ValueError)       the value is not what the table's codec writes, or is damaged
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
@@ -194,6 +194,8 @@ class LockLost(NotOwned):
     """A lock was acquired, and was lost before it was released: others may have had it since.
 
     Its time to live was over, or the server has died, or has ended this client's connection.
+
+    Or, from `Barrier.wait`, the server has not answered: this party may be counted, and the others may have passed.
     """
 
 

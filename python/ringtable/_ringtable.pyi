@@ -42,6 +42,7 @@ __all__ = [
     "VALUE_SIZE_MAX",
     "WORKERS_MAX",
     "Allowance",
+    "Barrier",
     "Histogram",
     "Lock",
     "Pipeline",
@@ -511,6 +512,30 @@ class Lock:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None: ...
+
+@disjoint_base
+class Barrier:
+    """What `ringtable.Barrier` inherits."""
+    def __new__(cls, table: Table[Any], name: Key, parties: int) -> Self: ...
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def parties(self) -> int:
+        """How many wait for each other."""
+    @property
+    def n_waiting(self) -> int:
+        """How many wait now."""
+    def wait(self, timeout: Seconds | None = None) -> int:
+        """Wait until all parties are here; return how many were still to come: 0 to the one that came last.
+
+        For `timeout` at most, in seconds or a `timedelta`. With 0 only the one that comes last passes.
+
+        Raises `Timeout` if not all came in time: this one counts no more, and the others wait on. `LockLost` if the
+        server does not answer: this one may be counted, and the others may have passed. `ServerGone` if the server
+        dies; `CommandError` if others have made this barrier with another number of parties, or too many wait;
+        `InvalidOption` over UDP.
+        """
 
 @disjoint_base
 class RateLimiter:

@@ -465,7 +465,10 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
         return SharedEvent(self, name)
 
     def barrier(self, name: Key, parties: int) -> Barrier:
-        """Return the barrier of that name, where so many parties wait until all are there."""
+        """Return the barrier of that name, where so many parties wait until all are there.
+
+        All have to say the same number while anybody waits: `CommandError`.
+        """
         with imports:
             from ringtable._tools.barrier import Barrier
 

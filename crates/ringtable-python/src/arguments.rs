@@ -154,6 +154,11 @@ impl Whole {
         self.within(py, name, 1, i64::MAX.into()).map(|number| number as u64)
     }
 
+    /// How many parties a barrier has.
+    pub fn parties(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        self.within(py, name, 1, limits::BARRIER_PARTIES_MAX as i128).map(|number| number as u64)
+    }
+
     /// The version of an entry, or 0 for that of an absent one.
     pub fn version(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
         self.within(py, name, 0, i64::MAX.into()).map(|version| version as u64)

@@ -73,6 +73,7 @@ fn name(error: &client::Error) -> Result<&'static str, &str> {
         Error::Awaiting { error, .. } => name(error)?,
         Error::Expelled(_) => "Expelled",
         Error::Timeout(_) | Error::Awaited(_) => "Timeout",
+        Error::InDoubt(_) => "LockLost",
         Error::TooManyClients(_) | Error::TooManySessions(_) => "TooManyClients",
         Error::Version(_) => "VersionMismatch",
         Error::Protocol(_) => "ProtocolError",

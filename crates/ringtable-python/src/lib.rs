@@ -13,6 +13,7 @@ mod opening;
 mod table;
 mod pipeline;
 mod lock;
+mod barrier;
 mod limiter;
 mod watch;
 mod server;
@@ -46,6 +47,8 @@ fn refuse_other_interpreters(py: Python<'_>) -> PyResult<()> {
 mod _ringtable {
     use super::*;
 
+    #[pymodule_export]
+    use super::barrier::BarrierCore;
     #[pymodule_export]
     use super::limiter::{Allowance, LimiterCore};
     #[pymodule_export]

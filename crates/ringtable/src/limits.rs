@@ -88,6 +88,11 @@ pub const LOCKS_MAX: usize = 16 << 10;
 /// Most bytes that the names of those may have together.
 pub const LOCK_NAMES_SIZE_MAX: usize = 16 << 20;
 
+/// Most parties of a barrier.
+pub const BARRIER_PARTIES_MAX: usize = 16 << 10;
+/// Most bytes that the names of barriers may have together at which somebody waits.
+pub const BARRIER_NAMES_SIZE_MAX: usize = 16 << 20;
+
 /// Most calls that a rate limiter lets through in a period.
 pub const RATE_COUNT_MAX: u64 = 1 << 32;
 /// Longest period of a rate limiter, in nanoseconds: a year or so.
@@ -96,7 +101,7 @@ pub const RATE_PERIOD_NS_MAX: u64 = 1 << 55;
 /// clock that is set forward by less makes none go early.
 pub const RATE_KEPT_MORE_MS: u64 = 10_000;
 
-/// Most connections, and tickets of theirs, that wait for leases, locks or keys at a time.
+/// Most connections, and tickets of theirs, that wait for leases, locks or keys, or at barriers, at a time.
 pub const LEASE_WAITERS_MAX: usize = 64 << 10;
 /// Most of them of one connection. Their answers may wait for it, some 64 bytes each, beyond [`REPLY_BACKLOG_MAX`].
 pub const LEASE_WAITERS_PER_CONNECTION_MAX: usize = 4 << 10;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ringtable._errors import InvalidOption, KeyTooLong
+from ringtable._errors import KeyTooLong
 from ringtable._ringtable import KEY_SIZE_MAX
 
 if TYPE_CHECKING:
@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from ringtable._types import Key
 
 
-_INNER = b"\0"
-
-_KEEPING_KEYS = ("limit:", "event:", "once:", "once-place:", "barrier:", "memoize:")
+_KEEPING_KEYS = ("limit:", "event:", "once:", "once-place:", "memoize:")
 
 
 def is_of_tool(key: Key) -> bool:
@@ -28,17 +26,8 @@ def name_in(table: TableCore[Any], tool: str, name: Key) -> bytes:
     Raises:
         TypeError: The name is neither `str` nor `bytes`.
         KeyTooLong: The name is too long.
-        InvalidOption: It begins with the byte that inner names begin with.
     """
-    full = _prefix_of(table) + _as_bytes(table, tool, name)
-    if full.startswith(_INNER):
-        raise InvalidOption(f"the name of a {tool} begins with a byte of 0, as the tools' own names do: {full!r}")
-    return full
-
-
-def inner_name(key: bytes, part: bytes) -> bytes:
-    """The name of a lock that a tool has for itself, which none of a user's has."""
-    return _INNER + key + _INNER + part
+    return _prefix_of(table) + _as_bytes(table, tool, name)
 
 
 def key_in(table: TableCore[Any], tool: str, name: Key, part: str = "") -> bytes:

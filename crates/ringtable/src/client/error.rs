@@ -106,6 +106,13 @@ pub enum Error {
         .0.as_secs_f64()
     )]
     Awaited(Duration),
+    /// The server has not answered a party of a barrier, which may have come, or have left.
+    #[error(
+        "no answer within {} s from the server, which is stopped, or overloaded: this party may be counted, and the \
+         others may have passed; the server lets it wait no more as soon as it goes on",
+        .0.as_secs_f64()
+    )]
+    InDoubt(Duration),
     /// The caller's interruption check said so.
     #[error("interrupted")]
     Interrupted,

@@ -98,7 +98,7 @@ impl Drop for Asked<'_> {
 }
 
 /// Whether there is nothing to call off after this error: the connection has ended, or is not for this thread to use.
-fn is_end(error: &Error) -> bool {
+pub(super) fn is_end(error: &Error) -> bool {
     error.ends_connection() || matches!(error, Error::Forked | Error::Reentrant)
 }
 
@@ -347,7 +347,7 @@ impl Client {
         }
     }
 
-    fn check_connected(&self, what: &'static str) -> Result<(), Error> {
+    pub(super) fn check_connected(&self, what: &'static str) -> Result<(), Error> {
         if self.transport() == Transport::Udp { Err(Error::NoConnection { what }) } else { Ok(()) }
     }
 }
@@ -376,12 +376,12 @@ impl Asked<'_> {
 }
 
 /// The patience of each request of a call that waits for others, but no longer than `limit`.
-fn for_answers(patience: Patience<'_>, limit: Option<Duration>) -> Patience<'_> {
+pub(super) fn for_answers(patience: Patience<'_>, limit: Option<Duration>) -> Patience<'_> {
     limit.map_or(patience, |limit| patience.within(limit.max(limits::ANSWER_WAIT_MIN)))
 }
 
 /// How long to sleep at most: until the deadline, or until it is time to look for signals.
-fn left(deadline: Option<Instant>) -> Duration {
+pub(super) fn left(deadline: Option<Instant>) -> Duration {
     let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
     deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice))
 }

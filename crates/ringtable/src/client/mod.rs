@@ -67,6 +67,7 @@ mod atomic;
 mod held_leases;
 mod leases;
 mod locks;
+mod barriers;
 mod rate;
 #[cfg(feature = "bench")]
 pub mod classic;

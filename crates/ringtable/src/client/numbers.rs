@@ -35,6 +35,7 @@ pub(super) struct Numbers {
     pub ring_extend: u16,
     pub ring_locked: u16,
     pub ring_await: u16,
+    pub ring_barrier: u16,
     pub ring_limit: u16,
 }
 
@@ -69,6 +70,7 @@ pub(super) const NUMBERS: Numbers = Numbers {
     ring_extend: command::number("RING.EXTEND"),
     ring_locked: command::number("RING.LOCKED"),
     ring_await: command::number("RING.AWAIT"),
+    ring_barrier: command::number("RING.BARRIER"),
     ring_limit: command::number("RING.LIMIT"),
 };
 

@@ -5,7 +5,7 @@ use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{ConnectionChange, Flow};
-use super::host::{Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Setting, Unwritten};
+use super::host::{Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Setting, Standing, Unwritten};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
@@ -175,6 +175,18 @@ impl Host for Nobody {
     }
 
     fn locked(&self, _: u64, _: &[u8], _: Option<u64>) -> usize {
+        0
+    }
+
+    fn come(&self, _: u64, _: &[u8], _: u64, _: u64, _: Option<Recipient>) -> Result<Standing, Refusal> {
+        Ok(Standing::Passed(0))
+    }
+
+    fn leave(&self, _: u64, _: &[u8], _: u64) -> Option<Standing> {
+        None
+    }
+
+    fn parties_waiting(&self, _: &[u8]) -> u64 {
         0
     }
 }

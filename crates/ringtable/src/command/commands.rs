@@ -5,7 +5,7 @@
 //!
 //! - A command keeps its number for ever, wherever its line stands: clients and servers talk over lanes by numbers, and
 //!   one side may know commands that the other one does not.
-//! - A number is never used again. **Numbers that have gone:** none so far. The next free ones: 48 and 49, then 56.
+//! - A number is never used again. **Numbers that have gone:** none so far. The next free ones: 49, then 56.
 //! - What comes to mean something else is another command, with a name and a number of its own.
 
 use super::names::Names;
@@ -13,7 +13,9 @@ use super::spec::Flag::{BehindMulti, Connected, Slow, Transaction, WhenFull, Wri
 use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Locks, Table, Transactions, Values};
 use super::spec::Keys::{All, First, No};
 use super::spec::{Spec, row};
-use super::{atomic, connection, counters, inspection, keyspace, locks, prefix, rate, scan, set, take, transaction};
+use super::{
+    atomic, barriers, connection, counters, inspection, keyspace, locks, prefix, rate, scan, set, take, transaction,
+};
 use crate::limits;
 
 /// No limit but that of all requests.
@@ -198,6 +200,15 @@ const TABLE: &[Spec] = &[
         "Answers with OK once the key has another version than this one (0: none), or a command has written it (DEL \
          and FLUSHALL aside). If that is yet to come, the answer comes later, as for RING.WAIT, and RING.UNWAIT ends \
          the wait."),
+    row(Locks,        48, "RING.BARRIER",  1..=4,    First, &[Connected],            barriers::ring_barrier,
+        "name [parties ticket [WAIT] | LEAVE ticket]",
+        "Comes to a barrier, whose name is no key, as one of so many parties, which wait until the last one comes. \
+         Answers with the number of those that were still to come: 0 to the last one. To the others, with WAIT, the \
+         answer comes later, as for RING.WAIT; refused over rings. Without WAIT the answer is -1 as long as others \
+         are to come, and the same ticket again is the same party, which asks again. LEAVE takes the party with this \
+         ticket out, and answers with -1; or as above, if all have come and it was not told yet; or with nil if it \
+         was, or never came. The end of a connection takes its parties out, too. With the name alone, the answer is \
+         how many wait now. The ticket is a number above 0."),
 
     row(Connection,   15, "PING",          0..=1,    No,    &[WhenFull],              connection::ping,
         "[message]",
@@ -328,7 +339,7 @@ mod tests {
         "RING.INCR", "RING.LEASE", "RING.UNLEASE", "RING.HANDOVER", "RING.PINS", // from 30 on
         "MULTI", "EXEC", "DISCARD", "RING.WAIT", "RING.UNWAIT", // from 35 on
         "RING.OPTIONS", "GETDEL", "GETEX", "PERSIST", "TOUCH", // from 40 on
-        "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", "", "", // from 45 on
+        "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", "RING.BARRIER", "", // from 45 on
         "RING.LOCK", "RING.UNLOCK", "RING.EXTEND", "RING.LOCKED", "RING.AWAIT", // from 50 on
         "RING.LIMIT", // from 55 on
     ];

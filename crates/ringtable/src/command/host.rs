@@ -46,6 +46,15 @@ pub enum LockAnswer {
     Pending,
 }
 
+/// How a party at a barrier stands. Either way, so many were still to come when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits.
+    Waits(u64),
+    /// All have come.
+    Passed(u64),
+}
+
 /// Why a lease ends though the key has no new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwritten<'a> {
@@ -138,6 +147,27 @@ pub trait Host {
 
     /// How many permits of a name are taken; with a token, 1 if it is that of a permit of this connection.
     fn locked(&self, connection: u64, name: &[u8], token: Option<u64>) -> usize;
+
+    /// Lets a party come to a barrier of so many, or asks how one stands that has come with this ticket before. It is
+    /// told when all have come, if there is somewhere to tell it.
+    ///
+    /// # Errors
+    /// If there are too many, or the parties do not agree on how many they are.
+    fn come(
+        &self,
+        connection: u64,
+        name: &[u8],
+        parties: u64,
+        ticket: u64,
+        at: Option<Recipient>,
+    ) -> Result<Standing, Refusal>;
+
+    /// Lets a party wait no more that has come with this ticket. Returns how it stood, if it was neither told nor left
+    /// before.
+    fn leave(&self, connection: u64, name: &[u8], ticket: u64) -> Option<Standing>;
+
+    /// How many wait at a barrier.
+    fn parties_waiting(&self, name: &[u8]) -> u64;
 
     /// Ends a lease of a connection, and leaves what came of it to those who wait. Returns whether it had it.
     fn hand_over(&self, connection: u64, key: &[u8], token: u64, outcome: Unwritten<'_>) -> bool;

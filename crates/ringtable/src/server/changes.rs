@@ -61,17 +61,15 @@ impl Changes {
         }
     }
 
-    /// Takes note that one of a group waits no more.
-    pub fn forget(&mut self, group: u64, waiters: &Waiters) {
-        if waiters.first_of(group).is_none() {
-            self.remove(group);
-        }
+    /// Takes note that one of a group waits no more. Returns the bytes of the key that was looked up, if one was.
+    pub fn forget(&mut self, group: u64, waiters: &Waiters) -> usize {
+        if waiters.first_of(group).is_none() { self.remove(group) } else { 0 }
     }
 
-    fn remove(&mut self, group: u64) {
-        if let Some(key) = self.keys.remove(&group) {
-            self.groups.remove(&key);
-            self.keys_size -= key.len();
-        }
+    fn remove(&mut self, group: u64) -> usize {
+        let Some(key) = self.keys.remove(&group) else { return 0 };
+        self.groups.remove(&key);
+        self.keys_size -= key.len();
+        key.len()
     }
 }

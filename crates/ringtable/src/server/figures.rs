@@ -4,9 +4,9 @@ use super::exchange::Exchange;
 use super::runtime::Runtime;
 use super::statistics::{WorkerStatistics, WritesSeen};
 use super::store::Store;
-use super::waiters::Waiter;
+use super::waiters::{Awaited, Waiter};
 use crate::command::{
-    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, Setting, Unwritten,
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, Setting, Standing, Unwritten,
 };
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::table::hints::Hints;
@@ -26,7 +26,8 @@ impl Host for Runtime {
     }
 
     fn wait(&self, connection: u64, key: &[u8], token: u64, ticket: u64, at: Recipient) -> Result<bool, Refusal> {
-        self.store.leases.wait(Waiter { connection, ticket, recipient: at, answer: None }, key, token)
+        let waiter = Waiter { connection, ticket, awaited: Awaited::Key, recipient: Some(at), answer: None };
+        self.store.leases.wait(waiter, key, token)
     }
 
     fn unwait(&self, connection: u64, key: &[u8], ticket: u64) -> bool {
@@ -34,7 +35,8 @@ impl Host for Runtime {
     }
 
     fn wait_for_change(&self, connection: u64, key: &[u8], ticket: u64, at: Recipient) -> Result<(), Refusal> {
-        self.store.leases.wait_for_change(Waiter { connection, ticket, recipient: at, answer: None }, key)
+        let waiter = Waiter { connection, ticket, awaited: Awaited::Key, recipient: Some(at), answer: None };
+        self.store.leases.wait_for_change(waiter, key)
     }
 
     fn lock(
@@ -57,6 +59,26 @@ impl Host for Runtime {
 
     fn locked(&self, connection: u64, name: &[u8], token: Option<u64>) -> usize {
         self.store.leases.permits_taken(connection, name, token)
+    }
+
+    fn come(
+        &self,
+        connection: u64,
+        name: &[u8],
+        parties: u64,
+        ticket: u64,
+        at: Option<Recipient>,
+    ) -> Result<Standing, Refusal> {
+        let party = Waiter { connection, ticket, awaited: Awaited::Parties, recipient: at, answer: None };
+        self.store.leases.come(party, name, parties)
+    }
+
+    fn leave(&self, connection: u64, name: &[u8], ticket: u64) -> Option<Standing> {
+        self.store.leases.leave(connection, name, ticket)
+    }
+
+    fn parties_waiting(&self, name: &[u8]) -> u64 {
+        self.store.leases.parties_waiting(name)
     }
 
     fn order(&self, order: &Arc<Order>) {

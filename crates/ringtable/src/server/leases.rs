@@ -12,8 +12,9 @@
 //! without a lock, so that a write and a wait that begins at the same instant may miss each other. That costs the
 //! waiter time, and nothing else: it looks at the key once it has heard that it waits, and from time to time.
 //!
-//! Two more kinds of things end with a connection, or are waited for, and have their table here, behind the same lock:
-//! permits, which are locks and semaphores ([`super::permits`]), and keys that are to change ([`super::changes`]).
+//! More kinds of things end with a connection, or are waited for, and have their table here, behind the same lock:
+//! permits, which are locks and semaphores ([`super::permits`]), keys that are to change ([`super::changes`]), and
+//! parties of barriers ([`super::barriers`]).
 //!
 //! What is granted is kept in memory that outlives the server ([`super::grants`]); the maps here find it.
 //!
@@ -31,14 +32,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::barriers::Barriers;
 use super::changes::Changes;
 #[cfg(test)]
 use super::grants::Found;
 use super::grants::{GrantMemory, Grants, LEASES, Name, PERMITS, Record, Slot};
 use super::handovers::Handovers;
 use super::permits::Permits;
-use super::waiters::{Hints, Waiter, Waiters};
-use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Refusal, Unwritten};
+use super::waiters::{Awaited, Hints, Waiter, Waiters};
+use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Refusal, Standing, Unwritten};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::sync::lock;
@@ -74,6 +76,7 @@ struct LeaseTable {
     waiters: Waiters,
     permits: Permits,
     changes: Changes,
+    barriers: Barriers,
 }
 
 impl LeaseTable {
@@ -88,6 +91,7 @@ impl LeaseTable {
             waiters: Waiters::default(),
             permits,
             changes: Changes::default(),
+            barriers: Barriers::default(),
         }
     }
 
@@ -125,21 +129,21 @@ impl LeaseTable {
                 removed_size += size;
                 continue;
             }
-            match self.waiters.ticket_of(connection) {
-                Some(ticket) => self.leave(connection, ticket),
-                None => return false,
-            };
+            let Some(ticket) = self.waiters.ticket_of(connection) else { return false };
+            removed_size += self.leave(connection, ticket).unwrap_or(0);
         }
         true
     }
 
-    /// Lets a connection wait no more with this ticket, for whatever it was. Returns whether it did.
-    fn leave(&mut self, connection: u64, ticket: u64) -> bool {
-        let Some(group) = self.waiters.group_of(connection, ticket) else { return false };
-        let left = self.waiters.leave(connection, ticket).is_some();
-        self.permits.forget(group);
-        self.changes.forget(group, &self.waiters);
-        left
+    /// Lets a connection wait no more with this ticket, for whatever it was. Returns the bytes of the name that was
+    /// looked up for that; `None` if it did not wait.
+    fn leave(&mut self, connection: u64, ticket: u64) -> Option<usize> {
+        let group = self.waiters.group_of(connection, ticket)?;
+        Some(match self.waiters.leave(connection, ticket)?.awaited {
+            Awaited::Key => self.changes.forget(group, &self.waiters),
+            Awaited::Permit => self.permits.forget(group),
+            Awaited::Parties => self.barriers.forget(group, connection),
+        })
     }
 }
 
@@ -158,8 +162,6 @@ pub(super) struct Leases {
     handover_due_ns: AtomicU64,
     /// When the next permit's time to live is over; 0 if none has one.
     permit_due_ns: AtomicU64,
-    /// How many of those who wait are in queues for permits: no write concerns them.
-    queued: AtomicUsize,
 }
 
 impl Leases {
@@ -182,7 +184,6 @@ impl Leases {
             failed: AtomicU64::new(0),
             handover_due_ns: AtomicU64::new(0),
             permit_due_ns: AtomicU64::new(0),
-            queued: AtomicUsize::new(0),
         }
     }
 
@@ -287,7 +288,6 @@ impl Leases {
     pub fn wait(&self, waiter: Waiter, key: &[u8], token: u64) -> Result<bool, Refusal> {
         let mut held = lock(&self.held);
         held.leave(waiter.connection, waiter.ticket);
-        self.note(&held);
         let LeaseTable { by_key, ended, waiters, .. } = &mut *held;
         match by_key.get_mut(key).filter(|lease| lease.token == token && !ended.contains(&lease.connection)) {
             Some(lease) => waiters.join(&mut lease.group, waiter).map(|()| true),
@@ -301,14 +301,13 @@ impl Leases {
         let mut held = lock(&self.held);
         let groups = [held.by_key.get(key).and_then(|lease| lease.group), held.changes.group_of(key)];
         let group = held.waiters.group_of(connection, ticket);
-        group.is_some() && groups.contains(&group) && held.leave(connection, ticket)
+        group.is_some() && groups.contains(&group) && held.leave(connection, ticket).is_some()
     }
 
     /// Lets one wait until a key is written. The caller looks at the key behind this.
     pub fn wait_for_change(&self, waiter: Waiter, key: &[u8]) -> Result<(), Refusal> {
         let mut held = lock(&self.held);
         held.leave(waiter.connection, waiter.ticket);
-        self.note(&held);
         let LeaseTable { changes, waiters, .. } = &mut *held;
         changes.join(key, waiter, waiters)
     }
@@ -324,7 +323,8 @@ impl Leases {
         let mut held = lock(&self.held);
         let ticket = request.ticket;
         held.leave(connection, ticket);
-        let waiter = recipient.map(|recipient| Waiter { connection, ticket, recipient, answer: None });
+        let waiter = |recipient| Waiter { connection, ticket, awaited: Awaited::Permit, recipient, answer: None };
+        let waiter = recipient.is_some().then(|| waiter(recipient));
         let LeaseTable { permits, waiters, ended, .. } = &mut *held;
         let is_gone = |other| ended.contains(&other);
         let answer = permits.take(connection, name, request, waiter, (waiters, &is_gone), monotonic_ns());
@@ -342,7 +342,6 @@ impl Leases {
             // If it does not, it has the permit, and was not told yet.
             held.leave(connection, ticket);
             if waits {
-                self.note(&held);
                 return true;
             }
         }
@@ -369,13 +368,41 @@ impl Leases {
         }
     }
 
+    /// Lets a party come to a barrier of so many; or returns how one stands that has come with this ticket before.
+    pub fn come(&self, mut party: Waiter, name: &[u8], parties: u64) -> Result<Standing, Refusal> {
+        let mut held = lock(&self.held);
+        let Waiter { connection, ticket, .. } = party;
+        let before = held.barriers.find(connection, ticket, name, &held.waiters);
+        held.leave(connection, ticket);
+        match before {
+            Some(Standing::Waits(missing)) => party.answer = Some(missing),
+            Some(passed) => return Ok(passed),
+            None => {}
+        }
+        let LeaseTable { barriers, waiters, ended, .. } = &mut *held;
+        barriers.come(party, name, parties, waiters, ended)
+    }
+
+    /// Lets a party wait no more. Returns how it stood, if it was not told yet.
+    pub fn leave(&self, connection: u64, name: &[u8], ticket: u64) -> Option<Standing> {
+        let mut held = lock(&self.held);
+        let standing = held.barriers.find(connection, ticket, name, &held.waiters)?;
+        held.leave(connection, ticket);
+        Some(standing)
+    }
+
+    /// How many wait at a barrier.
+    pub fn parties_waiting(&self, name: &[u8]) -> u64 {
+        let held = lock(&self.held);
+        held.barriers.waiting(name, &held.ended)
+    }
+
     /// Takes note of what is seen without the lock, after any change.
     ///
     /// Relaxed: hints; who has been the cause looks before it sleeps.
     fn note(&self, held: &LeaseTable) {
         self.ended.store(held.ended.len(), Ordering::Relaxed);
         self.permit_due_ns.store(held.permits.next_end_ns().unwrap_or(0), Ordering::Relaxed);
-        self.queued.store(held.permits.queued(), Ordering::Relaxed);
     }
 
     /// Ends permits whose time is over, some of them. Returns for how long there is nothing more to do; `None` for
@@ -419,8 +446,7 @@ impl Leases {
     /// Whether anybody waits for a key, or its lease.
     #[inline]
     pub fn has_waiters(&self) -> bool {
-        // Relaxed: as in `note`.
-        self.hints.waiters() > self.queued.load(Ordering::Relaxed)
+        self.hints.are_some_for_keys()
     }
 
     /// How many wait now.
@@ -455,6 +481,10 @@ impl Leases {
     /// freed, and those who wait for them are still to be told: see [`Self::tend`].
     pub fn end(&self, connection: u64) {
         let mut held = lock(&self.held);
+        // A member of an exchange that was sent away ends once more when its socket is closed.
+        if held.ended.contains(&connection) {
+            return;
+        }
         // Before anything is handed over: it is nobody to hand anything to.
         held.ended.push(connection);
         if !held.remove_some(connection) {
@@ -645,7 +675,8 @@ mod tests {
     }
 
     fn waiter(connection: u64, ticket: u64) -> Waiter {
-        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: 0 }, answer: None }
+        let recipient = Some(Recipient { worker: 0, place: 0 });
+        Waiter { connection, ticket, awaited: Awaited::Key, recipient, answer: None }
     }
 
     fn told(leases: &Leases) -> Vec<(u64, u64)> {
@@ -758,6 +789,33 @@ mod tests {
         assert_eq!(told(&leases), [(3, 1)]);
         leases.end(3);
         assert_eq!((leases.permits(), leases.waiters(), leases.has_waiters()), (0, 0, false));
+    }
+
+    #[test]
+    fn parties_count_no_more_when_their_connection_ends() {
+        let leases = Leases::default();
+        let party = |connection, ticket| Waiter { awaited: Awaited::Parties, ..waiter(connection, ticket) };
+        assert!((1..=100).all(|ticket| leases.come(party(1, ticket), b"x", 200) == Ok(Standing::Waits(200 - ticket))));
+        assert_eq!((leases.waiters(), leases.has_waiters()), (100, false), "no write concerns them");
+        leases.end(1);
+        // At once, though their memory is still to be freed; and it may end once more.
+        assert!(leases.has_ended() && leases.waiters() > 1);
+        assert!(matches!(leases.come(party(3, 1), b"x", 200), Ok(Standing::Waits(199))));
+        leases.end(1);
+        assert_eq!((leases.parties_waiting(b"x"), leases.leave(3, b"x", 1)), (1, Some(Standing::Waits(199))));
+        assert_eq!((leases.parties_waiting(b"x"), leases.come(party(2, 7), b"x", 3)), (0, Ok(Standing::Waits(2))));
+        while leases.tend() {}
+        // What it came with before is the same party, and a lock that it asks for with its ticket is another thing.
+        assert_eq!(leases.come(party(2, 7), b"x", 3), Ok(Standing::Waits(2)));
+        assert_eq!((leases.parties_waiting(b"x"), leases.waiters()), (1, 1));
+        let request = LockRequest { ticket: 7, permits: 1, ttl_ms: None };
+        assert!(matches!(leases.take_permit(2, b"x", request, None), Ok(LockAnswer::Granted(_))));
+        assert_eq!((leases.leave(2, b"x", 7), leases.parties_waiting(b"x"), leases.waiters()), (None, 0, 0));
+        // One that leaves when all have come is told by that, and by nothing else.
+        leases.come(party(2, 7), b"x", 2).unwrap();
+        assert_eq!(leases.come(party(3, 7), b"x", 2), Ok(Standing::Passed(0)));
+        assert_eq!((leases.leave(2, b"x", 7), leases.leave(2, b"x", 7)), (Some(Standing::Passed(1)), None));
+        assert_eq!((told(&leases), leases.waiters()), (vec![], 0));
     }
 
     #[test]

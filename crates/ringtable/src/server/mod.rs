@@ -43,6 +43,7 @@ mod waiters;
 mod grants;
 mod permits;
 mod changes;
+mod barriers;
 mod leases;
 mod waking;
 mod watchers;

@@ -258,11 +258,13 @@ impl Permits {
         self.places.get(name).map_or(0, |place| place.holders.values().filter(counts).count())
     }
 
-    /// Takes one out of its queue that waits no more, or for something else. Returns whether it was in one, that of
-    /// `name` if one is given.
-    pub fn forget(&mut self, group: u64) -> bool {
-        let Some(name) = self.waiting.remove(&group) else { return false };
-        self.places.get_mut(&name).is_some_and(|place| place.queue.remove(&group).is_some())
+    /// Takes one out of its queue that waits no more. Returns the bytes of the name that was looked up, if one was.
+    pub fn forget(&mut self, group: u64) -> usize {
+        let Some(name) = self.waiting.remove(&group) else { return 0 };
+        if let Some(place) = self.places.get_mut(&name) {
+            place.queue.remove(&group);
+        }
+        name.len()
     }
 
     /// Whether a group waits for this name.
@@ -294,11 +296,6 @@ impl Permits {
     /// When the next permit's time is over.
     pub fn next_end_ns(&self) -> Option<u64> {
         self.ending.first_key_value().map(|(&(ends_ns, _), _)| ends_ns)
-    }
-
-    /// How many are in queues.
-    pub fn queued(&self) -> usize {
-        self.waiting.len()
     }
 
     /// How many are taken.
@@ -352,6 +349,7 @@ impl Default for Permits {
 
 #[cfg(test)]
 mod tests {
+    use super::super::waiters::Awaited;
     use super::*;
     use crate::command::Recipient;
 
@@ -368,8 +366,9 @@ mod tests {
 
     impl World {
         fn take(&mut self, connection: u64, name: &str, request: LockRequest, waits: bool) -> LockAnswer {
-            let recipient = Recipient { worker: 0, place: 0 };
-            let waiter = waits.then_some(Waiter { connection, ticket: request.ticket, recipient, answer: None });
+            let (ticket, recipient) = (request.ticket, Some(Recipient { worker: 0, place: 0 }));
+            let waiter = Waiter { connection, ticket, awaited: Awaited::Permit, recipient, answer: None };
+            let waiter = waits.then_some(waiter);
             let Self { permits, waiters, ended, now_ns } = self;
             let is_gone = |other| ended.contains(&other);
             permits.take(connection, name.as_bytes(), request, waiter, (waiters, &is_gone), *now_ns).unwrap()
@@ -448,7 +447,7 @@ mod tests {
         }
         // One leaves the queue, and one has been granted it without hearing of it.
         let group = world.waiters.group_of(2, 7).unwrap();
-        assert!(world.waiters.leave(2, 7).is_some() && world.permits.forget(group));
+        assert!(world.waiters.leave(2, 7).is_some() && world.permits.forget(group) == 1);
         assert!(world.unlock(1, LeaseName::Token(token)));
         assert!(world.unlock(3, LeaseName::Ticket(7)) && !world.unlock(3, LeaseName::Ticket(7)));
         assert_eq!(world.told().iter().map(|told| told.0).collect::<Vec<_>>(), [3, 4]);

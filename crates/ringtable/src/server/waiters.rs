@@ -1,4 +1,5 @@
-//! Waiters: connections that are to be told when a lease is over, when a key was written, or when a permit is theirs.
+//! Waiters: connections that are to be told when a lease is over, when a key was written, when a permit is theirs, or
+//! when all have come to a barrier.
 //!
 //! # Design
 //!
@@ -8,8 +9,11 @@
 //! them. A key that was written ends the group, too, though not the lease: who waits for that from then on is in
 //! another group.
 //!
-//! A connection has one wait for each of its tickets, and its waits end with it. Whether anybody waits, and whether
-//! anybody is to be told, is seen without a lock ([`Hints`]).
+//! A connection that nothing can be pushed to is told nothing. Once its group is over, its answer is kept until it asks
+//! for that.
+//!
+//! A connection has one wait for each of its tickets, and its waits end with it. Whether anybody waits for a key, and
+//! whether anybody is to be told, is seen without a lock ([`Hints`]).
 //!
 //! # Invariants
 //!
@@ -24,6 +28,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::command::{Recipient, Refusal};
 use crate::limits;
 
+/// The group of those whose answers are kept until they ask for them. It is never over.
+const ASKING: u64 = 0;
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// A key that is to change, or its lease: writes look for those that wait for it.
+    Key,
+    Permit,
+    /// Other parties at a barrier.
+    Parties,
+}
+
 /// Who waits, and for what answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waiter {
@@ -31,16 +48,18 @@ pub(super) struct Waiter {
     pub connection: u64,
     /// The name of the answer, which the connection has chosen.
     pub ticket: u64,
-    /// Where the connection is, if it still is there.
-    pub recipient: Recipient,
-    /// What it is told: a token, or that it is so.
+    pub awaited: Awaited,
+    /// Where the connection is, if it still is there; `None` if it asks instead of being told.
+    pub recipient: Option<Recipient>,
+    /// What it is told: a number, or that it is so.
     pub answer: Option<u64>,
 }
 
 /// Where somebody is who waits, and the answer once there is one.
 #[derive(Clone, Copy)]
 struct Waiting {
-    recipient: Recipient,
+    awaited: Awaited,
+    recipient: Option<Recipient>,
     answer: Option<u64>,
 }
 
@@ -51,6 +70,7 @@ struct Waiting {
 #[derive(Default)]
 pub(super) struct Hints {
     waiters: AtomicUsize,
+    for_keys: AtomicUsize,
     groups_over: AtomicUsize,
 }
 
@@ -59,6 +79,12 @@ impl Hints {
     #[inline]
     pub fn waiters(&self) -> usize {
         self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Whether any of them wait for a key, or its lease.
+    #[inline]
+    pub fn are_some_for_keys(&self) -> bool {
+        self.for_keys.load(Ordering::Relaxed) > 0
     }
 
     /// Whether there are some to tell.
@@ -79,6 +105,8 @@ pub(super) struct Waiters {
     over: BTreeSet<u64>,
     /// Groups that there ever were.
     groups: u64,
+    /// How many wait for keys.
+    for_keys: usize,
     hints: Arc<Hints>,
 }
 
@@ -94,29 +122,42 @@ impl Waiters {
     /// # Errors
     /// If there are too many.
     pub fn join(&mut self, group: &mut Option<u64>, waiter: Waiter) -> Result<(), Refusal> {
-        let Waiter { connection, ticket, recipient, answer } = waiter;
+        let Waiter { connection, ticket, .. } = waiter;
         self.leave(connection, ticket);
         let (all, own) = (self.by_group.len(), self.by_connection.get(&connection).map_or(0, BTreeMap::len));
         let (all_max, own_max) = (limits::LEASE_WAITERS_MAX, limits::LEASE_WAITERS_PER_CONNECTION_MAX);
         if all >= all_max || own >= own_max {
             return Err(Refusal(format!(
-                "LEASES {all} wait for leases, {own} of them over this connection; at most {all_max} may, {own_max} of \
-                 them over one connection: ask again later"
+                "LEASES {all} calls wait for others, {own} of them over this connection; at most {all_max} may, \
+                 {own_max} of them over one connection: ask again later"
             )));
         }
         let group = *group.get_or_insert_with(|| {
             self.groups += 1;
             self.groups
         });
-        self.by_group.insert((group, connection, ticket), Waiting { recipient, answer });
-        self.by_connection.entry(connection).or_default().insert(ticket, group);
-        self.note();
+        self.insert(group, waiter);
         Ok(())
+    }
+
+    fn insert(&mut self, group: u64, waiter: Waiter) {
+        let Waiter { connection, ticket, awaited, recipient, answer } = waiter;
+        self.by_group.insert((group, connection, ticket), Waiting { awaited, recipient, answer });
+        self.by_connection.entry(connection).or_default().insert(ticket, group);
+        self.for_keys += usize::from(awaited == Awaited::Key);
+        self.note();
     }
 
     /// The group that a connection waits in with this ticket, if it does.
     pub fn group_of(&self, connection: u64, ticket: u64) -> Option<u64> {
         self.by_connection.get(&connection)?.get(&ticket).copied()
+    }
+
+    /// What a connection waits for with this ticket, in which group, and what it will be told; if it does wait.
+    pub fn find(&self, connection: u64, ticket: u64) -> Option<(u64, Awaited, Option<u64>)> {
+        let group = self.group_of(connection, ticket)?;
+        let Waiting { awaited, answer, .. } = self.by_group.get(&(group, connection, ticket))?;
+        Some((group, *awaited, *answer))
     }
 
     /// Lets a connection wait no more with this ticket. Who it was, if it did wait.
@@ -126,12 +167,13 @@ impl Waiters {
         if tickets.is_empty() {
             self.by_connection.remove(&connection);
         }
-        let left = self.by_group.remove(&(group, connection, ticket));
+        let Waiting { awaited, recipient, answer } = self.by_group.remove(&(group, connection, ticket))?;
         if self.first_of(group).is_none() {
             self.over.remove(&group);
         }
+        self.for_keys -= usize::from(awaited == Awaited::Key);
         self.note();
-        left.map(|Waiting { recipient, answer }| Waiter { connection, ticket, recipient, answer })
+        Some(Waiter { connection, ticket, awaited, recipient, answer })
     }
 
     /// Some ticket that a connection waits with.
@@ -157,14 +199,17 @@ impl Waiters {
         }
     }
 
-    /// Takes some out that are to be told, `most` of them at most.
+    /// Takes some out that are to be told, and keeps the answers of those that ask: `most` of them all at most.
     pub fn take(&mut self, most: usize) -> Vec<Waiter> {
         let mut taken = Vec::new();
-        while taken.len() < most
-            && let Some((connection, ticket)) = self.over.first().and_then(|&group| self.first_of(group))
-            && let Some(waiter) = self.leave(connection, ticket)
-        {
-            taken.push(waiter);
+        for _ in 0..most {
+            let next = self.over.first().and_then(|&group| self.first_of(group));
+            let Some(waiter) = next.and_then(|(connection, ticket)| self.leave(connection, ticket)) else { break };
+            if waiter.recipient.is_some() {
+                taken.push(waiter);
+            } else {
+                self.insert(ASKING, waiter);
+            }
         }
         taken
     }
@@ -177,6 +222,7 @@ impl Waiters {
 
     fn note(&self) {
         self.hints.waiters.store(self.by_group.len(), Ordering::Relaxed);
+        self.hints.for_keys.store(self.for_keys, Ordering::Relaxed);
         self.hints.groups_over.store(self.over.len(), Ordering::Relaxed);
     }
 }
@@ -186,7 +232,8 @@ mod tests {
     use super::*;
 
     fn waiter(connection: u64, ticket: u64) -> Waiter {
-        Waiter { connection, ticket, recipient: Recipient { worker: 0, place: connection as usize }, answer: None }
+        let recipient = Some(Recipient { worker: 0, place: connection as usize });
+        Waiter { connection, ticket, awaited: Awaited::Key, recipient, answer: None }
     }
 
     fn names(taken: Vec<Waiter>) -> Vec<(u64, u64)> {
@@ -227,6 +274,32 @@ mod tests {
             (0..30).filter(|connection| connection % 3 < 2).map(|connection| (connection, 1)).collect();
         assert_eq!(all, expected);
         assert_eq!(waiters.hints().waiters(), 10);
+    }
+
+    #[test]
+    fn the_answers_of_those_that_ask_are_kept_for_them() {
+        let (mut waiters, mut group) = (Waiters::default(), None);
+        let asking = |connection| Waiter {
+            awaited: Awaited::Parties,
+            recipient: None,
+            answer: Some(connection),
+            ..waiter(connection, 7)
+        };
+        for connection in 1..=5 {
+            let comer = if connection == 3 { waiter(3, 7) } else { asking(connection) };
+            waiters.join(&mut group, comer).unwrap();
+        }
+        let hints = waiters.hints();
+        assert!(hints.are_some_for_keys());
+        waiters.end(group.unwrap());
+        // Some at a time: those that ask are as much work as others.
+        assert_eq!((waiters.take(2), hints.are_some_over()), (vec![], true));
+        assert_eq!((waiters.take(9), hints.are_some_over()), (vec![waiter(3, 7)], false));
+        assert_eq!((hints.waiters(), hints.are_some_for_keys()), (4, false));
+        assert_eq!(waiters.find(5, 7), Some((ASKING, Awaited::Parties, Some(5))));
+        assert_eq!(waiters.leave(5, 7), Some(asking(5)));
+        waiters.leave(1, 7);
+        assert_eq!((waiters.find(1, 7), waiters.take(9)), (None, vec![]));
     }
 
     #[test]

@@ -49,7 +49,7 @@ use super::turn::{STREAK_MAX, Turn};
 use super::udp_port::{BoundPort, UdpPort};
 use super::waiters::Waiter;
 use super::watch_client::WatchClient;
-use crate::command::Upgrade;
+use crate::command::{Recipient, Upgrade};
 use crate::limits;
 use crate::ring::wait::{Pauses, Yields};
 use crate::shm::clock::monotonic_ns;
@@ -223,22 +223,26 @@ impl Worker {
             self.tell(waiter);
         }
         let mut told = runtime.store.leases.take_told(TOLD_AT_ONCE);
-        told.sort_by_key(|waiter| waiter.recipient.worker);
-        for batch in told.chunk_by(|one, next| one.recipient.worker == next.recipient.worker) {
-            match batch[0].recipient.worker {
-                worker if worker == own => batch.iter().for_each(|&waiter| self.tell(waiter)),
-                worker => runtime.workers[worker].tell(batch),
+        let worker_of = |waiter: &Waiter| waiter.recipient.map(|recipient| recipient.worker);
+        told.sort_by_key(worker_of);
+        for batch in told.chunk_by(|one, next| worker_of(one) == worker_of(next)) {
+            match worker_of(&batch[0]) {
+                Some(worker) if worker == own => batch.iter().for_each(|&waiter| self.tell(waiter)),
+                Some(worker) => runtime.workers[worker].tell(batch),
+                None => {}
             }
         }
     }
 
     /// Gives one of our clients the answer that it waits for, if it is still there.
     fn tell(&mut self, waiter: Waiter) {
-        let Waiter { connection, ticket, recipient, answer } = waiter;
-        let Some(client) = self.places.get_mut(recipient.place).and_then(|place| place.client.as_mut()) else { return };
+        let Waiter { connection, ticket, recipient: Some(Recipient { place, .. }), answer, .. } = waiter else {
+            return;
+        };
+        let Some(client) = self.places.get_mut(place).and_then(|place| place.client.as_mut()) else { return };
         // The place may be another client's by now.
         if client.number == connection && client.connection.tell(ticket, answer) {
-            self.heat(recipient.place);
+            self.heat(place);
         }
     }
 
@@ -824,7 +828,7 @@ mod tests {
         assert_eq!(ask(&mut worker, &waiter, &format!("RING.WAIT key {token} 7")), r"+PENDING 7\r\n");
         assert_eq!(ask(&mut worker, &holder, &format!("RING.UNLEASE key {token}")), r":1\r\n");
         let told = runtime.store.leases.take_told(10);
-        let place = told[0].recipient.place;
+        let place = told[0].recipient.expect("it is told").place;
         drop(waiter);
         serve(&mut worker);
         let next = join_in_version_3(&mut worker);
