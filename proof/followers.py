@@ -11,7 +11,7 @@ import random
 from contextlib import suppress
 from typing import Any
 
-from ringtable import ServerGone, Table
+from ringtable import ServerGone, Table, TableNotFound
 from support import Flag
 
 from proof.marks import Wrong
@@ -81,7 +81,7 @@ def follow(number: int, seed: str, address: str, options: dict[str, Any], finish
     generator = random.Random(seed)
     met: set[int] = set()
     calls = 0
-    with Table(address, **options, on_new_server=met.add) as table:
+    with _connected(address, **options, on_new_server=met.add) as table:
         follower = Follower(number, table)
         acts = (follower.write, follower.read, follower.read, follower.count)
         while not finish.is_set():
@@ -90,3 +90,10 @@ def follow(number: int, seed: str, address: str, options: dict[str, Any], finish
                 generator.choice(acts)()
             calls += 1
     return len(met), calls
+
+
+def _connected(address: str, **options: Any) -> Table:
+    """A table, though servers die while it connects."""
+    while True:
+        with suppress(ServerGone, TableNotFound):
+            return Table(address, **options)
