@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import ringtable
@@ -561,6 +561,25 @@ def test_a_wait_that_ends_leaves_the_error_of_a_posted_write_to_a_call(way: Way,
         assert errors.count(ringtable.OutOfMemory) == 1, errors
         wait_until(lambda: waiters(table) == 0, "the wait was called off")
     assert table.call("RING.UNLEASE", "key", token) == 1
+
+
+@pytest.mark.parametrize("transport", ["lane", "socket"])
+def test_a_wait_that_ends_while_another_thread_has_the_connection_is_called_off(
+    server_process: ServerProcess, transport: Literal["lane", "socket"]
+) -> None:
+    """The word that nobody waits any more was not sent, and the server kept the wait as long as the connection."""
+    with Table() as other, Table(transport=transport, reads="server") as own, ThreadPoolExecutor(2) as threads:
+        token = lease(other)
+        waiting = threads.submit(own.get_or_set, "key", lambda: b"made", timeout=2.0)
+        wait_until(lambda: waiters(other) == 1, "it waits")
+        server_process.freeze()
+        # It has the connection until the server answers.
+        counting = threads.submit(own.incr, "count")
+        assert isinstance(waiting.exception(DEADLINE_S), ringtable.Timeout)
+        server_process.signal(signal.SIGCONT)
+        assert counting.result(DEADLINE_S) == 1
+        wait_until(lambda: waiters(other) == 0, "the wait was called off")
+        assert other.call("RING.UNLEASE", "key", token) == 1
 
 
 def error_of(call: Callable[[], object]) -> ringtable.Error | None:

@@ -375,6 +375,24 @@ def test_an_interrupted_wait_leaves_nothing(server_process: ServerProcess) -> No
             assert not child.result()
 
 
+def test_a_wait_that_ends_while_another_thread_has_the_connection_leaves_nothing(server_process: ServerProcess) -> None:
+    """The word that the lock is not wanted was thrown away: it was granted to one that had given up."""
+    with Table() as other, Table(reads="server") as own, ThreadPoolExecutor(2) as threads:
+        held = other.lock("x")
+        assert held.acquire()
+        waiting = threads.submit(own.lock("x").acquire, timeout=6.0)
+        wait_for_waiters(other, 1)
+        server_process.freeze()
+        # It has the connection until the server answers.
+        counting = threads.submit(own.incr, "count")
+        # Its own time, and that for which it waits for the connection.
+        assert not waiting.result(DEADLINE_S)
+        server_process.signal(signal.SIGCONT)
+        assert counting.result(DEADLINE_S) == 1
+        held.release()
+        assert other.lock("x").acquire(timeout=DEADLINE_S)
+
+
 def test_who_speaks_version_2_is_parked(address: Address) -> None:
     """It gets no reply before it has the lock; one that speaks version 3 a push."""
     with RawConnection(address) as owner, RawConnection(address) as parked, RawConnection(address) as told:

@@ -106,6 +106,10 @@ pub const LEASE_WAITERS_MAX: usize = 64 << 10;
 /// Most of them of one connection. Their answers may wait for it, some 64 bytes each, beyond [`REPLY_BACKLOG_MAX`].
 pub const LEASE_WAITERS_PER_CONNECTION_MAX: usize = 4 << 10;
 
+/// Most words that calls could not send, since others had the connection, and that wait in a client: each is about a
+/// wait of that connection.
+pub const UNSENT_WORDS_MAX: usize = LEASE_WAITERS_PER_CONNECTION_MAX;
+
 /// Largest value that is handed over to those who wait for it where the table has no room, in bytes.
 pub const HANDOVER_VALUE_SIZE_MAX: usize = 1 << 20;
 /// Most bytes of such values and their keys, all together.

@@ -20,6 +20,7 @@ use super::pinned::PinnedTable;
 use super::replies::unexpected;
 use super::sharing::Sharing;
 use super::socket::SocketLink;
+use super::unsent::Word;
 use crate::address::Location;
 use crate::command::known::Known;
 use crate::command::reply::Reply;
@@ -167,6 +168,49 @@ impl Connection {
     /// Uses the link, after waiting for its turn.
     #[inline]
     pub fn locked<R>(
+        &self,
+        patience: Patience<'_>,
+        work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let result = self.entered(patience, work);
+        if self.sharing.unsent.are_some() {
+            self.send_words();
+        }
+        result
+    }
+
+    /// Sends word that nobody waits for an answer to, which is executed after all that was sent before. If another
+    /// thread has the connection for longer than `patience`, that one sends it.
+    pub fn send_word(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) {
+        let sent = self.locked(patience, |link, patience| link.send_word(number, arguments, patience));
+        if let Err(Error::Timeout(_) | Error::Reentrant) = sent {
+            let arguments = arguments.iter().map(|argument| argument.to_vec()).collect();
+            self.sharing.unsent.leave(Word { number, arguments });
+            self.send_words();
+        }
+    }
+
+    /// Sends the words that were left, if no other thread is there to do it.
+    #[cold]
+    fn send_words(&self) {
+        if !self.is_ours() {
+            return;
+        }
+        let _ = self.entered(Patience::new(Some(Duration::ZERO), &|| false), |link, patience| {
+            while let Some(word) = self.sharing.unsent.take() {
+                let arguments: Vec<&[u8]> = word.arguments.iter().map(Vec::as_slice).collect();
+                if let Err(error @ Error::Timeout(_)) = link.send_word(word.number, &arguments, patience) {
+                    // There is no room. The next call makes some, or has to wait for it, too.
+                    self.sharing.unsent.leave(word);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        });
+    }
+
+    #[inline]
+    fn entered<R>(
         &self,
         patience: Patience<'_>,
         work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,

@@ -455,11 +455,9 @@ impl Client {
     }
 }
 
-/// After a call that did not come to its end: sends word that what it has asked for is not wanted, which is executed
-/// after all that was sent before. On a connection that has no room even for that, only its end gives it back.
+/// After a call that did not come to its end: sends word that what it has asked for is not wanted.
 pub(super) fn insist(connection: &Connection, number: u16, arguments: &[&[u8]]) {
-    let patience = Patience::new(Some(UNWANTED_PATIENCE), &|| false);
-    let _ = connection.locked(patience, |link, patience| link.send_word(number, arguments, patience));
+    connection.send_word(number, arguments, Patience::new(Some(UNWANTED_PATIENCE), &|| false));
 }
 
 /// A ticket that no other request of this process has or had.

@@ -33,6 +33,7 @@ mod life;
 mod in_place;
 mod gate;
 mod answers;
+mod unsent;
 mod sharing;
 mod pinned;
 

@@ -4,10 +4,12 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use super::answers::Answers;
+use super::unsent::UnsentWords;
 use crate::limits;
 use crate::sync::lock;
 
-/// How many posted writes are on their way, a buffer for a large reply, and the answers that threads wait for.
+/// How many posted writes are on their way, a buffer for a large reply, the answers that threads wait for, and words that
+/// are still to be sent.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Posted writes whose replies have not come.
@@ -16,6 +18,7 @@ pub(super) struct Sharing {
     /// of copying.
     spare: Mutex<Vec<u8>>,
     pub answers: Answers,
+    pub unsent: UnsentWords,
 }
 
 impl Sharing {
