@@ -200,8 +200,6 @@ def test_keys_tell_arguments_apart(server: ringtable.Server) -> None:
         assert len(calls) == 2
         with pytest.raises(TypeError, match="give memoize a function key="):
             name(threading.Lock())
-        with pytest.raises(TypeError, match="with brackets"):
-            table.memoize(ttl=name)  # type: ignore[arg-type]
         with pytest.raises(InvalidOption, match="without ttl"):
             table.memoize(stale=1)
 
@@ -271,6 +269,19 @@ def test_what_has_no_name_needs_a_key(server: ringtable.Server) -> None:
             table.memoize()(5)  # type: ignore[type-var]
         assert table.memoize(key=lambda number: f"5 + {number}")(Adder(5))(2) == 7
         assert table.memoize(key=lambda number: f"6 + {number}")(Adder(6))(2) == 8
+
+
+def test_without_options_it_needs_no_brackets(server: ringtable.Server) -> None:
+    with Table() as table:
+
+        @table.memoize
+        def double(number: int) -> int:
+            return 2 * number
+
+        assert double(4) == 8
+        assert table.ttl(double.__cache_key__(4)) is None  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="for functions, not for int"):
+            table.memoize(60)  # type: ignore[call-overload]
 
 
 def test_a_bound_method_is_memoized_with_what_it_is_bound_to(server: ringtable.Server) -> None:

@@ -51,8 +51,10 @@ if TYPE_CHECKING:
 
     from ringtable._codecs.codec import Codec
     from ringtable._codecs.pickle import PickleCodec
+    from ringtable._namespace import Namespace
     from ringtable._opening import log_path, open
     from ringtable._server import Server
+    from ringtable._tools import Barrier, Lock, Once, RateLimiter, Semaphore, SharedEvent
     from ringtable._watch import Event, Lagged, Watch
 # Nobody's name for anything here.
 del TYPE_CHECKING
@@ -61,6 +63,7 @@ __all__ = [
     "KEY_SIZE_MAX",
     "VALUE_SIZE_MAX",
     "AccessDenied",
+    "Barrier",
     "BucketFull",
     "BufferTooSmall",
     "ClientOutOfMemory",
@@ -75,21 +78,27 @@ __all__ = [
     "InvalidOption",
     "KeyTooLong",
     "Lagged",
+    "Lock",
     "LockLost",
+    "Namespace",
     "NotAFloat",
     "NotAnInteger",
     "NotOwned",
+    "Once",
     "OutOfMemory",
     "OutOfResources",
     "PathTaken",
     "PickleCodec",
     "Pipeline",
     "ProtocolError",
+    "RateLimiter",
     "Reentrant",
+    "Semaphore",
     "Server",
     "ServerExists",
     "ServerFailed",
     "ServerGone",
+    "SharedEvent",
     "Table",
     "TableNotFound",
     "Timeout",
@@ -110,11 +119,18 @@ __all__ = [
 
 # What `connect` does without is imported when it is asked for, with all that it needs itself.
 _LATER = {
+    "Barrier": "_tools.barrier",
     "Codec": "_codecs.codec",
     "Event": "_watch",
     "Lagged": "_watch",
+    "Lock": "_tools.lock",
+    "Namespace": "_namespace",
+    "Once": "_tools.once",
     "PickleCodec": "_codecs.pickle",
+    "RateLimiter": "_tools.limiter",
+    "Semaphore": "_tools.semaphore",
     "Server": "_server",
+    "SharedEvent": "_tools.event",
     "Watch": "_watch",
     "log_path": "_opening",
     "open": "_opening",

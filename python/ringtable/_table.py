@@ -504,18 +504,34 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
 
         return RateLimiter(self, rate, name=name, algorithm=algorithm)
 
+    @overload
+    def memoize(self, function: _Function, /) -> _Function: ...
+    @overload
     def memoize(
         self,
+        /,
         *,
         ttl: Seconds | None = None,
         stale: Seconds = 0.0,
         stale_if_error: Seconds = 0.0,
         key: KeyFunction | None = None,
-    ) -> Callable[[_Function], _Function]:
+    ) -> Callable[[_Function], _Function]: ...
+    def memoize(
+        self,
+        function: Any = _MISSING,
+        /,
+        *,
+        ttl: Seconds | None = None,
+        stale: Seconds = 0.0,
+        stale_if_error: Seconds = 0.0,
+        key: KeyFunction | None = None,
+    ) -> Any:
         """Return a decorator for functions, and coroutine functions, whose results all processes share.
 
             @table.memoize(ttl=60)
             def page(number): ...
+
+        `@table.memoize` alone has no options: results are good for ever.
 
         One process computes a result at a time; the others wait for it. Results are pickled, and whoever reads one runs
         what its pickle says: memoize only where all who may write to the table are trusted. A result that cannot be
@@ -536,7 +552,8 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
         with imports:
             from ringtable._tools.memoize import memoize
 
-        return memoize(self, ttl=ttl, stale=stale, stale_if_error=stale_if_error, key=key)
+        decorate = memoize(self, ttl=ttl, stale=stale, stale_if_error=stale_if_error, key=key)
+        return decorate if function is _MISSING else decorate(function)
 
 
 class _Items(ItemsView["Any", "Any"]):

@@ -484,7 +484,7 @@ def _classic(console: Console, server: Server) -> Part:
             Row(f"{name}, alone", f"{alone:.2f} ms", "was 18.9 ms"),
             Row(f"{name}, with {BACKGROUND_CLIENTS} others", f"{crowded:.2f} ms", "was 183.7 ms"),
         ],
-        "It was so in the program that it descends from, on the machine of that.",
+        "'was' is what this program's predecessor took, on its author's machine.",
     )
 
 

@@ -45,8 +45,6 @@ def memoize(
     key: KeyFunction | None = None,
 ) -> Callable[[_Function], _Function]:
     """See `Table.memoize`."""
-    if callable(ttl):
-        raise TypeError("ttl is a function: memoize is used with brackets, as in @table.memoize()")
     if ttl is not None:
         check_ttl(ttl)
     elif stale or stale_if_error:

@@ -15,7 +15,10 @@ pub enum Error {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// Nobody listens there.
-    #[error("there is no table at {location} ({error}): start one with `ringtable server`, or check the name")]
+    #[error(
+        "there is no table at {location} ({error}): start one with `ringtable server` (one that `ringtable.open` has \
+         started ends some time after its last client), or check the name"
+    )]
     NotFound {
         /// Where.
         location: Location,

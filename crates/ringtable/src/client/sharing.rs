@@ -8,8 +8,8 @@ use super::unsent::UnsentWords;
 use crate::limits;
 use crate::sync::lock;
 
-/// How many posted writes are on their way, a buffer for a large reply, the answers that threads wait for, and words that
-/// are still to be sent.
+/// How many posted writes are on their way, a buffer for a large reply, the answers that threads wait for, and words
+/// that are still to be sent.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Posted writes whose replies have not come.

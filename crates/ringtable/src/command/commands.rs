@@ -208,7 +208,8 @@ const TABLE: &[Spec] = &[
          are to come, and the same ticket again is the same party, which asks again. LEAVE takes the party with this \
          ticket out, and answers with -1; or as above, if all have come and it was not told yet; or with nil if it \
          was, or never came. The end of a connection takes its parties out, too. With the name alone, the answer is \
-         how many wait now. The ticket is a number above 0."),
+         how many wait now. The ticket is a number above 0, and names one \
+         wait of the connection, whatever that is for."),
 
     row(Connection,   15, "PING",          0..=1,    No,    &[WhenFull],              connection::ping,
         "[message]",

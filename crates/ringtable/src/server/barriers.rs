@@ -39,6 +39,17 @@ impl Place {
         let gone: usize = ended.iter().filter_map(|connection| self.here.get(connection)).sum();
         (self.count - gone) as u64
     }
+
+    fn agrees(&self, name: &[u8], parties: u64) -> Result<(), Refusal> {
+        if self.parties == parties {
+            return Ok(());
+        }
+        Err(Refusal::err(format_args!(
+            "'{}' has {} parties now, and {parties} were asked for: all who use a name have to agree",
+            shown(name),
+            self.parties
+        )))
+    }
 }
 
 /// All barriers of a server at which somebody waits.
@@ -72,12 +83,8 @@ impl Barriers {
                 // Those that are left are nobody's.
                 self.remove(name);
                 group = None;
-            } else if place.parties != parties {
-                return Err(Refusal::err(format_args!(
-                    "'{}' has {} parties now, and {parties} were asked for: all who use a name have to agree",
-                    shown(name),
-                    place.parties
-                )));
+            } else {
+                place.agrees(name, parties)?;
             }
         }
         let missing = parties.saturating_sub(waiting + 1);
@@ -119,6 +126,14 @@ impl Barriers {
             Some(waited) if **waited == *name => Some(Standing::Waits(missing)),
             Some(_) => None,
         }
+    }
+
+    /// Refuses what one that waits at a name says of its parties, if it is another number than it said before.
+    ///
+    /// # Errors
+    /// If it is.
+    pub fn check_again(&self, name: &[u8], parties: u64) -> Result<(), Refusal> {
+        self.places.get(name).map_or(Ok(()), |place| place.agrees(name, parties))
     }
 
     /// How many wait at a name.

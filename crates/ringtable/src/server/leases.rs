@@ -373,6 +373,9 @@ impl Leases {
         let mut held = lock(&self.held);
         let Waiter { connection, ticket, .. } = party;
         let before = held.barriers.find(connection, ticket, name, &held.waiters);
+        if let Some(Standing::Waits(_)) = before {
+            held.barriers.check_again(name, parties)?;
+        }
         held.leave(connection, ticket);
         match before {
             Some(Standing::Waits(missing)) => party.answer = Some(missing),
@@ -805,6 +808,9 @@ mod tests {
         assert_eq!((leases.parties_waiting(b"x"), leases.leave(3, b"x", 1)), (1, Some(Standing::Waits(199))));
         assert_eq!((leases.parties_waiting(b"x"), leases.come(party(2, 7), b"x", 3)), (0, Ok(Standing::Waits(2))));
         while leases.tend() {}
+        // One that says something else than before is refused, and stays.
+        assert!(leases.come(party(2, 7), b"x", 4).is_err());
+        assert_eq!(leases.parties_waiting(b"x"), 1);
         // What it came with before is the same party, and a lock that it asks for with its ticket is another thing.
         assert_eq!(leases.come(party(2, 7), b"x", 3), Ok(Standing::Waits(2)));
         assert_eq!((leases.parties_waiting(b"x"), leases.waiters()), (1, 1));
