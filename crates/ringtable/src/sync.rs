@@ -226,6 +226,12 @@ pub fn equal(words: &[AtomicU64], bytes: &[u8]) -> bool {
     rest.is_empty() || words[chunks.len()].load(Ordering::Relaxed) == last_word(rest)
 }
 
+/// Whether two rows of words hold the same. Relaxed for the reason of [`copy_out`].
+pub fn equal_words(one: &[AtomicU64], other: &[AtomicU64]) -> bool {
+    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    one.iter().map(load).eq(other.iter().map(load))
+}
+
 /// Fewer than eight bytes as a word, filled up with zeroes.
 #[inline]
 fn last_word(rest: &[u8]) -> u64 {

@@ -70,6 +70,9 @@ pub mod draft;
 mod flush;
 pub mod sweep;
 
+// The work of a server that comes after another one.
+pub mod adopt;
+
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_bucket;
 #[cfg(all(test, loom, not(shuttle)))]
