@@ -403,6 +403,11 @@ impl RingLocation {
         Self { start: start as usize, capacity: 1 << words.saturating_sub(DATA).max(1).ilog2() }
     }
 
+    /// Whether a table may have such a ring.
+    pub(super) fn is_possible(self) -> bool {
+        (limits::EVENT_RING_SIZE_MIN / 8..=limits::EVENT_RING_SIZE_MAX / 8).contains(&self.capacity)
+    }
+
     /// Its first word.
     pub(super) fn start(self) -> usize {
         self.start

@@ -7,12 +7,14 @@ use rapidhash::v3::{RapidSecrets, rapidhash_v3_inline};
 use super::entry::EntryRef;
 use super::fingerprint::FINGERPRINT;
 use super::layout::{
-    H_BUCKETS, H_BUCKETS_MIN, H_FINGERPRINT, H_FIRST_VERSION, H_HASH, H_HINTS, H_ID, H_MAGIC, H_SEED, H_SPIN_NS,
-    H_VERSION, H_WORDS, H_WORKERS, HASH_RAPID_V3_PROTECTED, HEADER_WORDS, LAYOUT_VERSION, MAGIC,
+    CONSTANT_WORDS, COPY_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_EVENTS, H_FINGERPRINT, H_FIRST_VERSION,
+    H_HASH, H_HINTS, H_ID, H_MAGIC, H_SEED, H_SPIN_NS, H_VERSION, H_WORDS, H_WORKERS, HASH_RAPID_V3_PROTECTED,
+    HEADER_WORDS, LAYOUT_VERSION, MAGIC, copy_start,
 };
 use super::options::{Eviction, Options};
+use super::seal::seal;
 use crate::limits;
-use crate::sync::{Memory, Ordering, as_uninit, copy_out};
+use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out};
 
 /// Why a segment is not believed to be a table.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,54 @@ fn first_version() -> u64 {
     return 0;
 }
 
+/// The words of the copy of a header, with their checksum (FNV-1a) behind them, and where they belong in the header.
+fn copied(load: impl Fn(usize) -> u64) -> impl Iterator<Item = u64> {
+    let constants = (0..COPY_WORDS.min(CONSTANT_WORDS)).map(move |index| match index {
+        H_EVENTS | H_HINTS => 0,
+        index => load(index),
+    });
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    constants.map(Some).chain([None]).take(COPY_WORDS).map(move |word| {
+        hash = (hash ^ word.unwrap_or_default()).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        word.unwrap_or(hash)
+    })
+}
+
+/// Copies the constants of a header, for a server that comes later and finds them damaged.
+fn copy_constants(words: &[AtomicU64]) {
+    // Relaxed: nobody else looks at the copy; the server that will comes when this one is dead.
+    let header = copied(|index| words[index].load(Ordering::Relaxed));
+    words
+        .iter()
+        .skip(copy_start(words.len()))
+        .zip(header)
+        .for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+}
+
+/// Makes the constants and their copy the same again, if one of the two is damaged: the checksum tells which one.
+/// Returns how many words were; `None` if both are.
+pub(super) fn restore_constants(words: &[AtomicU64]) -> Option<u64> {
+    if words.len() <= HEADER_WORDS {
+        return Some(0);
+    }
+    // Relaxed: the writer is dead.
+    let load = |index: usize| words.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+    let start = copy_start(words.len());
+    let (header, copy): (Vec<_>, Vec<_>) = (copied(load).collect(), copied(|index| load(start + index)).collect());
+    let there: Vec<_> = (start..start + COPY_WORDS).map(load).collect();
+    if copy == there {
+        let constants = (0..copy.len().saturating_sub(1)).filter(|&index| header[index] != copy[index]);
+        return Some(constants.map(|index| words[index].store(copy[index], Ordering::Relaxed)).count() as u64);
+    }
+    // The header is right if its checksum is there, or all of it but that.
+    let is_right =
+        header.last() == there.last() || header.split_last().map(|all| all.1) == there.split_last().map(|all| all.1);
+    is_right.then(|| {
+        copy_constants(words);
+        1
+    })
+}
+
 impl Constants {
     /// Writes a header into fresh memory. The bucket array is not touched: its pages are zeroes, and a zero bucket is
     /// an empty one.
@@ -88,7 +138,9 @@ impl Constants {
         let first_version = first_version();
         store(H_FIRST_VERSION, first_version);
         store(H_BUCKETS_MIN, options.buckets);
+        store(H_BUCKETS_SEALED, seal(options.buckets, H_BUCKETS as u64));
         store(H_BUCKETS, options.buckets);
+        copy_constants(words);
         let secrets = RapidSecrets::seed(options.seed);
         Self { secrets, workers: options.workers, spin_ns: options.spin_ns, id: 0, first_version }
     }
@@ -97,6 +149,7 @@ impl Constants {
     pub(super) fn name(&mut self, memory: &impl Memory, id: u64) {
         // Relaxed: passing the descriptor orders it before any use.
         memory.words()[H_ID].store(id, Ordering::Relaxed);
+        copy_constants(memory.words());
         self.id = id;
     }
 

@@ -61,8 +61,10 @@ pub const H_FIRST_VERSION: usize = 11;
 pub const H_BUCKETS_MIN: usize = 12;
 /// Number of buckets; level and split of linear hashing in one word. Written by the worker that grows the table.
 pub const H_BUCKETS: usize = if cfg!(loom) { 13 } else { STRIDE };
+/// The number of buckets once more, sealed: see [`super::seal`]. Written before it, by the same worker.
+pub const H_BUCKETS_SEALED: usize = H_BUCKETS + 1;
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
-pub const H_ENTRIES: usize = H_BUCKETS + STRIDE;
+pub const H_ENTRIES: usize = if cfg!(loom) { H_BUCKETS + 2 } else { H_BUCKETS + STRIDE };
 /// Not 0 once the server has stopped in good order. Written once, by the server.
 pub const H_CLOSED: usize = H_ENTRIES + STRIDE;
 /// One line per worker: `crate::ring::wait` says what it holds. Written by that worker.
@@ -88,10 +90,20 @@ const _: () = {
     assert!(cfg!(target_endian = "little"), "positions and lengths are packed for little-endian machines");
 };
 
-/// Pages that the page map takes of a segment of so many words: a word for each page.
+/// Words that stay the same for the life of a table, from the first one on, but for [`H_EVENTS`] and [`H_HINTS`].
+pub const CONSTANT_WORDS: usize = H_BUCKETS_MIN + 1;
+/// Words of their copy, behind the page map: with a checksum. (There is none under the model checker.)
+pub const COPY_WORDS: usize = if cfg!(loom) { 0 } else { CONSTANT_WORDS + 1 };
+
+/// Pages that the page map takes of a segment of so many words: a word for each page, and the copy of the header.
 #[inline]
 pub fn page_map_pages(words: usize) -> usize {
-    (words / PAGE_WORDS).div_ceil(PAGE_WORDS)
+    (words / PAGE_WORDS + COPY_WORDS).div_ceil(PAGE_WORDS)
+}
+
+/// The word at which the copy of the header begins in a segment of so many words.
+pub fn copy_start(words: usize) -> usize {
+    page_map_start(words) + words / PAGE_WORDS
 }
 
 /// The word at which the page map begins in a segment of so many words: it is the last pages.

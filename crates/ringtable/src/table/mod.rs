@@ -20,6 +20,7 @@ pub mod options;
 
 // The bytes of the segment.
 pub mod layout;
+mod seal;
 pub mod bucket;
 pub mod entry;
 mod expiry_code;

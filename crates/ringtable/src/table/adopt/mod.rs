@@ -25,6 +25,10 @@ mod report;
 mod walk;
 
 #[cfg(all(test, not(loom)))]
+mod damage_tests;
+#[cfg(all(test, not(loom)))]
+mod death_tests;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use report::{Damage, Repair, Report};
@@ -32,12 +36,14 @@ pub use report::{Damage, Repair, Report};
 use super::bucket::BucketRef;
 use super::change::ChangeSink;
 use super::events::{Broadcast, RingLocation};
-use super::header::{AttachError, Constants};
+use super::header::{AttachError, Constants, restore_constants};
 use super::heap::Rebuild;
 use super::layout::{
-    H_BUCKETS, H_BUCKETS_MIN, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS, PAGE_WORDS, bucket_start, page_map_start,
+    BUCKET_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS, PAGE_WORDS,
+    bucket_start, page_map_start, split_source,
 };
 use super::options::Eviction;
+use super::seal::{seal, unseal};
 use super::table::Table;
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering};
@@ -54,10 +60,13 @@ impl<M: Memory> Table<M> {
     /// # Errors
     /// If it is no table of this layout, or what the header says of the whole of it is damaged.
     pub fn adopt(memory: M, eviction: Eviction, pinned: &[u64]) -> Result<(Self, Report), AttachError> {
-        let constants = Constants::attach(&memory)?;
         let words = memory.words();
         let mut report = Report::default();
-        let count = bucket_count(words)?;
+        let restored = restore_constants(words);
+        let constants = Constants::attach(&memory)?;
+        let damaged = AttachError::Damaged { field: "a constant, and the copy of all too, one", value: 0 };
+        report.add_damage(Damage::Header, restored.ok_or(damaged)?);
+        let count = bucket_count(words, &mut report)?;
         let buckets_min = buckets_min(words, count, &mut report);
         let bucket_pages = bucket_start(count).div_ceil(PAGE_WORDS);
 
@@ -94,15 +103,27 @@ impl<M: Memory> Table<M> {
     }
 }
 
-/// How many buckets there are.
-fn bucket_count(words: &[AtomicU64]) -> Result<u64, AttachError> {
+/// How many buckets there are. What is sealed is believed first: a death between its store and that of the number
+/// proper leaves two that are both right, but a number may have been damaged to its neighbour.
+fn bucket_count(words: &[AtomicU64], report: &mut Report) -> Result<u64, AttachError> {
+    let most = page_map_start(words.len()).saturating_sub(bucket_start(0)) / BUCKET_WORDS;
+    let is_possible = |count: &u64| (1..=limits::BUCKETS_MAX.min(most as u64)).contains(count);
     // Relaxed, here and below: the writer is dead.
-    let count = words[H_BUCKETS].load(Ordering::Relaxed);
-    let most = page_map_start(words.len()).saturating_sub(bucket_start(0)) / (bucket_start(1) - bucket_start(0));
-    if (1..=limits::BUCKETS_MAX.min(most as u64)).contains(&count) {
-        return Ok(count);
+    let told = words[H_BUCKETS].load(Ordering::Relaxed);
+    let sealed = unseal(words[H_BUCKETS_SEALED].load(Ordering::Relaxed), H_BUCKETS as u64);
+    let count = sealed.filter(is_possible).or(Some(told).filter(is_possible));
+    let count = count.ok_or(AttachError::Damaged { field: "the number of buckets", value: told })?;
+    let is_changing = told.abs_diff(count) == 1 && {
+        let source = BucketRef::at(words, bucket_start(split_source(count.max(told) - 1)));
+        source.is_some_and(|source| source.version() & 1 != 0)
+    };
+    if sealed != Some(count) || told != count && !is_changing {
+        report.damage(Damage::Header);
     }
-    Err(AttachError::Damaged { field: "the number of buckets", value: count })
+    words[H_BUCKETS_SEALED].store(seal(count, H_BUCKETS as u64), Ordering::Relaxed);
+    // Release: as in `Table::publish_buckets`.
+    words[H_BUCKETS].store(count, Ordering::Release);
+    Ok(count)
 }
 
 /// How many buckets there were in the beginning.
@@ -118,7 +139,7 @@ fn buckets_min(words: &[AtomicU64], count: u64, report: &mut Report) -> u64 {
 
 /// The ring of events, if there is one that is whole. `missed` changes may not have been told.
 fn adopt_events(words: &[AtomicU64], heap: &mut Rebuild<'_>, missed: u64, report: &mut Report) -> Broadcast {
-    let told = RingLocation::load(words);
+    let told = RingLocation::load(words).filter(|told| told.is_possible());
     let is_told = words[H_EVENTS].load(Ordering::Relaxed) != 0;
     let mapped = heap.events();
     let location = match (told, mapped) {
@@ -128,7 +149,7 @@ fn adopt_events(words: &[AtomicU64], heap: &mut Rebuild<'_>, missed: u64, report
         (None, Some(_)) if !is_told => None,
         (_, Some((start, size))) => {
             report.damage(Damage::Events);
-            Some(RingLocation::filling(start, size))
+            Some(RingLocation::filling(start, size)).filter(|location| location.is_possible())
         }
         (None, None) => None,
     };

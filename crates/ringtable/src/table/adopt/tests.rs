@@ -1,9 +1,9 @@
 //! A table that is taken over goes on as if nothing had been: its memory, its counts and its keys are compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::sync::{Arc, lock};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, lock};
 use crate::table::bucket::SLOTS;
 use crate::table::events::{Consumer, Event, Kind, Next};
 use crate::table::heap::{CLASSES, taken_words};
@@ -13,11 +13,11 @@ use crate::table::reclaim::{HazardRecord, Pinned, pin, unpin};
 use crate::table::unevictable::amount_of;
 use crate::table::{Expiry, Guard, Lookup, Mark, Options, Reader, Terms, Writer};
 
-const NOW: u64 = 1_000;
+pub(super) const NOW: u64 = 1_000;
 
 impl<M: Memory> Table<M> {
     /// Compares all bookkeeping with what is there. No writer holds free slots, and `kept` is what nothing points at.
-    fn audit(&self, kept: &[u64]) {
+    pub(super) fn audit(&self, kept: &[u64]) {
         let words = self.words();
         let mut used: BTreeMap<u64, usize> = kept.iter().map(|&start| (start, self.heap.slot_words(start))).collect();
         let (mut entries, mut expires, mut volatile) = (0, 0, 0);
@@ -74,13 +74,13 @@ fn adopted(table: &Table<Words>) -> (Arc<Table<Words>>, Report) {
     (Arc::new(table), report)
 }
 
-fn writer(pages: usize, buckets: u64, eviction: Eviction) -> Writer<Words> {
+pub(super) fn writer(pages: usize, buckets: u64, eviction: Eviction) -> Writer<Words> {
     let options = Options { buckets, seed: 42, workers: 1, spin_ns: 0, eviction };
     let words: Words = Arc::new(crate::sync::heap_words(pages * PAGE_WORDS));
     Writer::new(Arc::new(Table::create(words, &options).unwrap()))
 }
 
-fn put(writer: &mut Writer<Words>, key: &[u8], value: &[u8]) {
+pub(super) fn put(writer: &mut Writer<Words>, key: &[u8], value: &[u8]) {
     writer.put(key, value, None, Guard::Always, || NOW).unwrap();
 }
 
@@ -285,4 +285,56 @@ fn a_cache_that_is_taken_over_full_evicts_and_refuses_nothing() {
     // There are fewer ids at first, which leaves some pages for entries.
     assert!(entries.abs_diff(report.entries) < report.entries / 5, "{entries} and {}", report.entries);
     assert!(lock(&table.sweep).bucket == 0 && table.sieve.ids() > 0);
+}
+
+/// The dead server had locked some buckets; readers see what was written for a key, and never miss it.
+#[test]
+fn readers_read_on_while_a_table_is_taken_over() {
+    const KEYS: u32 = 400;
+    const ROUNDS: usize = if cfg!(miri) { 3 } else { 150 };
+    let mut first = writer(120, 4, Eviction::Never);
+    (0..KEYS).for_each(|number| put(&mut first, &number.to_le_bytes(), &[number as u8; 10]));
+    let words = Arc::clone(first.table().memory());
+    let (stop, hits, mut random) = (AtomicBool::new(false), AtomicUsize::new(0), random());
+    std::thread::scope(|scope| {
+        let read = |seed| {
+            let (reader, mut random) = (Reader::attach(Arc::clone(&words)).unwrap(), fastrand::Rng::with_seed(seed));
+            let (stop, hits) = (&stop, &hits);
+            scope.spawn(move || {
+                let mut buffer = crate::table::lookup::Buffer::default();
+                while !stop.load(Ordering::Relaxed) {
+                    let number = random.u32(..KEYS);
+                    match reader.get(&number.to_le_bytes(), || NOW, &mut buffer) {
+                        Lookup::Hit(_) => {
+                            assert!(buffer.bytes().iter().all(|&byte| byte == number as u8), "torn, or another's");
+                            hits.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Lookup::Contended => {}
+                        other => panic!("{other:?} of {number}"),
+                    }
+                }
+            })
+        };
+        let readers = [read(1), read(2)];
+        let adopting = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut table = Arc::clone(first.table());
+            for _ in 0..ROUNDS {
+                let locked: BTreeSet<u64> = (0..random.usize(1..8)).map(|_| random.u64(..table.buckets())).collect();
+                locked.iter().for_each(|&index| std::mem::forget(table.lock_at(index)));
+                let report;
+                (table, report) = adopted(&table);
+                assert_eq!((report.repaired(Repair::Locked), report.all_damage()), (locked.len() as u64, 0));
+                let mut writer = Writer::new(Arc::clone(&table));
+                for _ in 0..200 {
+                    let (number, size) = (random.u32(..KEYS), random.usize(..3_000));
+                    put(&mut writer, &number.to_le_bytes(), &vec![number as u8; size]);
+                }
+                put(&mut writer, &random.u32(KEYS..KEYS + 4_000).to_le_bytes(), b"more");
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        adopting.unwrap();
+    });
+    assert!(cfg!(miri) || hits.load(Ordering::Relaxed) > 0);
 }

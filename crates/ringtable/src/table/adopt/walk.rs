@@ -2,7 +2,7 @@
 
 use super::report::{Damage, Repair, Report};
 use crate::limits;
-use crate::sync::{AtomicU64, equal_words, prefetch};
+use crate::sync::{AtomicU64, Ordering, equal_words};
 use crate::table::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot, tag};
 use crate::table::entry::EntryRef;
 use crate::table::expiring::Expiring;
@@ -17,6 +17,15 @@ use crate::table::unevictable::Unevictable;
 const VERSION_MAX: u64 = 1 << 56;
 /// Buckets whose entries are fetched together: so that the misses of some dozens overlap.
 const FETCHED_AT_ONCE: u64 = 16;
+
+/// Whether the last word of an entry's key is filled up with zeroes: else nobody would find it.
+fn is_filled_up(entry: EntryRef<'_>) -> bool {
+    match (entry.key_words().last(), entry.shape.key_size % 8) {
+        // Relaxed: as all words of entries.
+        (Some(last), size @ 1..) => last.load(Ordering::Relaxed) >> (8 * size) == 0,
+        _ => true,
+    }
+}
 
 /// The walk, and what it has found so far.
 pub(super) struct Walk<'a> {
@@ -33,6 +42,9 @@ pub(super) struct Walk<'a> {
     /// Buckets whose version is damaged, and the highest version of all others.
     wild: Vec<u64>,
     highest: u64,
+    /// Of no use but that what is loaded into it is loaded: a prefetch is passed over where the processor has no
+    /// translation of the address at hand, which is the common case here.
+    fetched: u64,
     /// Where the entries of the chain in hand are.
     found: Vec<(BucketRef<'a>, usize)>,
 }
@@ -90,6 +102,7 @@ impl<'a> Walk<'a> {
             unevictable: Unevictable::new(words.len()),
             wild: Vec::new(),
             highest: 0,
+            fetched: 0,
             found: Vec::new(),
         }
     }
@@ -102,7 +115,11 @@ impl<'a> Walk<'a> {
             for index in begin..end {
                 let home = self.home(index);
                 for slot in (0..SLOTS).map(|index| home.slot(index)).filter(|&slot| slot != EMPTY) {
-                    self.words.get(slot.at() as usize).into_iter().for_each(prefetch);
+                    // Of a small entry, its head and the key, which may lie in the next line.
+                    for word in [slot.at(), slot.at() + 3] {
+                        self.fetched ^= self.words.get(word as usize).map_or(0, |word| word.load(Ordering::Relaxed));
+                    }
+                    self.fetched ^= self.heap.fetch(slot.at());
                 }
             }
             (begin..end).for_each(|index| self.bucket(index));
@@ -125,13 +142,13 @@ impl<'a> Walk<'a> {
         let version = home.version();
         let is_wild = version >= VERSION_MAX;
         let was_locked = version & 1 != 0;
-        let mut hand = Hand { index, home, was_locked, guard: None, version: version.next_multiple_of(2) };
+        let given = if is_wild { 0 } else { version.next_multiple_of(2) };
+        let mut hand = Hand { index, home, was_locked, guard: None, version: given };
         if was_locked {
             hand.open();
             self.report.repair(Repair::Locked);
         }
         if is_wild {
-            hand.version = 0;
             self.report.damage(Damage::Version);
             self.wild.push(index);
         }
@@ -227,7 +244,8 @@ impl<'a> Walk<'a> {
         let Some(entry) = EntryRef::at(self.words, slot.at()) else { return Verdict::Wrong };
         let hash = self.constants.hash_of(entry);
         let version = entry.version().wrapping_sub(self.constants.first_version);
-        if tag(hash) != slot.tag() || version & 1 == 0 || version >= VERSION_MAX {
+        let is_version = version & 1 != 0 && version < VERSION_MAX;
+        if tag(hash) != slot.tag() || !is_version || !is_filled_up(entry) {
             return Verdict::Wrong;
         }
         match address(hash, self.count) {
@@ -250,6 +268,11 @@ impl<'a> Walk<'a> {
         };
         match self.heap.claim_whole(slot.at(), entry.shape.words()) {
             Ok(()) => {}
+            // While a split moves the rest of a chain together, an entry has two slots for a moment.
+            Err(Refusal::Taken) if hand.was_locked && self.is_in_hand(slot) => {
+                self.report.repair(Repair::Moved);
+                return hand.set_slot(place, EMPTY);
+            }
             Err(Refusal::Taken) => return self.drop_slot(hand, place, Damage::Twice),
             Err(Refusal::Nothing) => return self.drop_slot(hand, place, Damage::Slot),
         }
@@ -293,6 +316,11 @@ impl<'a> Walk<'a> {
 
     fn entry(&self, slot: Slot) -> Option<EntryRef<'a>> {
         EntryRef::at(self.words, slot.at())
+    }
+
+    /// Whether a slot in front of this one in the chain in hand has its entry.
+    fn is_in_hand(&self, slot: Slot) -> bool {
+        self.found.iter().any(|&(bucket, index)| bucket.slot(index).at() == slot.at())
     }
 
     fn has_key_of(&self, other: Slot, slot: Slot, entry: EntryRef<'_>) -> bool {

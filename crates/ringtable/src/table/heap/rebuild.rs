@@ -17,7 +17,7 @@
 //!   runs overlap, and a place is claimed once.
 //! - Nothing is stored before the end but words of the map that are mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::allocator::Heap;
 use super::classes::{CLASSES, class_words, kind_of, slab_pages, slab_slots};
@@ -52,7 +52,7 @@ pub struct Rebuild<'a> {
     /// The first page of the ring of events.
     events: Option<u32>,
     /// Pages whose word of the map is damaged.
-    damaged: Vec<u32>,
+    damaged: BTreeSet<u32>,
     /// Words of the map that were damaged, or contradicted others.
     damage: u64,
 }
@@ -70,7 +70,7 @@ impl<'a> Rebuild<'a> {
             bits_at: vec![0; count],
             bits: Vec::new(),
             events: None,
-            damaged: Vec::new(),
+            damaged: BTreeSet::new(),
             damage: 0,
         };
         for page in (0..count as u32).filter(|page| !(rebuild.first_page..end_page).contains(page)) {
@@ -92,7 +92,7 @@ impl<'a> Rebuild<'a> {
                 }
                 Err(_) => {
                     self.damage += 1;
-                    self.damaged.push(page);
+                    self.damaged.insert(page);
                     map.clear(page);
                 }
             }
@@ -172,6 +172,13 @@ impl<'a> Rebuild<'a> {
             Kind::Extent => (within == 0).then_some((page.first, 0)),
             _ => None,
         }
+    }
+
+    /// Loads what is known of the place at word `start`, so that it is at hand when it is claimed. What is returned
+    /// means nothing.
+    #[inline]
+    pub fn fetch(&self, start: u64) -> u64 {
+        self.place(start).map_or(0, |(first, slot)| self.bits[self.bits_at[first as usize] + slot as usize / 64])
     }
 
     /// Whether something of `words` words may begin at word `start`, as far as is known, and is nobody's yet.
