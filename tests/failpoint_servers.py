@@ -156,7 +156,7 @@ SERVER = {
     "retire.looked": Site(),
     "split.page": GROWING,
     "split.locked": GROWING,
-    "split.halved": GROWING,
+    "split.filled": GROWING,
     "split.counted": GROWING,
     "split.unlocked": GROWING,
     "shrink.counted": CLEARED,

@@ -13,8 +13,13 @@
 #[cfg(not(loom))]
 pub use std::sync::{
     Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering, fence},
 };
+
+#[cfg(all(test, not(loom)))]
+pub use recording::AtomicU64;
+#[cfg(not(any(test, loom)))]
+pub use std::sync::atomic::AtomicU64;
 
 #[cfg(all(loom, not(shuttle)))]
 pub use loom::sync::{
@@ -59,6 +64,104 @@ pub fn yield_now() {
     loom::thread::yield_now();
     #[cfg(shuttle)]
     shuttle::thread::yield_now();
+}
+
+/// Recording what a thread stores, in its order: all that a process leaves that dies behind one of its stores is what
+/// was there before it began, and what those have changed that come before.
+#[cfg(all(test, not(loom)))]
+pub mod recording {
+    use std::cell::RefCell;
+    use std::ops::{Deref, Range};
+    use std::sync::atomic::{self, Ordering};
+
+    thread_local! {
+        /// Addresses and values.
+        static RECORDED: RefCell<Option<Vec<(usize, u64)>>> = const { RefCell::new(None) };
+    }
+
+    /// Begins to record what this thread stores, anew.
+    pub fn begin() {
+        RECORDED.set(Some(Vec::new()));
+    }
+
+    /// What was stored in these words since, by their index.
+    pub fn stored(words: &[AtomicU64]) -> Vec<(usize, u64)> {
+        let Range { start, end } = words.as_ptr_range();
+        let place = |address| (start.addr()..end.addr()).contains(&address).then(|| (address - start.addr()) / 8);
+        RECORDED.with_borrow(|recorded| {
+            let all = recorded.iter().flatten();
+            all.filter_map(|&(address, value)| Some((place(address)?, value))).collect()
+        })
+    }
+
+    /// Ends it.
+    pub fn end() {
+        RECORDED.set(None);
+    }
+
+    pub(super) fn is_on() -> bool {
+        RECORDED.with_borrow(Option::is_some)
+    }
+
+    /// A word whose stores are recorded.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub struct AtomicU64(atomic::AtomicU64);
+
+    impl Deref for AtomicU64 {
+        type Target = atomic::AtomicU64;
+
+        fn deref(&self) -> &Self::Target {
+            &self.0
+        }
+    }
+
+    #[allow(missing_docs)] // they are those of `std`
+    impl AtomicU64 {
+        pub const fn new(value: u64) -> Self {
+            Self(atomic::AtomicU64::new(value))
+        }
+
+        fn note(&self, value: u64) {
+            RECORDED.with_borrow_mut(|recorded| {
+                if let Some(recorded) = recorded {
+                    recorded.push((std::ptr::from_ref(self).addr(), value));
+                }
+            });
+        }
+
+        pub fn store(&self, value: u64, order: Ordering) {
+            self.note(value);
+            self.0.store(value, order);
+        }
+
+        pub fn swap(&self, value: u64, order: Ordering) -> u64 {
+            self.note(value);
+            self.0.swap(value, order)
+        }
+
+        pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            let before = self.0.fetch_add(value, order);
+            self.note(before.wrapping_add(value));
+            before
+        }
+
+        pub fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+            let before = self.0.fetch_sub(value, order);
+            self.note(before.wrapping_sub(value));
+            before
+        }
+
+        pub fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+            let before = self.0.fetch_max(value, order);
+            self.note(before.max(value));
+            before
+        }
+
+        pub fn compare_exchange(&self, old: u64, new: u64, good: Ordering, bad: Ordering) -> Result<u64, u64> {
+            self.0.compare_exchange(old, new, good, bad).inspect(|_| self.note(new))
+        }
+    }
 }
 
 /// Locks a mutex whose holder may have panicked: what our locks guard is valid between any two statements.
@@ -139,6 +242,10 @@ const STRING_MOVE_SIZE_MIN: usize = 2 << 10;
 #[inline]
 #[allow(unsafe_code)]
 unsafe fn string_move(from: *const u8, to: *mut u8, size: usize) -> bool {
+    #[cfg(all(test, not(loom)))]
+    if recording::is_on() {
+        return false;
+    }
     #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     if size >= STRING_MOVE_SIZE_MIN {
         // SAFETY: as this function's; the direction flag is clear, as everywhere between instructions of Rust's.
@@ -224,6 +331,12 @@ pub fn equal(words: &[AtomicU64], bytes: &[u8]) -> bool {
         }
     }
     rest.is_empty() || words[chunks.len()].load(Ordering::Relaxed) == last_word(rest)
+}
+
+/// Whether two rows of words hold the same. Relaxed for the reason of [`copy_out`].
+pub fn equal_words(one: &[AtomicU64], other: &[AtomicU64]) -> bool {
+    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    one.iter().map(load).eq(other.iter().map(load))
 }
 
 /// Fewer than eight bytes as a word, filled up with zeroes.

@@ -11,7 +11,7 @@
 //! stays pinned until the table is closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::error::Error;
 use super::life::Life;
@@ -19,7 +19,7 @@ use crate::limits;
 use crate::ring::lane::Lane;
 use crate::shm::fork;
 use crate::shm::segment::Mapping;
-use crate::sync::Memory;
+use crate::sync::{AtomicU64, Memory};
 use crate::table::reclaim;
 
 /// The table is in use.

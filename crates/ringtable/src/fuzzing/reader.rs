@@ -18,7 +18,7 @@ use crate::table::lookup::{Buffer, Presence};
 use crate::table::reclaim::{self, Pinned};
 use crate::table::{Eviction, Expiry, Guard, Lookup, Options, Pairs, Reader, Sink, Table, Want, Writer};
 
-const WORDS: usize = 5 * PAGE_WORDS;
+const WORDS: usize = 6 * PAGE_WORDS;
 const KEYS: u8 = 90;
 /// Steps of a run, of which a fuzzer could make any number.
 const STEPS_MAX: usize = 48;

@@ -1,5 +1,7 @@
 //! The server as commands see it: the figures of `RING.STATS`, and the way to what stands around the table.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::exchange::Exchange;
 use super::runtime::Runtime;
 use super::statistics::{WorkerStatistics, WritesSeen};
@@ -8,7 +10,7 @@ use super::waiters::{Awaited, Waiter};
 use crate::command::{
     Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, Setting, Standing, Unwritten,
 };
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::Arc;
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
 

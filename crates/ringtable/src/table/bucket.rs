@@ -233,6 +233,22 @@ impl<'a> BucketRef<'a> {
             .is_some_and(|version| (0..SLOTS).all(|index| self.slot(index) == EMPTY) && self.end_read(version))
     }
 
+    /// The version as it is, for who takes the table over.
+    ///
+    /// Acquire: pairs with the Release in [`BucketGuard::unlock`].
+    pub fn version(self) -> u64 {
+        self.0[0].load(Ordering::Acquire)
+    }
+
+    /// Takes the write lock, or takes it over: whoever may have it is dead, and nobody else writes.
+    pub fn take_over(self) -> BucketGuard<'a> {
+        let version = self.version() & !1;
+        // Relaxed, and Release: as in `lock`.
+        self.0[0].store(version | 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        BucketGuard { bucket: self, version }
+    }
+
     /// Marks a slot of this home bucket as visited, if it still holds `slot`, without taking the lock.
     ///
     /// Relaxed: a mark guards nothing, and the slot's entry stays as it was published.
@@ -317,6 +333,16 @@ impl BucketGuard<'_> {
 }
 
 impl BucketGuard<'_> {
+    /// Has the bucket leave with a version above this one at least, which is even, also if its holder dies.
+    ///
+    /// Relaxed: readers see another odd version, and lockers wait as before.
+    pub fn raise(&mut self, version: u64) {
+        if version > self.version {
+            self.version = version;
+            self.bucket.0[0].store(version + 1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it is still locked by us. It may not be if it was given up by a table that shrank, before we locked it.
     ///
     /// Relaxed: a worker looks at the bucket count with Acquire once it has locked, so that all that came before that

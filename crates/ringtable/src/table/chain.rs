@@ -11,7 +11,7 @@ use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot, tag};
 use super::entry::EntryRef;
 use super::layout::{BUCKET_WORDS, H_BUCKETS, address, bucket_start};
 use super::table::Table;
-use crate::sync::{Memory, Ordering, as_uninit, copy_out};
+use crate::sync::{Memory, Ordering};
 
 /// Where a key is, or could go, in the chain of a locked bucket.
 pub(super) struct KeyLocation<'a> {
@@ -118,14 +118,6 @@ impl<M: Memory> Table<M> {
 
     /// The hash of an entry's key.
     pub(super) fn hash_of(&self, entry: EntryRef<'_>) -> u64 {
-        let size = entry.shape.key_size;
-        let mut inline = [0; 64];
-        if let Some(key) = inline.get_mut(..size) {
-            copy_out(entry.key_words(), as_uninit(key));
-            return self.constants().hash(key);
-        }
-        let mut key = vec![0; size];
-        copy_out(entry.key_words(), as_uninit(&mut key));
-        self.constants().hash(&key)
+        self.constants().hash_of(entry)
     }
 }

@@ -69,6 +69,11 @@ pub(super) struct ChangeSink {
 }
 
 impl ChangeSink {
+    /// One whose watchers are told by that ring.
+    pub(super) fn with(events: Broadcast) -> Self {
+        Self { events }
+    }
+
     /// Takes a change of the table in whose segment these words are. Returns whether watchers were told.
     #[inline]
     pub(super) fn tell(&self, words: &[AtomicU64], change: Change<'_>) -> bool {

@@ -141,8 +141,10 @@ impl<'a> EntryRef<'a> {
     #[inline]
     pub(super) fn set_lifetime(self, version: u64, expiry: Expiry) {
         debug_assert!(self.shape.expires, "without the word this would be the key");
-        self.words[HEADER_WORDS].store(expiry.0, Ordering::Relaxed);
         self.words[1].store(version, Ordering::Relaxed);
+        // Release: behind the version, for a server that comes after one that has died in between: no version ever has
+        // two expiries.
+        self.words[HEADER_WORDS].store(expiry.0, Ordering::Release);
     }
 
     /// Whether its time has passed. `now_ms` is asked only if it has one.

@@ -48,7 +48,7 @@
 //! Ours differs in that records carry sequence numbers, so that a lap has a count, and in that `latest` is a Release:
 //! Agrona's receiver goes there after an acquire of the tail alone, which may be older.
 
-use super::layout::{H_EVENTS, HEADER_WORDS as TABLE_HEADER_WORDS, STRIDE};
+use super::layout::{H_EVENTS, HEADER_WORDS as TABLE_HEADER_WORDS, PAGE_WORDS, STRIDE};
 use crate::limits;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, as_uninit, copy_in, copy_out, fence, lock};
 
@@ -183,6 +183,44 @@ impl Producer {
             word.store(0, Ordering::Relaxed);
         }
         Self::default()
+    }
+
+    /// Goes on with the ring of a producer that is dead, and says whether it has died in the middle of a record. What
+    /// it had begun is not written again; the next record is one lap behind it, and leaves `missed` numbers out, and
+    /// one for what was begun: so all watchers learn that they may have missed so many.
+    ///
+    /// # Errors
+    /// If the ring holds what no producer leaves.
+    fn adopt(ring: Ring<'_>, missed: u64) -> Result<(Self, bool), Damaged> {
+        const POSITION_MAX: u64 = 1 << 62;
+        // Relaxed: the producer is dead.
+        let [intent, tail, latest] = [ring.intent, ring.tail, ring.latest].map(|word| word.load(Ordering::Relaxed));
+        let capacity = ring.data.len() as u64;
+        let is_position = |position: u64| position <= intent && intent - position <= capacity;
+        if intent >= POSITION_MAX || !is_position(tail) || !is_position(latest) {
+            return Err(Damaged(tail));
+        }
+        let (mut next, mut was_begun) = (Start { position: tail, sequence: 0 }, intent != tail);
+        if intent > 0 && (latest > 0 || tail > 0) {
+            let place = ring.place(latest);
+            // Relaxed: as above.
+            let load = |index: usize| ring.data[place + index].load(Ordering::Relaxed);
+            let head = Head::unpack(load(0), place, ring.data.len()).filter(|head| head.kind != PADDING);
+            let head = head.ok_or(Damaged(latest))?;
+            let (end, sequence) = (latest + head.words as u64, load(1));
+            if sequence >= POSITION_MAX || end != tail && end != intent {
+                return Err(Damaged(latest));
+            }
+            next = Start { position: end, sequence: sequence + 1 };
+            was_begun = end != intent;
+            // Release: as in `publish`. If it was written as a whole, it is there.
+            ring.tail.store(end, Ordering::Release);
+        }
+        let missed = missed + u64::from(was_begun);
+        if missed > 0 {
+            next = Start { position: intent + capacity, sequence: next.sequence + missed };
+        }
+        Ok((Self { next }, was_begun))
     }
 
     /// Writes a record over the oldest ones.
@@ -360,6 +398,37 @@ impl RingLocation {
         (self.start as u64) << 8 | u64::from(self.capacity.ilog2())
     }
 
+    /// The one that a ring has which was given so many words from word `start` on.
+    pub(super) fn filling(start: u64, words: usize) -> Self {
+        Self { start: start as usize, capacity: 1 << words.saturating_sub(DATA).max(1).ilog2() }
+    }
+
+    /// Whether a table may have such a ring.
+    pub(super) fn is_possible(self) -> bool {
+        (limits::EVENT_RING_SIZE_MIN / 8..=limits::EVENT_RING_SIZE_MAX / 8).contains(&self.capacity)
+    }
+
+    /// Its first word.
+    pub(super) fn start(self) -> usize {
+        self.start
+    }
+
+    /// Its words.
+    pub(super) fn words(self) -> usize {
+        Ring::words(self.capacity)
+    }
+
+    /// Whether it is that of a ring which was given so many words from word `start` on.
+    pub(super) fn is_at(self, start: u64, words: usize) -> bool {
+        self.start as u64 == start && self.words().next_multiple_of(PAGE_WORDS) == words
+    }
+
+    /// Tells it in the header of the table.
+    pub(super) fn store(self, words: &[AtomicU64]) {
+        // Relaxed: whoever looks is told to (by a message over its socket).
+        words[H_EVENTS].store(self.pack(), Ordering::Relaxed);
+    }
+
     /// The place that the header of a table tells, if it is one.
     pub fn load(words: &[AtomicU64]) -> Option<Self> {
         // Relaxed: stored once, before the watcher was told to look.
@@ -392,6 +461,15 @@ impl Broadcast {
         Self { watchers: AtomicUsize::new(0), made: Mutex::new(None) }
     }
 
+    /// Goes on with the ring of a server that is dead: see [`Producer::adopt`].
+    ///
+    /// # Errors
+    /// If the ring is damaged.
+    pub(super) fn adopt(words: &[AtomicU64], location: RingLocation, missed: u64) -> Result<(Self, bool), Damaged> {
+        let (producer, was_begun) = Producer::adopt(location.ring(words), missed)?;
+        Ok((Self { watchers: AtomicUsize::new(0), made: Mutex::new(Some((location, producer))) }, was_begun))
+    }
+
     /// How many watchers there are.
     ///
     /// Relaxed: a watcher is told to begin behind its being counted, and what it does then, directly or by way of
@@ -421,8 +499,7 @@ impl Broadcast {
                 let start = allocate(Ring::words(capacity)).ok_or(Ring::words(capacity) * 8)?;
                 let place = RingLocation { start: start as usize, capacity };
                 let producer = Producer::create(place.ring(words));
-                // Relaxed: the watcher is told behind this to look (by a message over its socket).
-                words[H_EVENTS].store(place.pack(), Ordering::Relaxed);
+                place.store(words);
                 made.insert((place, producer))
             }
         };

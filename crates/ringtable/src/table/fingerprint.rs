@@ -4,8 +4,8 @@
 //! forgotten to be announced: a reader attaches only to a segment that has the same one.
 
 use super::layout::{
-    BUCKET_WORDS, H_BUCKETS, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS, H_ID, H_WORKER_STATES, HASH_RAPID_V3_PROTECTED,
-    LAYOUT_VERSION, PAGE_WORDS, STRIDE,
+    BUCKET_WORDS, COPY_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLOSED, H_ENTRIES, H_EVENTS,
+    H_FIRST_VERSION, H_HINTS, H_ID, H_WORKER_STATES, HASH_RAPID_V3_PROTECTED, LAYOUT_VERSION, PAGE_WORDS, STRIDE,
 };
 use super::{bucket, entry, events};
 
@@ -20,6 +20,10 @@ pub const FINGERPRINT: u64 = {
         H_EVENTS as u64,
         H_HINTS as u64,
         H_ID as u64,
+        H_FIRST_VERSION as u64,
+        H_BUCKETS_MIN as u64,
+        H_BUCKETS_SEALED as u64,
+        COPY_WORDS as u64,
         bucket::AT_BITS as u64,
         H_BUCKETS as u64,
         H_ENTRIES as u64,

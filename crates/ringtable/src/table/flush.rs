@@ -17,7 +17,7 @@ impl<M: Memory> Writer<M> {
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
         if first == 0 {
             self.release();
-            self.table.heap.condemn_all();
+            self.table.heap.condemn_all(self.table.words());
             self.table.sieve.clear(&self.table.heap);
         }
         let table = &self.table;

@@ -3,8 +3,8 @@
 //! # Design
 //!
 //! Growth is linear hashing, a bucket at a time: after an insert that makes the table too full, the worker locks the
-//! bucket to split and its new sibling, moves entries, publishes the new count, and unlocks both. No pause, no second
-//! table. Only one worker splits at a time; the others go on.
+//! bucket to split and its new sibling, fills the sibling, publishes the new count, takes what has gone out of the
+//! source, and unlocks both. No pause, no second table. Only one worker splits at a time; the others go on.
 //!
 //! A table that was emptied gives up its last bucket as long as that is empty, likewise one at a time. So nothing ever
 //! moves to a lower bucket, and a walk over all keys need not know of it.
@@ -12,20 +12,32 @@
 //! # Invariants
 //!
 //! - At most two buckets are locked by a worker, the source before its sibling, which is the last one: no deadlock.
+//! - At any instruction each entry is in the bucket that is its own by the count: a server may die in between, and
+//!   leaves it there ([`super::adopt`]). So the sibling's overflow buckets are new ones; without memory for them the
+//!   split is put off.
 //! - Pages of the bucket array never become anything else, so that whoever looked for a key in a bucket that was given
 //!   up in the meantime finds a bucket there, be it an empty one.
 //! - Versions go on counting: a bucket that is given up leaves a higher one than its own to its source, from which it
 //!   gets its version should it be made anew. So a worker that locks a bucket that is gone (its memory stays a
 //!   bucket's, or becomes zeroes) never finds its own version in a new one.
 
-use super::bucket::{BucketRef, EMPTY, SLOTS, Slot};
+use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot};
 use super::deadline::Deadline;
-use super::layout::{BUCKET_WORDS, H_BUCKETS, PAGE_BUCKETS, PAGE_WORDS, address, bucket_start, split_source};
+use super::heap::Cache;
+use super::layout::{
+    BUCKET_WORDS, H_BUCKETS, H_BUCKETS_SEALED, PAGE_BUCKETS, PAGE_WORDS, address, bucket_start, split_source,
+};
 use super::options::Eviction;
+use super::seal::seal;
 use super::table::Table;
 use super::writer::Writer;
 use crate::limits;
 use crate::sync::{Arc, Memory, Ordering, yield_now};
+
+/// Overflow buckets that so many entries need.
+fn overflow_buckets(entries: usize) -> usize {
+    entries.saturating_sub(SLOTS).div_ceil(SLOTS - 1)
+}
 
 /// Buckets that are added at once when a chain is at its end.
 const CAUGHT_UP_AT_ONCE: usize = 256;
@@ -43,6 +55,68 @@ impl<M: Memory> Table<M> {
         Some(done)
     }
 
+    /// Publishes another number of buckets. Only for the holder of `splitting`, and of the last bucket's lock.
+    fn publish_buckets(&self, count: u64) {
+        // Relaxed: for the server that comes when this one is dead. By now either number would be right.
+        self.words()[H_BUCKETS_SEALED].store(seal(count, H_BUCKETS as u64), Ordering::Relaxed);
+        // Release: pairs with the Acquire in `layout::load_buckets`, `Table::buckets` and `Table::lock`.
+        self.words()[H_BUCKETS].store(count, Ordering::Release);
+    }
+
+    /// Lays slots out in an empty chain that nobody can find yet, but for its last slots that are left over. `false`
+    /// without memory for its overflow buckets.
+    fn lay_out(&self, cache: &mut Cache, home: BucketRef<'_>, slots: &[Slot]) -> bool {
+        let mut spare = Vec::new();
+        for _ in 0..overflow_buckets(slots.len()) {
+            let Some(start) = self.allocate(cache, BUCKET_WORDS) else {
+                spare.into_iter().for_each(|start| self.heap.free(self.words(), cache, start, BUCKET_WORDS));
+                return false;
+            };
+            spare.push(start);
+        }
+        let (mut bucket, mut rest) = (home, slots);
+        loop {
+            let here = if spare.is_empty() { rest.len() } else { SLOTS - 1 };
+            for (index, &slot) in rest[..here].iter().enumerate() {
+                bucket.set_slot(index, slot);
+            }
+            rest = &rest[here..];
+            let Some(start) = spare.pop() else { return true };
+            let link = Slot::link(start);
+            self.overflow(link).clear_slots();
+            bucket.set_slot(SLOTS - 1, link);
+            bucket = self.overflow(link);
+        }
+    }
+
+    /// Moves entries of a locked chain into its holes, so that it has no more overflow buckets than it needs. Returns
+    /// those that were taken out, to be freed after unlocking.
+    fn compact(&self, guard: &BucketGuard<'_>) -> Vec<u64> {
+        let mut freed = Vec::new();
+        loop {
+            let chain: Vec<_> = self.chain(guard).collect();
+            let [rest @ .., last] = &chain[..] else { return freed };
+            let Some(before) = rest.last().filter(|_| rest.len() > overflow_buckets(self.entry_slots(guard).count()))
+            else {
+                return freed;
+            };
+            let mut holes = rest.iter().flat_map(|&bucket| (0..SLOTS).map(move |index| (bucket, index)));
+            let mut remaining = EMPTY;
+            for index in (0..SLOTS).filter(|&index| last.slot(index).is_entry()) {
+                match holes.find(|&(bucket, index)| bucket.slot(index) == EMPTY) {
+                    Some((bucket, hole)) => {
+                        bucket.set_slot(hole, last.slot(index));
+                        last.set_slot(index, EMPTY);
+                    }
+                    // The last one of all takes the place of the link.
+                    None => remaining = last.slot(index),
+                }
+            }
+            freed.push(before.slot(SLOTS - 1).at());
+            before.set_slot(SLOTS - 1, remaining);
+        }
+    }
+
     /// Gives up the last bucket, if it is empty. `false` if it is not, or no more can be given up.
     fn give_up_one(&self) -> bool {
         // Relaxed: only the holder of `splitting` changes the count.
@@ -56,9 +130,8 @@ impl<M: Memory> Table<M> {
         if is_empty {
             // More than the last bucket is left with: a worker that locks it from now on, and is late to see that it
             // is gone, must not take the one that is made anew for it.
-            source.version = source.version.max(last.version + 2);
-            // Release: as in `split_one`.
-            self.words()[H_BUCKETS].store(count - 1, Ordering::Release);
+            source.raise(last.version + 2);
+            self.publish_buckets(count - 1);
             failpoint!("shrink.counted");
             last.unlock();
             source.unlock();
@@ -173,35 +246,34 @@ impl<M: Memory> Writer<M> {
         let target = table.bucket(count).new_locked(source.version);
         failpoint!("split.locked");
 
-        let chain: Vec<BucketRef<'_>> = table.chain(&source).collect();
-        let mut overflow: Vec<u64> = Vec::new();
-        let (mut stay, mut go) = (Vec::new(), Vec::new());
-        for slot in chain.iter().flat_map(|bucket| (0..SLOTS).map(|index| bucket.slot(index))) {
-            if slot.is_link() {
-                overflow.push(slot.at());
-            } else if slot != EMPTY {
-                let hash = self.table.hash_of(table.entry(slot));
-                if address(hash, count + 1) == count { go.push(slot) } else { stay.push(slot) }
-            }
-        }
-        if go.is_empty() {
+        let is_going = |slot: Slot| address(table.hash_of(table.entry(slot)), count + 1) == count;
+        let going: Vec<_> = table.entry_slots(&source).filter(|&(_, _, slot)| is_going(slot)).collect();
+        if going.is_empty() {
             // Nothing moves: readers of the source need not even try again.
-            table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
+            table.publish_buckets(count + 1);
             target.unlock();
             source.unlock_unchanged();
             return true;
         }
-        // Both chains together need no more overflow buckets than the one had: n entries need (n - 7) / 6 of them,
-        // rounded up, and that of a sum is at least the sum of those.
-        self.rebuild(source.bucket, &stay, &mut overflow);
-        failpoint!("split.halved");
-        self.rebuild(target.bucket, &go, &mut overflow);
-        // Release: pairs with the Acquire in `layout::load_buckets`. Before unlocking: a reader that finds the source
-        // unlocked and a key gone finds the new count too.
-        table.words()[H_BUCKETS].store(count + 1, Ordering::Release);
+        let slots: Vec<Slot> = going.iter().map(|&(_, _, slot)| slot).collect();
+        if !table.lay_out(&mut self.cache, target.bucket, &slots) {
+            // It is no bucket of the table yet.
+            target.unlock();
+            source.unlock_unchanged();
+            return false;
+        }
+        failpoint!("split.filled");
+        // Before unlocking: a reader that finds the source unlocked and a key gone finds the new count too. Before the
+        // source loses its entries, so that at any instruction each of them is in the bucket that is its own by the
+        // count.
+        table.publish_buckets(count + 1);
         failpoint!("split.counted");
+        for &(bucket, index, _) in &going {
+            bucket.set_slot(index, EMPTY);
+        }
+        let overflow = table.compact(&source);
         if let Some(expiring) = &table.expiring {
-            for _ in go.iter().filter(|slot| slot.is_volatile()) {
+            for _ in slots.iter().filter(|slot| slot.is_volatile()) {
                 expiring.leave(split_source(count));
                 expiring.come(count);
             }
@@ -225,25 +297,5 @@ impl<M: Memory> Writer<M> {
         let Some(clearing) = table.heap.close_page(page) else { return false };
         self.clear(&clearing, table.eviction == Eviction::AllkeysSieve);
         table.heap.take_page(page)
-    }
-
-    /// Lays `slots` out anew in a chain, taking overflow buckets from `spare`.
-    fn rebuild(&self, home: BucketRef<'_>, slots: &[Slot], spare: &mut Vec<u64>) {
-        let mut bucket = home;
-        let mut rest = slots;
-        loop {
-            bucket.clear_slots();
-            let here = if rest.len() > SLOTS { SLOTS - 1 } else { rest.len() };
-            for (index, slot) in rest[..here].iter().enumerate() {
-                bucket.set_slot(index, *slot);
-            }
-            rest = &rest[here..];
-            if rest.is_empty() {
-                return;
-            }
-            let link = Slot::link(spare.pop().expect("a split needs no more overflow buckets than there were"));
-            bucket.set_slot(SLOTS - 1, link);
-            bucket = self.table.overflow(link);
-        }
     }
 }

@@ -4,14 +4,17 @@
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_inline};
 
+use super::entry::EntryRef;
 use super::fingerprint::FINGERPRINT;
 use super::layout::{
-    H_BUCKETS, H_FINGERPRINT, H_HASH, H_HINTS, H_ID, H_MAGIC, H_SEED, H_SPIN_NS, H_VERSION, H_WORDS, H_WORKERS,
-    HASH_RAPID_V3_PROTECTED, HEADER_WORDS, LAYOUT_VERSION, MAGIC,
+    CONSTANT_WORDS, COPY_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_EVENTS, H_FINGERPRINT, H_FIRST_VERSION,
+    H_HASH, H_HINTS, H_ID, H_MAGIC, H_SEED, H_SPIN_NS, H_VERSION, H_WORDS, H_WORKERS, HASH_RAPID_V3_PROTECTED,
+    HEADER_WORDS, LAYOUT_VERSION, MAGIC, copy_start,
 };
 use super::options::{Eviction, Options};
+use super::seal::seal;
 use crate::limits;
-use crate::sync::{Memory, Ordering};
+use crate::sync::{AtomicU64, Memory, Ordering, as_uninit, copy_out};
 
 /// Why a segment is not believed to be a table.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,66 @@ pub struct Constants {
     pub spin_ns: u64,
     /// The number of the table; 0 where it was given none.
     pub id: u64,
+    /// What the versions of entries begin above, see [`first_version`].
+    pub(super) first_version: u64,
+}
+
+/// An even number above all versions of tables that were made before: a client that has reconnected may still know a
+/// version of a table that is gone, and must not meet it again. A bucket would have to change 2^17 times a millisecond
+/// to get ahead of the clock; if the clock is set back, it takes a coincidence. Below 2^63 for a thousand years.
+fn first_version() -> u64 {
+    #[cfg(not(loom))]
+    return crate::shm::clock::wall_ms() << 18;
+    #[cfg(loom)]
+    return 0;
+}
+
+/// The words of the copy of a header, with their checksum (FNV-1a) behind them, and where they belong in the header.
+fn copied(load: impl Fn(usize) -> u64) -> impl Iterator<Item = u64> {
+    let constants = (0..COPY_WORDS.min(CONSTANT_WORDS)).map(move |index| match index {
+        H_EVENTS | H_HINTS => 0,
+        index => load(index),
+    });
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    constants.map(Some).chain([None]).take(COPY_WORDS).map(move |word| {
+        hash = (hash ^ word.unwrap_or_default()).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        word.unwrap_or(hash)
+    })
+}
+
+/// Copies the constants of a header, for a server that comes later and finds them damaged.
+fn copy_constants(words: &[AtomicU64]) {
+    // Relaxed: nobody else looks at the copy; the server that will comes when this one is dead.
+    let header = copied(|index| words[index].load(Ordering::Relaxed));
+    words
+        .iter()
+        .skip(copy_start(words.len()))
+        .zip(header)
+        .for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+}
+
+/// Makes the constants and their copy the same again, if one of the two is damaged: the checksum tells which one.
+/// Returns how many words were; `None` if both are.
+pub(super) fn restore_constants(words: &[AtomicU64]) -> Option<u64> {
+    if words.len() <= HEADER_WORDS {
+        return Some(0);
+    }
+    // Relaxed: the writer is dead.
+    let load = |index: usize| words.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+    let start = copy_start(words.len());
+    let (header, copy): (Vec<_>, Vec<_>) = (copied(load).collect(), copied(|index| load(start + index)).collect());
+    let there: Vec<_> = (start..start + COPY_WORDS).map(load).collect();
+    if copy == there {
+        let constants = (0..copy.len().saturating_sub(1)).filter(|&index| header[index] != copy[index]);
+        return Some(constants.map(|index| words[index].store(copy[index], Ordering::Relaxed)).count() as u64);
+    }
+    // The header is right if its checksum is there, or all of it but that.
+    let is_right =
+        header.last() == there.last() || header.split_last().map(|all| all.1) == there.split_last().map(|all| all.1);
+    is_right.then(|| {
+        copy_constants(words);
+        1
+    })
 }
 
 impl Constants {
@@ -72,14 +135,21 @@ impl Constants {
         store(H_WORKERS, options.workers as u64);
         store(H_SPIN_NS, options.spin_ns);
         store(H_HINTS, u64::from(options.eviction == Eviction::AllkeysSieve));
+        let first_version = first_version();
+        store(H_FIRST_VERSION, first_version);
+        store(H_BUCKETS_MIN, options.buckets);
+        store(H_BUCKETS_SEALED, seal(options.buckets, H_BUCKETS as u64));
         store(H_BUCKETS, options.buckets);
-        Self { secrets: RapidSecrets::seed(options.seed), workers: options.workers, spin_ns: options.spin_ns, id: 0 }
+        copy_constants(words);
+        let secrets = RapidSecrets::seed(options.seed);
+        Self { secrets, workers: options.workers, spin_ns: options.spin_ns, id: 0, first_version }
     }
 
     /// Gives the table its number, before anybody else has the segment.
     pub(super) fn name(&mut self, memory: &impl Memory, id: u64) {
         // Relaxed: passing the descriptor orders it before any use.
         memory.words()[H_ID].store(id, Ordering::Relaxed);
+        copy_constants(memory.words());
         self.id = id;
     }
 
@@ -106,7 +176,10 @@ impl Constants {
         check("the number of workers", workers, (1..=limits::WORKERS_MAX as u64).contains(&workers))?;
         let spin_ns = load(H_SPIN_NS);
         check("the spin limit in ns", spin_ns, spin_ns <= limits::SPIN_NS_MAX)?;
-        Ok(Self { secrets: RapidSecrets::seed(load(H_SEED)), workers: workers as usize, spin_ns, id: load(H_ID) })
+        let first_version = load(H_FIRST_VERSION);
+        check("what versions begin above", first_version, first_version & 1 == 0 && first_version < 1 << 62)?;
+        let secrets = RapidSecrets::seed(load(H_SEED));
+        Ok(Self { secrets, workers: workers as usize, spin_ns, id: load(H_ID), first_version })
     }
 
     /// The hash of a key.
@@ -116,6 +189,19 @@ impl Constants {
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         rapidhash_v3_inline::<true, false, true>(key, &self.secrets)
+    }
+
+    /// The hash of an entry's key.
+    pub(super) fn hash_of(&self, entry: EntryRef<'_>) -> u64 {
+        let size = entry.shape.key_size;
+        let mut inline = [0; 64];
+        if let Some(key) = inline.get_mut(..size) {
+            copy_out(entry.key_words(), as_uninit(key));
+            return self.hash(key);
+        }
+        let mut key = vec![0; size];
+        copy_out(entry.key_words(), as_uninit(&mut key));
+        self.hash(&key)
     }
 }
 
@@ -138,7 +224,7 @@ mod tests {
     ];
 
     fn with_seed(seed: u64) -> Constants {
-        Constants { secrets: RapidSecrets::seed(seed), workers: 1, spin_ns: 0, id: 0 }
+        Constants { secrets: RapidSecrets::seed(seed), workers: 1, spin_ns: 0, id: 0, first_version: 0 }
     }
 
     /// A word of the key that equals a secret once made the rest of the key count for nothing.

@@ -5,11 +5,12 @@
 //! ```text
 //! page 0              header: constants, bucket count, entry count, a line per worker
 //! page 1 … ->         buckets, 64 bytes each, growing upwards
-//! … <- last page      entries (size classes and extents), growing downwards
+//! … <-                entries (size classes and extents), growing downwards
+//! last pages          the page map: what each page belongs to
 //! ```
 //!
-//! The two ranges share the segment and end where they meet, so `--max-memory` is simply the segment's size: nothing
-//! can use more, whoever touches whatever.
+//! Buckets and entries share the segment and end where they meet, so `--max-memory` is simply the segment's size:
+//! nothing can use more, whoever touches whatever.
 //!
 //! # Compatibility
 //!
@@ -24,7 +25,7 @@ pub const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word of every segment: "ringtabl" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringtabl");
 /// Version of the layout and of the rules in this module's header.
-pub const LAYOUT_VERSION: u64 = 5;
+pub const LAYOUT_VERSION: u64 = 6;
 /// Which hash function: rapidhash v3 with secrets derived from the seed (`RapidSecrets::seed`) and protected mixing
 /// ([`super::header::Constants::hash`]). Its output is the same in all builds.
 pub const HASH_RAPID_V3_PROTECTED: u64 = 4;
@@ -54,10 +55,16 @@ pub const H_EVENTS: usize = 8;
 pub const H_HINTS: usize = 9;
 /// Written once: the number of the table, which no other one has.
 pub const H_ID: usize = 10;
+/// Written once: what the versions of entries begin above.
+pub const H_FIRST_VERSION: usize = 11;
+/// Written once: buckets that there were at the beginning, fewer than which there never are.
+pub const H_BUCKETS_MIN: usize = 12;
 /// Number of buckets; level and split of linear hashing in one word. Written by the worker that grows the table.
-pub const H_BUCKETS: usize = if cfg!(loom) { 11 } else { STRIDE };
+pub const H_BUCKETS: usize = if cfg!(loom) { 13 } else { STRIDE };
+/// The number of buckets once more, sealed: see [`super::seal`]. Written before it, by the same worker.
+pub const H_BUCKETS_SEALED: usize = H_BUCKETS + 1;
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
-pub const H_ENTRIES: usize = H_BUCKETS + STRIDE;
+pub const H_ENTRIES: usize = if cfg!(loom) { H_BUCKETS + 2 } else { H_BUCKETS + STRIDE };
 /// Not 0 once the server has stopped in good order. Written once, by the server.
 pub const H_CLOSED: usize = H_ENTRIES + STRIDE;
 /// One line per worker: `crate::ring::wait` says what it holds. Written by that worker.
@@ -65,8 +72,8 @@ pub const H_WORKER_STATES: usize = H_CLOSED + STRIDE;
 
 /// Words of a page: 64 KiB, the unit in which buckets and entries share the segment.
 pub const PAGE_WORDS: usize = if cfg!(loom) { 16 } else { 8_192 };
-/// Words of the header, a whole page.
-pub const HEADER_WORDS: usize = PAGE_WORDS;
+/// Words of the header: a whole page.
+pub const HEADER_WORDS: usize = if cfg!(loom) { 2 * PAGE_WORDS } else { PAGE_WORDS };
 /// Words of a bucket: one cache line (under the model checker half of it: fewer slots, fewer states).
 pub const BUCKET_WORDS: usize = if cfg!(loom) { 4 } else { 8 };
 /// Bytes of a bucket: a cache line.
@@ -82,6 +89,28 @@ const _: () = {
     assert!(size_of::<AtomicU64>() == 8 || cfg!(loom), "atomic words overlay plain words");
     assert!(cfg!(target_endian = "little"), "positions and lengths are packed for little-endian machines");
 };
+
+/// Words that stay the same for the life of a table, from the first one on, but for [`H_EVENTS`] and [`H_HINTS`].
+pub const CONSTANT_WORDS: usize = H_BUCKETS_MIN + 1;
+/// Words of their copy, behind the page map: with a checksum. (There is none under the model checker.)
+pub const COPY_WORDS: usize = if cfg!(loom) { 0 } else { CONSTANT_WORDS + 1 };
+
+/// Pages that the page map takes of a segment of so many words: a word for each page, and the copy of the header.
+#[inline]
+pub fn page_map_pages(words: usize) -> usize {
+    (words / PAGE_WORDS + COPY_WORDS).div_ceil(PAGE_WORDS)
+}
+
+/// The word at which the copy of the header begins in a segment of so many words.
+pub fn copy_start(words: usize) -> usize {
+    page_map_start(words) + words / PAGE_WORDS
+}
+
+/// The word at which the page map begins in a segment of so many words: it is the last pages.
+#[inline]
+pub fn page_map_start(words: usize) -> usize {
+    (words / PAGE_WORDS - page_map_pages(words)) * PAGE_WORDS
+}
 
 /// Which bucket a hash maps to when there are `buckets` of them (linear hashing).
 ///

@@ -20,6 +20,7 @@ pub mod options;
 
 // The bytes of the segment.
 pub mod layout;
+mod seal;
 pub mod bucket;
 pub mod entry;
 mod expiry_code;
@@ -69,6 +70,9 @@ pub mod lifetime;
 pub mod draft;
 mod flush;
 pub mod sweep;
+
+// The work of a server that comes after another one.
+pub mod adopt;
 
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_bucket;

@@ -10,9 +10,9 @@ use super::lookup::Buffer;
 use super::*;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Memory, Ordering, heap_words};
 
-type Words = Arc<Box<[AtomicU64]>>;
+pub(super) type Words = Arc<Box<[AtomicU64]>>;
 
-fn random() -> fastrand::Rng {
+pub(super) fn random() -> fastrand::Rng {
     let seed =
         std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(fastrand::u64(..));
     println!("RINGTABLE_TEST_SEED={seed}");
@@ -21,20 +21,21 @@ fn random() -> fastrand::Rng {
 
 /// What a history is like.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    pages: usize,
-    buckets: u64,
-    keys: u32,
+pub(super) struct Shape {
+    pub(super) pages: usize,
+    pub(super) buckets: u64,
+    pub(super) keys: u32,
     /// Bytes of a value, most of the time, and of a large one.
-    small: usize,
-    large: usize,
-    eviction: Eviction,
+    pub(super) small: usize,
+    pub(super) large: usize,
+    pub(super) eviction: Eviction,
 }
 
-const SMALL: Shape = Shape { pages: 24, buckets: 1, keys: 3_000, small: 60, large: 3_000, eviction: Eviction::Never };
+pub(super) const SMALL: Shape =
+    Shape { pages: 24, buckets: 1, keys: 3_000, small: 60, large: 3_000, eviction: Eviction::Never };
 
 #[derive(Clone, Debug, PartialEq)]
-struct Entry {
+pub(super) struct Entry {
     value: Vec<u8>,
     expiry: Option<u64>,
     version: u64,
@@ -48,20 +49,20 @@ impl Entry {
 }
 
 /// A table and what should be in it.
-struct History {
-    shape: Shape,
-    random: fastrand::Rng,
-    writers: Vec<Writer<Words>>,
-    reader: Reader<Words>,
+pub(super) struct History {
+    pub(super) shape: Shape,
+    pub(super) random: fastrand::Rng,
+    pub(super) writers: Vec<Writer<Words>>,
+    pub(super) reader: Reader<Words>,
     /// Also what has expired and was not removed, as far as is known.
     model: HashMap<Vec<u8>, Entry>,
-    held: Vec<(HeldEntry<Words>, Vec<u8>)>,
+    pub(super) held: Vec<(HeldEntry<Words>, Vec<u8>)>,
     now_ms: u64,
-    refused: u32,
+    pub(super) refused: u32,
 }
 
 impl History {
-    fn new(shape: Shape, random: fastrand::Rng) -> Self {
+    pub(super) fn new(shape: Shape, random: fastrand::Rng) -> Self {
         println!("{shape:?}");
         let words: Words = Arc::new(heap_words(shape.pages * layout::PAGE_WORDS));
         let options = Options { buckets: shape.buckets, seed: 42, workers: 2, spin_ns: 0, eviction: shape.eviction };
@@ -357,7 +358,7 @@ impl History {
     }
 
     /// Everything that is alive is there, once; and nothing else.
-    fn check_all(&mut self) {
+    pub(super) fn check_all(&mut self) {
         let now_ms = self.now_ms;
         let (mut pairs, mut cursor) = (Pairs::default(), 0);
         loop {
@@ -386,7 +387,13 @@ impl History {
         assert!(self.held.iter().all(|(held, value)| held.bytes() == value));
     }
 
-    fn run(&mut self, steps: u32) {
+    pub(super) fn run(&mut self, steps: u32) {
+        self.go_on(steps);
+        self.end();
+    }
+
+    /// Some random steps.
+    pub(super) fn go_on(&mut self, steps: u32) {
         for _ in 0..steps {
             match self.random.u16(..1_000) {
                 0..500 => self.put(),
@@ -415,6 +422,10 @@ impl History {
             }
         }
         self.check_all();
+    }
+
+    /// Removes all there is.
+    fn end(&mut self) {
         // What has expired goes with the next sweeps, and then the count is exact.
         self.held.clear();
         self.sweep();

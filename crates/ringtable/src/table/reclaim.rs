@@ -265,6 +265,15 @@ impl Reclaimer {
         freed
     }
 
+    /// Takes what was unlinked before this server was there, and somebody may pin still: where it begins, and how many
+    /// words it has.
+    pub(super) fn wait_for(&self, retired: Vec<(u64, usize)>) {
+        let mut state = lock(&self.state);
+        state.words += retired.iter().map(|&(_, words)| words).sum::<usize>();
+        state.retired.extend(retired.into_iter().map(|(start, words)| Retired { start, words }));
+        self.note(&state);
+    }
+
     fn note(&self, state: &Keepers) {
         // Relaxed: written by holders of the lock, and a hint to all others.
         self.waiting.store(state.retired.len() as u64, Ordering::Relaxed);

@@ -26,11 +26,11 @@ use std::sync::Mutex as Plain;
 use shuttle::thread;
 
 use super::heap::{Cache, Clearing, Heap};
-use super::layout::PAGE_WORDS;
+use super::layout::{PAGE_WORDS, page_map_pages, page_map_start};
 use crate::sync::{Arc, AtomicU64, Ordering, heap_words, model};
 
-const PAGES: usize = 24;
-/// Page 0 is the header's.
+const PAGES: usize = 26;
+/// The first page is the header's, and the last ones are the page map's.
 const FIRST_PAGE: usize = 1;
 /// Pages that are taken for good, as the bucket array takes them.
 const TAKEN_MAX: usize = 2;
@@ -67,7 +67,7 @@ impl Stage {
         }
         let range = piece.start..piece.start + piece.words as u64;
         assert!(
-            range.start as usize >= FIRST_PAGE * PAGE_WORDS && range.end as usize <= self.segment.len(),
+            range.start as usize >= FIRST_PAGE * PAGE_WORDS && range.end as usize <= page_map_start(self.segment.len()),
             "forbidden: {piece:?} is not within the segment"
         );
         for (other, &Piece { start, words }) in pieces.iter() {
@@ -115,7 +115,7 @@ impl Stage {
             }
         }
         self.heap.drain(&self.segment, cache);
-        self.heap.finish_clearing(clearing);
+        self.heap.finish_clearing(&self.segment, clearing);
     }
 
     /// A worker's steps.
@@ -155,7 +155,7 @@ impl Stage {
                 5 => self.heap.close_page(random.usize(FIRST_PAGE..PAGES)),
                 6 => {
                     if random.bool() {
-                        self.heap.condemn_all();
+                        self.heap.condemn_all(&self.segment);
                     } else if let Some((first, count)) = self.heap.take_dirty(3) {
                         // They go back to the kernel, and are zeroes.
                         let words = &self.segment[first * PAGE_WORDS..][..count * PAGE_WORDS];
@@ -190,12 +190,13 @@ impl Stage {
             self.heap.free(&self.segment, &mut cache, piece.start, piece.words);
         }
         self.heap.drain(&self.segment, &mut cache);
-        self.heap.release();
-        let free = PAGES - FIRST_PAGE - self.taken.load(Ordering::Relaxed) as usize;
+        self.heap.release(&self.segment);
+        let pages = PAGES - FIRST_PAGE - page_map_pages(self.segment.len());
+        let free = pages - self.taken.load(Ordering::Relaxed) as usize;
         let usage = self.heap.usage();
         assert_eq!((usage.allocated, usage.free_slots), (0, 0), "forbidden: memory is lost, {usage:?}");
         assert_eq!(usage.free_pages as usize, free * PAGE_WORDS * 8, "forbidden: pages are lost");
-        let all = self.heap.allocate_fixed(free * PAGE_WORDS);
+        let all = self.heap.allocate_events(&self.segment, free * PAGE_WORDS);
         assert!(all.is_some(), "forbidden: free pages that do not lie in a row");
     }
 }

@@ -11,7 +11,7 @@ use super::header::Constants;
 use super::heap::Heap;
 use super::hints::Hints;
 use super::layout::{
-    BUCKET_WORDS, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS, PAGE_BUCKETS, PAGE_WORDS, load_entries,
+    BUCKET_WORDS, H_BUCKETS, H_CLOSED, H_ENTRIES, HEADER_WORDS, PAGE_BUCKETS, PAGE_WORDS, load_entries, page_map_pages,
 };
 use super::options::{Eviction, Options};
 use super::reclaim::Reclaimer;
@@ -24,8 +24,6 @@ use crate::sync::{AtomicBool, AtomicU64, Memory, Mutex, Ordering};
 pub struct Table<M> {
     memory: M,
     constants: Constants,
-    /// What the versions of entries begin above, see [`first_version`].
-    first_version: u64,
     pub(super) heap: Heap,
     /// Where entries go that were unlinked.
     pub(super) reclaimer: Reclaimer,
@@ -79,16 +77,6 @@ pub struct Sweep {
     pub round_before_ms: u64,
 }
 
-/// An even number above all versions of tables that were made before: a client that has reconnected may still know a
-/// version of a table that is gone, and must not meet it again. A bucket would have to change 2^17 times a millisecond
-/// to get ahead of the clock; if the clock is set back, it takes a coincidence. Below 2^63 for a thousand years.
-fn first_version() -> u64 {
-    #[cfg(not(loom))]
-    return crate::shm::clock::wall_ms() << 18;
-    #[cfg(loom)]
-    return 0;
-}
-
 impl<M: Memory> Table<M> {
     /// Makes an empty table in fresh memory (all zeroes).
     ///
@@ -98,39 +86,53 @@ impl<M: Memory> Table<M> {
         let words = memory.words().len();
         let pages = (options.buckets as usize).div_ceil(PAGE_BUCKETS);
         let first_page = HEADER_WORDS / PAGE_WORDS + pages;
-        if first_page >= words / PAGE_WORDS {
+        if first_page + page_map_pages(words) >= words / PAGE_WORDS {
             return Err(WriteError::OutOfMemory(options.buckets as usize * BUCKET_WORDS * 8));
         }
         let constants = Constants::create(&memory, options);
         let heap = Heap::new(words, first_page);
+        let changes = ChangeSink::default();
+        Ok(Self::with(memory, constants, heap, changes, options.buckets, first_page, options.eviction))
+    }
+
+    /// The table of a segment, of whose entries nothing is counted yet.
+    pub(super) fn with(
+        memory: M,
+        constants: Constants,
+        heap: Heap,
+        changes: ChangeSink,
+        buckets_min: u64,
+        bucket_pages: usize,
+        eviction: Eviction,
+    ) -> Self {
+        let words = memory.words().len();
         let sieve = Sieve::default();
-        if options.eviction == Eviction::AllkeysSieve {
+        if eviction == Eviction::AllkeysSieve {
             sieve.provide(&heap);
         }
         let buckets_max = (words / BUCKET_WORDS) as u64;
-        let expiring = (options.eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
-        Ok(Self {
+        let expiring = (eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
+        Self {
             memory,
             constants,
-            first_version: first_version(),
             heap,
             reclaimer: Reclaimer::default(),
             drafts: AtomicU64::new(0),
             draft_starts: Mutex::new(BTreeSet::new()),
             searchers: AtomicU64::new(0),
             splitting: AtomicBool::new(false),
-            buckets_min: options.buckets,
-            bucket_pages: AtomicU64::new(first_page as u64),
-            bucket_pages_dirty: AtomicU64::new(first_page as u64),
-            changes: ChangeSink::default(),
-            eviction: options.eviction,
+            buckets_min,
+            bucket_pages: AtomicU64::new(bucket_pages as u64),
+            bucket_pages_dirty: AtomicU64::new(bucket_pages as u64),
+            changes,
+            eviction,
             sieve,
             expiring,
             unevictable: Unevictable::new(words),
             hints: Hints::default(),
             sweep: Mutex::new(Sweep::default()),
             tally: Tally::default(),
-        })
+        }
     }
 
     pub(super) fn words(&self) -> &[AtomicU64] {
@@ -223,7 +225,7 @@ impl<M: Memory> Table<M> {
     /// The version of what the holder of a bucket changes. Unique for the key: the bucket's version goes up with every
     /// change, also across splits.
     pub(super) fn version_of_change(&self, guard: &BucketGuard<'_>) -> u64 {
-        self.first_version + guard.version + 1
+        self.constants.first_version + guard.version + 1
     }
 
     /// Tells the listeners of a change to a key whose bucket is locked still: see [`super::change`]. Sets

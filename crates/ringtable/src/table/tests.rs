@@ -403,7 +403,7 @@ fn readers_never_see_a_torn_or_foreign_value_while_everything_moves() {
 #[test]
 fn a_reader_survives_a_segment_of_garbage() {
     let mut random = seeded();
-    let words: Words = Arc::new(heap_words(4 * layout::PAGE_WORDS));
+    let words: Words = Arc::new(heap_words(5 * layout::PAGE_WORDS));
     let options = Options { buckets: 64, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
     let mut writer = Writer::new(Arc::new(Table::create(Arc::clone(&words), &options).unwrap()));
     for n in 0..500_u32 {

@@ -126,6 +126,14 @@ impl Unevictable {
         Ok(())
     }
 
+    /// Takes note of an entry that is there, however much there may be.
+    pub(super) fn adopt(&self, words: usize) {
+        let most = self.bytes_max.swap(u64::MAX, Ordering::Relaxed);
+        // Nothing is too much now.
+        let _ = self.replace(None, Some(words));
+        self.limit(most);
+    }
+
     /// Whether that would be done now.
     pub(super) fn may_replace(&self, before: Option<usize>, after: usize) -> bool {
         let (left, come) = (before.map_or(0, bytes_of), bytes_of(after));

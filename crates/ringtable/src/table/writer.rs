@@ -103,7 +103,7 @@ impl<M: Memory> Writer<M> {
     /// [`WriteError::OutOfMemory`] if there is no room for the ring, which the first watcher needs.
     pub fn watch(&mut self) -> Result<Start, WriteError> {
         let table = Arc::clone(&self.table);
-        let allocate = |words| table.heap.allocate_fixed(words);
+        let allocate = |words| table.heap.allocate_events(table.words(), words);
         table.events().watch(table.words(), allocate).map_err(WriteError::OutOfMemory)
     }
 }

@@ -7,23 +7,14 @@
 //! lie, and there is no other copy of them.
 
 use std::io;
-#[cfg(test)]
-use std::sync::Mutex;
 
 use super::layout::{H_CONNECTIONS, H_LEASE_TOKENS, H_PERMIT_TOKENS, LAYOUT, SEGMENT_WORDS};
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::{Mapping, Segment};
-#[cfg(test)]
-use crate::sync::lock;
 use crate::sync::{Memory, Ordering};
 
 /// The segment, mapped.
-pub struct GrantMemory {
-    mapping: Mapping,
-    /// All stores since a test began to record them: word and value.
-    #[cfg(test)]
-    pub stores: Mutex<Option<Vec<(usize, u64)>>>,
-}
+pub struct GrantMemory(Mapping);
 
 impl GrantMemory {
     /// A new segment, in which nothing is granted.
@@ -45,69 +36,56 @@ impl GrantMemory {
     }
 
     pub(super) fn new(mapping: Mapping) -> Self {
-        Self {
-            mapping,
-            #[cfg(test)]
-            stores: Mutex::default(),
-        }
+        Self(mapping)
     }
 
     /// A number that no other connection has or had.
     pub fn new_connection(&self) -> u64 {
         // Relaxed: only that it is unique matters.
-        let number = self.mapping.words()[H_CONNECTIONS].fetch_add(1, Ordering::Relaxed) + 1;
-        self.note_store(H_CONNECTIONS, number);
-        number
+        self.0.words()[H_CONNECTIONS].fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A word, as this process has written it, or as an Acquire has made it visible.
     pub fn get(&self, at: usize) -> u64 {
         // Relaxed: the lock around all grants orders its holders.
-        self.mapping.words()[at].load(Ordering::Relaxed)
+        self.0.words()[at].load(Ordering::Relaxed)
     }
 
     /// Stores a word that does not count before a seal does.
     pub fn set(&self, at: usize, value: u64) {
-        self.note_store(at, value);
         // Relaxed: the seal is a Release.
-        self.mapping.words()[at].store(value, Ordering::Relaxed);
+        self.0.words()[at].store(value, Ordering::Relaxed);
     }
 
     /// Stores a seal, behind all that it covers.
     pub fn seal(&self, at: usize, seal: u64) {
-        self.note_store(at, seal);
         // Release, with the Acquire in `sealed`.
-        self.mapping.words()[at].store(seal, Ordering::Release);
+        self.0.words()[at].store(seal, Ordering::Release);
     }
-
-    #[cfg(test)]
-    fn note_store(&self, at: usize, value: u64) {
-        if let Some(stores) = lock(&self.stores).as_mut() {
-            stores.push((at, value));
-        }
-    }
-
-    #[cfg(not(test))]
-    #[inline]
-    fn note_store(&self, _at: usize, _value: u64) {}
 
     /// A seal, before all that it covers.
     #[cfg(test)]
     pub fn sealed(&self, at: usize) -> u64 {
         // Acquire, with the Release in `seal`.
-        self.mapping.words()[at].load(Ordering::Acquire)
+        self.0.words()[at].load(Ordering::Acquire)
     }
 
     /// Lets children that are forked from now on use it, too.
     #[cfg(test)]
     pub fn inherit(&self) -> io::Result<()> {
-        self.mapping.inherit()
+        self.0.inherit()
+    }
+
+    /// Its words.
+    #[cfg(test)]
+    pub fn words(&self) -> &[crate::sync::AtomicU64] {
+        self.0.words()
     }
 
     /// The segment, for whoever comes next.
     #[cfg(test)]
     pub fn into_mapping(self) -> Mapping {
-        self.mapping
+        self.0
     }
 }
 

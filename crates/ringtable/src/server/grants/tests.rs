@@ -13,7 +13,7 @@ use super::table::{Grants, Slot};
 use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Unwritten};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
-use crate::sync::lock;
+use crate::sync::recording;
 
 const HOUR_MS: u64 = 3_600_000;
 const AT: Recipient = Recipient { worker: 0, place: 0 };
@@ -63,12 +63,8 @@ fn granted(leases: &Leases) -> Vec<Found> {
     leases.granted_now().into_iter().flat_map(|(found, _)| found).collect()
 }
 
-fn begin_to_record(leases: &Leases) {
-    *lock(&leases.memory().stores) = Some(Vec::new());
-}
-
 fn recorded(leases: &Leases) -> Vec<(usize, u64)> {
-    lock(&leases.memory().stores).clone().unwrap()
+    recording::stored(leases.memory().words())
 }
 
 /// What the next server finds if the one that did these stores died behind them.
@@ -308,7 +304,7 @@ fn a_process_that_is_killed_leaves_nothing_damaged() {
 /// Leases and permits of all kinds.
 fn some_of_all() -> Leases {
     let leases = Leases::default();
-    begin_to_record(&leases);
+    recording::begin();
     let (one, other) = (leases.new_connection(), leases.new_connection());
     for (number, size) in [3, 56, 57, 300].into_iter().enumerate() {
         let name = name(number as u64, size);
@@ -511,7 +507,7 @@ fn a_death_at_any_store_leaves_the_state_before_or_behind() {
         }),
     ];
     let leases = Leases::default();
-    begin_to_record(&leases);
+    recording::begin();
     let connections = [leases.new_connection(), leases.new_connection()];
     let names = [name(1, 20), name(2, 150)];
     let mut steps = Vec::new();

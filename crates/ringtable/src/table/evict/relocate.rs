@@ -38,7 +38,7 @@ impl<M: Memory> Writer<M> {
         }
         self.clearing = false;
         self.table.heap.drain(self.table.words(), &mut self.cache);
-        self.table.heap.finish_clearing(clearing);
+        self.table.heap.finish_clearing(self.table.words(), clearing);
     }
 
     /// Moves what lives at word `start`, an entry or an overflow bucket, if anything does. Returns whether nothing

@@ -75,7 +75,7 @@ impl<M: Memory> Writer<M> {
             }
             self.clearing = false;
             table.heap.drain(table.words(), &mut self.cache);
-            table.heap.finish_clearing(&clearing);
+            table.heap.finish_clearing(table.words(), &clearing);
             if certain {
                 return table.allocate(&mut self.cache, words);
             }

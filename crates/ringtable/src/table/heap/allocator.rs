@@ -2,7 +2,8 @@
 
 use super::cache::Cache;
 use super::classes::{CLASS_WORDS_MAX, batch, class_of};
-use super::pages::{Inner, Kind};
+use super::map::Run;
+use super::pages::Inner;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock};
 use crate::table::layout::PAGE_WORDS;
 
@@ -19,10 +20,14 @@ pub struct Heap {
 }
 
 impl Heap {
-    /// A heap over `words` words, all pages from `first_page` on being free.
+    /// A heap over `words` words, all pages from `first_page` up to the page map being free.
     pub fn new(words: usize, first_page: usize) -> Self {
+        Self::with(Inner::new(words, first_page))
+    }
+
+    pub(super) fn with(inner: Inner) -> Self {
         Self {
-            inner: Mutex::new(Inner::new(words, first_page)),
+            inner: Mutex::new(inner),
             slack: AtomicBool::new(false),
             recalls: AtomicU64::new(0),
             holders: AtomicU64::new(0),
@@ -38,7 +43,7 @@ impl Heap {
             None => {
                 // What we hold back ourselves may be what is missing.
                 self.drain(segment, cache);
-                lock(&self.inner).release_empty_slabs();
+                lock(&self.inner).release_empty_slabs(segment);
                 self.try_allocate(segment, cache, words)?
             }
         };
@@ -57,7 +62,7 @@ impl Heap {
 
     fn try_allocate(&self, segment: &[AtomicU64], cache: &mut Cache, words: usize) -> Option<u64> {
         if words > CLASS_WORDS_MAX {
-            let first = lock(&self.inner).take_run(words.div_ceil(PAGE_WORDS) as u32, Kind::Extent)?;
+            let first = lock(&self.inner).take_run(segment, words.div_ceil(PAGE_WORDS) as u32, Run::Extent)?;
             return Some(u64::from(first) * PAGE_WORDS as u64);
         }
         self.heed_recall(segment, cache);
@@ -76,7 +81,7 @@ impl Heap {
     /// Takes back memory that [`Self::allocate`] gave for `words` words and that no slot points at any more.
     pub fn free(&self, segment: &[AtomicU64], cache: &mut Cache, start: u64, words: usize) {
         if words > CLASS_WORDS_MAX {
-            lock(&self.inner).give_run((start / PAGE_WORDS as u64) as u32);
+            lock(&self.inner).give_run(segment, (start / PAGE_WORDS as u64) as u32);
             return self.note_slack();
         }
         let class = class_of(words);
@@ -144,14 +149,15 @@ impl Heap {
     }
 
     /// Gives up the empty slabs that were kept for the next to come.
-    pub fn release(&self) {
-        lock(&self.inner).release_empty_slabs();
+    #[cfg(test)]
+    pub fn release(&self, segment: &[AtomicU64]) {
+        lock(&self.inner).release_empty_slabs(segment);
         self.note_slack();
     }
 
-    /// Whole pages for `words` words of something that never moves and is never given back.
-    pub fn allocate_fixed(&self, words: usize) -> Option<u64> {
-        let first = lock(&self.inner).take_run(words.div_ceil(PAGE_WORDS) as u32, Kind::Fixed)?;
+    /// Whole pages for `words` words of the ring of events, which never moves and is never given back.
+    pub fn allocate_events(&self, segment: &[AtomicU64], words: usize) -> Option<u64> {
+        let first = lock(&self.inner).take_run(segment, words.div_ceil(PAGE_WORDS) as u32, Run::Events)?;
         // Release: as in `allocate`.
         fence(Ordering::Release);
         Some(u64::from(first) * PAGE_WORDS as u64)

@@ -12,7 +12,7 @@ use super::allocator::Heap;
 use super::classes::{CLASSES, class_words, slab_pages, slab_slots};
 use super::pages::{Census, Inner, Kind, Page};
 use super::slabs::slot_start;
-use crate::sync::lock;
+use crate::sync::{AtomicU64, lock};
 use crate::table::layout::PAGE_WORDS;
 
 /// Pages that are being cleared: what lives there is to be moved or removed, then [`Heap::finish_clearing`].
@@ -177,7 +177,7 @@ impl Heap {
     }
 
     /// Gives free what has become free of pages that were being cleared, and opens the rest again.
-    pub fn finish_clearing(&self, clearing: &Clearing) {
+    pub fn finish_clearing(&self, segment: &[AtomicU64], clearing: &Clearing) {
         let mut inner = lock(&self.inner);
         for page in clearing.free.iter().flat_map(|&(first, count)| first..first + count) {
             let dirty = inner.pages[page as usize].dirty;
@@ -190,7 +190,7 @@ impl Heap {
             }
             inner.pages[slab as usize].closed = false;
             if free == slab_slots(usize::from(class)) {
-                inner.give_run(slab);
+                inner.give_run(segment, slab);
             } else if free > 0 {
                 inner.list(usize::from(class), slab);
             }

@@ -8,7 +8,7 @@ use crate::table::layout::PAGE_WORDS;
 
 impl Heap {
     /// Condemns all slabs there are: they hand out no slot any more, and go when the last one has come back.
-    pub fn condemn_all(&self) {
+    pub fn condemn_all(&self, segment: &[AtomicU64]) {
         let mut inner = lock(&self.inner);
         for slab in 0..inner.pages.len() as u32 {
             let Page { kind, first, class, .. } = inner.pages[slab as usize];
@@ -19,7 +19,7 @@ impl Heap {
                 let page = &mut inner.pages[slab as usize];
                 page.kind = Kind::Condemned;
                 if page.free == slab_slots(usize::from(class)) {
-                    inner.give_run(slab);
+                    inner.give_run(segment, slab);
                 }
             }
         }
@@ -36,7 +36,7 @@ impl Heap {
             let first = inner.pages[start as usize / PAGE_WORDS].first;
             let page = inner.pages[first as usize];
             match page.kind {
-                Kind::Extent => inner.give_run(first),
+                Kind::Extent => inner.give_run(segment, first),
                 _ => inner.give_slots(segment, usize::from(page.class), std::iter::once(start)),
             }
         }

@@ -14,8 +14,8 @@
 //! # Invariants
 //!
 //! - A page belongs to the bucket array, to one slab, to one extent, or to one free run.
-//! - The lists live in memory that only the server can write (I2); all other bookkeeping is private to it, and could be
-//!   rebuilt by walking the buckets.
+//! - The lists and the page map ([`map`]) live in memory that only the server can write (I2); all other bookkeeping is
+//!   private to it. All of it but the map can be built anew from what the buckets point at ([`rebuild`]).
 //! - Memory is filled only behind a fence(Release) that comes after the unlocking that made it unreachable: a reader
 //!   that still copies the old contents, and sees any of the new, also sees the bucket's new version.
 //!
@@ -26,6 +26,7 @@
 //! the bucket array from growing, which makes chains longer and nothing else.
 
 mod classes;
+mod map;
 mod cache;
 mod pages;
 mod slabs;
@@ -34,6 +35,7 @@ mod census;
 mod clearing;
 mod returning;
 mod emptying;
+mod rebuild;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -43,3 +45,4 @@ pub use cache::Cache;
 pub use census::Usage;
 pub use classes::{BATCH, CLASS_WORDS_MAX, CLASSES, kind_of, taken_words};
 pub use clearing::Clearing;
+pub use rebuild::{Rebuild, Refusal};

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::classes::{CLASSES, slab_slots};
-use crate::table::layout::PAGE_WORDS;
+use super::map::{PageMap, Run};
+use crate::sync::AtomicU64;
+use crate::table::layout::{PAGE_WORDS, page_map_pages};
 
 /// What a page is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,16 +81,19 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// All pages of `words` words from `first_page` on are free.
+    /// All pages of `words` words from `first_page` on are free, but those of the page map.
     pub(super) fn new(words: usize, first_page: usize) -> Self {
         let count = words / PAGE_WORDS;
-        let free = (count - first_page) as u32;
+        let end = count.saturating_sub(page_map_pages(words)).max(first_page.min(count));
+        let free = (end - first_page.min(end)) as u32;
         let mut free_runs = BTreeMap::new();
         if free > 0 {
             free_runs.insert(first_page as u32, free);
         }
         let fixed = |page: usize| Page { kind: Kind::Fixed, first: page as u32, length: 1, ..Page::default() };
-        let pages = (0..count).map(|page| if page < first_page { fixed(page) } else { Page::default() }).collect();
+        let pages = (0..count)
+            .map(|page| if (first_page..end).contains(&page) { Page::default() } else { fixed(page) })
+            .collect();
         Self {
             free_runs,
             free_pages: free,
@@ -118,7 +123,7 @@ impl Inner {
     }
 
     /// Takes `count` adjacent pages from the highest free run that has them.
-    pub(super) fn take_run(&mut self, count: u32, kind: Kind) -> Option<u32> {
+    pub(super) fn take_run(&mut self, segment: &[AtomicU64], count: u32, run: Run) -> Option<u32> {
         if self.free_unreserved() < count {
             return None;
         }
@@ -129,7 +134,14 @@ impl Inner {
             self.free_runs.insert(first, length - count);
         }
         let first = first + length - count;
+        let (kind, class) = match run {
+            Run::Slab(class) => (Kind::Slab, class),
+            Run::Extent => (Kind::Extent, 0),
+            Run::Events => (Kind::Fixed, 0),
+        };
         self.occupy(first, count, kind);
+        self.pages[first as usize].class = class as u8;
+        PageMap::of(segment).set(first, run, count);
         Some(first)
     }
 
@@ -165,7 +177,8 @@ impl Inner {
     }
 
     /// Frees a whole slab or extent.
-    pub(super) fn give_run(&mut self, first: u32) {
+    pub(super) fn give_run(&mut self, segment: &[AtomicU64], first: u32) {
+        PageMap::of(segment).clear(first);
         let Page { kind, class, length, .. } = self.pages[first as usize];
         match kind {
             Kind::Extent => self.extent_pages -= u64::from(length),

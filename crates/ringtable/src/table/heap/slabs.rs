@@ -1,6 +1,7 @@
 //! Slots of slabs: handing them out, and taking them back.
 
 use super::classes::{CLASSES, class_words, slab_pages, slab_slots};
+use super::map::Run;
 use super::pages::{Inner, Kind};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::table::layout::PAGE_WORDS;
@@ -14,9 +15,10 @@ impl Inner {
                 if !out.is_empty() {
                     return;
                 }
-                let Some(slab) = self.take_run(slab_pages(class) as u32, Kind::Slab) else { return };
+                let pages = slab_pages(class) as u32;
+                let Some(slab) = self.take_run(segment, pages, Run::Slab(class)) else { return };
                 let slots = slab_slots(class);
-                (self.pages[slab as usize].class, self.pages[slab as usize].free) = (class as u8, slots);
+                self.pages[slab as usize].free = slots;
                 let census = &mut self.census[class];
                 (census.slots, census.free) = (census.slots + u64::from(slots), census.free + u64::from(slots));
                 self.list(class, slab);
@@ -64,7 +66,7 @@ impl Inner {
             let is_empty = page.free == slab_slots(class);
             if page.kind == Kind::Condemned {
                 if is_empty {
-                    self.give_run(slab);
+                    self.give_run(segment, slab);
                 }
             } else if page.closed {
                 // Whoever clears it looks at it when done.
@@ -75,7 +77,7 @@ impl Inner {
                 // One empty slab is kept, lest a single entry that comes and goes take and give pages all the time.
                 if is_empty && self.partial[class].len() > 1 {
                     self.unlist(class, slab);
-                    self.give_run(slab);
+                    self.give_run(segment, slab);
                 } else if is_empty {
                     self.kept_empty[class] = slab + 1;
                 }
@@ -84,11 +86,11 @@ impl Inner {
     }
 
     /// Gives up the empty slabs that were kept for the next to come.
-    pub(super) fn release_empty_slabs(&mut self) {
+    pub(super) fn release_empty_slabs(&mut self, segment: &[AtomicU64]) {
         for class in 0..CLASSES {
             if let Some(slab) = self.kept_empty[class].checked_sub(1) {
                 self.unlist(class, slab);
-                self.give_run(slab);
+                self.give_run(segment, slab);
             }
         }
     }
