@@ -40,8 +40,8 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, heap_words, model};
 pub(super) type Words = Arc<Box<[AtomicU64]>>;
 pub(super) type Key = [u8; 8];
 
-/// One for the header, two for buckets, and some for entries.
-const PAGES: usize = 7;
+/// Two for the header, two for buckets, one for the page map, and some for entries.
+const PAGES: usize = 9;
 const SEED: u64 = 42;
 /// Two words, so that they can be torn.
 pub(super) const OLD: &[u8] = b"old, old, older.";

@@ -81,7 +81,8 @@ fn number_of(key: [u8; 8], bytes: &[u8]) -> u64 {
 }
 
 fn create(pages: usize, buckets: u64, eviction: Eviction) -> (Arc<Table<Words>>, Words) {
-    let words: Words = Arc::new(heap_words(pages * PAGE_WORDS));
+    // Besides, the second page of the header and that of the page map.
+    let words: Words = Arc::new(heap_words((pages + 2) * PAGE_WORDS));
     let options = Options { buckets, seed: 42, workers: WORKERS as usize, spin_ns: 0, eviction };
     (Arc::new(Table::create(Arc::clone(&words), &options).expect("the buckets fit")), words)
 }
