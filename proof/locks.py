@@ -1,8 +1,9 @@
-"""Takes locks, semaphores, barriers, limiters in processes that are killed and stopped: `python -m proof.locks --help`.
+"""Uses the tools for processes in processes that are killed and stopped: `python -m proof.locks --help`.
 
 Processes come in batches. Each takes a lock and a permit of a semaphore again and again, writes into memory that
-outlives it that it is inside, asks limiters, and waits at a barrier for another one. They are stopped and continued,
-and killed, at random instants, mostly while they are inside. What must not be:
+outlives it that it is inside, asks limiters, waits at a barrier for another one, asks for a memoized result, and for
+what is done once. They are stopped and continued, and killed, at random instants, mostly while they are inside. What
+must not be:
 
 - A lock that two have: whoever enters finds somebody inside who lives, or a token that is not below its own.
 - A lock that a living process has lost: its release says so.
@@ -10,6 +11,8 @@ and killed, at random instants, mostly while they are inside. What must not be:
 - A lock that a dead process has: the next one does not get it, or the server's figures count it when all are gone.
 - A limiter that lets more through than its rate, or, but for those that died in the middle of a call, less.
 - A party that passes a barrier of two alone, but for one whose partner died before it had noted that.
+- A result that two compute at a time, or that is another one's.
+- What is to be done once and is done by two at a time, or again, unless the first one died before that was noted.
 """
 
 import mmap
@@ -39,6 +42,8 @@ RATE = 500
 ALGORITHMS: tuple[Literal["fixed", "sliding"], ...] = ("fixed", "sliding")
 LIFE_S_MAX = 0.15
 STOP_S_MAX = 0.03
+RESULT_S = 0.005
+"""How long a memoized result is good for: it is computed again and again."""
 DEAD_S = 20.0
 """How long the kernel may take to be done with a process whose sockets it has closed."""
 
@@ -62,6 +67,8 @@ class Found:
     permits: int = 0
     calls_let_through: int = 0
     parties_passed: int = 0
+    results_computed: int = 0
+    done_once: int = 0
     seconds: float = 0.0
     forbidden: list[str] = field(default_factory=list)
 
@@ -69,11 +76,11 @@ class Found:
 class Board:
     """Memory that all processes share, and that outlives them: words of 64 bits."""
 
-    TOKEN, INSIDE, SEATS_FROM = 0, 1, 2
-    PID, IN_SEMAPHORE, TURNS, PERMITS, THROUGH, AT_BARRIER, PASSED = 0, 1, 2, 3, 4, 6, 7
+    TOKEN, INSIDE, COMPUTING, DOING, DONE, SEATS_FROM = 0, 1, 2, 3, 4, 5
+    PID, IN_SEMAPHORE, TURNS, PERMITS, THROUGH, AT_BARRIER, PASSED, COMPUTED = 0, 1, 2, 3, 4, 6, 7, 9
     """The words of a seat; `THROUGH` has one for each algorithm, and `PASSED` for each place in the order of coming."""
 
-    SEAT_WORDS = 9
+    SEAT_WORDS = 10
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -106,9 +113,7 @@ def is_dead(pid: int) -> bool:
 def inside(board: Board, token: int | None) -> Iterator[None]:
     """Be the one that has the lock; see that nobody else is."""
     assert token is not None
-    if other := board[board.INSIDE]:
-        # Its sockets are closed before it counts as dead.
-        wait_until(lambda: is_dead(other), f"process {other}, which has the lock too, has died", DEAD_S)
+    see_dead(board[board.INSIDE], "has the lock, too")
     if (before := board[board.TOKEN]) >= token:
         raise Wrong(f"the lock's token is {token}, and that of an owner before was {before}")
     board[board.INSIDE], board[board.TOKEN] = os.getpid(), token
@@ -116,6 +121,24 @@ def inside(board: Board, token: int | None) -> Iterator[None]:
     if board[board.INSIDE] != os.getpid() or board[board.TOKEN] != token:
         raise Wrong(f"process {board[board.INSIDE]} was inside of the lock that process {os.getpid()} has")
     board[board.INSIDE] = 0
+
+
+def see_dead(pid: int, what: str) -> None:
+    """See that a process, if it is one, dies that may only have done that if it was about to."""
+    if pid:
+        # Its sockets are closed before it counts as dead.
+        wait_until(lambda: is_dead(pid), f"process {pid}, which {what}, has died", DEAD_S)
+
+
+@contextmanager
+def alone(board: Board, word: int, what: str) -> Iterator[None]:
+    """Be the one that does this."""
+    see_dead(board[word], f"{what}, too")
+    board[word] = os.getpid()
+    yield
+    if board[word] != os.getpid():
+        raise Wrong(f"process {board[word]} {what} while process {os.getpid()} did")
+    board[word] = 0
 
 
 @contextmanager
@@ -139,6 +162,21 @@ def live(board: Board, seat: int, batch: int, seed: str) -> None:
         lock, semaphore = table.lock("lock"), table.semaphore("semaphore", PERMITS)
         barrier = table.barrier("barrier", 2)
         limits = [table.rate_limiter(f"{RATE}/day", algorithm=algorithm) for algorithm in ALGORITHMS]
+        once = table.once(f"once {batch}")
+
+        @table.memoize(ttl=RESULT_S, key=lambda number: f"double {number}")
+        def double(number: int) -> int:
+            with alone(board, board.COMPUTING, "computes the result"):
+                board[board.seat(seat, board.COMPUTED)] += 1
+                time.sleep(generator.random() / 1_000)
+            return 2 * number
+
+        def do() -> None:
+            with alone(board, board.DOING, "does what is done once"):
+                see_dead(board[board.DONE], "has done what is done once")
+                time.sleep(generator.random() / 100)
+                board[board.DONE] = os.getpid()
+
         while True:
             with lock, inside(board, lock.token):
                 board[board.seat(seat, board.TURNS)] += 1
@@ -158,6 +196,11 @@ def live(board: Board, seat: int, batch: int, seed: str) -> None:
             with suppress(Timeout):
                 board[board.seat(seat, board.PASSED) + barrier.wait(generator.random() / 200)] += 1
             board[board.seat(seat, board.AT_BARRIER)] = 0
+            if (result := double(batch)) != 2 * batch:
+                raise Wrong(f"the double of {batch} is {result}")
+            once(do)
+            if not board[board.DONE]:
+                raise Wrong("what is done once is not done, and was said to be")
 
 
 def run_batch(table: Table, batch: int, generator: random.Random, found: Found) -> None:
@@ -200,9 +243,11 @@ def run_batch(table: Table, batch: int, generator: random.Random, found: Found) 
     wait_until(lambda: table.stats()["locks"] == 0, "nothing is held when all are gone", DEAD_S)
     wait_until(lambda: table.stats()["lease_waiters"] == 0, "nobody waits when all are gone", DEAD_S)
     found.batches += 1
+    found.done_once += board[board.DONE] != 0
     for seat in range(SEATS):
         found.turns += board[board.seat(seat, board.TURNS)]
         found.permits += board[board.seat(seat, board.PERMITS)]
+        found.results_computed += board[board.seat(seat, board.COMPUTED)]
     last, first = (sum(board[board.seat(seat, board.PASSED) + place] for seat in range(SEATS)) for place in range(2))
     unnoted = sum(board[board.seat(seat, board.AT_BARRIER)] for seat in range(SEATS))
     found.parties_passed += last + first
@@ -221,7 +266,7 @@ def run_batch(table: Table, batch: int, generator: random.Random, found: Found) 
 
 @app.default
 def main(*, seconds: float = 20.0, seed: int | None = None, json_: program.JsonFile = None) -> int:
-    """Kill and stop processes that have locks, permits and limiters, and wait at barriers.
+    """Kill and stop processes that have locks, permits and limiters, wait at barriers, and compute for all.
 
     Args:
         seconds: Stop after so long.
