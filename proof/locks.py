@@ -113,14 +113,13 @@ def is_dead(pid: int) -> bool:
 def inside(board: Board, token: int | None) -> Iterator[None]:
     """Be the one that has the lock; see that nobody else is."""
     assert token is not None
-    see_dead(board[board.INSIDE], "has the lock, too")
-    if (before := board[board.TOKEN]) >= token:
-        raise Wrong(f"the lock's token is {token}, and that of an owner before was {before}")
-    board[board.INSIDE], board[board.TOKEN] = os.getpid(), token
-    yield
-    if board[board.INSIDE] != os.getpid() or board[board.TOKEN] != token:
-        raise Wrong(f"process {board[board.INSIDE]} was inside of the lock that process {os.getpid()} has")
-    board[board.INSIDE] = 0
+    with alone(board, board.INSIDE, "has the lock"):
+        if (before := board[board.TOKEN]) >= token:
+            raise Wrong(f"the lock's token is {token}, and that of an owner before was {before}")
+        board[board.TOKEN] = token
+        yield
+        if board[board.TOKEN] != token:
+            raise Wrong(f"the lock's token is {board[board.TOKEN]} while its owner has {token}")
 
 
 def see_dead(pid: int, what: str) -> None:

@@ -14,6 +14,8 @@ pub mod random;
 pub mod shortage;
 pub mod peer;
 pub mod fork;
+#[cfg(test)]
+pub mod killed;
 pub mod segment;
 pub mod descriptors;
 pub mod doorbell;

@@ -13,6 +13,7 @@ use super::table::{Grants, Slot};
 use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Unwritten};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
+use crate::shm::killed::killed_at;
 use crate::sync::recording;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -255,39 +256,14 @@ fn a_process_that_is_killed_leaves_nothing_damaged() {
         leases.memory().inherit().unwrap();
         let given = || leases.memory().get(LEASES.tokens_at);
         let (before, seed) = (given(), random.u64(..));
-        #[allow(unsafe_code)]
-        // SAFETY: the child works with what it has a copy of, and the C library's memory can be used there. It never
-        // returns from here, whatever happens.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                #[allow(unsafe_code)]
-                // SAFETY: it takes no memory. The child does not outlive this thread.
-                unsafe {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                }
-                let mut work = Work::new(&leases, fastrand::Rng::with_seed(seed));
-                loop {
-                    work.step(&leases);
-                }
-            }));
-            #[allow(unsafe_code)]
-            // SAFETY: nothing is left to do.
-            unsafe {
-                libc::_exit(1);
-            }
-        }
         let enough = before + random.u64(1..300);
-        let mut status = 0;
-        #[allow(unsafe_code)]
-        // SAFETY: it is our child, and `status` is ours.
-        let killed = unsafe {
-            while given() < enough && libc::waitpid(child, &raw mut status, libc::WNOHANG) == 0 {
-                crate::sync::yield_now();
+        let endlessly = || {
+            let mut work = Work::new(&leases, fastrand::Rng::with_seed(seed));
+            loop {
+                work.step(&leases);
             }
-            libc::kill(child, libc::SIGKILL) == 0 && libc::waitpid(child, &raw mut status, 0) == child
         };
-        assert!(killed && libc::WIFSIGNALED(status), "it has ended by itself");
+        killed_at(endlessly, || given() >= enough);
         let (leases, damaged) = adopted(leases);
         assert_eq!(damaged, 0);
         found += granted(&leases).len();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::tests::*;
 use super::*;
+use crate::shm::killed::killed_at;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, heap_words, recording};
 use crate::table::bucket::{ENTRIES_MAX, SLOTS};
@@ -57,6 +58,23 @@ fn table_of(words: &[u64], stores: &[(usize, u64)]) -> Words {
     copy
 }
 
+/// A change: all words and what could be found before it, its stores, and what can be found now.
+struct Recorded {
+    before: Vec<u64>,
+    was: BTreeMap<Vec<u8>, State>,
+    stores: Vec<(usize, u64)>,
+    is: BTreeMap<Vec<u8>, State>,
+}
+
+fn recorded(words: &Words, change: impl FnOnce()) -> Recorded {
+    let (before, was) = (copy_of(words), contents(words));
+    recording::begin();
+    change();
+    let stores = recording::stored(words);
+    recording::end();
+    Recorded { before, was, stores, is: contents(words) }
+}
+
 /// What a watcher that was there hears: how many events, and how many it has missed.
 fn heard(words: &Words, start: Start) -> (u64, u64) {
     let (mut consumer, mut key) = (Consumer::new(start), Vec::new());
@@ -86,12 +104,7 @@ fn cut_with(
 ) {
     let words = Arc::clone(writer.table().memory());
     let watched = RingLocation::load(&words).map(|_| writer.watch().unwrap());
-    let (before, was) = (copy_of(&words), contents(&words));
-    recording::begin();
-    change(writer);
-    let stores = recording::stored(&words);
-    recording::end();
-    let is = contents(&words);
+    let Recorded { before, was, stores, is } = recorded(&words, || change(writer));
     assert!(!stores.is_empty(), "{what} changes nothing");
     let (mut repaired, mut in_a_row) = (0, 0);
     for cut in 0..=stores.len() {
@@ -360,12 +373,7 @@ fn moving_and_evicting() {
 /// As [`cut`], for many changes in a row: the last stores alone, and some hundred.
 fn cut_some(what: &str, writer: &mut Writer<Words>, change: impl FnOnce(&mut Writer<Words>)) {
     let words = Arc::clone(writer.table().memory());
-    let (before, was) = (copy_of(&words), contents(&words));
-    recording::begin();
-    change(writer);
-    let stores = recording::stored(&words);
-    recording::end();
-    let is = contents(&words);
+    let Recorded { before, was, stores, is } = recorded(&words, || change(writer));
     for cut in (0..stores.len()).step_by(stores.len() / 60 + 1) {
         let left = table_of(&before, &stores[..cut]);
         let (table, report) = Table::adopt(Arc::clone(&left), writer.table().eviction(), &[]).unwrap();
@@ -448,39 +456,14 @@ fn a_process_that_is_killed_leaves_each_key_as_it_was_or_as_it_was_to_be() {
     for _ in 0..DEATHS {
         let all = || (0..KEYS).map(|key| notes.words()[2 * key + 1].load(Ordering::SeqCst)).sum::<u64>();
         let (before, seeds) = (all(), [random.u64(..), random.u64(..)]);
-        #[allow(unsafe_code)]
-        // SAFETY: the child works with what it has a copy of, and the C library's memory can be used there. It never
-        // returns from here, whatever happens.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                #[allow(unsafe_code)]
-                // SAFETY: it takes no memory. The child does not outlive this thread.
-                unsafe {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                }
-                std::thread::scope(|scope| {
-                    scope.spawn(|| work(&table, notes.words(), 1, seeds[1]));
-                    work(&table, notes.words(), 0, seeds[0]);
-                });
-            }));
-            #[allow(unsafe_code)]
-            // SAFETY: nothing is left to do.
-            unsafe {
-                libc::_exit(1);
-            }
-        }
         let enough = before + random.u64(1..5_000);
-        let mut status = 0;
-        #[allow(unsafe_code)]
-        // SAFETY: it is our child, and `status` is ours.
-        let killed = unsafe {
-            while all() < enough && libc::waitpid(child, &raw mut status, libc::WNOHANG) == 0 {
-                crate::sync::yield_now();
-            }
-            libc::kill(child, libc::SIGKILL) == 0 && libc::waitpid(child, &raw mut status, 0) == child
+        let both = || {
+            std::thread::scope(|scope| {
+                scope.spawn(|| work(&table, notes.words(), 1, seeds[1]));
+                work(&table, notes.words(), 0, seeds[0]);
+            });
         };
-        assert!(killed && libc::WIFSIGNALED(status), "it has ended by itself");
+        killed_at(both, || all() >= enough);
         let (next, report) = Table::adopt(map(), Eviction::Never, &[]).unwrap();
         assert_eq!(report.all_damage(), 0, "{report}");
         next.audit(&[]);
