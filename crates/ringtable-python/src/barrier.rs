@@ -59,8 +59,8 @@ impl BarrierCore {
 
     /// Wait until all parties are here; return how many were still to come: 0 to the one that came last.
     ///
-    /// For `timeout` at most, in seconds or a `timedelta`. With 0 it does not wait: it passes
-    /// if it is the last one, or the last one comes in that very moment.
+    /// For `timeout` at most, in seconds or a `timedelta`. With 0 it does not wait: it passes if it is the last one, or
+    /// the last one comes in that very moment.
     ///
     /// Raises `Timeout` if not all came in time: this one counts no more, and the others wait on. `LockLost` if the
     /// server does not answer: this one may be counted, and the others may have passed. `ServerGone` if the server

@@ -18,8 +18,8 @@
 //! - Parties are waiters, and bounded as such. The bytes of all names are: [`limits::BARRIER_NAMES_SIZE_MAX`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use super::group_names::GroupNames;
 use super::waiters::{Awaited, Waiter, Waiters};
 use crate::command::{Refusal, Standing, shown};
 use crate::limits;
@@ -27,7 +27,6 @@ use crate::limits;
 struct Place {
     /// How many are to come.
     parties: u64,
-    group: u64,
     /// How many of each connection are here.
     here: HashMap<u64, usize>,
     count: usize,
@@ -55,11 +54,9 @@ impl Place {
 /// All barriers of a server at which somebody waits.
 #[derive(Default)]
 pub(super) struct Barriers {
-    places: HashMap<Arc<[u8]>, Place>,
-    /// The name that a group waits at.
-    names: HashMap<u64, Arc<[u8]>>,
-    /// Bytes of all names.
-    names_size: usize,
+    names: GroupNames,
+    /// By group.
+    places: HashMap<u64, Place>,
 }
 
 impl Barriers {
@@ -76,12 +73,12 @@ impl Barriers {
         waiters: &mut Waiters,
         ended: &[u64],
     ) -> Result<Standing, Refusal> {
-        let (mut group, mut waiting) = (None, 0);
-        if let Some(place) = self.places.get(name) {
-            (group, waiting) = (Some(place.group), place.waiting(ended));
+        let (mut group, mut waiting) = (self.names.group_at(name), 0);
+        if let Some((there, place)) = group.and_then(|group| Some((group, self.places.get(&group)?))) {
+            waiting = place.waiting(ended);
             if waiting == 0 {
                 // Those that are left are nobody's.
-                self.remove(name);
+                self.remove(there);
                 group = None;
             } else {
                 place.agrees(name, parties)?;
@@ -89,12 +86,13 @@ impl Barriers {
         }
         let missing = parties.saturating_sub(waiting + 1);
         if missing == 0 {
-            if let Some(place) = self.remove(name) {
-                waiters.end(place.group);
+            if let Some(group) = group {
+                self.remove(group);
+                waiters.end(group);
             }
             return Ok(Standing::Passed(0));
         }
-        let (is_new, size) = (group.is_none(), self.names_size + name.len());
+        let (is_new, size) = (group.is_none(), self.names.size_with(name));
         if is_new && size > limits::BARRIER_NAMES_SIZE_MAX {
             return Err(Refusal(format!(
                 "LEASES the names of barriers at which somebody waits would have {size} bytes; at most {} are \
@@ -104,13 +102,11 @@ impl Barriers {
         }
         let missing = party.answer.unwrap_or(missing);
         waiters.join(&mut group, Waiter { answer: Some(missing), ..party })?;
-        if let (true, Some(group)) = (is_new, group) {
-            let name: Arc<[u8]> = name.into();
-            self.names.insert(group, Arc::clone(&name));
-            self.places.insert(name, Place { parties, group, here: HashMap::new(), count: 0 });
-            self.names_size = size;
-        }
-        if let Some(place) = self.places.get_mut(name) {
+        if let Some(group) = group {
+            if is_new {
+                self.names.insert(name, group);
+            }
+            let place = self.places.entry(group).or_insert_with(|| Place { parties, here: HashMap::new(), count: 0 });
             place.count += 1;
             *place.here.entry(party.connection).or_default() += 1;
         }
@@ -121,9 +117,9 @@ impl Barriers {
     /// that has passed is not known any more.
     pub fn find(&self, connection: u64, ticket: u64, name: &[u8], waiters: &Waiters) -> Option<Standing> {
         let (group, Awaited::Parties, Some(missing)) = waiters.find(connection, ticket)? else { return None };
-        match self.names.get(&group) {
+        match self.names.name_of(group) {
             None => Some(Standing::Passed(missing)),
-            Some(waited) if **waited == *name => Some(Standing::Waits(missing)),
+            Some(waited) if waited == name => Some(Standing::Waits(missing)),
             Some(_) => None,
         }
     }
@@ -133,38 +129,39 @@ impl Barriers {
     /// # Errors
     /// If it is.
     pub fn check_again(&self, name: &[u8], parties: u64) -> Result<(), Refusal> {
-        self.places.get(name).map_or(Ok(()), |place| place.agrees(name, parties))
+        self.at(name).map_or(Ok(()), |place| place.agrees(name, parties))
     }
 
     /// How many wait at a name.
     pub fn waiting(&self, name: &[u8], ended: &[u64]) -> u64 {
-        self.places.get(name).map_or(0, |place| place.waiting(ended))
+        self.at(name).map_or(0, |place| place.waiting(ended))
+    }
+
+    fn at(&self, name: &[u8]) -> Option<&Place> {
+        self.places.get(&self.names.group_at(name)?)
     }
 
     /// Takes note that one of a group waits no more. Returns the bytes of the name that was looked up, if one was.
     pub fn forget(&mut self, group: u64, connection: u64) -> usize {
-        let Some(name) = self.names.get(&group).cloned() else { return 0 };
-        if let Some(place) = self.places.get_mut(&name) {
-            place.count -= 1;
-            if let Some(own) = place.here.get_mut(&connection) {
-                *own -= 1;
-                if *own == 0 {
-                    place.here.remove(&connection);
-                }
-            }
-            if place.count == 0 {
-                self.remove(&name);
+        let Some(place) = self.places.get_mut(&group) else { return 0 };
+        place.count -= 1;
+        if let Some(own) = place.here.get_mut(&connection) {
+            *own -= 1;
+            if *own == 0 {
+                place.here.remove(&connection);
             }
         }
-        name.len()
+        let size = self.names.name_of(group).map_or(0, <[u8]>::len);
+        if place.count == 0 {
+            self.remove(group);
+        }
+        size
     }
 
     /// Lets nobody wait at a name any more.
-    fn remove(&mut self, name: &[u8]) -> Option<Place> {
-        let place = self.places.remove(name)?;
-        self.names.remove(&place.group);
-        self.names_size -= name.len();
-        Some(place)
+    fn remove(&mut self, group: u64) {
+        self.places.remove(&group);
+        self.names.remove(group);
     }
 }
 
@@ -207,8 +204,7 @@ mod tests {
         }
 
         fn is_empty(&self) -> bool {
-            let Barriers { places, names, names_size } = &self.barriers;
-            (places.is_empty(), names.is_empty(), *names_size) == (true, true, 0)
+            self.barriers.places.is_empty() && self.barriers.names.is_empty()
         }
     }
 

@@ -8,9 +8,7 @@
 //! - A key whose group is empty is not here.
 //! - The bytes of all keys are bounded: [`limits::LEASE_KEYS_SIZE_MAX`].
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
+use super::group_names::GroupNames;
 use super::waiters::{Waiter, Waiters};
 use crate::command::Refusal;
 use crate::limits;
@@ -18,9 +16,7 @@ use crate::limits;
 /// All keys whose change is waited for.
 #[derive(Default)]
 pub(super) struct Changes {
-    groups: HashMap<Arc<[u8]>, u64>,
-    keys: HashMap<u64, Arc<[u8]>>,
-    keys_size: usize,
+    keys: GroupNames,
 }
 
 impl Changes {
@@ -29,8 +25,8 @@ impl Changes {
     /// # Errors
     /// If too many wait, or for too much.
     pub fn join(&mut self, key: &[u8], waiter: Waiter, waiters: &mut Waiters) -> Result<(), Refusal> {
-        let mut group = self.groups.get(key).copied();
-        let size = self.keys_size + key.len();
+        let mut group = self.keys.group_at(key);
+        let size = self.keys.size_with(key);
         if group.is_none() && size > limits::LEASE_KEYS_SIZE_MAX {
             return Err(Refusal(format!(
                 "LEASES the keys that are waited for would have {size} bytes; at most {} are allowed: ask again later",
@@ -40,36 +36,26 @@ impl Changes {
         let is_new = group.is_none();
         waiters.join(&mut group, waiter)?;
         if let (true, Some(group)) = (is_new, group) {
-            let key: Arc<[u8]> = key.into();
-            self.groups.insert(Arc::clone(&key), group);
-            self.keys.insert(group, key);
-            self.keys_size = size;
+            self.keys.insert(key, group);
         }
         Ok(())
     }
 
     /// The group of those who wait for a key, if there are any.
     pub fn group_of(&self, key: &[u8]) -> Option<u64> {
-        self.groups.get(key).copied()
+        self.keys.group_at(key)
     }
 
     /// Has those told who wait for a key, which has changed.
     pub fn end(&mut self, key: &[u8], waiters: &mut Waiters) {
         if let Some(group) = self.group_of(key) {
-            self.remove(group);
+            self.keys.remove(group);
             waiters.end(group);
         }
     }
 
     /// Takes note that one of a group waits no more. Returns the bytes of the key that was looked up, if one was.
     pub fn forget(&mut self, group: u64, waiters: &Waiters) -> usize {
-        if waiters.first_of(group).is_none() { self.remove(group) } else { 0 }
-    }
-
-    fn remove(&mut self, group: u64) -> usize {
-        let Some(key) = self.keys.remove(&group) else { return 0 };
-        self.groups.remove(&key);
-        self.keys_size -= key.len();
-        key.len()
+        if waiters.first_of(group).is_none() { self.keys.remove(group) } else { 0 }
     }
 }

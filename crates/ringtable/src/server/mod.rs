@@ -42,6 +42,7 @@ mod handovers;
 mod waiters;
 mod grants;
 mod permits;
+mod group_names;
 mod changes;
 mod barriers;
 mod leases;

@@ -77,6 +77,22 @@ pub struct Sweep {
     pub round_before_ms: u64,
 }
 
+/// What has to be known of all entries together for the way in which they are evicted.
+pub(super) struct Counted {
+    eviction: Eviction,
+    pub expiring: Option<Expiring>,
+    pub unevictable: Unevictable,
+}
+
+impl Counted {
+    /// There are no entries yet in the segment of so many words.
+    pub fn nothing(words: usize, eviction: Eviction) -> Self {
+        let buckets_max = (words / BUCKET_WORDS) as u64;
+        let expiring = (eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
+        Self { eviction, expiring, unevictable: Unevictable::new(words) }
+    }
+}
+
 impl<M: Memory> Table<M> {
     /// Makes an empty table in fresh memory (all zeroes).
     ///
@@ -92,10 +108,11 @@ impl<M: Memory> Table<M> {
         let constants = Constants::create(&memory, options);
         let heap = Heap::new(words, first_page);
         let changes = ChangeSink::default();
-        Ok(Self::with(memory, constants, heap, changes, options.buckets, first_page, options.eviction))
+        let counted = Counted::nothing(words, options.eviction);
+        Ok(Self::with(memory, constants, heap, changes, options.buckets, first_page, counted))
     }
 
-    /// The table of a segment, of whose entries nothing is counted yet.
+    /// The table of a segment, of whose entries the heap and `counted` know.
     pub(super) fn with(
         memory: M,
         constants: Constants,
@@ -103,15 +120,13 @@ impl<M: Memory> Table<M> {
         changes: ChangeSink,
         buckets_min: u64,
         bucket_pages: usize,
-        eviction: Eviction,
+        counted: Counted,
     ) -> Self {
-        let words = memory.words().len();
+        let Counted { eviction, expiring, unevictable } = counted;
         let sieve = Sieve::default();
         if eviction == Eviction::AllkeysSieve {
             sieve.provide(&heap);
         }
-        let buckets_max = (words / BUCKET_WORDS) as u64;
-        let expiring = (eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
         Self {
             memory,
             constants,
@@ -128,7 +143,7 @@ impl<M: Memory> Table<M> {
             eviction,
             sieve,
             expiring,
-            unevictable: Unevictable::new(words),
+            unevictable,
             hints: Hints::default(),
             sweep: Mutex::new(Sweep::default()),
             tally: Tally::default(),

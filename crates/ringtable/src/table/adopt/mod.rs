@@ -74,13 +74,12 @@ impl<M: Memory> Table<M> {
         let mut walk = Walk::new(words, &constants, count, eviction, heap, report);
         walk.all();
         // Behind the last bucket are some that a worker may have held that was late to see that they are none.
-        for index in count..((bucket_pages * PAGE_WORDS - bucket_start(0)) / (bucket_start(1) - bucket_start(0))) as u64
-        {
+        for index in count..((bucket_pages * PAGE_WORDS - bucket_start(0)) / BUCKET_WORDS) as u64 {
             if let Some(bucket) = BucketRef::at(words, bucket_start(index)).filter(|bucket| bucket.version() & 1 != 0) {
                 bucket.unlock_fresh();
             }
         }
-        let Walk { mut heap, mut report, expires, expiring, unevictable, .. } = walk;
+        let Walk { mut heap, mut report, expires, counted, .. } = walk;
         let missed = report.repaired(Repair::Locked);
         let events = adopt_events(words, &mut heap, missed, &mut report);
         let mut pinned = pinned.to_vec();
@@ -94,8 +93,7 @@ impl<M: Memory> Table<M> {
         words[H_HINTS].store(u64::from(eviction == Eviction::AllkeysSieve), Ordering::Relaxed);
         words[H_CLOSED].store(0, Ordering::Relaxed);
         let changes = ChangeSink::with(events);
-        let mut table = Self::with(memory, constants, heap, changes, buckets_min, bucket_pages, eviction);
-        (table.expiring, table.unevictable) = (expiring, unevictable);
+        let table = Self::with(memory, constants, heap, changes, buckets_min, bucket_pages, counted);
         table.reclaimer.wait_for(retired);
         table.sieve.forget(&table.heap);
         table.tally.expiring.store(expires, Ordering::Relaxed);

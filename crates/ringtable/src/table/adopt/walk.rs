@@ -5,13 +5,12 @@ use crate::limits;
 use crate::sync::{AtomicU64, Ordering, equal_words};
 use crate::table::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot, tag};
 use crate::table::entry::EntryRef;
-use crate::table::expiring::Expiring;
 use crate::table::expiry_code;
 use crate::table::header::Constants;
 use crate::table::heap::{Rebuild, Refusal};
 use crate::table::layout::{BUCKET_WORDS, address, bucket_start, split_source};
 use crate::table::options::Eviction;
-use crate::table::unevictable::Unevictable;
+use crate::table::table::Counted;
 
 /// A version of a bucket is below this, or damaged: it would have to change a billion times a second for a year.
 const VERSION_MAX: u64 = 1 << 56;
@@ -37,8 +36,7 @@ pub(super) struct Walk<'a> {
     pub(super) report: Report,
     /// Entries that expire.
     pub(super) expires: u64,
-    pub(super) expiring: Option<Expiring>,
-    pub(super) unevictable: Unevictable,
+    pub(super) counted: Counted,
     /// Buckets whose version is damaged, and the highest version of all others.
     wild: Vec<u64>,
     highest: u64,
@@ -71,6 +69,12 @@ impl Hand<'_> {
         self.open();
         bucket.set_slot(index, slot);
     }
+
+    /// Takes an empty overflow bucket out of the chain, which the one before it links.
+    fn go_over(&mut self, before: BucketRef<'_>, empty: BucketRef<'_>) {
+        let behind = empty.slot(SLOTS - 1);
+        self.set_slot((before, SLOTS - 1), if behind.is_link() { behind } else { EMPTY });
+    }
 }
 
 /// What is to be thought of a slot.
@@ -90,7 +94,6 @@ impl<'a> Walk<'a> {
         heap: Rebuild<'a>,
         report: Report,
     ) -> Self {
-        let buckets_max = (words.len() / BUCKET_WORDS) as u64;
         Self {
             words,
             constants,
@@ -98,8 +101,7 @@ impl<'a> Walk<'a> {
             heap,
             report,
             expires: 0,
-            expiring: (eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max)),
-            unevictable: Unevictable::new(words.len()),
+            counted: Counted::nothing(words.len(), eviction),
             wild: Vec::new(),
             highest: 0,
             fetched: 0,
@@ -194,8 +196,7 @@ impl<'a> Walk<'a> {
             match next {
                 Some(next) if is_empty => {
                     self.repair_or_damage(hand, Repair::Empty, Damage::Link);
-                    let behind = next.slot(SLOTS - 1);
-                    hand.set_slot((before, SLOTS - 1), if behind.is_link() { behind } else { EMPTY });
+                    hand.go_over(before, next);
                 }
                 Some(next) if self.heap.claim_whole(link.at(), BUCKET_WORDS).is_ok() => {
                     (before, hops) = (next, hops + 1);
@@ -256,8 +257,10 @@ impl<'a> Walk<'a> {
 
     /// Takes a slot's entry for the key's, or empties the slot.
     fn slot(&mut self, hand: &mut Hand<'a>, is_wild: bool, place: (BucketRef<'a>, usize), slot: Slot) {
+        if slot.is_link() {
+            return self.drop_slot(hand, place, Damage::Link);
+        }
         let entry = match self.judge(hand, slot) {
-            _ if slot.is_link() => return self.drop_slot(hand, place, Damage::Link),
             Verdict::Whole(entry) => entry,
             Verdict::Elsewhere(other) if self.was_split(hand, other) => {
                 self.report.repair(Repair::Moved);
@@ -333,12 +336,12 @@ impl<'a> Walk<'a> {
     fn count_entry(&mut self, hand: &Hand<'_>, slot: Slot, entry: EntryRef<'_>) {
         self.report.entries += 1;
         self.expires += u64::from(slot.expires());
-        if let Some(expiring) = self.expiring.as_ref().filter(|_| slot.is_volatile()) {
+        if let Some(expiring) = self.counted.expiring.as_ref().filter(|_| slot.is_volatile()) {
             expiring.come(hand.index);
             expiring.arrive(entry.shape.words());
         }
         if slot.is_unevictable() {
-            self.unevictable.adopt(entry.shape.words());
+            self.counted.unevictable.adopt(entry.shape.words());
         }
     }
 
@@ -347,12 +350,12 @@ impl<'a> Walk<'a> {
         let Some(entry) = self.entry(slot) else { return };
         self.report.entries -= 1;
         self.expires -= u64::from(slot.expires());
-        if let Some(expiring) = self.expiring.as_ref().filter(|_| slot.is_volatile()) {
+        if let Some(expiring) = self.counted.expiring.as_ref().filter(|_| slot.is_volatile()) {
             expiring.leave(hand.index);
             expiring.depart(entry.shape.words());
         }
         if slot.is_unevictable() {
-            self.unevictable.depart(entry.shape.words());
+            self.counted.unevictable.depart(entry.shape.words());
         }
     }
 
@@ -370,8 +373,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             self.heap.release(link.at());
-            let behind = next.slot(SLOTS - 1);
-            hand.set_slot((before, SLOTS - 1), if behind.is_link() { behind } else { EMPTY });
+            hand.go_over(before, next);
         }
     }
 }

@@ -25,7 +25,7 @@ use super::map::{PageMap, Run};
 use super::pages::{Census, Inner, Kind, Page};
 use super::slabs::slot_start;
 use crate::sync::{AtomicU64, Ordering, fence};
-use crate::table::layout::{PAGE_WORDS, page_map_pages};
+use crate::table::layout::PAGE_WORDS;
 
 /// Why a place is nobody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +40,9 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Rebuild<'a> {
     segment: &'a [AtomicU64],
-    /// Pages that entries may lie in: those between the bucket array and the page map.
-    first_page: u32,
-    end_page: u32,
-    /// By page. For the moment `free` of a slab or extent is how many places in it were claimed.
-    pages: Vec<Page>,
+    /// All pages that entries may lie in are free at first. In the end the rest is made of them. For the moment `free`
+    /// of a slab or extent is how many places in it were claimed.
+    heap: Inner,
     /// For the first page of a slab or extent, where its bits begin.
     bits_at: Vec<usize>,
     /// A bit for each slot, and one for each extent: whether it was claimed.
@@ -60,29 +58,23 @@ pub struct Rebuild<'a> {
 impl<'a> Rebuild<'a> {
     /// Reads the map of a segment whose bucket array ends before page `first_page`.
     pub fn new(segment: &'a [AtomicU64], first_page: usize) -> Self {
-        let count = segment.len() / PAGE_WORDS;
-        let end_page = count.saturating_sub(page_map_pages(segment.len())).max(first_page) as u32;
+        let heap = Inner::new(segment.len(), first_page);
         let mut rebuild = Self {
             segment,
-            first_page: first_page as u32,
-            end_page,
-            pages: vec![Page::default(); count],
-            bits_at: vec![0; count],
+            bits_at: vec![0; heap.pages.len()],
+            heap,
             bits: Vec::new(),
             events: None,
             damaged: BTreeSet::new(),
             damage: 0,
         };
-        for page in (0..count as u32).filter(|page| !(rebuild.first_page..end_page).contains(page)) {
-            rebuild.pages[page as usize] = Page { kind: Kind::Fixed, first: page, length: 1, ..Page::default() };
-        }
         rebuild.read_map();
         rebuild
     }
 
     fn read_map(&mut self) {
         let map = PageMap::of(self.segment);
-        for page in 0..self.pages.len() as u32 {
+        for page in 0..self.heap.pages.len() as u32 {
             match map.get(page) {
                 Ok(None) => {}
                 Ok(Some((run, length))) if self.may_begin(page, run, length) => self.put(page, run, length),
@@ -106,8 +98,8 @@ impl<'a> Rebuild<'a> {
             Run::Extent => length as usize * PAGE_WORDS > super::classes::CLASS_WORDS_MAX,
             Run::Events => self.events.is_none(),
         };
-        let Some(end) = page.checked_add(length).filter(|&end| end <= self.end_page) else { return false };
-        is_size && page >= self.first_page && (page..end).all(|page| self.pages[page as usize].kind == Kind::Free)
+        let pages = page.checked_add(length).and_then(|end| self.heap.pages.get(page as usize..end as usize));
+        is_size && pages.is_some_and(|pages| pages.iter().all(|page| page.kind == Kind::Free))
     }
 
     fn put(&mut self, first: u32, run: Run, length: u32) {
@@ -117,7 +109,7 @@ impl<'a> Rebuild<'a> {
             Run::Events => (Kind::Fixed, 0, 0),
         };
         let page = Page { kind, class: class as u8, first, length, ..Page::default() };
-        self.pages[first as usize..(first + length) as usize].fill(page);
+        self.heap.pages[first as usize..(first + length) as usize].fill(page);
         self.bits_at[first as usize] = self.bits.len();
         self.bits.resize(self.bits.len() + slots.div_ceil(64), 0);
         if run == Run::Events {
@@ -128,7 +120,7 @@ impl<'a> Rebuild<'a> {
     /// The word at which the ring of events begins, and how many words its pages have.
     pub fn events(&self) -> Option<(u64, usize)> {
         let first = self.events?;
-        Some((u64::from(first) * PAGE_WORDS as u64, self.pages[first as usize].length as usize * PAGE_WORDS))
+        Some((u64::from(first) * PAGE_WORDS as u64, self.heap.pages[first as usize].length as usize * PAGE_WORDS))
     }
 
     /// Takes the pages of a ring of events that the map does not know of, if they are nobody's: it is the map that is
@@ -148,8 +140,8 @@ impl<'a> Rebuild<'a> {
     pub fn drop_events(&mut self) {
         if let Some(first) = self.events.take() {
             PageMap::of(self.segment).clear(first);
-            let length = self.pages[first as usize].length;
-            self.pages[first as usize..(first + length) as usize].fill(Page::default());
+            let length = self.heap.pages[first as usize].length;
+            self.heap.pages[first as usize..(first + length) as usize].fill(Page::default());
         }
     }
 
@@ -160,15 +152,10 @@ impl<'a> Rebuild<'a> {
 
     /// The first page and the number of the slot that begins at word `start`, or of the extent that does.
     fn place(&self, start: u64) -> Option<(u32, u32)> {
-        let page = self.pages.get(usize::try_from(start).ok()? / PAGE_WORDS)?;
+        let page = self.heap.pages.get(usize::try_from(start).ok()? / PAGE_WORDS)?;
         let within = start as usize - page.first as usize * PAGE_WORDS;
         match page.kind {
-            Kind::Slab => {
-                let words = class_words(usize::from(page.class));
-                let slot = (within / words) as u32;
-                (within.is_multiple_of(words) && slot < slab_slots(usize::from(page.class)))
-                    .then_some((page.first, slot))
-            }
+            Kind::Slab => slot_at(usize::from(page.class), within).map(|slot| (page.first, slot)),
             Kind::Extent => (within == 0).then_some((page.first, 0)),
             _ => None,
         }
@@ -187,7 +174,7 @@ impl<'a> Rebuild<'a> {
     /// Why not.
     fn find(&self, start: u64, words: usize) -> Result<(u32, u32), Refusal> {
         let (first, slot) = self.place(start).ok_or(Refusal::Nothing)?;
-        let page = &self.pages[first as usize];
+        let page = &self.heap.pages[first as usize];
         let fits = match page.kind {
             Kind::Extent => kind_of(words) == CLASSES && words.div_ceil(PAGE_WORDS) == page.length as usize,
             _ => kind_of(words) == usize::from(page.class),
@@ -229,7 +216,7 @@ impl<'a> Rebuild<'a> {
 
     fn mark(&mut self, first: u32, slot: u32) {
         self.bits[self.bits_at[first as usize] + slot as usize / 64] |= 1 << (slot % 64);
-        let page = &mut self.pages[first as usize];
+        let page = &mut self.heap.pages[first as usize];
         page.free += 1;
         page.used_once = page.used_once.max(slot + 1);
     }
@@ -238,23 +225,20 @@ impl<'a> Rebuild<'a> {
     pub fn release(&mut self, start: u64) {
         if let Some((first, slot)) = self.place(start) {
             self.bits[self.bits_at[first as usize] + slot as usize / 64] &= !(1 << (slot % 64));
-            self.pages[first as usize].free -= 1;
+            self.heap.pages[first as usize].free -= 1;
         }
     }
 
     /// Takes note that whatever begins at word `start` is kept by somebody, if anything does and nobody has claimed it.
     /// Returns how many words it has.
     pub fn keep(&mut self, start: u64) -> Option<usize> {
-        let (first, slot) = self.place(start)?;
-        let page = self.pages[first as usize];
+        let (first, _) = self.place(start)?;
+        let page = self.heap.pages[first as usize];
         let words = match page.kind {
             Kind::Extent => page.length as usize * PAGE_WORDS,
             _ => class_words(usize::from(page.class)),
         };
-        self.claim(start, words).ok().map(|()| {
-            debug_assert!(self.place(start) == Some((first, slot)));
-            words
-        })
+        self.claim(start, words).ok().map(|()| words)
     }
 
     /// Finds out from an entry what its page belongs to: of the slabs or extents that would have it begin at a slot,
@@ -268,10 +252,7 @@ impl<'a> Rebuild<'a> {
         let begins_there = |first: u32| {
             let within = start as usize - first as usize * PAGE_WORDS;
             match run {
-                Run::Slab(class) => {
-                    let slot = within / class_words(class);
-                    within.is_multiple_of(class_words(class)) && slot < slab_slots(class) as usize
-                }
+                Run::Slab(class) => slot_at(class, within).is_some(),
                 _ => within == 0,
             }
         };
@@ -294,7 +275,8 @@ impl<'a> Rebuild<'a> {
 
     /// The heap, once all that is in use was claimed.
     pub fn finish(self) -> Heap {
-        let Self { segment, mut pages, bits_at, bits, first_page, end_page, .. } = self;
+        let Self { segment, mut heap, bits_at, bits, .. } = self;
+        let pages = &mut heap.pages;
         // Release: as at the end of `Heap::allocate`, for the links of the free lists: a reader that still copies what
         // was there is warned.
         fence(Ordering::Release);
@@ -302,9 +284,9 @@ impl<'a> Rebuild<'a> {
         let mut census = vec![Census::default(); CLASSES];
         let mut free_runs = BTreeMap::new();
         let (mut free_pages, mut extent_pages) = (0, 0);
-        let mut at = first_page;
-        while at < end_page {
-            let Page { kind, class, length, free: used, used_once, .. } = pages[at as usize];
+        let mut at = 0;
+        while let Some(&page) = pages.get(at as usize) {
+            let Page { kind, class, length, free: used, used_once, .. } = page;
             if kind == Kind::Free || kind != Kind::Fixed && used == 0 {
                 let length = if kind == Kind::Free { 1 } else { length };
                 PageMap::of(segment).clear(at);
@@ -344,9 +326,15 @@ impl<'a> Rebuild<'a> {
             }
             at += length.max(1);
         }
-        let mut inner = Inner::new(segment.len(), first_page as usize);
-        (inner.pages, inner.free_runs, inner.free_pages) = (pages, free_runs, free_pages);
-        (inner.partial, inner.census, inner.extent_pages) = (partial, census, extent_pages);
-        Heap::with(inner)
+        (heap.free_runs, heap.free_pages) = (free_runs, free_pages);
+        (heap.partial, heap.census, heap.extent_pages) = (partial, census, extent_pages);
+        Heap::with(heap)
     }
+}
+
+/// The slot that begins so many words behind the beginning of a slab.
+fn slot_at(class: usize, within: usize) -> Option<u32> {
+    let words = class_words(class);
+    let slot = (within / words) as u32;
+    (within.is_multiple_of(words) && slot < slab_slots(class)).then_some(slot)
 }
