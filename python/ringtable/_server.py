@@ -16,6 +16,7 @@ from ringtable._ringtable import default_address
 from ringtable._table import Table
 
 if TYPE_CHECKING:
+    from ringtable._keeper import Kept
     from ringtable._types import Address, Count, Eviction, Seconds, Size, Stats, Topology
 
 
@@ -51,6 +52,7 @@ class Server:
         slow_consumer_timeout: Seconds = 2.0,
         max_unevictable: Size | None = None,
         linger: Seconds | None = None,
+        _kept: Kept | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
 
@@ -124,7 +126,7 @@ class Server:
             "linger": linger,
         }
         address = default_address() if name is None else name
-        self._core = ServerCore(address, **engine_options(options))
+        self._core = ServerCore(address, **engine_options(options), kept=_kept)
         self.name: str = os.fspath(address)
         _servers.add(self)
 

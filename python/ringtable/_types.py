@@ -143,6 +143,8 @@ class Stats(TypedDict):
     memory_unfinished_requests: int
     memory_waiting_requests: int
     process_id: int
+    keeper_process_id: int
+    restarts: int
     workers: int
     cpus: int
     spin_ns: int
@@ -174,6 +176,7 @@ class Stats(TypedDict):
     clients_ended_unsealed: int
     clients_ended_memory: int
     clients_ended_backlog: int
+    clients_ended_broken: int
     clients_ended_stop: int
     requests: int
     wakeups: int

@@ -9,6 +9,7 @@ mod convert;
 mod arguments;
 mod view;
 mod holdings;
+mod keeping;
 mod opening;
 mod table;
 mod pipeline;
@@ -49,6 +50,8 @@ mod _ringtable {
 
     #[pymodule_export]
     use super::barrier::BarrierCore;
+    #[pymodule_export]
+    use super::keeping::KeptMemory;
     #[pymodule_export]
     use super::limiter::{Allowance, LimiterCore};
     #[pymodule_export]

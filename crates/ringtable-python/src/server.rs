@@ -8,6 +8,7 @@ use ringtable::table::Eviction;
 use ringtable::{limits, server};
 
 use crate::arguments::{self, Whole, flag, text};
+use crate::keeping::{Inherited, inheritance};
 use crate::{convert, errors};
 
 /// A running server: worker threads inside this process that never take the interpreter lock.
@@ -22,7 +23,7 @@ impl ServerCore {
     #[pyo3(signature = (
         name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
         strict_seal=None, tcp=None, udp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
-        slow_consumer_timeout=None, max_unevictable=None, linger=None
+        slow_consumer_timeout=None, max_unevictable=None, linger=None, kept=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -45,6 +46,7 @@ impl ServerCore {
         slow_consumer_timeout: Option<&Bound<'_, PyAny>>,
         max_unevictable: Option<&Bound<'_, PyAny>>,
         linger: Option<&Bound<'_, PyAny>>,
+        kept: Option<Inherited<'_>>,
     ) -> PyResult<Self> {
         let spin_us =
             spin_us.map(|given| arguments::number("spin_us", "a number of microseconds", given)).transpose()?;
@@ -131,7 +133,12 @@ impl ServerCore {
             }
             _ => errors::server(py, &error),
         };
-        let server = py.detach(|| server::Server::start(&options)).map_err(failed)?;
+        let inheritance = kept.map(inheritance).transpose()?;
+        let started = py.detach(|| match inheritance {
+            None => server::Server::start(&options),
+            Some(inheritance) => server::Server::start_kept(&options, inheritance),
+        });
+        let server = started.map_err(failed)?;
         Ok(Self { server })
     }
 

@@ -90,6 +90,7 @@ pub const POINTS: &[(&str, &str)] = &[
     // Requests and replies
     ("request.copied", "a request is copied out of a lane, and not executed"),
     ("request.executed", "it is executed, and its reply not written"),
+    ("request.noted", "its reply is in the lane, and noted with it, and not published"),
     ("reply.written", "the reply is in the lane, and not published"),
     ("reply.published", "it is published, and the request's place not given back"),
     ("reply.released", "so is that, and the client was not rung"),

@@ -60,6 +60,11 @@ pub const UNEVICTABLE_SHARE: u64 = 2;
 /// entries a thread of its own does it, one after the other, while their clients wait: each has one such request.
 pub const ROOM_AT_ONCE_MAX: usize = 256 << 10;
 
+/// Lanes that are prepared for clients to come, where a keeper has to map them before: 264 KiB each.
+pub const LANES_PREPARED: usize = 16;
+/// For how long a join waits at most for a keeper that has none prepared.
+pub const KEEPER_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };
 /// Hints that a direct reader leaves at most before the oldest are lost; a power of two.

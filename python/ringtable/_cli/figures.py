@@ -12,7 +12,7 @@ GROUPS = {
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",
     "UDP": r"udp_.*",
-    "Server": r"process_id|workers|cpus|spin_ns|name_.*",
+    "Server": r"process_id|keeper_process_id|restarts|workers|cpus|spin_ns|name_.*",
     # So that no figure is lost.
     "Others": r".*",
 }
@@ -47,7 +47,7 @@ def humane(name: str, value: int | float | str) -> str:
         return _size(value)
     if NANOSECONDS.fullmatch(name):
         return _time(value)
-    return str(value) if name == "process_id" else f"{value:,}"
+    return str(value) if name.endswith("process_id") else f"{value:,}"
 
 
 def _size(size: int) -> str:

@@ -8,6 +8,9 @@
 //! While nobody is inside, one of those that wait is the *listener*: it sleeps on what the transport wakes it with, and
 //! enters the gate when that is so. The others are parked, and the one that leaves makes one of them the next listener.
 //!
+//! A server that goes on with the connections of a dead one knows nothing of what these wait for, and says so: then all
+//! of them get a nil, and ask again.
+//!
 //! # Invariants
 //!
 //! - One thread at a time reads from a connection: it is inside of the gate.
@@ -138,6 +141,17 @@ impl Answers {
         }
         let mut waits = lock(&self.waits);
         let ticket = ticket.cast_unsigned();
+        if ticket == pending::ALL {
+            let Waits { by_ticket, ears, .. } = &mut *waits;
+            for wait in by_ticket.values_mut().filter(|wait| wait.answer.is_none()) {
+                wait.answer = Some(Reply::Nil);
+                wait.thread.unpark();
+            }
+            if let Some(ears) = ears {
+                ears.kick.ring();
+            }
+            return;
+        }
         let is_listener = waits.listener == Some(ticket);
         if let Some(wait) = waits.by_ticket.get_mut(&ticket) {
             wait.answer = Some(answer);

@@ -131,6 +131,8 @@ impl<'a> Party<'a> {
             return self.come(patience);
         };
         match self.connection.await_answer(expected, limit, patience) {
+            // The server that knew of it is dead, and another one goes on in its stead.
+            Ok(Some(Reply::Nil)) => self.come(patience),
             Ok(Some(answer)) => self.take(answer),
             Ok(None) => patience.check_interrupted().map(|()| None),
             Err(error) => Err(self.failed(error)),

@@ -104,12 +104,14 @@ pub(super) struct Told<'a> {
     expected: Expected<'a>,
     key: &'a [u8],
     is_told: bool,
+    /// Whether the server that knew of it is dead, and the one that has told it goes on in its stead.
+    pub is_forgotten: bool,
 }
 
 impl<'a> Told<'a> {
     /// The wait for an answer with this ticket, which has to do with a key. It is asked for next.
     pub fn new(connection: &'a Connection, expected: Expected<'a>, key: &'a [u8]) -> Self {
-        Self { connection, expected, key, is_told: false }
+        Self { connection, expected, key, is_told: false, is_forgotten: false }
     }
 
     /// Takes note that there is nothing to wait for, nor to call off.
@@ -125,6 +127,7 @@ impl<'a> Told<'a> {
             Ok(answer) => answer.is_some(),
             Err(error) => error.ends_connection(),
         };
+        self.is_forgotten = matches!(answer, Ok(Some(Reply::Nil)));
         Ok(answer?.is_some())
     }
 }

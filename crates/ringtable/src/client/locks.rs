@@ -178,19 +178,18 @@ impl Client {
         let ticket = next_ticket();
         let Some(expected) = connection.expect(ticket, patience)? else { return Ok(None) };
         let mut asked = Asked { connection, name, ticket, is_over: false };
-        let mut answer = match asked.request(terms, true, patience)? {
-            Reply::Status(words) if pending::is_postponed(&words) => {
-                asked.is_over = false;
-                None
-            }
-            other => Some(other),
-        };
+        let mut answer = asked.join(terms, patience)?;
         contention.note(answer.is_none());
         loop {
             match answer {
                 Some(Reply::Integer(token)) if token > 0 => {
                     asked.is_over = true;
                     return Ok(Some(Some(token.unsigned_abs())));
+                }
+                // The server that knew of it is dead, and another one goes on in its stead.
+                Some(Reply::Nil) => {
+                    answer = asked.join(terms, patience)?;
+                    continue;
                 }
                 Some(other) => return Err(unexpected(other)),
                 None => {}
@@ -337,7 +336,7 @@ impl Client {
             }
             // Also if it is as before again.
             if told.wait(slice, patience)? {
-                return Ok(Some(true));
+                return Ok(Some(!told.is_forgotten));
             }
             patience.check_interrupted()?;
             // A write at the very moment of asking is told to nobody.
@@ -353,6 +352,17 @@ impl Client {
 }
 
 impl Asked<'_> {
+    /// Joins the queue, unless there is a permit. `None` if it waits.
+    fn join(&mut self, terms: LockTerms, patience: Patience<'_>) -> Result<Option<Reply>, Error> {
+        match self.request(terms, true, patience)? {
+            Reply::Status(words) if pending::is_postponed(&words) => {
+                self.is_over = false;
+                Ok(None)
+            }
+            other => Ok(Some(other)),
+        }
+    }
+
     /// Sends it. Nothing is to be called off after a reply that grants nothing.
     fn request(&mut self, terms: LockTerms, joins: bool, patience: Patience<'_>) -> Result<Reply, Error> {
         let (ticket, permits) = (self.ticket.to_string(), terms.permits.to_string());

@@ -9,6 +9,8 @@
 //! later      ring.answer, ticket, answer    a push: a string, an integer, and what the reply would have been
 //! ```
 //!
+//! A nil in place of the answer, with ticket 0, is for all that a connection waits for: it has to ask again.
+//!
 //! Version 2 of RESP has no pushes. A connection that speaks it says nothing at once, executes nothing more, and gets
 //! the reply later: it is *parked*.
 
@@ -16,6 +18,8 @@ use super::reply::ReplyWriter;
 
 /// The name of the push.
 pub const ANSWER: &str = "ring.answer";
+/// In place of a ticket: of all that this connection waits for.
+pub const ALL: u64 = 0;
 /// What the status begins with; the ticket follows.
 const PENDING: &str = "PENDING ";
 
@@ -34,6 +38,12 @@ pub fn announce(reply: &mut dyn ReplyWriter, ticket: u64) {
     reply.push(3);
     reply.bulk(ANSWER.as_bytes());
     reply.integer(ticket.cast_signed());
+}
+
+/// Announces, and says, to whoever waits for any answer that it has to ask again: the server that knew of that is dead.
+pub fn announce_restart(reply: &mut dyn ReplyWriter) {
+    announce(reply, ALL);
+    reply.nil();
 }
 
 /// The answer itself: the token of what the client has been granted, or OK.

@@ -72,6 +72,27 @@ pub struct Producer {
 }
 
 impl Producer {
+    /// Goes on where another producer, which is dead, has come to: `tail`, published or not.
+    ///
+    /// # Errors
+    /// If the peer's position is out of range for that.
+    pub fn resume(ring: Ring<'_>, tail: u64) -> Result<Self, PositionError> {
+        // Acquire: as in `room`.
+        let head = ring.head.load(Ordering::Acquire);
+        if !head.is_multiple_of(8) || head > tail || tail - head > ring.size() {
+            return Err(PositionError { found: head, ours: tail, size: ring.size() });
+        }
+        // Release: as in `publish`, for what the dead one has written.
+        ring.tail.store(tail, Ordering::Release);
+        Ok(Self { tail, published: tail, head_seen: head })
+    }
+
+    /// The position behind all that was written, published or not.
+    #[inline]
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
     /// Bytes that may be written now; looks at the peer's position only if the room known of is less than `wanted`.
     #[inline]
     pub fn room(&mut self, ring: Ring<'_>, wanted: usize) -> Result<usize, PositionError> {
@@ -127,7 +148,7 @@ impl Producer {
 }
 
 /// The reading side's private state.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Consumer {
     head: u64,
     released: u64,
@@ -135,6 +156,24 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// Goes on where another consumer, which is dead, has come to: `head`, released or not.
+    ///
+    /// # Errors
+    /// If the peer's position is out of range for that.
+    pub fn resume(ring: Ring<'_>, head: u64) -> Result<Self, PositionError> {
+        let mut consumer = Self { head, released: head, tail_seen: head };
+        consumer.available(ring, 8)?;
+        // Release: as in `release`.
+        ring.head.store(head, Ordering::Release);
+        Ok(consumer)
+    }
+
+    /// The position behind all that was read, released or not.
+    #[inline]
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
     /// Bytes that may be read now; looks at the peer's position only if fewer than `wanted` are known of.
     #[inline]
     pub fn available(&mut self, ring: Ring<'_>, wanted: usize) -> Result<usize, PositionError> {

@@ -34,6 +34,8 @@ pub(super) enum End {
     Memory,
     /// More of its requests waited than may, since it did not read the replies to those before.
     Backlog,
+    /// A server died in the middle of its request, or of a reply.
+    Broken,
     /// The server is stopping.
     Stopped,
     /// There was no place for it but the reserved one; it counts as refused.
@@ -41,7 +43,7 @@ pub(super) enum End {
 }
 
 /// The reasons that are counted, with the names of their figures.
-pub(super) const COUNTED: [(End, &str); 13] = [
+pub(super) const COUNTED: [(End, &str); 14] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
@@ -54,6 +56,7 @@ pub(super) const COUNTED: [(End, &str); 13] = [
     (End::Unsealed, "clients_ended_unsealed"),
     (End::Memory, "clients_ended_memory"),
     (End::Backlog, "clients_ended_backlog"),
+    (End::Broken, "clients_ended_broken"),
     (End::Stopped, "clients_ended_stop"),
 ];
 
@@ -65,6 +68,7 @@ impl End {
             // more.
             Self::Quit | Self::Gone | Self::Backlog | Self::Expensive | Self::Full => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
+            Self::Broken => "SHUTDOWN the server died in the middle of a request, or of the reply to it",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Descriptors => "PROTOCOL this server takes no descriptors",
             Self::Position => "PROTOCOL a position in the lane is out of range",

@@ -33,6 +33,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Gid;
 
 use super::error::{Error, doing};
+use super::held::Held;
 use crate::address::SocketPath;
 use crate::folder::{Folder, FolderError, Trust, denial, is_same, kind, own_user, through_proc};
 use crate::limits;
@@ -102,6 +104,25 @@ impl Endpoint {
     }
 
     /// The same, making so many folders at most.
+    /// Goes on with a path that was another server's, which is dead, by what that has left: the listening socket, the
+    /// file of it, and the lock. What of it is not in its place any more is made anew by the next look.
+    pub fn adopt(place: &SocketPath, access: Access, [listening, file, lock]: [Descriptor; 3]) -> Result<Self, Error> {
+        let folder = Arc::new(Folder::of(place, &Trust::default())?);
+        let own = |name: OsString, file| OwnFile { folder: Arc::clone(&folder), name, file };
+        let socket = Socket { listening: Arc::new(listening), file: own(place.file_name().to_owned(), file) };
+        let lock = own(lock_name(place), lock);
+        Ok(Self { place: place.clone(), access, socket, lock, made: MadeFolders::default(), is_hidden: false })
+    }
+
+    /// What outlives this server if somebody holds it.
+    pub fn parts(&self) -> [(Held, BorrowedFd<'_>); 3] {
+        [
+            (Held::Listening, self.socket.listening.as_fd()),
+            (Held::SocketFile, self.socket.file.file.as_fd()),
+            (Held::Lock, self.lock.file.as_fd()),
+        ]
+    }
+
     fn claim_with(place: &SocketPath, access: Access, folders_max: usize) -> Result<Self, Error> {
         let mut tries = limits::CLAIM_TRIES_MAX;
         loop {
@@ -237,10 +258,16 @@ impl Drop for OwnFile {
     }
 }
 
-/// Takes the lock of a socket.
-fn take_lock(folder: &Arc<Folder>, place: &SocketPath) -> Result<OwnFile, Error> {
+/// The name of a socket's lock.
+fn lock_name(place: &SocketPath) -> OsString {
     let mut name = place.file_name().to_owned();
     name.push(".lock");
+    name
+}
+
+/// Takes the lock of a socket.
+fn take_lock(folder: &Arc<Folder>, place: &SocketPath) -> Result<OwnFile, Error> {
+    let name = lock_name(place);
     let path = place.folder().join(&name);
     let locking = || format!("locking {}", path.display());
     for _ in 0..limits::CLAIM_TRIES_MAX {

@@ -26,6 +26,14 @@ pub enum Error {
         /// Of what.
         unit: &'static str,
     },
+    /// An option, and a keeper.
+    #[error("{option} and a keeper do not go together: {why}")]
+    Kept {
+        /// Which option.
+        option: &'static str,
+        /// Why they do not.
+        why: &'static str,
+    },
     /// A size that has to be a power of two is none.
     #[error("{option} is {value} {unit}, which is no power of two; the next one is {}", .value.next_power_of_two())]
     NoPowerOfTwo {

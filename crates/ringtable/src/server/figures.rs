@@ -137,6 +137,8 @@ impl Host for Runtime {
             ("memory_unfinished_requests", requests.unfinished()),
             ("memory_waiting_requests", requests.waiting()),
             ("process_id", u64::from(std::process::id())),
+            ("keeper_process_id", self.keeper_process_id()),
+            ("restarts", self.restarts),
             ("workers", self.workers.len() as u64),
             ("cpus", self.cpus as u64),
             ("spin_ns", self.spin_ns),

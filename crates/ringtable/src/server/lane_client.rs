@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::end::End;
 use super::executor::{Again, Executor};
 use super::lane_offer::Offer;
+use super::notes::{LaneState, Note, Noted};
 use super::outgoing::Outgoing;
 use super::pins::{LanePins, Lingering};
 use super::socket::Socket;
@@ -14,7 +15,9 @@ use super::turn::Turn;
 use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
 use crate::command::record::{self, RecordWriter};
-use crate::command::{ConnectionChange, Flow, pending};
+use crate::command::reply::ReplyWriter;
+use crate::command::spec::Flag;
+use crate::command::{Command, ConnectionChange, Flow, LeaseName, parse_cursor, pending};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -24,6 +27,10 @@ use crate::shm::segment::Mapping;
 use crate::sync::{Memory, as_uninit};
 use crate::table::hints::AccessLogId;
 use crate::table::reclaim::HazardRecordId;
+
+/// The answer to a request that changes something, and that a server had in hand as it died.
+const IN_DOUBT: &str = "SHUTDOWN the server died as it had this request in hand, which may have been done, or not; \
+                        another one goes on with the table";
 
 pub(super) struct LaneClient {
     mapping: Arc<Mapping>,
@@ -37,6 +44,8 @@ pub(super) struct LaneClient {
     /// Rung by us; the client has it only inside an epoll instance.
     response_bell: Doorbell,
     waking: Waking,
+    /// How far it has come, for whoever comes after this server.
+    note: Option<Note>,
     requests: Consumer,
     responses: Producer,
     unfinished: Option<Unfinished>,
@@ -52,6 +61,77 @@ pub(super) struct LaneClient {
 impl LaneClient {
     /// Takes a lane that was sealed into service.
     pub fn new(offer: Offer, store: &Store) -> Self {
+        let mut client = Self::with(offer, store, Consumer::default(), Producer::default());
+        client.note_progress();
+        client
+    }
+
+    /// Goes on with a lane of another server, which is dead, where its note says.
+    ///
+    /// What the client waits for is to be asked for again, since nobody else knows of it, and the client is told so. If a
+    /// request was taken, or in hand, that changes something, nobody knows whether it was done: it gets the answer that
+    /// says so.
+    ///
+    /// # Errors
+    /// If the lane cannot go on. What is left of its client is returned all the same, for its pins count still.
+    pub fn adopt(offer: Offer, store: &Store, noted: &Noted) -> Result<Self, (Self, End)> {
+        let lane = Lane::new(offer.mapping.words());
+        let resumed = (Consumer::resume(lane.requests(), noted.head), Producer::resume(lane.responses(), noted.tail));
+        let (end, requests, responses) = match resumed {
+            (Ok(requests), Ok(responses)) if noted.state != LaneState::Broken => (None, requests, responses),
+            (Ok(_), Ok(_)) => (Some(End::Broken), Consumer::default(), Producer::default()),
+            _ => (Some(End::Position), Consumer::default(), Producer::default()),
+        };
+        let mut client = Self::with(offer, store, requests, responses);
+        if noted.has_pins {
+            client.count_pins(store);
+        }
+        if let Some(end) = end {
+            return Err((client, end));
+        }
+        let mut writer = RecordWriter::new(&mut client.outgoing);
+        pending::announce_restart(&mut writer);
+        writer.finish();
+        if noted.state == LaneState::Taken || noted.is_in_hand && client.skip_in_hand(store, noted.connection) {
+            let mut writer = RecordWriter::new(&mut client.outgoing);
+            writer.error(IN_DOUBT);
+            writer.finish();
+        }
+        Ok(client)
+    }
+
+    /// Skips the request in hand, if it changes the table. What it has granted is taken back: it is granted again when
+    /// the request is executed again. Returns whether it was skipped.
+    fn skip_in_hand(&mut self, store: &Store, connection: u64) -> bool {
+        let ring = Lane::new(self.mapping.words()).requests();
+        let Ok(8..) = self.requests.available(ring, 8) else { return false };
+        let word = self.requests.peek(ring);
+        let Ok(size) = record::record_size(word, limits::LANE_RING_SIZE) else { return false };
+        // What is in hand was there as a whole.
+        if !self.requests.available(ring, size).is_ok_and(|available| available >= size) {
+            return false;
+        }
+        let mut next = self.requests.clone();
+        let mut bytes = vec![0; size];
+        next.read(ring, as_uninit(&mut bytes));
+        let mut ranges = Vec::new();
+        let Some(command) = Command::of_record(&bytes, &mut ranges) else { return false };
+        if command.spec.has(Flag::Writes) {
+            self.requests = next;
+            return true;
+        }
+        if command.spec.has(Flag::Connected)
+            && command.arguments.len() > 1
+            && let Some(ticket) = parse_cursor(command.arguments.get(1))
+        {
+            let name = command.arguments.get(0);
+            store.leases.give_back(connection, name, LeaseName::Ticket(ticket));
+            store.leases.give_permit_back(connection, name, LeaseName::Ticket(ticket));
+        }
+        false
+    }
+
+    fn with(offer: Offer, store: &Store, requests: Consumer, responses: Producer) -> Self {
         let mapping = Arc::new(offer.mapping);
         let hints = store.table.hints().map(|hints| hints.register(Box::new(LanePins(Arc::clone(&mapping)))));
         Self {
@@ -62,13 +142,37 @@ impl LaneClient {
             request_bell: offer.request_bell,
             response_bell: offer.response_bell,
             waking: Waking::default(),
-            requests: Consumer::default(),
-            responses: Producer::default(),
+            note: offer.note,
+            requests,
+            responses,
             unfinished: None,
             again: None,
             outgoing: Outgoing::default(),
             closing: false,
             gone: false,
+        }
+    }
+
+    fn count_pins(&mut self, store: &Store) {
+        let hazards = LanePins(Arc::clone(&self.mapping));
+        self.hazards = Some(store.table.reclaimer().register(Box::new(hazards)));
+        if let Some(note) = &self.note {
+            note.count_pins();
+        }
+    }
+
+    /// Notes how far the lane has come.
+    #[inline]
+    fn note_progress(&mut self) {
+        if let Some(note) = &mut self.note {
+            let state = if self.unfinished.is_some() || !self.outgoing.is_empty() {
+                LaneState::Broken
+            } else if self.again.is_some() {
+                LaneState::Taken
+            } else {
+                LaneState::Resting
+            };
+            note.set(self.requests.head(), self.responses.tail(), state);
         }
     }
 
@@ -111,10 +215,9 @@ impl LaneClient {
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send_replies(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
-        while !executor.is_turn_over(requests, bytes)
-            && self.outgoing.len() < limits::REPLY_BACKLOG_MAX
-            && !self.closing
-        {
+        // Where the lane is to outlive this server, no request is executed while the reply to another one waits.
+        let backlog_max = if self.note.is_some() { 1 } else { limits::REPLY_BACKLOG_MAX };
+        while !executor.is_turn_over(requests, bytes) && self.outgoing.len() < backlog_max && !self.closing {
             if self.is_waiting() {
                 break;
             }
@@ -134,12 +237,18 @@ impl LaneClient {
                     self.execute(executor, begin)?;
                 }
             }
+            if self.note.is_some() {
+                self.send_replies(&mut share)?;
+                self.note_progress();
+                failpoint!("request.noted");
+            }
             if self.again.is_some() {
                 break;
             }
         }
         if worked {
             self.send_replies(&mut share)?;
+            self.note_progress();
             if self.outgoing.has_let_go() {
                 executor.engine.writer.rescan();
             }
@@ -248,13 +357,15 @@ impl LaneClient {
     /// Executes the request in `executor.record`, or goes on with it.
     fn execute(&mut self, executor: &mut Executor, again: Again) -> Result<(), End> {
         failpoint!("request.copied");
+        if let Some(note) = &self.note {
+            note.take_in_hand();
+        }
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;
         if executed.change == Some(ConnectionChange::Pins) && self.hazards.is_none() {
             // The reply is published after this.
-            let hazards = LanePins(Arc::clone(&self.mapping));
-            self.hazards = Some(executor.store.table.reclaimer().register(Box::new(hazards)));
+            self.count_pins(&executor.store);
         }
         if executed.flow == Flow::Again {
             self.again = Some((std::mem::take(&mut executor.record), executed.again));
@@ -349,7 +460,10 @@ impl LaneClient {
     }
 
     /// What is left of a client whose connection we have ended, if its pins count.
-    pub fn linger(self) -> Option<Lingering> {
+    pub fn linger(mut self) -> Option<Lingering> {
+        if let Some(note) = &mut self.note {
+            note.set(0, 0, LaneState::Broken);
+        }
         self.hazards.map(|hazards| Lingering::new(self.socket, hazards))
     }
 

@@ -4,37 +4,17 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::end::{End, tell_failure};
+use super::keeper::Keeper;
+use super::lane_parts::Parts;
+use super::notes::Note;
 use super::socket::Socket;
 use super::store::Store;
 use crate::command::known::Known;
-use crate::ring::lane::{LANE_SIZE, Lane};
+use crate::ring::lane::Lane;
 use crate::shm::descriptors;
-use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::doorbell::Doorbell;
 use crate::shm::segment::{Mapping, Segment};
-use crate::sync::Memory;
-
-/// What a lane is made of.
-pub(super) struct Parts {
-    segment: Segment,
-    mapping: Mapping,
-    request_bell: Doorbell,
-    response_bell: Doorbell,
-    listener: Listener,
-}
-
-impl Parts {
-    /// Makes a lane to be served by `worker`.
-    pub fn make(worker: usize) -> io::Result<Self> {
-        let segment = Segment::create("ringtable-lane", LANE_SIZE)?;
-        let mapping = segment.map_writable()?;
-        // While the pages are nobody's but ours: later a fault would wait for a client that has one in the works.
-        mapping.populate();
-        Lane::new(mapping.words()).create(worker);
-        let (request_bell, response_bell) = (Doorbell::new()?, Doorbell::new()?);
-        let listener = Listener::new(&response_bell)?;
-        Ok(Self { segment, mapping, request_bell, response_bell, listener })
-    }
-}
+use crate::sync::{Arc, Memory};
 
 /// A lane that a client was given and has not sealed yet: nobody looks at its memory.
 ///
@@ -43,35 +23,44 @@ impl Parts {
 /// once it has mapped it, and then rings. The worker asks the kernel for the seal. It does not set it itself, as that
 /// waits for who is punching.
 pub(super) struct Offer {
-    segment: Segment,
+    pub segment: Segment,
     pub mapping: Mapping,
     pub socket: Socket,
     pub request_bell: Doorbell,
     pub response_bell: Doorbell,
+    /// How far the lane has come, for whoever comes after this server.
+    pub note: Option<Note>,
 }
 
 impl Offer {
-    /// Makes a lane and passes it to the client at the other end of `socket`. The doorbell that the client rings is
-    /// given to `watch` before.
+    /// Makes a lane and passes it to the client at the other end of `socket`, which has that connection number. The
+    /// doorbell that the client rings is given to `watch` before, and all of it to the keeper, if there is one.
     pub fn make(
-        socket: Socket,
-        worker: usize,
+        mut socket: Socket,
+        (connection, worker): (u64, usize),
         store: &Store,
+        keeper: Option<&Arc<Keeper>>,
         watch: impl FnOnce(&Doorbell) -> io::Result<()>,
     ) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
-            let Parts { segment, mapping, request_bell, response_bell, listener } = Parts::make(worker)?;
+            let kept = keeper.map(|keeper| keeper.serve(&socket)).transpose()?.flatten();
+            let (kept, parts) =
+                kept.map_or_else(|| Parts::make().map(|parts| (None, parts)), |(kept, parts)| Ok((Some(kept), parts)))?;
+            let Parts { segment, mapping, request_bell, response_bell, listener } = parts;
+            let note = kept.as_ref().map(|kept| Note::begin(kept.notes(), kept.lane, connection, worker));
+            socket.kept = kept;
+            Lane::new(mapping.words()).create(worker);
             watch(&request_bell)?;
             let lane = segment.descriptor();
             let passed = [store.table_to_pass().as_fd(), lane.as_fd(), request_bell.as_fd(), listener.as_fd()];
             failpoint!("join.made");
             descriptors::send_all(&socket, format!("+LANE {}\r\n", Known::ours()).as_bytes(), &passed)?;
             drop(lane);
-            Ok((segment, mapping, request_bell, response_bell))
+            Ok((segment, mapping, request_bell, response_bell, note))
         })();
-        let (segment, mapping, request_bell, response_bell) =
+        let (segment, mapping, request_bell, response_bell, note) =
             made.inspect_err(|error| tell_failure(&socket, "make a lane", error))?;
-        Ok(Self { segment, mapping, socket, request_bell, response_bell })
+        Ok(Self { segment, mapping, socket, request_bell, response_bell, note })
     }
 
     /// Whether the client has kept its part.

@@ -28,15 +28,13 @@
 //! - A token is given once, also among servers: a client may have reconnected since it got one.
 //! - Number and keys of all leases are bounded: [`limits::LEASES_MAX`], [`limits::LEASE_KEYS_SIZE_MAX`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::barriers::Barriers;
 use super::changes::Changes;
-#[cfg(test)]
-use super::grants::Found;
-use super::grants::{GrantMemory, Grants, LEASES, Name, PERMITS, Record, Slot};
+use super::grants::{Found, GrantMemory, Grants, LEASES, Name, PERMITS, Record, Slot};
 use super::handovers::Handovers;
 use super::permits::Permits;
 use super::waiters::{Awaited, Hints, Waiter, Waiters};
@@ -538,13 +536,11 @@ impl Leases {
     }
 }
 
-// No server adopts yet.
-#[cfg(test)]
 impl Leases {
     /// Takes over what another server has granted. Returns also how much of it was damaged, and is lost.
     ///
-    /// Nobody waits, and nothing was handed over. Who was granted something that has ended since then, nobody has told
-    /// it: the caller ends the connections that it does not have.
+    /// Nobody waits, and nothing was handed over. Whoever was granted something and is gone is still a holder: see
+    /// [`Self::end_all_but`].
     pub fn adopt(memory: GrantMemory) -> (Self, usize) {
         let memory = Arc::new(memory);
         let (permits, damaged) = Permits::adopt(Grants::adopt(&memory, PERMITS));
@@ -561,6 +557,18 @@ impl Leases {
         (adopted, damaged + leases_damaged)
     }
 
+    /// Ends what connections hold that are none of these: theirs have ended with the server before.
+    pub fn end_all_but(&self, living: &HashSet<u64>) {
+        let held = lock(&self.held);
+        let holders = held.by_connection.keys().map(|&(connection, _)| connection).chain(held.permits.connections());
+        let gone: HashSet<u64> = holders.filter(|connection| !living.contains(connection)).collect();
+        drop(held);
+        gone.into_iter().for_each(|connection| self.end(connection));
+    }
+}
+
+#[cfg(test)]
+impl Leases {
     /// The memory, as the death of the server leaves it.
     pub fn into_memory(self) -> GrantMemory {
         let Self { held, memory, .. } = self;
@@ -592,7 +600,7 @@ impl Leases {
 #[cfg(test)]
 impl Default for Leases {
     fn default() -> Self {
-        Self::new(GrantMemory::create().expect("a segment"))
+        Self::new(GrantMemory::create().expect("a segment").0)
     }
 }
 

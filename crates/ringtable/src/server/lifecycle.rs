@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
@@ -21,15 +22,20 @@ use rustix::fs::Mode;
 use super::course::{Course, Phase};
 use super::endpoint::Access;
 use super::error::{Error, doing};
-use super::lane_offer::Parts;
+use super::held::Held;
+use super::inheritance::Inheritance;
+use super::lane_heirs::HeirLane;
+use super::lane_parts::Parts;
 use super::listener::{self, Listener};
 use super::options::Options;
 use super::runtime::Runtime;
 use super::signals::block_signals;
+use super::store::HANDING;
 use super::udp_port::BoundPort;
+use super::words::tell;
 use super::worker::Worker;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork;
+use crate::shm::fork::{self, Descriptor};
 use crate::sync::lock;
 
 /// A server. Dropping it stops it.
@@ -53,12 +59,56 @@ impl Server {
     /// An option out of range, a second server of the same name, or a refusal of the system.
     pub fn start(options: &Options) -> Result<Self, Error> {
         options.check()?;
-        let access = Access { mode: Mode::from_raw_mode(options.mode), group: options.group };
-        let listener = Listener::open(&options.address, access, options.tcp)?;
-        let bind = |address| doing(format!("listening at udp://{address}"), BoundPort::bind(address));
-        let udp_port = options.udp.map(bind).transpose()?;
+        let (listener, udp_port) = open(options)?;
+        Self::run(options, listener, udp_port, Runtime::new(options)?, Vec::new())
+    }
+
+    /// Starts a server under a keeper, which holds what has to outlive it; or the next one, which goes on with what that
+    /// holds.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`Error::Kept`] for options that are not possible then; what is held is damaged, or that of
+    /// another version.
+    pub fn start_kept(options: &Options, mut inheritance: Inheritance) -> Result<Self, Error> {
+        options.check()?;
+        options.check_kept()?;
+        if !inheritance.held.contains_key(&Held::Table) {
+            let (listener, udp_port) = open(options)?;
+            let keeper = Descriptor::make(|| Ok(inheritance.keeper));
+            let runtime = Runtime::kept(options, doing("having a keeper", keeper.map_err(Into::into))?)?;
+            if let Some(keeper) = &runtime.keeper {
+                let hold = |what, descriptor: BorrowedFd<'_>| keeper.hold(what, descriptor);
+                doing(HANDING, listener.hold(&hold))?;
+                doing(HANDING, udp_port.as_ref().map_or(Ok(()), |port| hold(Held::Udp, port.descriptor())))?;
+            }
+            return Self::run(options, listener, udp_port, runtime, Vec::new());
+        }
+        let mut take = |what| {
+            let held = inheritance.held.remove(&what);
+            let taken = held.map(|descriptor| Descriptor::make(|| Ok(descriptor))).transpose();
+            doing("taking over what the keeper holds", taken.map_err(Into::into))
+        };
+        let [listening, file, lock] = [Held::Listening, Held::SocketFile, Held::Lock].map(&mut take);
+        let (Some(listening), Some(file), Some(lock)) = (listening?, file?, lock?) else {
+            let error = std::io::Error::other("the keeper does not hold it");
+            return doing("taking over the socket of the server before", Err(error));
+        };
+        let (tcp, udp) = (take(Held::Tcp)?, take(Held::Udp)?);
+        let listener = Listener::adopt(&options.address, access(options), [listening, file, lock], tcp)?;
+        let udp_port = doing("taking the UDP port over", udp.map(BoundPort::of).transpose())?;
+        let (runtime, lanes) = Runtime::adopted(options, inheritance)?;
+        Self::run(options, listener, udp_port, runtime, lanes)
+    }
+
+    fn run(
+        options: &Options,
+        listener: Listener,
+        udp_port: Option<BoundPort>,
+        runtime: Runtime,
+        lanes: Vec<HeirLane>,
+    ) -> Result<Self, Error> {
         let udp = udp_port.as_ref().map(|port| port.address);
-        let runtime = Arc::new(Runtime::new(options)?);
+        let runtime = Arc::new(runtime);
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let (weak, course) = (Arc::downgrade(&runtime), Arc::clone(&runtime.course));
         Ok(Self {
@@ -68,7 +118,7 @@ impl Server {
             workers: options.workers,
             runtime: weak,
             course,
-            acceptor: Mutex::new(Some(Crew { runtime, listener, threads: Vec::new() }.start(udp_port)?)),
+            acceptor: Mutex::new(Some(Crew { runtime, listener, threads: Vec::new() }.start(udp_port, lanes)?)),
             generation: fork::generation(),
         })
     }
@@ -138,6 +188,17 @@ impl Drop for Server {
     }
 }
 
+/// The sockets of a new server.
+fn open(options: &Options) -> Result<(Listener, Option<BoundPort>), Error> {
+    let listener = Listener::open(&options.address, access(options), options.tcp)?;
+    let bind = |address| doing(format!("listening at udp://{address}"), BoundPort::bind(address));
+    Ok((listener, options.udp.map(bind).transpose()?))
+}
+
+fn access(options: &Options) -> Access {
+    Access { mode: Mode::from_raw_mode(options.mode), group: options.group }
+}
+
 /// What ends with a server, and the ending of it: by whomever has this last.
 struct Crew {
     runtime: Arc<Runtime>,
@@ -147,10 +208,17 @@ struct Crew {
 
 impl Crew {
     /// Starts all threads, the first worker with the UDP port. Returns the accepting one, which has this from then on.
-    fn start(mut self, mut udp_port: Option<BoundPort>) -> Result<JoinHandle<()>, Error> {
-        for index in 0..self.runtime.workers.len() {
-            let worker =
-                doing("making an epoll instance", Worker::new(index, Arc::clone(&self.runtime), udp_port.take()))?;
+    fn start(mut self, mut udp_port: Option<BoundPort>, lanes: Vec<HeirLane>) -> Result<JoinHandle<()>, Error> {
+        let count = self.runtime.workers.len();
+        let mut heirs: Vec<Vec<HeirLane>> = (0..count).map(|_| Vec::new()).collect();
+        for lane in lanes {
+            // As many workers as before, or who knows.
+            heirs[lane.noted.worker % count].push(lane);
+        }
+        for (index, lanes) in heirs.into_iter().enumerate() {
+            let worker = Worker::new(index, Arc::clone(&self.runtime), udp_port.take());
+            let mut worker = doing("making an epoll instance", worker)?;
+            lanes.into_iter().for_each(|lane| worker.adopt(lane));
             // What a worker has is dropped by it if it panics, so that its clients know at once.
             self.add(&format!("ringtable-{index}"), &format!("worker {index}"), move || worker.run())?;
         }
@@ -158,6 +226,14 @@ impl Crew {
         self.add("ringtable-return", "the thread that gives memory back", move || runtime.store.returning.run())?;
         let runtime = Arc::clone(&self.runtime);
         self.add("ringtable-room", "the thread that makes room", move || runtime.make_room())?;
+        if let Some(keeper) = &self.runtime.keeper {
+            let keeper = Arc::clone(keeper);
+            self.add("ringtable-keeper", "the thread that prepares lanes", move || {
+                if keeper.prepare() {
+                    tell("the keeper of this server has died: the table will not outlive the server");
+                }
+            })?;
+        }
         let reserve = doing("keeping a descriptor in reserve", Doorbell::new())?;
         doing("making what a client needs", rehearse())?;
         thread("ringtable-accept", move || self.accept(reserve))
@@ -180,6 +256,11 @@ impl Crew {
     fn accept(self, reserve: Doorbell) {
         self.listener.settle();
         self.runtime.headcount.begin();
+        if let Some(keeper) = &self.runtime.keeper
+            && let Err(error) = keeper.tell_ready()
+        {
+            tell(&format!("telling the keeper that this server serves: {error}"));
+        }
         let course = Arc::clone(&self.runtime.course);
         let accept = AssertUnwindSafe(|| listener::accept(&self.listener, Some(reserve), &self.runtime));
         if let Err(panic) = catch_unwind(accept) {
@@ -216,5 +297,5 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Makes what a client needs, and lets go of it: a server that can serve nobody does not start.
 fn rehearse() -> io::Result<()> {
     let _connection = Doorbell::new()?;
-    Parts::make(0).map(drop)
+    Parts::make().map(drop)
 }

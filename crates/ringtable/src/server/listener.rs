@@ -6,7 +6,7 @@
 //! A TCP port is another door beside that, for clients that know no unix sockets. It has no mode bits: whoever reaches
 //! it may come in, so it is open to this machine alone (loopback). Descriptors cannot be passed through it.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -20,11 +20,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::end::{send_now, tell_failure};
 use super::endpoint::{Access, Endpoint};
 use super::error::{Error, doing};
+use super::held::Held;
 use super::reserved;
 use super::runtime::Runtime;
 use super::socket::{Abilities, Socket};
-
-use crate::address;
+use super::store::Hold;
+use super::words::tell;
+use crate::address::{self, SocketPath};
 use crate::limits;
 use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::fork::Descriptor;
@@ -53,12 +55,40 @@ impl Listener {
     pub fn open(address: impl AsRef<std::ffi::OsStr>, access: Access, tcp: Option<SocketAddr>) -> Result<Self, Error> {
         let place = address::socket_path(address)?;
         let endpoint = Endpoint::claim(&place, access)?;
+        let tcp = tcp.map(|address| doing(format!("listening at tcp://{address}"), bind_tcp(address))).transpose()?;
+        Ok(Self::with(&place, endpoint, tcp))
+    }
+
+    /// The sockets of another server, which is dead: those of its path, and its TCP port.
+    pub fn adopt(
+        address: impl AsRef<std::ffi::OsStr>,
+        access: Access,
+        local: [Descriptor; 3],
+        tcp: Option<Descriptor>,
+    ) -> Result<Self, Error> {
+        let place = address::socket_path(address)?;
+        let endpoint = Endpoint::adopt(&place, access, local)?;
+        let tcp = tcp.map(|socket| {
+            let address = rustix::net::getsockname(&socket)?.try_into()?;
+            Ok((Arc::new(socket), address))
+        });
+        Ok(Self::with(&place, endpoint, doing("taking the TCP port over", tcp.transpose())?))
+    }
+
+    fn with(place: &SocketPath, endpoint: Endpoint, tcp: Option<(Arc<Descriptor>, SocketAddr)>) -> Self {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let removals = Descriptor::make(|| inotify::init(flags)).ok().filter(|inotify| endpoint.watch(inotify).is_ok());
-        let tcp = tcp.map(|address| doing(format!("listening at tcp://{address}"), bind_tcp(address))).transpose()?;
         let (tcp, tcp_address) = tcp.unzip();
         let path = place.as_path().to_owned();
-        Ok(Self { endpoint: Mutex::new(endpoint), removals, path, tcp, tcp_address })
+        Self { endpoint: Mutex::new(endpoint), removals, path, tcp, tcp_address }
+    }
+
+    /// Gives what outlives this server to whoever holds it.
+    pub fn hold(&self, hold: Hold<'_>) -> io::Result<()> {
+        for (what, descriptor) in lock(&self.endpoint).parts() {
+            hold(what, descriptor)?;
+        }
+        self.tcp.as_ref().map_or(Ok(()), |tcp| hold(Held::Tcp, tcp.as_fd()))
     }
 
     pub fn path(&self) -> &Path {
@@ -172,14 +202,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Arc<Descriptor>, SocketAddr)> {
 /// It has a descriptor in reserve, which it gives up to take a connection that it has none for, and to say so.
 pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime: &Runtime) {
     use rustix::event::{PollFd, PollFlags, poll};
-    let (mut keeper, mut doors) = (Keeper::new(), listener.doors());
+    let (mut watch, mut doors) = (PathWatch::new(), listener.doors());
     // Relaxed: the ring of the bell comes behind it.
     while !runtime.leaving.load(Ordering::Relaxed) {
         let descriptors = doors.iter().map(|door| door.socket.as_fd());
         let bells = [runtime.stop_bell.as_fd(), runtime.headcount.bell().unwrap_or(&runtime.stop_bell).as_fd()];
         let descriptors = descriptors.chain(bells).chain(listener.removals.as_ref().map(AsFd::as_fd));
         let mut ready: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let pauses = [keeper.pause(), reserve.is_none().then_some(RESERVE_RETRY), runtime.headcount.pause()];
+        let pauses = [watch.pause(), reserve.is_none().then_some(RESERVE_RETRY), runtime.headcount.pause()];
         let pause = pauses.into_iter().flatten().min().map(timespec);
         if poll(&mut ready, pause.as_ref()).is_err() {
             continue;
@@ -197,7 +227,7 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
             let _ = rustix::io::read(bell, &mut [0; 8]);
         }
         if is_told {
-            keeper.hear(listener);
+            watch.hear(listener);
         }
         if runtime.headcount.pause().is_some_and(|pause| pause.is_zero()) {
             failpoint!("linger.over");
@@ -208,9 +238,9 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
             // Somebody has come at the last moment. The socket is shut, and another one takes its place.
             doors.retain(|door| !door.is_local);
             listener.withdraw();
-            keeper.look_now();
+            watch.look_now();
         }
-        if keeper.pause().is_some_and(|pause| pause.is_zero()) && keeper.look(listener, runtime) {
+        if watch.pause().is_some_and(|pause| pause.is_zero()) && watch.look(listener, runtime) {
             // A client that has found the socket before waits there still; the one before that has had its time.
             let mut local = doors.iter().enumerate().filter(|(_, door)| door.is_local);
             if let (Some((first, _)), Some(_)) = (local.next(), local.next()) {
@@ -241,7 +271,7 @@ fn is_deserted(doors: &[Door], runtime: &Runtime, reserve: &mut Option<Doorbell>
 }
 
 /// What the accepting thread knows of the path.
-struct Keeper {
+struct PathWatch {
     /// When to look, and how long that is after the last look, or after the news.
     next: Option<(Instant, Duration)>,
     /// Whether somebody else has the path, for good.
@@ -249,7 +279,7 @@ struct Keeper {
     has_told: bool,
 }
 
-impl Keeper {
+impl PathWatch {
     fn new() -> Self {
         // It looks once, for what may have gone before it was told of such things.
         Self { next: Some((Instant::now(), Duration::ZERO)), is_lost: false, has_told: false }
@@ -285,6 +315,10 @@ impl Keeper {
         runtime.statistics.name_lost.store(u64::from(!is_found), Ordering::Relaxed);
         match outcome {
             Ok(is_new) => {
+                if is_new && let Some(keeper) = &runtime.keeper {
+                    // Without it, the server after this one makes them anew.
+                    let _ = listener.hold(&|what, descriptor| keeper.hold(what, descriptor));
+                }
                 // What went before the kernel was asked to tell of it, nobody tells.
                 let pause = limits::PATH_RETRY_MIN;
                 self.next = (!listener.is_whole()).then(|| (Instant::now() + pause, pause));
@@ -313,16 +347,6 @@ impl Keeper {
             }
         }
         false
-    }
-}
-
-/// Says something on standard error, unless that would wait for somebody to read.
-fn tell(words: &str) {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let mut stderr = io::stderr();
-    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-    if poll(&mut ready, Some(&timespec(Duration::ZERO))).is_ok_and(|ready| ready > 0) {
-        let _ = stderr.write_all(format!("ringtable: {words}\n").as_bytes());
     }
 }
 

@@ -91,6 +91,11 @@ impl Mailbox {
         std::mem::take(&mut *lock(&self.arrivals))
     }
 
+    /// Takes note of a client that the worker has taken over from another server.
+    pub fn adopt_client(&self) {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Takes note that a client has gone that was handed over.
     pub fn forget_client(&self) {
         self.clients.fetch_sub(1, Ordering::Relaxed);

@@ -36,6 +36,15 @@ mod statistics;
 mod buffers;
 mod turn;
 mod signals;
+mod words;
+
+// What outlives the server, and the keeper of it.
+mod held;
+mod inheritance;
+mod notes;
+mod lane_parts;
+mod keeper;
+mod lane_heirs;
 
 // The store: the table, and what goes with it.
 mod handovers;
@@ -98,6 +107,8 @@ pub(crate) mod fuzzing;
 mod tests;
 
 pub use error::Error;
+pub use held::Held;
+pub use inheritance::{Inheritance, InheritedLane};
 pub use lifecycle::Server;
 pub use options::Options;
 pub use topology::Topology;

@@ -103,6 +103,21 @@ impl Options {
         ]
     }
 
+    /// Checks what a server under a keeper cannot be.
+    ///
+    /// # Errors
+    /// The option that is not possible then, and why.
+    pub(super) fn check_kept(&self) -> Result<(), Error> {
+        if self.strict_seal {
+            let why = "with it nobody, not even the next server, gets a writable view of the table";
+            return Err(Error::Kept { option: "--strict-seal", why });
+        }
+        if self.topology != Topology::Lanes {
+            return Err(Error::Kept { option: "--topology", why: "only lanes outlive their server" });
+        }
+        Ok(())
+    }
+
     /// Checks each option against its limits.
     ///
     /// # Errors

@@ -19,9 +19,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::grants::{Adopted, Found, Grants, Name, Record, Slot};
 #[cfg(test)]
-use super::grants::{Adopted, Found, GrantMemory, PERMITS};
-use super::grants::{Grants, Name, Record, Slot};
+use super::grants::{GrantMemory, PERMITS};
 use super::waiters::{Waiter, Waiters};
 use crate::command::{LeaseName, LockAnswer, LockRequest, Refusal, shown};
 use crate::limits;
@@ -304,8 +304,6 @@ impl Permits {
     }
 }
 
-// No server adopts yet.
-#[cfg(test)]
 impl Permits {
     /// Those that another server has granted, and how many were damaged and are lost. Nobody is in a queue.
     pub fn adopt(adopted: Adopted) -> (Self, usize) {
@@ -325,6 +323,14 @@ impl Permits {
         (permits, adopted.damaged)
     }
 
+    /// The connections that hold any.
+    pub fn connections(&self) -> impl Iterator<Item = u64> {
+        self.by_connection.keys().map(|&(connection, _)| connection)
+    }
+}
+
+#[cfg(test)]
+impl Permits {
     /// All that is granted, and how many bytes the names have.
     pub fn granted_now(&self) -> (Vec<Found>, usize) {
         let holders = self.by_connection.iter().map(|(&(connection, token), name)| {
@@ -343,7 +349,7 @@ impl Permits {
 #[cfg(test)]
 impl Default for Permits {
     fn default() -> Self {
-        Self::new(Grants::new(Arc::new(GrantMemory::create().expect("a segment")), PERMITS))
+        Self::new(Grants::new(Arc::new(GrantMemory::create().expect("a segment").0), PERMITS))
     }
 }
 

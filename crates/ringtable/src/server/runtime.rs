@@ -1,6 +1,7 @@
 //! The runtime of a server: what its threads share besides the store that they serve.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,17 +11,34 @@ use super::disposer::Disposer;
 use super::error::{Error, doing};
 use super::exchange::Exchange;
 use super::headcount::Headcount;
+use super::held::Held;
+use super::inheritance::Inheritance;
+use super::keeper::Keeper;
+use super::lane_heirs::{self as lanes, HeirLane};
 use super::mailbox::Mailbox;
+use super::notes::Notes;
 use super::options::Options;
 use super::reserved::Reserved;
 use super::statistics::Statistics;
-use super::store::Store;
+use super::store::{HANDING, Store};
 use super::topology::Topology;
 use super::wake;
+use super::words::tell;
 use crate::command::Setting;
+use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
+use crate::shm::fork::Descriptor;
+use crate::shm::segment::Segment;
 use crate::sync::Arc;
+
+/// What is being done when a keeper's word cannot be taken.
+const TAKING: &str = "taking over what the keeper holds";
+
+/// For how many lanes there are notes: those of all clients, and those that are prepared.
+fn lanes_max(options: &Options) -> usize {
+    options.clients_max + limits::LANES_PREPARED
+}
 
 /// What all threads of a server share.
 pub(super) struct Runtime {
@@ -30,6 +48,10 @@ pub(super) struct Runtime {
     pub topology: Topology,
     /// The rings of a classic topology; none for lanes.
     pub exchanges: Vec<Arc<Exchange>>,
+    /// What holds all that has to outlive this server, if there is such a thing.
+    pub keeper: Option<Arc<Keeper>>,
+    /// How many servers there were before this one.
+    pub restarts: u64,
     pub headcount: Arc<Headcount>,
     pub reserved: Reserved,
     pub disposer: Option<Disposer>,
@@ -49,34 +71,95 @@ pub(super) struct Runtime {
 impl Runtime {
     /// What there is before any thread runs.
     pub fn new(options: &Options) -> Result<Self, Error> {
+        let spin_ns = Self::spin_ns(options)?;
+        Self::with(options, Store::create(options, spin_ns, &|_, _| Ok(()))?, spin_ns, None, 0)
+    }
+
+    /// The same with a keeper, which gets what is to outlive this server.
+    pub fn kept(options: &Options, keeper: Descriptor) -> Result<Self, Error> {
+        let spin_ns = Self::spin_ns(options)?;
+        let (notes, segment) = doing("making the notes", Notes::create(lanes_max(options)))?;
+        let keeper = Keeper::new(keeper, Arc::new(notes), |_| false, Vec::new());
+        let keeper = Arc::new(doing("making a doorbell", keeper)?);
+        doing(HANDING, keeper.hold(Held::Notes, segment.descriptor()))?;
+        let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
+        Self::with(options, store, spin_ns, Some(keeper), 0)
+    }
+
+    /// What another server has left, which is dead. Returns also the lanes of its clients.
+    pub fn adopted(options: &Options, inheritance: Inheritance) -> Result<(Self, Vec<HeirLane>), Error> {
+        let Inheritance { keeper, mut held, lanes, restarts } = inheritance;
+        let mut take = |what: Held| {
+            let missing = || io::Error::other(format!("the keeper holds no {what:?}"));
+            held.remove(&what).ok_or_else(missing).and_then(|descriptor| Ok(Descriptor::make(|| Ok(descriptor))?))
+        };
+        let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| doing(TAKING, take(what)));
+        let notes = Segment::from_foreign(notes?).and_then(|notes| Notes::adopt(&notes, lanes_max(options)));
+        let notes = Arc::new(doing("taking the notes over", notes)?);
+        let (lanes, prepared) = doing("taking the lanes over", lanes::sort(lanes, &notes))?;
+        let pinned: Vec<u64> = lanes.iter().flat_map(HeirLane::pins).collect();
+        let (store, adoption) = Store::adopt(options, table?, grants?, &pinned)?;
+        store.leases.end_all_but(&lanes.iter().map(|lane| lane.noted.connection).collect());
+        let (report, grants) = (&adoption.report, adoption.grants_damaged);
+        if report.all_damage() > 0 || grants > 0 {
+            tell(&format!("of the server before, this was damaged: {report}; {grants} grants"));
+        }
+        let keeper = doing(TAKING, Descriptor::make(|| Ok(keeper)).map_err(Into::into))?;
+        let numbers: HashSet<usize> =
+            lanes.iter().map(|lane| lane.lane).chain(prepared.iter().map(|(lane, _)| *lane)).collect();
+        let keeper = Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared);
+        let keeper = Arc::new(doing("making a doorbell", keeper)?);
+        let spin_ns = store.table.constants().spin_ns;
+        Ok((Self::with(options, store, spin_ns, Some(keeper), restarts)?, lanes))
+    }
+
+    fn spin_ns(options: &Options) -> Result<u64, Error> {
         let cpus = usable_cpus();
-        let spin_ns = match options.spin_ns {
+        Ok(match options.spin_ns {
             Some(spin_ns) => spin_ns,
             None if cpus == 1 => 0,
             None => wake::measure_ns().map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => Error::NoThread(error),
                 _ => Error::System { doing: "measuring what a wake-up costs".into(), error },
             })?,
-        };
+        })
+    }
+
+    fn with(
+        options: &Options,
+        store: Store,
+        spin_ns: u64,
+        keeper: Option<Arc<Keeper>>,
+        restarts: u64,
+    ) -> Result<Self, Error> {
         let headcount = Headcount::new(options.clients_max).lingering(options.linger_ms.map(Duration::from_millis));
         let mailboxes: io::Result<_> = (0..options.workers).map(|_| Mailbox::new()).collect();
         Ok(Self {
-            store: Arc::new(Store::create(options, spin_ns)?),
+            store: Arc::new(store),
             statistics: Arc::new(Statistics::new(options.workers)),
             workers: doing("making doorbells", mailboxes)?,
             topology: options.topology,
             exchanges: doing("making the rings", Exchange::create_all(options))?,
+            keeper,
+            restarts,
             headcount: Arc::new(doing("making a doorbell", headcount)?),
             reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
             settings: options.settings(),
             spin_ns,
-            cpus,
+            cpus: usable_cpus(),
             leaving: AtomicBool::new(false),
             stop_bell: doing("making a doorbell", Doorbell::new())?,
             stopping: AtomicBool::new(false),
             course: Arc::default(),
         })
+    }
+
+    /// The process of its keeper, which is the parent of this one; 0 if it has none.
+    pub fn keeper_process_id(&self) -> u64 {
+        let is_there = self.keeper.as_ref().is_some_and(|keeper| keeper.is_there());
+        let parent = rustix::process::getppid().filter(|_| is_there);
+        parent.map_or(0, |parent| parent.as_raw_nonzero().get() as u64)
     }
 
     /// Answers orders of room for large entries, until the server stops: in the thread for that.
@@ -109,6 +192,9 @@ impl Runtime {
     /// Makes the workers end, and the threads of the store.
     pub fn stop(&self) {
         self.store.close();
+        if let Some(keeper) = &self.keeper {
+            keeper.stop();
+        }
         for exchange in &self.exchanges {
             exchange.close();
         }

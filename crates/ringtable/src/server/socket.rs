@@ -18,6 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, Shutdown, sockopt
 
 use super::disposer::Disposer;
 use super::end::End;
+use super::keeper::KeptLane;
 use super::reserved::Reservation;
 use crate::shm::fork::Descriptor;
 
@@ -34,6 +35,8 @@ pub(super) struct Socket {
     pub abilities: Abilities,
     /// The reserved place, if it has that.
     pub reservation: Option<Reservation>,
+    /// The lane beside it, if a keeper holds that, and this socket too.
+    pub kept: Option<KeptLane>,
     /// Who closes it, if descriptors may be on their way through it.
     disposer: Option<Disposer>,
 }
@@ -47,7 +50,7 @@ impl Socket {
             // is none of it on unix sockets, this is refused.
             let _ = sockopt::set_socket_oobinline(&descriptor, true);
         }
-        Self { descriptor: ManuallyDrop::new(descriptor), abilities, reservation: None, disposer }
+        Self { descriptor: ManuallyDrop::new(descriptor), abilities, reservation: None, kept: None, disposer }
     }
 
     /// Receives what has come. `None` if nothing has, and no bytes at the end of the stream.
@@ -111,9 +114,11 @@ impl Drop for Socket {
         #[allow(unsafe_code)]
         // SAFETY: the field is taken once, here, and not used afterwards.
         let descriptor = unsafe { ManuallyDrop::take(&mut self.descriptor) };
-        if let Some(disposer) = &self.disposer {
-            // The client learns of it at once.
+        if self.disposer.is_some() || self.kept.is_some() {
+            // The client learns of it at once, whoever else has the socket.
             let _ = rustix::net::shutdown(&descriptor, Shutdown::Both);
+        }
+        if let Some(disposer) = &self.disposer {
             disposer.close(descriptor);
         }
     }

@@ -4,9 +4,11 @@
 //! It knows neither threads nor sockets, nor how many clients there are: that is the [`super::runtime`].
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::error::{Error, doing};
 use super::grants::GrantMemory;
+use super::held::Held;
 use super::housekeeping::Housekeeping;
 use super::leases::Leases;
 use super::options::Options;
@@ -18,7 +20,20 @@ use crate::shm::fork::Descriptor;
 use crate::shm::random::random;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::Arc;
-use crate::table::{self, Table, WriteError};
+use crate::table::{self, Report, Table, WriteError};
+
+/// Gives something to whoever holds what outlives this server.
+pub(super) type Hold<'a> = &'a dyn Fn(Held, BorrowedFd<'_>) -> io::Result<()>;
+
+/// What is being done when that fails.
+pub(super) const HANDING: &str = "handing over to the keeper what outlives the server";
+
+/// What was found of another server's store.
+pub(super) struct Adoption {
+    pub report: Report,
+    /// Grants that were damaged, and are lost.
+    pub grants_damaged: usize,
+}
 
 /// The table and what goes with it.
 pub(super) struct Store {
@@ -37,11 +52,11 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// A new, empty store.
+    /// A new, empty store; `hold` is given what outlives this server.
     ///
     /// # Errors
-    /// If the system refuses memory or descriptors, or the buckets to begin with do not fit the memory.
-    pub fn create(options: &Options, spin_ns: u64) -> Result<Self, Error> {
+    /// If the system refuses memory or descriptors, or the buckets to begin with do not fit the memory; those of `hold`.
+    pub fn create(options: &Options, spin_ns: u64, hold: Hold<'_>) -> Result<Self, Error> {
         let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
         let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;
         let mapping = doing("mapping the table segment", segment.map_writable())?;
@@ -65,8 +80,46 @@ impl Store {
         if let Some(bytes) = options.unevictable_max {
             table.unevictable().limit(bytes);
         }
-        let table = Arc::new(table);
-        let grants = doing("making the segment of grants", GrantMemory::create())?;
+        let (grants, grants_segment) = doing("making the segment of grants", GrantMemory::create())?;
+        doing(HANDING, hold(Held::Table, segment.descriptor().as_fd()))?;
+        doing(HANDING, hold(Held::Grants, grants_segment.descriptor().as_fd()))?;
+        Self::with(table, segment, table_read_only, Leases::new(grants))
+    }
+
+    /// The store of another server, which is dead, of its segments. `pinned` are the words that its clients pin. Returns
+    /// also what was found.
+    ///
+    /// # Errors
+    /// If the system refuses memory or descriptors, or a segment is none of this version's, or damaged as a whole.
+    pub fn adopt(
+        options: &Options,
+        table: Descriptor,
+        grants: Descriptor,
+        pinned: &[u64],
+    ) -> Result<(Self, Adoption), Error> {
+        let segment = doing("taking the table's segment over", Segment::from_foreign(table))?;
+        let mapping = doing("mapping the table segment", segment.map_writable())?;
+        let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
+        let adopted = Table::adopt(mapping, options.eviction, pinned).map_err(io::Error::other);
+        let (table, report) = doing("taking the table over", adopted)?;
+        if let Some(bytes) = options.unevictable_max {
+            table.unevictable().limit(bytes);
+        }
+        let grants = Segment::from_foreign(grants).and_then(|segment| segment.map_writable());
+        let grants = doing("mapping the segment of grants", grants)?;
+        let grants = GrantMemory::adopt(grants).map_err(io::Error::other);
+        let (leases, grants_damaged) = Leases::adopt(doing("taking the segment of grants over", grants)?);
+        let store = Self::with(table, segment, table_read_only, leases)?;
+        Ok((store, Adoption { report, grants_damaged }))
+    }
+
+    fn with(
+        table: Table<Mapping>,
+        segment: Segment,
+        table_read_only: Descriptor,
+        leases: Leases,
+    ) -> Result<Self, Error> {
+        let (table, size) = (Arc::new(table), segment.size());
         let returning: io::Result<_> = Returning::new(Arc::clone(&table), segment, size);
         Ok(Self {
             returning: doing("making a doorbell", returning)?,
@@ -76,7 +129,7 @@ impl Store {
             housekeeping: Housekeeping::default(),
             room: Room::default(),
             watchers: Watchers::default(),
-            leases: Arc::new(Leases::new(grants)),
+            leases: Arc::new(leases),
             requests: RequestMemory::new(size as u64),
         })
     }

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,8 +58,17 @@ impl BoundPort {
         // As much as the kernel grants: what finds no room is asked for again.
         let _ = sockopt::set_socket_recv_buffer_size(&socket, limits::UDP_RECEIVE_BUFFER);
         rustix::net::bind(&socket, &address)?;
+        Self::of(socket)
+    }
+
+    /// One that is bound.
+    pub fn of(socket: Descriptor) -> io::Result<Self> {
         let address = rustix::net::getsockname(&socket)?.try_into()?;
         Ok(Self { socket, address })
+    }
+
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -39,10 +39,13 @@ use super::end::{End, tell_failure};
 use super::exchange::Exchange;
 use super::executor::Executor;
 use super::lane_client::LaneClient;
+use super::lane_heirs::HeirLane;
 use super::lane_offer::Offer;
+use super::notes::{LaneState, Note};
 use super::pins;
 use super::port::Port;
 use super::runtime::Runtime;
+use super::socket::{Abilities, Socket};
 use super::socket_client::SocketClient;
 use super::source::Source;
 use super::turn::{STREAK_MAX, Turn};
@@ -576,10 +579,7 @@ impl Worker {
 
     fn take_arrivals(&mut self) {
         for socket in self.runtime.workers[self.executor.engine.worker].take_arrivals() {
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.places.push(Place::default());
-                self.places.len() - 1
-            });
+            let place = self.new_place();
             failpoint!("accept.taken");
             let serial = self.places[place].serial;
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
@@ -590,24 +590,78 @@ impl Worker {
             }
             let connection = Connection::Socket(Box::new(SocketClient::new(socket)));
             let number = self.runtime.store.leases.new_connection();
-            // The place may still be among the hot ones, from the client before.
-            let hot = self.hot.contains(&place);
-            // That it asks for little is to be seen: connections are cheap.
-            let streak = STREAK_MAX;
-            self.places[place].client = Some(Client {
-                connection,
-                number,
-                hot,
-                idle_rounds: 0,
-                streak,
-                window: 0,
-                keeps_much: false,
-                has_worked: true,
-            });
+            self.place(place, connection, number);
             if watched.is_err() {
                 self.end(place, End::Memory);
             }
         }
+    }
+
+    /// Goes on with a client of another server, which is dead.
+    pub fn adopt(&mut self, lane: HeirLane) {
+        let HeirLane { lane, noted, segment, mapping, request_bell, response_bell, socket } = lane;
+        let runtime = Arc::clone(&self.runtime);
+        let Some(keeper) = &runtime.keeper else { return };
+        let place = self.new_place();
+        let serial = self.places[place].serial;
+        let mut socket = Socket::new(socket, Abilities { passes_descriptors: true }, runtime.disposer.as_ref());
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let watched = watch(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
+        let watched = watched.and_then(|()| {
+            let flags = EventFlags::IN | EventFlags::ET;
+            watch(&self.epoll, &request_bell, Source::Bell { place, serial }.pack(), flags)
+        });
+        socket.kept = Some(keeper.found(lane));
+        let note = Some(Note::go_on(Arc::clone(&keeper.notes), lane));
+        let offer = Offer { segment, mapping, socket, request_bell, response_bell, note };
+        let (connection, end) = if noted.state == LaneState::Offered {
+            // It may have sealed it since.
+            if offer.is_sealed() {
+                (Connection::Lane(Box::new(LaneClient::new(offer, &runtime.store))), None)
+            } else {
+                (Connection::Offered(Box::new(offer)), None)
+            }
+        } else {
+            match LaneClient::adopt(offer, &runtime.store, &noted) {
+                Ok(lane) => (Connection::Lane(Box::new(lane)), None),
+                Err((lane, end)) => (Connection::Lane(Box::new(lane)), Some(end)),
+            }
+        };
+        // The server before had let it in: there is room for it.
+        runtime.headcount.enter();
+        runtime.workers[self.executor.engine.worker].adopt_client();
+        runtime.statistics.lanes.fetch_add(1, Ordering::Relaxed);
+        self.place(place, connection, noted.connection);
+        self.heat(place);
+        if let Some(end) = end.or(watched.is_err().then_some(End::Memory)) {
+            self.end(place, end);
+        }
+    }
+
+    /// A place that no client has.
+    fn new_place(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            self.places.len() - 1
+        })
+    }
+
+    /// Puts a client there.
+    fn place(&mut self, place: usize, connection: Connection, number: u64) {
+        // The place may still be among the hot ones, from the client before.
+        let hot = self.hot.contains(&place);
+        // That it asks for little is to be seen: connections are cheap.
+        let streak = STREAK_MAX;
+        self.places[place].client = Some(Client {
+            connection,
+            number,
+            hot,
+            idle_rounds: 0,
+            streak,
+            window: 0,
+            keeps_much: false,
+            has_worked: true,
+        });
     }
 
     /// Turns a socket client into one with a lane, a member of the exchange, or one that is told of changes.
@@ -629,7 +683,8 @@ impl Worker {
             _ => {
                 let (epoll, source) = (&self.epoll, Source::Bell { place, serial }.pack());
                 let watched = |bell: &Doorbell| watch(epoll, bell, source, EventFlags::IN | EventFlags::ET);
-                Offer::make(given_up, index, &self.runtime.store, watched).map(|offer| {
+                let (store, keeper) = (&self.runtime.store, self.runtime.keeper.as_ref());
+                Offer::make(given_up, (client.number, index), store, keeper, watched).map(|offer| {
                     self.runtime.statistics.lanes.fetch_add(1, Ordering::Relaxed);
                     failpoint!("join.passed");
                     client.connection = Connection::Offered(Box::new(offer));

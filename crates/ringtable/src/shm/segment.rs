@@ -157,6 +157,38 @@ impl Mapping {
 }
 
 impl Mapping {
+    /// Maps all of a segment for reading and writing, for a process that is forked from this one later, see
+    /// [`Self::take_over`]. This one does nothing with it.
+    ///
+    /// # Errors
+    /// Those of the system; if it is no segment of so many bytes.
+    pub fn to_be_inherited(segment: impl AsFd, size: usize) -> io::Result<Self> {
+        let found = rustix::fs::fstat(&segment)?.st_size;
+        if usize::try_from(found) != Ok(size) || size == 0 {
+            return Err(io::Error::other(format!("the segment has {found} bytes, not {size}")));
+        }
+        let mapping = Self::new(segment, size, ProtFlags::READ | ProtFlags::WRITE)?;
+        mapping.inherit()?;
+        Ok(mapping)
+    }
+
+    /// Takes over a mapping that was made by [`Self::to_be_inherited`] before this process was forked, and that is its
+    /// own from now on.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn take_over(mut self) -> io::Result<Self> {
+        fork::undisturbed(|_| {
+            self.generation = fork::generation();
+            #[allow(unsafe_code)]
+            // SAFETY: the range is the mapping, in which nothing changes for this process.
+            unsafe {
+                rustix::mm::madvise(self.start.as_ptr().cast(), self.size, Advice::LinuxDontFork)?;
+            }
+            Ok(self)
+        })
+    }
+
     /// Has the kernel give all of the memory now, so that no access waits for it later. Without support for that (Linux
     /// before 5.14) it is given as it is touched.
     pub fn populate(&self) {

@@ -99,6 +99,7 @@ mod shuttle_table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use adopt::Report;
 pub use draft::{Draft, Terms};
 pub use entry::Expiry;
 pub use error::WriteError;

@@ -116,6 +116,13 @@ def arguments(parser: ArgumentParser) -> None:
         help="End when nobody has been connected for so many seconds, since the start or since the last client left.",
     )
     parser.add_argument(
+        "--keeper",
+        action="store_true",
+        default=None,
+        help="Have a second process hold all that the server has. If the server dies, another one goes on with the table,"
+        " the locks and the connections of clients that share its memory.",
+    )
+    parser.add_argument(
         "--config",
         metavar="FILE",
         help="A file in TOML that has options by these names, with hyphens or underscores; what is given here counts"
@@ -139,20 +146,26 @@ def run(options: Namespace) -> None:
     from ringtable._server import Server
 
     # What was typed counts more than what the file says, and that more than the defaults.
-    defaults = {"name": default_address(), **(Server.__init__.__kwdefaults__ or {})}
+    of_server = {name: value for name, value in (Server.__init__.__kwdefaults__ or {}).items() if name[0] != "_"}
+    defaults = {"name": default_address(), "keeper": False, **of_server}
     from_file: dict[str, Any] = {} if file is None else config.read(file)
     effective = {**defaults, **from_file, **typed}
     if only_print:
         engine_options({name: value for name, value in effective.items() if name != "name"})
         print(config.written(effective))
         return
-    interrupt_on_termination()
     raise_limit()
+    kept = None
+    if effective.pop("keeper", False):
+        from ringtable._keeper import keep
+
+        kept = keep()
+    interrupt_on_termination()
     size = parse_size("max_memory", effective["max_memory"])
     try:
-        with Server(**effective) as running:
+        with Server(**effective, _kept=kept) as running:
             announce(
-                f"ringtable: ready: {effective['name']!r} at {running.path}, workers: {running.workers},"
+                f"ringtable: {'ready' if kept is None or kept[3] == 0 else 'ready again'}: {effective['name']!r} at {running.path}, workers: {running.workers},"
                 f" buckets: {effective['buckets']}, memory: at most {format_size(size)},"
                 f" topology: {effective['topology']}"
                 f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"

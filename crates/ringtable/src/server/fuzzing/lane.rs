@@ -25,7 +25,7 @@ pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     let mut executor = executor_with_lanes(&mut input);
     let (server, client) = connection();
-    let offer = Offer::make(server, 0, &executor.store, |_| Ok(())).expect("the system lets us");
+    let offer = Offer::make(server, (1, 0), &executor.store, None, |_| Ok(())).expect("the system lets us");
     let (words, mut passed) = hear(&client);
     assert_eq!(words, format!("+LANE {}\r\n", Known::ours()).as_bytes());
     let segment = Segment::from_foreign(passed.remove(1)).expect("a segment");

@@ -18,7 +18,6 @@ impl FreeList {
     }
 
     /// All below `taken.len()` for which it says `false` are free.
-    #[cfg(test)]
     pub fn without(taken: &[bool]) -> Self {
         let next = taken.iter().rposition(|&taken| taken).map_or(0, |last| last + 1);
         let returned = (0..next as u32).rev().filter(|&index| !taken[index as usize]).collect();

@@ -17,11 +17,11 @@ use crate::sync::{Memory, Ordering};
 pub struct GrantMemory(Mapping);
 
 impl GrantMemory {
-    /// A new segment, in which nothing is granted.
+    /// A new segment, in which nothing is granted; and itself, for whoever comes after this server.
     ///
     /// # Errors
     /// If the system refuses memory or descriptors.
-    pub fn create() -> io::Result<Self> {
+    pub fn create() -> io::Result<(Self, Segment)> {
         let segment = Segment::create("ringtable-grants", SEGMENT_WORDS * 8)?;
         let memory = Self::new(segment.map_writable()?);
         segment.seal(false)?;
@@ -32,7 +32,7 @@ impl GrantMemory {
         for (index, &value) in LAYOUT.iter().enumerate() {
             memory.set(index, value);
         }
-        Ok(memory)
+        Ok((memory, segment))
     }
 
     pub(super) fn new(mapping: Mapping) -> Self {
@@ -64,7 +64,6 @@ impl GrantMemory {
     }
 
     /// A seal, before all that it covers.
-    #[cfg(test)]
     pub fn sealed(&self, at: usize) -> u64 {
         // Acquire, with the Release in `seal`.
         self.0.words()[at].load(Ordering::Acquire)

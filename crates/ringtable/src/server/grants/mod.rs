@@ -55,13 +55,10 @@ mod names;
 mod record;
 mod table;
 
-// No server adopts yet.
-#[cfg(test)]
 mod adoption;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
 pub(super) use adoption::{Adopted, Found};
 pub(super) use layout::{LEASES, PERMITS};
 pub(super) use memory::GrantMemory;

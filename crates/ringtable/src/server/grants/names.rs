@@ -117,7 +117,6 @@ impl Names {
     }
 }
 
-#[cfg(test)]
 impl Names {
     /// All that a name's chain says of it, behind its first part, and the blocks of the chain; `None` if it leads out
     /// of the section.

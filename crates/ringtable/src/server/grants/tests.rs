@@ -70,7 +70,7 @@ fn recorded(leases: &Leases) -> Vec<(usize, u64)> {
 
 /// What the next server finds if the one that did these stores died behind them.
 fn replayed(stores: &[(usize, u64)]) -> (Leases, usize) {
-    let memory = GrantMemory::create().unwrap();
+    let memory = GrantMemory::create().unwrap().0;
     for &(at, value) in stores {
         memory.set(at, value);
     }
@@ -358,7 +358,7 @@ fn what_is_damaged_is_dropped_and_counted_and_nothing_else() {
 #[test]
 fn nonsense_is_no_grant() {
     let mut random = seeded();
-    let memory = GrantMemory::create().unwrap();
+    let memory = GrantMemory::create().unwrap().0;
     for section in [LEASES, PERMITS] {
         let words = section.records_at..section.records_at + 100 * RECORD_WORDS;
         let blocks = section.blocks_at..section.blocks_at + 100 * BLOCK_WORDS;
@@ -380,7 +380,7 @@ fn records_that_contradict_others_are_dropped() {
         name: Name { size: 1, first: 0, checksum: super::names::checksum(b"x") },
     };
     let adopt = |records: &[Record]| {
-        let memory = Arc::new(GrantMemory::create().unwrap());
+        let memory = Arc::new(GrantMemory::create().unwrap().0);
         memory.set(H_CONNECTIONS, 100);
         let mut grants = Grants::new(Arc::clone(&memory), PERMITS);
         records.iter().for_each(|record| _ = grants.add(record, b"x"));
@@ -413,7 +413,7 @@ fn records_that_contradict_others_are_dropped() {
 #[test]
 fn a_chain_is_one_name_s() {
     let (name, other) = (name(1, 200), name(2, 200));
-    let memory = Arc::new(GrantMemory::create().unwrap());
+    let memory = Arc::new(GrantMemory::create().unwrap().0);
     memory.set(H_CONNECTIONS, 1);
     let mut grants = Grants::new(Arc::clone(&memory), PERMITS);
     let [kept, again, last] = [&name, &name, &other].map(|name| grants.keep_name(name));
@@ -433,7 +433,7 @@ fn a_chain_is_one_name_s() {
 #[test]
 fn another_layout_is_refused() {
     for (index, word) in LAYOUT.into_iter().enumerate() {
-        let memory = GrantMemory::create().unwrap();
+        let memory = GrantMemory::create().unwrap().0;
         memory.set(index, word + 1);
         let refused = GrantMemory::adopt(memory.into_mapping()).map(|_| ()).unwrap_err();
         assert_eq!(

@@ -1,0 +1,62 @@
+//! What a keeper holds for a server, between Python, which keeps, and the engine, which serves.
+//!
+//! The keeper (`_keeper.py`) forks the server. So all that it holds is in the server, too, under the same numbers.
+
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Mutex;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use ringtable::server;
+use ringtable::shm::segment::Mapping;
+
+/// The memory of a lane, mapped by the keeper for a server that is forked later: behind its client's seal no process can
+/// map it any more.
+#[pyclass(frozen, module = "ringtable._ringtable")]
+pub struct KeptMemory(Mutex<Option<Mapping>>);
+
+#[pymethods]
+impl KeptMemory {
+    /// Map the segment of that descriptor, which has so many bytes.
+    #[new]
+    fn new(descriptor: RawFd, size: usize) -> PyResult<Self> {
+        if descriptor < 0 {
+            return Err(PyValueError::new_err(format!("{descriptor} is no descriptor")));
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: the caller has the descriptor open; the borrow ends with this call.
+        let segment = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        Ok(Self(Mutex::new(Some(Mapping::to_be_inherited(segment, size)?))))
+    }
+}
+
+/// What a keeper gives to the server that it has forked, as Python has it: the socket to the keeper; descriptors by the
+/// numbers of what they are; lanes; and how many servers there were before.
+pub type Inherited<'py> = (RawFd, HashMap<usize, RawFd>, Vec<InheritedLane<'py>>, u64);
+
+/// A lane: its number, its memory, and the descriptors of that, of both doorbells, and of the client's socket, if a
+/// client has it.
+type InheritedLane<'py> = (usize, Bound<'py, KeptMemory>, RawFd, RawFd, RawFd, Option<RawFd>);
+
+/// The same as the engine has it.
+pub fn inheritance((keeper, held, lanes, restarts): Inherited<'_>) -> PyResult<server::Inheritance> {
+    let held = held.into_iter().filter_map(|(number, fd)| Some((*server::Held::ALL.get(number)?, owned(fd)))).collect();
+    let lanes = lanes.into_iter().map(|(lane, memory, fd, request_bell, response_bell, socket)| {
+        let mapping = memory.get().0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let taken = || PyValueError::new_err(format!("the memory of lane {lane} is another server's already"));
+        let mapping = mapping.ok_or_else(taken)?.take_over()?;
+        let [memory, request_bell, response_bell] = [fd, request_bell, response_bell].map(owned);
+        Ok(server::InheritedLane { lane, mapping, memory, request_bell, response_bell, socket: socket.map(owned) })
+    });
+    Ok(server::Inheritance { keeper: owned(keeper), held, lanes: lanes.collect::<PyResult<_>>()?, restarts })
+}
+
+/// A descriptor that is this process's from now on.
+fn owned(fd: RawFd) -> OwnedFd {
+    #[allow(unsafe_code)]
+    // SAFETY: the keeper's child hands it over, and does not use it any more.
+    unsafe {
+        OwnedFd::from_raw_fd(fd)
+    }
+}

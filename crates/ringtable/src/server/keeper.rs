@@ -1,0 +1,327 @@
+//! The keeper, as a server has it: a process that holds what has to outlive the server, and starts another one that
+//! adopts it.
+//!
+//! # Design
+//!
+//! The keeper knows nothing of tables. It gets descriptors over a socket, each with a message of three words, and holds
+//! them; when the server dies, it forks another one, which has them all ([`super::inheritance`]).
+//!
+//! | message            | words          | with it                              | what the keeper does             |
+//! |--------------------|----------------|--------------------------------------|----------------------------------|
+//! | [`Message::Hold`]  | what           | one descriptor                       | holds it, in place of the one before |
+//! | [`Message::Lane`]  | number, bytes  | memory, both doorbells               | holds and **maps** it, and says so |
+//! | [`Message::Serve`] | number         | a client's socket                    | holds it with that lane          |
+//! | [`Message::LetGo`] | number         |                                      | closes all of that lane          |
+//! | [`Message::Ready`] |                |                                      | the server serves                |
+//!
+//! **Lanes are prepared.** A client seals its lane strictly, and behind that the kernel lets nobody map it for writing
+//! any more, not even its maker ([`crate::shm::segment`]). A later server gets a mapping of it only from the keeper, by
+//! the fork; so the keeper has to have mapped it before the client has it. A thread makes some lanes ahead
+//! ([`Keeper::prepare`]), and a join takes one that the keeper has mapped. So it waits for nobody, as long as there is
+//! one.
+//!
+//! What was written to a socket is delivered, though its writer dies: no answer has to be waited for but that to a
+//! lane.
+//!
+//! # At the limits
+//!
+//! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none waits for a moment
+//! ([`limits::KEEPER_PATIENCE`]), and is refused then, as it is if the keeper takes no message: it is stopped, or busy.
+//! Without a keeper (it has died) the server goes on: lanes are made as by a server that never had one, and end with it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::held::Held;
+use super::lane_parts::Parts;
+use super::notes::Notes;
+use crate::limits;
+use crate::shm::descriptors;
+use crate::shm::doorbell::Doorbell;
+use crate::shm::fork::Descriptor;
+use crate::sync::lock;
+
+/// Bytes of a message.
+const MESSAGE_SIZE: usize = 24;
+/// What the keeper says: that it has mapped the lane of this number.
+const MAPPED: u64 = 6;
+
+/// What a server says to its keeper.
+#[derive(Clone, Copy, Debug)]
+enum Message {
+    Hold(Held),
+    Lane { lane: usize, size: usize },
+    Serve(usize),
+    LetGo(usize),
+    Ready,
+}
+
+impl Message {
+    fn pack(self) -> [u8; MESSAGE_SIZE] {
+        let words = match self {
+            Self::Hold(what) => [1, what as u64, 0],
+            Self::Lane { lane, size } => [2, lane as u64, size as u64],
+            Self::Serve(lane) => [3, lane as u64, 0],
+            Self::LetGo(lane) => [4, lane as u64, 0],
+            Self::Ready => [5, 0, 0],
+        };
+        let mut bytes = [0; MESSAGE_SIZE];
+        for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
+            piece.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// The way to the keeper.
+pub(super) struct Keeper {
+    socket: Descriptor,
+    pub notes: Arc<Notes>,
+    lanes: Mutex<Lanes>,
+    /// Told when a lane is prepared, and when none will be any more.
+    prepared: Condvar,
+    /// Wakes the thread that prepares lanes.
+    bell: Doorbell,
+}
+
+/// Numbers of lanes, and what is prepared.
+struct Lanes {
+    /// Numbers that nobody has.
+    free: Vec<usize>,
+    prepared: Vec<(usize, Parts)>,
+    /// Lanes that the keeper has not mapped yet.
+    sent: HashMap<usize, Parts>,
+    /// What it could not be told yet.
+    unsent: Vec<usize>,
+    is_gone: bool,
+    is_stopping: bool,
+}
+
+impl Keeper {
+    /// A keeper at the other end of a socket. `taken` says whether a number is that of a lane already; `prepared` are
+    /// lanes that were prepared for the server before, and that nobody has used.
+    ///
+    /// # Errors
+    /// If the system gives no doorbell.
+    pub fn new(
+        socket: Descriptor,
+        notes: Arc<Notes>,
+        taken: impl Fn(usize) -> bool,
+        prepared: Vec<(usize, Parts)>,
+    ) -> io::Result<Self> {
+        // Taken from the end: low numbers first, whose notes lie together.
+        let free = (0..notes.lanes()).rev().filter(|&lane| !taken(lane)).collect();
+        Ok(Self {
+            socket,
+            notes,
+            lanes: Mutex::new(Lanes {
+                free,
+                prepared,
+                sent: HashMap::new(),
+                unsent: Vec::new(),
+                is_gone: false,
+                is_stopping: false,
+            }),
+            prepared: Condvar::new(),
+            bell: Doorbell::new()?,
+        })
+    }
+
+    /// Whether it is there.
+    pub fn is_there(&self) -> bool {
+        !lock(&self.lanes).is_gone
+    }
+
+    fn send(&self, message: Message, passed: &[BorrowedFd<'_>]) -> io::Result<()> {
+        descriptors::send_all(&self.socket, &message.pack(), passed)
+    }
+
+    /// Has it hold something. A keeper that has just died holds nothing any more, which is no error.
+    ///
+    /// # Errors
+    /// If it takes no messages.
+    pub fn hold(&self, what: Held, descriptor: impl AsFd) -> io::Result<()> {
+        self.unless_gone(self.send(Message::Hold(what), &[descriptor.as_fd()]))
+    }
+
+    /// Says that the server serves: another one is started when it dies from now on.
+    ///
+    /// # Errors
+    /// As [`Self::hold`].
+    pub fn tell_ready(&self) -> io::Result<()> {
+        self.unless_gone(self.send(Message::Ready, &[]))
+    }
+
+    fn unless_gone(&self, sent: io::Result<()>) -> io::Result<()> {
+        match sent {
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            sent => sent,
+        }
+    }
+
+    /// A lane for the client at the other end of this socket, which the keeper holds from now on. `None` if there is no
+    /// keeper any more.
+    ///
+    /// # Errors
+    /// `TimedOut` if no lane is prepared, `WouldBlock` if the keeper takes no messages.
+    pub fn serve(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Option<(KeptLane, Parts)>> {
+        let deadline = Instant::now() + limits::KEEPER_PATIENCE;
+        let mut lanes = lock(&self.lanes);
+        let (lane, parts) = loop {
+            if lanes.is_gone {
+                return Ok(None);
+            }
+            if let Some(taken) = lanes.prepared.pop() {
+                break taken;
+            }
+            self.bell.ring();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let words =
+                    "its keeper, which is to hold what the client gets, does not answer, or all lanes are taken";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+            }
+            let (again, _) = self.prepared.wait_timeout(lanes, left).unwrap_or_else(std::sync::PoisonError::into_inner);
+            lanes = again;
+        };
+        if lanes.prepared.len() < limits::LANES_PREPARED / 2 {
+            self.bell.ring();
+        }
+        drop(lanes);
+        let kept = KeptLane { keeper: Arc::clone(self), lane };
+        self.unless_gone(self.send(Message::Serve(lane), &[socket.as_fd()]))?;
+        Ok(Some((kept, parts)))
+    }
+
+    /// Prepares lanes, and tells what could not be told, until the server stops or the keeper dies: in a thread for
+    /// that. Returns whether the keeper has died.
+    pub fn prepare(&self) -> bool {
+        loop {
+            let mut lanes = lock(&self.lanes);
+            if lanes.is_stopping {
+                return false;
+            }
+            let is_full = self.send_more(&mut lanes);
+            drop(lanes);
+            let flags = if is_full { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            let mut ready = [PollFd::new(&self.socket, flags), PollFd::new(&self.bell, PollFlags::IN)];
+            if poll(&mut ready, None).is_err() {
+                continue;
+            }
+            let [has_said, is_rung] = ready.map(|one| !one.revents().is_empty());
+            if is_rung {
+                let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+            }
+            if has_said && !self.listen() {
+                return true;
+            }
+        }
+    }
+
+    /// Sends what there is to send. Returns whether there is more, for which the socket has no room now.
+    fn send_more(&self, lanes: &mut MutexGuard<'_, Lanes>) -> bool {
+        while let Some(&lane) = lanes.unsent.last() {
+            if self.send(Message::LetGo(lane), &[]).is_err() {
+                return true;
+            }
+            lanes.unsent.pop();
+            lanes.free.push(lane);
+        }
+        while lanes.prepared.len() + lanes.sent.len() < limits::LANES_PREPARED {
+            let Some(lane) = lanes.free.pop() else { return false };
+            // Without memory or descriptors the next join tries again.
+            let Ok(parts) = Parts::make() else {
+                lanes.free.push(lane);
+                return false;
+            };
+            let message = Message::Lane { lane, size: parts.segment.size() };
+            let memory = parts.segment.descriptor();
+            let passed = [memory.as_fd(), parts.request_bell.as_fd(), parts.response_bell.as_fd()];
+            let sent = self.send(message, &passed);
+            drop(memory);
+            if sent.is_err() {
+                lanes.free.push(lane);
+                return true;
+            }
+            lanes.sent.insert(lane, parts);
+        }
+        false
+    }
+
+    /// Takes what the keeper has said. Returns whether it is still there.
+    fn listen(&self) -> bool {
+        let mut said = [0; MESSAGE_SIZE];
+        loop {
+            match rustix::net::recv(&self.socket, &mut said[..], rustix::net::RecvFlags::DONTWAIT) {
+                Ok((_, size)) if size == MESSAGE_SIZE => {
+                    let word =
+                        |nth: usize| u64::from_ne_bytes(said[8 * nth..8 * nth + 8].try_into().unwrap_or_default());
+                    let mut lanes = lock(&self.lanes);
+                    if word(0) == MAPPED
+                        && let Ok(lane) = usize::try_from(word(1))
+                        && let Some(parts) = lanes.sent.remove(&lane)
+                    {
+                        lanes.prepared.push((lane, parts));
+                        self.prepared.notify_one();
+                    }
+                }
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
+                _ => {
+                    let mut lanes = lock(&self.lanes);
+                    lanes.is_gone = true;
+                    lanes.prepared.clear();
+                    lanes.sent.clear();
+                    self.prepared.notify_all();
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Ends the thread that prepares lanes.
+    pub fn stop(&self) {
+        lock(&self.lanes).is_stopping = true;
+        self.bell.ring();
+    }
+
+    /// A lane that was found, and is held by the keeper already.
+    pub fn found(self: &Arc<Self>, lane: usize) -> KeptLane {
+        KeptLane { keeper: Arc::clone(self), lane }
+    }
+}
+
+/// A lane that the keeper holds, and its number. Dropping it has the keeper let go of it.
+pub(super) struct KeptLane {
+    keeper: Arc<Keeper>,
+    pub lane: usize,
+}
+
+impl KeptLane {
+    /// The notes of all lanes.
+    pub fn notes(&self) -> Arc<Notes> {
+        Arc::clone(&self.keeper.notes)
+    }
+}
+
+impl Drop for KeptLane {
+    fn drop(&mut self) {
+        let Self { keeper, lane } = self;
+        // Before the keeper lets go: whoever comes after us in between finds a lane that nobody has.
+        keeper.notes.clear(*lane);
+        let sent = keeper.send(Message::LetGo(*lane), &[]);
+        let mut lanes = lock(&keeper.lanes);
+        match sent {
+            Ok(()) => lanes.free.push(*lane),
+            Err(_) if lanes.is_gone => {}
+            Err(_) => {
+                lanes.unsent.push(*lane);
+                keeper.bell.ring();
+            }
+        }
+    }
+}
