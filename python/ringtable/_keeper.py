@@ -35,9 +35,9 @@ _HOLD, _LANE, _SERVE, _LET_GO, _READY, _MAPPED = range(1, 7)
 # The most descriptors that come with a message.
 _DESCRIPTORS_MAX = 4
 
-# So many deaths within so many seconds are too many: whatever kills the servers kills the next one, too.
-_DEATHS_MAX = 3
+# Within so many seconds so many deaths are too many: whatever kills the servers kills the next one, too.
 _DEATHS_WITHIN_S = 10.0
+DEATHS_MAX = 3
 
 
 class _Lane:
@@ -56,7 +56,8 @@ class _Lane:
 class _Keeper:
     """What is held, and the server that it is held for."""
 
-    def __init__(self) -> None:
+    def __init__(self, deaths_max: int) -> None:
+        self._deaths_max = deaths_max
         self._held: dict[int, int] = {}
         self._lanes: dict[int, _Lane] = {}
         self._is_ready = False
@@ -68,7 +69,7 @@ class _Keeper:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 signal.signal(number, self._pass_on)
-        restarts, deaths = 0, deque[float](maxlen=_DEATHS_MAX)
+        restarts, deaths = 0, deque[float](maxlen=self._deaths_max)
         while True:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self._is_ready = False
@@ -90,8 +91,10 @@ class _Keeper:
                 self._end(status)
             deaths.append(time.monotonic())
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            if len(deaths) == _DEATHS_MAX and deaths[-1] - deaths[0] < _DEATHS_WITHIN_S:
-                _say(f"the server has died {_DEATHS_MAX} times within {_DEATHS_WITHIN_S:g} s, last by {how}: giving up")
+            if len(deaths) == self._deaths_max and deaths[-1] - deaths[0] < _DEATHS_WITHIN_S:
+                _say(
+                    f"the server has died {self._deaths_max} times within {_DEATHS_WITHIN_S:g} s, last by {how}: giving up"
+                )
                 self._end(1)
             restarts += 1
             _say(f"the server has died ({how}): another one takes over what it had")
@@ -177,12 +180,15 @@ class _Keeper:
         os._exit(128 - status if status < 0 else status)
 
 
-def keep() -> Kept:
+def keep(deaths_max: int = DEATHS_MAX) -> Kept:
     """Make this process the keeper of a server. Return in the process of each server what it is to take over.
 
     There must be no other thread in this process, and nothing of ringtable's yet.
+
+    Args:
+        deaths_max: So many deaths of servers within ten seconds are too many: then it ends.
     """
-    return _Keeper().keep()
+    return _Keeper(deaths_max).keep()
 
 
 def _say(words: str) -> None:

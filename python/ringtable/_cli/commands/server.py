@@ -119,8 +119,14 @@ def arguments(parser: ArgumentParser) -> None:
         "--keeper",
         action="store_true",
         default=None,
-        help="Have a second process hold all that the server has. If the server dies, another one goes on with the table,"
-        " the locks and the connections of clients that share its memory.",
+        help="Have a second process hold all that the server has. If the server dies, another one goes on with the"
+        " table, the locks and the connections of clients that share its memory.",
+    )
+    parser.add_argument(
+        "--max-deaths",
+        type=whole_number,
+        metavar="COUNT",
+        help="The keeper gives up when its servers die so often within 10 seconds; 3 unless given.",
     )
     parser.add_argument(
         "--config",
@@ -147,7 +153,7 @@ def run(options: Namespace) -> None:
 
     # What was typed counts more than what the file says, and that more than the defaults.
     of_server = {name: value for name, value in (Server.__init__.__kwdefaults__ or {}).items() if name[0] != "_"}
-    defaults = {"name": default_address(), "keeper": False, **of_server}
+    defaults = {"name": default_address(), "keeper": False, "max_deaths": 3, **of_server}
     from_file: dict[str, Any] = {} if file is None else config.read(file)
     effective = {**defaults, **from_file, **typed}
     if only_print:
@@ -156,10 +162,11 @@ def run(options: Namespace) -> None:
         return
     raise_limit()
     kept = None
-    if effective.pop("keeper", False):
+    keeper, deaths_max = effective.pop("keeper"), effective.pop("max_deaths")
+    if keeper:
         from ringtable._keeper import keep
 
-        kept = keep()
+        kept = keep(deaths_max)
     interrupt_on_termination()
     size = parse_size("max_memory", effective["max_memory"])
     try:
