@@ -21,12 +21,13 @@ import struct
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 from ringtable._ringtable import KeptMemory
 
-# What is given to a server: the socket to the keeper, what is held by its number, lanes, and how many servers there were.
+# What a server gets: the socket to its keeper, what is held by its number, lanes, how many servers there were before.
 Kept = tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int]
 
 _MESSAGE = struct.Struct("=QQQ")
@@ -43,7 +44,7 @@ DEATHS_MAX = 3
 class _Lane:
     """A lane: its memory, the descriptors of that and of both doorbells, and the client's socket, if it has one."""
 
-    def __init__(self, memory: KeptMemory, descriptors: list[int]) -> None:
+    def __init__(self, memory: KeptMemory, descriptors: tuple[int, int, int]) -> None:
         self.memory = memory
         self.descriptors = descriptors
         self.socket: int | None = None
@@ -65,7 +66,7 @@ class _Keeper:
         self._pid = 0
 
     def keep(self) -> Kept:
-        """Fork servers, one after the other. Return in each of them; in the keeper, exit with the status of the last."""
+        """Fork servers, one after the other. Return in each; in the keeper, exit with the status of the last."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 signal.signal(number, self._pass_on)
@@ -93,7 +94,8 @@ class _Keeper:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             if len(deaths) == self._deaths_max and deaths[-1] - deaths[0] < _DEATHS_WITHIN_S:
                 _say(
-                    f"the server has died {self._deaths_max} times within {_DEATHS_WITHIN_S:g} s, last by {how}: giving up"
+                    f"the server has died {self._deaths_max} times within {_DEATHS_WITHIN_S:g} s, last by {how}:"
+                    " giving up"
                 )
                 self._end(1)
             restarts += 1
@@ -105,10 +107,10 @@ class _Keeper:
         kept = (theirs.detach(), self._held, lanes, restarts)
         # They are the server's, who closes them when they are of no use any more.
         self._held, self._lanes = {}, {}
-        return kept  # type: ignore[return-value]
+        return kept
 
     def _watch(self, ours: socket.socket) -> int:
-        """Hold what the server has held, until it ends. Return its status, or the signal that has killed it, below 0."""
+        """Hold what the server wants held, until it ends. Return its status; below 0, the signal that has killed it."""
         ended = os.pidfd_open(self._pid)
         try:
             poll = select.poll()
@@ -144,7 +146,8 @@ class _Keeper:
             self._held[number] = descriptors.pop()
         elif kind == _LANE and len(descriptors) == 3:
             self._let_go(number)
-            self._lanes[number] = _Lane(KeptMemory(descriptors[0], size), descriptors)
+            segment, request_bell, response_bell = descriptors
+            self._lanes[number] = _Lane(KeptMemory(segment, size), (segment, request_bell, response_bell))
             descriptors = []
             self._answer(ours, _MESSAGE.pack(_MAPPED, number, 0))
         elif kind == _SERVE and len(descriptors) == 1 and number in self._lanes:
@@ -158,11 +161,9 @@ class _Keeper:
         return True
 
     def _answer(self, ours: socket.socket, message: bytes) -> None:
-        try:
+        # Unless it has died since.
+        with suppress(OSError):
             ours.sendall(message)
-        except OSError:
-            # It has died since.
-            pass
 
     def _let_go(self, number: int) -> None:
         if lane := self._lanes.pop(number, None):

@@ -598,6 +598,16 @@ class View(_BufferLike):
     ) -> None: ...
 
 @final
+class KeptMemory:
+    """The memory of a lane, mapped by the keeper for a server that is forked later.
+
+    Behind its client's seal no process can map it any more.
+    """
+
+    def __new__(cls, descriptor: int, size: int) -> Self:
+        """Map the segment of that descriptor, which has so many bytes."""
+
+@final
 class Server:
     """A running server: worker threads inside this process that never take the interpreter lock."""
 
@@ -622,6 +632,7 @@ class Server:
         slow_consumer_timeout: Seconds | None = None,
         max_unevictable: int | None = None,
         linger: Seconds | None = None,
+        kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int] | None = None,
     ) -> Self: ...
     @property
     def path(self) -> str:

@@ -72,9 +72,8 @@ impl LaneClient {
     /// request was taken, or in hand, that changes something, nobody knows whether it was done: it gets the answer that
     /// says so.
     ///
-    /// # Errors
-    /// If the lane cannot go on. What is left of its client is returned all the same, for its pins count still.
-    pub fn adopt(offer: Offer, store: &Store, noted: &Noted) -> Result<Self, (Self, End)> {
+    /// Returns also why the lane cannot go on, if so. Then its client has to be ended; its pins count still.
+    pub fn adopt(offer: Offer, store: &Store, noted: &Noted) -> (Self, Option<End>) {
         let lane = Lane::new(offer.mapping.words());
         let resumed = (Consumer::resume(lane.requests(), noted.head), Producer::resume(lane.responses(), noted.tail));
         let (end, requests, responses) = match resumed {
@@ -86,8 +85,8 @@ impl LaneClient {
         if noted.has_pins {
             client.count_pins(store);
         }
-        if let Some(end) = end {
-            return Err((client, end));
+        if end.is_some() {
+            return (client, end);
         }
         let mut writer = RecordWriter::new(&mut client.outgoing);
         pending::announce_restart(&mut writer);
@@ -97,7 +96,7 @@ impl LaneClient {
             writer.error(IN_DOUBT);
             writer.finish();
         }
-        Ok(client)
+        (client, None)
     }
 
     /// Skips the request in hand, if it changes the table. What it has granted is taken back: it is granted again when

@@ -622,10 +622,8 @@ impl Worker {
                 (Connection::Offered(Box::new(offer)), None)
             }
         } else {
-            match LaneClient::adopt(offer, &runtime.store, &noted) {
-                Ok(lane) => (Connection::Lane(Box::new(lane)), None),
-                Err((lane, end)) => (Connection::Lane(Box::new(lane)), Some(end)),
-            }
+            let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted);
+            (Connection::Lane(Box::new(lane)), end)
         };
         // The server before had let it in: there is room for it.
         runtime.headcount.enter();

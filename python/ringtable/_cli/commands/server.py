@@ -168,11 +168,12 @@ def run(options: Namespace) -> None:
 
         kept = keep(deaths_max)
     interrupt_on_termination()
+    ready = "ready" if kept is None or kept[3] == 0 else "ready again"
     size = parse_size("max_memory", effective["max_memory"])
     try:
         with Server(**effective, _kept=kept) as running:
             announce(
-                f"ringtable: {'ready' if kept is None or kept[3] == 0 else 'ready again'}: {effective['name']!r} at {running.path}, workers: {running.workers},"
+                f"ringtable: {ready}: {effective['name']!r} at {running.path}, workers: {running.workers},"
                 f" buckets: {effective['buckets']}, memory: at most {format_size(size)},"
                 f" topology: {effective['topology']}"
                 f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
