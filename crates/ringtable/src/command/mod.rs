@@ -51,6 +51,7 @@ mod names;
 pub mod commands;
 pub mod known;
 pub mod execute;
+pub mod done;
 
 /// Commands without a server, for tests and fuzzers.
 #[cfg(any(test, fuzzing))]

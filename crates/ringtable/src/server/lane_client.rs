@@ -17,7 +17,7 @@ use super::waking::Waking;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
 use crate::command::spec::Flag;
-use crate::command::{Command, ConnectionChange, Flow, LeaseName, parse_cursor, pending};
+use crate::command::{Command, ConnectionChange, Flow, LeaseName, done, parse_cursor, pending};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -25,12 +25,9 @@ use crate::ring::wait::State;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::segment::Mapping;
 use crate::sync::{Memory, as_uninit};
+use crate::table::commits::Commits;
 use crate::table::hints::AccessLogId;
 use crate::table::reclaim::HazardRecordId;
-
-/// The answer to a request that changes something, and that a server had in hand as it died.
-const IN_DOUBT: &str = "SHUTDOWN the server died as it had this request in hand, which may have been done, or not; \
-                        another one goes on with the table";
 
 pub(super) struct LaneClient {
     mapping: Arc<Mapping>,
@@ -73,7 +70,7 @@ impl LaneClient {
     /// says so.
     ///
     /// Returns also why the lane cannot go on, if so. Then its client has to be ended; its pins count still.
-    pub fn adopt(offer: Offer, store: &Store, noted: &Noted) -> (Self, Option<End>) {
+    pub fn adopt(offer: Offer, store: &Store, noted: &Noted, commits: &Commits) -> (Self, Option<End>) {
         let lane = Lane::new(offer.mapping.words());
         let resumed = (Consumer::resume(lane.requests(), noted.head), Producer::resume(lane.responses(), noted.tail));
         let (end, requests, responses) = match resumed {
@@ -91,35 +88,37 @@ impl LaneClient {
         let mut writer = RecordWriter::new(&mut client.outgoing);
         pending::announce_restart(&mut writer);
         writer.finish();
-        if noted.state == LaneState::Taken || noted.is_in_hand && client.skip_in_hand(store, noted.connection) {
+        if noted.state == LaneState::Taken {
             let mut writer = RecordWriter::new(&mut client.outgoing);
-            writer.error(IN_DOUBT);
+            writer.error(done::IN_DOUBT);
             writer.finish();
+        } else if noted.is_in_hand {
+            client.finish_in_hand(store, noted.connection, commits);
         }
         (client, None)
     }
 
-    /// Skips the request in hand, if it changes the table. What it has granted is taken back: it is granted again when
-    /// the request is executed again. Returns whether it was skipped.
-    fn skip_in_hand(&mut self, store: &Store, connection: u64) -> bool {
+    /// Answers the request in hand, if it has done what it was to do, and skips it. Else it stays where it is, to be
+    /// executed as if for the first time; what it was granted is taken back for that.
+    fn finish_in_hand(&mut self, store: &Store, connection: u64, commits: &Commits) {
         let ring = Lane::new(self.mapping.words()).requests();
-        let Ok(8..) = self.requests.available(ring, 8) else { return false };
-        let word = self.requests.peek(ring);
-        let Ok(size) = record::record_size(word, limits::LANE_RING_SIZE) else { return false };
-        // What is in hand was there as a whole.
-        if !self.requests.available(ring, size).is_ok_and(|available| available >= size) {
-            return false;
-        }
         let mut next = self.requests.clone();
+        let Ok(8..) = next.available(ring, 8) else { return };
+        let Ok(size) = record::record_size(next.peek(ring), limits::LANE_RING_SIZE) else { return };
+        // What is in hand was there as a whole.
+        if !next.available(ring, size).is_ok_and(|available| available >= size) {
+            return;
+        }
         let mut bytes = vec![0; size];
         next.read(ring, as_uninit(&mut bytes));
         let mut ranges = Vec::new();
-        let Some(command) = Command::of_record(&bytes, &mut ranges) else { return false };
-        if command.spec.has(Flag::Writes) {
+        let Some(command) = Command::of_record(&bytes, &mut ranges) else { return };
+        if !done::is_to_be_repeated(command, commits) {
+            let mut writer = RecordWriter::new(&mut self.outgoing);
+            done::answer(command, commits, &mut writer);
+            writer.finish();
             self.requests = next;
-            return true;
-        }
-        if command.spec.has(Flag::Connected)
+        } else if command.spec.has(Flag::Connected)
             && command.arguments.len() > 1
             && let Some(ticket) = parse_cursor(command.arguments.get(1))
         {
@@ -127,7 +126,6 @@ impl LaneClient {
             store.leases.give_back(connection, name, LeaseName::Ticket(ticket));
             store.leases.give_permit_back(connection, name, LeaseName::Ticket(ticket));
         }
-        false
     }
 
     fn with(offer: Offer, store: &Store, requests: Consumer, responses: Producer) -> Self {
@@ -357,6 +355,8 @@ impl LaneClient {
     fn execute(&mut self, executor: &mut Executor, again: Again) -> Result<(), End> {
         failpoint!("request.copied");
         if let Some(note) = &self.note {
+            // In this order: a request that is in hand has committed what the log says.
+            executor.engine.writer.begin_request();
             note.take_in_hand();
         }
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;

@@ -10,12 +10,15 @@ use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Memory, Ordering};
+use crate::table::commits::Commits;
 
 /// The lane of a client.
 pub(super) struct HeirLane {
     /// Its number at the keeper.
     pub lane: usize,
     pub noted: Noted,
+    /// What was committed of the request in hand.
+    pub commits: Commits,
     pub segment: Segment,
     pub mapping: Mapping,
     pub request_bell: Doorbell,
@@ -52,6 +55,7 @@ pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<(Vec<
             (Some(socket), Some(noted)) => heirs.push(HeirLane {
                 lane,
                 noted,
+                commits: Commits::default(),
                 segment,
                 mapping,
                 request_bell,

@@ -34,6 +34,7 @@ use std::io;
 use crate::limits;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, AtomicU64, Memory, Ordering};
+use crate::table::commits::{self, Commits, LOG_WORDS};
 
 /// Words of a note: two cache lines, so that notes of different workers share none that is fetched along.
 const NOTE_WORDS: usize = 16;
@@ -51,8 +52,9 @@ const STATE_WORDS: usize = 3;
 
 const PINS: u64 = 1 << 32;
 
-/// The notes of all lanes.
-pub(super) struct Notes(Mapping);
+/// The notes of all lanes, and behind them a log for each worker of what it is about to commit
+/// ([`crate::table::commits`]).
+pub(super) struct Notes(Arc<Mapping>);
 
 /// How far a lane has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ impl Notes {
     /// If the system refuses memory or descriptors.
     pub fn create(lanes: usize) -> io::Result<(Self, Segment)> {
         let segment = Segment::create("ringtable-notes", Self::size(lanes))?;
-        let notes = Self(segment.map_writable()?);
+        let notes = Self(Arc::new(segment.map_writable()?));
         segment.seal(false)?;
         Ok((notes, segment))
     }
@@ -105,16 +107,27 @@ impl Notes {
             let found = segment.size();
             return Err(io::Error::other(format!("the notes have {found} bytes, and {expected} are expected")));
         }
-        Ok(Self(segment.map_writable()?))
+        Ok(Self(Arc::new(segment.map_writable()?)))
     }
 
     fn size(lanes: usize) -> usize {
-        (lanes * NOTE_WORDS * 8).next_multiple_of(4_096)
+        ((lanes * NOTE_WORDS + limits::WORKERS_MAX * LOG_WORDS) * 8).next_multiple_of(4_096)
     }
 
     /// For how many lanes there are notes.
     pub fn lanes(&self) -> usize {
-        self.0.words().len() / NOTE_WORDS
+        (self.0.words().len() - limits::WORKERS_MAX * LOG_WORDS) / NOTE_WORDS
+    }
+
+    /// The memory, and the word at which the log of a worker begins.
+    pub fn log(&self, worker: usize) -> (Arc<Mapping>, usize) {
+        (Arc::clone(&self.0), self.0.words().len() - (worker + 1) * LOG_WORDS)
+    }
+
+    /// What a worker has committed of the request that it had in hand, in the segment of its table.
+    pub fn commits(&self, worker: usize, table: &[AtomicU64]) -> Commits {
+        let (memory, at) = self.log(worker);
+        commits::find(&memory.words()[at..at + LOG_WORDS], table)
     }
 
     fn words(&self, lane: usize) -> &[AtomicU64] {

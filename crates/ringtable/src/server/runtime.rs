@@ -30,7 +30,7 @@ use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64};
 
 /// What is being done when a keeper's word cannot be taken.
 const TAKING: &str = "taking over what the keeper holds";
@@ -96,9 +96,14 @@ impl Runtime {
         let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| doing(TAKING, take(what)));
         let notes = Segment::from_foreign(notes?).and_then(|notes| Notes::adopt(&notes, lanes_max(options)));
         let notes = Arc::new(doing("taking the notes over", notes)?);
-        let (lanes, prepared) = doing("taking the lanes over", lanes::sort(lanes, &notes))?;
+        let (mut lanes, prepared) = doing("taking the lanes over", lanes::sort(lanes, &notes))?;
         let pinned: Vec<u64> = lanes.iter().flat_map(HeirLane::pins).collect();
-        let (store, adoption) = Store::adopt(options, table?, grants?, &pinned)?;
+        let look = |table: &[AtomicU64]| {
+            for lane in lanes.iter_mut().filter(|lane| lane.noted.is_in_hand) {
+                lane.commits = notes.commits(lane.noted.worker, table);
+            }
+        };
+        let (store, adoption) = Store::adopt(options, table?, grants?, &pinned, look)?;
         store.leases.end_all_but(&lanes.iter().map(|lane| lane.noted.connection).collect());
         let (report, grants) = (&adoption.report, adoption.grants_damaged);
         if report.all_damage() > 0 || grants > 0 {

@@ -19,7 +19,7 @@ use super::watchers::Watchers;
 use crate::shm::fork::Descriptor;
 use crate::shm::random::random;
 use crate::shm::segment::{Mapping, Segment};
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Memory};
 use crate::table::{self, Report, Table, WriteError};
 
 /// Gives something to whoever holds what outlives this server.
@@ -86,8 +86,8 @@ impl Store {
         Self::with(table, segment, table_read_only, Leases::new(grants))
     }
 
-    /// The store of another server, which is dead, of its segments. `pinned` are the words that its clients pin. Returns
-    /// also what was found.
+    /// The store of another server, which is dead, of its segments. `pinned` are the words that its clients pin; `look`
+    /// sees the table as it was left, before anything of it is repaired. Returns also what was found.
     ///
     /// # Errors
     /// If the system refuses memory or descriptors, or a segment is none of this version's, or damaged as a whole.
@@ -96,10 +96,12 @@ impl Store {
         table: Descriptor,
         grants: Descriptor,
         pinned: &[u64],
+        look: impl FnOnce(&[AtomicU64]),
     ) -> Result<(Self, Adoption), Error> {
         let segment = doing("taking the table's segment over", Segment::from_foreign(table))?;
         let mapping = doing("mapping the table segment", segment.map_writable())?;
         let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
+        look(mapping.words());
         let adopted = Table::adopt(mapping, options.eviction, pinned).map_err(io::Error::other);
         let (table, report) = doing("taking the table over", adopted)?;
         if let Some(bytes) = options.unevictable_max {

@@ -137,10 +137,15 @@ impl Worker {
         }
         let (store, statistics) = (Arc::clone(&runtime.store), Arc::clone(&runtime.statistics));
         let host = Arc::clone(&runtime);
+        let mut executor = Executor::new(index, store, statistics, host, runtime.topology);
+        if let Some(keeper) = &runtime.keeper {
+            let (memory, at) = keeper.notes.log(index);
+            executor.engine.writer.log_commits(memory, at);
+        }
         Ok(Self {
             port: exchange.map(|exchange| Port::new(exchange, index, runtime.cpus)),
             udp_port,
-            executor: Executor::new(index, store, statistics, host, runtime.topology),
+            executor,
             runtime,
             epoll,
             places: Vec::new(),
@@ -599,7 +604,7 @@ impl Worker {
 
     /// Goes on with a client of another server, which is dead.
     pub fn adopt(&mut self, lane: HeirLane) {
-        let HeirLane { lane, noted, segment, mapping, request_bell, response_bell, socket } = lane;
+        let HeirLane { lane, noted, commits, segment, mapping, request_bell, response_bell, socket } = lane;
         let runtime = Arc::clone(&self.runtime);
         let Some(keeper) = &runtime.keeper else { return };
         let place = self.new_place();
@@ -622,7 +627,7 @@ impl Worker {
                 (Connection::Offered(Box::new(offer)), None)
             }
         } else {
-            let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted);
+            let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, &commits);
             (Connection::Lane(Box::new(lane)), end)
         };
         // The server before had let it in: there is room for it.

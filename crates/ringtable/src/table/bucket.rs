@@ -148,6 +148,11 @@ impl Slot {
         self != EMPTY && self.tag() != LINK_TAG
     }
 
+    /// Whether both hold the same entry or link, whatever their marks.
+    pub fn is_same_place(self, other: Self) -> bool {
+        (self.tag(), self.at()) == (other.tag(), other.at())
+    }
+
     /// Whether it holds a link.
     #[inline]
     pub fn is_link(self) -> bool {

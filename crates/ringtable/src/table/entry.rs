@@ -172,6 +172,14 @@ impl<'a> EntryRef<'a> {
         &self.words[self.shape.value_at()..]
     }
 
+    /// A copy of the value, if it has so many bytes at most.
+    pub fn small_value(self, most: usize) -> Option<Vec<u8>> {
+        let size = Some(self.shape.value_size).filter(|&size| size <= most)?;
+        let mut value = vec![0; size];
+        crate::sync::copy_out(self.value_words(), crate::sync::as_uninit(&mut value));
+        Some(value)
+    }
+
     /// Whether the entry's key is `key`.
     #[inline]
     pub fn has_key(self, key: &[u8]) -> bool {

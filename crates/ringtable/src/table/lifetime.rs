@@ -20,6 +20,7 @@
 //! change.
 
 use super::change::Change;
+use super::commits::Announcement;
 use super::entry::Expiry;
 use super::error::WriteError;
 use super::guard::{Guard, Outcome};
@@ -54,7 +55,7 @@ impl<M: Memory> Writer<M> {
         }
         let hash = self.table.constants().hash(key);
         loop {
-            let Self { table, published, has_written, .. } = self;
+            let Self { table, published, has_written, commits, .. } = self;
             let locked = table.lock(hash);
             let Some((bucket, index, entry)) = table.find(&locked, hash, key).entry else {
                 locked.unlock_unchanged();
@@ -76,6 +77,9 @@ impl<M: Memory> Writer<M> {
             }
             if entry.shape.expires {
                 let version = table.version_of_change(&locked);
+                if let Some(commits) = commits {
+                    commits.announce(table.words(), &Announcement::of(table, &locked, None));
+                }
                 entry.set_lifetime(version, expiry.unwrap_or(Expiry::NEVER));
                 failpoint!("expire.changed");
                 let slot = bucket.slot(index);

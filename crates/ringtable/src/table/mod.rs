@@ -46,6 +46,7 @@ pub mod sieve;
 
 // The table, a worker's access to it, and the parts of every change.
 mod change;
+pub mod commits;
 #[allow(clippy::module_inception)] // `Table` is here
 pub mod table;
 mod chain;

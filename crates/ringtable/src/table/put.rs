@@ -14,6 +14,7 @@
 
 use super::bucket::{BucketRef, SLOTS, Slot};
 use super::change::Change;
+use super::commits::Announcement;
 use super::entry::{Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
 use super::error::{WriteError, check_sizes};
 use super::expiry_code;
@@ -35,13 +36,14 @@ const ARRIVALS_GATHERED_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 
 impl<M: Memory> Table<M> {
     /// Puts a slot behind the last bucket of a full chain, in a new overflow bucket. `false` without memory.
-    fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot) -> bool {
+    fn append(&self, cache: &mut Cache, last: BucketRef<'_>, slot: Slot, announce: impl FnOnce(Slot)) -> bool {
         let Some(start) = self.allocate(cache, BUCKET_WORDS) else { return false };
         let link = Slot::link(start);
         let overflow = self.overflow(link);
         overflow.clear_slots();
         overflow.set_slot(0, last.slot(SLOTS - 1));
         overflow.set_slot(1, slot);
+        announce(link);
         last.set_slot(SLOTS - 1, link);
         failpoint!("put.chained");
         true
@@ -181,7 +183,7 @@ impl<M: Memory> Writer<M> {
         now_ms: impl Fn() -> u64,
     ) -> Result<Outcome, WriteError> {
         // Borrowed, not cloned: the count of an `Arc` is a line that all workers would write to.
-        let Self { table, cache, published, has_written, arrivals, replaced, .. } = self;
+        let Self { table, cache, published, has_written, arrivals, replaced, commits, .. } = self;
         let Manner { guard, lifetime, mark, wants_old } = manner;
         failpoint!("put.prepared");
         let bucket = table.lock(hash);
@@ -219,8 +221,14 @@ impl<M: Memory> Writer<M> {
         let slot = Slot::entry(hash, start).with_expiry_code(code).with_unevictable(is_unevictable);
         // Also one that becomes evictable: the sieve has no id of it.
         let arrives = !is_unevictable && (old.is_none() || unevictable_before.is_some());
+        let mut announce = |(home, index): (BucketRef<'_>, usize), slot| {
+            if let Some(commits) = commits {
+                commits.announce(table.words(), &Announcement::of(table, &bucket, Some((home, index, slot))));
+            }
+        };
         match (place.entry, place.hole) {
             (Some((home, index, _)), _) => {
+                announce((home, index), slot);
                 let seen = if arrives { !table.sieve.seen_mark() } else { home.slot(index).seen() };
                 // The key keeps its place in the sieve's queue; writing it again is a use of it.
                 home.set_slot(index, slot.with_seen(seen).with_visited(live.is_some()));
@@ -241,8 +249,9 @@ impl<M: Memory> Writer<M> {
                     return self.publish_entry(hash, key, (start, shape), manner, now_ms);
                 }
                 if let Some((home, index)) = hole {
+                    announce((home, index), slot);
                     home.set_slot(index, slot);
-                } else if !table.append(cache, place.last, slot) {
+                } else if !table.append(cache, place.last, slot, |link| announce((place.last, SLOTS - 1), link)) {
                     if is_unevictable {
                         table.unevictable.depart(shape.words());
                     }

@@ -1,6 +1,8 @@
 //! Deleting a key.
 
+use super::bucket::EMPTY;
 use super::change::Removal;
+use super::commits::Announcement;
 use super::entry::EntryRef;
 use super::writer::Writer;
 use crate::limits;
@@ -27,7 +29,7 @@ impl<M: Memory> Writer<M> {
         if key.len() > limits::KEY_SIZE_MAX {
             return false;
         }
-        let Self { table, published, .. } = self;
+        let Self { table, published, commits, .. } = self;
         let hash = table.constants().hash(key);
         let guard = table.lock(hash);
         let Some((bucket, index, entry)) = table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| which(entry))
@@ -37,6 +39,9 @@ impl<M: Memory> Writer<M> {
         };
         let live = !entry.has_expired(&now_ms);
         let why = if live { Removal::Deleted } else { Removal::Expired };
+        if let Some(commits) = commits.as_mut().filter(|_| live) {
+            commits.announce(table.words(), &Announcement::of(table, &guard, Some((bucket, index, EMPTY))));
+        }
         let left = table.take_out(&guard, (bucket, index), why, published);
         failpoint!("delete.unlinked");
         guard.unlock();

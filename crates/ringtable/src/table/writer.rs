@@ -9,6 +9,7 @@
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
 //!   is exact when all workers rest.
 
+use super::commits::CommitLog;
 use super::error::WriteError;
 use super::events::Start;
 use super::heap::Cache;
@@ -37,6 +38,8 @@ pub struct Writer<M: Memory> {
     pub(super) crowded: bool,
     /// What the last write that wanted it has found in its place.
     pub(super) replaced: Option<HeldEntry<M>>,
+    /// Where it tells what it is about to commit, if that is to be known after its death.
+    pub(super) commits: Option<CommitLog<M>>,
 }
 
 /// What is not to be evicted for the write in hand.
@@ -63,6 +66,21 @@ impl<M: Memory> Writer<M> {
             clearing: false,
             crowded: false,
             replaced: None,
+            commits: None,
+        }
+    }
+
+    /// Tells from now on what it is about to commit, in these words from word `at` on: for whoever comes after its death
+    /// ([`super::commits`]).
+    pub fn log_commits(&mut self, memory: Arc<M>, at: usize) {
+        self.commits = Some(CommitLog::new(memory, at));
+    }
+
+    /// Takes note that a request begins: of what it commits, nothing is committed yet.
+    #[inline]
+    pub fn begin_request(&mut self) {
+        if let Some(commits) = &mut self.commits {
+            commits.begin();
         }
     }
 
