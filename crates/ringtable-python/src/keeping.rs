@@ -8,13 +8,12 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use ringtable::server;
-use ringtable::shm::segment::Mapping;
+use ringtable::server::{self, LaneMemory};
 
-/// The memory of a lane, mapped by the keeper for a server that is forked later: behind its client's seal no process can
-/// map it any more.
+/// The memory of a lane, mapped by the keeper for a server that is forked later: behind its client's seal no process
+/// can map it any more.
 #[pyclass(frozen, module = "ringtable._ringtable")]
-pub struct KeptMemory(Mutex<Option<Mapping>>);
+pub struct KeptMemory(Mutex<Option<LaneMemory>>);
 
 #[pymethods]
 impl KeptMemory {
@@ -27,7 +26,7 @@ impl KeptMemory {
         #[allow(unsafe_code)]
         // SAFETY: the caller has the descriptor open; the borrow ends with this call.
         let segment = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        Ok(Self(Mutex::new(Some(Mapping::to_be_inherited(segment, size)?))))
+        Ok(Self(Mutex::new(Some(LaneMemory::keep(segment, size)?))))
     }
 }
 
@@ -43,11 +42,11 @@ type InheritedLane<'py> = (usize, Bound<'py, KeptMemory>, RawFd, RawFd, RawFd, O
 pub fn inheritance((keeper, held, lanes, restarts): Inherited<'_>) -> PyResult<server::Inheritance> {
     let held = held.into_iter().filter_map(|(number, fd)| Some((*server::Held::ALL.get(number)?, owned(fd)))).collect();
     let lanes = lanes.into_iter().map(|(lane, memory, fd, request_bell, response_bell, socket)| {
-        let mapping = memory.get().0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let memory = memory.get().0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let taken = || PyValueError::new_err(format!("the memory of lane {lane} is another server's already"));
-        let mapping = mapping.ok_or_else(taken)?.take_over()?;
-        let [memory, request_bell, response_bell] = [fd, request_bell, response_bell].map(owned);
-        Ok(server::InheritedLane { lane, mapping, memory, request_bell, response_bell, socket: socket.map(owned) })
+        let memory = memory.ok_or_else(taken)?;
+        let [segment, request_bell, response_bell] = [fd, request_bell, response_bell].map(owned);
+        Ok(server::InheritedLane { lane, memory, segment, request_bell, response_bell, socket: socket.map(owned) })
     });
     Ok(server::Inheritance { keeper: owned(keeper), held, lanes: lanes.collect::<PyResult<_>>()?, restarts })
 }

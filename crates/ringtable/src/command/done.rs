@@ -1,8 +1,9 @@
 //! The answer to a command whose server died when it had done what it was to do, and had not said so.
 //!
-//! The next server knows how many changes the command has committed, and the entry of the last one, if nobody has changed
-//! it since ([`crate::table::commits`]). Of most commands that is the answer. A command that may be done twice without a
-//! difference is done again. Of the others nobody knows the answer any more: the client is told that it was done.
+//! The next server knows how many changes the command has committed, and the entry of the last one, if nobody has
+//! changed it since ([`crate::table::commits`]). Of most commands that is the answer. A command that may be done twice
+//! without a difference is done again. Of the others nobody knows the answer any more: the client is told that it was
+//! done.
 
 use super::execute::Command;
 use super::integer::parse_integer;
@@ -11,11 +12,11 @@ use super::set_options::SetOptions;
 use crate::table::commits::Commits;
 
 /// The answer where nobody knows whether the command was done.
-pub const IN_DOUBT: &str = "SHUTDOWN the server died when it had this request in hand, which may have been done, or not; \
-                            another one goes on with the table";
+pub const IN_DOUBT: &str = "SHUTDOWN the server died when it had this request in hand, which may have been done, or \
+                            not; another one goes on with the table";
 /// The answer where it was done, and nobody knows what the answer was.
-const LOST: &str = "SHUTDOWN the server died when it had done this, or a part of it, and the answer is lost; another one \
-                    goes on with the table";
+const LOST: &str = "SHUTDOWN the server died when it had done this, or a part of it, and the answer is lost; \
+                    another one goes on with the table";
 
 /// Whether a command is to be executed again: it has done nothing, or would do nothing else than before.
 pub fn is_to_be_repeated(command: Command<'_>, commits: &Commits) -> bool {

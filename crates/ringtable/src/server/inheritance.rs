@@ -4,7 +4,8 @@
 //! the parent of this process.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::held::Held;
 use crate::shm::segment::Mapping;
@@ -22,15 +23,35 @@ pub struct Inheritance {
     pub restarts: u64,
 }
 
+/// The memory of a lane, mapped by the keeper for a server that is forked later: behind its client's seal no process
+/// can map it any more.
+#[derive(Debug)]
+pub struct LaneMemory(Mapping);
+
+impl LaneMemory {
+    /// Maps a segment of so many bytes. This process does nothing with it.
+    ///
+    /// # Errors
+    /// Those of the system; if it is no segment of so many bytes.
+    pub fn keep(segment: impl AsFd, size: usize) -> io::Result<Self> {
+        Mapping::to_be_inherited(segment, size).map(Self)
+    }
+
+    /// The mapping, in the process of the server that was forked.
+    pub(super) fn take_over(self) -> io::Result<Mapping> {
+        self.0.take_over()
+    }
+}
+
 /// A lane that was made for another server's client, or to be one's.
 #[derive(Debug)]
 pub struct InheritedLane {
     /// Its number.
     pub lane: usize,
-    /// Its memory, mapped for writing by the keeper.
-    pub mapping: Mapping,
-    /// Its memory.
-    pub memory: OwnedFd,
+    /// Its memory, which the keeper has mapped, and that as a segment.
+    pub memory: LaneMemory,
+    /// See [`Self::memory`].
+    pub segment: OwnedFd,
     /// What the client rings.
     pub request_bell: OwnedFd,
     /// What the server rings.

@@ -6,13 +6,13 @@
 //! The keeper knows nothing of tables. It gets descriptors over a socket, each with a message of three words, and holds
 //! them; when the server dies, it forks another one, which has them all ([`super::inheritance`]).
 //!
-//! | message            | words          | with it                              | what the keeper does             |
-//! |--------------------|----------------|--------------------------------------|----------------------------------|
-//! | [`Message::Hold`]  | what           | one descriptor                       | holds it, in place of the one before |
-//! | [`Message::Lane`]  | number, bytes  | memory, both doorbells               | holds and **maps** it, and says so |
-//! | [`Message::Serve`] | number         | a client's socket                    | holds it with that lane          |
-//! | [`Message::LetGo`] | number         |                                      | closes all of that lane          |
-//! | [`Message::Ready`] |                |                                      | the server serves                |
+//! | message            | words         | with it                | what the keeper does                     |
+//! |--------------------|---------------|------------------------|------------------------------------------|
+//! | [`Message::Hold`]  | what          | one descriptor         | holds it, in place of the one before     |
+//! | [`Message::Lane`]  | number, bytes | memory, both doorbells | holds it, and maps it, which it answers  |
+//! | [`Message::Serve`] | number        | a client's socket      | holds it with that lane                  |
+//! | [`Message::LetGo`] | number        |                        | closes all of that lane                  |
+//! | [`Message::Ready`] |               |                        | starts another server when this one dies |
 //!
 //! **Lanes are prepared.** A client seals its lane strictly, and behind that the kernel lets nobody map it for writing
 //! any more, not even its maker ([`crate::shm::segment`]). A later server gets a mapping of it only from the keeper, by
@@ -27,7 +27,8 @@
 //!
 //! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none waits for a moment
 //! ([`limits::KEEPER_PATIENCE`]), and is refused then, as it is if the keeper takes no message: it is stopped, or busy.
-//! Without a keeper (it has died) the server goes on: lanes are made as by a server that never had one, and end with it.
+//! Without a keeper (it has died) the server goes on: lanes are made as by a server that never had one, and end with
+//! it.
 
 use std::collections::HashMap;
 use std::io;

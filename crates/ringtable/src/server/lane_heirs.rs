@@ -43,9 +43,9 @@ impl HeirLane {
 #[allow(clippy::type_complexity)]
 pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<(Vec<HeirLane>, Vec<(usize, Parts)>)> {
     let (mut heirs, mut prepared) = (Vec::new(), Vec::new());
-    for InheritedLane { lane, mapping, memory, request_bell, response_bell, socket } in lanes {
+    for InheritedLane { lane, memory, segment, request_bell, response_bell, socket } in lanes {
         let descriptor = |fd| Descriptor::make(|| Ok(fd));
-        let segment = Segment::from_foreign(descriptor(memory)?)?;
+        let (mapping, segment) = (memory.take_over()?, Segment::from_foreign(descriptor(segment)?)?);
         if lane >= notes.lanes() || segment.size() != LANE_SIZE || mapping.words().len() * 8 != LANE_SIZE {
             return Err(io::Error::other(format!("lane {lane} has {} bytes", segment.size())));
         }

@@ -63,8 +63,8 @@ impl Server {
         Self::run(options, listener, udp_port, Runtime::new(options)?, Vec::new())
     }
 
-    /// Starts a server under a keeper, which holds what has to outlive it; or the next one, which goes on with what that
-    /// holds.
+    /// Starts a server under a keeper, which holds what has to outlive it; or the next one, which goes on with what
+    /// that holds.
     ///
     /// # Errors
     /// As [`Self::start`]; [`Error::Kept`] for options that are not possible then; what is held is damaged, or that of

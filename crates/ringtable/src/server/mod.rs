@@ -108,7 +108,7 @@ mod tests;
 
 pub use error::Error;
 pub use held::Held;
-pub use inheritance::{Inheritance, InheritedLane};
+pub use inheritance::{Inheritance, InheritedLane, LaneMemory};
 pub use lifecycle::Server;
 pub use options::Options;
 pub use topology::Topology;

@@ -3,22 +3,22 @@
 //! # Design
 //!
 //! A worker executes several requests of a lane before it publishes what it has taken and what it has answered. A
-//! server that dies in between has done what its client does not know of. So each lane has a **note** of both positions,
-//! which is brought up to date behind every request, and whoever comes after that server believes the note, and never
-//! what the lane says of itself (I4).
+//! server that dies in between has done what its client does not know of. So each lane has a **note** of both
+//! positions, which is brought up to date behind every request, and whoever comes after that server believes the note,
+//! and never what the lane says of itself (I4).
 //!
-//! A note has two **states**, and one word says which of them counts. The other one is written, then that word, by one
-//! store with Release. So the state that counts is whole at any instruction of a death.
+//! A note has the head, the tail and the state of its lane twice, and one word says which of them counts. The other one
+//! is written, then that word, by one store with Release. So what counts is whole at any instruction of a death.
 //!
-//! | state    | what is known                                                                     | what becomes of the lane |
-//! |----------|-----------------------------------------------------------------------------------|--------------------------|
-//! | resting  | all before the head is done, and its replies end at the tail                      | goes on there            |
-//! | taken    | a request was taken out of the lane, all of it, and is not answered               | goes on, once the client is told that it may have been done |
-//! | broken   | a request, or a reply, is in the middle of its way                                | its connection ends      |
-//! | offered  | the client was given the lane, and may not have sealed it                         | as before                |
+//! | state    | what is known                                                | what becomes of the lane               |
+//! |----------|--------------------------------------------------------------|----------------------------------------|
+//! | resting  | all before the head is done, and its replies end at the tail | goes on there                          |
+//! | taken    | a whole request was taken out of it, and is not answered     | goes on; its client is told of a doubt |
+//! | broken   | a request, or a reply, is in the middle of its way           | its connection ends                    |
+//! | offered  | its client has got it, and may not have sealed it            | as before                              |
 //!
-//! Besides, a note says which request is **in hand**: by its position, stored before it is executed. If that is the head,
-//! the request may have been done, or not.
+//! Besides, a note says which request is **in hand**: by its position, stored before it is executed. If that is the
+//! head, the request may have been done, or not, which [`crate::table::commits`] tells.
 //!
 //! # Invariants
 //!

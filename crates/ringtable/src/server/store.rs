@@ -55,7 +55,8 @@ impl Store {
     /// A new, empty store; `hold` is given what outlives this server.
     ///
     /// # Errors
-    /// If the system refuses memory or descriptors, or the buckets to begin with do not fit the memory; those of `hold`.
+    /// If the system refuses memory or descriptors, or the buckets to begin with do not fit the memory; those of
+    /// `hold`.
     pub fn create(options: &Options, spin_ns: u64, hold: Hold<'_>) -> Result<Self, Error> {
         let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
         let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;

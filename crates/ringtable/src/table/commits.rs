@@ -2,10 +2,10 @@
 //!
 //! # Design
 //!
-//! A change of an entry is committed by one store: that of its slot. A writer that dies right behind it has told nobody,
-//! and one that dies right before it has done nothing. So a writer that wants it has a **log**, some words in memory that
-//! outlives it, and announces there what it is about to commit: the bucket, the version under which it has that locked,
-//! the word of the slot, and what that is to be. Then the change was committed if
+//! A change of an entry is committed by one store: that of its slot. A writer that dies right behind it has told
+//! nobody, and one that dies right before it has done nothing. So a writer that wants it has a **log**, some words in
+//! memory that outlives it, and announces there what it is about to commit: the bucket, the version under which it has
+//! that locked, the word of the slot, and what that is to be. Then the change was committed if
 //!
 //! - the bucket has another version now: it was unlocked, and with a higher version only if it was changed; or
 //! - it is still locked under that version, so that nobody else has changed anything, and the slot is as announced.
@@ -23,12 +23,12 @@
 //!
 //! # Not promised
 //!
-//! A change that is committed by several words (an expiry in place) counts as not committed until its bucket is unlocked.
+//! A change that is committed by several words (an expiry in place) counts as not committed until its bucket is
+//! unlocked.
 
-use super::bucket::{BucketGuard, BucketRef, Slot};
+use super::bucket::{BucketRef, Slot};
 use super::entry::EntryRef;
 use super::layout::bucket_start;
-use super::table::Table;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering};
 
 /// Words of a log.
@@ -56,17 +56,6 @@ pub(super) struct Announcement<'a> {
     pub version: u64,
     /// The slot that is stored, and what it holds then; `None` if it is more than one word.
     pub slot: Option<(BucketRef<'a>, usize, Slot)>,
-}
-
-impl<'a> Announcement<'a> {
-    /// That of a change in the chain of a bucket that is locked.
-    pub(super) fn of<M: Memory>(
-        table: &Table<M>,
-        guard: &BucketGuard<'a>,
-        slot: Option<(BucketRef<'a>, usize, Slot)>,
-    ) -> Self {
-        Self { bucket: table.index_of(guard.bucket), version: guard.version + 1, slot }
-    }
 }
 
 impl<M: Memory> CommitLog<M> {

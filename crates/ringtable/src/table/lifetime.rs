@@ -20,11 +20,10 @@
 //! change.
 
 use super::change::Change;
-use super::commits::Announcement;
 use super::entry::Expiry;
 use super::error::WriteError;
 use super::guard::{Guard, Outcome};
-use super::writer::Writer;
+use super::writer::{Writer, announce};
 use super::{entry, expiry_code};
 use crate::limits;
 use crate::sync::{Memory, as_uninit, copy_out};
@@ -77,9 +76,7 @@ impl<M: Memory> Writer<M> {
             }
             if entry.shape.expires {
                 let version = table.version_of_change(&locked);
-                if let Some(commits) = commits {
-                    commits.announce(table.words(), &Announcement::of(table, &locked, None));
-                }
+                announce(commits, table, &locked, None);
                 entry.set_lifetime(version, expiry.unwrap_or(Expiry::NEVER));
                 failpoint!("expire.changed");
                 let slot = bucket.slot(index);

@@ -14,7 +14,6 @@
 
 use super::bucket::{BucketRef, SLOTS, Slot};
 use super::change::Change;
-use super::commits::Announcement;
 use super::entry::{Expiry, FLAG_EXPIRY, HEADER_WORDS, Shape};
 use super::error::{WriteError, check_sizes};
 use super::expiry_code;
@@ -27,7 +26,7 @@ use super::options::Eviction;
 use super::sieve::Id;
 use super::table::Table;
 use super::unevictable::Mark;
-use super::writer::{Sparing, Writer};
+use super::writer::{Sparing, Writer, announce};
 use crate::limits;
 use crate::sync::{Memory, Ordering, copy_in, prefetch};
 
@@ -221,14 +220,9 @@ impl<M: Memory> Writer<M> {
         let slot = Slot::entry(hash, start).with_expiry_code(code).with_unevictable(is_unevictable);
         // Also one that becomes evictable: the sieve has no id of it.
         let arrives = !is_unevictable && (old.is_none() || unevictable_before.is_some());
-        let mut announce = |(home, index): (BucketRef<'_>, usize), slot| {
-            if let Some(commits) = commits {
-                commits.announce(table.words(), &Announcement::of(table, &bucket, Some((home, index, slot))));
-            }
-        };
         match (place.entry, place.hole) {
             (Some((home, index, _)), _) => {
-                announce((home, index), slot);
+                announce(commits, table, &bucket, Some((home, index, slot)));
                 let seen = if arrives { !table.sieve.seen_mark() } else { home.slot(index).seen() };
                 // The key keeps its place in the sieve's queue; writing it again is a use of it.
                 home.set_slot(index, slot.with_seen(seen).with_visited(live.is_some()));
@@ -249,9 +243,11 @@ impl<M: Memory> Writer<M> {
                     return self.publish_entry(hash, key, (start, shape), manner, now_ms);
                 }
                 if let Some((home, index)) = hole {
-                    announce((home, index), slot);
+                    announce(commits, table, &bucket, Some((home, index, slot)));
                     home.set_slot(index, slot);
-                } else if !table.append(cache, place.last, slot, |link| announce((place.last, SLOTS - 1), link)) {
+                } else if !table.append(cache, place.last, slot, |link| {
+                    announce(commits, table, &bucket, Some((place.last, SLOTS - 1, link)));
+                }) {
                     if is_unevictable {
                         table.unevictable.depart(shape.words());
                     }

@@ -2,9 +2,8 @@
 
 use super::bucket::EMPTY;
 use super::change::Removal;
-use super::commits::Announcement;
 use super::entry::EntryRef;
-use super::writer::Writer;
+use super::writer::{Writer, announce};
 use crate::limits;
 use crate::sync::Memory;
 
@@ -39,8 +38,8 @@ impl<M: Memory> Writer<M> {
         };
         let live = !entry.has_expired(&now_ms);
         let why = if live { Removal::Deleted } else { Removal::Expired };
-        if let Some(commits) = commits.as_mut().filter(|_| live) {
-            commits.announce(table.words(), &Announcement::of(table, &guard, Some((bucket, index, EMPTY))));
+        if live {
+            announce(commits, table, &guard, Some((bucket, index, EMPTY)));
         }
         let left = table.take_out(&guard, (bucket, index), why, published);
         failpoint!("delete.unlinked");

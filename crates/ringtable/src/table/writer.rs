@@ -9,7 +9,8 @@
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
 //!   is exact when all workers rest.
 
-use super::commits::CommitLog;
+use super::bucket::{BucketGuard, BucketRef, Slot};
+use super::commits::{Announcement, CommitLog};
 use super::error::WriteError;
 use super::events::Start;
 use super::heap::Cache;
@@ -42,6 +43,21 @@ pub struct Writer<M: Memory> {
     pub(super) commits: Option<CommitLog<M>>,
 }
 
+/// Tells, if that is wanted, what is about to be committed in the chain of a locked bucket: a slot, or more than one
+/// word.
+#[inline]
+pub(super) fn announce<'a, M: Memory>(
+    commits: &mut Option<CommitLog<M>>,
+    table: &Table<M>,
+    guard: &BucketGuard<'a>,
+    slot: Option<(BucketRef<'a>, usize, Slot)>,
+) {
+    if let Some(commits) = commits {
+        let announcement = Announcement { bucket: table.index_of(guard.bucket), version: guard.version + 1, slot };
+        commits.announce(table.words(), &announcement);
+    }
+}
+
 /// What is not to be evicted for the write in hand.
 #[derive(Debug, Default)]
 pub(super) struct Sparing {
@@ -70,8 +86,8 @@ impl<M: Memory> Writer<M> {
         }
     }
 
-    /// Tells from now on what it is about to commit, in these words from word `at` on: for whoever comes after its death
-    /// ([`super::commits`]).
+    /// Tells from now on what it is about to commit, in these words from word `at` on: for whoever comes after its
+    /// death ([`super::commits`]).
     pub fn log_commits(&mut self, memory: Arc<M>, at: usize) {
         self.commits = Some(CommitLog::new(memory, at));
     }
