@@ -51,6 +51,7 @@
     test_views.py           values in place, whatever becomes of key, table, server; buffers of one's own
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
+    test_keeper.py          a server whose keeper starts another one when it dies, and what clients notice
     test_failpoints.py      the same at steps of the protocols: `make failpoints`, which makes a build for it
     test_failpoints_client.py  a client at each step
     test_failpoints_server.py  a server at each step

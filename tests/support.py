@@ -51,6 +51,8 @@ CALL_S_MAX = 15.0
 # For a whole program, which does many things: just before pytest's own.
 PROGRAM_S_MAX = 110.0
 
+_STDERR = 2
+
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = DEADLINE_S) -> None:
     """Wait until a condition holds, by looking again and again; fail with `what` after `timeout` seconds."""
@@ -133,10 +135,10 @@ class Closing:
 class ServerProcess(Closing):
     """`ringtable server` as a process of its own, ready when the constructor returns."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, errors: int = _STDERR) -> None:
         read_end, write_end = os.pipe()
         self._output = open(read_end)  # noqa: SIM115 `close` closes it
-        self._program = Program(("server", *arguments), write_end)
+        self._program = Program(("server", *arguments), write_end, errors)
         os.close(write_end)
         self.pid: int = self._program.pid
         self.ready_line = self._output.readline()
@@ -193,6 +195,47 @@ class ServerProcess(Closing):
                 path.unlink()
         self._program.close()
         self._output.close()
+
+
+class KeptServer(ServerProcess):
+    """`ringtable server --keeper` as two processes, of which `pid` is the keeper; what both say is in `words`."""
+
+    def __init__(self, *arguments: str, max_deaths: int = 1_000) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 `close` closes it
+        options = ("--workers", "2", "--max-memory", "256MiB", "--keeper", "--max-deaths", str(max_deaths))
+        super().__init__(*options, *arguments, errors=self._errors.fileno())
+
+    @property
+    def server_pid(self) -> int:
+        """The process of the server that there is now."""
+        (child,) = children_of(self.pid)
+        return child
+
+    def kill_server(self, *, wait: bool = True) -> None:
+        """Kill the server at whatever it does, and wait until the next one serves."""
+        os.kill(self.server_pid, signal.SIGKILL)
+        if wait:
+            self.wait_for_successor()
+
+    def wait_for_successor(self) -> None:
+        """Wait until the next server serves that has not been waited for."""
+        assert select.select([self._output], [], [], DEADLINE_S)[0], f"no server has followed: {self.words}"
+        assert "ready again" in self._output.readline(), self.words
+
+    @property
+    def words(self) -> str:
+        """What keeper and servers have said of what went wrong."""
+        return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
+
+    def close(self) -> None:
+        super().close()
+        self._errors.close()
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process with one thread, without those that have ended."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in children if state_of(child) != "Z"]
 
 
 def freeze(pid: int) -> None:

@@ -818,11 +818,13 @@ def test_the_options_that_are_printed_can_be_read(ringtable_dir: Path) -> None:
     assert run_cli("server", "--config", str(file), "--print-config").stdout == printed.stdout
     options = tomllib.loads(printed.stdout)
     assert (options["workers"], options["linger"], options["buckets"], options["cache"]) == (3, 2.5, 10_000, True)
+    assert (options["keeper"], options["max_deaths"]) == (False, 3)
     # By the name that it had once, too.
     renamed = run_cli("server", "--laggard-timeout", "7", "--print-config").stdout
     assert tomllib.loads(renamed)["slow_consumer_timeout"] == 7
     # Nothing is left out.
-    assert all(name in printed.stdout for name in inspect.signature(ringtable.Server).parameters)
+    options_of_server = [name for name in inspect.signature(ringtable.Server).parameters if name[0] != "_"]
+    assert all(name in printed.stdout for name in options_of_server)
 
 
 @pytest.mark.parametrize(
@@ -840,6 +842,9 @@ def test_the_options_that_are_printed_can_be_read(ringtable_dir: Path) -> None:
         ("mode = []", "mode is [], but has to be a number or text"),
         ("mode = 660", "write it in octal digits"),
         ("workers = 0", "--workers is 0; allowed are 1 to"),
+        ("keeper = 1", "keeper is 1, but has to be true or false"),
+        ("max-deaths = 2.5", "--max-deaths is 2.5, but has to be a whole number"),
+        ("keeper = true\nmax_deaths = 0", "--max-deaths is 0 deaths, but has to be from 1 to 10000 deaths"),
         ("[server]\nbuckets = 1", "'server' is no option of a server"),
     ],
 )

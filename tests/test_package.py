@@ -44,10 +44,11 @@ def test_all_names_everything_public() -> None:
 
 
 def test_options_of_servers_are_the_same_everywhere() -> None:
-    parameters = inspect.signature(ringtable.Server).parameters.keys() - {"name"}
+    # Besides, the command has what a keeper gives to a server.
+    parameters = inspect.signature(ringtable.Server).parameters.keys() - {"name", "_kept"}
     assert parameters == OPTIONS
     assert ServerOptions.__annotations__.keys() == OPTIONS - {"linger"}
-    assert inspect.signature(_ringtable.Server).parameters.keys() - {"name"} == OPTIONS - {"cache"}
+    assert inspect.signature(_ringtable.Server).parameters.keys() - {"name", "kept"} == OPTIONS - {"cache"}
 
 
 def test_every_error_is_exported_and_drawn() -> None:

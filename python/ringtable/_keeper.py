@@ -38,7 +38,6 @@ _DESCRIPTORS_MAX = 4
 
 # Within so many seconds so many deaths are too many: whatever kills the servers kills the next one, too.
 _DEATHS_WITHIN_S = 10.0
-DEATHS_MAX = 3
 
 
 class _Lane:
@@ -181,7 +180,7 @@ class _Keeper:
         os._exit(128 - status if status < 0 else status)
 
 
-def keep(deaths_max: int = DEATHS_MAX) -> Kept:
+def keep(deaths_max: int) -> Kept:
     """Make this process the keeper of a server. Return in the process of each server what it is to take over.
 
     There must be no other thread in this process, and nothing of ringtable's yet.

@@ -44,6 +44,7 @@ __all__ = [
     "Allowance",
     "Barrier",
     "Histogram",
+    "KeptMemory",
     "Lock",
     "Pipeline",
     "Profiler",
@@ -599,9 +600,8 @@ class View(_BufferLike):
 
 @final
 class KeptMemory:
-    """The memory of a lane, mapped by the keeper for a server that is forked later.
-
-    Behind its client's seal no process can map it any more.
+    """The memory of a lane, mapped by the keeper for a server that is forked later: behind its client's seal no process
+    can map it any more.
     """
 
     def __new__(cls, descriptor: int, size: int) -> Self:

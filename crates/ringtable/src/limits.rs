@@ -64,6 +64,8 @@ pub const ROOM_AT_ONCE_MAX: usize = 256 << 10;
 pub const LANES_PREPARED: usize = 16;
 /// For how long a join waits at most for a keeper that has none prepared.
 pub const KEEPER_PATIENCE: Duration = Duration::from_millis(100);
+/// How often a client joins whose server dies meanwhile, before it gives up.
+pub const JOIN_TRIES: usize = 4;
 
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };

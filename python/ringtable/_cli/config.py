@@ -7,10 +7,10 @@ from typing import Any
 
 from ringtable._cli.parser import nearest
 from ringtable._errors import InvalidOption
-from ringtable._options import OPTIONS, engine_options, parse_mode
+from ringtable._options import OPTIONS, engine_options, parse_mode, whole_number
 
-_KEYS = OPTIONS | {"name"}
-_FLAGS = {"cache", "strict_seal"}
+_KEYS = OPTIONS | {"name", "keeper", "max_deaths"}
+_FLAGS = {"cache", "strict_seal", "keeper"}
 _TEXTS = {"name", "eviction", "topology", "tcp", "udp"}
 _SIZES = {"max_memory", "slot_size", "max_unevictable", "mode", "group"}
 
@@ -47,7 +47,9 @@ def _checked(file: str, name: str, value: Any) -> Any:
             raise InvalidOption(f"{name} is {value!r}, but has to be {words}{' or text' * (name in _SIZES)}")
         if name == "mode" and isinstance(value, str):
             value = parse_mode(value)
-        if name != "name":
+        if name == "max_deaths":
+            value = whole_number(name, value)
+        if name in OPTIONS:
             engine_options({name: value})
     except (InvalidOption, TypeError) as error:
         raise InvalidOption(f"{file}: {error}") from None

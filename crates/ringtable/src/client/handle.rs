@@ -15,6 +15,7 @@ use super::patience::Patience;
 use super::renewal::RenewableConnection;
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
+use crate::limits;
 
 /// A connection to a server, for any number of threads.
 pub struct Client {
@@ -33,7 +34,7 @@ impl Client {
         let location = address::location(address)?;
         let mut absence = Absence::new(Instant::now(), options.wait);
         let connection = loop {
-            match Connection::open(&location, options, patience) {
+            match open(&location, options, patience) {
                 // There is none, or one that is ending.
                 Err(error @ (Error::NotFound { .. } | Error::Gone(_))) => absence.wait(error, &location, &patience)?,
                 opened => break opened?,
@@ -94,7 +95,7 @@ impl Client {
     }
 
     fn connect_again(&self, patience: Patience<'_>) -> Result<Connection, Error> {
-        Connection::open(&self.location, &self.options, patience).map_err(|error| match error {
+        open(&self.location, &self.options, patience).map_err(|error| match error {
             // It was there, and may be there again.
             Error::NotFound { location, error } if self.options.reconnect => {
                 Error::Absent(format!("there is none at {location} now ({error}), and the next call looks again"))
@@ -150,4 +151,19 @@ impl Client {
         let hash = connection.reader.as_ref().map_or(0, |reader| reader.hash(arguments[0]));
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
     }
+}
+
+/// A connection to whatever server is there. If one dies while we join it, its keeper may have another one at the same
+/// socket in a moment, and nothing was asked for yet: so we join again, a few times.
+fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Connection, Error> {
+    let mut opened = Connection::open(location, options, patience);
+    for _ in 1..limits::JOIN_TRIES {
+        let Err(Error::Gone(_)) = opened else { break };
+        match Connection::open(location, options, patience) {
+            // No keeper has the socket.
+            Err(Error::NotFound { .. }) => break,
+            again => opened = again,
+        }
+    }
+    opened
 }

@@ -27,8 +27,8 @@
 //!
 //! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none waits for a moment
 //! ([`limits::KEEPER_PATIENCE`]), and is refused then, as it is if the keeper takes no message: it is stopped, or busy.
-//! Without a keeper (it has died) the server goes on: lanes are made as by a server that never had one, and end with
-//! it.
+//! Further joins do not wait, until the keeper has said something. Without a keeper (it has died) the server goes on:
+//! lanes are made as by a server that never had one, and end with it.
 
 use std::collections::HashMap;
 use std::io;
@@ -100,6 +100,8 @@ struct Lanes {
     /// What it could not be told yet.
     unsent: Vec<usize>,
     is_gone: bool,
+    /// Whether a join has waited for it in vain, and it has said nothing since.
+    is_silent: bool,
     is_stopping: bool,
 }
 
@@ -126,6 +128,7 @@ impl Keeper {
                 sent: HashMap::new(),
                 unsent: Vec::new(),
                 is_gone: false,
+                is_silent: false,
                 is_stopping: false,
             }),
             prepared: Condvar::new(),
@@ -169,7 +172,7 @@ impl Keeper {
     /// keeper any more.
     ///
     /// # Errors
-    /// `TimedOut` if no lane is prepared, `WouldBlock` if the keeper takes no messages.
+    /// `TimedOut` if no lane is prepared, or the keeper takes no messages.
     pub fn serve(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Option<(KeptLane, Parts)>> {
         let deadline = Instant::now() + limits::KEEPER_PATIENCE;
         let mut lanes = lock(&self.lanes);
@@ -182,10 +185,10 @@ impl Keeper {
             }
             self.bell.ring();
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let words =
-                    "its keeper, which is to hold what the client gets, does not answer, or all lanes are taken";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+            if lanes.is_silent || left.is_zero() {
+                // Those that follow do not wait: the worker has others to serve.
+                lanes.is_silent = true;
+                return Err(silence());
             }
             let (again, _) = self.prepared.wait_timeout(lanes, left).unwrap_or_else(std::sync::PoisonError::into_inner);
             lanes = again;
@@ -195,8 +198,10 @@ impl Keeper {
         }
         drop(lanes);
         let kept = KeptLane { keeper: Arc::clone(self), lane };
-        self.unless_gone(self.send(Message::Serve(lane), &[socket.as_fd()]))?;
-        Ok(Some((kept, parts)))
+        match self.unless_gone(self.send(Message::Serve(lane), &[socket.as_fd()])) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(silence()),
+            sent => sent.map(|()| Some((kept, parts))),
+        }
     }
 
     /// Prepares lanes, and tells what could not be told, until the server stops or the keeper dies: in a thread for
@@ -268,6 +273,7 @@ impl Keeper {
                         && let Some(parts) = lanes.sent.remove(&lane)
                     {
                         lanes.prepared.push((lane, parts));
+                        lanes.is_silent = false;
                         self.prepared.notify_one();
                     }
                 }
@@ -294,6 +300,12 @@ impl Keeper {
     pub fn found(self: &Arc<Self>, lane: usize) -> KeptLane {
         KeptLane { keeper: Arc::clone(self), lane }
     }
+}
+
+/// Why a join is refused.
+fn silence() -> io::Error {
+    let words = "its keeper, which is to hold what the client gets, does not answer, or all lanes are taken";
+    io::Error::new(io::ErrorKind::TimedOut, words)
 }
 
 /// A lane that the keeper holds, and its number. Dropping it has the keeper let go of it.

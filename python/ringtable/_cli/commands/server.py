@@ -7,8 +7,13 @@ from ringtable._cli.descriptors import raise_limit
 from ringtable._cli.output import announce
 from ringtable._cli.parser import number, whole_number
 from ringtable._cli.signals import interrupt_on_termination
-from ringtable._options import engine_options, format_size, parse_mode, parse_size
+from ringtable._options import OPTIONS, engine_options, format_size, parse_mode, parse_size
+from ringtable._range import check_range
 from ringtable._ringtable import default_address
+
+# So many deaths within ten seconds have a keeper give up: unless told otherwise, and at most.
+_DEATHS = 3
+_DEATHS_MOST = 10_000
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -153,11 +158,12 @@ def run(options: Namespace) -> None:
 
     # What was typed counts more than what the file says, and that more than the defaults.
     of_server = {name: value for name, value in (Server.__init__.__kwdefaults__ or {}).items() if name[0] != "_"}
-    defaults = {"name": default_address(), "keeper": False, "max_deaths": 3, **of_server}
+    defaults = {"name": default_address(), "keeper": False, "max_deaths": _DEATHS, **of_server}
     from_file: dict[str, Any] = {} if file is None else config.read(file)
     effective = {**defaults, **from_file, **typed}
+    check_range("--max-deaths", effective["max_deaths"], 1, _DEATHS_MOST, "deaths")
     if only_print:
-        engine_options({name: value for name, value in effective.items() if name != "name"})
+        engine_options({name: value for name, value in effective.items() if name in OPTIONS})
         print(config.written(effective))
         return
     raise_limit()

@@ -1,0 +1,471 @@
+"""A server with a keeper: whatever kills the server, another one goes on with the table, and clients notice nothing."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import ringtable
+from ringtable import ServerGone, Table
+from support import (
+    CALL_S_MAX,
+    DEADLINE_S,
+    Child,
+    Flag,
+    KeptServer,
+    freeze,
+    mappings,
+    patiently,
+    run_cli,
+    state_of,
+    wait_until,
+)
+
+MANY = 10_000
+LARGE = 20 << 20
+
+
+@pytest.fixture
+def kept(ringtable_dir: Path) -> Iterator[KeptServer]:
+    """A server named "default" with a keeper."""
+    with KeptServer() as kept:
+        yield kept
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return state_of(pid) != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def can_join() -> bool:
+    """Whether the server takes another client."""
+    try:
+        Table().close()
+    except ringtable.OutOfResources:
+        return False
+    return True
+
+
+def version_of(table: Table, key: str) -> int:
+    found = table.get_with_version(key)
+    assert found is not None
+    return found[1]
+
+
+def until_done(write: Callable[[], Any]) -> Any:
+    """The result of a write that may be done twice, and that the server may die of meanwhile."""
+    while True:
+        with suppress(ServerGone):
+            return write()
+
+
+def test_smoke(kept: KeptServer) -> None:
+    with Table() as table:
+        before = table.stats()
+        assert before["keeper_process_id"] == kept.pid
+        assert before["process_id"] == kept.server_pid
+        assert before["restarts"] == 0
+        table["key"] = b"value"
+        kept.kill_server()
+        assert table["key"] == b"value"
+        after = table.stats()
+        assert after["keeper_process_id"] == kept.pid
+        assert after["process_id"] == kept.server_pid != before["process_id"]
+        assert after["restarts"] == 1
+        table["key"] = b"other"
+        assert table["key"] == b"other"
+    assert "the server has died (signal 9): another one takes over what it had" in kept.words
+
+
+def test_all_that_was_acknowledged_survives(kept: KeptServer) -> None:
+    values = {f"key {number}": b"%d" % number * (number % 40) for number in range(MANY)}
+    with Table() as table:
+        server_id = table.server_id
+        table.update(values)
+        table.set("short", b"gone soon", ttl=0.001)
+        table.set("long", b"for a while", ttl=1_000)
+        table["large"] = bytes(LARGE)
+        table.incr("counter", 41)
+        version = version_of(table, "counter")
+        for deaths in (1, 2):
+            kept.kill_server()
+            with Table() as newcomer:
+                assert newcomer.stats()["restarts"] == deaths
+                assert {key: newcomer[key] for key in values} == values
+                assert len(newcomer) == len(table) == MANY + 3
+                assert newcomer["large"] == bytes(LARGE)
+                assert "short" not in newcomer
+                ttl = newcomer.ttl("long")
+                assert ttl is not None
+                assert 1_000 - 2 * DEADLINE_S < ttl < 1_000
+                assert newcomer.get_with_version("counter") == (b"41", version)
+                # It is the same table, and no other one that was filled in the same way.
+                assert newcomer.server_id == server_id
+        assert table.incr("counter") == 42
+        assert version_of(table, "counter") > version
+
+
+def test_a_connection_over_shared_memory_goes_on(kept: KeptServer) -> None:
+    with Table() as table, Table() as other, table.lock("lock") as lock:
+        table["key"] = b"first"
+        with table.view("key") as view:
+            for number in range(3):
+                kept.kill_server()
+                # It is the client's connection that holds the lock, and that keeps what is under the view.
+                assert not other.lock("lock").acquire(timeout=0)
+                assert bytes(view) == b"first"
+                for index in range(MANY // 10):
+                    other["key"] = b"%d %d" % (number, index)
+                assert bytes(view) == b"first"
+                assert table["key"] == b"%d %d" % (number, MANY // 10 - 1)
+        token = lock.token
+    # Released, and by its owner: else the end of the block would have raised.
+    with Table() as table, table.lock("lock") as lock:
+        assert token is not None
+        assert lock.token is not None
+        assert lock.token > token
+
+
+def _lock() -> bytes:
+    with Table() as table, table.lock("lock"):
+        return table["key"]
+
+
+def _wait_for_event() -> bytes:
+    with Table() as table:
+        assert table.event("event").wait(DEADLINE_S)
+        return table["key"]
+
+
+def _want() -> bytes:
+    with Table() as table:
+        return table.get_or_set("result", lambda: b"computed by who waited", timeout=DEADLINE_S)
+
+
+def _meet() -> int:
+    with Table() as table:
+        return table.barrier("barrier", 2).wait(DEADLINE_S)
+
+
+def test_those_who_wait_go_on_waiting(kept: KeptServer) -> None:
+    with Table() as table, ExitStack() as stack:
+        table["key"] = b"first"
+        lock = table.lock("lock")
+        lock.acquire()
+        token = int(str(table.call("RING.LEASE", "result")))
+        locking, told, wanting, meeting = [
+            stack.enter_context(Child(*call)) for call in ((_lock,), (_wait_for_event,), (_want,), (_meet,))
+        ]
+        for _ in range(3):
+            # For a lock, an event, a result and a partner.
+            wait_until(lambda: table.stats()["lease_waiters"] == 4, "four wait")
+            kept.kill_server()
+        for child in (locking, told, wanting, meeting):
+            assert not child.has_ended()
+        until_done(lambda: table.set("key", b"second"))
+        until_done(table.event("event").set)
+        assert told.result() == b"second"
+        lock.release()
+        assert locking.result() == b"second"
+        table["result"] = b"computed"
+        assert table.call("RING.UNLEASE", "result", token) == 1
+        assert wanting.result() == b"computed"
+        assert {table.barrier("barrier", 2).wait(DEADLINE_S), meeting.result()} == {0, 1}
+
+
+def _hold(has_it: Flag) -> None:
+    with Table() as table, table.lock("lock"), table.semaphore("semaphore", 1):
+        has_it.set()
+        signal.pause()
+
+
+def test_whoever_dies_while_no_server_runs_holds_nothing_any_more(kept: KeptServer) -> None:
+    with Table() as table, Flag() as has_it, Child(_hold, has_it) as owner:
+        has_it.wait()
+        # A keeper that stands starts nothing.
+        freeze(kept.pid)
+        kept.kill_server(wait=False)
+        owner.kill()
+        os.kill(kept.pid, signal.SIGCONT)
+        kept.wait_for_successor()
+        assert table.lock("lock").acquire(timeout=DEADLINE_S)
+        assert table.semaphore("semaphore", 1).acquire(timeout=DEADLINE_S)
+
+
+def _read(key: str) -> bytes:
+    with Table() as table:
+        return table[key]
+
+
+def test_a_client_that_comes_while_no_server_runs_is_served(kept: KeptServer) -> None:
+    with Table() as table:
+        table["key"] = b"value"
+        freeze(kept.pid)
+        kept.kill_server(wait=False)
+        with Child(_read, "key") as newcomer:
+            wait_until(lambda: state_of(newcomer.pid) == "S", "it waits for an answer")
+            os.kill(kept.pid, signal.SIGCONT)
+            assert newcomer.result() == b"value"
+
+
+def test_clients_with_sockets_find_the_table_again(ringtable_dir: Path) -> None:
+    with KeptServer("--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0") as kept, ExitStack() as stack:
+        tcp, udp = (kept.ready_line.split(f"{name}: ")[1].split(",")[0].strip() for name in ("tcp", "udp"))
+        addresses: list[tuple[str, dict[str, Any]]] = [("default", {"transport": "socket"}), (tcp, {}), (udp, {})]
+        tables = [stack.enter_context(Table(address, **options)) for address, options in addresses]
+        path = str(ringtable_dir / "default.sock")
+        host, _, port = tcp.removeprefix("tcp://").rpartition(":")
+        clients = [redis.Redis(unix_socket_path=path), redis.Redis(host, int(port))]
+        for client in clients:
+            stack.callback(client.close)
+        for number in range(3):
+            tables[number]["key"] = b"%d" % number
+            kept.kill_server()
+            for table in tables:
+                assert patiently(lambda table=table: table["key"]) == b"%d" % number  # type: ignore[misc]
+            for client in clients:
+                with suppress(redis.ConnectionError):
+                    client.ping()
+                assert client.get("key") == b"%d" % number
+
+
+def _read_on(numbers: int, finish: Flag) -> int:
+    """Read in place, and see that nothing is ever older than what was seen before."""
+    seen = [0] * numbers
+    reads = 0
+    with Table() as table:
+        while not finish.is_set():
+            for number in range(numbers):
+                value = int(table[f"key {number}"])
+                assert value >= seen[number]
+                seen[number] = value
+                reads += 1
+    return reads
+
+
+def test_readers_in_place_notice_nothing(kept: KeptServer) -> None:
+    with Table() as table, Flag() as finish:
+        table.update({f"key {number}": b"0" for number in range(100)})
+        with Child(_read_on, 100, finish) as reader:
+            for death in range(1, 21):
+                kept.kill_server()
+                now = {f"key {number}": b"%d" % death for number in range(100)}
+                until_done(lambda now=now: table.set_many(now))  # type: ignore[misc]
+                reader.check()
+            finish.set()
+            assert reader.result() > 0
+
+
+def _count(finish: Flag) -> tuple[int, int]:
+    """Count, and return how often that was acknowledged, and how often it is in doubt."""
+    acknowledged = in_doubt = 0
+    with Table() as table:
+        while not finish.is_set():
+            try:
+                table.incr("counter")
+            except ServerGone:
+                in_doubt += 1
+            else:
+                acknowledged += 1
+    return acknowledged, in_doubt
+
+
+def test_what_is_counted_is_counted_once(kept: KeptServer) -> None:
+    with Table() as table, Flag() as finish, ExitStack() as stack:
+        children = [stack.enter_context(Child(_count, finish)) for _ in range(3)]
+        for _ in range(10):
+            before = table.get("counter", b"0")
+            wait_until(lambda before=before: table.get("counter", b"0") != before, "they count")  # type: ignore[misc]
+            kept.kill_server()
+        finish.set()
+        counted = [child.result() for child in children]
+        acknowledged, in_doubt = (sum(counts) for counts in zip(*counted, strict=True))
+        assert acknowledged <= int(table["counter"]) <= acknowledged + in_doubt
+        # A death finds at most one request of each in hand.
+        assert in_doubt <= 30
+
+
+def _write_large(finish: Flag) -> tuple[int, int]:
+    """Write large values, and return how many were written, and how many got lost on their way."""
+    written = lost = 0
+    with Table() as table:
+        while not finish.is_set():
+            value = bytes([written % 256]) * LARGE
+            try:
+                table["large"] = value
+            except ServerGone:
+                lost += 1
+            else:
+                written += 1
+    return written, lost
+
+
+def test_a_large_value_on_its_way_is_lost_as_a_whole(kept: KeptServer) -> None:
+    with Table() as table, Flag() as finish, Child(_write_large, finish) as writer:
+        wait_until(lambda: "large" in table, "the first one is there")
+        for _ in range(10):
+            kept.kill_server()
+            value = table["large"]
+            assert value.count(value[0]) == len(value) == LARGE
+        finish.set()
+        written, lost = writer.result()
+        assert written > 0
+        # It is on its way nearly all of the time.
+        assert 0 < lost <= 10
+        assert table.stats()["memory_drafts"] == 0
+        assert len(table) == 1
+
+
+def test_a_hundred_clients_join_at_once(kept: KeptServer) -> None:
+    begin = threading.Barrier(101)
+    tables: list[Table] = []
+
+    def join() -> None:
+        begin.wait(DEADLINE_S)
+        table = Table()
+        tables.append(table)
+        table.incr("count")
+
+    threads = [threading.Thread(target=join) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    begin.wait(DEADLINE_S)
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert len(tables) == 100
+    assert tables[0]["count"] == b"100"
+    kept.kill_server()
+    transports = [table.transport for table in tables]
+    for table in tables:
+        until_done(lambda table=table: table.set("key", b"value"))  # type: ignore[misc]
+        table.close()
+    assert transports == ["lane"] * 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_order_to_end_is_for_both(ringtable_dir: Path, number: signal.Signals) -> None:
+    with KeptServer() as kept, Table() as table:
+        kept.kill_server()
+        server = kept.server_pid
+        table["key"] = b"value"
+        kept.signal(number)
+        assert kept.wait() == 0
+        assert not is_there(server)
+        with pytest.raises(ServerGone):
+            table["key"] = b"value"
+        assert os.listdir(ringtable_dir) == []
+        # The one death, and nothing of the end.
+        assert len(kept.words.splitlines()) == 1
+
+
+def test_servers_that_die_again_and_again_are_given_up(ringtable_dir: Path) -> None:
+    with KeptServer(max_deaths=2) as kept, Table() as table:
+        kept.kill_server()
+        kept.kill_server(wait=False)
+        assert kept.wait() == 1
+        with pytest.raises(ServerGone):
+            table["key"] = b"value"
+        with pytest.raises(ringtable.TableNotFound):
+            Table()
+        assert "died 2 times within 10 s, last by signal 9: giving up" in kept.words
+        for left in ringtable_dir.glob("*.sock"):
+            left.unlink()
+
+
+def test_a_first_start_that_fails_does_so_as_without_a_keeper(kept: KeptServer) -> None:
+    other = ("--name", "other")
+    for arguments in (("--buckets", "10"), (*other, "--buckets", "0"), (*other, "--tcp", "1.1.1.1:1")):
+        plain, with_keeper = run_cli("server", *arguments), run_cli("server", "--keeper", *arguments)
+        assert plain.returncode == with_keeper.returncode != 0
+        assert plain.stderr == with_keeper.stderr != ""
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(("--strict-seal",), "--strict-seal and a keeper"), (("--topology", "shared"), "--topology and a keeper")],
+    ids=["strict seal", "shared rings"],
+)
+def test_what_a_keeper_cannot_keep_is_refused(ringtable_dir: Path, option: tuple[str, ...], words: str) -> None:
+    refused = run_cli("server", "--keeper", *option)
+    assert refused.returncode == 1
+    assert f"{words} do not go together" in refused.stderr
+    assert os.listdir(ringtable_dir) == []
+
+
+def test_without_its_keeper_a_server_goes_on_and_says_so(kept: KeptServer) -> None:
+    with Table() as table:
+        table["key"] = b"value"
+        server = kept.server_pid
+        kept.signal(signal.SIGKILL)
+        assert kept.wait() == -signal.SIGKILL
+        wait_until(lambda: table.stats()["keeper_process_id"] == 0, "the server knows")
+        wait_until(lambda: "the keeper of this server has died" in kept.words, "it says so")
+        with ExitStack() as stack:
+            # More than were prepared.
+            for number in range(40):
+                newcomer = stack.enter_context(Table())
+                assert newcomer.transport == "lane"
+                newcomer["key"] = b"%d" % number
+        assert table["key"] == b"39"
+        os.kill(server, signal.SIGTERM)
+        wait_until(lambda: not is_there(server), "it ends in order")
+
+
+def test_a_keeper_that_stands_is_waited_for_by_nobody(kept: KeptServer) -> None:
+    with Table() as table, ExitStack() as stack:
+        freeze(kept.pid)
+        newcomers = 0
+        refused: ringtable.Error | None = None
+        while refused is None:
+            try:
+                stack.enter_context(Table())["key"] = b"served"
+                newcomers += 1
+            except ringtable.OutOfResources as error:
+                refused = error
+        # Those for whom a lane was prepared.
+        assert 0 < newcomers < 40
+        assert "its keeper, which is to hold what the client gets, does not answer" in str(refused)
+        start = time.monotonic()
+        for number in range(100):
+            table["key"] = b"%d" % number
+            with suppress(ringtable.OutOfResources):
+                Table()
+        assert time.monotonic() - start < CALL_S_MAX
+        kept.signal(signal.SIGCONT)
+        wait_until(can_join, "the keeper goes on")
+        kept.kill_server()
+        assert table["key"] == b"99"
+
+
+def test_what_clients_had_is_let_go_of(kept: KeptServer) -> None:
+    def held() -> list[int]:
+        """Descriptors and lanes of both processes."""
+        return [
+            len(found)
+            for pid in (kept.pid, kept.server_pid)
+            for found in (os.listdir(f"/proc/{pid}/fd"), mappings(pid, "ringtable-lane"))
+        ]
+
+    def come_and_go(clients: int) -> None:
+        for _ in range(clients):
+            with Table() as table:
+                table["key"] = b"value"
+
+    come_and_go(20)
+    before = held()
+    come_and_go(200)
+    # Some lanes are prepared for those to come, how many is left open.
+    most = [count + 100 for count in before]
+    wait_until(lambda: all(now < limit for now, limit in zip(held(), most, strict=True)), "what they had is gone")
+    kept.kill_server()
+    come_and_go(20)
+    wait_until(lambda: all(now < limit for now, limit in zip(held(), most, strict=True)), "what they had is gone")
