@@ -49,7 +49,7 @@ use crate::sync::lock;
 
 /// Bytes of a message.
 const MESSAGE_SIZE: usize = 24;
-/// What the keeper says: that it has mapped the lane of this number.
+/// What the keeper says: that it has mapped the lane of this number; or could not, for the reason that follows.
 const MAPPED: u64 = 6;
 
 /// What a server says to its keeper.
@@ -102,6 +102,8 @@ struct Lanes {
     is_gone: bool,
     /// Whether a join has waited for it in vain, and it has said nothing since.
     is_silent: bool,
+    /// Whether it could not map a lane, and no join has asked for one since.
+    has_refused: bool,
     is_stopping: bool,
 }
 
@@ -129,6 +131,7 @@ impl Keeper {
                 unsent: Vec::new(),
                 is_gone: false,
                 is_silent: false,
+                has_refused: false,
                 is_stopping: false,
             }),
             prepared: Condvar::new(),
@@ -222,6 +225,7 @@ impl Keeper {
             let [has_said, is_rung] = ready.map(|one| !one.revents().is_empty());
             if is_rung {
                 let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+                lock(&self.lanes).has_refused = false;
             }
             if has_said && !self.listen() {
                 return true;
@@ -238,7 +242,7 @@ impl Keeper {
             lanes.unsent.pop();
             lanes.free.push(lane);
         }
-        while lanes.prepared.len() + lanes.sent.len() < limits::LANES_PREPARED {
+        while !lanes.has_refused && lanes.prepared.len() + lanes.sent.len() < limits::LANES_PREPARED {
             let Some(lane) = lanes.free.pop() else { return false };
             // Without memory or descriptors the next join tries again.
             let Ok(parts) = Parts::make() else {
@@ -272,9 +276,15 @@ impl Keeper {
                         && let Ok(lane) = usize::try_from(word(1))
                         && let Some(parts) = lanes.sent.remove(&lane)
                     {
-                        lanes.prepared.push((lane, parts));
                         lanes.is_silent = false;
-                        self.prepared.notify_one();
+                        if word(2) == 0 {
+                            lanes.prepared.push((lane, parts));
+                            self.prepared.notify_one();
+                        } else {
+                            // Without memory or descriptors. It tries again when somebody wants a lane.
+                            lanes.has_refused = true;
+                            lanes.free.push(lane);
+                        }
                     }
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
