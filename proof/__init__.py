@@ -14,6 +14,7 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `victims`         | what the clients do there, those that are killed and those that look on          |
 | `interrupted`     | what those do there that are interrupted                                         |
 | `locks`           | a program: locks, semaphores and limiters of processes that are killed           |
+| `restarts`        | a program: servers with a keeper, killed under clients that go on                |
 | `diary`           | what a process was doing, in memory that outlives it                             |
 | `marks`           | values that say which key, writer and server they are of                         |
 | `calls`           | a program: calls whose trouble is of the caller's own making                     |

@@ -68,6 +68,11 @@ STEPS = {
             [PYTHON, "-m", "proof.locks"],
         ),
         Step(
+            "restarts",
+            "servers with a keeper, killed under clients that go on",
+            [PYTHON, "-m", "proof.restarts", "--seconds", "20"],
+        ),
+        Step(
             "calls",
             "calls whose trouble is of the caller's own making",
             [PYTHON, "-m", "proof.calls", "--seconds", "0.5"],
