@@ -65,8 +65,8 @@ impl LaneClient {
 
     /// Goes on with a lane of another server, which is dead, where its note says.
     ///
-    /// What the client waits for is to be asked for again, since nobody else knows of it, and the client is told so. The
-    /// request in hand is answered if `commits` say that it was done. Of one that took several turns nobody knows: its
+    /// What the client waits for is to be asked for again, since nobody else knows of it, and the client is told so.
+    /// The request in hand is answered if `commits` say that it was done. Of one that took several turns nobody knows: its
     /// client is told that.
     ///
     /// Returns also why the lane cannot go on, if so. Then its client has to be ended; its pins count still.

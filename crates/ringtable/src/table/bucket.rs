@@ -39,6 +39,8 @@ pub const EMPTY: Slot = Slot(0);
 /// Bits of a slot that tell where the entry begins: 8 TiB.
 pub const AT_BITS: u32 = 40;
 const AT_MASK: u64 = (1 << AT_BITS) - 1;
+/// The bits of a slot that no mark changes: its tag, and where its entry begins.
+pub const UNMARKED: u64 = 0xffff << 48 | AT_MASK;
 const UNEVICTABLE: u64 = 1 << AT_BITS;
 const EXPIRY_SHIFT: u32 = AT_BITS + 1;
 const EXPIRY_MASK: u64 = 0x1f << EXPIRY_SHIFT;
@@ -146,11 +148,6 @@ impl Slot {
     #[inline]
     pub fn is_entry(self) -> bool {
         self != EMPTY && self.tag() != LINK_TAG
-    }
-
-    /// Whether both hold the same entry or link, whatever their marks.
-    pub fn is_same_place(self, other: Self) -> bool {
-        (self.tag(), self.at()) == (other.tag(), other.at())
     }
 
     /// Whether it holds a link.

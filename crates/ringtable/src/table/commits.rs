@@ -2,13 +2,13 @@
 //!
 //! # Design
 //!
-//! A change of an entry is committed by one store: that of its slot. A writer that dies right behind it has told
+//! A change of an entry is committed by one store: that of its slot, or of its expiry in place. A writer that dies right behind it has told
 //! nobody, and one that dies right before it has done nothing. So a writer that wants it has a **log**, some words in
 //! memory that outlives it, and announces there what it is about to commit: the bucket, the version under which it has
-//! that locked, the word of the slot, and what that is to be. Then the change was committed if
+//! that locked, the word that is stored, and what that is to be. Then the change was committed if
 //!
 //! - the bucket has another version now: it was unlocked, and with a higher version only if it was changed; or
-//! - it is still locked under that version, so that nobody else has changed anything, and the slot is as announced.
+//! - it is still locked under that version, so that nobody else has changed anything, and that word is as announced.
 //!
 //! The log counts what was announced since the request began. It has two places for announcements, and its count says
 //! which of them is the last one: the other one is written, and then the count, by one store with Release.
@@ -23,10 +23,9 @@
 //!
 //! # Not promised
 //!
-//! A change that is committed by several words (an expiry in place) counts as not committed until its bucket is
-//! unlocked.
+//! That the last entry is found: another change of its bucket may have followed, of another writer.
 
-use super::bucket::{BucketRef, Slot};
+use super::bucket::BucketRef;
 use super::entry::EntryRef;
 use super::layout::bucket_start;
 use crate::sync::{Arc, AtomicU64, Memory, Ordering};
@@ -35,9 +34,9 @@ use crate::sync::{Arc, AtomicU64, Memory, Ordering};
 pub const LOG_WORDS: usize = 16;
 /// How many changes were announced since the request began.
 const COUNT: usize = 0;
-/// The first of two announcements: bucket, version, word of the slot (0: none), slot.
+/// The first of two announcements: bucket, version, word, value, which bits of that count, and the entry.
 const ANNOUNCED: usize = 1;
-const ANNOUNCED_WORDS: usize = 4;
+const ANNOUNCED_WORDS: usize = 6;
 /// Bytes of a value that is looked at where it may be an answer: a number.
 const VALUE_SIZE_MAX: usize = 64;
 
@@ -50,12 +49,16 @@ pub(super) struct CommitLog<M> {
 }
 
 /// A change that is about to be committed, in the chain of a locked bucket.
-pub(super) struct Announcement<'a> {
+pub(super) struct Announcement {
     /// The number of the bucket, and its version while it is locked.
     pub bucket: u64,
     pub version: u64,
-    /// The slot that is stored, and what it holds then; `None` if it is more than one word.
-    pub slot: Option<(BucketRef<'a>, usize, Slot)>,
+    /// The word of the segment that is stored, what it holds then, and which bits of that count.
+    pub word: usize,
+    pub value: u64,
+    pub mask: u64,
+    /// The word at which the key's entry begins then; 0 if it has none.
+    pub entry: u64,
 }
 
 impl<M: Memory> CommitLog<M> {
@@ -81,12 +84,11 @@ impl<M: Memory> CommitLog<M> {
     }
 
     /// Tells what is about to be committed.
-    pub(super) fn announce(&mut self, words: &[AtomicU64], announcement: &Announcement<'_>) {
-        let &Announcement { bucket, version, slot } = announcement;
+    pub(super) fn announce(&mut self, announcement: Announcement) {
+        let Announcement { bucket, version, word, value, mask, entry } = announcement;
         let next = self.count + 1;
         let place = ANNOUNCED + (next % 2) as usize * ANNOUNCED_WORDS;
-        let (at, slot) = slot.map_or((0, 0), |(bucket, index, slot)| (bucket.start(words) + 1 + index, slot.0));
-        for (nth, value) in [bucket, version, at as u64, slot].into_iter().enumerate() {
+        for (nth, value) in [bucket, version, word as u64, value, mask, entry].into_iter().enumerate() {
             // Relaxed: the count is a Release.
             self.store(place + nth, value, Ordering::Relaxed);
         }
@@ -116,20 +118,20 @@ pub fn find(log: &[AtomicU64], segment: &[AtomicU64]) -> Commits {
     }
     let place = ANNOUNCED + (count % 2) as usize * ANNOUNCED_WORDS;
     // Relaxed: ordered by the Acquire.
-    let [bucket, version, at, slot] = [0, 1, 2, 3].map(|nth| log[place + nth].load(Ordering::Relaxed));
-    let slot = Slot(slot);
+    let announced = [0, 1, 2, 3, 4, 5].map(|nth| log[place + nth].load(Ordering::Relaxed));
+    let [bucket, version, word, value, mask, entry] = announced;
     let found = usize::try_from(bucket).ok().filter(|&bucket| bucket < segment.len()).and_then(|bucket| {
         let bucket = BucketRef::at(segment, bucket_start(bucket as u64))?;
-        Some((bucket.version(), segment.get(at as usize)?.load(Ordering::Relaxed)))
+        Some((bucket.version(), segment.get(usize::try_from(word).ok()?)?.load(Ordering::Relaxed)))
     });
     // What was announced and makes no sense was not committed.
     let (now, there) = found.unwrap_or((0, 0));
-    let is_there = at != 0 && Slot(there).is_same_place(slot);
+    let is_there = mask != 0 && (there ^ value) & mask == 0;
     if now < version || now == version && !is_there {
         log[COUNT].store(count - 1, Ordering::Relaxed);
         return Commits { count: count - 1, entry: None };
     }
-    let is_last = is_there && now <= version + 1 && slot.is_entry();
-    let entry = EntryRef::at(segment, slot.at()).filter(|_| is_last);
+    // Locked still, or unlocked and not changed since.
+    let entry = EntryRef::at(segment, entry).filter(|_| entry != 0 && is_there && now <= version + 1);
     Commits { count, entry: entry.map(|entry| (entry.version(), entry.small_value(VALUE_SIZE_MAX))) }
 }

@@ -23,7 +23,7 @@ use super::change::Change;
 use super::entry::Expiry;
 use super::error::WriteError;
 use super::guard::{Guard, Outcome};
-use super::writer::{Writer, announce};
+use super::writer::{Writer, announce_expiry};
 use super::{entry, expiry_code};
 use crate::limits;
 use crate::sync::{Memory, as_uninit, copy_out};
@@ -76,8 +76,9 @@ impl<M: Memory> Writer<M> {
             }
             if entry.shape.expires {
                 let version = table.version_of_change(&locked);
-                announce(commits, table, &locked, None);
-                entry.set_lifetime(version, expiry.unwrap_or(Expiry::NEVER));
+                let at = expiry.unwrap_or(Expiry::NEVER);
+                announce_expiry(commits, table, &locked, bucket.slot(index).at(), at);
+                entry.set_lifetime(version, at);
                 failpoint!("expire.changed");
                 let slot = bucket.slot(index);
                 let code = expiry_code::code(expiry);

@@ -222,7 +222,7 @@ impl<M: Memory> Writer<M> {
         let arrives = !is_unevictable && (old.is_none() || unevictable_before.is_some());
         match (place.entry, place.hole) {
             (Some((home, index, _)), _) => {
-                announce(commits, table, &bucket, Some((home, index, slot)));
+                announce(commits, table, &bucket, (home, index, slot), Some(start));
                 let seen = if arrives { !table.sieve.seen_mark() } else { home.slot(index).seen() };
                 // The key keeps its place in the sieve's queue; writing it again is a use of it.
                 home.set_slot(index, slot.with_seen(seen).with_visited(live.is_some()));
@@ -243,10 +243,10 @@ impl<M: Memory> Writer<M> {
                     return self.publish_entry(hash, key, (start, shape), manner, now_ms);
                 }
                 if let Some((home, index)) = hole {
-                    announce(commits, table, &bucket, Some((home, index, slot)));
+                    announce(commits, table, &bucket, (home, index, slot), Some(start));
                     home.set_slot(index, slot);
                 } else if !table.append(cache, place.last, slot, |link| {
-                    announce(commits, table, &bucket, Some((place.last, SLOTS - 1, link)));
+                    announce(commits, table, &bucket, (place.last, SLOTS - 1, link), Some(start));
                 }) {
                     if is_unevictable {
                         table.unevictable.depart(shape.words());

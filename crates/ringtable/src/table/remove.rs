@@ -39,7 +39,7 @@ impl<M: Memory> Writer<M> {
         let live = !entry.has_expired(&now_ms);
         let why = if live { Removal::Deleted } else { Removal::Expired };
         if live {
-            announce(commits, table, &guard, Some((bucket, index, EMPTY)));
+            announce(commits, table, &guard, (bucket, index, EMPTY), None);
         }
         let left = table.take_out(&guard, (bucket, index), why, published);
         failpoint!("delete.unlinked");

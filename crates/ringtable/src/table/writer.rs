@@ -9,8 +9,9 @@
 //! - The entry count is changed after the bucket is unlocked: it may lag behind for a moment, even below nothing, and
 //!   is exact when all workers rest.
 
-use super::bucket::{BucketGuard, BucketRef, Slot};
+use super::bucket::{BucketGuard, BucketRef, Slot, UNMARKED};
 use super::commits::{Announcement, CommitLog};
+use super::entry::{Expiry, HEADER_WORDS};
 use super::error::WriteError;
 use super::events::Start;
 use super::heap::Cache;
@@ -43,18 +44,46 @@ pub struct Writer<M: Memory> {
     pub(super) commits: Option<CommitLog<M>>,
 }
 
-/// Tells, if that is wanted, what is about to be committed in the chain of a locked bucket: a slot, or more than one
-/// word.
+/// Tells, if that is wanted, that a slot in the chain of a locked bucket is about to be stored, and with it the entry that
+/// the key has then, if any.
 #[inline]
-pub(super) fn announce<'a, M: Memory>(
+pub(super) fn announce<M: Memory>(
     commits: &mut Option<CommitLog<M>>,
     table: &Table<M>,
-    guard: &BucketGuard<'a>,
-    slot: Option<(BucketRef<'a>, usize, Slot)>,
+    guard: &BucketGuard<'_>,
+    (bucket, index, slot): (BucketRef<'_>, usize, Slot),
+    entry: Option<u64>,
 ) {
     if let Some(commits) = commits {
-        let announcement = Announcement { bucket: table.index_of(guard.bucket), version: guard.version + 1, slot };
-        commits.announce(table.words(), &announcement);
+        commits.announce(Announcement {
+            bucket: table.index_of(guard.bucket),
+            version: guard.version + 1,
+            word: bucket.start(table.words()) + 1 + index,
+            value: slot.0,
+            mask: UNMARKED,
+            entry: entry.unwrap_or(0),
+        });
+    }
+}
+
+/// The same of an entry's expiry in place.
+#[inline]
+pub(super) fn announce_expiry<M: Memory>(
+    commits: &mut Option<CommitLog<M>>,
+    table: &Table<M>,
+    guard: &BucketGuard<'_>,
+    start: u64,
+    expiry: Expiry,
+) {
+    if let Some(commits) = commits {
+        commits.announce(Announcement {
+            bucket: table.index_of(guard.bucket),
+            version: guard.version + 1,
+            word: start as usize + HEADER_WORDS,
+            value: expiry.0,
+            mask: u64::MAX,
+            entry: start,
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 //! is taken over. Of each key it has the old state or the new one; nothing is damaged, lost or locked; watchers learn
 //! of the change, or that they may have missed one; and it goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::tests::*;
 use super::*;
@@ -12,6 +12,7 @@ use crate::shm::killed::killed_at;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, heap_words, recording};
 use crate::table::bucket::{ENTRIES_MAX, SLOTS};
+use crate::table::commits::{self, LOG_WORDS};
 use crate::table::events::{Consumer, Next, Start};
 use crate::table::layout::{PAGE_BUCKETS, address, split_source};
 use crate::table::lookup::Buffer;
@@ -104,7 +105,16 @@ fn cut_with(
 ) {
     let words = Arc::clone(writer.table().memory());
     let watched = RingLocation::load(&words).map(|_| writer.watch().unwrap());
+    let log = PAGE_WORDS - LOG_WORDS;
+    writer.log_commits(Arc::new(Arc::clone(&words)), log);
     let Recorded { before, was, stores, is } = recorded(&words, || change(writer));
+    let committed = |words: &Words| commits::find(&words[log..PAGE_WORDS], words);
+    let changed = |now: &BTreeMap<Vec<u8>, State>| {
+        let all: BTreeSet<_> = was.keys().chain(now.keys()).collect();
+        all.into_iter().filter(|key| was.get(*key) != now.get(*key)).count() as u64
+    };
+    // All that has changed was asked for; or nothing; or some of it, and others had to go for it.
+    let (all_committed, all_changed) = (committed(&table_of(&before, &stores)).count, changed(&is));
     assert!(!stores.is_empty(), "{what} changes nothing");
     let (mut repaired, mut in_a_row) = (0, 0);
     for cut in 0..=stores.len() {
@@ -114,6 +124,7 @@ fn cut_with(
             continue;
         }
         let left = table_of(&before, &stores[..cut]);
+        let commits = committed(&left);
         let (table, report) = Table::adopt(Arc::clone(&left), writer.table().eviction(), &[]).unwrap();
         let place = format!("{what}, {cut} stores of {}: {report}", stores.len());
         assert_eq!(report.all_damage(), 0, "{place}");
@@ -136,6 +147,19 @@ fn cut_with(
         }
         let done = cut == stores.len();
         assert!(!done || now == is, "{place}: it was done");
+        // Whoever comes after it knows what was committed, however often it looks.
+        assert_eq!(committed(&left).count, commits.count, "{place}: another look finds something else");
+        // Before a new expiry there may be its version.
+        let is_begun = commits.count == 0
+            && now.iter().all(|(key, state)| was.get(key).is_some_and(|old| (&old.0, old.1) == (&state.0, state.1)));
+        if all_committed == all_changed && !is_begun {
+            assert_eq!(commits.count, changed(&now), "{place}: commits");
+        }
+        assert!(commits.count <= changed(&now), "{place}: commits that nobody finds");
+        if let Some((version, value)) = commits.entry {
+            let is_it = |state: &State| state.2 == version && value.as_ref().is_none_or(|value| *value == state.0);
+            assert!(now.values().any(is_it), "{place}: the entry that was committed");
+        }
         // It goes on: with versions that nobody has had, and growing. (A key of a bucket that has shrunk is written to
         // the bucket that it came of, and again when it is split.)
         let mut next = Writer::new(Arc::new(table));
