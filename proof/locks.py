@@ -30,7 +30,7 @@ import cyclopts
 import ringtable
 from ringtable import Server, Table, Timeout
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, state_of, wait_until
+from support import Child, is_dead, wait_until
 
 from proof import program
 from proof.kills import own_folder
@@ -99,14 +99,6 @@ class Board:
         """The processes that are inside of the semaphore, dead ones too."""
         seats = range(SEATS)
         return [self[self.seat(seat, self.PID)] for seat in seats if self[self.seat(seat, self.IN_SEMAPHORE)]]
-
-
-def is_dead(pid: int) -> bool:
-    """Whether a process has ended, or is about to, whoever is to hear of it."""
-    try:
-        return state_of(pid) in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 @contextmanager

@@ -34,7 +34,7 @@ import cyclopts
 import ringtable
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, KeptServer, wait_until
+from support import Child, Flag, KeptServer, children_of, is_dead, wait_until
 
 from proof import program
 from proof.kills import own_folder
@@ -42,6 +42,8 @@ from proof.marks import Mark, Wrong, make, read
 
 LIFE_S_MAX = 0.1
 """How long a server lives at most."""
+
+TAKING_OVER_S_MAX = 0.02
 
 HANG_S = 30.0
 DEAD_S = 20.0
@@ -59,6 +61,9 @@ class Found:
 
     seed: int
     kills: int = 0
+    killed_taking_over: int = 0
+    """Of these, killed as they began, most of them before they served."""
+
     owners_killed: int = 0
     restart_ms_mean: float = 0.0
     """From the order to kill until the next server serves."""
@@ -232,15 +237,6 @@ def own(seat: Seat, notes: Notes, seed: str, finish: Flag) -> None:
             seat.add(Notes.ACKNOWLEDGED)
 
 
-def is_dead(pid: int) -> bool:
-    """Whether a process has ended, or is about to, whoever is to hear of it."""
-    try:
-        with open(f"/proc/{pid}/stat") as status:
-            return status.read().rpartition(")")[2].split()[0] in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def look(seat: Seat, finish: Flag) -> None:
     """Read in place what others count."""
     seen = {"count of all": 0, "changed by all": 0}
@@ -293,7 +289,14 @@ def run(kills: int, seconds: float, found: Found) -> None:
                 found.owners_killed += 1
             else:
                 number = -1
-            begin = time.monotonic()
+            begin, pid = time.monotonic(), kept.server_pid
+            if generator.random() < 0.2:
+                # The next one as well, while it takes over.
+                kept.kill_server(wait=False)
+                wait_until(lambda: children_of(kept.pid) not in ([], [pid]), "another server has begun", HANG_S)  # noqa: B023 at once
+                time.sleep(generator.uniform(0, TAKING_OVER_S_MAX))
+                found.kills += 1
+                found.killed_taking_over += 1
             kept.kill_server()
             restarts_ms.append(1_000 * (time.monotonic() - begin))
             found.kills += 1

@@ -202,6 +202,8 @@ class KeptServer(ServerProcess):
 
     def __init__(self, *arguments: str, max_deaths: int = 1_000) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 `close` closes it
+        # What servers have said that followed others, and how many of them were waited for.
+        self._said, self._met = "", 0
         options = ("--workers", "2", "--max-memory", "256MiB", "--keeper", "--max-deaths", str(max_deaths))
         super().__init__(*options, *arguments, errors=self._errors.fileno())
 
@@ -218,9 +220,13 @@ class KeptServer(ServerProcess):
             self.wait_for_successor()
 
     def wait_for_successor(self) -> None:
-        """Wait until the next server serves that has not been waited for."""
-        assert select.select([self._output], [], [], DEADLINE_S)[0], f"no server has followed: {self.words}"
-        assert "ready again" in self._output.readline(), self.words
+        """Wait until a server serves that has not been waited for, and that followed another one."""
+        while (followed := self._said.count("ready again")) == self._met:
+            assert select.select([self._output], [], [], DEADLINE_S)[0], f"no server has followed: {self.words}"
+            said = os.read(self._output.fileno(), 1 << 16)
+            assert said, self.words
+            self._said += said.decode()
+        self._met = followed
 
     @property
     def words(self) -> str:
@@ -235,7 +241,7 @@ class KeptServer(ServerProcess):
 def children_of(pid: int) -> list[int]:
     """The children of a process with one thread, without those that have ended."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in children if state_of(child) != "Z"]
+    return [child for child in children if not is_dead(child)]
 
 
 def freeze(pid: int) -> None:
@@ -269,6 +275,14 @@ def time_to_notice_death(server: ServerProcess, table: Table) -> float:
 def state_of(task: int) -> str:
     """The state of a process or thread: "S" when it sleeps, "T" when it is stopped."""
     return Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended, or is about to, whoever is to hear of it."""
+    try:
+        return state_of(pid) in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def fork() -> int:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import ringtable
 from ringtable import Closed, Server, ServerGone, Table, TableNotFound
-from support import DEADLINE_S, Child, Flag, ServerProcess, Successors, freeze, state_of, wait_until
+from support import CALL_S_MAX, DEADLINE_S, Child, Flag, ServerProcess, Successors, bound, freeze, state_of, wait_until
 
 
 def write_and_read(**options: object) -> bytes | None:
@@ -111,6 +112,25 @@ def test_without_waiting_that_is_an_error() -> None:
             servers.kill()
             with pytest.raises(AssertionError, match="ServerGone"):
                 child.result()
+
+
+def test_a_refusal_is_told_though_the_connection_ends_behind_it(ringtable_dir: Path) -> None:
+    path = ringtable_dir / "default.sock"
+    with bound(path, socket.SOCK_STREAM) as listening:
+
+        def refuse() -> None:
+            connection = listening.accept()[0]
+            with connection:
+                connection.recv(1 << 10)
+                connection.sendall(b"-ERR no lanes today\r\n")
+
+        listening.listen()
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        with pytest.raises(ringtable.Error, match="no lanes today"):
+            Table(timeout=CALL_S_MAX)
+        refusing.join(DEADLINE_S)
+    path.unlink()
 
 
 def test_ctrl_c_ends_the_wait() -> None:

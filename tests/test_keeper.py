@@ -20,6 +20,7 @@ from support import (
     Flag,
     KeptServer,
     freeze,
+    is_dead,
     mappings,
     patiently,
     run_cli,
@@ -36,14 +37,6 @@ def kept(ringtable_dir: Path) -> Iterator[KeptServer]:
     """A server named "default" with a keeper."""
     with KeptServer() as kept:
         yield kept
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process has not ended."""
-    try:
-        return state_of(pid) != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def can_join() -> bool:
@@ -359,7 +352,7 @@ def test_an_order_to_end_is_for_both(ringtable_dir: Path, number: signal.Signals
         table["key"] = b"value"
         kept.signal(number)
         assert kept.wait() == 0
-        assert not is_there(server)
+        assert is_dead(server)
         with pytest.raises(ServerGone):
             table["key"] = b"value"
         assert os.listdir(ringtable_dir) == []
@@ -417,7 +410,7 @@ def test_without_its_keeper_a_server_goes_on_and_says_so(kept: KeptServer) -> No
                 newcomer["key"] = b"%d" % number
         assert table["key"] == b"39"
         os.kill(server, signal.SIGTERM)
-        wait_until(lambda: not is_there(server), "it ends in order")
+        wait_until(lambda: is_dead(server), "it ends in order")
 
 
 def test_a_keeper_that_stands_is_waited_for_by_nobody(kept: KeptServer) -> None:

@@ -79,6 +79,7 @@ impl Connection {
         }
         let mut plain = SocketLink::new(socket);
         let sharing = Arc::<Sharing>::default();
+        let mut refusal = None;
         let reader_and_channel = if options.transport == Transport::Socket || !is_local {
             None
         } else {
@@ -92,7 +93,10 @@ impl Connection {
                     Some(upgrade(&mut plain, &rings_request(), &mut patience)?)
                 }
                 // A server that has neither to give (or is none of ours) still has a socket.
-                Err(Error::Refused(_)) if options.transport == Transport::Auto => None,
+                Err(error @ Error::Refused(_)) if options.transport == Transport::Auto => {
+                    refusal = Some(error);
+                    None
+                }
                 Err(error) => return Err(error),
             }
         };
@@ -105,7 +109,11 @@ impl Connection {
                 (Some(reader), channel, known, id)
             }
             None => {
-                let id = speak_resp3(&mut plain, &mut patience)?;
+                let id = match (speak_resp3(&mut plain, &mut patience), refusal) {
+                    // It has ended the connection: why, it has said before.
+                    (Err(Error::Gone(_)), Some(refusal)) => return Err(refusal),
+                    (id, _) => id?,
+                };
                 (None, Channel::Socket(Box::new(plain)), Known::ALL, id)
             }
         };
