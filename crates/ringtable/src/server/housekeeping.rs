@@ -11,6 +11,8 @@
 //! - **Expiry** ([`crate::table::sweep`]): a round over all buckets begins every second.
 //! - **Memory** that was free all through the last half second is to go back to the kernel.
 //! - **Slabs** that are nearly empty, after many deletions, are emptied into others, so that their memory can go too.
+//! - **Chains** of a table that was taken over, of which nobody has changed any yet, are checked
+//!   ([`crate::table::check`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
@@ -29,6 +31,8 @@ const STEP_NS: u64 = 500_000;
 const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 /// Buckets swept between two looks at the clock.
 const SWEPT_AT_ONCE: u64 = 256;
+/// Buckets whose chains are checked between two looks at the clock.
+const CHECKED_AT_ONCE: u64 = 32;
 /// For how long memory has to be free before it is given back.
 const IDLE_MEMORY_NS: u64 = 500_000_000;
 
@@ -44,6 +48,7 @@ pub(super) struct Housekeeping {
 struct Schedule {
     sweep_due_ns: u64,
     sweep_began_ns: u64,
+    check_due_ns: u64,
     memory_due_ns: u64,
     /// When to look next which memory was free all the while.
     idle_due_ns: u64,
@@ -55,8 +60,8 @@ impl Housekeeping {
     /// Does what is due. Returns for how long the worker may sleep if nobody wakes it; `None` for as long as it likes.
     pub fn tend(&self, writer: &mut Writer<Mapping>, returning: &Returning, now_ns: u64) -> Option<Duration> {
         let memory = !returning.refuses() && writer.table().heap().has_slack();
-        let sweeps = writer.has_expiring();
-        if !sweeps && !memory {
+        let (sweeps, checks) = (writer.has_expiring(), writer.table().unchecked() > 0);
+        if !sweeps && !memory && !checks {
             return None;
         }
         // Relaxed: a time to compare with; the lock orders the rest.
@@ -75,6 +80,12 @@ impl Housekeeping {
                 state.sweep(writer, now_ns);
             }
             next_ns = next_ns.min(state.sweep_due_ns);
+        }
+        if checks {
+            if now_ns >= state.check_due_ns {
+                state.check(writer, now_ns);
+            }
+            next_ns = next_ns.min(state.check_due_ns);
         }
         if memory {
             if now_ns >= state.memory_due_ns {
@@ -102,6 +113,12 @@ impl Schedule {
                 break;
             }
         }
+    }
+
+    fn check(&mut self, writer: &mut Writer<Mapping>, now_ns: u64) {
+        // Some in any case: the sweep may have taken the whole step.
+        while writer.check_some(CHECKED_AT_ONCE) && monotonic_ns() - now_ns < STEP_NS {}
+        self.check_due_ns = now_ns + STEP_EVERY_NS;
     }
 
     fn tidy_memory(&mut self, returning: &Returning, writer: &mut Writer<Mapping>, now_ns: u64) {

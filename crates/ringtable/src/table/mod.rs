@@ -43,13 +43,15 @@ pub mod heap;
 pub mod unevictable;
 pub mod expiring;
 pub mod sieve;
+pub mod check;
 
 // The table, a worker's access to it, and the parts of every change.
 mod change;
 #[allow(clippy::module_inception)] // `Table` is here
 pub mod table;
-mod chain;
 mod memory;
+mod settle;
+mod chain;
 pub mod held;
 pub mod manner;
 pub mod writer;
