@@ -144,3 +144,42 @@ impl Schedule {
         self.memory_due_ns = if self.vain { self.idle_due_ns } else { now_ns + STEP_EVERY_NS };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::segment::Segment;
+    use crate::sync::Arc;
+    use crate::table::layout::PAGE_WORDS;
+    use crate::table::{Eviction, Guard, Options, Table};
+
+    #[test]
+    fn a_table_that_was_taken_over_is_checked_in_steps_until_nothing_is_left() {
+        let segment = Segment::create("ringtable-test", 128 * PAGE_WORDS * 8).unwrap();
+        let options = Options { buckets: 4, seed: 7, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let before = Table::create(segment.map_writable().unwrap(), &options).unwrap();
+        let mut writer = Writer::new(Arc::new(before));
+        for number in 0..30_000_u32 {
+            writer.put(&number.to_le_bytes(), &[1; 100], None, Guard::Always, || 0).unwrap();
+        }
+        let (table, report) = Table::adopt(segment.map_writable().unwrap(), Eviction::Never, &[]).unwrap();
+        let table = Arc::new(table);
+        let mut writer = Writer::new(Arc::clone(&table));
+        let returning = Returning::new(Arc::clone(&table), segment, 128 * PAGE_WORDS * 8).unwrap();
+        let (mut housekeeping, mut steps) = (Housekeeping::default(), 0);
+        while table.unchecked() > 0 {
+            let before = table.unchecked();
+            let sleep = housekeeping.tend(&mut writer, &returning, monotonic_ns()).expect("there is more to do");
+            assert!(table.unchecked() < before && sleep >= Duration::from_nanos(STEP_EVERY_NS));
+            let left = table.unchecked();
+            let due_ns = housekeeping.due_ns.load(Ordering::Relaxed);
+            assert!(left == 0 || housekeeping.tend(&mut writer, &returning, due_ns - 1).is_some());
+            assert_eq!(table.unchecked(), left, "it is not due yet");
+            // As if it had slept.
+            (*housekeeping.due_ns.get_mut(), housekeeping.state.get_mut().unwrap().check_due_ns) = (0, 0);
+            steps += 1;
+        }
+        assert!(steps > 1 && table.found() == Some(report));
+        assert_eq!(housekeeping.tend(&mut writer, &returning, monotonic_ns()), None, "nothing is left");
+    }
+}

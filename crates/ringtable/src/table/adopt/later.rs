@@ -1,8 +1,6 @@
 //! What follows when a table was taken over and serves already: the rest of the checks.
 
-use std::hint::black_box;
-
-use crate::sync::{Memory, Ordering};
+use crate::sync::{Memory, prefetch};
 use crate::table::bucket::SLOTS;
 use crate::table::check::report::Report;
 use crate::table::table::Table;
@@ -29,15 +27,12 @@ impl<M: Memory> Writer<M> {
         let next = outstanding.next(count);
         let is_outstanding = |index: &u64| outstanding.has(*index);
         // First all that is going to be looked at, so that the misses overlap, and while nobody waits for a lock.
-        let mut fetched = 0;
         for home in next.clone().filter(is_outstanding).map(|index| table.bucket(index)) {
             for slot in (0..SLOTS).map(|index| home.slot(index)).filter(|slot| slot.is_entry()) {
-                for word in [slot.at(), slot.at() + 3] {
-                    fetched ^= table.words().get(word as usize).map_or(0, |word| word.load(Ordering::Relaxed));
-                }
+                // Of a small entry, its head and the key, which may lie in the next line.
+                [slot.at(), slot.at() + 3].iter().filter_map(|&at| table.words().get(at as usize)).for_each(prefetch);
             }
         }
-        black_box(fetched);
         next.clone().filter(is_outstanding).for_each(|index| table.settle_at(index));
         !next.is_empty() && outstanding.left() > 0
     }

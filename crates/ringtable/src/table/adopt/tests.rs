@@ -86,6 +86,7 @@ impl<M: Memory> Table<M> {
 fn adopted(table: &Table<Words>) -> (Arc<Table<Words>>, Report) {
     let (table, report) = Table::adopt(Arc::clone(table.memory()), table.eviction(), &[]).unwrap();
     table.audit(&[]);
+    assert_eq!(table.unchecked(), table.buckets(), "nothing is damaged: no entry had to be looked at");
     (Arc::new(table), report)
 }
 
@@ -131,8 +132,18 @@ impl History {
         same(|table| table.constants().first_version);
         same(|table| table.buckets_min);
         assert_eq!(report.to_string(), format!("{} entries", table.entries()));
-        self.writers = vec![Writer::new(Arc::clone(&table)), Writer::new(table)];
+        self.writers = vec![Writer::new(Arc::clone(&table)), Writer::new(Arc::clone(&table))];
         self.held.clear();
+        // All of the rest is checked before it goes on, or some of it, or nothing.
+        match self.random.u8(..3) {
+            0 => {
+                check_all(&mut self.writers[0]);
+                table.audit(&[]);
+                assert_eq!(table.found(), Some(report));
+            }
+            1 => _ = self.writers[1].check_some(self.random.u64(..table.buckets())),
+            _ => {}
+        }
     }
 
     /// Returns how many entries were evicted.

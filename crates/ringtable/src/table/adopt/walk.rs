@@ -2,7 +2,7 @@
 
 use super::found::Found;
 use crate::limits;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, prefetch};
 use crate::table::bucket::{BucketRef, EMPTY, SLOTS, Slot};
 use crate::table::check::chain::{ChainCheck, Hand, Ledger, VERSION_MAX, Verdict};
 use crate::table::check::report::{Damage, Repair, Report};
@@ -67,8 +67,10 @@ impl<'a> Walk<'a> {
                     if let Some(place) = *place {
                         self.check.ledger.heap.prefetch(place);
                     }
-                    if slot.is_link() {
-                        self.fetch(slot.at());
+                    if slot.is_link()
+                        && let Some(bucket) = self.check.words().get(slot.at() as usize)
+                    {
+                        prefetch(bucket);
                     }
                 }
             }
