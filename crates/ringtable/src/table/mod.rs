@@ -80,6 +80,8 @@ pub mod adopt;
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_bucket;
 #[cfg(all(test, loom, not(shuttle)))]
+mod loom_check;
+#[cfg(all(test, loom, not(shuttle)))]
 mod loom_events;
 #[cfg(all(test, loom, not(shuttle)))]
 mod loom_growth;

@@ -8,7 +8,7 @@ use super::tests::*;
 use super::*;
 use crate::sync::{Arc, heap_words};
 use crate::table::bucket::{SLOTS, Slot};
-use crate::table::entry::EntryRef;
+use crate::table::entry::{EntryRef, Shape};
 use crate::table::layout::{CONSTANT_WORDS, STRIDE, copy_start};
 use crate::table::lookup::Buffer;
 use crate::table::model_tests::{Words, random};
@@ -510,4 +510,28 @@ fn a_slot_that_points_to_the_entry_of_another_costs_that_one_nothing() {
         let mut left = Left::new(&whole, &Arc::new(table), whole.costs[&slot].clone(), place);
         assert_eq!(left.check_all(), whole.costs[&slot].len());
     }
+}
+
+/// Nobody looks at entries when the table is taken over, and what they say is not believed when they go.
+#[test]
+fn entries_that_say_another_size_go_and_count_by_their_place() {
+    let (whole, memory) = (Whole::new(), Whole::new().memory());
+    let mut lost = BTreeSet::new();
+    for place in whole.parts[&Part::Slot].iter().step_by(5) {
+        let at = Slot(whole.words[*place]).at() as usize;
+        let shape = Shape::unpack(whole.words[at]).unwrap();
+        if shape.value_size > 1_000 {
+            continue; // it would have the same size class
+        }
+        memory[at].store(Shape { value_size: shape.value_size + 100, ..shape }.pack(), Ordering::Relaxed);
+        lost.extend(whole.costs[place].iter().cloned());
+    }
+    let (table, report) = Table::adopt(Arc::clone(&memory), Eviction::VolatileTtl, &[]).unwrap();
+    assert_eq!((report.entries as usize, report.all_damage()), (whole.keys.len(), 0), "{report}");
+    let (table, count) = (Arc::new(table), lost.len());
+    let mut left = Left::new(&whole, &table, lost, report.to_string());
+    assert_eq!(left.check_all(), count);
+    let report = table.found().unwrap();
+    assert_eq!((report.entries as usize, report.all_damage() as usize), (whole.keys.len() - count, count), "{report}");
+    left.end(&mut random());
 }
