@@ -84,6 +84,9 @@ class _Keeper:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 ours.close()
                 return self._given(theirs, restarts)
+            if self._is_ending:
+                # The order came between two servers.
+                os.kill(self._pid, signal.SIGTERM)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
             with ours:
@@ -119,8 +122,9 @@ class _Keeper:
             while True:
                 ready = [descriptor for descriptor, _ in poll.poll()]
                 # Until the end: what it has sent before it died counts.
-                if ours.fileno() in ready and not self._hear(ours):
-                    poll.unregister(ours)
+                if ours.fileno() in ready:
+                    if self._hear(ours) is False:
+                        poll.unregister(ours)
                 elif ended in ready:
                     while self._hear(ours):
                         pass
@@ -129,13 +133,15 @@ class _Keeper:
             os.close(ended)
             self._pid = 0
 
-    def _hear(self, ours: socket.socket) -> bool:
-        """Take a message. Return whether there was one."""
+    def _hear(self, ours: socket.socket) -> bool | None:
+        """Take a message. Return whether there was one; `None` if one may come yet."""
         try:
             message, descriptors, _, _ = socket.recv_fds(
                 ours, _MESSAGE.size, _DESCRIPTORS_MAX, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             )
-        except (BlockingIOError, ConnectionResetError):
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
             return False
         if len(message) != _MESSAGE.size:
             return False
@@ -179,9 +185,10 @@ class _Keeper:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         """Have the server end in order, once."""
-        if not self._is_ending and self._pid:
+        if not self._is_ending:
             self._is_ending = True
-            os.kill(self._pid, signal.SIGTERM)
+            if self._pid:
+                os.kill(self._pid, signal.SIGTERM)
 
     def _end(self, status: int) -> NoReturn:
         # Whoever kills a server that is kept has killed the keeper, as far as others see.
