@@ -25,16 +25,15 @@
 //!
 //! # At the limits
 //!
-//! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none waits for a moment
-//! ([`limits::KEEPER_PATIENCE`]), and is refused then, as it is if the keeper takes no message: it is stopped, or busy.
-//! Further joins do not wait, until the keeper has said something. Without a keeper (it has died) the server goes on:
-//! lanes are made as by a server that never had one, and end with it.
+//! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none is put off, as it is if the keeper
+//! takes no message: it is stopped, or busy. No worker waits for it: the client asks again after a pause, for
+//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a server
+//! that never had one, and end with it.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -84,8 +83,6 @@ pub(super) struct Keeper {
     socket: Descriptor,
     pub notes: Arc<Notes>,
     lanes: Mutex<Lanes>,
-    /// Told when a lane is prepared, and when none will be any more.
-    prepared: Condvar,
     /// Wakes the thread that prepares lanes.
     bell: Doorbell,
 }
@@ -100,8 +97,6 @@ struct Lanes {
     /// What it could not be told yet.
     unsent: Vec<usize>,
     is_gone: bool,
-    /// Whether a join has waited for it in vain, and it has said nothing since.
-    is_silent: bool,
     is_stopping: bool,
 }
 
@@ -128,10 +123,8 @@ impl Keeper {
                 sent: HashMap::new(),
                 unsent: Vec::new(),
                 is_gone: false,
-                is_silent: false,
                 is_stopping: false,
             }),
-            prepared: Condvar::new(),
             bell: Doorbell::new()?,
         })
     }
@@ -172,26 +165,15 @@ impl Keeper {
     /// keeper any more.
     ///
     /// # Errors
-    /// `TimedOut` if no lane is prepared, or the keeper takes no messages.
+    /// `ResourceBusy` if no lane is prepared, or the keeper takes no messages.
     pub fn serve(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Option<(KeptLane, Parts)>> {
-        let deadline = Instant::now() + limits::KEEPER_PATIENCE;
         let mut lanes = lock(&self.lanes);
-        let (lane, parts) = loop {
-            if lanes.is_gone {
-                return Ok(None);
-            }
-            if let Some(taken) = lanes.prepared.pop() {
-                break taken;
-            }
+        if lanes.is_gone {
+            return Ok(None);
+        }
+        let Some((lane, parts)) = lanes.prepared.pop() else {
             self.bell.ring();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if lanes.is_silent || left.is_zero() {
-                // Those that follow do not wait: the worker has others to serve.
-                lanes.is_silent = true;
-                return Err(silence());
-            }
-            let (again, _) = self.prepared.wait_timeout(lanes, left).unwrap_or_else(std::sync::PoisonError::into_inner);
-            lanes = again;
+            return Err(busy());
         };
         if lanes.prepared.len() < limits::LANES_PREPARED / 2 {
             self.bell.ring();
@@ -199,7 +181,7 @@ impl Keeper {
         drop(lanes);
         let kept = KeptLane { keeper: Arc::clone(self), lane };
         match self.unless_gone(self.send(Message::Serve(lane), &[socket.as_fd()])) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(silence()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(busy()),
             sent => sent.map(|()| Some((kept, parts))),
         }
     }
@@ -273,8 +255,6 @@ impl Keeper {
                         && let Some(parts) = lanes.sent.remove(&lane)
                     {
                         lanes.prepared.push((lane, parts));
-                        lanes.is_silent = false;
-                        self.prepared.notify_one();
                     }
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
@@ -283,7 +263,6 @@ impl Keeper {
                     lanes.is_gone = true;
                     lanes.prepared.clear();
                     lanes.sent.clear();
-                    self.prepared.notify_all();
                     return false;
                 }
             }
@@ -302,10 +281,10 @@ impl Keeper {
     }
 }
 
-/// Why a join is refused.
-fn silence() -> io::Error {
+/// Why a join is put off.
+fn busy() -> io::Error {
     let words = "its keeper, which is to hold what the client gets, does not answer, or all lanes are taken";
-    io::Error::new(io::ErrorKind::TimedOut, words)
+    io::Error::new(io::ErrorKind::ResourceBusy, words)
 }
 
 /// A lane that the keeper holds, and its number. Dropping it has the keeper let go of it.
