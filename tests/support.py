@@ -209,9 +209,12 @@ class KeptServer(ServerProcess):
 
     @property
     def server_pid(self) -> int:
-        """The process of the server that there is now."""
-        (child,) = children_of(self.pid)
-        return child
+        """The process of the server that there is now, or in a moment."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (found := children_of(self.pid)):
+            assert time.monotonic() < deadline, f"there is no server: {self.words}"
+            time.sleep(0.001)
+        return found[0]
 
     def kill_server(self, *, wait: bool = True) -> None:
         """Kill the server at whatever it does, and wait until the next one serves."""

@@ -62,8 +62,12 @@ pub const ROOM_AT_ONCE_MAX: usize = 256 << 10;
 
 /// Lanes that are prepared for clients to come, where a keeper has to map them before: 264 KiB each.
 pub const LANES_PREPARED: usize = 16;
-/// For how long a join waits at most for a keeper that has none prepared.
-pub const KEEPER_PATIENCE: Duration = Duration::from_millis(100);
+/// For how long a client asks again whose join was put off, since the keeper has none prepared.
+pub const KEEPER_PATIENCE: Duration = Duration::from_secs(3);
+/// The pause before that, at first and at most.
+pub const JOIN_PAUSE_MIN: Duration = Duration::from_millis(2);
+/// See [`JOIN_PAUSE_MIN`].
+pub const JOIN_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// How often a client joins whose server dies meanwhile, before it gives up.
 pub const JOIN_TRIES: usize = 4;
 

@@ -10,7 +10,7 @@ use super::channel::Channel;
 use super::connect::{connect, not_found};
 use super::error::Error;
 use super::gate::Gate;
-use super::handshake::{join, join_over_udp, lane_request, rings_request, speak_resp3, upgrade};
+use super::handshake::{is_put_off, join, join_over_udp, lane_request, rings_request, speak_resp3, upgrade};
 use super::in_place::TableReader;
 use super::life::{Life, gone};
 use super::link::Link;
@@ -93,8 +93,8 @@ impl Connection {
                     Some(upgrade(&mut plain, &rings_request(), &mut patience)?)
                 }
                 // A server that has neither to give (or is none of ours) still has a socket.
-                Err(error @ Error::Refused(_)) if options.transport == Transport::Auto => {
-                    refusal = Some(error);
+                Err(Error::Refused(words)) if options.transport == Transport::Auto && !is_put_off(&words) => {
+                    refusal = Some(Error::Refused(words));
                     None
                 }
                 Err(error) => return Err(error),

@@ -10,6 +10,7 @@ use super::absence::Absence;
 use super::blocking::BlockingLink;
 use super::connection::Connection;
 use super::error::Error;
+use super::handshake::is_put_off;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::renewal::RenewableConnection;
@@ -154,16 +155,34 @@ impl Client {
 }
 
 /// A connection to whatever server is there. If one dies while we join it, its keeper may have another one at the same
-/// socket in a moment, and nothing was asked for yet: so we join again, a few times.
+/// socket in a moment; and if its keeper is busy, it may be less so in a moment. Nothing was asked for yet: so we join
+/// again.
 fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Connection, Error> {
-    let mut opened = Connection::open(location, options, patience);
-    for _ in 1..limits::JOIN_TRIES {
-        let Err(Error::Gone(_)) = opened else { break };
+    let (began, mut pause) = (Instant::now(), limits::JOIN_PAUSE_MIN);
+    let limit = patience.timeout().unwrap_or(limits::KEEPER_PATIENCE).min(limits::KEEPER_PATIENCE);
+    let (mut deaths, mut last_words) = (0, None);
+    loop {
         match Connection::open(location, options, patience) {
+            Err(Error::Gone(words)) if deaths + 1 < limits::JOIN_TRIES => {
+                deaths += 1;
+                last_words = Some(words);
+            }
             // No keeper has the socket.
-            Err(Error::NotFound { .. }) => break,
-            again => opened = again,
+            Err(Error::NotFound { .. }) if last_words.is_some() => {
+                return Err(Error::Gone(last_words.unwrap_or_default()));
+            }
+            Err(Error::Refused(words)) if is_put_off(&words) => {
+                let left = limit.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    return Err(Error::Short(
+                        words.split_once(' ').map_or_else(String::new, |(_, why)| why.to_owned()),
+                    ));
+                }
+                std::thread::sleep(pause.min(left));
+                pause = (2 * pause).min(limits::JOIN_PAUSE_MAX);
+                patience.check_interrupted()?;
+            }
+            outcome => return outcome,
         }
     }
-    opened
 }

@@ -100,6 +100,11 @@ pub(super) fn upgrade(
     }
 }
 
+/// Whether a refusal says to ask again soon: the server's keeper is busy.
+pub(super) fn is_put_off(words: &str) -> bool {
+    words.starts_with("KEEPER ")
+}
+
 /// What the server's answer to a join says: the seat at its rings, none if it is a lane; and which commands it knows.
 pub(super) fn parse_answer(status: &str) -> Option<(Option<Seat>, Known)> {
     let (kind, digits) = status.rsplit_once(' ')?;

@@ -93,8 +93,11 @@ pub(super) fn send_now(socket: impl AsFd, words: &str) {
 
 /// Tells a client what the server cannot do for it, and why.
 pub(super) fn tell_failure(socket: impl AsFd, to_do: &str, error: &io::Error) {
-    // What has come too late may come in time when the client tries again.
-    let is_passing = shortage::is_shortage(error) || error.kind() == io::ErrorKind::TimedOut;
-    let code = if is_passing { "LIMIT" } else { "ERR" };
+    let code = match error.kind() {
+        // The client asks again.
+        io::ErrorKind::ResourceBusy => "KEEPER",
+        _ if shortage::is_shortage(error) => "LIMIT",
+        _ => "ERR",
+    };
     send_now(socket, &format!("{code} the server cannot {to_do}: {}", shortage::in_words(error)));
 }

@@ -25,16 +25,15 @@
 //!
 //! # At the limits
 //!
-//! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none waits for a moment
-//! ([`limits::KEEPER_PATIENCE`]), and is refused then, as it is if the keeper takes no message: it is stopped, or busy.
-//! Further joins do not wait, until the keeper has said something. Without a keeper (it has died) the server goes on:
-//! lanes are made as by a server that never had one, and end with it.
+//! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none is put off, as it is if the keeper
+//! takes no message: it is stopped, or busy. No worker waits for it: the client asks again after a pause, for
+//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a server
+//! that never had one, and end with it.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -84,8 +83,6 @@ pub(super) struct Keeper {
     socket: Descriptor,
     pub notes: Arc<Notes>,
     lanes: Mutex<Lanes>,
-    /// Told when a lane is prepared, and when none will be any more.
-    prepared: Condvar,
     /// Wakes the thread that prepares lanes.
     bell: Doorbell,
 }
@@ -100,8 +97,6 @@ struct Lanes {
     /// What it could not be told yet.
     unsent: Vec<usize>,
     is_gone: bool,
-    /// Whether a join has waited for it in vain, and it has said nothing since.
-    is_silent: bool,
     /// Whether it could not map a lane, and no join has asked for one since.
     has_refused: bool,
     is_stopping: bool,
@@ -130,11 +125,9 @@ impl Keeper {
                 sent: HashMap::new(),
                 unsent: Vec::new(),
                 is_gone: false,
-                is_silent: false,
                 has_refused: false,
                 is_stopping: false,
             }),
-            prepared: Condvar::new(),
             bell: Doorbell::new()?,
         })
     }
@@ -175,26 +168,15 @@ impl Keeper {
     /// keeper any more.
     ///
     /// # Errors
-    /// `TimedOut` if no lane is prepared, or the keeper takes no messages.
+    /// `ResourceBusy` if no lane is prepared, or the keeper takes no messages.
     pub fn serve(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Option<(KeptLane, Parts)>> {
-        let deadline = Instant::now() + limits::KEEPER_PATIENCE;
         let mut lanes = lock(&self.lanes);
-        let (lane, parts) = loop {
-            if lanes.is_gone {
-                return Ok(None);
-            }
-            if let Some(taken) = lanes.prepared.pop() {
-                break taken;
-            }
+        if lanes.is_gone {
+            return Ok(None);
+        }
+        let Some((lane, parts)) = lanes.prepared.pop() else {
             self.bell.ring();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if lanes.is_silent || left.is_zero() {
-                // Those that follow do not wait: the worker has others to serve.
-                lanes.is_silent = true;
-                return Err(silence());
-            }
-            let (again, _) = self.prepared.wait_timeout(lanes, left).unwrap_or_else(std::sync::PoisonError::into_inner);
-            lanes = again;
+            return Err(busy());
         };
         if lanes.prepared.len() < limits::LANES_PREPARED / 2 {
             self.bell.ring();
@@ -202,7 +184,7 @@ impl Keeper {
         drop(lanes);
         let kept = KeptLane { keeper: Arc::clone(self), lane };
         match self.unless_gone(self.send(Message::Serve(lane), &[socket.as_fd()])) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(silence()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(busy()),
             sent => sent.map(|()| Some((kept, parts))),
         }
     }
@@ -276,10 +258,8 @@ impl Keeper {
                         && let Ok(lane) = usize::try_from(word(1))
                         && let Some(parts) = lanes.sent.remove(&lane)
                     {
-                        lanes.is_silent = false;
                         if word(2) == 0 {
                             lanes.prepared.push((lane, parts));
-                            self.prepared.notify_one();
                         } else {
                             // Without memory or descriptors. It tries again when somebody wants a lane.
                             lanes.has_refused = true;
@@ -293,7 +273,6 @@ impl Keeper {
                     lanes.is_gone = true;
                     lanes.prepared.clear();
                     lanes.sent.clear();
-                    self.prepared.notify_all();
                     return false;
                 }
             }
@@ -312,10 +291,10 @@ impl Keeper {
     }
 }
 
-/// Why a join is refused.
-fn silence() -> io::Error {
+/// Why a join is put off.
+fn busy() -> io::Error {
     let words = "its keeper, which is to hold what the client gets, does not answer, or all lanes are taken";
-    io::Error::new(io::ErrorKind::TimedOut, words)
+    io::Error::new(io::ErrorKind::ResourceBusy, words)
 }
 
 /// A lane that the keeper holds, and its number. Dropping it has the keeper let go of it.
