@@ -13,6 +13,7 @@ What is not promised: if the keeper itself is killed, the server goes on, and no
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -143,15 +144,23 @@ class _Keeper:
             if number in self._held:
                 os.close(self._held[number])
             self._held[number] = descriptors.pop()
-        elif kind == _LANE and len(descriptors) == 3:
-            self._let_go(number)
-            segment, request_bell, response_bell = descriptors
-            self._lanes[number] = _Lane(KeptMemory(segment, size), (segment, request_bell, response_bell))
-            descriptors = []
-            self._answer(ours, _MESSAGE.pack(_MAPPED, number, 0))
+        elif kind == _LANE:
+            # Without room for descriptors, there come fewer.
+            why = errno.EMFILE
+            if len(descriptors) == 3:
+                segment, request_bell, response_bell = descriptors
+                try:
+                    memory = KeptMemory(segment, size)
+                except OSError as error:
+                    why = error.errno or errno.ENOMEM
+                else:
+                    self._lanes[number] = _Lane(memory, (segment, request_bell, response_bell))
+                    descriptors, why = [], 0
+            self._answer(ours, _MESSAGE.pack(_MAPPED, number, why))
         elif kind == _SERVE and len(descriptors) == 1 and number in self._lanes:
             self._lanes[number].socket = descriptors.pop()
-        elif kind == _LET_GO:
+        elif kind in (_SERVE, _LET_GO):
+            # A lane whose client's socket found no room here ends with this server: nobody else may get it.
             self._let_go(number)
         elif kind == _READY:
             self._is_ready = True

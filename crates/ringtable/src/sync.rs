@@ -349,7 +349,7 @@ fn last_word(rest: &[u8]) -> u64 {
 
 /// Tells the processor that a word will be read soon, so that several cache misses overlap.
 #[inline]
-pub fn prefetch(word: &AtomicU64) {
+pub fn prefetch<T>(word: &T) {
     #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
     #[allow(unsafe_code)]
     // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, and the address is a valid reference anyway.

@@ -11,6 +11,8 @@
 //! - **Expiry** ([`crate::table::sweep`]): a round over all buckets begins every second.
 //! - **Memory** that was free all through the last half second is to go back to the kernel.
 //! - **Slabs** that are nearly empty, after many deletions, are emptied into others, so that their memory can go too.
+//! - **Chains** of a table that was taken over, of which nobody has changed any yet, are checked
+//!   ([`crate::table::check`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
@@ -29,6 +31,8 @@ const STEP_NS: u64 = 500_000;
 const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 /// Buckets swept between two looks at the clock.
 const SWEPT_AT_ONCE: u64 = 256;
+/// Buckets whose chains are checked between two looks at the clock.
+const CHECKED_AT_ONCE: u64 = 32;
 /// For how long memory has to be free before it is given back.
 const IDLE_MEMORY_NS: u64 = 500_000_000;
 
@@ -44,6 +48,7 @@ pub(super) struct Housekeeping {
 struct Schedule {
     sweep_due_ns: u64,
     sweep_began_ns: u64,
+    check_due_ns: u64,
     memory_due_ns: u64,
     /// When to look next which memory was free all the while.
     idle_due_ns: u64,
@@ -55,8 +60,8 @@ impl Housekeeping {
     /// Does what is due. Returns for how long the worker may sleep if nobody wakes it; `None` for as long as it likes.
     pub fn tend(&self, writer: &mut Writer<Mapping>, returning: &Returning, now_ns: u64) -> Option<Duration> {
         let memory = !returning.refuses() && writer.table().heap().has_slack();
-        let sweeps = writer.has_expiring();
-        if !sweeps && !memory {
+        let (sweeps, checks) = (writer.has_expiring(), writer.table().unchecked() > 0);
+        if !sweeps && !memory && !checks {
             return None;
         }
         // Relaxed: a time to compare with; the lock orders the rest.
@@ -75,6 +80,12 @@ impl Housekeeping {
                 state.sweep(writer, now_ns);
             }
             next_ns = next_ns.min(state.sweep_due_ns);
+        }
+        if checks {
+            if now_ns >= state.check_due_ns {
+                state.check(writer, now_ns);
+            }
+            next_ns = next_ns.min(state.check_due_ns);
         }
         if memory {
             if now_ns >= state.memory_due_ns {
@@ -104,6 +115,12 @@ impl Schedule {
         }
     }
 
+    fn check(&mut self, writer: &mut Writer<Mapping>, now_ns: u64) {
+        // Some in any case: the sweep may have taken the whole step.
+        while writer.check_some(CHECKED_AT_ONCE) && monotonic_ns() - now_ns < STEP_NS {}
+        self.check_due_ns = now_ns + STEP_EVERY_NS;
+    }
+
     fn tidy_memory(&mut self, returning: &Returning, writer: &mut Writer<Mapping>, now_ns: u64) {
         if now_ns >= self.idle_due_ns {
             // Slots that workers hold back may be all that keeps a slab.
@@ -125,5 +142,44 @@ impl Schedule {
             self.vain = true;
         }
         self.memory_due_ns = if self.vain { self.idle_due_ns } else { now_ns + STEP_EVERY_NS };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::segment::Segment;
+    use crate::sync::Arc;
+    use crate::table::layout::PAGE_WORDS;
+    use crate::table::{Eviction, Guard, Options, Table};
+
+    #[test]
+    fn a_table_that_was_taken_over_is_checked_in_steps_until_nothing_is_left() {
+        let segment = Segment::create("ringtable-test", 128 * PAGE_WORDS * 8).unwrap();
+        let options = Options { buckets: 4, seed: 7, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+        let before = Table::create(segment.map_writable().unwrap(), &options).unwrap();
+        let mut writer = Writer::new(Arc::new(before));
+        for number in 0..30_000_u32 {
+            writer.put(&number.to_le_bytes(), &[1; 100], None, Guard::Always, || 0).unwrap();
+        }
+        let (table, report) = Table::adopt(segment.map_writable().unwrap(), Eviction::Never, &[]).unwrap();
+        let table = Arc::new(table);
+        let mut writer = Writer::new(Arc::clone(&table));
+        let returning = Returning::new(Arc::clone(&table), segment, 128 * PAGE_WORDS * 8).unwrap();
+        let (mut housekeeping, mut steps) = (Housekeeping::default(), 0);
+        while table.unchecked() > 0 {
+            let before = table.unchecked();
+            let sleep = housekeeping.tend(&mut writer, &returning, monotonic_ns()).expect("there is more to do");
+            assert!(table.unchecked() < before && sleep >= Duration::from_nanos(STEP_EVERY_NS));
+            let left = table.unchecked();
+            let due_ns = housekeeping.due_ns.load(Ordering::Relaxed);
+            assert!(left == 0 || housekeeping.tend(&mut writer, &returning, due_ns - 1).is_some());
+            assert_eq!(table.unchecked(), left, "it is not due yet");
+            // As if it had slept.
+            (*housekeeping.due_ns.get_mut(), housekeeping.state.get_mut().unwrap().check_due_ns) = (0, 0);
+            steps += 1;
+        }
+        assert!(steps > 1 && table.found() == Some(report));
+        assert_eq!(housekeeping.tend(&mut writer, &returning, monotonic_ns()), None, "nothing is left");
     }
 }

@@ -27,8 +27,8 @@
 //!
 //! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none is put off, as it is if the keeper
 //! takes no message: it is stopped, or busy. No worker waits for it: the client asks again after a pause, for
-//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a server
-//! that never had one, and end with it.
+//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a
+//! server that never had one, and end with it.
 
 use std::collections::HashMap;
 use std::io;
@@ -48,7 +48,7 @@ use crate::sync::lock;
 
 /// Bytes of a message.
 const MESSAGE_SIZE: usize = 24;
-/// What the keeper says: that it has mapped the lane of this number.
+/// What the keeper says: that it has mapped the lane of this number; or could not, for the reason that follows.
 const MAPPED: u64 = 6;
 
 /// What a server says to its keeper.
@@ -97,6 +97,8 @@ struct Lanes {
     /// What it could not be told yet.
     unsent: Vec<usize>,
     is_gone: bool,
+    /// Whether it could not map a lane, and no join has asked for one since.
+    has_refused: bool,
     is_stopping: bool,
 }
 
@@ -123,6 +125,7 @@ impl Keeper {
                 sent: HashMap::new(),
                 unsent: Vec::new(),
                 is_gone: false,
+                has_refused: false,
                 is_stopping: false,
             }),
             bell: Doorbell::new()?,
@@ -204,6 +207,7 @@ impl Keeper {
             let [has_said, is_rung] = ready.map(|one| !one.revents().is_empty());
             if is_rung {
                 let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+                lock(&self.lanes).has_refused = false;
             }
             if has_said && !self.listen() {
                 return true;
@@ -220,7 +224,7 @@ impl Keeper {
             lanes.unsent.pop();
             lanes.free.push(lane);
         }
-        while lanes.prepared.len() + lanes.sent.len() < limits::LANES_PREPARED {
+        while !lanes.has_refused && lanes.prepared.len() + lanes.sent.len() < limits::LANES_PREPARED {
             let Some(lane) = lanes.free.pop() else { return false };
             // Without memory or descriptors the next join tries again.
             let Ok(parts) = Parts::make() else {
@@ -254,7 +258,13 @@ impl Keeper {
                         && let Ok(lane) = usize::try_from(word(1))
                         && let Some(parts) = lanes.sent.remove(&lane)
                     {
-                        lanes.prepared.push((lane, parts));
+                        if word(2) == 0 {
+                            lanes.prepared.push((lane, parts));
+                        } else {
+                            // Without memory or descriptors. It tries again when somebody wants a lane.
+                            lanes.has_refused = true;
+                            lanes.free.push(lane);
+                        }
                     }
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,

@@ -16,7 +16,6 @@ use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
-use crate::command::spec::Flag;
 use crate::command::{Command, ConnectionChange, Flow, LeaseName, done, parse_cursor, pending};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
@@ -66,18 +65,20 @@ impl LaneClient {
     /// Goes on with a lane of another server, which is dead, where its note says.
     ///
     /// What the client waits for is to be asked for again, since nobody else knows of it, and the client is told so.
-    /// The request in hand is answered if `commits` say that it was done. Of one that took several turns nobody knows: its
-    /// client is told that.
+    /// The request in hand is answered if `commits` say that it was done. Of one that took several turns nobody knows:
+    /// its client is told that.
     ///
     /// Returns also why the lane cannot go on, if so. Then its client has to be ended; its pins count still.
     pub fn adopt(offer: Offer, store: &Store, noted: &Noted, commits: &Commits) -> (Self, Option<End>) {
         let lane = Lane::new(offer.mapping.words());
-        let resumed = (Consumer::resume(lane.requests(), noted.head), Producer::resume(lane.responses(), noted.tail));
-        let (end, requests, responses) = match resumed {
-            (Ok(requests), Ok(responses)) if noted.state != LaneState::Broken => (None, requests, responses),
-            (Ok(_), Ok(_)) => (Some(End::Broken), Consumer::default(), Producer::default()),
-            _ => (Some(End::Position), Consumer::default(), Producer::default()),
+        let resumed = match noted.state {
+            LaneState::Broken => Err(End::Broken),
+            _ => Consumer::resume(lane.requests(), noted.head)
+                .and_then(|requests| Ok((requests, Producer::resume(lane.responses(), noted.tail)?)))
+                .map_err(|_| End::Position),
         };
+        let end = resumed.as_ref().err().copied();
+        let (requests, responses) = resumed.unwrap_or_default();
         let mut client = Self::with(offer, store, requests, responses);
         if noted.has_pins {
             client.count_pins(store);
@@ -118,13 +119,16 @@ impl LaneClient {
             done::answer(command, commits, &mut writer);
             writer.finish();
             self.requests = next;
-        } else if command.spec.has(Flag::Connected)
+        } else if let "RING.LEASE" | "RING.LOCK" = command.spec.name
             && command.arguments.len() > 1
             && let Some(ticket) = parse_cursor(command.arguments.get(1))
         {
-            let name = command.arguments.get(0);
-            store.leases.give_back(connection, name, LeaseName::Ticket(ticket));
-            store.leases.give_permit_back(connection, name, LeaseName::Ticket(ticket));
+            let (name, ticket) = (command.arguments.get(0), LeaseName::Ticket(ticket));
+            if command.spec.name == "RING.LEASE" {
+                store.leases.give_back(connection, name, ticket);
+            } else {
+                store.leases.give_permit_back(connection, name, ticket);
+            }
         }
     }
 
@@ -417,8 +421,8 @@ impl LaneClient {
     pub fn execute_rest(&mut self, executor: &mut Executor) -> bool {
         self.gone = true;
         let (mut requests, mut bytes) = (0, 0);
+        self.outgoing.clear();
         while !executor.is_turn_over(requests, bytes) {
-            self.outgoing.clear();
             if self.again.as_ref().is_some_and(|(_, again)| again.is_waiting()) {
                 break;
             }
@@ -439,6 +443,9 @@ impl LaneClient {
                     _ => return false,
                 }
             }
+            // Nobody reads the reply.
+            self.outgoing.clear();
+            self.note_progress();
             if self.again.is_some() {
                 break;
             }

@@ -34,15 +34,26 @@ impl<M: Memory> Table<M> {
             let guard = self.bucket(index).lock();
             // Acquire: pairs with the Release of a new count in `super::growth`. If the bucket was given up and made
             // anew while we had it, we see that the lock is not ours any more.
-            if address(hash, self.words()[H_BUCKETS].load(Ordering::Acquire)) == index && guard.is_ours() {
+            if address(hash, self.words()[H_BUCKETS].load(Ordering::Acquire)) != index || !guard.is_ours() {
+                guard.abandon();
+            } else if let Some(guard) = self.settled(index, guard) {
                 return guard;
             }
-            guard.abandon();
         }
     }
 
     /// Locks bucket `index`; `None` if there is no such bucket any more.
     pub(super) fn lock_at(&self, index: u64) -> Option<BucketGuard<'_>> {
+        loop {
+            let guard = self.lock_unsettled(index)?;
+            if let Some(guard) = self.settled(index, guard) {
+                return Some(guard);
+            }
+        }
+    }
+
+    /// The same for one who only deletes all that is there: what has to be checked may be so still.
+    pub(super) fn lock_unsettled(&self, index: u64) -> Option<BucketGuard<'_>> {
         let guard = self.bucket(index).lock();
         // Acquire: as in `lock`.
         if index < self.words()[H_BUCKETS].load(Ordering::Acquire) && guard.is_ours() {
@@ -50,6 +61,34 @@ impl<M: Memory> Table<M> {
         }
         guard.abandon();
         None
+    }
+
+    /// Locks bucket `index`, which nobody can give up meanwhile.
+    pub(super) fn lock_there(&self, index: u64) -> BucketGuard<'_> {
+        loop {
+            if let Some(guard) = self.settled(index, self.bucket(index).lock()) {
+                return guard;
+            }
+        }
+    }
+
+    /// Has the chain of a bucket checked, for one who reads it without the lock.
+    #[inline]
+    pub(super) fn settle_at(&self, index: u64) {
+        if let Some(outstanding) = &self.outstanding
+            && outstanding.has(index)
+            && let Some(guard) = self.lock_at(index)
+        {
+            guard.unlock_unchanged();
+        }
+    }
+
+    /// The same for the bucket that a hash maps to.
+    #[inline]
+    pub(super) fn settle_hash(&self, hash: u64) {
+        if self.outstanding.is_some() {
+            self.settle_at(address(hash, self.buckets()));
+        }
     }
 
     pub(super) fn bucket(&self, index: u64) -> BucketRef<'_> {

@@ -2,6 +2,7 @@
 
 use super::bucket::{EMPTY, SLOTS};
 use super::change::Change;
+use super::check::report::Report;
 use super::writer::Writer;
 use crate::sync::{Memory, Ordering};
 
@@ -31,7 +32,8 @@ impl<M: Memory> Writer<M> {
                 end = index;
                 break;
             }
-            let Some(guard) = table.lock_at(index) else { break };
+            // What all goes of need not be checked.
+            let Some(guard) = table.lock_unsettled(index) else { break };
             let before = left.len();
             for bucket in table.chain(&guard) {
                 for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|&slot| slot != EMPTY) {
@@ -46,6 +48,9 @@ impl<M: Memory> Writer<M> {
                         unevictable.push(slot.at());
                     }
                 }
+            }
+            if let Some(outstanding) = &table.outstanding {
+                outstanding.settled(index, &Report::default(), 0);
             }
             if left.len() == before {
                 guard.unlock_unchanged();

@@ -124,8 +124,8 @@ impl<M: Memory> Table<M> {
         if count <= self.buckets_min {
             return false;
         }
-        let mut source = self.bucket(split_source(count - 1)).lock();
-        let last = self.bucket(count - 1).lock();
+        let mut source = self.lock_there(split_source(count - 1));
+        let last = self.lock_there(count - 1);
         let is_empty = (0..SLOTS).all(|index| last.bucket.slot(index) == EMPTY);
         if is_empty {
             // More than the last bucket is left with: a worker that locks it from now on, and is late to see that it
@@ -242,7 +242,7 @@ impl<M: Memory> Writer<M> {
             table.bucket_pages.store(page as u64 + 1, Ordering::Relaxed);
         }
         table.bucket_pages_dirty.fetch_max(page as u64 + 1, Ordering::Relaxed);
-        let source = table.bucket(split_source(count)).lock();
+        let source = table.lock_there(split_source(count));
         let target = table.bucket(count).new_locked(source.version);
         failpoint!("split.locked");
 

@@ -43,14 +43,16 @@ pub mod heap;
 pub mod unevictable;
 pub mod expiring;
 pub mod sieve;
+pub mod check;
 
 // The table, a worker's access to it, and the parts of every change.
 mod change;
 pub mod commits;
 #[allow(clippy::module_inception)] // `Table` is here
 pub mod table;
-mod chain;
 mod memory;
+mod settle;
+mod chain;
 pub mod held;
 pub mod manner;
 pub mod writer;

@@ -20,6 +20,7 @@ impl<M: Memory> Writer<M> {
             return Lookup::Miss;
         }
         let hash = self.table.constants().hash(key);
+        self.table.settle_hash(hash);
         let answer = lookup::lookup(self.table.words(), hash, key, &now_ms, sink);
         if let Lookup::Hit(found) = answer
             && !found.visited
@@ -109,6 +110,7 @@ impl<M: Memory> Writer<M> {
     ///
     /// As readers do, so that nobody waits meanwhile; with the lock only if writers get in the way too often.
     fn copy_bucket(&self, index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) {
+        self.table.settle_at(index);
         if reader::read_chain(self.table.words(), index, want, now_ms, out).is_err()
             && let Some(guard) = self.table.lock_at(index)
         {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::bucket::BucketGuard;
+use super::bucket::{BucketGuard, Slot};
 use super::change::{Change, ChangeSink};
+use super::check::outstanding::Outstanding;
 use super::error::WriteError;
 use super::events::Broadcast;
 use super::expiring::Expiring;
@@ -51,6 +52,8 @@ pub struct Table<M> {
     pub(super) hints: Hints,
     pub(super) sweep: Mutex<Sweep>,
     pub(super) tally: Tally,
+    /// Chains that have to be checked still, if the table was taken over.
+    pub(super) outstanding: Option<Outstanding>,
 }
 
 /// What is counted of a table. All relaxed: figures for people, and for the decision whether there is something to do.
@@ -90,6 +93,11 @@ impl Counted {
         let buckets_max = (words / BUCKET_WORDS) as u64;
         let expiring = (eviction == Eviction::VolatileTtl).then(|| Expiring::new(buckets_max));
         Self { eviction, expiring, unevictable: Unevictable::new(words) }
+    }
+
+    /// The way in which entries are evicted.
+    pub fn eviction(&self) -> Eviction {
+        self.eviction
     }
 }
 
@@ -147,6 +155,7 @@ impl<M: Memory> Table<M> {
             hints: Hints::default(),
             sweep: Mutex::new(Sweep::default()),
             tally: Tally::default(),
+            outstanding: None,
         }
     }
 
@@ -235,6 +244,34 @@ impl<M: Memory> Table<M> {
     pub(super) fn add_entries(&self, change: i64) {
         // Relaxed: see `load_entries`.
         self.words()[H_ENTRIES].fetch_add(change as u64, Ordering::Relaxed);
+    }
+
+    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one, as far as it expires:
+    /// of the slot and of the words of each.
+    pub(super) fn recount(&self, bucket: u64, before: Option<(Slot, usize)>, after: Option<(Slot, usize)>) {
+        let count = &self.tally.expiring;
+        let expires = |entry: Option<(Slot, usize)>| entry.is_some_and(|(slot, _)| slot.expires());
+        match (expires(before), expires(after)) {
+            (false, true) => drop(count.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(count.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        if let Some(expiring) = &self.expiring {
+            let words =
+                |entry: Option<(Slot, usize)>| entry.filter(|(slot, _)| slot.is_volatile()).map(|(_, words)| words);
+            let (before, after) = (words(before), words(after));
+            if before == after {
+                return;
+            }
+            if let Some(words) = before {
+                expiring.leave(bucket);
+                expiring.depart(words);
+            }
+            if let Some(words) = after {
+                expiring.come(bucket);
+                expiring.arrive(words);
+            }
+        }
     }
 
     /// The version of what the holder of a bucket changes. Unique for the key: the bucket's version goes up with every

@@ -92,38 +92,14 @@ impl<M: Memory> Table<M> {
         None // the home bucket itself: it stays
     }
 
-    /// Takes note of an entry in the chain of a locked bucket that was replaced by another one: of the slot and of the
-    /// words of each.
+    /// As [`Self::recount`], by the home bucket.
     pub(super) fn count_expiring(
         &self,
         home: BucketRef<'_>,
         before: Option<(Slot, usize)>,
         after: Option<(Slot, usize)>,
     ) {
-        let count = &self.tally.expiring;
-        let expires = |entry: Option<(Slot, usize)>| entry.is_some_and(|(slot, _)| slot.expires());
-        match (expires(before), expires(after)) {
-            (false, true) => drop(count.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => drop(count.fetch_sub(1, Ordering::Relaxed)),
-            _ => {}
-        }
-        if let Some(expiring) = &self.expiring {
-            let words =
-                |entry: Option<(Slot, usize)>| entry.filter(|(slot, _)| slot.is_volatile()).map(|(_, words)| words);
-            let (before, after) = (words(before), words(after));
-            if before == after {
-                return;
-            }
-            let bucket = self.index_of(home);
-            if let Some(words) = before {
-                expiring.leave(bucket);
-                expiring.depart(words);
-            }
-            if let Some(words) = after {
-                expiring.come(bucket);
-                expiring.arrive(words);
-            }
-        }
+        self.recount(self.index_of(home), before, after);
     }
 }
 

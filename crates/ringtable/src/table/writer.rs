@@ -44,8 +44,8 @@ pub struct Writer<M: Memory> {
     pub(super) commits: Option<CommitLog<M>>,
 }
 
-/// Tells, if that is wanted, that a slot in the chain of a locked bucket is about to be stored, and with it the entry that
-/// the key has then, if any.
+/// Tells, if that is wanted, that a slot in the chain of a locked bucket is about to be stored, and with it the entry
+/// that the key has then, if any.
 #[inline]
 pub(super) fn announce<M: Memory>(
     commits: &mut Option<CommitLog<M>>,

@@ -160,9 +160,12 @@ fn cut_with(
             let is_it = |state: &State| state.2 == version && value.as_ref().is_none_or(|value| *value == state.0);
             assert!(now.values().any(is_it), "{place}: the entry that was committed");
         }
+        let mut next = Writer::new(Arc::new(table));
+        if cut % 2 == 0 {
+            check_all(&mut next);
+        }
         // It goes on: with versions that nobody has had, and growing. (A key of a bucket that has shrunk is written to
         // the bucket that it came of, and again when it is split.)
-        let mut next = Writer::new(Arc::new(table));
         if watched.is_some() {
             next.watch().unwrap();
         }
@@ -185,8 +188,10 @@ fn cut_with(
         for _ in 0..3 {
             table.alone(|| next.split_one());
         }
+        check_all(&mut next);
         next.release();
         table.audit(&[]);
+        assert_eq!(table.found().unwrap().all_damage(), 0, "{place}");
         for (key, state) in &now {
             let again = was.get(key) != is.get(key) || key == b"one more" || version > 0 && key == once;
             let found = contents_of(&left, key);
@@ -491,6 +496,7 @@ fn a_process_that_is_killed_leaves_each_key_as_it_was_or_as_it_was_to_be() {
         let (next, report) = Table::adopt(map(), Eviction::Never, &[]).unwrap();
         assert_eq!(report.all_damage(), 0, "{report}");
         next.audit(&[]);
+        assert_eq!(next.unchecked(), next.buckets(), "no entry had to be looked at");
         locked += report.repaired(Repair::Locked);
         let mut reader = Writer::new(Arc::new(next));
         for key in 0..KEYS {

@@ -21,8 +21,9 @@
 //! Damage of a value, or of a mark, is not noticed. Nor is it known whether there is memory behind free pages: the
 //! server finds it as it finds pages that readers have touched.
 
-mod report;
+mod found;
 mod walk;
+mod later;
 
 #[cfg(all(test, not(loom)))]
 mod damage_tests;
@@ -31,10 +32,12 @@ mod death_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use report::{Damage, Repair, Report};
+pub use super::check::report::{Damage, Repair, Report};
 
 use super::bucket::BucketRef;
 use super::change::ChangeSink;
+use super::check::chain::ChainCheck;
+use super::check::outstanding::Outstanding;
 use super::events::{Broadcast, RingLocation};
 use super::header::{AttachError, Constants, restore_constants};
 use super::heap::Rebuild;
@@ -47,6 +50,7 @@ use super::seal::{seal, unseal};
 use super::table::Table;
 use crate::limits;
 use crate::sync::{AtomicU64, Memory, Ordering};
+use found::Found;
 use walk::Walk;
 
 impl<M: Memory> Table<M> {
@@ -71,15 +75,19 @@ impl<M: Memory> Table<M> {
         let bucket_pages = bucket_start(count).div_ceil(PAGE_WORDS);
 
         let heap = Rebuild::new(words, bucket_pages);
-        let mut walk = Walk::new(words, &constants, count, eviction, heap, report);
-        walk.all();
+        let mut walk = Walk::new(words, &constants, count, Found::new(words, eviction, heap), report);
+        let unchecked = if walk.by_map() { count } else { 0 };
+        if unchecked == 0 {
+            walk.by_entries();
+        }
         // Behind the last bucket are some that a worker may have held that was late to see that they are none.
         for index in count..((bucket_pages * PAGE_WORDS - bucket_start(0)) / BUCKET_WORDS) as u64 {
             if let Some(bucket) = BucketRef::at(words, bucket_start(index)).filter(|bucket| bucket.version() & 1 != 0) {
                 bucket.unlock_fresh();
             }
         }
-        let Walk { mut heap, mut report, expires, counted, .. } = walk;
+        let ChainCheck { ledger: Found { mut heap, entries, expires, counted, .. }, mut report, .. } = walk.check;
+        report.entries = entries;
         let missed = report.repaired(Repair::Locked);
         let events = adopt_events(words, &mut heap, missed, &mut report);
         let mut pinned = pinned.to_vec();
@@ -93,7 +101,8 @@ impl<M: Memory> Table<M> {
         words[H_HINTS].store(u64::from(eviction == Eviction::AllkeysSieve), Ordering::Relaxed);
         words[H_CLOSED].store(0, Ordering::Relaxed);
         let changes = ChangeSink::with(events);
-        let table = Self::with(memory, constants, heap, changes, buckets_min, bucket_pages, counted);
+        let mut table = Self::with(memory, constants, heap, changes, buckets_min, bucket_pages, counted);
+        table.outstanding = Some(Outstanding::new(unchecked, report.clone()));
         table.reclaimer.wait_for(retired);
         table.sieve.forget(&table.heap);
         table.tally.expiring.store(expires, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, lock};
-use crate::table::bucket::SLOTS;
+use crate::table::bucket::{BucketGuard, SLOTS, Slot};
 use crate::table::events::{Consumer, Event, Kind, Next};
 use crate::table::heap::{CLASSES, taken_words};
 use crate::table::layout::{BUCKET_WORDS, PAGE_BUCKETS, address};
@@ -18,33 +18,48 @@ pub(super) const NOW: u64 = 1_000;
 impl<M: Memory> Table<M> {
     /// Compares all bookkeeping with what is there. No writer holds free slots, and `kept` is what nothing points at.
     pub(super) fn audit(&self, kept: &[u64]) {
+        self.audit_slots(kept, |index, guard, slot| {
+            let entry = self.entry(slot);
+            let hash = self.hash_of(entry);
+            assert_eq!(address(hash, self.buckets()), index);
+            let version = entry.version() - self.constants().first_version;
+            assert!(version < guard.version && version & 1 != 0, "{version} {}", guard.version);
+            assert_eq!(slot.expiry_code(), crate::table::expiry_code::code(entry.expiry()));
+            assert_eq!(taken_words(entry.shape.words()), self.heap.slot_words(slot.at()));
+        });
+        if self.unchecked() == 0 {
+            let is_empty = |bucket: &BucketRef<'_>| (0..SLOTS).all(|index| !bucket.slot(index).is_entry());
+            for guard in (0..self.buckets()).map(|index| self.lock_at(index).unwrap()) {
+                assert!(!self.chain(&guard).skip(1).any(|bucket| is_empty(&bucket)), "an empty overflow bucket");
+                guard.unlock_unchanged();
+            }
+        }
+    }
+
+    /// The same of slots alone, and of entries only what `look` looks at.
+    pub(super) fn audit_slots(&self, kept: &[u64], look: impl Fn(u64, &BucketGuard<'_>, Slot)) {
         let words = self.words();
         let mut used: BTreeMap<u64, usize> = kept.iter().map(|&start| (start, self.heap.slot_words(start))).collect();
         let (mut entries, mut expires, mut volatile) = (0, 0, 0);
         let mut amounts = [vec![0; CLASSES + 1], vec![0; CLASSES + 1]];
         let (mut unevictable, mut bytes) = (0, 0);
         for index in 0..self.buckets() {
-            let guard = self.lock_at(index).unwrap();
+            let guard = self.lock_unsettled(index).unwrap();
             for bucket in self.chain(&guard).skip(1) {
-                assert!((0..SLOTS).any(|index| bucket.slot(index).is_entry()), "an empty overflow bucket");
                 assert_eq!(used.insert(bucket.start(words) as u64, BUCKET_WORDS), None);
             }
             for (_, _, slot) in self.entry_slots(&guard) {
-                let entry = self.entry(slot);
-                let hash = self.hash_of(entry);
-                assert_eq!(address(hash, self.buckets()), index);
-                let version = entry.version() - self.constants().first_version;
-                assert!(version < guard.version && version & 1 != 0, "{version} {}", guard.version);
-                assert_eq!(used.insert(slot.at(), taken_words(entry.shape.words())), None, "two slots of one entry");
-                assert_eq!(slot.expiry_code(), crate::table::expiry_code::code(entry.expiry()));
-                let (kind, amount) = amount_of(entry.shape.words());
+                look(index, &guard, slot);
+                let taken = self.heap.slot_words(slot.at());
+                assert_eq!(used.insert(slot.at(), taken), None, "two slots of one entry");
+                let (kind, amount) = amount_of(taken);
                 entries += 1;
                 expires += u64::from(slot.expires());
                 volatile += u64::from(slot.is_volatile());
                 amounts[0][kind] += if slot.is_volatile() { amount } else { 0 };
                 amounts[1][kind] += if slot.is_unevictable() { amount } else { 0 };
                 unevictable += u64::from(slot.is_unevictable());
-                bytes += if slot.is_unevictable() { taken_words(entry.shape.words()) as u64 * 8 } else { 0 };
+                bytes += if slot.is_unevictable() { taken as u64 * 8 } else { 0 };
             }
             guard.unlock_unchanged();
         }
@@ -71,7 +86,13 @@ impl<M: Memory> Table<M> {
 fn adopted(table: &Table<Words>) -> (Arc<Table<Words>>, Report) {
     let (table, report) = Table::adopt(Arc::clone(table.memory()), table.eviction(), &[]).unwrap();
     table.audit(&[]);
+    assert_eq!(table.unchecked(), table.buckets(), "nothing is damaged: no entry had to be looked at");
     (Arc::new(table), report)
+}
+
+/// Has all chains checked that were not yet.
+pub(super) fn check_all(writer: &mut Writer<Words>) {
+    while writer.check_some(7) || writer.table().unchecked() > 0 {}
 }
 
 pub(super) fn writer(pages: usize, buckets: u64, eviction: Eviction) -> Writer<Words> {
@@ -111,8 +132,18 @@ impl History {
         same(|table| table.constants().first_version);
         same(|table| table.buckets_min);
         assert_eq!(report.to_string(), format!("{} entries", table.entries()));
-        self.writers = vec![Writer::new(Arc::clone(&table)), Writer::new(table)];
+        self.writers = vec![Writer::new(Arc::clone(&table)), Writer::new(Arc::clone(&table))];
         self.held.clear();
+        // All of the rest is checked before it goes on, or some of it, or nothing.
+        match self.random.u8(..3) {
+            0 => {
+                check_all(&mut self.writers[0]);
+                table.audit(&[]);
+                assert_eq!(table.found(), Some(report));
+            }
+            1 => _ = self.writers[1].check_some(self.random.u64(..table.buckets())),
+            _ => {}
+        }
     }
 
     /// Returns how many entries were evicted.

@@ -182,6 +182,11 @@ impl Heap {
         lock(&self.inner).reserved -= pages as u32;
     }
 
+    /// Whether something of `words` words has the size of the slot or extent that begins at word `start`.
+    pub fn fits(&self, start: u64, words: usize) -> bool {
+        lock(&self.inner).fits(start, words)
+    }
+
     /// Words of the slot or extent that begins at word `start`.
     pub fn slot_words(&self, start: u64) -> usize {
         lock(&self.inner).slot_words(start)

@@ -28,6 +28,7 @@
 mod classes;
 mod map;
 mod cache;
+mod gaps;
 mod pages;
 mod slabs;
 mod allocator;
@@ -45,4 +46,4 @@ pub use cache::Cache;
 pub use census::Usage;
 pub use classes::{BATCH, CLASS_WORDS_MAX, CLASSES, kind_of, taken_words};
 pub use clearing::Clearing;
-pub use rebuild::{Rebuild, Refusal};
+pub use rebuild::{Place, Rebuild, Refusal};

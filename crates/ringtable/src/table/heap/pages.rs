@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::classes::{CLASSES, slab_slots};
+use super::gaps::Gaps;
 use super::map::{PageMap, Run};
 use crate::sync::AtomicU64;
 use crate::table::layout::{PAGE_WORDS, page_map_pages};
@@ -45,6 +46,8 @@ pub(super) struct Page {
     pub(super) first_free: u32,
     /// Where the slab stands in its class's list of slabs with free slots, plus one; 0 = it does not.
     pub(super) listed: u32,
+    /// Where its bits in [`Inner::gaps`] begin, plus one; 0 = it has none.
+    pub(super) used_bits: u32,
 }
 
 /// How much of a size class there is.
@@ -73,6 +76,8 @@ pub(super) struct Inner {
     /// By class: the one of these that is empty and kept for the next to come, plus one; 0 = none.
     pub(super) kept_empty: Vec<u32>,
     pub(super) census: Vec<Census>,
+    /// Free slots of slabs that were taken over.
+    pub(super) gaps: Gaps,
     /// Where the search for pages to clear, and for those to give back, goes on.
     pub(super) clear_rover: u32,
     pub(super) dirty_rover: u32,
@@ -105,6 +110,7 @@ impl Inner {
             partial: vec![Vec::new(); CLASSES],
             kept_empty: vec![0; CLASSES],
             census: vec![Census::default(); CLASSES],
+            gaps: Gaps::default(),
             clear_rover: 0,
             dirty_rover: 0,
             sparse_rover: 0,
@@ -179,7 +185,10 @@ impl Inner {
     /// Frees a whole slab or extent.
     pub(super) fn give_run(&mut self, segment: &[AtomicU64], first: u32) {
         PageMap::of(segment).clear(first);
-        let Page { kind, class, length, .. } = self.pages[first as usize];
+        let Page { kind, class, length, used_bits, .. } = self.pages[first as usize];
+        if used_bits != 0 {
+            self.gaps.close();
+        }
         match kind {
             Kind::Extent => self.extent_pages -= u64::from(length),
             Kind::Slab | Kind::Condemned => {

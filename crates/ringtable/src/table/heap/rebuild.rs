@@ -3,9 +3,13 @@
 //! # Design
 //!
 //! The page map ([`super::map`]) says where slabs and extents are. Whoever walks over the buckets claims each place
-//! that a slot points at ([`Rebuild::claim`]). What is claimed is in use, and all the rest is free: the slots that
-//! workers had at hand, drafts, what was being written or had just been unlinked, and what was in a list of free slots.
-//! So nothing of these lists is believed; they are made anew in the end ([`Rebuild::finish`]).
+//! that a slot points at ([`Rebuild::claim`], [`Rebuild::claim_place`]). What is claimed is in use, and all the rest is
+//! free: the slots that workers had at hand, drafts, what was being written or had just been unlinked, and what was in
+//! a list of free slots.
+//!
+//! So nothing of these lists is believed. They are not made anew either: that would write to as many pages as have a
+//! free slot, all over the segment, while others wait. The bits of what was claimed stay with the heap instead
+//! ([`super::gaps`]).
 //!
 //! Of a slab the slots behind the last one in use count as never touched. Slabs and extents without any use are free
 //! pages, of which nobody knows whether there is memory behind them: the server finds that out as it does for pages
@@ -21,10 +25,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::allocator::Heap;
 use super::classes::{CLASSES, class_words, kind_of, slab_pages, slab_slots};
+use super::gaps::Gaps;
 use super::map::{PageMap, Run};
 use super::pages::{Census, Inner, Kind, Page};
-use super::slabs::slot_start;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, prefetch};
 use crate::table::layout::PAGE_WORDS;
 
 /// Why a place is nobody's.
@@ -40,11 +44,10 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Rebuild<'a> {
     segment: &'a [AtomicU64],
-    /// All pages that entries may lie in are free at first. In the end the rest is made of them. For the moment `free`
-    /// of a slab or extent is how many places in it were claimed.
+    /// All pages that entries may lie in are free at first. In the end the rest is made of them.
     heap: Inner,
-    /// For the first page of a slab or extent, where its bits begin.
-    bits_at: Vec<usize>,
+    /// What begins in each page: all that a claim has to know, so that it stays in the processor's cache.
+    sites: Vec<Site>,
     /// A bit for each slot, and one for each extent: whether it was claimed.
     bits: Vec<u64>,
     /// The first page of the ring of events.
@@ -55,13 +58,38 @@ pub struct Rebuild<'a> {
     damage: u64,
 }
 
+/// What may begin in a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Places {
+    #[default]
+    None,
+    Slots,
+    /// An extent, at its first word.
+    First,
+}
+
+/// What is known of a page for claims: 8 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Site {
+    /// Where the bits of its slab or extent begin.
+    bits_at: u32,
+    places: Places,
+    class: u8,
+    /// Which page of its slab it is.
+    nth: u8,
+}
+
+/// The place of a slot or an extent, by the number of its bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u64);
+
 impl<'a> Rebuild<'a> {
     /// Reads the map of a segment whose bucket array ends before page `first_page`.
     pub fn new(segment: &'a [AtomicU64], first_page: usize) -> Self {
         let heap = Inner::new(segment.len(), first_page);
         let mut rebuild = Self {
             segment,
-            bits_at: vec![0; heap.pages.len()],
+            sites: vec![Site::default(); heap.pages.len()],
             heap,
             bits: Vec::new(),
             events: None,
@@ -109,8 +137,17 @@ impl<'a> Rebuild<'a> {
             Run::Events => (Kind::Fixed, 0, 0),
         };
         let page = Page { kind, class: class as u8, first, length, ..Page::default() };
-        self.heap.pages[first as usize..(first + length) as usize].fill(page);
-        self.bits_at[first as usize] = self.bits.len();
+        let pages = first as usize..(first + length) as usize;
+        self.heap.pages[pages.clone()].fill(page);
+        let places = match run {
+            Run::Slab(_) => Places::Slots,
+            Run::Extent => Places::First,
+            Run::Events => Places::None,
+        };
+        for (nth, site) in self.sites[pages].iter_mut().enumerate() {
+            let places = if places == Places::First && nth > 0 { Places::None } else { places };
+            *site = Site { bits_at: self.bits.len() as u32, places, class: class as u8, nth: nth as u8 };
+        }
         self.bits.resize(self.bits.len() + slots.div_ceil(64), 0);
         if run == Run::Events {
             self.events = Some(first);
@@ -150,40 +187,45 @@ impl<'a> Rebuild<'a> {
         self.damage
     }
 
-    /// The first page and the number of the slot that begins at word `start`, or of the extent that does.
-    fn place(&self, start: u64) -> Option<(u32, u32)> {
-        let page = self.heap.pages.get(usize::try_from(start).ok()? / PAGE_WORDS)?;
-        let within = start as usize - page.first as usize * PAGE_WORDS;
-        match page.kind {
-            Kind::Slab => slot_at(usize::from(page.class), within).map(|slot| (page.first, slot)),
-            Kind::Extent => (within == 0).then_some((page.first, 0)),
-            _ => None,
-        }
+    /// The slot or the extent that begins at word `start`.
+    #[inline]
+    pub fn place(&self, start: u64) -> Option<Place> {
+        let start = usize::try_from(start).ok()?;
+        let site = self.sites.get(start / PAGE_WORDS)?;
+        let within = start % PAGE_WORDS + usize::from(site.nth) * PAGE_WORDS;
+        let nth = match site.places {
+            Places::Slots => slot_at(usize::from(site.class), within)?,
+            Places::First if within == 0 => 0,
+            _ => return None,
+        };
+        Some(Place(u64::from(site.bits_at) * 64 + u64::from(nth)))
     }
 
-    /// Loads what is known of the place at word `start`, so that it is at hand when it is claimed. What is returned
-    /// means nothing.
+    /// Has the bit of a place at hand when it is claimed.
     #[inline]
-    pub fn fetch(&self, start: u64) -> u64 {
-        self.place(start).map_or(0, |(first, slot)| self.bits[self.bits_at[first as usize] + slot as usize / 64])
+    pub fn prefetch(&self, place: Place) {
+        prefetch(&self.bits[(place.0 / 64) as usize]);
+    }
+
+    fn is_taken(&self, place: Place) -> bool {
+        self.bits[(place.0 / 64) as usize] >> (place.0 % 64) & 1 != 0
     }
 
     /// Whether something of `words` words may begin at word `start`, as far as is known, and is nobody's yet.
     ///
     /// # Errors
     /// Why not.
-    fn find(&self, start: u64, words: usize) -> Result<(u32, u32), Refusal> {
-        let (first, slot) = self.place(start).ok_or(Refusal::Nothing)?;
-        let page = &self.heap.pages[first as usize];
+    fn find(&self, start: u64, words: usize) -> Result<Place, Refusal> {
+        let place = self.place(start).ok_or(Refusal::Nothing)?;
+        let page = &self.heap.pages[start as usize / PAGE_WORDS];
         let fits = match page.kind {
             Kind::Extent => kind_of(words) == CLASSES && words.div_ceil(PAGE_WORDS) == page.length as usize,
             _ => kind_of(words) == usize::from(page.class),
         };
-        let is_taken = self.bits[self.bits_at[first as usize] + slot as usize / 64] >> (slot % 64) & 1 != 0;
-        match (fits, is_taken) {
+        match (fits, self.is_taken(place)) {
             (false, _) => Err(Refusal::Nothing),
             (true, true) => Err(Refusal::Taken),
-            (true, false) => Ok((first, slot)),
+            (true, false) => Ok(place),
         }
     }
 
@@ -197,9 +239,8 @@ impl<'a> Rebuild<'a> {
     /// # Errors
     /// If no such thing can begin there, or it was claimed before.
     pub fn claim(&mut self, start: u64, words: usize) -> Result<(), Refusal> {
-        let (first, slot) = self.find(start, words)?;
-        self.mark(first, slot);
-        Ok(())
+        let place = self.find(start, words)?;
+        self.claim_place(place)
     }
 
     /// The same of an entry that is known to be whole: where the map says nothing, it is the map that is damaged, and
@@ -214,31 +255,54 @@ impl<'a> Rebuild<'a> {
         self.claim(start, words)
     }
 
-    fn mark(&mut self, first: u32, slot: u32) {
-        self.bits[self.bits_at[first as usize] + slot as usize / 64] |= 1 << (slot % 64);
-        let page = &mut self.heap.pages[first as usize];
-        page.free += 1;
-        page.used_once = page.used_once.max(slot + 1);
+    /// The same of whatever lies in a place, whatever its size.
+    ///
+    /// # Errors
+    /// If it was claimed before.
+    #[inline]
+    pub fn claim_place(&mut self, Place(number): Place) -> Result<(), Refusal> {
+        let (bits, bit) = (&mut self.bits[(number / 64) as usize], 1 << (number % 64));
+        if *bits & bit != 0 {
+            return Err(Refusal::Taken);
+        }
+        *bits |= bit;
+        Ok(())
+    }
+
+    /// Whether what begins at word `start` was claimed.
+    pub fn is_claimed(&self, start: u64) -> bool {
+        self.place(start).is_some_and(|place| self.is_taken(place))
+    }
+
+    /// Words of the slot or extent that begins at word `start`; 0 if none can.
+    pub fn place_words(&self, start: u64) -> usize {
+        if self.place(start).is_none() {
+            return 0;
+        }
+        let page = &self.heap.pages[start as usize / PAGE_WORDS];
+        match page.kind {
+            Kind::Extent => page.length as usize * PAGE_WORDS,
+            _ => class_words(usize::from(page.class)),
+        }
     }
 
     /// Undoes [`Self::claim`].
     pub fn release(&mut self, start: u64) {
-        if let Some((first, slot)) = self.place(start) {
-            self.bits[self.bits_at[first as usize] + slot as usize / 64] &= !(1 << (slot % 64));
-            self.heap.pages[first as usize].free -= 1;
+        if let Some(Place(number)) = self.place(start) {
+            self.bits[(number / 64) as usize] &= !(1 << (number % 64));
         }
+    }
+
+    /// Undoes all claims.
+    pub fn release_all(&mut self) {
+        self.bits.fill(0);
     }
 
     /// Takes note that whatever begins at word `start` is kept by somebody, if anything does and nobody has claimed it.
     /// Returns how many words it has.
     pub fn keep(&mut self, start: u64) -> Option<usize> {
-        let (first, _) = self.place(start)?;
-        let page = self.heap.pages[first as usize];
-        let words = match page.kind {
-            Kind::Extent => page.length as usize * PAGE_WORDS,
-            _ => class_words(usize::from(page.class)),
-        };
-        self.claim(start, words).ok().map(|()| words)
+        let place = self.place(start)?;
+        self.claim_place(place).ok().map(|()| self.place_words(start))
     }
 
     /// Finds out from an entry what its page belongs to: of the slabs or extents that would have it begin at a slot,
@@ -275,18 +339,23 @@ impl<'a> Rebuild<'a> {
 
     /// The heap, once all that is in use was claimed.
     pub fn finish(self) -> Heap {
-        let Self { segment, mut heap, bits_at, bits, .. } = self;
+        let Self { segment, mut heap, sites, bits, .. } = self;
         let pages = &mut heap.pages;
-        // Release: as at the end of `Heap::allocate`, for the links of the free lists: a reader that still copies what
-        // was there is warned.
+        // Release: as at the end of `Heap::allocate`, for what is handed out: a reader that still copies what was there
+        // is warned.
         fence(Ordering::Release);
         let mut partial = vec![Vec::new(); CLASSES];
         let mut census = vec![Census::default(); CLASSES];
         let mut free_runs = BTreeMap::new();
-        let (mut free_pages, mut extent_pages) = (0, 0);
+        let (mut free_pages, mut extent_pages, mut with_gaps) = (0, 0, 0);
         let mut at = 0;
         while let Some(&page) = pages.get(at as usize) {
-            let Page { kind, class, length, free: used, used_once, .. } = page;
+            let Page { kind, class, length, .. } = page;
+            let class = usize::from(class);
+            let bits_at = sites[at as usize].bits_at;
+            let slots = if kind == Kind::Slab { slab_slots(class) } else { 1 };
+            let used_bits = bits.get(bits_at as usize..).unwrap_or_default().iter().take(slots.div_ceil(64) as usize);
+            let used: u32 = used_bits.clone().map(|bits| bits.count_ones()).sum();
             if kind == Kind::Free || kind != Kind::Fixed && used == 0 {
                 let length = if kind == Kind::Free { 1 } else { length };
                 PageMap::of(segment).clear(at);
@@ -301,26 +370,21 @@ impl<'a> Rebuild<'a> {
             }
             if kind == Kind::Extent {
                 extent_pages += u64::from(length);
-                (pages[at as usize].free, pages[at as usize].used_once) = (0, 0);
             }
             if kind == Kind::Slab {
-                let class = usize::from(class);
-                let (slots, mut first_free) = (slab_slots(class), 0);
-                let is_used = |slot: u32| bits[bits_at[at as usize] + slot as usize / 64] >> (slot % 64) & 1 != 0;
-                for slot in (0..used_once).rev().filter(|&slot| !is_used(slot)) {
-                    // Relaxed: read by holders of the heap's lock.
-                    segment[slot_start(at, class, slot)].store(u64::from(first_free), Ordering::Relaxed);
-                    first_free = slot + 1;
-                }
+                let last = used_bits.enumerate().rfind(|(_, bits)| **bits != 0);
+                let used_once = last.map_or(0, |(nth, bits)| nth as u32 * 64 + 64 - bits.leading_zeros());
                 let free = slots - used;
                 census[class].slots += u64::from(slots);
                 census[class].free += u64::from(free);
+                let page = &mut pages[at as usize];
+                (page.free, page.used_once) = (free, used_once);
+                if used < used_once {
+                    page.used_bits = bits_at + 1;
+                    with_gaps += 1;
+                }
                 if free > 0 {
                     partial[class].push(at);
-                }
-                let page = &mut pages[at as usize];
-                (page.free, page.first_free, page.listed) = (free, first_free, 0);
-                if free > 0 {
                     page.listed = partial[class].len() as u32;
                 }
             }
@@ -328,13 +392,16 @@ impl<'a> Rebuild<'a> {
         }
         (heap.free_runs, heap.free_pages) = (free_runs, free_pages);
         (heap.partial, heap.census, heap.extent_pages) = (partial, census, extent_pages);
+        heap.gaps = Gaps::new(bits, with_gaps);
         Heap::with(heap)
     }
 }
 
 /// The slot that begins so many words behind the beginning of a slab.
+#[inline]
 fn slot_at(class: usize, within: usize) -> Option<u32> {
-    let words = class_words(class);
-    let slot = (within / words) as u32;
-    (within.is_multiple_of(words) && slot < slab_slots(class)).then_some(slot)
+    // 32 bits: a slab has no more words, and they are divided twice as quickly.
+    let (words, within) = (class_words(class) as u32, within as u32);
+    let slot = within / words;
+    (slot * words == within && slot < slab_slots(class)).then_some(slot)
 }

@@ -1,6 +1,6 @@
 //! Slots of slabs: handing them out, and taking them back.
 
-use super::classes::{CLASSES, class_words, slab_pages, slab_slots};
+use super::classes::{CLASSES, class_words, kind_of, slab_pages, slab_slots};
 use super::map::Run;
 use super::pages::{Inner, Kind};
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -32,6 +32,8 @@ impl Inner {
                 let slot = page.first_free - 1;
                 // Relaxed: written by a holder of our lock.
                 page.first_free = segment[slot_start(slab, class, slot)].load(Ordering::Relaxed) as u32;
+                slot
+            } else if let Some(slot) = self.gaps.take(&mut page.used_bits, page.used_once) {
                 slot
             } else {
                 page.used_once += 1;
@@ -115,6 +117,15 @@ impl Inner {
     /// kept for the next to come; it frees nothing to close that one.
     pub(super) fn is_sparse(&self, class: usize) -> bool {
         self.census[class].free >= u64::from(slab_slots(class)) && self.partial[class].len() > 1
+    }
+
+    /// Whether something of `words` words has the size of the slot or extent that begins at word `start`.
+    pub(super) fn fits(&self, start: u64, words: usize) -> bool {
+        let page = self.pages[self.pages[start as usize / PAGE_WORDS].first as usize];
+        match page.kind {
+            Kind::Extent => kind_of(words) == CLASSES && words.div_ceil(PAGE_WORDS) == page.length as usize,
+            _ => kind_of(words) == usize::from(page.class),
+        }
     }
 
     /// Words of the slot or extent that begins at word `start`.

@@ -142,6 +142,11 @@ impl Heap {
                         assert!(slot < page.used_once && free.insert(slot), "slot {slot} of page {at} is free twice");
                         next = segment[slot_start(first, class, slot)].load(Ordering::Relaxed) as u32;
                     }
+                    for slot in
+                        (0..slab_slots(class)).filter(|&slot| inner.gaps.has(page.used_bits, page.used_once, slot))
+                    {
+                        assert!(free.insert(slot), "slot {slot} of page {at} is free twice");
+                    }
                     for &(start, words) in &here {
                         let within = start as usize - at * PAGE_WORDS;
                         assert!(words == class_words(class) && within.is_multiple_of(words), "{start} in page {at}");

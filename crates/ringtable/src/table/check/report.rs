@@ -1,4 +1,4 @@
-//! What was found while a table was taken over: what a death has left half done, and what is damaged.
+//! What was found in a table that was taken over: what a death has left half done, and what is damaged.
 
 use std::fmt;
 
@@ -69,16 +69,24 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn repair(&mut self, what: Repair) {
+    pub(in crate::table) fn repair(&mut self, what: Repair) {
         self.repairs[what as usize] += 1;
     }
 
-    pub(super) fn damage(&mut self, what: Damage) {
+    pub(in crate::table) fn damage(&mut self, what: Damage) {
         self.add_damage(what, 1);
     }
 
-    pub(super) fn add_damage(&mut self, what: Damage, count: u64) {
+    pub(in crate::table) fn add_damage(&mut self, what: Damage, count: u64) {
         self.damage[what as usize] += count;
+    }
+
+    /// Adds what was found later, when so many entries have gone.
+    pub(in crate::table) fn add(&mut self, later: &Self, gone: u64) {
+        let Self { repairs, damage, .. } = later;
+        self.entries -= gone;
+        self.repairs.iter_mut().zip(repairs).for_each(|(count, more)| *count += more);
+        self.damage.iter_mut().zip(damage).for_each(|(count, more)| *count += more);
     }
 
     /// How often something was half done.
