@@ -34,7 +34,7 @@ import cyclopts
 import ringtable
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, KeptServer, children_of, is_dead, wait_until
+from support import Child, Flag, KeptServer, is_dead, wait_until
 
 from proof import program
 from proof.kills import own_folder
