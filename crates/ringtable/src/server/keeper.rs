@@ -27,8 +27,8 @@
 //!
 //! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none is put off, as it is if the keeper
 //! takes no message: it is stopped, or busy. No worker waits for it: the client asks again after a pause, for
-//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a server
-//! that never had one, and end with it.
+//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a
+//! server that never had one, and end with it.
 
 use std::collections::HashMap;
 use std::io;

@@ -2,8 +2,8 @@
 //!
 //! # Design
 //!
-//! A change of an entry is committed by one store: that of its slot, or of its expiry in place. A writer that dies right
-//! behind it has told nobody, and one that dies right before it has done nothing. So a writer that wants it has a
+//! A change of an entry is committed by one store: that of its slot, or of its expiry in place. A writer that dies
+//! right behind it has told nobody, and one that dies right before it has done nothing. So a writer that wants it has a
 //! **log**, some words in memory that outlives it, and announces there what it is about to commit: the bucket, the
 //! version under which it has that locked, the word that is stored, and what that is to be. Then the change was
 //! committed if
