@@ -345,7 +345,7 @@ mod tests {
             let (keeper, _end) = expect(&answers, 99);
             let is_listening = |answers: &Answers| lock(&answers.waits).listener.is_some();
             std::thread::scope(|scope| {
-                let waiting: Vec<_> = (0..4)
+                let waiting: Vec<_> = (1..5)
                     .map(|ticket| {
                         let answers = &answers;
                         scope.spawn(move || expect(answers, ticket).0.wait(LONG, no_look).unwrap())
@@ -354,16 +354,28 @@ mod tests {
                 while lock(&answers.waits).by_ticket.len() < 5 || !is_listening(&answers) {
                     std::thread::yield_now();
                 }
-                for ticket in (first..4).chain(0..first) {
+                for ticket in (first..4).chain(0..first).map(|nth| nth + 1) {
                     answers.deliver(push(ticket, 10 + ticket));
                 }
-                for (ticket, thread) in waiting.into_iter().enumerate() {
-                    assert_eq!(thread.join().unwrap(), Some(Reply::Integer(10 + ticket as i64)));
+                for (nth, thread) in waiting.into_iter().enumerate() {
+                    assert_eq!(thread.join().unwrap(), Some(Reply::Integer(11 + nth as i64)));
                 }
             });
             drop(keeper);
             assert!(!is_listening(&answers) && !answers.are_awaited());
         }
+    }
+
+    /// A server that goes on with the connections of a dead one does not know what they wait for.
+    #[test]
+    fn all_are_told_to_ask_again() {
+        let answers = Answers::default();
+        let (first, second) = (expect(&answers, 1), expect(&answers, 2));
+        answers.deliver(push(2, 7));
+        let restart = vec![Reply::Bulk(pending::ANSWER.into()), Reply::Integer(pending::ALL.cast_signed()), Reply::Nil];
+        answers.deliver(restart);
+        assert_eq!(first.0.wait(LONG, no_look).unwrap(), Some(Reply::Nil));
+        assert_eq!(second.0.wait(LONG, no_look).unwrap(), Some(Reply::Integer(7)), "it has its answer");
     }
 
     /// It was once whoever had no answer yet; and while that one did something else, or had its answer and was gone,
