@@ -4,6 +4,7 @@
 //! files that follow this one in the folder's table of contents add the calls to [`Client`].
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::absence::Absence;
@@ -94,7 +95,7 @@ impl Client {
         self.connection.get(patience, |patience| self.connect_again(patience))
     }
 
-    fn connect_again(&self, patience: Patience<'_>) -> Result<Connection, Error> {
+    fn connect_again(&self, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
         open(&self.location, &self.options, patience).map_err(|error| match error {
             // It was there, and may be there again.
             Error::NotFound { location, error } if self.options.reconnect => {
@@ -155,7 +156,7 @@ impl Client {
 
 /// A connection to whatever server is there. If one dies while we join it, its keeper may have another one at the same
 /// socket in a moment, and nothing was asked for yet: so we join again, a few times.
-fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Connection, Error> {
+fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
     let mut opened = Connection::open(location, options, patience);
     for _ in 1..limits::JOIN_TRIES {
         let Err(Error::Gone(_)) = opened else { break };
