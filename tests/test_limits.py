@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any, Literal
 
 import pytest
 import ringtable
-from ringtable import InvalidOption, Reentrant, Table
+from ringtable import InvalidOption, Reentrant, Table, Timeout
 from ringtable._tools.limiter import parse
-from support import DEADLINE_S, Child, Flag, ServerProcess, wait_until
+from support import DEADLINE_S, Child, Flag, ServerProcess, connect_in, wait_until
 
 ALGORITHMS: dict[Literal["fixed", "sliding"], int] = {"fixed": 1, "sliding": 0}
 """With how many are left of two a period after both were used, and one more."""
@@ -174,14 +175,22 @@ def test_a_result_is_computed_once_among_processes(server_process: ServerProcess
         assert table["computed"] == b"1"
 
 
+CALLS: list[Any] = []
+"""What the functions of a test were called with."""
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> None:
+    CALLS.clear()
+
+
 def test_keys_tell_arguments_apart(server: ringtable.Server) -> None:
     with Table() as table:
-        calls: list[object] = []
 
         @table.memoize()
         def name(*args: object, **kwargs: object) -> str:
             """Names its arguments."""
-            calls.append((args, kwargs))
+            CALLS.append((args, kwargs))
             return repr((args, kwargs))
 
         key = name.__cache_key__  # type: ignore[attr-defined]
@@ -193,15 +202,58 @@ def test_keys_tell_arguments_apart(server: ringtable.Server) -> None:
         different = [key(), key(1), key("1"), key(1.0), key(True), key([1]), key((1,)), key(x=1), key({1}), key(None)]
         assert len(set(different)) == len(different)
         assert name(1, b=2) == name(1, b=2) == "((1,), {'b': 2})"
-        assert len(calls) == 1
+        assert len(CALLS) == 1
         assert (name.__name__, name.__doc__) == ("name", "Names its arguments.")
         del table[key(1, b=2)]
         name(1, b=2)
-        assert len(calls) == 2
+        assert len(CALLS) == 2
         with pytest.raises(TypeError, match="give memoize a function key="):
             name(threading.Lock())
         with pytest.raises(InvalidOption, match="without ttl"):
             table.memoize(stale=1)
+        with pytest.raises(InvalidOption, match="stale is -1"):
+            table.memoize(ttl=1, stale=-1)
+        with pytest.raises(TypeError, match="memoize's key= makes str or bytes, not int"):
+            table.memoize(key=len)(len)([])  # type: ignore[arg-type]
+
+
+def test_deep_recursion_is_no_fault_of_the_arguments(server: ringtable.Server) -> None:
+    def descend(number: int) -> int:
+        return descend(number + 1)
+
+    with Table() as table:
+        descend = table.memoize(key=str)(descend)
+        with pytest.raises(RecursionError):
+            descend(1)
+
+
+def test_functions_that_their_name_does_not_tell_apart_need_a_key(server: ringtable.Server) -> None:
+    """They shared their results in silence."""
+
+    def times(factor: int) -> Callable[[int], int]:
+        return lambda number: factor * number
+
+    def by(factor: int) -> Callable[[int], int]:
+        def multiply(number: int) -> int:
+            return factor * number
+
+        return multiply
+
+    def logged(function: Callable[[int], int]) -> Callable[[int], int]:
+        @functools.wraps(function)
+        def wrapper(number: int) -> int:
+            return function(number)
+
+        return wrapper
+
+    with Table() as table:
+        for function, why in ((times(2), "has no name of its own"), (by(2), "is a closure")):
+            with pytest.raises(TypeError, match=f"{why}.* give memoize a function key="):
+                table.memoize(function)
+        results = [table.memoize(key=lambda number, by=factor: f"{by} {number}")(by(factor))(5) for factor in (2, 3)]
+        assert results == [10, 15]
+        # A decorator's wrapper has the name of what it wraps.
+        assert table.memoize(logged(abs))(-5) == 5
 
 
 @dataclass
@@ -215,15 +267,15 @@ def test_what_cannot_be_unpickled_any_more_is_computed_anew(
     server: ringtable.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Table() as table:
-        results: list[object] = [Renamed(1), "new", "newer"]
+        CALLS.extend((Renamed(1), "new", "newer"))
 
         @table.memoize()
         def result() -> object:
-            return results.pop(0)
+            return CALLS.pop(0)
 
         @table.memoize(key=lambda: "key")
         async def later() -> object:
-            return results.pop(0)
+            return CALLS.pop(0)
 
         assert result() == Renamed(1)
         table[later.__cache_key__()] = table[result.__cache_key__()]  # type: ignore[attr-defined]
@@ -330,7 +382,7 @@ def test_what_raises_is_not_kept_and_an_old_result_may_do(server: ringtable.Serv
     with Table() as table:
         results: list[int | Exception] = [ValueError("no"), 1, ValueError("no"), 2]
 
-        @table.memoize(ttl=0.01, stale_if_error=60)
+        @table.memoize(ttl=0.01, stale_if_error=60, key=lambda: "number")
         def number() -> int:
             result = results.pop(0)
             if isinstance(result, Exception):
@@ -348,17 +400,16 @@ def test_what_raises_is_not_kept_and_an_old_result_may_do(server: ringtable.Serv
 
 def test_coroutines_compute_on_their_loop_and_once(server: ringtable.Server) -> None:
     with Table() as table:
-        loops: list[object] = []
 
         @table.memoize(ttl=60)
         async def double(number: int) -> int:
-            loops.append(asyncio.get_running_loop())
+            CALLS.append(asyncio.get_running_loop())
             await asyncio.sleep(0.01)
             if number < 0:
                 raise ValueError(number)
             return 2 * number
 
-        @table.memoize()
+        @table.memoize(key=str)
         async def recursive(number: int) -> int:
             return await recursive(number)
 
@@ -375,7 +426,7 @@ def test_coroutines_compute_on_their_loop_and_once(server: ringtable.Server) -> 
             assert await asyncio.gather(*(double(number % 50) for number in range(500))) == [
                 2 * (number % 50) for number in range(500)
             ]
-            assert loops == [asyncio.get_running_loop()] * 50
+            assert [asyncio.get_running_loop()] * 50 == CALLS
             with pytest.raises(ValueError, match="-1"):
                 await double(-1)
             with pytest.raises(Reentrant, match="would wait for itself"):
@@ -385,10 +436,85 @@ def test_coroutines_compute_on_their_loop_and_once(server: ringtable.Server) -> 
             await asyncio.sleep(0)
             giving_up.cancel()
             assert await double(99) == 198
-            assert len(loops) == 52
+            assert len(CALLS) == 52
 
         asyncio.run(work())
         assert asyncio.run(double(1)) == 2
+
+
+def test_a_task_that_outlives_the_computation_may_ask_again(server: ringtable.Server) -> None:
+    """It was taken for a part of what it was started by, for ever."""
+    with Table() as table:
+
+        @table.memoize(key=str)
+        async def page(number: int) -> int:
+            CALLS.append(asyncio.create_task(again(number)))
+            return number
+
+        async def again(number: int) -> int:
+            await computed.wait()
+            return await page(number)
+
+        async def work() -> list[int]:
+            first = await page(1)
+            computed.set()
+            return [first, await CALLS[0]]
+
+        computed = asyncio.Event()
+        assert asyncio.run(work()) == [1, 1]
+
+
+def test_tasks_that_want_each_other_s_results_come_to_the_time_out(server: ringtable.Server) -> None:
+    """They waited for ever."""
+    with connect_in(0.5) as table:
+
+        @table.memoize(key=str)
+        async def one(name: str) -> str:
+            await begun.wait()
+            return await one("b" if name == "a" else "a")
+
+        async def work() -> list[object]:
+            tasks = [asyncio.create_task(one(name)) for name in "ab"]
+            while not all(task.get_coro().cr_await for task in tasks):  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+            begun.set()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        begun = asyncio.Event()
+        assert {type(outcome) for outcome in asyncio.run(work())} == {Timeout}
+
+
+class Unpicklable:
+    """It raises what ends coroutines."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise StopIteration
+
+
+def test_what_a_coroutine_cannot_raise_ends_it_all_the_same(
+    server: ringtable.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that asked for the result waited for ever: the first one, and later ones where no thread was to be had."""
+    with Table() as table:
+
+        @table.memoize
+        async def result() -> object:
+            return CALLS.pop() if CALLS else Unpicklable()
+
+        async def work() -> object:
+            with monkeypatch.context() as without_threads:
+                without_threads.setattr(threading.Thread, "start", no_thread)
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    await result()
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await result()
+            CALLS.append("made")
+            return await result()
+
+        def no_thread(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        assert asyncio.run(work()) == "made"
 
 
 SPAWNS = """

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from random import Random
+from typing import Literal
 
 import pytest
 import ringtable
@@ -443,6 +445,17 @@ def test_semaphores(server: ringtable.Server) -> None:
         mine.release()
         with pytest.raises(NotOwned):
             mine.release()
+        # A thread renews and gives back its own, whoever has acquired after it.
+        assert mine.acquire()
+        own, acquiring = mine.token, threading.Thread(target=mine.acquire)
+        theirs.release()
+        acquiring.start()
+        acquiring.join()
+        assert (mine.holders(), mine.token) == (2, own)
+        mine.release()
+        assert mine.token not in (own, None)
+        mine.release()
+        assert theirs.acquire()
         # A lock of that name is another thing.
         assert table.lock("gpu").acquire(blocking=False)
         assert other.semaphore("gpu", 2).acquire(blocking=False)
@@ -518,6 +531,46 @@ def test_parties_by_each_protocol(address: Address) -> None:
         assert last.command(b"RING.BARRIER", b"x") == 0
         for wrong in ((b"0", b"1"), (b"1", b"0"), (b"16385", b"1"), (b"1", b"1", b"PX"), (b"LEAVE",), (b"LEAVE", b"x")):
             assert isinstance(last.command(b"RING.BARRIER", b"x", *wrong), Exception)
+
+
+def sends_in_the_background() -> bool:
+    """Whether this process has a thread that sends what a call has left."""
+    names = []
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            names.append(name.read_text())
+    return any(name.startswith("ringtable-sende") for name in names)
+
+
+@pytest.mark.parametrize("transport", ["lane", "socket"])
+def test_what_a_call_could_not_send_goes_without_another_call(
+    server_process: ServerProcess, transport: Literal["lane", "socket"]
+) -> None:
+    """It went with the next call of its process, which may never come: nobody else got the lock."""
+    with Table() as other, connect_in(0.2, transport=transport) as mine:
+        lock = mine.lock("x")
+        assert patiently(lambda: lock.acquire(timeout=DEADLINE_S))
+        server_process.freeze()
+        with pytest.raises(Timeout):
+            mine["large"] = bytes(1 << 20)
+        with pytest.raises(Timeout):
+            lock.release()
+        wait_until(sends_in_the_background, "a thread sends what is left")
+        server_process.signal(signal.SIGCONT)
+        assert other.lock("x").acquire(timeout=DEADLINE_S)
+        assert other["large"] == bytes(1 << 20)
+        wait_until(lambda: not sends_in_the_background(), "all has gone")
+        # It keeps no connection that its process gives up, closed or not.
+        for end in (Table.close, lambda table: None):
+            ending = connect_in(0.2, transport=transport)
+            server_process.freeze()
+            with pytest.raises(Timeout):
+                ending["late"] = bytes(1 << 20)
+            wait_until(sends_in_the_background, "a thread sends what is left")
+            end(ending)
+            del ending
+            wait_until(lambda: not sends_in_the_background(), "there is nobody to send for")
+            server_process.signal(signal.SIGCONT)
 
 
 def test_a_dead_party_counts_no_more(server_process: ServerProcess) -> None:

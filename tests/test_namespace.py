@@ -185,11 +185,12 @@ def test_its_tools_are_its_own(server: ringtable.Server) -> None:
             one.event("ready").set()
             one.once("migrate")(lambda: None)
             assert one.memoize()(_square)(7) == 49
-        for tool, size in (("lock", 65_530), ("event", 65_529), ("once", 65_524)):
+        tools = (("lock", "a lock", 65_530), ("event", "an event", 65_529), ("once", "something done once", 65_524))
+        for tool, noun, size in tools:
             getattr(table, tool)("n" * size)
-            with pytest.raises(KeyTooLong, match=f"name of a {tool} has {size + 1} bytes, at most {size} are"):
+            with pytest.raises(KeyTooLong, match=f"name of {noun} has {size + 1} bytes, at most {size} are"):
                 getattr(table, tool)("n" * (size + 1))
-            with pytest.raises(KeyTooLong, match=f"name of a {tool} has {size} bytes, at most {size - 6} are"):
+            with pytest.raises(KeyTooLong, match=f"name of {noun} has {size} bytes, at most {size - 6} are"):
                 getattr(users, tool)("n" * size)
         assert users.lock("x").name == "users:x"
         before = len(pages), len(users)

@@ -363,6 +363,11 @@ def test_ctrl_c_in_the_function_ends_the_call(servers: Successors) -> None:
         with pytest.raises(KeyboardInterrupt):
             meet(table)
         assert table.get("key") is None
+        servers.replace()
+        with pytest.raises(KeyboardInterrupt):
+            table.get_or_set("key", lambda: b"never made")
+        # The lease that was granted is given back.
+        assert table.get_or_set("key", lambda: b"made") == b"made"
 
 
 def test_a_table_that_its_function_refers_to_is_collected(servers: Successors) -> None:

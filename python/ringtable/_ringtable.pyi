@@ -55,6 +55,7 @@ __all__ = [
     "Watch",
     "__version__",
     "await_change",
+    "check_staleness",
     "check_timeout",
     "check_ttl",
     "classic_client",
@@ -481,7 +482,10 @@ class Lock:
         """How many may have it at a time."""
     @property
     def token(self) -> int | None:
-        """The fencing token of what this thread has, or `None`: higher than that of any holder before."""
+        """The fencing token of what this thread has, or `None`: higher than that of any holder before.
+
+        Of a semaphore, if this thread has none, that of what another thread has.
+        """
     def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
         """Acquire it; return whether that was done.
 
@@ -740,6 +744,9 @@ def await_change(table: Table[Any], key: Key, version: int, timeout: Seconds | N
 
     For `timeout` at most, in seconds or a `timedelta`; `None` for ever.
     """
+
+def check_staleness(ttl: Seconds | None, stale: Seconds, stale_if_error: Seconds, /) -> None:
+    """Raise what `get_or_set` with these spans would raise."""
 
 def check_timeout(timeout: Seconds | None, /) -> None:
     """Raise what a table with this time-out would raise."""

@@ -537,9 +537,11 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
         what its pickle says: memoize only where all who may write to the table are trusted. A result that cannot be
         unpickled any more is computed anew.
 
-        A key begins with the function's module and qualified name. So all lambdas of a module share their results, and
-        so do functions of one name in functions of one name: give them a `key` that tells them apart. What a bound
-        method is bound to counts as its first argument.
+        A key begins with the function's module and qualified name. So lambdas, and closures (functions in functions
+        that refer to variables of theirs), need a `key` that tells them apart. What a bound method is bound to counts
+        as its first argument.
+
+        A coroutine function is computed by one task of its loop; the others wait, for the table's `timeout` at most.
 
         Args:
             ttl: Seconds, or a `timedelta`, for which a result is good; `None` for ever.

@@ -65,11 +65,16 @@ fn is_timedelta(given: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// A time-out; `None` is none.
 pub fn timeout(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    timeout_or(name, given, "or None")
+}
+
+/// The same where that is allowed, too.
+pub fn timeout_or(name: &str, given: Option<&Bound<'_, PyAny>>, others: &str) -> PyResult<Option<Duration>> {
     let Some(given) = given else { return Ok(None) };
     let (number, most) = (seconds(name, given)?, limits::TIMEOUT_MAX_S as f64);
     if !(0.0..=most).contains(&number) {
         let (number, most) = (shown(number), shown(most));
-        let message = format!("{name} is {number}; allowed are seconds from 0 to {most}, or None");
+        let message = format!("{name} is {number}; allowed are seconds from 0 to {most}, {others}");
         return Err(errors::family(given.py(), "InvalidOption", message));
     }
     Ok(Some(Duration::from_secs_f64(number)))

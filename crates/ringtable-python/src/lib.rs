@@ -61,7 +61,7 @@ mod _ringtable {
     #[pymodule_export]
     use super::server::{ServerCore, default_address, folder_of_names, socket_path};
     #[pymodule_export]
-    use super::table::{TableCore, check_timeout, check_ttl, lane_request, rings_request, to_bytes};
+    use super::table::{TableCore, check_staleness, check_timeout, check_ttl, lane_request, rings_request, to_bytes};
     #[pymodule_export]
     use super::view::ViewCore;
     #[pymodule_export]

@@ -22,7 +22,7 @@ use crate::table::TableCore;
 enum Kind {
     Plain,
     Reentrant,
-    /// Whoever of the process releases.
+    /// A thread may release what another thread of the process has.
     Semaphore,
 }
 
@@ -49,11 +49,11 @@ impl LockCore {
         if self.kind == Kind::Semaphore { "semaphore" } else { "lock" }
     }
 
-    /// What this thread has; of a semaphore, what any thread has.
+    /// What this thread has; of a semaphore, if it has none, what another thread has.
     fn held(&self) -> Option<Held> {
         let thread = std::thread::current().id();
-        let is_it = |held: &Held| held.is_ours() && (self.kind == Kind::Semaphore || held.thread == thread);
-        self.holdings().find(&self.key, is_it)
+        let own = self.holdings().find(&self.key, |held| held.is_ours() && held.thread == thread);
+        if self.kind == Kind::Semaphore { own.or_else(|| self.holdings().find(&self.key, Held::is_ours)) } else { own }
     }
 
     /// What this thread has, to be released or extended.
@@ -175,7 +175,7 @@ impl LockCore {
         {
             return Ok(LockWait::Forever);
         }
-        let limit = arguments::timeout("timeout", timeout)?.or(self.patience);
+        let limit = arguments::timeout_or("timeout", timeout, "-1 for ever, or None")?.or(self.patience);
         Ok(limit.map_or(LockWait::Forever, LockWait::For))
     }
 }
@@ -234,6 +234,8 @@ impl LockCore {
     }
 
     /// The fencing token of what this thread has, or `None`: higher than that of any holder before.
+    ///
+    /// Of a semaphore, if this thread has none, that of what another thread has.
     #[getter]
     fn token(&self) -> Option<u64> {
         self.held().map(|held| held.token)

@@ -9,14 +9,14 @@ use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use ringtable::client::{
-    Bounds, Client, Condition, Error, LeaseOutcome, LeftMs, Options, Patience, Reads, Repeat, Stay, Transport, Writes,
+    Bounds, Client, Condition, Error, LeaseOutcome, LeftMs, Options, Reads, Repeat, Stay, Transport, Writes,
 };
 use ringtable::limits;
 use ringtable::table::Pairs;
 
 use crate::arguments::{self, By, Given, Increment, Set, When, flag, text, whole};
 use crate::buffer::{Exported, type_name};
-use crate::convert::{self, BytesSink, IntoSink, waiting};
+use crate::convert::{self, BytesSink, IntoSink};
 use crate::errors;
 use crate::opening::LateClient;
 use crate::view::ViewCore;
@@ -595,14 +595,24 @@ impl TableCore {
         }
         let (ttl_ms, staleness) = arguments::staleness(py, ttl, &stale, &stale_if_error)?;
         let stay = Stay { ttl_ms, mark: arguments::mark(evictable)?, ..Stay::default() };
-        let timeout = arguments::timeout("timeout", timeout)?.or(self.timeout);
+        let limit = arguments::timeout("timeout", timeout)?.or(self.timeout);
         if let Some(value) = self.find_fresh(key, staleness)? {
             return Ok(value);
         }
-        let look = |client: &Client, patience: Patience<'_>| client.get_or_lease(bytes, staleness, patience);
-        let token = match self.ask(py, timeout, Repeat::Always, look)? {
-            LeaseOutcome::Value(value) => return convert::bytes(py, &value),
-            LeaseOutcome::Lease(token) => token,
+        let mut granted = None;
+        let asked = self.ask(py, self.timeout, Repeat::Always, |client, patience| {
+            let outcome = client.get_or_lease(bytes, staleness, limit, patience)?;
+            if let LeaseOutcome::Lease(token) = outcome {
+                granted = Some(token);
+            }
+            Ok(outcome)
+        });
+        let token = match (asked, granted) {
+            (Ok(LeaseOutcome::Value(value)), _) => return convert::bytes(py, &value),
+            (Ok(LeaseOutcome::Lease(token)), _) => token,
+            // It is told of a new server, or a signal handler has raised meanwhile.
+            (Err(error), Some(token)) => return Err(self.give_lease_back(py, bytes, token, error)),
+            (Err(error), None) => return Err(error),
         };
         // No line of Python runs between here and the end but those of `make`: no signal handler can lose the lease.
         let made = match make.call0() {
@@ -615,21 +625,10 @@ impl TableCore {
                 Err(other) => Err(other),
             },
         };
-        let error = match made {
+        match made {
             // If it was handed over, this does nothing more.
-            Ok(made) => return self.wait(py, |client, patience| client.unlease(bytes, token, patience)).map(|_| made),
-            Err(error) => error,
-        };
-        // What has ended the call ends it soon, also if that was Ctrl-C and the server stands still.
-        let patience = Some(timeout.map_or(limits::LEASE_RETURN_MAX, |timeout| timeout.min(limits::LEASE_RETURN_MAX)));
-        let client = self.client.get(py)?;
-        match waiting(py, patience, self.asked(false), |patience| client.unlease(bytes, token, patience)) {
-            // A signal handler's exception is not lost behind the one that was raised before.
-            Err(raised) if !errors::is_ours(py, &raised) => {
-                raised.set_cause(py, Some(error));
-                Err(raised)
-            }
-            _ => Err(error),
+            Ok(made) => self.wait(py, |client, patience| client.unlease(bytes, token, patience)).map(|_| made),
+            Err(error) => Err(self.give_lease_back(py, bytes, token, error)),
         }
     }
 
@@ -808,6 +807,18 @@ pub fn to_bytes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>>
 #[pyo3(signature = (ttl, /))]
 pub fn check_ttl(ttl: &Bound<'_, PyAny>) -> PyResult<()> {
     arguments::ttl_ms("ttl", ttl).map(drop)
+}
+
+/// Raise what `get_or_set` with these spans would raise.
+#[pyfunction]
+#[pyo3(signature = (ttl, stale, stale_if_error, /))]
+pub fn check_staleness(
+    py: Python<'_>,
+    ttl: Option<&Bound<'_, PyAny>>,
+    stale: Given<'_>,
+    stale_if_error: Given<'_>,
+) -> PyResult<()> {
+    arguments::staleness(py, ttl, &stale, &stale_if_error).map(drop)
 }
 
 /// Raise what a table with this time-out would raise.

@@ -117,9 +117,13 @@ pub const LEASE_WAITERS_MAX: usize = 64 << 10;
 /// Most of them of one connection. Their answers may wait for it, some 64 bytes each, beyond [`REPLY_BACKLOG_MAX`].
 pub const LEASE_WAITERS_PER_CONNECTION_MAX: usize = 4 << 10;
 
-/// Most words that calls could not send, since others had the connection, and that wait in a client: each is about a
-/// wait of that connection.
+/// Most words that calls could not send, since others had the connection or it had no room, and that wait in a client:
+/// each is about a wait of that connection. Beyond, the oldest are dropped.
 pub const UNSENT_WORDS_MAX: usize = LEASE_WAITERS_PER_CONNECTION_MAX;
+
+/// How long the thread that sends what calls have left stays in a connection at most, before it lets calls in that wait
+/// for their turn. There is one such thread of a connection at most, as long as something is left.
+pub const SENDER_STAY: Duration = Duration::from_millis(100);
 
 /// Largest value that is handed over to those who wait for it where the table has no room, in bytes.
 pub const HANDOVER_VALUE_SIZE_MAX: usize = 1 << 20;

@@ -23,10 +23,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ringtable._errors import DecodeError, InvalidOption
+from ringtable._errors import DecodeError
 from ringtable._later import imports
 from ringtable._ringtable import Table as TableCore
-from ringtable._ringtable import check_ttl
+from ringtable._ringtable import check_staleness
 from ringtable._tools import values
 from ringtable._tools.names import beginning_in
 
@@ -45,10 +45,7 @@ def memoize(
     key: KeyFunction | None = None,
 ) -> Callable[[_Function], _Function]:
     """See `Table.memoize`."""
-    if ttl is not None:
-        check_ttl(ttl)
-    elif stale or stale_if_error:
-        raise InvalidOption("stale and stale_if_error without ttl: without one nothing becomes stale")
+    check_staleness(ttl, stale, stale_if_error)
 
     def decorate(function: _Function) -> _Function:
         prefix = beginning_in(table, "memoize", _name_of(function, key))
@@ -76,7 +73,7 @@ def memoize(
             with imports:
                 from ringtable._tools.coroutines import shared
 
-            wrapper = shared(function, key_for, ask)
+            wrapper = shared(table, function, key_for, ask)
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -101,7 +98,7 @@ def _name_of(function: Callable[..., Any], key: KeyFunction | None) -> str:
     """The name of a function, by which all processes know it; of what has none, that of its type, if it has a key.
 
     Raises:
-        TypeError: It has none, and no key: a hash of its arguments does not tell it from others of its type.
+        TypeError: It has none that tells it from others, and no key: a hash of its arguments does not do so.
     """
     if not callable(function):
         raise TypeError(f"memoize is for functions, not for {type(function).__name__}")
@@ -112,7 +109,24 @@ def _name_of(function: Callable[..., Any], key: KeyFunction | None) -> str:
                 "whose keys tell it from others, or memoize a function that calls it"
             )
         function = type(function)
+    elif key is None and (refers_to := _what_its_name_leaves_out(function)):
+        raise TypeError(
+            f"{function.__qualname__} {refers_to}, and others of its name would share its results: give memoize a "
+            "function key= whose keys tell it from them, or memoize a function of a module"
+        )
     return f"{_module(function)}:{function.__qualname__}"
+
+
+def _what_its_name_leaves_out(function: Callable[..., Any]) -> str | None:
+    """Why functions of that name may compute other results; `None` if none do."""
+    name = function.__qualname__
+    # A decorator's wrapper is a closure, too, and has the name of what it wraps.
+    closure = getattr(inspect.unwrap(function), "__closure__", None)
+    if name.endswith("<lambda>"):
+        return "has no name of its own"
+    if "<locals>" in name and closure:
+        return "is a closure, whose variables are not in its name"
+    return None
 
 
 def _module(function: Callable[..., Any]) -> str:
@@ -128,7 +142,16 @@ def _module(function: Callable[..., Any]) -> str:
 
 
 def _bytes(key: Key) -> bytes:
-    return key.encode() if isinstance(key, str) else key
+    """A key that the function key= has made.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if isinstance(key, str):
+        return key.encode()
+    if not isinstance(key, bytes):
+        raise TypeError(f"memoize's key= makes str or bytes, not {type(key).__name__}")
+    return key
 
 
 def _digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -139,7 +162,7 @@ def _digest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """
     try:
         pickled = _pickled((args, kwargs))
-    except (TypeError, AttributeError, ValueError, pickle.PicklingError, RecursionError) as error:
+    except (TypeError, AttributeError, ValueError, pickle.PicklingError) as error:
         raise TypeError(f"these arguments make no key ({error}): give memoize a function key=") from error
     return hashlib.blake2b(pickled, digest_size=24).hexdigest().encode()
 

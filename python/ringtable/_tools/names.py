@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ringtable._types import Key
 
 
+# What the tools are called in messages.
+_NOUNS = {"limit": "a limit", "event": "an event", "once": "something done once", "memoize": "a memoized function"}
+
 _KEEPING_KEYS = ("limit:", "event:", "once:", "once-place:", "memoize:")
 
 
@@ -60,12 +63,13 @@ def _prefix_of(table: TableCore[Any]) -> bytes:
 
 
 def _as_bytes(table: TableCore[Any], tool: str, name: Key, part: str = "") -> bytes:
+    noun = _NOUNS.get(tool, f"a {tool}")
     if isinstance(name, str):
         name = name.encode()
     elif not isinstance(name, bytes):
-        raise TypeError(f"the name of a {tool} is str or bytes, not {type(name).__name__}")
+        raise TypeError(f"the name of {noun} is str or bytes, not {type(name).__name__}")
     # The server has all of them as keys, which begin with the tool.
     allowed = max(0, KEY_SIZE_MAX - len(_prefix_of(table)) - len(tool) - len(part) - 1)
     if len(name) > allowed:
-        raise KeyTooLong(f"the name of a {tool} has {len(name)} bytes, at most {allowed} are allowed")
+        raise KeyTooLong(f"the name of {noun} has {len(name)} bytes, at most {allowed} are allowed")
     return name

@@ -12,6 +12,7 @@ use ringtable::client::{Client, Error, Patience, Repeat, Staleness, Stay, Writes
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
 use ringtable::command::{self, Unwritten};
+use ringtable::limits;
 
 use super::{TableCore, writes};
 use crate::convert::{self, Asked, BytesSink, LargeSink, waiting};
@@ -218,6 +219,21 @@ impl TableCore {
             )
         })?;
         Ok(Some(old))
+    }
+
+    /// Gives back the lease of a call that has failed. Returns what it raises: a signal handler's exception is not lost
+    /// behind the one that was raised before.
+    pub(super) fn give_lease_back(&self, py: Python<'_>, key: &[u8], token: u64, error: PyErr) -> PyErr {
+        let Ok(client) = self.client.get(py) else { return error };
+        // What has ended the call ends it soon, also if that was Ctrl-C and the server stands still.
+        let limit = self.timeout.map_or(limits::LEASE_RETURN_MAX, |timeout| timeout.min(limits::LEASE_RETURN_MAX));
+        match waiting(py, Some(limit), self.asked(false), |patience| client.unlease(key, token, patience)) {
+            Err(raised) if !errors::is_ours(py, &raised) => {
+                raised.set_cause(py, Some(error));
+                raised
+            }
+            _ => error,
+        }
     }
 
     /// Another table over the same connection.

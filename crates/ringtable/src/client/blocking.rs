@@ -135,6 +135,17 @@ impl BlockingLink {
         self.send(number, arguments, patience)
     }
 
+    /// Whether something that was pushed has not gone.
+    pub fn has_rest(&mut self) -> bool {
+        self.link.channel().has_rest()
+    }
+
+    /// Sends what calls that were given up have left of their requests, after waiting for room. It is no call, either.
+    pub fn send_rest(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        self.link.write_off();
+        self.depart(patience)
+    }
+
     /// Writes one request, after waiting for room, and publishes it.
     #[inline]
     fn send(&mut self, number: u16, arguments: &[&[u8]], patience: &mut Patience<'_>) -> Result<(), Error> {

@@ -39,6 +39,17 @@ impl Channel {
         }
     }
 
+    /// Whether something that was written has not gone, and goes when there is room.
+    pub fn has_rest(&self) -> bool {
+        match self {
+            Self::Lane(lane) => lane.has_rest(),
+            Self::Rings(rings) => rings.has_rest(),
+            Self::Socket(socket) => socket.has_rest(),
+            // What is lost on the way is sent again by who waits.
+            Self::Udp(_) => false,
+        }
+    }
+
     /// The next reply, if all of it has come.
     #[inline]
     pub fn try_receive(&mut self) -> Result<Option<Reply>, Error> {

@@ -1,7 +1,7 @@
 //! One connection: the table to read in place, the link to ask over, and whether the server lives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::answers::Expected;
@@ -18,6 +18,7 @@ use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::pinned::PinnedTable;
 use super::replies::unexpected;
+use super::sender;
 use super::sharing::Sharing;
 use super::socket::SocketLink;
 use super::unsent::Word;
@@ -29,6 +30,8 @@ use crate::shm::clock::coarse_ms;
 use crate::shm::fork;
 
 pub(super) struct Connection {
+    /// Itself, for a thread that outlives the call which starts it.
+    me: Weak<Self>,
     /// The table, if memory is shared.
     pub reader: Option<TableReader>,
     /// Which commands the server knows.
@@ -59,7 +62,7 @@ const SPOILT: u64 = u64::MAX;
 
 impl Connection {
     /// Connects, and asks for a lane if the options want one.
-    pub fn open(location: &Location, options: &Options, mut patience: Patience<'_>) -> Result<Self, Error> {
+    pub fn open(location: &Location, options: &Options, mut patience: Patience<'_>) -> Result<Arc<Self>, Error> {
         let is_local = matches!(location, Location::Unix(_));
         if matches!(options.transport, Transport::Lane | Transport::Rings) && !is_local {
             return Err(Error::NoSharedMemory(location.clone()));
@@ -128,7 +131,7 @@ impl Connection {
         life: Arc<Life>,
         sharing: Arc<Sharing>,
         options: &Options,
-    ) -> Self {
+    ) -> Arc<Self> {
         let pinned = match (&channel, &reader) {
             (Channel::Lane(lane), Some(reader)) => {
                 let table = Arc::clone(reader.memory());
@@ -143,7 +146,8 @@ impl Connection {
             Channel::Udp(_) => Transport::Udp,
         };
         let link = BlockingLink::new(Link::new(channel, known, Arc::clone(&sharing)), reader.as_ref());
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             reader,
             known,
             pinned,
@@ -159,7 +163,7 @@ impl Connection {
             generation: fork::generation(),
             stamp: AtomicU64::new(fork::generation()),
             is_replaceable: options.reconnect,
-        }
+        })
     }
 
     /// Whether it was made in this process.
@@ -181,40 +185,109 @@ impl Connection {
         work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let result = self.entered(patience, work);
-        if self.sharing.unsent.are_some() {
-            self.send_words();
+        if self.sharing.unsent.is_some() {
+            self.see_off();
         }
         result
     }
 
     /// Sends word that nobody waits for an answer to, which is executed after all that was sent before. If another
-    /// thread has the connection for longer than `patience`, that one sends it.
+    /// thread has the connection for longer than `patience`, or there is no room, it is sent later.
     pub fn send_word(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) {
-        let sent = self.locked(patience, |link, patience| link.send_word(number, arguments, patience));
+        let sent = self.locked(patience, |link, patience| {
+            link.send_word(number, arguments, patience)?;
+            self.sharing.unsent.note_rest(link.has_rest());
+            Ok(())
+        });
         if let Err(Error::Timeout(_) | Error::Reentrant) = sent {
             let arguments = arguments.iter().map(|argument| argument.to_vec()).collect();
             self.sharing.unsent.leave(Word { number, arguments });
-            self.send_words();
+            self.see_off();
         }
     }
 
-    /// Sends the words that were left, if no other thread is there to do it.
+    /// Sends what calls have left, if that can be done at once, and else has it done.
     #[cold]
-    fn send_words(&self) {
-        if !self.is_ours() {
-            return;
+    fn see_off(&self) {
+        if self.is_ours() && !self.is_closed() {
+            let sent = self.send_left(Patience::new(Some(Duration::ZERO), &|| false));
+            if matches!(sent, Err(Error::Timeout(_) | Error::Reentrant))
+                && self.sharing.unsent.wants_sender()
+                && !sender::start(Weak::clone(&self.me), Self::goes_on_sending)
+            {
+                self.sharing.unsent.lose_sender();
+            }
         }
-        let _ = self.entered(Patience::new(Some(Duration::ZERO), &|| false), |link, patience| {
-            while let Some(word) = self.sharing.unsent.take() {
+    }
+
+    /// One stay of the sender. Returns whether there is to be another one.
+    fn goes_on_sending(&self) -> bool {
+        match self.send_left(Patience::new(Some(limits::SENDER_STAY), &|| false)) {
+            Ok(()) | Err(Error::Timeout(_)) => !self.sharing.unsent.ends_sender(),
+            // There is nobody to send it to.
+            Err(_) => {
+                self.sharing.unsent.lose_sender();
+                false
+            }
+        }
+    }
+
+    /// Sends what calls have left, as room comes: the rest of a request, and the words behind it.
+    ///
+    /// # Errors
+    /// What ends it before all has gone. It is no call's, and is told by the next one that meets it.
+    fn send_left(&self, patience: Patience<'_>) -> Result<(), Error> {
+        let unsent = &self.sharing.unsent;
+        let sent = self.stay(patience, |link, patience| {
+            link.send_rest(patience)?;
+            unsent.note_rest(false);
+            while let Some(word) = unsent.take() {
                 let arguments: Vec<&[u8]> = word.arguments.iter().map(Vec::as_slice).collect();
-                if let Err(error @ Error::Timeout(_)) = link.send_word(word.number, &arguments, patience) {
-                    // There is no room. The next call makes some, or has to wait for it, too.
-                    self.sharing.unsent.leave(word);
+                if let Err(error) = link.send_word(word.number, &arguments, patience) {
+                    if matches!(error, Error::Timeout(_)) {
+                        unsent.put_back(word);
+                    }
                     return Err(error);
                 }
+                unsent.note_rest(link.has_rest());
+                link.send_rest(patience)?;
+                unsent.note_rest(false);
             }
             Ok(())
         });
+        self.let_go_if_closed();
+        sent
+    }
+
+    /// A thread's stay inside of the gate.
+    #[inline]
+    fn stay<R>(
+        &self,
+        patience: Patience<'_>,
+        work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.link.enter(patience, |link, patience| match link {
+            Some(link) => {
+                link.arrive();
+                let result = work(link, patience);
+                if result.is_err() && !patience.is_inherited() {
+                    self.sharing.unsent.note_rest(link.has_rest());
+                }
+                if self.sharing.answers.are_awaited() && !patience.is_inherited() {
+                    link.leave(&self.sharing.answers);
+                }
+                result
+            }
+            None => Err(self.ended()),
+        })
+    }
+
+    /// What a thread that closed it, or a signal handler in ours, could not wait for is done now.
+    #[inline]
+    fn let_go_if_closed(&self) {
+        if self.is_closed() {
+            let _ = self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
+        }
     }
 
     #[inline]
@@ -223,25 +296,12 @@ impl Connection {
         patience: Patience<'_>,
         work: impl FnOnce(&mut BlockingLink, &mut Patience<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let result = self.link.enter(patience, |link, patience| match link {
-            Some(link) => {
-                link.arrive();
-                let result = work(link, patience);
-                if self.sharing.answers.are_awaited() && !patience.is_inherited() {
-                    link.leave(&self.sharing.answers);
-                }
-                result
-            }
-            None => Err(self.ended()),
-        });
+        let result = self.stay(patience, work);
         // Nothing of it is ours in a child that was forked meanwhile.
         if matches!(result, Err(Error::Closed | Error::Reentrant)) || patience.is_inherited() {
             return result;
         }
-        if self.is_closed() {
-            // By another thread, or by a signal handler in ours. What it could not wait for is done now.
-            let _ = self.let_go(Patience::new(Some(Duration::ZERO), &|| false));
-        }
+        self.let_go_if_closed();
         if let Err(error @ (Error::Gone(_) | Error::Unsent(_) | Error::Ended(_) | Error::Expelled(_))) = &result {
             if self.is_closed() {
                 return Err(Error::Closed);
@@ -325,6 +385,11 @@ impl Connection {
 
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the waits of other threads, without closing anything.
+    pub fn end_waits(&self) {
+        self.life.end_waits();
     }
 
     pub fn close(&self, patience: Patience<'_>) {

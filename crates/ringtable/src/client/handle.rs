@@ -4,6 +4,7 @@
 //! files that follow this one in the folder's table of contents add the calls to [`Client`].
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::absence::Absence;
@@ -95,7 +96,7 @@ impl Client {
         self.connection.get(patience, |patience| self.connect_again(patience))
     }
 
-    fn connect_again(&self, patience: Patience<'_>) -> Result<Connection, Error> {
+    fn connect_again(&self, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
         open(&self.location, &self.options, patience).map_err(|error| match error {
             // It was there, and may be there again.
             Error::NotFound { location, error } if self.options.reconnect => {
@@ -157,7 +158,7 @@ impl Client {
 /// A connection to whatever server is there. If one dies while we join it, its keeper may have another one at the same
 /// socket in a moment; and if its keeper is busy, it may be less so in a moment. Nothing was asked for yet: so we join
 /// again.
-fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Connection, Error> {
+fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
     let (began, mut pause) = (Instant::now(), limits::JOIN_PAUSE_MIN);
     let limit = patience.timeout().unwrap_or(limits::KEEPER_PATIENCE).min(limits::KEEPER_PATIENCE);
     let (mut deaths, mut last_words) = (0, None);

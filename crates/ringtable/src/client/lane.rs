@@ -228,6 +228,11 @@ impl LaneLink {
         Ok(true)
     }
 
+    /// Whether a request has gone in part.
+    pub fn has_rest(&self) -> bool {
+        self.unsent.is_some()
+    }
+
     /// Lets the server see what was written, and wakes it if it sleeps.
     #[inline]
     fn publish_written(&mut self) {

@@ -18,7 +18,7 @@
 //! ticket, and a call that ends without an answer sends word after it that what the ticket got is not wanted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answers::Expected;
 use super::blocking::BlockingLink;
@@ -28,7 +28,7 @@ use super::handle::Client;
 use super::held_leases;
 use super::numbers::NUMBERS;
 use super::options::Transport;
-use super::patience::Patience;
+use super::patience::{Patience, for_answers, left};
 use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
 use super::write_options::{SetWords, Stay};
@@ -86,12 +86,12 @@ enum Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// Waits, for as long as the caller need not look at anything else. Returns whether it is time to ask again.
-    fn wait(&mut self, patience: Patience<'_>) -> Result<bool, Error> {
+    /// Waits, for so long at most. Returns whether it is time to ask again.
+    fn wait(&mut self, limit: Duration, patience: Patience<'_>) -> Result<bool, Error> {
         match self {
-            Self::ToBeTold(told) => told.wait(patience.slice()?, patience),
+            Self::ToBeTold(told) => told.wait(limit, patience),
             Self::Pause(pause) => {
-                std::thread::sleep((*pause).min(patience.slice()?));
+                std::thread::sleep((*pause).min(limit));
                 Ok(true)
             }
         }
@@ -268,48 +268,52 @@ impl Client {
         }
     }
 
-    /// Waits until a key has a value, or its lease is ours. A value that is stale is returned, too, but only if the
-    /// lease is somebody else's; and one that will do if computing fails, if that one says so, or if it takes too long.
+    /// Waits until a key has a value, or its lease is ours, for `limit` at most. A value that is stale is returned,
+    /// too, but only if the lease is somebody else's; and one that will do if computing fails, if that one says so, or
+    /// if it takes too long. The patience is that of each request, and not of the waiting for others; a limit of that
+    /// is one for the server, too.
     ///
     /// # Errors
-    /// [`Error::NoConnection`] over UDP; [`Error::Awaited`] if neither comes in time; [`Error::OwnLease`] if the lease
-    /// is this thread's; those of asking for it, [`Error::Refused`] if there are too many.
+    /// [`Error::NoConnection`] over UDP; [`Error::Awaited`] if neither comes in time; [`Error::Timeout`] if it is the
+    /// server that does not answer; [`Error::OwnLease`] if the lease is this thread's; those of asking for it,
+    /// [`Error::Refused`] if there are too many.
     pub fn get_or_lease(
         &self,
         key: &[u8],
         staleness: Staleness,
-        mut patience: Patience<'_>,
+        limit: Option<Duration>,
+        patience: Patience<'_>,
     ) -> Result<LeaseOutcome, Error> {
         if self.transport() == Transport::Udp {
             return Err(Error::NoConnection { what: "a lease, which get_or_set asks for," });
         }
-        patience.start();
-        let (mut refused_for, mut fallback) = (0, None);
-        match self.look_and_ask(key, staleness, patience, &mut refused_for, &mut fallback) {
-            Err(Error::Timeout(timeout)) => match fallback {
-                Some(old) => Ok(LeaseOutcome::Value(old)),
-                // What the time went for is the value, not the last request on the way to it.
-                None if refused_for > 0 => Err(Error::Awaited(timeout)),
-                None => Err(Error::Timeout(timeout)),
-            },
-            other => other,
-        }
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut fallback = None;
+        let error = match self.look_and_ask(key, staleness, deadline, for_answers(patience, limit), &mut fallback) {
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => Error::Awaited(limit.unwrap_or_default()),
+            Err(error @ Error::Timeout(_)) => error,
+            Err(error) => return Err(error),
+        };
+        fallback.map(LeaseOutcome::Value).ok_or(error)
     }
 
-    /// Looks and asks until there is something; `refused_for` is the token of the lease that is waited for, `fallback`
-    /// what will do if that comes to nothing.
+    /// Looks and asks until there is something, or the time is over that there is to wait for others: `None`.
+    /// `fallback` is what will do if nothing comes of it.
     fn look_and_ask(
         &self,
         key: &[u8],
         staleness: Staleness,
+        deadline: Option<Instant>,
         patience: Patience<'_>,
-        refused_for: &mut u64,
         fallback: &mut Option<Vec<u8>>,
-    ) -> Result<LeaseOutcome, Error> {
+    ) -> Result<Option<LeaseOutcome>, Error> {
         let (mut waiting, mut pause) = (None::<Waiting<'_>>, limits::LEASE_POLL_MIN);
+        // The token of the lease that is waited for.
+        let mut refused_for = 0;
         loop {
             let (old, left_ms) = match self.look(key, staleness, patience)? {
-                Some((value, left_ms)) if staleness.is_fresh(left_ms) => return Ok(LeaseOutcome::Value(value)),
+                Some((value, left_ms)) if staleness.is_fresh(left_ms) => return Ok(Some(LeaseOutcome::Value(value))),
                 Some((value, Some(left_ms))) => (Some(value), left_ms),
                 _ => (None, 0),
             };
@@ -318,41 +322,47 @@ impl Client {
             if let Some(told) = &mut waiting
                 && !is_usable
             {
-                if told.wait(patience)? {
+                let limit = left(deadline);
+                if limit.is_zero() {
+                    return Ok(None);
+                }
+                if told.wait(limit, patience)? {
                     waiting = None;
                 }
                 patience.check_interrupted()?;
                 continue;
             }
-            let token = match self.lease(key, *refused_for, patience)? {
+            let token = match self.lease(key, refused_for, patience)? {
                 Asked::Granted(token) => {
                     failpoint!("lease.got");
-                    return self.look_again(key, token, staleness, patience);
+                    return self.look_again(key, token, staleness, patience).map(Some);
                 }
                 Asked::Taken(token) => token,
-                Asked::Over(Some(value)) => return Ok(LeaseOutcome::Value(value)),
+                Asked::Over(Some(value)) => return Ok(Some(LeaseOutcome::Value(value))),
                 Asked::Over(None) => match fallback.take() {
-                    Some(old) => return Ok(LeaseOutcome::Value(old)),
+                    Some(old) => return Ok(Some(LeaseOutcome::Value(old))),
                     // It may be our turn now, as if we asked for the first time.
                     None => {
-                        *refused_for = 0;
+                        refused_for = 0;
                         continue;
                     }
                 },
             };
-            if *refused_for == 0 {
-                *refused_for = token.max(1);
+            if refused_for == 0 {
+                refused_for = token.max(1);
             }
             if is_usable && let Some(old) = fallback.take() {
-                return Ok(LeaseOutcome::Value(old));
+                return Ok(Some(LeaseOutcome::Value(old)));
             }
             if held_leases::has(self.location(), key) {
                 return Err(Error::OwnLease(format!("'{}'", command::shown(key))));
             }
+            // Before anything is asked for that there is no time left to wait for.
+            if left(deadline).is_zero() {
+                return Ok(None);
+            }
             waiting = self.ask_to_be_told(key, token, &mut pause, patience)?;
             patience.check_interrupted()?;
-            // Before anything is asked for that there is no time left to wait for.
-            patience.slice()?;
         }
     }
 

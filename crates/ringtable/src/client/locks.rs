@@ -23,7 +23,7 @@ use super::handle::Client;
 use super::leases::{Told, insist, next_ticket};
 use super::numbers::NUMBERS;
 use super::options::Transport;
-use super::patience::Patience;
+use super::patience::{Patience, for_answers, left};
 use super::repeat::Repeat;
 use super::replies::{integer, unexpected};
 use super::validate::check_key;
@@ -386,15 +386,4 @@ impl Asked<'_> {
         };
         reply
     }
-}
-
-/// The patience of each request of a call that waits for others, but no longer than `limit`.
-pub(super) fn for_answers(patience: Patience<'_>, limit: Option<Duration>) -> Patience<'_> {
-    limit.map_or(patience, |limit| patience.within(limit.max(limits::ANSWER_WAIT_MIN)))
-}
-
-/// How long to sleep at most: until the deadline, or until it is time to look for signals.
-pub(super) fn left(deadline: Option<Instant>) -> Duration {
-    let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
-    deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice))
 }

@@ -15,7 +15,7 @@
 //!
 //! # Deliberately absent
 //!
-//! A thread of its own; a cache of values.
+//! A thread of its own, but for one that sends what calls have left behind (`sender.rs`); a cache of values.
 
 // What calls are given, and what they come to.
 mod error;
@@ -34,6 +34,7 @@ mod in_place;
 mod gate;
 mod answers;
 mod unsent;
+mod sender;
 mod sharing;
 mod pinned;
 

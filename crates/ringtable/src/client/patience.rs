@@ -101,6 +101,17 @@ impl<'a> Patience<'a> {
     }
 }
 
+/// The patience of each request of a call that waits for others, but no longer than `limit`.
+pub(super) fn for_answers(patience: Patience<'_>, limit: Option<Duration>) -> Patience<'_> {
+    limit.map_or(patience, |limit| patience.within(limit.max(limits::ANSWER_WAIT_MIN)))
+}
+
+/// How long to sleep at most: until the deadline, or until it is time to look for signals.
+pub(super) fn left(deadline: Option<Instant>) -> Duration {
+    let slice = Duration::from_millis(limits::SIGNAL_CHECK_MS);
+    deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice))
+}
+
 /// When the caller's signals were last looked at, for waits each of which ends soon, for something new.
 pub(super) struct Checks(Instant);
 

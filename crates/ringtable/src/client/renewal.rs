@@ -16,6 +16,7 @@
 //!   exist there. So nobody waits there; of threads that make connections at the same time, one keeps its own.
 
 use std::ptr::null_mut;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
 use super::connection::Connection;
@@ -31,7 +32,7 @@ pub(super) struct RenewableConnection {
 
 /// A connection in the list of them, the newest first.
 struct Node {
-    connection: Connection,
+    connection: Arc<Connection>,
     /// Before the making of the next one.
     renewing: Gate<()>,
     /// The one before, which calls may still use; ends with null, or with a parent's.
@@ -39,11 +40,11 @@ struct Node {
 }
 
 impl RenewableConnection {
-    pub fn new(connection: Connection) -> Self {
+    pub fn new(connection: Arc<Connection>) -> Self {
         Self { current: AtomicPtr::new(Self::node(connection, null_mut())), closed: AtomicBool::new(false) }
     }
 
-    fn node(connection: Connection, previous: *mut Node) -> *mut Node {
+    fn node(connection: Arc<Connection>, previous: *mut Node) -> *mut Node {
         Box::into_raw(Box::new(Node { connection, renewing: Gate::new(()), previous }))
     }
 
@@ -68,7 +69,7 @@ impl RenewableConnection {
     pub fn get(
         &self,
         patience: Patience<'_>,
-        make: impl FnOnce(Patience<'_>) -> Result<Connection, Error>,
+        make: impl FnOnce(Patience<'_>) -> Result<Arc<Connection>, Error>,
     ) -> Result<&Connection, Error> {
         let connection = self.peek();
         if connection.is_current() { Ok(connection) } else { self.renew(patience, make) }
@@ -78,7 +79,7 @@ impl RenewableConnection {
     fn renew(
         &self,
         patience: Patience<'_>,
-        make: impl FnOnce(Patience<'_>) -> Result<Connection, Error>,
+        make: impl FnOnce(Patience<'_>) -> Result<Arc<Connection>, Error>,
     ) -> Result<&Connection, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
@@ -113,7 +114,7 @@ impl RenewableConnection {
     }
 
     /// Puts a new connection in the place of an old one, unless another thread was faster.
-    fn replace(&self, old: &Node, new: Connection) {
+    fn replace(&self, old: &Node, new: Arc<Connection>) {
         let old = std::ptr::from_ref(old).cast_mut();
         let new = Self::node(new, old);
         // Release: what `node` wrote is seen by whoever loads the pointer; pairs with the Acquire in `current`.
@@ -159,6 +160,10 @@ impl Drop for RenewableConnection {
                 }
                 Box::from_raw(next)
             };
+            // A sender inside of the gate has it, too, for as long as it waits.
+            if Arc::strong_count(&node.connection) > 1 {
+                node.connection.end_waits();
+            }
             next = node.previous;
         }
     }

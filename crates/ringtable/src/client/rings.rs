@@ -202,6 +202,11 @@ impl RingsLink {
         self.outgoing.is_empty()
     }
 
+    /// Whether something was gathered that has not gone.
+    pub fn has_rest(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     fn send(&mut self) {
         if self.sent == self.outgoing.len() {
             return;

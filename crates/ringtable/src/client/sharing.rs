@@ -4,12 +4,12 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use super::answers::Answers;
-use super::unsent::UnsentWords;
+use super::unsent::Unsent;
 use crate::limits;
 use crate::sync::lock;
 
-/// How many posted writes are on their way, a buffer for a large reply, the answers that threads wait for, and words
-/// that are still to be sent.
+/// How many posted writes are on their way, a buffer for a large reply, the answers that threads wait for, and what
+/// is still to be sent.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Posted writes whose replies have not come.
@@ -18,7 +18,7 @@ pub(super) struct Sharing {
     /// of copying.
     spare: Mutex<Vec<u8>>,
     pub answers: Answers,
-    pub unsent: UnsentWords,
+    pub unsent: Unsent,
 }
 
 impl Sharing {

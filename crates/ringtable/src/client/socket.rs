@@ -155,6 +155,11 @@ impl SocketLink {
         Ok(true)
     }
 
+    /// Whether something was gathered that has not gone.
+    pub fn has_rest(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     fn parse(&mut self) -> Result<Option<Reply>, Error> {
         if self.parsed == self.incoming.len() {
             return Ok(None);

@@ -14,9 +14,9 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{Builder, JoinHandle};
 
-use super::signals::block_signals;
 use crate::shm::descriptors;
 use crate::shm::fork::Descriptor;
+use crate::shm::signals::block_signals;
 
 /// Most threads that wait for the kernel to close something.
 const HOLDERS_MAX: usize = 16;

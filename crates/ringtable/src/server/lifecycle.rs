@@ -29,13 +29,13 @@ use super::lane_parts::Parts;
 use super::listener::{self, Listener};
 use super::options::Options;
 use super::runtime::Runtime;
-use super::signals::block_signals;
 use super::store::HANDING;
 use super::udp_port::BoundPort;
 use super::words::tell;
 use super::worker::Worker;
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::{self, Descriptor};
+use crate::shm::signals::block_signals;
 use crate::sync::lock;
 
 /// A server. Dropping it stops it.

@@ -35,7 +35,6 @@ mod end;
 mod statistics;
 mod buffers;
 mod turn;
-mod signals;
 mod words;
 
 // What outlives the server, and the keeper of it.

@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, thread};
 
-use super::signals::block_signals;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, Listener};
 use crate::shm::segment::{Mapping, Segment};
+use crate::shm::signals::block_signals;
 use crate::sync::lock;
 use crate::table::Table;
 use crate::table::layout::PAGE_WORDS;

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::signals::block_signals;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, Listener};
+use crate::shm::signals::block_signals;
 
 /// How many wake-ups are measured; the median counts.
 const ROUNDS: usize = 25;

@@ -1,8 +1,8 @@
-//! The signal mask of the server's threads: signals are for the program around the server.
+//! The signal mask of the threads that the engine starts: signals are for the program around them.
 
 /// Blocks all signals in this thread but SIGPROF, the tick of a profiler, which has to come to the thread that it
 /// counts. It breaks off nothing that matters: the loop around each system call that waits looks again.
-pub(super) fn block_signals() {
+pub fn block_signals() {
     #[allow(unsafe_code)]
     // SAFETY: all calls get a valid pointer to a signal set of this frame.
     unsafe {
