@@ -254,6 +254,8 @@ def test_mistakes_are_told_in_plain_words(server: ringtable.Server) -> None:
                     one.acquire()
             assert not lock.acquire(blocking=False)
             assert not lock.acquire(timeout=0.001)
+            with pytest.raises(ringtable.InvalidOption, match=r"timeout is -0\.5; .*, -1 for ever, or None"):
+                lock.acquire(timeout=-0.5)
             errors: list[BaseException] = []
 
             def release() -> None:
