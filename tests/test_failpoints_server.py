@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 import ringtable
 from failpoint_callers import HELD, call, callers_at_work, wait_for_ever, watch_for_ever, ways
-from failpoint_servers import KEEPING, LINGERING, SERVER, STARTING, STOPPING, Site
-from failpoints import figures, needs_failpoints, server_of, wait_until_all_is_free
+from failpoint_servers import KEEPING, LINGERING, NOTING, SERVER, STARTING, STOPPING, Site
+from failpoints import OPTIONS, Victim, arm, figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
+from ringtable._cli.signals import interrupt_on_termination
+from ringtable._keeper import keep
 from ringtable._ringtable import socket_path
 from support import CALL_S_MAX, Child, Flag, RawConnection, connect_in, wait_until
 
@@ -148,6 +152,40 @@ def test_a_server_that_starts_is_stopped_at(point: str) -> None:
         wait_until(is_there, "the server has started")
         with ringtable.connect() as table:
             table["key"] = b"value"
+
+
+def serve_with_keeper(point: str) -> None:
+    """Serve until told to end, the first server until it comes to that point."""
+    kept = keep(deaths_max=10)
+    interrupt_on_termination()
+    with suppress(KeyboardInterrupt), Server(_kept=kept, **OPTIONS) as server:
+        if kept[3] == 0:
+            arm(point, "kill")
+        server.wait()
+
+
+DONE_ONCE = [
+    *("request.copied", "request.executed", *NOTING, "reply.written", "reply.published", "reply.released"),
+    *("put.prepared", "put.locked", "put.linked", "put.unlocked", "expire.changed", "expire.unlocked"),
+    *("delete.unlinked", "delete.unlocked"),
+]
+
+
+@pytest.mark.parametrize("point", DONE_ONCE)
+def test_each_request_is_done_once_though_a_server_with_a_keeper_dies_at(point: str) -> None:
+    with Victim(serve_with_keeper, point) as keeper:
+        wait_until(is_there, "the server has started")
+        with ringtable.connect() as table:
+            for number in range(1, 4):
+                assert table.incr("number") == number
+                table.set("key", b"%d" % number, ttl=100)
+                assert table["key"] == b"%d" % number
+                assert table.expire("key", 1_000)
+                assert table.delete("key") == 1
+                assert table.delete("key") == 0
+            assert table.stats()["restarts"] == 1
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.what_became_of_it() == "end"
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
