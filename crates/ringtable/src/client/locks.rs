@@ -186,11 +186,9 @@ impl Client {
                     asked.is_over = true;
                     return Ok(Some(Some(token.unsigned_abs())));
                 }
-                // The server that knew of it is dead, and another one goes on in its stead. It may know of a permit
-                // that we have not heard of.
+                // The server that knew of it is dead, and another one goes on in its stead. It knows by the ticket of a
+                // permit that we have not heard of.
                 Some(Reply::Nil) => {
-                    let ticket = asked.ticket.to_string();
-                    connection.request(NUMBERS.ring_unlock, &[name, b"TICKET", ticket.as_bytes()], patience)?;
                     answer = asked.join(terms, patience)?;
                     continue;
                 }

@@ -100,6 +100,12 @@ impl Permits {
         now_ns: u64,
     ) -> Result<LockAnswer, Refusal> {
         let LockRequest { ticket, permits, ttl_ms } = request;
+        // It waited at a server that handed it the permit, and died before it could say so.
+        if waiter.is_some()
+            && let Some(token) = self.token_of(connection, name, ticket, now_ns)
+        {
+            return Ok(LockAnswer::Granted(token));
+        }
         // One whose memory is still to be freed keeps nobody out.
         if self.places.get(name).is_some_and(|place| place.holders.len() as u64 >= permits)
             && let Some(token) = self.first_gone(name, is_gone)
@@ -142,6 +148,15 @@ impl Permits {
             self.places.insert(Arc::clone(&name), Place::new(&name, kept, permits));
         }
         Ok(LockAnswer::Granted(self.grant(name, connection, ticket, ttl_ms, now_ns)))
+    }
+
+    /// The token that a connection has got for this ticket.
+    fn token_of(&self, connection: u64, name: &[u8], ticket: u64, now_ns: u64) -> Option<u64> {
+        let mut held = self.by_connection.range((connection, 0)..=(connection, u64::MAX));
+        held.find_map(|(&(_, token), held)| {
+            let holder = self.places.get(held).filter(|_| **held == *name)?.holders.get(&token)?;
+            (holder.ticket == ticket && holder.ends_ns.is_none_or(|ends_ns| ends_ns > now_ns)).then_some(token)
+        })
     }
 
     /// The token of a holder of this name whose connection has ended, if it has one.
@@ -458,6 +473,26 @@ mod tests {
         assert!(world.unlock(3, LeaseName::Ticket(7)) && !world.unlock(3, LeaseName::Ticket(7)));
         assert_eq!(world.told().iter().map(|told| told.0).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(world.permits.count(), 1);
+    }
+
+    /// Those that wait ask again when their server has died, perhaps behind the handing over.
+    #[test]
+    fn what_was_handed_over_is_found_by_its_ticket() {
+        for permits in [1, 2] {
+            let mut world = World::default();
+            let request = |ticket| LockRequest { permits, ..lock(ticket) };
+            let first: Vec<_> = (1..=permits).map(|ticket| world.take(1, "x", request(ticket), false)).collect();
+            assert_eq!(world.take(2, "x", request(7), true), LockAnswer::Pending);
+            for answer in first {
+                let LockAnswer::Granted(token) = answer else { panic!("not granted") };
+                assert!(world.unlock(1, LeaseName::Token(token)));
+            }
+            let token = world.told()[0].2;
+            assert_eq!(world.take(2, "x", request(7), true), LockAnswer::Granted(token));
+            assert_eq!(world.permits.count(), 1);
+            // Another request is another permit.
+            assert_eq!(world.take(2, "x", request(8), false) == LockAnswer::Taken, permits == 1);
+        }
     }
 
     #[test]
