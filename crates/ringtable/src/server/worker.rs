@@ -620,12 +620,9 @@ impl Worker {
         let note = Some(Note::go_on(Arc::clone(&keeper.notes), lane));
         let offer = Offer { segment, mapping, socket, request_bell, response_bell, note };
         let (connection, end) = if noted.state == LaneState::Offered {
-            // It may have sealed it since.
-            if offer.is_sealed() {
-                (Connection::Lane(Box::new(LaneClient::new(offer, &runtime.store))), None)
-            } else {
-                (Connection::Offered(Box::new(offer)), None)
-            }
+            // Else it may never have heard of it, and would wait for ever: its socket closes, and it joins again.
+            let end = (!offer.is_sealed()).then_some(End::Broken);
+            (Connection::Lane(Box::new(LaneClient::new(offer, &runtime.store))), end)
         } else {
             let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, &commits);
             (Connection::Lane(Box::new(lane)), end)
