@@ -34,7 +34,7 @@ import cyclopts
 import ringtable
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, KeptServer, is_dead, wait_until
+from support import Child, Flag, KeptServer, children_of, is_dead, wait_until
 
 from proof import program
 from proof.kills import own_folder
@@ -289,12 +289,11 @@ def run(kills: int, seconds: float, found: Found) -> None:
                 found.owners_killed += 1
             else:
                 number = -1
-            begin, pid = time.monotonic(), kept.server_pid
+            begin = time.monotonic()
             if generator.random() < 0.2:
                 # The next one as well, while it takes over.
                 kept.kill_server(wait=False)
-                while kept.server_pid == pid:
-                    time.sleep(0.001)
+                wait_until(lambda: children_of(kept.pid), "the next one has begun")
                 time.sleep(generator.uniform(0, TAKING_OVER_S_MAX))
                 found.kills += 1
                 found.killed_taking_over += 1

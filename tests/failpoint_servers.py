@@ -181,5 +181,5 @@ KEEPING = {"keep.made"}
 # Where a server ends by itself.
 LINGERING = {"linger.over", "linger.shut"}
 STOPPING = {"stop.hidden", "stop.said"}
-# Where one with a keeper notes what it has done.
-NOTING = {"request.noted"}
+# Where one with a keeper has it hold a client's socket, and notes what it has done.
+NOTING = {"join.kept", "request.noted"}

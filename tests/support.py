@@ -210,15 +210,21 @@ class KeptServer(ServerProcess):
     @property
     def server_pid(self) -> int:
         """The process of the server that there is now, or in a moment."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not (found := children_of(self.pid)):
-            assert time.monotonic() < deadline, f"there is no server: {self.words}"
-            time.sleep(0.001)
+        found: list[int] = []
+
+        def is_found() -> bool:
+            found.extend(children_of(self.pid))
+            return bool(found)
+
+        wait_until(is_found, "there is a server")
         return found[0]
 
     def kill_server(self, *, wait: bool = True) -> None:
         """Kill the server at whatever it does, and wait until the next one serves."""
-        os.kill(self.server_pid, signal.SIGKILL)
+        pid = self.server_pid
+        os.kill(pid, signal.SIGKILL)
+        # Else the next one to be killed might be this one.
+        wait_until(lambda: is_dead(pid), f"server {pid} has died")
         if wait:
             self.wait_for_successor()
 

@@ -165,7 +165,8 @@ def serve_with_keeper(point: str) -> None:
 
 
 DONE_ONCE = [
-    *("request.copied", "request.executed", *NOTING, "reply.written", "reply.published", "reply.released"),
+    *("accept.accepted", "accept.delivered", "accept.taken", "join.made", "join.passed", *sorted(NOTING)),
+    *("request.copied", "request.executed", "reply.written", "reply.published", "reply.released"),
     *("put.prepared", "put.locked", "put.linked", "put.unlocked", "expire.changed", "expire.unlocked"),
     *("delete.unlinked", "delete.unlocked"),
 ]

@@ -160,6 +160,7 @@ class _Keeper:
                 except OSError as error:
                     why = error.errno or errno.ENOMEM
                 else:
+                    self._let_go(number)
                     self._lanes[number] = _Lane(memory, (segment, request_bell, response_bell))
                     descriptors, why = [], 0
             self._answer(ours, _MESSAGE.pack(_MAPPED, number, why))

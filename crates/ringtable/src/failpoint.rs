@@ -74,6 +74,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("accept.accepted", "a connection is accepted, and no worker's"),
     ("accept.delivered", "it is a worker's, which was not rung"),
     ("accept.taken", "the worker has taken it, and does not watch it"),
+    ("join.kept", "a keeper holds a client's socket, and nothing is noted of it"),
     ("join.made", "a lane is made, and not passed"),
     ("join.passed", "its descriptors are passed, and nobody serves it"),
     ("join.seated", "a seat is taken, and its owner does not know"),

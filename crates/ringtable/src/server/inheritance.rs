@@ -7,8 +7,13 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::error::{Error, doing};
 use super::held::Held;
+use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
+
+/// What is being done when something of it cannot be taken.
+const TAKING: &str = "taking over what the keeper holds";
 
 /// What the keeper gives a server.
 #[derive(Debug)]
@@ -21,6 +26,31 @@ pub struct Inheritance {
     pub lanes: Vec<InheritedLane>,
     /// How many servers there were before.
     pub restarts: u64,
+}
+
+impl Inheritance {
+    /// Whether there was a server before, which has left its table.
+    pub(super) fn is_of_another(&self) -> bool {
+        self.held.contains_key(&Held::Table)
+    }
+
+    /// Takes something that is held, if it is.
+    ///
+    /// # Errors
+    /// If the system refuses it.
+    pub(super) fn take(&mut self, what: Held) -> Result<Option<Descriptor>, Error> {
+        let taken = self.held.remove(&what).map(|held| Descriptor::make(|| Ok(held))).transpose();
+        doing(TAKING, taken.map_err(Into::into))
+    }
+
+    /// The same of what no server goes on without.
+    ///
+    /// # Errors
+    /// If it is not held, or the system refuses it.
+    pub(super) fn require(&mut self, what: Held) -> Result<Descriptor, Error> {
+        let missing = || io::Error::other(format!("the keeper holds no {what:?}"));
+        self.take(what)?.map_or_else(|| doing(TAKING, Err(missing())), Ok)
+    }
 }
 
 /// The memory of a lane, mapped by the keeper for a server that is forked later: behind its client's seal no process

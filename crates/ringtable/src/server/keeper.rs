@@ -32,7 +32,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -107,17 +107,17 @@ impl Keeper {
     /// lanes that were prepared for the server before, and that nobody has used.
     ///
     /// # Errors
-    /// If the system gives no doorbell.
+    /// If the system gives no doorbell, or no room for the socket.
     pub fn new(
-        socket: Descriptor,
+        socket: OwnedFd,
         notes: Arc<Notes>,
         taken: impl Fn(usize) -> bool,
         prepared: Vec<(usize, Parts)>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Arc<Self>> {
         // Taken from the end: low numbers first, whose notes lie together.
         let free = (0..notes.lanes()).rev().filter(|&lane| !taken(lane)).collect();
-        Ok(Self {
-            socket,
+        Ok(Arc::new(Self {
+            socket: Descriptor::make(|| Ok(socket))?,
             notes,
             lanes: Mutex::new(Lanes {
                 free,
@@ -129,7 +129,7 @@ impl Keeper {
                 is_stopping: false,
             }),
             bell: Doorbell::new()?,
-        })
+        }))
     }
 
     /// Whether it is there.
@@ -182,7 +182,7 @@ impl Keeper {
             self.bell.ring();
         }
         drop(lanes);
-        let kept = KeptLane { keeper: Arc::clone(self), lane };
+        let kept = KeptLane::found(self, lane);
         match self.unless_gone(self.send(Message::Serve(lane), &[socket.as_fd()])) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(busy()),
             sent => sent.map(|()| Some((kept, parts))),
@@ -284,11 +284,6 @@ impl Keeper {
         lock(&self.lanes).is_stopping = true;
         self.bell.ring();
     }
-
-    /// A lane that was found, and is held by the keeper already.
-    pub fn found(self: &Arc<Self>, lane: usize) -> KeptLane {
-        KeptLane { keeper: Arc::clone(self), lane }
-    }
 }
 
 /// Why a join is put off.
@@ -304,6 +299,11 @@ pub(super) struct KeptLane {
 }
 
 impl KeptLane {
+    /// One that the keeper holds already.
+    pub fn found(keeper: &Arc<Keeper>, lane: usize) -> Self {
+        Self { keeper: Arc::clone(keeper), lane }
+    }
+
     /// The notes of all lanes.
     pub fn notes(&self) -> Arc<Notes> {
         Arc::clone(&self.keeper.notes)

@@ -215,6 +215,9 @@ impl LaneClient {
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send_replies(&mut share)?;
+        if worked {
+            self.note_progress();
+        }
         let (mut requests, mut bytes) = (0, 0);
         // Where the lane is to outlive this server, no request is executed while the reply to another one waits.
         let backlog_max = if self.note.is_some() { 1 } else { limits::REPLY_BACKLOG_MAX };
@@ -248,8 +251,10 @@ impl LaneClient {
             }
         }
         if worked {
-            self.send_replies(&mut share)?;
-            self.note_progress();
+            // With a note all has gone that can, request by request: it says what is in the ring.
+            if self.note.is_none() {
+                self.send_replies(&mut share)?;
+            }
             if self.outgoing.has_let_go() {
                 executor.engine.writer.rescan();
             }

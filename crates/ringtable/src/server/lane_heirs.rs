@@ -4,7 +4,7 @@ use std::io;
 
 use super::inheritance::InheritedLane;
 use super::lane_parts::Parts;
-use super::notes::{Noted, Notes};
+use super::notes::{LaneState, Noted, Notes};
 use crate::ring::lane::{LANE_SIZE, Lane};
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
@@ -35,14 +35,23 @@ impl HeirLane {
     }
 }
 
-/// Tells the lanes of clients from those that are prepared for clients to come. One that was given away without a note
-/// is let go of: its client has heard nothing yet, and its socket closes.
+/// What another server has left of lanes.
+#[derive(Default)]
+pub(super) struct Sorted {
+    /// Those of clients.
+    pub heirs: Vec<HeirLane>,
+    /// Those that are prepared for clients to come, by their numbers.
+    pub prepared: Vec<(usize, Parts)>,
+    /// Those whose clients may never have heard of them, and would wait for ever: their numbers and sockets.
+    pub unheard: Vec<(usize, Descriptor)>,
+}
+
+/// Tells them apart.
 ///
 /// # Errors
 /// Those of the system.
-#[allow(clippy::type_complexity)]
-pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<(Vec<HeirLane>, Vec<(usize, Parts)>)> {
-    let (mut heirs, mut prepared) = (Vec::new(), Vec::new());
+pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<Sorted> {
+    let mut sorted = Sorted::default();
     for InheritedLane { lane, memory, segment, request_bell, response_bell, socket } in lanes {
         let descriptor = |fd| Descriptor::make(|| Ok(fd));
         let (mapping, segment) = (memory.take_over()?, Segment::from_foreign(descriptor(segment)?)?);
@@ -51,8 +60,16 @@ pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<(Vec<
         }
         let (request_bell, response_bell) = (descriptor(request_bell)?, descriptor(response_bell)?);
         let [request_bell, response_bell] = [request_bell, response_bell].map(Doorbell::from_foreign);
-        match (socket, notes.read(lane)) {
-            (Some(socket), Some(noted)) => heirs.push(HeirLane {
+        let Some(socket) = socket else {
+            sorted.prepared.push((lane, Parts::with(segment, mapping, request_bell, response_bell)?));
+            continue;
+        };
+        let socket = descriptor(socket)?;
+        // A client that has got its lane seals it.
+        let is_known = |noted: &Noted| noted.state != LaneState::Offered || segment.is_strictly_sealed();
+        match notes.read(lane).filter(is_known) {
+            None => sorted.unheard.push((lane, socket)),
+            Some(noted) => sorted.heirs.push(HeirLane {
                 lane,
                 noted,
                 commits: Commits::default(),
@@ -60,11 +77,9 @@ pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<(Vec<
                 mapping,
                 request_bell,
                 response_bell,
-                socket: descriptor(socket)?,
+                socket,
             }),
-            (None, _) => prepared.push((lane, Parts::with(segment, mapping, request_bell, response_bell)?)),
-            (Some(_), None) => {}
         }
     }
-    Ok((heirs, prepared))
+    Ok(sorted)
 }

@@ -43,9 +43,11 @@ impl Offer {
         watch: impl FnOnce(&Doorbell) -> io::Result<()>,
     ) -> io::Result<Self> {
         let made = (|| -> io::Result<_> {
-            let kept = keeper.map(|keeper| keeper.serve(&socket)).transpose()?.flatten();
-            let (kept, parts) =
-                kept.map_or_else(|| Parts::make().map(|parts| (None, parts)), |(kept, parts)| Ok((Some(kept), parts)))?;
+            let (kept, parts) = match keeper.map(|keeper| keeper.serve(&socket)).transpose()?.flatten() {
+                Some((kept, parts)) => (Some(kept), parts),
+                None => (None, Parts::make()?),
+            };
+            failpoint!("join.kept");
             let Parts { segment, mapping, request_bell, response_bell, listener } = parts;
             let note = kept.as_ref().map(|kept| Note::begin(kept.notes(), kept.lane, connection, worker));
             socket.kept = kept;

@@ -34,7 +34,7 @@ use super::udp_port::BoundPort;
 use super::words::tell;
 use super::worker::Worker;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork::{self, Descriptor};
+use crate::shm::fork;
 use crate::shm::signals::block_signals;
 use crate::sync::lock;
 
@@ -72,10 +72,9 @@ impl Server {
     pub fn start_kept(options: &Options, mut inheritance: Inheritance) -> Result<Self, Error> {
         options.check()?;
         options.check_kept()?;
-        if !inheritance.held.contains_key(&Held::Table) {
+        if !inheritance.is_of_another() {
             let (listener, udp_port) = open(options)?;
-            let keeper = Descriptor::make(|| Ok(inheritance.keeper));
-            let runtime = Runtime::kept(options, doing("having a keeper", keeper.map_err(Into::into))?)?;
+            let runtime = Runtime::kept(options, inheritance.keeper)?;
             if let Some(keeper) = &runtime.keeper {
                 let hold = |what, descriptor: BorrowedFd<'_>| keeper.hold(what, descriptor);
                 doing(HANDING, listener.hold(&hold))?;
@@ -83,18 +82,10 @@ impl Server {
             }
             return Self::run(options, listener, udp_port, runtime, Vec::new());
         }
-        let mut take = |what| {
-            let held = inheritance.held.remove(&what);
-            let taken = held.map(|descriptor| Descriptor::make(|| Ok(descriptor))).transpose();
-            doing("taking over what the keeper holds", taken.map_err(Into::into))
-        };
-        let [listening, file, lock] = [Held::Listening, Held::SocketFile, Held::Lock].map(&mut take);
-        let (Some(listening), Some(file), Some(lock)) = (listening?, file?, lock?) else {
-            let error = std::io::Error::other("the keeper does not hold it");
-            return doing("taking over the socket of the server before", Err(error));
-        };
-        let (tcp, udp) = (take(Held::Tcp)?, take(Held::Udp)?);
-        let listener = Listener::adopt(&options.address, access(options), [listening, file, lock], tcp)?;
+        let [listening, file, lock] =
+            [Held::Listening, Held::SocketFile, Held::Lock].map(|what| inheritance.require(what));
+        let (tcp, udp) = (inheritance.take(Held::Tcp)?, inheritance.take(Held::Udp)?);
+        let listener = Listener::adopt(&options.address, access(options), [listening?, file?, lock?], tcp)?;
         let udp_port = doing("taking the UDP port over", udp.map(BoundPort::of).transpose())?;
         let (runtime, lanes) = Runtime::adopted(options, inheritance)?;
         Self::run(options, listener, udp_port, runtime, lanes)

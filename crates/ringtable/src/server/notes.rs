@@ -15,7 +15,7 @@
 //! | resting  | all before the head is done, and its replies end at the tail | goes on there                          |
 //! | taken    | a whole request was taken out of it, and is not answered     | goes on; its client is told of a doubt |
 //! | broken   | a request, or a reply, is in the middle of its way           | its connection ends                    |
-//! | offered  | its client has got it, and may not have sealed it            | as before                              |
+//! | offered  | its client may have got it, and may have sealed it           | goes on if it is sealed, else ends     |
 //!
 //! Besides, a note says which request is **in hand**: by its position, stored before it is executed. If that is the
 //! head, the request may have been done, or not, which [`crate::table::commits`] tells.

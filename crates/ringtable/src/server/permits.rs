@@ -152,17 +152,21 @@ impl Permits {
 
     /// The token that a connection has got for this ticket.
     fn token_of(&self, connection: u64, name: &[u8], ticket: u64, now_ns: u64) -> Option<u64> {
-        let mut held = self.by_connection.range((connection, 0)..=(connection, u64::MAX));
-        held.find_map(|(&(_, token), held)| {
-            let holder = self.places.get(held).filter(|_| **held == *name)?.holders.get(&token)?;
-            (holder.ticket == ticket && holder.ends_ns.is_none_or(|ends_ns| ends_ns > now_ns)).then_some(token)
+        self.holder(name, |holder| {
+            let is_its = (holder.connection, holder.ticket) == (connection, ticket);
+            is_its && holder.ends_ns.is_none_or(|ends_ns| ends_ns > now_ns)
         })
     }
 
     /// The token of a holder of this name whose connection has ended, if it has one.
     fn first_gone(&self, name: &[u8], is_gone: &dyn Fn(u64) -> bool) -> Option<u64> {
+        self.holder(name, |holder| is_gone(holder.connection))
+    }
+
+    /// The token of the first holder of this name that is such a one.
+    fn holder(&self, name: &[u8], is_it: impl Fn(&Holder) -> bool) -> Option<u64> {
         let place = self.places.get(name)?;
-        place.holders.iter().find(|(_, holder)| is_gone(holder.connection)).map(|(&token, _)| token)
+        place.holders.iter().find(|(_, holder)| is_it(holder)).map(|(&token, _)| token)
     }
 
     /// Gives a permit that is free, of a name that is there.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use super::exchange::Exchange;
 use super::headcount::Headcount;
 use super::held::Held;
 use super::inheritance::Inheritance;
-use super::keeper::Keeper;
-use super::lane_heirs::{self as lanes, HeirLane};
+use super::keeper::{Keeper, KeptLane};
+use super::lane_heirs::{self, HeirLane, Sorted};
 use super::mailbox::Mailbox;
 use super::notes::Notes;
 use super::options::Options;
 use super::reserved::Reserved;
+use super::socket::Socket;
 use super::statistics::Statistics;
 use super::store::{HANDING, Store};
 use super::topology::Topology;
@@ -28,12 +30,11 @@ use crate::command::Setting;
 use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork::Descriptor;
 use crate::shm::segment::Segment;
 use crate::sync::{Arc, AtomicU64};
 
-/// What is being done when a keeper's word cannot be taken.
-const TAKING: &str = "taking over what the keeper holds";
+/// What is being done when there is no way to the keeper.
+const REACHING: &str = "making a way to the keeper";
 
 /// For how many lanes there are notes: those of all clients, and those that are prepared.
 fn lanes_max(options: &Options) -> usize {
@@ -76,46 +77,44 @@ impl Runtime {
     }
 
     /// The same with a keeper, which gets what is to outlive this server.
-    pub fn kept(options: &Options, keeper: Descriptor) -> Result<Self, Error> {
+    pub fn kept(options: &Options, keeper: OwnedFd) -> Result<Self, Error> {
         let spin_ns = Self::spin_ns(options)?;
         let (notes, segment) = doing("making the notes", Notes::create(lanes_max(options)))?;
-        let keeper = Keeper::new(keeper, Arc::new(notes), |_| false, Vec::new());
-        let keeper = Arc::new(doing("making a doorbell", keeper)?);
+        let keeper = doing(REACHING, Keeper::new(keeper, Arc::new(notes), |_| false, Vec::new()))?;
         doing(HANDING, keeper.hold(Held::Notes, segment.descriptor()))?;
         let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
         Self::with(options, store, spin_ns, Some(keeper), 0)
     }
 
     /// What another server has left, which is dead. Returns also the lanes of its clients.
-    pub fn adopted(options: &Options, inheritance: Inheritance) -> Result<(Self, Vec<HeirLane>), Error> {
-        let Inheritance { keeper, mut held, lanes, restarts } = inheritance;
-        let mut take = |what: Held| {
-            let missing = || io::Error::other(format!("the keeper holds no {what:?}"));
-            held.remove(&what).ok_or_else(missing).and_then(|descriptor| Ok(Descriptor::make(|| Ok(descriptor))?))
-        };
-        let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| doing(TAKING, take(what)));
+    pub fn adopted(options: &Options, mut inheritance: Inheritance) -> Result<(Self, Vec<HeirLane>), Error> {
+        let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| inheritance.require(what));
+        let Inheritance { keeper, lanes, restarts, .. } = inheritance;
         let notes = Segment::from_foreign(notes?).and_then(|notes| Notes::adopt(&notes, lanes_max(options)));
         let notes = Arc::new(doing("taking the notes over", notes)?);
-        let (mut lanes, prepared) = doing("taking the lanes over", lanes::sort(lanes, &notes))?;
-        let pinned: Vec<u64> = lanes.iter().flat_map(HeirLane::pins).collect();
+        let Sorted { mut heirs, prepared, unheard } = doing("taking the lanes over", lane_heirs::sort(lanes, &notes))?;
+        let pinned: Vec<u64> = heirs.iter().flat_map(HeirLane::pins).collect();
         let look = |table: &[AtomicU64]| {
-            for lane in lanes.iter_mut().filter(|lane| lane.noted.is_in_hand) {
+            for lane in heirs.iter_mut().filter(|lane| lane.noted.is_in_hand) {
                 lane.commits = notes.commits(lane.noted.worker, table);
             }
         };
         let (store, adoption) = Store::adopt(options, table?, grants?, &pinned, look)?;
-        store.leases.end_all_but(&lanes.iter().map(|lane| lane.noted.connection).collect());
+        store.leases.end_all_but(&heirs.iter().map(|lane| lane.noted.connection).collect());
         let (report, grants) = (&adoption.report, adoption.grants_damaged);
         if report.all_damage() > 0 || grants > 0 {
             tell(&format!("of the server before, this was damaged: {report}; {grants} grants"));
         }
-        let keeper = doing(TAKING, Descriptor::make(|| Ok(keeper)).map_err(Into::into))?;
-        let numbers: HashSet<usize> =
-            lanes.iter().map(|lane| lane.lane).chain(prepared.iter().map(|(lane, _)| *lane)).collect();
-        let keeper = Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared);
-        let keeper = Arc::new(doing("making a doorbell", keeper)?);
+        let numbers = heirs.iter().map(|heir| heir.lane).chain(prepared.iter().map(|(lane, _)| *lane));
+        let numbers: HashSet<usize> = numbers.chain(unheard.iter().map(|(lane, _)| *lane)).collect();
+        let keeper = doing(REACHING, Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared))?;
         let spin_ns = store.table.constants().spin_ns;
-        Ok((Self::with(options, store, spin_ns, Some(keeper), restarts)?, lanes))
+        let runtime = Self::with(options, store, spin_ns, Some(Arc::clone(&keeper)), restarts)?;
+        for (lane, socket) in unheard {
+            // Dropped at once: its client sees that it is shut, and joins again.
+            drop(Socket::found(socket, KeptLane::found(&keeper, lane), runtime.disposer.as_ref()));
+        }
+        Ok((runtime, heirs))
     }
 
     fn spin_ns(options: &Options) -> Result<u64, Error> {

@@ -53,6 +53,13 @@ impl Socket {
         Self { descriptor: ManuallyDrop::new(descriptor), abilities, reservation: None, kept: None, disposer }
     }
 
+    /// The socket of a client whose lane another server has left, which is dead.
+    pub fn found(descriptor: Descriptor, kept: KeptLane, disposer: Option<&Disposer>) -> Self {
+        let mut socket = Self::new(descriptor, Abilities { passes_descriptors: true }, disposer);
+        socket.kept = Some(kept);
+        socket
+    }
+
     /// Receives what has come. `None` if nothing has, and no bytes at the end of the stream.
     pub fn receive(&self, bytes: &mut [u8]) -> Result<Option<usize>, End> {
         loop {

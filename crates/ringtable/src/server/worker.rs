@@ -38,14 +38,15 @@ use super::crowd::Crowd;
 use super::end::{End, tell_failure};
 use super::exchange::Exchange;
 use super::executor::Executor;
+use super::keeper::KeptLane;
 use super::lane_client::LaneClient;
 use super::lane_heirs::HeirLane;
 use super::lane_offer::Offer;
-use super::notes::{LaneState, Note};
+use super::notes::Note;
 use super::pins;
 use super::port::Port;
 use super::runtime::Runtime;
-use super::socket::{Abilities, Socket};
+use super::socket::Socket;
 use super::socket_client::SocketClient;
 use super::source::Source;
 use super::turn::{STREAK_MAX, Turn};
@@ -609,29 +610,21 @@ impl Worker {
         let Some(keeper) = &runtime.keeper else { return };
         let place = self.new_place();
         let serial = self.places[place].serial;
-        let mut socket = Socket::new(socket, Abilities { passes_descriptors: true }, runtime.disposer.as_ref());
+        let socket = Socket::found(socket, KeptLane::found(keeper, lane), runtime.disposer.as_ref());
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let watched = watch(&self.epoll, &socket, Source::Socket { place, serial }.pack(), flags);
         let watched = watched.and_then(|()| {
             let flags = EventFlags::IN | EventFlags::ET;
             watch(&self.epoll, &request_bell, Source::Bell { place, serial }.pack(), flags)
         });
-        socket.kept = Some(keeper.found(lane));
         let note = Some(Note::go_on(Arc::clone(&keeper.notes), lane));
         let offer = Offer { segment, mapping, socket, request_bell, response_bell, note };
-        let (connection, end) = if noted.state == LaneState::Offered {
-            // Else it may never have heard of it, and would wait for ever: its socket closes, and it joins again.
-            let end = (!offer.is_sealed()).then_some(End::Broken);
-            (Connection::Lane(Box::new(LaneClient::new(offer, &runtime.store))), end)
-        } else {
-            let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, &commits);
-            (Connection::Lane(Box::new(lane)), end)
-        };
+        let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, &commits);
         // The server before had let it in: there is room for it.
         runtime.headcount.enter();
         runtime.workers[self.executor.engine.worker].adopt_client();
         runtime.statistics.lanes.fetch_add(1, Ordering::Relaxed);
-        self.place(place, connection, noted.connection);
+        self.place(place, Connection::Lane(Box::new(lane)), noted.connection);
         self.heat(place);
         if let Some(end) = end.or(watched.is_err().then_some(End::Memory)) {
             self.end(place, end);
