@@ -176,7 +176,7 @@ DONE_ONCE = [
 def test_each_request_is_done_once_though_a_server_with_a_keeper_dies_at(point: str) -> None:
     with Victim(serve_with_keeper, point) as keeper:
         wait_until(is_there, "the server has started")
-        with ringtable.connect() as table:
+        with ringtable.connect(timeout=CALL_S_MAX) as table:
             for number in range(1, 4):
                 assert table.incr("number") == number
                 table.set("key", b"%d" % number, ttl=100)
