@@ -196,8 +196,15 @@ impl Work {
             3..=6 => {
                 let request = request(random.u64(1..4), 1 + number % 3, random.bool().then_some(HOUR_MS));
                 let waits = random.bool().then_some(AT);
-                if let LockAnswer::Granted(token) = leases.take_permit(connection, &name, request, waits).unwrap() {
-                    self.note_token(1, token);
+                let [_, (permits, _)] = leases.granted_now();
+                let has = permits.into_iter().find(|Found { record, name: held, .. }| {
+                    (record.connection, record.ticket) == (connection, request.ticket) && **held == *name
+                });
+                match (leases.take_permit(connection, &name, request, waits).unwrap(), has) {
+                    // It was handed over to this ticket before.
+                    (LockAnswer::Granted(token), Some(has)) if has.record.token == token => {}
+                    (LockAnswer::Granted(token), _) => self.note_token(1, token),
+                    _ => {}
                 }
             }
             7 | 8 => {
