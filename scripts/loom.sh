@@ -12,8 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # it is another build, and has a folder of its own.
 export CARGO_TARGET_DIR="${LOOM_TARGET_DIR:-$PWD/target-loom}"
 export RUSTFLAGS="--cfg loom ${RUSTFLAGS:-}"
-# Release, since there are many runs; without what only makes the build longer.
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
+# Release, since there are many runs; without what only makes the build longer, and on all processors.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # The small models are exhausted. In the larger ones a running thread loses the processor at most so often: all that the
 # weakened versions allow (`scripts/weakened.sh`) happens with 3 at most, and 4 would take five times as long.
 export LOOM_MAX_PREEMPTIONS=3

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from ringtable import Server, ServerGone, Table, Timeout
 from ringtable._cli.signals import interrupts_held_back
 from ringtable._ringtable import lane_request, rings_request, socket_path
-from warm import Program, fork_server
+from warm import ColdProgram, Program, fork_server
 
 if TYPE_CHECKING:
     from ringtable._types import Topology
@@ -135,10 +135,14 @@ class Closing:
 class ServerProcess(Closing):
     """`ringtable server` as a process of its own, ready when the constructor returns."""
 
-    def __init__(self, *arguments: str, errors: int = _STDERR) -> None:
+    def __init__(self, *arguments: str, errors: int = _STDERR, path: Path | None = None) -> None:
+        """Start it; where a `path` is given, from the package that lies there."""
         read_end, write_end = os.pipe()
         self._output = open(read_end)  # noqa: SIM115 `close` closes it
-        self._program = Program(("server", *arguments), write_end, errors)
+        if path is None:
+            self._program: Program | ColdProgram = Program(("server", *arguments), write_end, errors)
+        else:
+            self._program = ColdProgram(("server", *arguments), write_end, errors, path)
         os.close(write_end)
         self.pid: int = self._program.pid
         self.ready_line = self._output.readline()
@@ -200,24 +204,28 @@ class ServerProcess(Closing):
 class KeptServer(ServerProcess):
     """`ringtable server --keeper` as two processes, of which `pid` is the keeper; what both say is in `words`."""
 
-    def __init__(self, *arguments: str, max_deaths: int = 1_000) -> None:
+    def __init__(self, *arguments: str, max_deaths: int = 1_000, path: Path | None = None) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 `close` closes it
         # What servers have said that followed others, and how many of them were waited for.
-        self._said, self._met = "", 0
+        self.said, self._met = "", 0
         options = ("--workers", "2", "--max-memory", "256MiB", "--keeper", "--max-deaths", str(max_deaths))
-        super().__init__(*options, *arguments, errors=self._errors.fileno())
+        super().__init__(*options, *arguments, errors=self._errors.fileno(), path=path)
 
     @property
     def server_pid(self) -> int:
-        """The process of the server that there is now, or in a moment."""
+        """The process of the server that there is now, or in a moment: the last one that was started."""
         found: list[int] = []
 
         def is_found() -> bool:
-            found.extend(children_of(self.pid))
+            found.extend(self.processes())
             return bool(found)
 
         wait_until(is_found, "there is a server")
-        return found[0]
+        return found[-1]
+
+    def processes(self) -> list[int]:
+        """All processes that the keeper has started: the server, and its successor if there is one."""
+        return children_of(self.pid)
 
     def kill_server(self, *, wait: bool = True) -> None:
         """Kill the server at whatever it does, and wait until the next one serves."""
@@ -230,11 +238,11 @@ class KeptServer(ServerProcess):
 
     def wait_for_successor(self) -> None:
         """Wait until a server serves that has not been waited for, and that followed another one."""
-        while (followed := self._said.count("ready again")) == self._met:
+        while (followed := self.said.count("ready again")) == self._met:
             assert select.select([self._output], [], [], DEADLINE_S)[0], f"no server has followed: {self.words}"
             said = os.read(self._output.fileno(), 1 << 16)
             assert said, self.words
-            self._said += said.decode()
+            self.said += said.decode()
         self._met = followed
 
     @property

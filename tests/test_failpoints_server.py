@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import ringtable
 from failpoint_callers import HELD, call, callers_at_work, wait_for_ever, watch_for_ever, ways
-from failpoint_servers import KEEPING, LINGERING, NOTING, SERVER, STARTING, STOPPING, Site
+from failpoint_servers import KEEPING, LINGERING, NOTING, RESIGNING, SERVER, STARTING, STOPPING, Site
 from failpoints import OPTIONS, Victim, arm, figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
 from ringtable._cli.signals import interrupt_on_termination
-from ringtable._keeper import keep
+from ringtable._keeper.keeper import Keeper
 from ringtable._ringtable import socket_path
 from support import CALL_S_MAX, Child, Flag, RawConnection, connect_in, wait_until
 
@@ -156,7 +156,7 @@ def test_a_server_that_starts_is_stopped_at(point: str) -> None:
 
 def serve_with_keeper(point: str) -> None:
     """Serve until told to end, the first server until it comes to that point."""
-    kept = keep(deaths_max=10)
+    kept = Keeper(OPTIONS, deaths_max=10, hang_timeout_s=30).keep()
     interrupt_on_termination()
     with suppress(KeyboardInterrupt), Server(_kept=kept, **OPTIONS) as server:
         if kept[3] == 0:
@@ -185,6 +185,19 @@ def test_each_request_is_done_once_though_a_server_with_a_keeper_dies_at(point: 
                 assert table.delete("key") == 1
                 assert table.delete("key") == 0
             assert table.stats()["restarts"] == 1
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.what_became_of_it() == "end"
+
+
+@pytest.mark.parametrize("point", sorted(RESIGNING))
+def test_each_request_is_done_once_though_a_server_dies_as_it_makes_way_for_another_one(point: str) -> None:
+    with Victim(serve_with_keeper, point) as keeper:
+        wait_until(is_there, "the server has started")
+        with ringtable.connect(timeout=CALL_S_MAX) as table:
+            assert table.incr("number") == 1
+            os.kill(keeper.pid, signal.SIGUSR2)
+            wait_until(lambda: table.stats()["restarts"] == 1, "another one has taken over")
+            assert table.incr("number") == 2
         os.kill(keeper.pid, signal.SIGTERM)
         assert keeper.what_became_of_it() == "end"
 

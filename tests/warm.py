@@ -7,9 +7,11 @@ start of an interpreter, and no end: tests of these start a program of their own
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["ringtable._cli.app", "ringtable._cli.commands.server", "ringtable._server"])
@@ -46,6 +48,32 @@ class Program:
 
     def close(self) -> None:
         self._process.close()
+
+
+class ColdProgram:
+    """The same as a program of its own, of the package that lies in a folder."""
+
+    def __init__(self, arguments: tuple[str, ...], output: int, errors: int, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ringtable", *arguments],
+            stdout=output,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+        )
+        self.pid = self._process.pid
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self, timeout: float) -> int:
+        """As that of `Program`."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"the process {self.pid} did not end within {timeout} s") from error
+
+    def close(self) -> None:
+        pass
 
 
 def fork_server() -> int | None:

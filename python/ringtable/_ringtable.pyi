@@ -68,6 +68,7 @@ __all__ = [
     "watch_request",
 ]
 
+KEPT_LAYOUTS: list[int]
 KEY_SIZE_MAX: int
 VALUE_SIZE_MAX: int
 WORKERS_MAX: int
@@ -610,6 +611,11 @@ class KeptMemory:
 
     def __new__(cls, descriptor: int, size: int) -> Self:
         """Map the segment of that descriptor, which has so many bytes."""
+    def leave(self) -> int:
+        """Leave the memory to another copy of this extension in this process: where it begins, for `found`."""
+    @staticmethod
+    def found(start: int, size: int) -> KeptMemory:
+        """The memory of so many bytes that another copy of this extension has left."""
 
 @final
 class Server:

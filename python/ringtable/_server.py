@@ -16,7 +16,7 @@ from ringtable._ringtable import default_address
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._keeper import Kept
+    from ringtable._keeper.holdings import Kept
     from ringtable._types import Address, Count, Eviction, Seconds, Size, Stats, Topology
 
 

@@ -145,6 +145,7 @@ class Stats(TypedDict):
     process_id: int
     keeper_process_id: int
     restarts: int
+    upgrades_failed: int
     workers: int
     cpus: int
     spin_ns: int

@@ -1,6 +1,6 @@
 //! What a keeper holds for a server, between Python, which keeps, and the engine, which serves.
 //!
-//! The keeper (`_keeper.py`) forks the server. So all that it holds is in the server, too, under the same numbers.
+//! The keeper (`_keeper/`) forks the server. So all that it holds is in the server, too, under the same numbers.
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -28,6 +28,27 @@ impl KeptMemory {
         let segment = unsafe { BorrowedFd::borrow_raw(descriptor) };
         Ok(Self(Mutex::new(Some(LaneMemory::keep(segment, size)?))))
     }
+
+    /// Leave the memory to another copy of this extension in this process: where it begins, for `found`.
+    fn leave(&self) -> PyResult<usize> {
+        Ok(self.take()?.leave())
+    }
+
+    /// The memory of so many bytes that another copy of this extension has left.
+    #[staticmethod]
+    fn found(start: usize, size: usize) -> PyResult<Self> {
+        #[allow(unsafe_code)]
+        // SAFETY: the caller got both from `leave`, in a process that was forked from the keeper, and uses them once.
+        let memory = unsafe { LaneMemory::found(start, size) };
+        Ok(Self(Mutex::new(Some(memory?))))
+    }
+}
+
+impl KeptMemory {
+    fn take(&self) -> PyResult<LaneMemory> {
+        let memory = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        memory.ok_or_else(|| PyValueError::new_err("the memory of this lane is another server's already"))
+    }
 }
 
 /// What a keeper gives to the server that it has forked, as Python has it: the socket to the keeper; descriptors by the
@@ -42,9 +63,7 @@ type InheritedLane<'py> = (usize, Bound<'py, KeptMemory>, RawFd, RawFd, RawFd, O
 pub fn inheritance((keeper, held, lanes, restarts): Inherited<'_>) -> PyResult<server::Inheritance> {
     let held = held.into_iter().filter_map(|(number, fd)| Some((*server::Held::ALL.get(number)?, owned(fd)))).collect();
     let lanes = lanes.into_iter().map(|(lane, memory, fd, request_bell, response_bell, socket)| {
-        let memory = memory.get().0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let taken = || PyValueError::new_err(format!("the memory of lane {lane} is another server's already"));
-        let memory = memory.ok_or_else(taken)?;
+        let memory = memory.get().take()?;
         let [segment, request_bell, response_bell] = [fd, request_bell, response_bell].map(owned);
         Ok(server::InheritedLane { lane, memory, segment, request_bell, response_bell, socket: socket.map(owned) })
     });

@@ -73,6 +73,7 @@ mod _ringtable {
         refuse_other_interpreters(module.py())?;
         ringtable::client::prepare();
         errors::module(module.py())?;
+        module.add("KEPT_LAYOUTS", ringtable::server::LAYOUTS)?;
         module.add("KEY_SIZE_MAX", limits::KEY_SIZE_MAX)?;
         module.add("VALUE_SIZE_MAX", limits::VALUE_SIZE_MAX)?;
         module.add("WORKERS_MAX", limits::WORKERS_MAX)?;

@@ -68,6 +68,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("keep.made", "a socket that was removed is there again, and the kernel does not tell yet if that one is removed"),
     ("stop.hidden", "the socket is removed, and nobody was told"),
     ("stop.said", "the threads are told to end"),
+    ("resign.ended", "all that serve have ended for another server, and the keeper does not know"),
     ("linger.over", "nobody was there for so long, and the door is open"),
     ("linger.shut", "the door is shut, and those in front of it are not let in"),
     // Connections

@@ -6,6 +6,7 @@ pays for what other commands need. So what `ringtable --help` says of all of the
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple, Protocol, cast
 
@@ -43,6 +44,11 @@ COMMANDS = (
         "server",
         "Run a server until SIGINT (Ctrl-C), SIGTERM or SIGHUP: a line when it is ready, then nothing.",
         aliases=("serve",),
+    ),
+    Command(
+        "upgrade",
+        "upgrade",
+        "Have the version that is installed now take over from a server with a keeper, while it serves.",
     ),
     Command("list", "list", "List the servers in this user's folder of names: name, process, memory in use, clients."),
     Command(
@@ -99,7 +105,7 @@ def run() -> None:
     or the system refuses something.
     """
     complete_streams()
-    status = _run(sys.argv[1:])
+    status = status_of(lambda: _execute(sys.argv[1:]))
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -107,10 +113,10 @@ def run() -> None:
     sys.exit(status)
 
 
-def _run(words: list[str]) -> int:
-    """Run the command. Its exit status."""
+def status_of(work: Callable[[], None]) -> int:
+    """Do the work of a command, say what goes wrong, and return the exit status."""
     try:
-        _execute(words)
+        work()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NotUnderstood as error:

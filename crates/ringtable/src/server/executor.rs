@@ -63,7 +63,20 @@ pub(super) struct Executor {
     /// What a socket has just given, for sessions that keep it.
     pub received: Box<[u8]>,
     pub discarded: Discarded,
+    /// What is taken of requests that wait.
+    pub intake: Intake,
     pub engine: Engine,
+}
+
+/// What is taken of requests that wait, by how much of a server's time is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Intake {
+    #[default]
+    All,
+    /// Those that are there as a whole, and whose reply finds room.
+    Whole,
+    /// Nothing but the rest of what was begun.
+    Nothing,
 }
 
 /// The part of an executor that a request changes while it is executed: apart from the copy of the request, which is
@@ -226,6 +239,7 @@ impl Executor {
             ranges: Vec::new(),
             received: vec![0; RECEIVE_SIZE].into(),
             discarded: Discarded::default(),
+            intake: Intake::default(),
             engine,
         }
     }

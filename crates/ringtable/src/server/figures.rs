@@ -139,6 +139,8 @@ impl Host for Runtime {
             ("process_id", u64::from(std::process::id())),
             ("keeper_process_id", self.keeper_process_id()),
             ("restarts", self.restarts),
+            // Relaxed: a figure.
+            ("upgrades_failed", self.resignation.refused.load(Ordering::Relaxed) as u64),
             ("workers", self.workers.len() as u64),
             ("cpus", self.cpus as u64),
             ("spin_ns", self.spin_ns),

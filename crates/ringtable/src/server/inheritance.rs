@@ -8,9 +8,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::error::{Error, doing};
+use super::grants;
 use super::held::Held;
+use crate::command::record::RECORD_VERSION;
+use crate::ring::lane::LANE_VERSION;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
+use crate::table::layout::LAYOUT_VERSION;
+
+/// The layouts of what is inherited: messages of the keeper, the table, grants, notes, lanes, and records in lanes. A
+/// program goes on with what another one has left if all of them are the same.
+pub const LAYOUTS: [u64; 6] = [1, LAYOUT_VERSION, grants::LAYOUT_VERSION, 1, LANE_VERSION, RECORD_VERSION];
 
 /// What is being done when something of it cannot be taken.
 const TAKING: &str = "taking over what the keeper holds";
@@ -65,6 +73,24 @@ impl LaneMemory {
     /// Those of the system; if it is no segment of so many bytes.
     pub fn keep(segment: impl AsFd, size: usize) -> io::Result<Self> {
         Mapping::to_be_inherited(segment, size).map(Self)
+    }
+
+    /// Leaves it to another copy of this library in this process, and returns where it begins.
+    pub fn leave(self) -> usize {
+        self.0.leave()
+    }
+
+    /// What another copy of this library has left, in a process that is forked from the one that mapped it.
+    ///
+    /// # Errors
+    /// If nothing can be mapped there.
+    ///
+    /// # Safety
+    /// As for [`Mapping::found`].
+    #[allow(unsafe_code)]
+    pub unsafe fn found(start: usize, size: usize) -> io::Result<Self> {
+        // SAFETY: the caller's.
+        unsafe { Mapping::found(start, size) }.map(Self)
     }
 
     /// The mapping, in the process of the server that was forked.

@@ -13,11 +13,17 @@
 //! | [`Message::Serve`] | number        | a client's socket      | holds it with that lane                  |
 //! | [`Message::LetGo`] | number        |                        | closes all of that lane                  |
 //! | [`Message::Ready`] |               |                        | starts another server when this one dies |
+//! | [`Message::Alive`] | question      |                        | asks again after a while, or kills it    |
+//! | [`Message::Resigned`] |            |                        | lets another server take all of it over  |
+//!
+//! What the keeper says: that a lane is mapped, or could not be; that the server is to show that it lives
+//! ([`Order::ShowLife`]); that it is to end, and to leave all to another server
+//! ([`Order::Resign`]); and that such a server was not able to start ([`Order::NoteNoUpgrade`]).
 //!
 //! **Lanes are prepared.** A client seals its lane strictly, and behind that the kernel lets nobody map it for writing
 //! any more, not even its maker ([`crate::shm::segment`]). A later server gets a mapping of it only from the keeper, by
 //! the fork; so the keeper has to have mapped it before the client has it. A thread makes some lanes ahead
-//! ([`Keeper::prepare`]), and a join takes one that the keeper has mapped. So it waits for nobody, as long as there is
+//! ([`Keeper::attend`]), and a join takes one that the keeper has mapped. So it waits for nobody, as long as there is
 //! one.
 //!
 //! What was written to a socket is delivered, though its writer dies: no answer has to be waited for but that to a
@@ -49,7 +55,24 @@ use crate::sync::lock;
 /// Bytes of a message.
 const MESSAGE_SIZE: usize = 24;
 /// What the keeper says: that it has mapped the lane of this number; or could not, for the reason that follows.
-const MAPPED: u64 = 6;
+const MAPPED: u64 = 8;
+/// A question that is answered when all workers have had a turn.
+const SHOW_LIFE: u64 = 9;
+/// Another server is ready to go on with all that this one has.
+const RESIGN: u64 = 10;
+/// Another server was to take over, and is not able to.
+const NOT_UPGRADED: u64 = 11;
+
+/// What the keeper wants of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// To answer with this number once all workers have had a turn.
+    ShowLife(u64),
+    /// To end, and to leave all as it is for the next server.
+    Resign,
+    /// To tell whoever asks that no other server could take over.
+    NoteNoUpgrade,
+}
 
 /// What a server says to its keeper.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +82,8 @@ enum Message {
     Serve(usize),
     LetGo(usize),
     Ready,
+    Alive(u64),
+    Resigned,
 }
 
 impl Message {
@@ -69,6 +94,8 @@ impl Message {
             Self::Serve(lane) => [3, lane as u64, 0],
             Self::LetGo(lane) => [4, lane as u64, 0],
             Self::Ready => [5, 0, 0],
+            Self::Alive(question) => [6, question, 0],
+            Self::Resigned => [7, 0, 0],
         };
         let mut bytes = [0; MESSAGE_SIZE];
         for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -157,6 +184,16 @@ impl Keeper {
         self.unless_gone(self.send(Message::Ready, &[]))
     }
 
+    /// Answers a question. One that is lost is asked again.
+    pub fn tell_alive(&self, question: u64) {
+        let _ = self.send(Message::Alive(question), &[]);
+    }
+
+    /// Says that this server touches nothing any more, and that another one may go on with all that it had.
+    pub fn tell_resigned(&self) {
+        let _ = self.send(Message::Resigned, &[]);
+    }
+
     fn unless_gone(&self, sent: io::Result<()>) -> io::Result<()> {
         match sent {
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
@@ -189,9 +226,9 @@ impl Keeper {
         }
     }
 
-    /// Prepares lanes, and tells what could not be told, until the server stops or the keeper dies: in a thread for
-    /// that. Returns whether the keeper has died.
-    pub fn prepare(&self) -> bool {
+    /// Prepares lanes, tells what could not be told, and gives `obey` what the keeper wants, until the server stops or
+    /// the keeper dies: in a thread for that. Returns whether the keeper has died.
+    pub fn attend(&self, obey: impl Fn(Order)) -> bool {
         loop {
             let mut lanes = lock(&self.lanes);
             if lanes.is_stopping {
@@ -209,7 +246,7 @@ impl Keeper {
                 let _ = rustix::io::read(&self.bell, &mut [0; 8]);
                 lock(&self.lanes).has_refused = false;
             }
-            if has_said && !self.listen() {
+            if has_said && !self.listen(&obey) {
                 return true;
             }
         }
@@ -246,25 +283,19 @@ impl Keeper {
     }
 
     /// Takes what the keeper has said. Returns whether it is still there.
-    fn listen(&self) -> bool {
+    fn listen(&self, obey: &impl Fn(Order)) -> bool {
         let mut said = [0; MESSAGE_SIZE];
         loop {
             match rustix::net::recv(&self.socket, &mut said[..], rustix::net::RecvFlags::DONTWAIT) {
                 Ok((_, size)) if size == MESSAGE_SIZE => {
                     let word =
                         |nth: usize| u64::from_ne_bytes(said[8 * nth..8 * nth + 8].try_into().unwrap_or_default());
-                    let mut lanes = lock(&self.lanes);
-                    if word(0) == MAPPED
-                        && let Ok(lane) = usize::try_from(word(1))
-                        && let Some(parts) = lanes.sent.remove(&lane)
-                    {
-                        if word(2) == 0 {
-                            lanes.prepared.push((lane, parts));
-                        } else {
-                            // Without memory or descriptors. It tries again when somebody wants a lane.
-                            lanes.has_refused = true;
-                            lanes.free.push(lane);
-                        }
+                    match word(0) {
+                        MAPPED => self.note_mapped(word(1), word(2) == 0),
+                        SHOW_LIFE => obey(Order::ShowLife(word(1))),
+                        RESIGN => obey(Order::Resign),
+                        NOT_UPGRADED => obey(Order::NoteNoUpgrade),
+                        _ => {}
                     }
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
@@ -275,6 +306,22 @@ impl Keeper {
                     lanes.sent.clear();
                     return false;
                 }
+            }
+        }
+    }
+
+    /// Takes note that the keeper has mapped a lane, or could not.
+    fn note_mapped(&self, lane: u64, is_mapped: bool) {
+        let mut lanes = lock(&self.lanes);
+        if let Ok(lane) = usize::try_from(lane)
+            && let Some(parts) = lanes.sent.remove(&lane)
+        {
+            if is_mapped {
+                lanes.prepared.push((lane, parts));
+            } else {
+                // Without memory or descriptors. It tries again when somebody wants a lane.
+                lanes.has_refused = true;
+                lanes.free.push(lane);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::end::End;
-use super::executor::{Again, Executor};
+use super::executor::{Again, Executor, Intake};
 use super::lane_offer::Offer;
 use super::notes::{LaneState, Note, Noted};
 use super::outgoing::Outgoing;
@@ -229,6 +229,8 @@ impl LaneClient {
                 worked = true;
                 executor.record = record;
                 self.execute(executor, again)?;
+            } else if executor.intake == Intake::Nothing {
+                break;
             } else {
                 let (taken, complete) = self.take_request(executor, limits::TURN_BYTES_MAX - bytes)?;
                 if taken == 0 {
@@ -282,6 +284,16 @@ impl LaneClient {
         true
     }
 
+    /// Whether nothing of a request or a reply is on its way.
+    pub fn is_resting(&self) -> bool {
+        self.unfinished.is_none() && self.again.is_none() && self.outgoing.is_empty()
+    }
+
+    /// Whether a request that takes several turns can go on.
+    pub fn has_more_to_do(&self) -> bool {
+        self.again.is_some() && !self.is_waiting()
+    }
+
     /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
     pub fn is_waiting(&self) -> bool {
         self.again.as_ref().is_some_and(|(_, again)| again.is_waiting())
@@ -327,6 +339,9 @@ impl LaneClient {
                     executor.record.resize(size, 0);
                     self.requests.read(ring, as_uninit(&mut executor.record));
                     return Ok((size, Some(Again::default())));
+                }
+                if executor.intake != Intake::All {
+                    return Ok((0, None));
                 }
                 let stage = large.map_or(Stage::Rest(None), Stage::Head);
                 let unfinished = self.unfinished.insert(Unfinished::new(size, stage));

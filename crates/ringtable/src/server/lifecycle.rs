@@ -6,9 +6,10 @@
 //! their clients, waits for them, and lets go of the name. Whoever wants the end asks it for that ([`Runtime::leave`]):
 //! [`Server::stop`], or a worker that has panicked, so that a fault in one thread ends the whole server in order,
 //! whether anybody waits for it or not. It ends by itself when it is to linger and nobody has been there for so long
-//! ([`super::headcount`]).
+//! ([`super::headcount`]). With a keeper it may leave all to another server instead ([`super::resignation`]).
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -218,9 +219,9 @@ impl Crew {
         let runtime = Arc::clone(&self.runtime);
         self.add("ringtable-room", "the thread that makes room", move || runtime.make_room())?;
         if let Some(keeper) = &self.runtime.keeper {
-            let keeper = Arc::clone(keeper);
-            self.add("ringtable-keeper", "the thread that prepares lanes", move || {
-                if keeper.prepare() {
+            let (keeper, runtime) = (Arc::clone(keeper), Arc::clone(&self.runtime));
+            self.add("ringtable-keeper", "the thread that listens to the keeper", move || {
+                if keeper.attend(|order| runtime.obey(order)) {
                     tell("the keeper of this server has died: the table will not outlive the server");
                 }
             })?;
@@ -257,8 +258,31 @@ impl Crew {
         if let Err(panic) = catch_unwind(accept) {
             self.runtime.fail("the accepting thread", &*panic);
         }
-        drop(self);
+        if self.runtime.resignation.is_wanted() {
+            self.resign();
+        } else {
+            drop(self);
+        }
         course.go_on_to(Phase::Ended);
+    }
+
+    /// Ends all threads, and leaves all there is to another server: see [`super::resignation`].
+    fn resign(self) {
+        let mut crew = ManuallyDrop::new(self);
+        crew.runtime.resignation.wait();
+        crew.runtime.stop();
+        crew.join();
+        failpoint!("resign.ended");
+        if let Some(keeper) = &crew.runtime.keeper {
+            keeper.tell_resigned();
+        }
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            // Its panic, if there was one, is noted.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -269,10 +293,7 @@ impl Drop for Crew {
         failpoint!("stop.hidden");
         self.runtime.stop();
         failpoint!("stop.said");
-        for thread in self.threads.drain(..) {
-            // Its panic, if there was one, is noted.
-            let _ = thread.join();
-        }
+        self.join();
     }
 }
 

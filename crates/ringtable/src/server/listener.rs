@@ -249,8 +249,9 @@ pub(super) fn accept(listener: &Listener, mut reserve: Option<Doorbell>, runtime
             doors.push(listener.door());
         }
     }
-    for door in doors {
-        door.close(runtime);
+    // Those who wait there are another server's, if there is one.
+    if !runtime.resignation.is_wanted() {
+        doors.into_iter().for_each(|door| door.close(runtime));
     }
 }
 

@@ -44,6 +44,8 @@ mod notes;
 mod lane_parts;
 mod keeper;
 mod lane_heirs;
+mod liveness;
+mod resignation;
 
 // The store: the table, and what goes with it.
 mod handovers;
@@ -107,7 +109,7 @@ mod tests;
 
 pub use error::Error;
 pub use held::Held;
-pub use inheritance::{Inheritance, InheritedLane, LaneMemory};
+pub use inheritance::{Inheritance, InheritedLane, LAYOUTS, LaneMemory};
 pub use lifecycle::Server;
 pub use options::Options;
 pub use topology::Topology;

@@ -14,12 +14,14 @@ use super::exchange::Exchange;
 use super::headcount::Headcount;
 use super::held::Held;
 use super::inheritance::Inheritance;
-use super::keeper::{Keeper, KeptLane};
+use super::keeper::{Keeper, KeptLane, Order};
 use super::lane_heirs::{self, HeirLane, Sorted};
+use super::liveness::Liveness;
 use super::mailbox::Mailbox;
 use super::notes::Notes;
 use super::options::Options;
 use super::reserved::Reserved;
+use super::resignation::Resignation;
 use super::socket::Socket;
 use super::statistics::Statistics;
 use super::store::{HANDING, Store};
@@ -53,6 +55,8 @@ pub(super) struct Runtime {
     pub keeper: Option<Arc<Keeper>>,
     /// How many servers there were before this one.
     pub restarts: u64,
+    pub liveness: Liveness,
+    pub resignation: Resignation,
     pub headcount: Arc<Headcount>,
     pub reserved: Reserved,
     pub disposer: Option<Disposer>,
@@ -146,6 +150,8 @@ impl Runtime {
             exchanges: doing("making the rings", Exchange::create_all(options))?,
             keeper,
             restarts,
+            liveness: Liveness::new(options.workers),
+            resignation: Resignation::new(options.workers),
             headcount: Arc::new(doing("making a doorbell", headcount)?),
             reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
@@ -164,6 +170,29 @@ impl Runtime {
         let is_there = self.keeper.as_ref().is_some_and(|keeper| keeper.is_there());
         let parent = rustix::process::getppid().filter(|_| is_there);
         parent.map_or(0, |parent| parent.as_raw_nonzero().get() as u64)
+    }
+
+    /// Does what the keeper wants.
+    pub fn obey(&self, order: Order) {
+        match order {
+            Order::ShowLife(question) => {
+                self.liveness.ask(question);
+                self.ring_all();
+            }
+            Order::Resign => {
+                self.resignation.want();
+                self.ring_all();
+                self.leave();
+            }
+            // Relaxed: a figure.
+            Order::NoteNoUpgrade => drop(self.resignation.refused.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn ring_all(&self) {
+        for worker in &self.workers {
+            worker.ring();
+        }
     }
 
     /// Answers orders of room for large entries, until the server stops: in the thread for that.
@@ -195,7 +224,10 @@ impl Runtime {
 
     /// Makes the workers end, and the threads of the store.
     pub fn stop(&self) {
-        self.store.close();
+        if !self.resignation.is_wanted() {
+            self.store.table.close();
+        }
+        self.store.stop();
         if let Some(keeper) = &self.keeper {
             keeper.stop();
         }
@@ -204,8 +236,6 @@ impl Runtime {
         }
         // Release: pairs with the Acquire in the workers' loops.
         self.stopping.store(true, Ordering::Release);
-        for worker in &self.workers {
-            worker.ring();
-        }
+        self.ring_all();
     }
 }

@@ -143,9 +143,8 @@ impl Store {
         &self.table_read_only
     }
 
-    /// Ends it: clients see that nothing changes any more, and its threads end.
-    pub fn close(&self) {
-        self.table.close();
+    /// Ends its threads.
+    pub fn stop(&self) {
         self.returning.stop();
         self.room.stop();
     }

@@ -37,7 +37,7 @@ use super::connection::{Client, Connection};
 use super::crowd::Crowd;
 use super::end::{End, tell_failure};
 use super::exchange::Exchange;
-use super::executor::Executor;
+use super::executor::{Executor, Intake};
 use super::keeper::KeptLane;
 use super::lane_client::LaneClient;
 use super::lane_heirs::HeirLane;
@@ -116,6 +116,8 @@ pub(super) struct Worker {
     crowd: Crowd,
     /// When the retire list was last looked at.
     retired_looked_ns: u64,
+    /// Whether nothing is on its way that another server could not go on with: see [`super::resignation`].
+    has_finished: bool,
 }
 
 impl Worker {
@@ -164,6 +166,7 @@ impl Worker {
             round_yields: Yields::default(),
             crowd: Crowd::default(),
             retired_looked_ns: 0,
+            has_finished: false,
         })
     }
 
@@ -174,6 +177,9 @@ impl Worker {
             let now = monotonic_ns();
             self.crowd.observe(now, self.executor.engine.worker, &self.runtime);
             self.look_after(now);
+            if self.runtime.resignation.is_wanted() {
+                self.finish();
+            }
             self.attended_ns = now;
             if self.serve_hot() | self.serve_port(now) | self.at_udp_port(UdpPort::serve, now) {
                 self.pauses.record(now - self.last_work_ns);
@@ -188,10 +194,42 @@ impl Worker {
                 self.sleep();
             }
         }
+        if self.runtime.resignation.is_wanted() {
+            return self.resign();
+        }
         for place in 0..self.places.len() {
             self.end(place, End::Stopped);
         }
         self.executor.engine.writer.release();
+    }
+
+    /// Begins nothing any more that needs its client to be finished, and says so once nothing is on its way.
+    #[cold]
+    fn finish(&mut self) {
+        self.executor.intake = Intake::Whole;
+        let mut lanes = self.places.iter().filter_map(|place| place.client.as_ref()?.lane());
+        if !self.has_finished && lanes.all(LaneClient::is_resting) {
+            self.has_finished = true;
+            self.runtime.resignation.note_finished();
+        }
+    }
+
+    /// Leaves all there is to another server.
+    fn resign(mut self) {
+        self.executor.intake = Intake::Nothing;
+        let deadline_ns = monotonic_ns() + limits::RESIGNATION_PATIENCE.as_nanos() as u64;
+        for place in 0..self.places.len() {
+            let lane = |worker: &Self| {
+                worker.places[place].client.as_ref().and_then(Client::lane).map(LaneClient::has_more_to_do)
+            };
+            while lane(&self) == Some(true) && monotonic_ns() < deadline_ns {
+                self.turn(place);
+            }
+        }
+        self.ring_served();
+        self.executor.engine.writer.release();
+        // Nothing is closed, nobody is told: it is another server's.
+        std::mem::forget(self);
     }
 
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
@@ -527,6 +565,7 @@ impl Worker {
         for event in events.iter() {
             match Source::unpack(event.data) {
                 Source::Mailbox => {
+                    self.show_life();
                     self.take_arrivals();
                     for place in std::mem::take(&mut self.waiting) {
                         self.heat(place);
@@ -628,6 +667,15 @@ impl Worker {
         self.heat(place);
         if let Some(end) = end.or(watched.is_err().then_some(End::Memory)) {
             self.end(place, end);
+        }
+    }
+
+    /// Says that this worker has its turns, if the keeper asks.
+    fn show_life(&self) {
+        if let Some(question) = self.runtime.liveness.answer(self.executor.engine.worker)
+            && let Some(keeper) = &self.runtime.keeper
+        {
+            keeper.tell_alive(question);
         }
     }
 

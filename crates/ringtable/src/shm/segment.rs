@@ -189,6 +189,29 @@ impl Mapping {
         })
     }
 
+    /// Leaves a mapping to another copy of this library in this process, and returns where it begins: see
+    /// [`Self::found`].
+    pub fn leave(self) -> usize {
+        let mapping = std::mem::ManuallyDrop::new(self);
+        mapping.start.as_ptr() as usize
+    }
+
+    /// A mapping that another copy of this library has left.
+    ///
+    /// # Errors
+    /// If there is none that begins on a page and has whole words.
+    ///
+    /// # Safety
+    /// It is mapped there for reading and writing, has so many bytes, and is nobody else's in this process.
+    #[allow(unsafe_code)]
+    pub unsafe fn found(start: usize, size: usize) -> io::Result<Self> {
+        let place = NonNull::new(start as *mut AtomicU64);
+        let place = place.filter(|_| start.is_multiple_of(rustix::param::page_size()) && size.is_multiple_of(8));
+        let start = place.ok_or_else(|| io::Error::other(format!("no mapping begins at {start:#x}")))?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Self { start, size, protection, generation: fork::generation() })
+    }
+
     /// Has the kernel give all of the memory now, so that no access waits for it later. Without support for that (Linux
     /// before 5.14) it is given as it is touched.
     pub fn populate(&self) {

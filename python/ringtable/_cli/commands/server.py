@@ -1,7 +1,9 @@
 """`ringtable server`: a server until it is told to stop."""
 
+from __future__ import annotations
+
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringtable._cli.descriptors import raise_limit
 from ringtable._cli.output import announce
@@ -11,9 +13,15 @@ from ringtable._options import OPTIONS, engine_options, format_size, parse_mode,
 from ringtable._range import check_range
 from ringtable._ringtable import default_address
 
+if TYPE_CHECKING:
+    from ringtable._keeper.holdings import Kept
+
 # So many deaths within ten seconds have a keeper give up: unless told otherwise, and at most.
 _DEATHS = 3
 _DEATHS_MOST = 10_000
+# So many seconds without a sign of life have it kill the server: unless told otherwise, and at most.
+_HANG_TIMEOUT_S = 30.0
+_HANG_TIMEOUT_MOST_S = 86_400
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -134,6 +142,13 @@ def arguments(parser: ArgumentParser) -> None:
         help="The keeper gives up when its servers die so often within 10 seconds; 3 unless given.",
     )
     parser.add_argument(
+        "--hang-timeout",
+        type=number,
+        metavar="SECONDS",
+        help="The keeper kills a server that shows no life for so many seconds, 30 unless given, and starts another"
+        " one; 0 if nobody is to look.",
+    )
+    parser.add_argument(
         "--config",
         metavar="FILE",
         help="A file in TOML that has options by these names, with hyphens or underscores; what is given here counts"
@@ -158,30 +173,42 @@ def run(options: Namespace) -> None:
 
     # What was typed counts more than what the file says, and that more than the defaults.
     of_server = {name: value for name, value in (Server.__init__.__kwdefaults__ or {}).items() if name[0] != "_"}
-    defaults = {"name": default_address(), "keeper": False, "max_deaths": _DEATHS, **of_server}
+    of_keeper = {"keeper": False, "max_deaths": _DEATHS, "hang_timeout": _HANG_TIMEOUT_S}
+    defaults = {"name": default_address(), **of_keeper, **of_server}
     from_file: dict[str, Any] = {} if file is None else config.read(file)
     effective = {**defaults, **from_file, **typed}
     check_range("--max-deaths", effective["max_deaths"], 1, _DEATHS_MOST, "deaths")
+    check_range("--hang-timeout", effective["hang_timeout"], 0, _HANG_TIMEOUT_MOST_S, "seconds")
     if only_print:
         engine_options({name: value for name, value in effective.items() if name in OPTIONS})
         print(config.written(effective))
         return
     raise_limit()
+    of_server = {name: value for name, value in effective.items() if name not in of_keeper}
     kept = None
-    keeper, deaths_max = effective.pop("keeper"), effective.pop("max_deaths")
-    if keeper:
-        from ringtable._keeper import keep
+    if effective["keeper"]:
+        from ringtable._keeper.keeper import Keeper
 
-        kept = keep(deaths_max)
+        kept = Keeper(of_server, effective["max_deaths"], effective["hang_timeout"]).keep()
+    serve(of_server, kept)
+
+
+def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
+    """Be a server with these options until it ends; with a keeper, with what it holds for that.
+
+    This is also what the keeper of an older version calls (`_keeper/successor.py`).
+    """
     interrupt_on_termination()
+    from ringtable._server import Server
+
     ready = "ready" if kept is None or kept[3] == 0 else "ready again"
-    size = parse_size("max_memory", effective["max_memory"])
+    size = parse_size("max_memory", options["max_memory"])
     try:
-        with Server(**effective, _kept=kept) as running:
+        with Server(**options, _kept=kept) as running:
             announce(
-                f"ringtable: {ready}: {effective['name']!r} at {running.path}, workers: {running.workers},"
-                f" buckets: {effective['buckets']}, memory: at most {format_size(size)},"
-                f" topology: {effective['topology']}"
+                f"ringtable: {ready}: {options['name']!r} at {running.path}, workers: {running.workers},"
+                f" buckets: {options['buckets']}, memory: at most {format_size(size)},"
+                f" topology: {options['topology']}"
                 f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
             )
             running.wait()

@@ -60,7 +60,7 @@ mod adoption;
 mod tests;
 
 pub(super) use adoption::{Adopted, Found};
-pub(super) use layout::{LEASES, PERMITS};
+pub(super) use layout::{LAYOUT_VERSION, LEASES, PERMITS};
 pub(super) use memory::GrantMemory;
 pub(super) use names::Name;
 pub(super) use record::Record;

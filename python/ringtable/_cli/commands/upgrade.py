@@ -1,0 +1,73 @@
+"""`ringtable upgrade`: another program takes over from a server with a keeper, under load."""
+
+import os
+import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, cast
+
+from ringtable._cli.connection import Connection
+from ringtable._cli.output import announce
+from ringtable._errors import Error, ServerGone
+from ringtable._keeper.messages import UPGRADE
+
+if TYPE_CHECKING:
+    from ringtable._table import Table
+
+# Seconds after which one looks again whether it is done.
+_PAUSE_S = 0.01
+# Seconds that it may take; the keeper gives it up before.
+_LIMIT_S = 60.0
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.epilog = (
+        "The server has to have a keeper. Install the new version first, in the place of the old one. Clients that"
+        " share memory with the server keep their connection, and what was acknowledged stays. If the new version does"
+        " not start, the old one goes on."
+    )
+    Connection.arguments(parser)
+
+
+def run(options: Namespace) -> None:
+    with Connection(options).open(transport="socket") as table:
+        before = _figures(table)
+        keeper = before["keeper_process_id"]
+        if keeper == 0:
+            raise Error(
+                "the server has no keeper, so that nothing outlives it: only `ringtable server --keeper` can be"
+                " upgraded while it serves"
+            )
+        try:
+            os.kill(keeper, UPGRADE)
+        except OSError as error:
+            raise Error(f"telling the keeper, which is process {keeper}: {error.strerror}") from None
+        now = _awaited(table, before)
+    announce(
+        f"ringtable: upgraded: process {now['process_id']} has taken over from process {before['process_id']}, of"
+        f" {now['entries']} entries and {now['clients']} clients"
+    )
+
+
+def _awaited(table: "Table", before: dict[str, int]) -> dict[str, int]:
+    """Wait until another server serves, and return its figures.
+
+    Raises:
+        Error: There will be none.
+    """
+    deadline = time.monotonic() + _LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            now = _figures(table)
+        except ServerGone:
+            # Over a socket: it has just ended. The next call finds the other one.
+            continue
+        if now["process_id"] != before["process_id"]:
+            return now
+        if now["upgrades_failed"] != before["upgrades_failed"]:
+            raise Error("the new version could not take over, and the old one goes on: the keeper says why")
+        time.sleep(_PAUSE_S)
+    raise Error(f"no other server has taken over within {_LIMIT_S:g} seconds: the keeper may say why")
+
+
+def _figures(table: "Table") -> dict[str, int]:
+    return cast("dict[str, int]", table.stats())

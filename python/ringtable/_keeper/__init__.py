@@ -1,0 +1,15 @@
+"""The keeper: a process that holds what has to outlive a server, and starts another one when that dies.
+
+The keeper is what was started; it forks the server, and forks another one if that ends by anything but an order. A fork
+takes milliseconds, and has all that the keeper holds: the table's memory, what was granted, how far each lane has come,
+the listening sockets, and of each client its lane, its doorbells and its socket. The engine takes all of it over
+(`crates/ringtable/src/server/`: `keeper.rs` has the other end of what is said here, `inheritance.rs` what is given).
+
+The keeper reads nothing from clients, and knows nothing of tables. It holds, waits, and forks. It is Python, as nothing
+here is hot: a client that comes costs it one message.
+
+In order from the bottom up: `messages.py` has what keeper and server say to each other, `holdings.py` what is held,
+`successor.py` the server of another program that takes over, `keeper.py` the keeper.
+
+What is not promised: if the keeper itself is killed, the server goes on, and nobody holds anything for it any more.
+"""

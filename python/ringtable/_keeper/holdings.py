@@ -1,0 +1,97 @@
+"""What a keeper holds for its server."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ringtable._keeper.messages import HOLD, LET_GO, SERVE, Message
+from ringtable._ringtable import KeptMemory
+
+# What a server gets: the socket to its keeper, what is held by its number, lanes, how many servers there were before.
+Kept = tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int]
+
+# The same for another copy of the extension in this process: of a lane's memory, where it begins, and its bytes.
+Left = tuple[int, dict[int, int], list[tuple[int, tuple[int, int], int, int, int, int | None]], int]
+
+
+class Lane:
+    """A lane: its memory, the descriptors of that and of both doorbells, and the client's socket, if it has one."""
+
+    def __init__(
+        self, memory: KeptMemory, size: int, descriptors: tuple[int, int, int], socket: int | None = None
+    ) -> None:
+        self.memory = memory
+        self.size = size
+        self.descriptors = descriptors
+        self.socket = socket
+
+    def close(self) -> None:
+        """Let go of all of it."""
+        for descriptor in (*self.descriptors, *([] if self.socket is None else [self.socket])):
+            os.close(descriptor)
+
+
+class Holdings:
+    """What is held: for the server as a whole by its number, and lanes by theirs."""
+
+    def __init__(self, held: dict[int, int] | None = None, lanes: dict[int, Lane] | None = None) -> None:
+        self.held = held or {}
+        self.lanes = lanes or {}
+
+    def hear(self, message: Message) -> None:
+        """Do what a server says of what is held. What it says else is left alone."""
+        kind, number, _, descriptors = message
+        if kind == HOLD and len(descriptors) == 1:
+            if number in self.held:
+                os.close(self.held[number])
+            self.held[number] = descriptors.pop()
+        elif kind == SERVE and len(descriptors) == 1 and number in self.lanes:
+            self.lanes[number].socket = descriptors.pop()
+        elif kind in (SERVE, LET_GO):
+            # A lane whose client's socket found no room here ends with this server: nobody else may get it.
+            self._let_go(number)
+
+    def map(self, message: Message) -> int:
+        """Hold the lane of a message, mapped. Return 0, or why that is not possible, as the system numbers it."""
+        _, number, size, descriptors = message
+        # Without room for descriptors, there come fewer.
+        if len(descriptors) != 3:
+            return errno.EMFILE
+        segment, request_bell, response_bell = descriptors
+        try:
+            memory = KeptMemory(segment, size)
+        except OSError as error:
+            return error.errno or errno.ENOMEM
+        self._let_go(number)
+        self.lanes[number] = Lane(memory, size, (segment, request_bell, response_bell))
+        descriptors.clear()
+        return 0
+
+    def _let_go(self, number: int) -> None:
+        if lane := self.lanes.pop(number, None):
+            lane.close()
+
+    def give(self, way: int, restarts: int) -> Kept:
+        """All of it, for the server that this process is now: it is the server's, which closes what is of no use."""
+        lanes = [(number, lane.memory, *lane.descriptors, lane.socket) for number, lane in sorted(self.lanes.items())]
+        given = (way, self.held, lanes, restarts)
+        self.held, self.lanes = {}, {}
+        return given
+
+    def leave(self, way: int, restarts: int) -> Left:
+        """The same for another copy of the extension."""
+        lanes = [
+            (number, (lane.memory.leave(), lane.size), *lane.descriptors, lane.socket)
+            for number, lane in sorted(self.lanes.items())
+        ]
+        return way, self.held, lanes, restarts
+
+    @staticmethod
+    def found(left: Left) -> Holdings:
+        """What another copy of the extension has left."""
+        lanes = {
+            number: Lane(KeptMemory.found(*memory), memory[1], (segment, request_bell, response_bell), socket)
+            for number, memory, segment, request_bell, response_bell, socket in left[2]
+        }
+        return Holdings(dict(left[1]), lanes)

@@ -1,0 +1,77 @@
+"""What a keeper and its servers say to each other: three words each, and descriptors with some of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_WORDS = struct.Struct("=QQQ")
+# The most descriptors that come with a message.
+_DESCRIPTORS_MAX = 4
+_PASSED_SIZE = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array("i").itemsize)
+
+# What a server says: `keeper.rs` has what it means. A successor that can take over says that it is `ABLE`.
+HOLD, LANE, SERVE, LET_GO, READY, ALIVE, RESIGNED = range(1, 8)
+ABLE = 12
+# What the keeper says. `GO` is for a successor, which may begin.
+MAPPED, SHOW_LIFE, RESIGN, NOT_UPGRADED = range(8, 12)
+GO = 13
+
+UPGRADE = signal.SIGUSR2
+"""The signal that has a keeper start the program that lies on the disk now."""
+
+
+class Ended(Exception):
+    """The other side has closed its end, or talks nonsense."""
+
+
+class Message(NamedTuple):
+    """A message, whose descriptors are the receiver's."""
+
+    kind: int
+    number: int
+    other: int
+    descriptors: list[int]
+
+    def close(self) -> None:
+        """Close the descriptors that nobody has taken."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+def send(way: socket.socket, kind: int, number: int = 0, other: int = 0, descriptors: Sequence[int] = ()) -> bool:
+    """Send a message without waiting for room. Return whether it has gone."""
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+    try:
+        way.sendmsg([_WORDS.pack(kind, number, other)], passed, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except OSError:
+        return False
+    return True
+
+
+def receive(way: socket.socket) -> Message | None:
+    """Take a message, or return `None` if there is none now.
+
+    Raises:
+        Ended: There will be none.
+    """
+    try:
+        # `socket.recv_fds` and `send_fds` take flags, and leave them out.
+        words, passed, _, _ = way.recvmsg(_WORDS.size, _PASSED_SIZE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError as error:
+        raise Ended from error
+    descriptors = array("i")
+    for level, kind, data in passed:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    if len(words) != _WORDS.size:
+        raise Ended
+    kind, number, other = _WORDS.unpack(words)
+    return Message(kind, number, other, descriptors.tolist())

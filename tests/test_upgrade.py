@@ -1,0 +1,334 @@
+"""Another version takes over from a server with a keeper while it serves, and clients notice nothing."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+import ringtable
+from ringtable import ServerGone, Table
+from support import (
+    DEADLINE_S,
+    Child,
+    Flag,
+    KeptServer,
+    freeze,
+    is_dead,
+    run_cli,
+    wait_until,
+)
+
+PACKAGE = Path(ringtable.__file__).parent
+LARGE = 20 << 20
+
+
+@pytest.fixture
+def kept(ringtable_dir: Path) -> Iterator[KeptServer]:
+    """A server named "default" with a keeper."""
+    with KeptServer() as kept:
+        yield kept
+
+
+def upgrade(kept: KeptServer) -> None:
+    """Upgrade it, and wait until the next server has said that it serves."""
+    done = run_cli("upgrade")
+    assert done.returncode == 0, (done, kept.words)
+    kept.wait_for_successor()
+
+
+def test_smoke(kept: KeptServer) -> None:
+    with Table() as table:
+        table["key"] = b"value"
+        before = table.stats()
+        done = run_cli("upgrade")
+        after = table.stats()
+        assert done.returncode == 0, done
+        assert done.stdout == (
+            f"ringtable: upgraded: process {after['process_id']} has taken over from process {before['process_id']},"
+            " of 1 entries and 2 clients\n"
+        )
+        assert table["key"] == b"value"
+        assert after["process_id"] == kept.server_pid != before["process_id"]
+        assert after["keeper_process_id"] == before["keeper_process_id"] == kept.pid
+        assert after["restarts"] == 1
+        assert is_dead(before["process_id"])
+    assert kept.words == ""
+
+
+def _lock() -> bytes:
+    with Table() as table, table.lock("lock"):
+        return table["key"]
+
+
+def test_connections_over_shared_memory_go_on(kept: KeptServer) -> None:
+    with Table() as table, Table() as other, ExitStack() as stack:
+        table["key"] = b"first"
+        lock = table.lock("lock")
+        lock.acquire()
+        locking = stack.enter_context(Child(_lock))
+        with table.view("key") as view:
+            for number in range(3):
+                wait_until(lambda: other.stats()["lease_waiters"] == 1, "it waits for the lock")
+                upgrade(kept)
+                assert not other.lock("lock").acquire(timeout=0)
+                for index in range(1_000):
+                    other["key"] = b"%d %d" % (number, index)
+                assert bytes(view) == b"first"
+                assert table["key"] == b"%d 999" % number
+        assert not locking.has_ended()
+        table["key"] = b"last"
+        lock.release()
+        assert locking.result() == b"last"
+
+
+def _count(finish: Flag) -> int:
+    counted = 0
+    with Table() as table:
+        while not finish.is_set():
+            table.incr("counter")
+            counted += 1
+    return counted
+
+
+def _write_large(finish: Flag) -> int:
+    written = 0
+    with Table() as table:
+        while not finish.is_set():
+            table["large"] = bytes([written % 256]) * LARGE
+            written += 1
+    return written
+
+
+def _read_on(finish: Flag) -> int:
+    """Read in place and through the server, large values and many at once, and see that nothing goes back."""
+    reads = seen = 0
+    with Table() as table, Table(reads="server") as asking:
+        while not finish.is_set():
+            for reader in (table, asking):
+                now = int(reader.get("counter", b"0"))
+                assert now >= seen
+                seen = now
+                value = reader.get("large", b"x")
+                assert value.count(value[0]) == len(value)
+                assert len(list(reader.keys())) <= 102
+            table.set_many({f"key {number}": b"%d" % reads for number in range(100)})
+            reads += 1
+    return reads
+
+
+def test_no_request_fails_and_none_is_done_twice(kept: KeptServer) -> None:
+    with Table() as table, Flag() as finish, ExitStack() as stack:
+        counting = [stack.enter_context(Child(_count, finish)) for _ in range(2)]
+        writing = stack.enter_context(Child(_write_large, finish))
+        reading = stack.enter_context(Child(_read_on, finish))
+        for _ in range(5):
+            before = table.get("counter", b"0"), table.get("large")
+            wait_until(
+                lambda before=before: (  # type: ignore[misc]
+                    table.get("counter", b"0") != before[0] and table.get("large") != before[1]
+                ),
+                "they work",
+            )
+            upgrade(kept)
+            for child in (*counting, writing, reading):
+                child.check()
+        finish.set()
+        # A call that had raised would raise here.
+        assert sum(child.result() for child in counting) == int(table["counter"])
+        assert writing.result() > 0
+        assert reading.result() > 0
+        assert table.stats()["restarts"] == 5
+        assert table.stats()["clients_ended_broken"] == 0
+    assert kept.words == ""
+
+
+class Installed(KeptServer):
+    """The same of a copy of the package, in whose place another one can be put."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._now = folder / "now"
+        self._folder = folder
+        self.install("first")
+        super().__init__(*arguments, path=self._now)
+
+    def install(self, name: str, **changes: tuple[str, str]) -> None:
+        """Install a copy of the package, in which of some modules (with `__` for a slash) one text is another one."""
+        copy = self._folder / name
+        shutil.copytree(PACKAGE, copy / "ringtable", ignore=shutil.ignore_patterns("__pycache__"))
+        for module, (old, new) in changes.items():
+            file = copy / "ringtable" / f"{module.replace('__', '/')}.py"
+            source = file.read_text()
+            assert old in source
+            file.write_text(source.replace(old, new))
+        link = self._folder / "link"
+        link.symlink_to(copy)
+        link.replace(self._now)
+
+    def extensions(self) -> set[str]:
+        """The files of the extension that are loaded in the server."""
+        maps = Path(f"/proc/{self.server_pid}/maps").read_text().splitlines()
+        return {line.split(maxsplit=5)[5] for line in maps if "_ringtable." in line}
+
+
+SERVER = "_cli__commands__server"
+
+
+def test_it_is_what_is_installed_now_that_takes_over(ringtable_dir: Path, tmp_path: Path) -> None:
+    with Installed(tmp_path) as kept, Table() as table:
+        table["key"] = b"value"
+        (first,) = kept.extensions()
+        assert "/first/" in first
+        for version in ("second", "third"):
+            kept.install(version, **{SERVER: ('"ready again"', f'"ready again, the {version}"')})
+            upgrade(kept)
+            assert f"ready again, the {version}" in kept.said
+            assert any(f"/{version}/" in extension for extension in kept.extensions())
+            # A server that dies is followed by one of the same program.
+            kept.kill_server()
+            assert kept.said.count(f"ready again, the {version}") == 2
+            assert table["key"] == b"value"
+            table["key"] = b"value"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_keeper__successor": ("from ringtable._ringtable import KEPT_LAYOUTS", "KEPT_LAYOUTS = (0,) * 6")}, "0.0.0"),
+        ({"_errors": ('"""Every', 'raise RuntimeError(\'not today\')\n"""Every')}, "not today"),
+        ({"_server": ("        self._core = ", "        raise RuntimeError('not today')\n        self._core = ")}, ""),
+    ],
+    ids=["other layouts", "no import", "no start"],
+)
+def test_what_cannot_take_over_changes_nothing(
+    ringtable_dir: Path, tmp_path: Path, changes: dict[str, tuple[str, str]], words: str
+) -> None:
+    with Installed(tmp_path) as kept, Table() as table, ExitStack() as stack:
+        table["key"] = b"value"
+        server = kept.server_pid
+        kept.install("second", **changes)
+        done = run_cli("upgrade")
+        if words:
+            assert done.returncode == 1
+            assert "the new version could not take over, and the old one goes on" in done.stderr
+            assert words in kept.words
+            assert kept.server_pid == server
+            assert table.stats()["upgrades_failed"] == 1
+        else:
+            # That it cannot start is seen when the old one has gone. This program takes over again.
+            assert "another one takes over what it had" in kept.words
+            wait_until(lambda: table.stats()["process_id"] != server, "another one serves")
+        # More than lanes were prepared.
+        for number in range(40):
+            stack.enter_context(Table())["key"] = b"%d" % number
+        assert table["key"] == b"39"
+
+
+WAITS = "import os\nwith open(os.environ['GATE']) as gate:\n    gate.read()\n"
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pipe that a new version waits at when it is imported."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    monkeypatch.setenv("GATE", str(gate))
+    return gate
+
+
+def at_the_gate(kept: Installed) -> None:
+    """Begin an upgrade to a version that waits at the gate."""
+    kept.install("second", _errors=('"""Every', f'{WAITS}"""Every'))
+    kept.signal(signal.SIGUSR2)
+    wait_until(lambda: len(kept.processes()) == 2, "the successor is there")
+
+
+def test_clients_come_and_go_while_a_successor_gets_ready(ringtable_dir: Path, tmp_path: Path, gate: Path) -> None:
+    with Installed(tmp_path) as kept, Table() as table, ExitStack() as stack:
+        with Table() as other:
+            other["key"] = b"value"
+            at_the_gate(kept)
+            lock = other.lock("lock")
+            lock.acquire()
+        for number in range(8):
+            stack.enter_context(Table())["key"] = b"%d" % number
+        table["key"] = b"before"
+        with open(gate, "w"):
+            pass
+        kept.wait_for_successor()
+        assert table["key"] == b"before"
+        assert table.lock("lock").acquire(timeout=DEADLINE_S)
+        assert table.stats()["lanes"] == 9
+        for number in range(40):
+            stack.enter_context(Table())["key"] = b"%d" % number
+        assert table["key"] == b"39"
+
+
+def test_a_server_that_dies_while_its_successor_gets_ready(ringtable_dir: Path, tmp_path: Path, gate: Path) -> None:
+    with Installed(tmp_path) as kept, Table() as table:
+        table["key"] = b"value"
+        at_the_gate(kept)
+        server = table.stats()["process_id"]
+        os.kill(server, signal.SIGKILL)
+        kept.wait_for_successor()
+        assert table["key"] == b"value"
+        assert len(kept.processes()) == 1
+        assert "no upgrade: the server has died meanwhile" in kept.words
+
+
+def test_an_order_to_end_is_for_the_successor_too(ringtable_dir: Path, tmp_path: Path, gate: Path) -> None:
+    with Installed(tmp_path) as kept, Table() as table:
+        table["key"] = b"value"
+        at_the_gate(kept)
+        processes = kept.processes()
+        kept.signal(signal.SIGTERM)
+        assert kept.wait() == 0
+        assert all(is_dead(process) for process in processes)
+        with pytest.raises(ServerGone):
+            table["key"] = b"value"
+        assert os.listdir(ringtable_dir) == []
+
+
+def test_two_upgrades_at_once_are_one(ringtable_dir: Path, tmp_path: Path, gate: Path) -> None:
+    with Installed(tmp_path) as kept, Table() as table:
+        table["key"] = b"value"
+        at_the_gate(kept)
+        done = run_cli("upgrade")
+        assert done.returncode == 1
+        assert "no upgrade: another one is on its way" in kept.words
+        with open(gate, "w"):
+            pass
+        kept.wait_for_successor()
+        assert table["key"] == b"value"
+
+
+def test_without_a_keeper_there_is_no_upgrade(server: object) -> None:
+    done = run_cli("upgrade")
+    assert done.returncode == 1
+    assert "the server has no keeper" in done.stderr
+
+
+def test_a_server_that_hangs_is_replaced(ringtable_dir: Path) -> None:
+    with KeptServer("--hang-timeout", "0.5") as kept, Table() as table:
+        table["key"] = b"value"
+        freeze(kept.server_pid)
+        kept.wait_for_successor()
+        assert table["key"] == b"value"
+        assert "the server has shown no life for 0.5 s: killing it" in kept.words
+        assert table.stats()["restarts"] == 1
+
+
+def test_whoever_shows_life_is_left_alone(ringtable_dir: Path) -> None:
+    with KeptServer("--hang-timeout", "0.5") as kept, Table() as table:
+        server = kept.server_pid
+        # A keeper that stands asks nothing, and does not take that for silence.
+        for _ in range(3):
+            freeze(kept.pid)
+            with suppress(ringtable.Timeout), Table(timeout=0.6) as other:
+                other.event("never set").wait(0.6)
+            kept.signal(signal.SIGCONT)
+            assert table.incr("counter") > 0
+        assert kept.server_pid == server
+        assert kept.words == ""
