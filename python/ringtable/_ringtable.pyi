@@ -33,6 +33,7 @@ _T = TypeVar("_T", default=bytes)
 _P = TypeVar("_P", bound="Pipeline[bytes]")
 
 __all__ = [
+    "KEPT_LAYOUTS",
     "KEY_SIZE_MAX",
     "LAYOUT_VERSION",
     "LINGER_MS_MAX",

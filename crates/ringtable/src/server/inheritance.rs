@@ -8,17 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::error::{Error, doing};
-use super::grants;
 use super::held::Held;
-use crate::command::record::RECORD_VERSION;
-use crate::ring::lane::LANE_VERSION;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
-use crate::table::layout::LAYOUT_VERSION;
-
-/// The layouts of what is inherited: messages of the keeper, the table, grants, notes, lanes, and records in lanes. A
-/// program goes on with what another one has left if all of them are the same.
-pub const LAYOUTS: [u64; 6] = [1, LAYOUT_VERSION, grants::LAYOUT_VERSION, 1, LANE_VERSION, RECORD_VERSION];
 
 /// What is being done when something of it cannot be taken.
 const TAKING: &str = "taking over what the keeper holds";

@@ -51,6 +51,7 @@ mod resignation;
 mod handovers;
 mod waiters;
 mod grants;
+mod layouts;
 mod permits;
 mod group_names;
 mod changes;
@@ -109,7 +110,8 @@ mod tests;
 
 pub use error::Error;
 pub use held::Held;
-pub use inheritance::{Inheritance, InheritedLane, LAYOUTS, LaneMemory};
+pub use inheritance::{Inheritance, InheritedLane, LaneMemory};
+pub use layouts::LAYOUTS;
 pub use lifecycle::Server;
 pub use options::Options;
 pub use topology::Topology;
