@@ -19,10 +19,21 @@ pub enum Held {
     Tcp = 6,
     /// The UDP port.
     Udp = 7,
+    /// The table's bookkeeping, if a server has ended in order.
+    Bookkeeping = 8,
 }
 
 impl Held {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] =
-        [Self::Table, Self::Grants, Self::Notes, Self::Listening, Self::SocketFile, Self::Lock, Self::Tcp, Self::Udp];
+    pub const ALL: [Self; 9] = [
+        Self::Table,
+        Self::Grants,
+        Self::Notes,
+        Self::Listening,
+        Self::SocketFile,
+        Self::Lock,
+        Self::Tcp,
+        Self::Udp,
+        Self::Bookkeeping,
+    ];
 }

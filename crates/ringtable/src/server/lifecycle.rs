@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 
+use super::bookkeeping;
 use super::course::{Course, Phase};
 use super::endpoint::Access;
 use super::error::{Error, doing};
@@ -274,6 +275,11 @@ impl Crew {
         crew.join();
         failpoint!("resign.ended");
         if let Some(keeper) = &crew.runtime.keeper {
+            // Without it, the next server finds out by itself.
+            let saved = crew.runtime.store.table.save().map(|words| bookkeeping::leave(&words));
+            if let Some(Ok(segment)) = saved {
+                let _ = keeper.hold(Held::Bookkeeping, segment.descriptor());
+            }
             keeper.tell_resigned();
         }
     }

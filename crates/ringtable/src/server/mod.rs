@@ -63,6 +63,7 @@ mod request_memory;
 mod returning;
 mod housekeeping;
 mod room;
+mod bookkeeping;
 mod store;
 
 // The execution of requests.

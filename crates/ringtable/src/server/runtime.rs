@@ -93,6 +93,7 @@ impl Runtime {
     /// What another server has left, which is dead. Returns also the lanes of its clients.
     pub fn adopted(options: &Options, mut inheritance: Inheritance) -> Result<(Self, Vec<HeirLane>), Error> {
         let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| inheritance.require(what));
+        let bookkeeping = inheritance.take(Held::Bookkeeping)?;
         let Inheritance { keeper, lanes, restarts, .. } = inheritance;
         let notes = Segment::from_foreign(notes?).and_then(|notes| Notes::adopt(&notes, lanes_max(options)));
         let notes = Arc::new(doing("taking the notes over", notes)?);
@@ -103,7 +104,7 @@ impl Runtime {
                 lane.commits = notes.commits(lane.noted.worker, table);
             }
         };
-        let (store, adoption) = Store::adopt(options, table?, grants?, &pinned, look)?;
+        let (store, adoption) = Store::adopt(options, (table?, bookkeeping), grants?, &pinned, look)?;
         store.leases.end_all_but(&heirs.iter().map(|lane| lane.noted.connection).collect());
         let (report, grants) = (&adoption.report, adoption.grants_damaged);
         if report.all_damage() > 0 || grants > 0 {

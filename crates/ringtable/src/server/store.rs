@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::bookkeeping;
 use super::error::{Error, doing};
 use super::grants::GrantMemory;
 use super::held::Held;
@@ -87,14 +88,14 @@ impl Store {
         Self::with(table, segment, table_read_only, Leases::new(grants))
     }
 
-    /// The store of another server, which is dead, of its segments. `pinned` are the words that its clients pin; `look`
+    /// The store of another server, which is dead, of its segments, and of the table's bookkeeping, if it has left that. `pinned` are the words that its clients pin; `look`
     /// sees the table as it was left, before anything of it is repaired. Returns also what was found.
     ///
     /// # Errors
     /// If the system refuses memory or descriptors, or a segment is none of this version's, or damaged as a whole.
     pub fn adopt(
         options: &Options,
-        table: Descriptor,
+        (table, bookkeeping): (Descriptor, Option<Descriptor>),
         grants: Descriptor,
         pinned: &[u64],
         look: impl FnOnce(&[AtomicU64]),
@@ -103,8 +104,15 @@ impl Store {
         let mapping = doing("mapping the table segment", segment.map_writable())?;
         let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
         look(mapping.words());
-        let adopted = Table::adopt(mapping, options.eviction, pinned).map_err(io::Error::other);
-        let (table, report) = doing("taking the table over", adopted)?;
+        let saved = bookkeeping.map_or(Ok(Vec::new()), bookkeeping::take);
+        let saved = doing("taking the table's bookkeeping over", saved)?;
+        let (table, report) = match Table::go_on(mapping, options.eviction, &saved) {
+            Ok(table) => (table, Report::default()),
+            Err(mapping) => {
+                let adopted = Table::adopt(mapping, options.eviction, pinned).map_err(io::Error::other);
+                doing("taking the table over", adopted)?
+            }
+        };
         if let Some(bytes) = options.unevictable_max {
             table.unevictable().limit(bytes);
         }

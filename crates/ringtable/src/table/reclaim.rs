@@ -265,6 +265,11 @@ impl Reclaimer {
         freed
     }
 
+    /// The words at which entries in the retire list begin.
+    pub(super) fn retired(&self) -> Vec<u64> {
+        lock(&self.state).retired.iter().map(|entry| entry.start).collect()
+    }
+
     /// Takes what was unlinked before this server was there, and somebody may pin still: where it begins, and how many
     /// words it has.
     pub(super) fn wait_for(&self, retired: Vec<(u64, usize)>) {

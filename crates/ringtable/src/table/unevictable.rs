@@ -126,6 +126,24 @@ impl Unevictable {
         Ok(())
     }
 
+    /// Its counts, for another server.
+    pub(super) fn save(&self) -> Vec<u64> {
+        let classes = self.classes.iter().map(|count| count.load(Ordering::Relaxed));
+        [self.entries(), self.bytes()].into_iter().chain(classes).collect()
+    }
+
+    /// Takes counts over. `None` if they are none.
+    pub(super) fn restore(&self, saved: &[u64]) -> Option<()> {
+        let (&[entries, bytes], classes) = saved.split_first_chunk()?;
+        if classes.len() != self.classes.len() {
+            return None;
+        }
+        self.entries.store(entries, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.classes.iter().zip(classes).for_each(|(count, &saved)| count.store(saved, Ordering::Relaxed));
+        Some(())
+    }
+
     /// Takes note of an entry that is there, however much there may be.
     pub(super) fn adopt(&self, words: usize) {
         let most = self.bytes_max.swap(u64::MAX, Ordering::Relaxed);

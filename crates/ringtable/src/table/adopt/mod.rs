@@ -24,6 +24,7 @@
 mod found;
 mod walk;
 mod later;
+mod saved;
 
 #[cfg(all(test, not(loom)))]
 mod damage_tests;

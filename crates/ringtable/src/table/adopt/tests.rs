@@ -146,6 +146,28 @@ impl History {
         }
     }
 
+    /// The server ends in order, and another one goes on with what it says of its memory.
+    fn resign(&mut self) -> bool {
+        self.held.clear();
+        for writer in &mut self.writers {
+            writer.rescan();
+            writer.release();
+        }
+        let before = Arc::clone(self.writers[0].table());
+        let Some(saved) = before.save() else { return false };
+        let after = Table::go_on(Arc::clone(before.memory()), before.eviction(), &saved).expect("it fits");
+        after.audit(&before.reclaimer.retired());
+        let same = |figure: fn(&Table<Words>) -> u64| assert_eq!(figure(&before), figure(&after));
+        same(|table| table.entries());
+        same(|table| table.buckets_min);
+        same(|table| table.heap.usage().allocated);
+        same(|table| table.reclaimer.entries_retired());
+        same(|table| table.unchecked());
+        let table = Arc::new(after);
+        self.writers = vec![Writer::new(Arc::clone(&table)), Writer::new(table)];
+        true
+    }
+
     /// Returns how many entries were evicted.
     fn across_deaths(&mut self, deaths: u32, steps: u32) -> u64 {
         let mut evicted = 0;
@@ -368,4 +390,59 @@ fn readers_read_on_while_a_table_is_taken_over() {
         adopting.unwrap();
     });
     assert!(cfg!(miri) || hits.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_table_of_servers_that_end_in_order_is_a_map() {
+    for eviction in [Eviction::Never, Eviction::AllkeysSieve] {
+        for shape in [SMALL, Shape { pages: 65, keys: 20_000, ..SMALL }, Shape { large: 150_000, ..SMALL }] {
+            let mut history = History::new(Shape { eviction, ..shape }, random());
+            let mut resigned = 0;
+            for _ in 0..10 {
+                history.go_on(2_000);
+                resigned += u32::from(history.resign());
+                history.check_all();
+            }
+            // Some in between die, so that there are slots between others that no list has.
+            history.pass_on();
+            check_all(&mut history.writers[0]);
+            history.go_on(500);
+            resigned += u32::from(history.resign());
+            history.run(2_000);
+            history.pass_on();
+            assert!(resigned > 5, "{resigned}");
+        }
+    }
+}
+
+#[test]
+fn what_a_server_has_left_is_taken_as_a_whole_or_not_at_all() {
+    let mut writer = writer(120, 4, Eviction::Never);
+    for number in 0..2_000_u32 {
+        put(&mut writer, &number.to_le_bytes(), &vec![1; number as usize % 700]);
+    }
+    for number in 0..1_000_u32 {
+        writer.delete(&number.to_le_bytes(), || NOW);
+    }
+    writer.release();
+    let table = Arc::clone(writer.table());
+    let saved = table.save().unwrap();
+    let go_on = |saved: &[u64]| Table::go_on(Arc::clone(table.memory()), table.eviction(), saved).ok();
+    assert!(go_on(&saved).is_some());
+    let mut random = random();
+    for at in 0..saved.len() {
+        let mut wrong = saved.clone();
+        wrong[at] ^= 1 << random.u32(..64);
+        assert!(go_on(&wrong).is_none(), "word {at}");
+        assert!(go_on(&saved[..at]).is_none(), "{at} words");
+    }
+    // Those of another moment.
+    put(&mut writer, b"large", &[1; 100_000]);
+    assert!(go_on(&saved).is_none());
+    let saved = table.save();
+    assert!(saved.is_some_and(|saved| go_on(&saved).is_some()), "a writer holds no slots for large entries");
+    // What is on its way is nobody else's.
+    let draft = writer.draft(b"draft", 5_000, Terms::Arriving).unwrap();
+    assert_eq!(table.save(), None);
+    drop(draft);
 }

@@ -29,7 +29,6 @@ impl Gaps {
 
     /// Takes a free slot out of a slab of which so many slots were used once, if it has one here. That is a look at 64
     /// words at most: so many a slab has.
-    /// at most: so many a slab has.
     #[inline]
     pub(super) fn take(&mut self, used_bits: &mut u32, used_once: u32) -> Option<u32> {
         let begin = used_bits.checked_sub(1)? as usize;
@@ -45,6 +44,11 @@ impl Gaps {
         *used_bits = 0;
         self.close();
         None
+    }
+
+    /// All bits.
+    pub(super) fn bits(&self) -> &[u64] {
+        &self.bits
     }
 
     /// A slab has none any more.

@@ -15,7 +15,8 @@
 //!
 //! - A page belongs to the bucket array, to one slab, to one extent, or to one free run.
 //! - The lists and the page map ([`map`]) live in memory that only the server can write (I2); all other bookkeeping is
-//!   private to it. All of it but the map can be built anew from what the buckets point at ([`rebuild`]).
+//!   private to it. All of it but the map can be built anew from what the buckets point at ([`rebuild`]),
+//!   or left to another server in words ([`saved`]).
 //! - Memory is filled only behind a fence(Release) that comes after the unlocking that made it unreachable: a reader
 //!   that still copies the old contents, and sees any of the new, also sees the bucket's new version.
 //!
@@ -37,6 +38,7 @@ mod clearing;
 mod returning;
 mod emptying;
 mod rebuild;
+mod saved;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
