@@ -84,6 +84,8 @@ def take_over(left: Left, layouts: tuple[int, ...], options: dict[str, Any], wai
     Raises:
         Unable: What there is has another layout.
     """
+    # All that it needs to serve: nothing is imported any more while clients wait.
+    from ringtable import _server  # noqa: F401
     from ringtable._cli.app import status_of
     from ringtable._cli.commands.server import serve
 
