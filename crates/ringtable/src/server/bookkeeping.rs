@@ -1,4 +1,4 @@
-//! The bookkeeping of a table on its way from a server that has ended in order to the next one, in a segment of its own.
+//! The bookkeeping of a table, on its way from a server that has ended in order to the next one: a segment of its own.
 
 use std::io;
 

@@ -88,8 +88,9 @@ impl Store {
         Self::with(table, segment, table_read_only, Leases::new(grants))
     }
 
-    /// The store of another server, which is dead, of its segments, and of the table's bookkeeping, if it has left that. `pinned` are the words that its clients pin; `look`
-    /// sees the table as it was left, before anything of it is repaired. Returns also what was found.
+    /// The store of another server, which has ended, of its segments, and of the table's bookkeeping if it has left
+    /// that. `pinned` are the words that its clients pin; `look` sees the table as it was left, before anything of it is
+    /// repaired. Returns also what was found.
     ///
     /// # Errors
     /// If the system refuses memory or descriptors, or a segment is none of this version's, or damaged as a whole.

@@ -2,7 +2,7 @@
 //!
 //! # Design
 //!
-//! All that is private to a heap is known of its pages ([`super::pages`]): what each is used for, and of a slab how many
+//! All that is private to a heap is known of its pages ([`super::pages`]): the use of each, and of a slab how many
 //! slots are free, where their list begins, and what was never used. Pages that are used for one thing are said at
 //! once, so that it takes 32 bytes for each slab and extent. The lists of free slots lie in the segment. What follows
 //! from the pages (free runs, slabs with free slots, counts) is made anew.
