@@ -1,4 +1,6 @@
-"""Kills servers that have a keeper, again and again, under processes that go on: `python -m proof.restarts --help`.
+"""Kills and upgrades servers that have a keeper, again and again, under processes that go on.
+
+    python -m proof.restarts --help
 
 Each process has a seat, and does one thing until it is told to stop. It notes what it does in memory that all share:
 
@@ -22,6 +24,7 @@ What must not be:
 import mmap
 import os
 import random
+import re
 import signal
 import struct
 import time
@@ -34,7 +37,8 @@ import cyclopts
 import ringtable
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, KeptServer, children_of, is_dead, wait_until
+from ringtable._keeper.messages import UPGRADE
+from support import Child, Flag, KeptServer, is_dead, wait_until
 
 from proof import program
 from proof.kills import own_folder
@@ -44,6 +48,9 @@ LIFE_S_MAX = 0.1
 """How long a server lives at most."""
 
 TAKING_OVER_S_MAX = 0.02
+
+UPGRADE_S_MAX = 0.2
+"""How long after its order an upgrade is cut at most; most are done by then."""
 
 HANG_S = 30.0
 DEAD_S = 20.0
@@ -63,6 +70,10 @@ class Found:
     kills: int = 0
     killed_taking_over: int = 0
     """Of these, killed as they began, most of them before they served."""
+
+    upgrades: int = 0
+    upgrades_cut: int = 0
+    """Of others, in which the server or its successor was killed."""
 
     owners_killed: int = 0
     restart_ms_mean: float = 0.0
@@ -254,7 +265,7 @@ COUNTERS, WRITERS, CHANGERS, OWNERS, READERS = range(3), range(3, 5), range(5, 7
 
 
 def run(kills: int, seconds: float, found: Found) -> None:
-    """Kill so many servers, or for so long.
+    """Kill so many servers, or for so long, and upgrade others.
 
     Raises:
         AssertionError: Something was found.
@@ -277,6 +288,18 @@ def run(kills: int, seconds: float, found: Found) -> None:
         children |= {number: start(own, seat(number), notes, f"{generator.random()}") for number in OWNERS}
         children |= {number: start(look, seat(number)) for number in READERS}
         everybody = range(READERS.stop)
+        control = stack.enter_context(Table(timeout=HANG_S))
+
+        def server() -> int:
+            return control.stats()["process_id"]
+
+        def kill(process: int) -> None:
+            os.kill(process, signal.SIGKILL)
+            wait_until(lambda: is_dead(process), "it is dead")
+
+        def follow(process: int) -> None:
+            wait_until(lambda: server() != process, "another one follows", HANG_S)
+
         wait_until(lambda: all(seat(number).get(Notes.ACKNOWLEDGED) for number in everybody), "all are at work", HANG_S)
         while found.kills < kills and time.monotonic() < deadline:
             # Some die as soon as they serve.
@@ -289,17 +312,31 @@ def run(kills: int, seconds: float, found: Found) -> None:
                 found.owners_killed += 1
             else:
                 number = -1
-            begin = time.monotonic()
-            if generator.random() < 0.2:
-                # The next one as well, while it takes over.
-                kept.kill_server(wait=False)
-                wait_until(lambda: children_of(kept.pid), "the next one has begun")
-                time.sleep(generator.uniform(0, TAKING_OVER_S_MAX))
+            before, way = server(), generator.random()
+            if way < 0.3:
+                kept.signal(UPGRADE)
+                if way < 0.15:
+                    follow(before)
+                    found.upgrades += 1
+                else:
+                    time.sleep(generator.uniform(0, UPGRADE_S_MAX))
+                    kill(generator.choice(kept.processes()))
+                    found.upgrades_cut += 1
+                wait_until(lambda: kept.processes() == [server()], "one server is left", HANG_S)
+            else:
+                begin = time.monotonic()
+                kill(before)
+                if way < 0.45:
+                    # The next one as well, while it takes over.
+                    wait_until(kept.processes, "the next one has begun")
+                    time.sleep(generator.uniform(0, TAKING_OVER_S_MAX))
+                    before = kept.processes()[0]
+                    kill(before)
+                    found.kills += 1
+                    found.killed_taking_over += 1
+                follow(before)
+                restarts_ms.append(1_000 * (time.monotonic() - begin))
                 found.kills += 1
-                found.killed_taking_over += 1
-            kept.kill_server()
-            restarts_ms.append(1_000 * (time.monotonic() - begin))
-            found.kills += 1
             if number in OWNERS:
                 children[number].kill()
                 children[number] = start(own, seat(number), notes, f"{generator.random()}")
@@ -310,8 +347,10 @@ def run(kills: int, seconds: float, found: Found) -> None:
         finish.set()
         for child in children.values():
             child.result(2 * HANG_S)
+        control.close()
         judge(notes, found)
-        words = [line for line in kept.words.splitlines() if "the server has died (signal 9)" not in line]
+        expected = re.compile("ringtable: (the server has died .signal 9.: another one takes over|no upgrade: )")
+        words = [line for line in kept.words.splitlines() if not expected.match(line)]
         if words:
             raise Wrong(f"the servers have said: {words}")
     if restarts_ms:
@@ -345,8 +384,10 @@ def judge(notes: Notes, found: Found) -> None:
         wait_until(lambda: table.stats()["locks"] == 0, "nobody has a lock when all are gone", DEAD_S)
         wait_until(lambda: table.stats()["lease_waiters"] == 0, "nobody waits when all are gone", DEAD_S)
         wait_until(lambda: table.stats()["clients"] == 1, "no client is left when all are gone", DEAD_S)
-        if (restarts := table.stats()["restarts"]) != found.kills:
-            raise Wrong(f"{found.kills} servers were killed, and {restarts} have followed")
+        # An upgrade that was cut may have been done before, and one of both may have been the server.
+        least, restarts = found.kills + found.upgrades, table.stats()["restarts"]
+        if not least <= restarts <= least + 2 * found.upgrades_cut:
+            raise Wrong(f"{found.kills} servers were killed, {found.upgrades} upgraded, and {restarts} have followed")
 
 
 app = cyclopts.App(name="python -m proof.restarts", help=__doc__, version_flags=[])
@@ -354,7 +395,7 @@ app = cyclopts.App(name="python -m proof.restarts", help=__doc__, version_flags=
 
 @app.default
 def main(*, kills: int = 200, seconds: float = 30.0, seed: int | None = None, json_: program.JsonFile = None) -> int:
-    """Kill servers that have a keeper, and see that their clients do not notice.
+    """Kill and upgrade servers that have a keeper, and see that their clients do not notice.
 
     Args:
         kills: Servers to kill.
