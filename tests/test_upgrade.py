@@ -145,6 +145,34 @@ def test_no_request_fails_and_none_is_done_twice(kept: KeptServer) -> None:
     assert kept.words == ""
 
 
+def test_memory_is_neither_lost_nor_given_twice(kept: KeptServer) -> None:
+    def fill(name: str, size: int) -> None:
+        table.set_many({f"{name} {number}": bytes([number % 256]) * size for number in range(2_000)})
+
+    def check(name: str, size: int) -> None:
+        for number in range(2_000):
+            assert table[f"{name} {number}"] == bytes([number % 256]) * size
+
+    with Table() as table:
+        for size in (50, 500):
+            fill(f"of {size}", size)
+        table.delete_many([f"of 50 {number}" for number in range(0, 2_000, 2)])
+        allocated = table.stats()["memory_allocated"]
+        for number in range(5):
+            upgrade(kept)
+            assert table.stats()["memory_allocated"] == allocated
+            fill("after", 50)
+            # What was left at the upgrade is of that moment, and not of this one.
+            kept.kill_server()
+            fill(f"after a death, {number}", 50)
+            check("after", 50)
+            check(f"after a death, {number}", 50)
+            check("of 500", 500)
+            table.delete_many([f"after a death, {number} {index}" for index in range(2_000)])
+            table.delete_many([f"after {index}" for index in range(2_000)])
+            assert table.stats()["memory_allocated"] == allocated
+
+
 class Installed(KeptServer):
     """The same of a copy of the package, in whose place another one can be put."""
 
