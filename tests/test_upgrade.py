@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ringtable
 from ringtable import ServerGone, Table
+from ringtable._keeper.messages import UPGRADE
 from support import (
     DEADLINE_S,
     Child,
@@ -17,6 +18,7 @@ from support import (
     KeptServer,
     freeze,
     is_dead,
+    mappings,
     run_cli,
     wait_until,
 )
@@ -269,7 +271,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def at_the_gate(kept: Installed) -> None:
     """Begin an upgrade to a version that waits at the gate."""
     kept.install("second", _errors=('"""Every', f'{WAITS}"""Every'))
-    kept.signal(signal.SIGUSR2)
+    kept.signal(UPGRADE)
     wait_until(lambda: len(kept.processes()) == 2, "the successor is there")
 
 
@@ -280,15 +282,20 @@ def test_clients_come_and_go_while_a_successor_gets_ready(ringtable_dir: Path, t
             at_the_gate(kept)
             lock = other.lock("lock")
             lock.acquire()
-        for number in range(8):
+        mapped = len(mappings(kept.pid, "ringtable-lane"))
+        # So many that lanes are to be prepared for others.
+        for number in range(12):
             stack.enter_context(Table())["key"] = b"%d" % number
+        kept.signal(UPGRADE)
+        wait_until(lambda: "no upgrade: another one is on its way" in kept.words, "the keeper has heard all that")
+        assert len(mappings(kept.pid, "ringtable-lane")) <= mapped
         table["key"] = b"before"
         with open(gate, "w"):
             pass
         kept.wait_for_successor()
         assert table["key"] == b"before"
         assert table.lock("lock").acquire(timeout=DEADLINE_S)
-        assert table.stats()["lanes"] == 9
+        assert table.stats()["lanes"] == 13
         for number in range(40):
             stack.enter_context(Table())["key"] = b"%d" % number
         assert table["key"] == b"39"
