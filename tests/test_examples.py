@@ -49,6 +49,14 @@ def test_smoke(example: str) -> None:
         assert words(program)
 
 
+def test_no_request_notices_that_the_server_is_killed_or_upgraded() -> None:
+    with running("unnoticed_restarts.py", "--rounds", "2") as program:
+        said = words(program)
+    assert "2 servers were killed, and 2 upgraded" in said
+    answered, counted = re.findall(r"(\d+) requests answered, 0 failed, (\d+) visits counted", said)[0]
+    assert int(answered) == int(counted) > 0
+
+
 def loaded(text: str) -> list[tuple[str, str, float, int]]:
     """The lines of the data loader: how workers were started, whose the arrays are, memory by data, batches decoded."""
     rows = re.findall(r"^(\w+) +(the table's|each worker's own) +[\d.]+ +([\d.]+)x +(\d+)$", text, re.MULTILINE)
