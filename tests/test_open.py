@@ -51,6 +51,31 @@ def test_smoke(ringtable_dir: Path) -> None:
     assert [file.name for file in ringtable_dir.iterdir()] == ["default.log"]
 
 
+def test_with_a_keeper_it_goes_on_when_the_server_has_died(ringtable_dir: Path) -> None:
+    with ringtable.open(keeper=True, linger=SOON_S, max_memory="16MiB", workers=1, wait=DEADLINE_S) as table:
+        table["key"] = b"value"
+        before = table.stats()
+        os.kill(before["process_id"], signal.SIGKILL)
+        table["other"] = b"value"
+        after = table.stats()
+        assert table["key"] == b"value"
+        assert after["process_id"] != before["process_id"]
+        assert after["keeper_process_id"] == before["keeper_process_id"]
+        with ringtable.open(keeper=True) as other:
+            assert other["key"] == b"value"
+    for pid in (after["process_id"], after["keeper_process_id"]):
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "both have ended")  # type: ignore[misc]
+    assert [file.name for file in ringtable_dir.iterdir()] == ["default.log"]
+    first, died, *_ = log().splitlines()
+    assert first.startswith(f"ringtable: process {before['process_id']} serves")
+    assert died == "ringtable: the server has died (signal 9): another one takes over what it had"
+
+
+def test_a_keeper_that_is_wanted_has_to_be_there(server: Server) -> None:
+    with pytest.raises(InvalidOption, match=r"keeper is True, but the server at .* has none"):
+        ringtable.open(keeper=True)
+
+
 # What the server is
 
 

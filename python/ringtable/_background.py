@@ -13,13 +13,16 @@ import signal
 import stat
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringtable._cli.descriptors import raise_limit
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._errors import Error, PathTaken, ServerExists, ServerFailed, ServerGone, TableNotFound, Timeout
-from ringtable._server import Server
+from ringtable._server import Server, defaults
 from ringtable._table import Table
+
+if TYPE_CHECKING:
+    from ringtable._keeper.holdings import Kept
 
 # What a log begins with: what does not is no log of ours.
 _MARK = b"ringtable: "
@@ -37,9 +40,16 @@ def main(path: str, log: str, limit: str, options: str) -> None:
     interrupt_on_termination()
     raise_limit()
     report = os.dup(2)
+    given: dict[str, Any] = json.loads(options)
+    made: _Log | None = None
+    kept: Kept | None = None
+    if given.pop("keeper"):
+        made = _Log(log)
+        kept = _kept(path, made, report, given)
     try:
-        with _server_at(path, float(limit) if limit else None, json.loads(options)) as server:
-            _begin_log(log)
+        with _server_at(path, float(limit) if limit else None, given, kept) as server:
+            made = made or _Log(log)
+            made.begin()
             print(f"ringtable: process {os.getpid()} serves {path!r} with {options}", flush=True)
             # It keeps no folder from being removed or unmounted, but for the socket's own.
             os.chdir("/")
@@ -51,6 +61,26 @@ def main(path: str, log: str, limit: str, options: str) -> None:
     except Error as error:
         _say(report, {"error": type(error).__name__, "message": str(error)})
         raise SystemExit(1) from None
+    finally:
+        if made is not None:
+            made.forget()
+
+
+def _kept(path: str, log: _Log, report: int, options: dict[str, Any]) -> Kept:
+    """Become the keeper of the server; return in that, with what it gets. Those that follow serve at once."""
+    from ringtable._cli.app import status_of
+    from ringtable._cli.commands.server import DEATHS, HANG_TIMEOUT_S, serve
+    from ringtable._keeper.keeper import Keeper
+
+    def go_on() -> None:
+        os.close(report)
+        log.write_there()
+
+    of_server = {**defaults(), "name": path, **options}
+    kept = Keeper(of_server, DEATHS, HANG_TIMEOUT_S, on_ready=go_on).keep()
+    if kept[3] > 0:
+        raise SystemExit(status_of(lambda: serve(of_server, kept)))
+    return kept
 
 
 def _serve(server: Server) -> str:
@@ -65,8 +95,8 @@ def _serve(server: Server) -> str:
     return "since nobody was connected any more"
 
 
-def _server_at(path: str, limit_s: float | None, options: dict[str, Any]) -> Server:
-    """Start the server. Where one is ending, this waits for the name.
+def _server_at(path: str, limit_s: float | None, options: dict[str, Any], kept: Kept | None) -> Server:
+    """Start the server. Where one is ending, this waits for the name, unless it has a keeper: then its starter does.
 
     Raises:
         ServerExists: There is another one, which lets clients in.
@@ -76,9 +106,9 @@ def _server_at(path: str, limit_s: float | None, options: dict[str, Any]) -> Ser
     while True:
         try:
             # What is given here is checked, and the signature is for people.
-            return Server(path, **options)
+            return Server(path, **options, _kept=kept)
         except ServerExists:
-            if _is_served(path) or (deadline is not None and time.monotonic() >= deadline):
+            if kept is not None or _is_served(path) or (deadline is not None and time.monotonic() >= deadline):
                 raise
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, longest_s)
@@ -96,24 +126,47 @@ def _is_served(path: str) -> bool:
     return True
 
 
-def _begin_log(path: str) -> None:
-    """Let standard output and standard error be a new log, in the place of the one before.
+class _Log:
+    """A new log, which takes the place of the one before once there is a server."""
 
-    Raises:
-        PathTaken: What lies there is no log of ours.
-    """
-    with suppress(FileNotFoundError):
-        _check_log(path)
-        os.unlink(path)
-    try:
-        log = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise PathTaken(f"making the log {path}: {error.strerror}") from error
-    os.fchmod(log, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    faulthandler.enable()
+    def __init__(self, path: str) -> None:
+        """Make it, beside its place.
+
+        Raises:
+            PathTaken: It cannot be made there.
+        """
+        self._path = path
+        self._made = f"{path}.{os.getpid()}"
+        try:
+            self._file = os.open(self._made, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise PathTaken(f"making the log {path}: {error.strerror}") from error
+        os.fchmod(self._file, 0o600)
+
+    def begin(self) -> None:
+        """Put it in its place, and let standard output and standard error be this log.
+
+        Raises:
+            PathTaken: What lies there is no log of ours.
+        """
+        with suppress(FileNotFoundError):
+            _check_log(self._path)
+        try:
+            os.rename(self._made, self._path)
+        except OSError as error:
+            raise PathTaken(f"making the log {self._path}: {error.strerror}") from error
+        self.write_there()
+        faulthandler.enable()
+
+    def write_there(self) -> None:
+        """Let standard output and standard error be this log."""
+        os.dup2(self._file, 1)
+        os.dup2(self._file, 2)
+
+    def forget(self) -> None:
+        """Remove it if it has not come to its place."""
+        with suppress(OSError):
+            os.unlink(self._made)
 
 
 def _check_log(path: str) -> None:

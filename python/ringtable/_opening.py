@@ -87,6 +87,7 @@ def open(
     codec: Any = "bytes",
     keys: Any = None,
     linger: Seconds | None = 60.0,
+    keeper: bool = False,
     wait: Seconds | None = 10.0,
     timeout: Seconds | None = None,
     reads: Reads = "direct",
@@ -112,6 +113,8 @@ def open(
         keys: See `connect`.
         linger: Seconds, or a `timedelta`, for which a server that is started here goes on when its last client has
             left; `None` for ever. That of a server that runs already stays as it is.
+        keeper: A server that is started here has a second process, which starts another one with the same table if
+            it dies; see the guide on restarts. A server that runs already has to have one, too.
         wait: Seconds, or a `timedelta`, that starting and finding the server may take; `None` for no limit. The table
             does not wait for another one when its server has gone, as that of `connect(wait=)` does.
         timeout: As for `connect`, and so are `reads`, `writes`, `reconnect`, `trust_user` and `on_new_server`.
@@ -130,7 +133,7 @@ def open(
         Error: What `Server` and `connect` may raise.
     """
     given = _checked(options)
-    to_start = {**given, **_checked({"linger": linger})}
+    to_start = {**given, **_checked({"linger": linger}), "keeper": bool(keeper)}
     limit_s = wait.total_seconds() if isinstance(wait, timedelta) else wait
     if limit_s is not None and not limit_s >= 0:
         raise InvalidOption(f"wait is {wait}; allowed are seconds from 0 on, or None")
@@ -165,7 +168,7 @@ def open(
             start(socket_path(address), log_path(address), to_start, left_s)
             continue
         try:
-            _compare(given, table)
+            _compare(given, keeper, table)
         except ServerGone:
             # It has ended since, or was killed.
             table.close()
@@ -191,12 +194,17 @@ def _checked(options: Any) -> dict[str, Any]:
     return checked
 
 
-def _compare(given: dict[str, Any], table: Table[Any]) -> None:
-    """Look whether the server has the options that were given.
+def _compare(given: dict[str, Any], keeper: bool, table: Table[Any]) -> None:
+    """Look whether the server has the options that were given, and a keeper if that is wanted.
 
     Raises:
         InvalidOption: It has another one.
     """
+    if keeper and table.stats()["keeper_process_id"] == 0:
+        raise InvalidOption(
+            f"keeper is True, but the server at {table.address} has none: leave the option out, or stop that server"
+            " first"
+        )
     if not given:
         return
     reply = cast("dict[bytes, int | bytes | None]", table.call("RING.OPTIONS"))

@@ -7,7 +7,7 @@ import os
 import weakref
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ringtable._errors import ServerFailed
 from ringtable._options import engine_options
@@ -18,6 +18,11 @@ from ringtable._table import Table
 if TYPE_CHECKING:
     from ringtable._keeper.holdings import Kept
     from ringtable._types import Address, Count, Eviction, Seconds, Size, Stats, Topology
+
+
+def defaults() -> dict[str, Any]:
+    """The options of a server, by name, as they are where none are given; its name apart."""
+    return {name: value for name, value in (Server.__init__.__kwdefaults__ or {}).items() if name[0] != "_"}
 
 
 class Server:

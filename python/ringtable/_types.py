@@ -108,6 +108,7 @@ class OpenOptions(ServerOptions, ConnectOptions, total=False):
     """Options of a server that is started if there is none, and of the connection to it."""
 
     linger: Seconds | None
+    keeper: bool
 
 
 Argument = Key | int | float | Value

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -118,17 +118,27 @@ class _Became(Exception):
 class Keeper:
     """A keeper, its server, and whoever is to be the next one."""
 
-    def __init__(self, options: dict[str, Any], deaths_max: int, hang_timeout_s: float) -> None:
+    def __init__(
+        self,
+        options: dict[str, Any],
+        deaths_max: int,
+        hang_timeout_s: float,
+        *,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
         """Keep a server.
 
         Args:
             options: Those of the server.
             deaths_max: So many deaths of servers within ten seconds are too many: then the keeper ends.
             hang_timeout_s: A server that has shown no life for so many seconds is killed; 0: nobody looks.
+            on_ready: Is called in the keeper, once, when the first server serves.
         """
         self._options = options
         self._deaths = deque[float](maxlen=deaths_max)
         self._hang_timeout_s = hang_timeout_s
+        self._on_ready = on_ready
+        self._was_ready = False
         self._holdings = Holdings()
         self._restarts = 0
         self._server: _Process | None = None
@@ -240,6 +250,9 @@ class Keeper:
                 message.descriptors.clear()
         elif kind == READY:
             server.is_ready = True
+            if not self._was_ready:
+                self._was_ready = True
+                self._on_ready()
             self._unanswered, self._question_due = 0, time.monotonic() + self._hang_timeout_s / _QUESTIONS_MAX
         elif kind == ALIVE:
             if number == self._question:
@@ -262,7 +275,7 @@ class Keeper:
     def _server_has_ended(self, server: _Process) -> None:
         """Another one follows, or none."""
         status = server.collect()
-        if self._is_ending or status == 0 or (self._restarts == 0 and not server.is_ready):
+        if self._is_ending or status == 0 or not self._was_ready:
             self._end(status)
         self._deaths.append(time.monotonic())
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
@@ -370,4 +383,6 @@ class Keeper:
 
 
 def _say(words: str) -> None:
-    print(f"ringtable: {words}", file=sys.stderr, flush=True)
+    # Nobody may be there to read it.
+    with suppress(OSError):
+        print(f"ringtable: {words}", file=sys.stderr, flush=True)

@@ -89,8 +89,8 @@ impl Store {
     }
 
     /// The store of another server, which has ended, of its segments, and of the table's bookkeeping if it has left
-    /// that. `pinned` are the words that its clients pin; `look` sees the table as it was left, before anything of it is
-    /// repaired. Returns also what was found.
+    /// that. `pinned` are the words that its clients pin; `look` sees the table as it was left, before anything of it
+    /// is repaired. Returns also what was found.
     ///
     /// # Errors
     /// If the system refuses memory or descriptors, or a segment is none of this version's, or damaged as a whole.

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ringtable._keeper.holdings import Kept
 
 # So many deaths within ten seconds have a keeper give up: unless told otherwise, and at most.
-_DEATHS = 3
+DEATHS = 3
 _DEATHS_MOST = 10_000
 # So many seconds without a sign of life have it kill the server: unless told otherwise, and at most.
-_HANG_TIMEOUT_S = 30.0
+HANG_TIMEOUT_S = 30.0
 _HANG_TIMEOUT_MOST_S = 86_400
 
 
@@ -169,14 +169,12 @@ def run(options: Namespace) -> None:
     # Imported only where they are used, as all that not every start needs.
     if file is not None or only_print:
         from ringtable._cli import config
-    from ringtable._server import Server
+    from ringtable._server import defaults
 
     # What was typed counts more than what the file says, and that more than the defaults.
-    of_server = {name: value for name, value in (Server.__init__.__kwdefaults__ or {}).items() if name[0] != "_"}
-    of_keeper = {"keeper": False, "max_deaths": _DEATHS, "hang_timeout": _HANG_TIMEOUT_S}
-    defaults = {"name": default_address(), **of_keeper, **of_server}
+    of_keeper = {"keeper": False, "max_deaths": DEATHS, "hang_timeout": HANG_TIMEOUT_S}
     from_file: dict[str, Any] = {} if file is None else config.read(file)
-    effective = {**defaults, **from_file, **typed}
+    effective = {"name": default_address(), **of_keeper, **defaults(), **from_file, **typed}
     check_range("--max-deaths", effective["max_deaths"], 1, _DEATHS_MOST, "deaths")
     check_range("--hang-timeout", effective["hang_timeout"], 0, _HANG_TIMEOUT_MOST_S, "seconds")
     if only_print:
