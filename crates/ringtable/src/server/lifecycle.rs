@@ -280,6 +280,9 @@ impl Crew {
             if let Some(Ok(segment)) = saved {
                 let _ = keeper.hold(Held::Bookkeeping, segment.descriptor());
             }
+            if let Some(sole) = &crew.runtime.sole {
+                sole.leave();
+            }
             keeper.tell_resigned();
         }
     }

@@ -46,6 +46,7 @@ mod keeper;
 mod lane_heirs;
 mod liveness;
 mod resignation;
+mod sole;
 
 // The store: the table, and what goes with it.
 mod handovers;

@@ -23,6 +23,7 @@ use super::options::Options;
 use super::reserved::Reserved;
 use super::resignation::Resignation;
 use super::socket::Socket;
+use super::sole::Sole;
 use super::statistics::Statistics;
 use super::store::{HANDING, Store};
 use super::topology::Topology;
@@ -53,6 +54,8 @@ pub(super) struct Runtime {
     pub exchanges: Vec<Arc<Exchange>>,
     /// What holds all that has to outlive this server, if there is such a thing.
     pub keeper: Option<Arc<Keeper>>,
+    /// That no other server is at work on what that holds.
+    pub sole: Option<Sole>,
     /// How many servers there were before this one.
     pub restarts: u64,
     pub liveness: Liveness,
@@ -86,8 +89,9 @@ impl Runtime {
         let (notes, segment) = doing("making the notes", Notes::create(lanes_max(options)))?;
         let keeper = doing(REACHING, Keeper::new(keeper, Arc::new(notes), |_| false, Vec::new()))?;
         doing(HANDING, keeper.hold(Held::Notes, segment.descriptor()))?;
+        let sole = doing("locking the notes", Sole::take(segment))?;
         let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
-        Self::with(options, store, spin_ns, Some(keeper), 0)
+        Self::with(options, store, spin_ns, Some((keeper, sole)), 0)
     }
 
     /// What another server has left, which is dead. Returns also the lanes of its clients.
@@ -95,8 +99,9 @@ impl Runtime {
         let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| inheritance.require(what));
         let bookkeeping = inheritance.take(Held::Bookkeeping)?;
         let Inheritance { keeper, lanes, restarts, .. } = inheritance;
-        let notes = Segment::from_foreign(notes?).and_then(|notes| Notes::adopt(&notes, lanes_max(options)));
-        let notes = Arc::new(doing("taking the notes over", notes)?);
+        let segment = doing("taking the notes over", Segment::from_foreign(notes?))?;
+        let sole = doing("taking over", Sole::take(segment))?;
+        let notes = Arc::new(doing("taking the notes over", Notes::adopt(sole.notes(), lanes_max(options)))?);
         let Sorted { mut heirs, prepared, unheard } = doing("taking the lanes over", lane_heirs::sort(lanes, &notes))?;
         let pinned: Vec<u64> = heirs.iter().flat_map(HeirLane::pins).collect();
         let look = |table: &[AtomicU64]| {
@@ -114,7 +119,7 @@ impl Runtime {
         let numbers: HashSet<usize> = numbers.chain(unheard.iter().map(|(lane, _)| *lane)).collect();
         let keeper = doing(REACHING, Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared))?;
         let spin_ns = store.table.constants().spin_ns;
-        let runtime = Self::with(options, store, spin_ns, Some(Arc::clone(&keeper)), restarts)?;
+        let runtime = Self::with(options, store, spin_ns, Some((Arc::clone(&keeper), sole)), restarts)?;
         for (lane, socket) in unheard {
             // Dropped at once: its client sees that it is shut, and joins again.
             drop(Socket::found(socket, KeptLane::found(&keeper, lane), runtime.disposer.as_ref()));
@@ -138,9 +143,10 @@ impl Runtime {
         options: &Options,
         store: Store,
         spin_ns: u64,
-        keeper: Option<Arc<Keeper>>,
+        kept: Option<(Arc<Keeper>, Sole)>,
         restarts: u64,
     ) -> Result<Self, Error> {
+        let (keeper, sole) = kept.unzip();
         let headcount = Headcount::new(options.clients_max).lingering(options.linger_ms.map(Duration::from_millis));
         let mailboxes: io::Result<_> = (0..options.workers).map(|_| Mailbox::new()).collect();
         Ok(Self {
@@ -150,6 +156,7 @@ impl Runtime {
             topology: options.topology,
             exchanges: doing("making the rings", Exchange::create_all(options))?,
             keeper,
+            sole,
             restarts,
             liveness: Liveness::new(options.workers),
             resignation: Resignation::new(options.workers),
