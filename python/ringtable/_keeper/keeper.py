@@ -15,10 +15,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ringtable._keeper.holdings import Holdings, Kept
+from ringtable._keeper.manager import Manager
 from ringtable._keeper.messages import (
     ABLE,
     ALIVE,
     GO,
+    HOLD,
     LANE,
     MAPPED,
     NOT_UPGRADED,
@@ -139,7 +141,8 @@ class Keeper:
         self._hang_timeout_s = hang_timeout_s
         self._on_ready = on_ready
         self._was_ready = False
-        self._holdings = Holdings()
+        self._manager = Manager()
+        self._holdings = Holdings(self._manager.stored())
         self._restarts = 0
         self._server: _Process | None = None
         self._upgrade: _Upgrade | None = None
@@ -253,10 +256,15 @@ class Keeper:
             if not self._was_ready:
                 self._was_ready = True
                 self._on_ready()
-            self._unanswered, self._question_due = 0, time.monotonic() + self._hang_timeout_s / _QUESTIONS_MAX
+                self._manager.say("READY=1")
+            self._unanswered, self._question_due = 0, time.monotonic() + self._pause_s()
         elif kind == ALIVE:
             if number == self._question:
                 self._unanswered = 0
+                self._manager.say("WATCHDOG=1")
+        elif kind == RESIGNED and self._is_ending:
+            server.kill()
+            self._end(0)
         elif kind == RESIGNED:
             self._begin_next()
             # It touches nothing any more. Its end is not waited for: it may take its time.
@@ -267,6 +275,8 @@ class Keeper:
             ):
                 self._abandon(self._upgrade, "the new program does not listen")
             self._holdings.hear(message)
+            if kind == HOLD and number in self._holdings.held:
+                self._manager.store(number, self._holdings.held[number])
 
     def _map(self, server: _Process, message: Message) -> None:
         # Unless it has died since.
@@ -349,15 +359,20 @@ class Keeper:
             send(self._server.way, NOT_UPGRADED)
 
     def _looks_for_life(self) -> bool:
-        return self._hang_timeout_s > 0 and self._server is not None and self._server.is_ready
+        return self._pause_s() > 0 and self._server is not None and self._server.is_ready
+
+    def _pause_s(self) -> float:
+        """Seconds between two questions; 0 if nobody asks."""
+        limits_s = [limit_s for limit_s in (self._hang_timeout_s, self._manager.watchdog_s) if limit_s > 0]
+        return min(limits_s, default=0.0) / _QUESTIONS_MAX
 
     def _ask(self) -> None:
         """Ask the server for a sign of life if it is time for that, and kill it if it has given none for too long."""
         server = self._server
         if server is None or not self._looks_for_life() or time.monotonic() < self._question_due:
             return
-        self._question_due = time.monotonic() + self._hang_timeout_s / _QUESTIONS_MAX
-        if self._unanswered >= _QUESTIONS_MAX:
+        self._question_due = time.monotonic() + self._pause_s()
+        if self._hang_timeout_s > 0 and self._unanswered * self._pause_s() >= self._hang_timeout_s:
             _say(f"the server has shown no life for {self._hang_timeout_s:g} s: killing it")
             os.kill(server.pid, signal.SIGKILL)
         self._question += 1
@@ -368,7 +383,11 @@ class Keeper:
         """Have the server end in order, once."""
         if not self._is_ending:
             self._is_ending = True
-            if self._server is not None:
+            self._manager.say("STOPPING=1")
+            if self._server is None:
+                return
+            # What is stored is for the next keeper: then this server leaves all as it is.
+            if not (self._manager.stores and self._server.is_ready and send(self._server.way, RESIGN)):
                 os.kill(self._server.pid, signal.SIGTERM)
 
     def _note_upgrade(self, number: int, frame: FrameType | None) -> None:

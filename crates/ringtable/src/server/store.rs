@@ -53,13 +53,18 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Bytes of the table's segment.
+    fn size(options: &Options) -> usize {
+        (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8)
+    }
+
     /// A new, empty store; `hold` is given what outlives this server.
     ///
     /// # Errors
     /// If the system refuses memory or descriptors, or the buckets to begin with do not fit the memory; those of
     /// `hold`.
     pub fn create(options: &Options, spin_ns: u64, hold: Hold<'_>) -> Result<Self, Error> {
-        let size = (options.max_memory as usize).next_multiple_of(table::layout::PAGE_WORDS * 8);
+        let size = Self::size(options);
         let segment = doing("making the table segment", Segment::create("ringtable-table", size))?;
         let mapping = doing("mapping the table segment", segment.map_writable())?;
         doing("sealing the table segment", segment.seal(options.strict_seal))?;
@@ -102,6 +107,10 @@ impl Store {
         look: impl FnOnce(&[AtomicU64]),
     ) -> Result<(Self, Adoption), Error> {
         let segment = doing("taking the table's segment over", Segment::from_foreign(table))?;
+        if segment.size() != Self::size(options) {
+            let words = format!("max_memory is {}, and the table has {} bytes", options.max_memory, segment.size());
+            return doing("taking over a table", Err(io::Error::other(words)));
+        }
         let mapping = doing("mapping the table segment", segment.map_writable())?;
         let table_read_only = doing("opening the table segment read-only", segment.read_only())?;
         look(mapping.words());

@@ -1,0 +1,69 @@
+"""The service manager that has started this process, if it is one that listens: systemd, by its `sd_notify` protocol.
+
+It is told when the server serves, and that it lives. If it has a store for descriptors, it gets what is held for the
+server as a whole, and gives it to the process that it starts next: so a table outlives its keeper. Clients' lanes do
+not: nobody could map them again.
+
+The protocol is that of systemd's manual pages sd_notify(3), sd_listen_fds(3) and sd_pid_notify_with_fds(3).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+
+_FIRST = 3
+"""The first descriptor that it gives."""
+
+_NAME = "ringtable-"
+
+
+class Manager:
+    """It, or nobody."""
+
+    def __init__(self) -> None:
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        # An abstract name begins with a zero byte.
+        self._address = "\0" + address[1:] if address[:1] == "@" else address
+        # It says how many descriptors it stores, from version 254 on.
+        self.stores = bool(self._address) and _whole(os.environ.pop("FDSTORE", "")) > 0
+        microseconds = _whole(os.environ.pop("WATCHDOG_USEC", ""))
+        is_for_us = os.environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog_s = microseconds / 1e6 if self._address and is_for_us else 0.0
+        """Seconds after which it takes us for dead if it hears nothing; 0 for never."""
+
+    def say(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
+        """Tell it something, unless that would have to wait."""
+        if not self._address:
+            return
+        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
+            way.sendmsg(["\n".join(lines).encode()], passed, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, self._address)
+
+    def store(self, number: int, descriptor: int) -> None:
+        """Have it hold a descriptor, in the place of the one before of the same number."""
+        if self.stores:
+            name = f"FDNAME={_NAME}{number}"
+            self.say("FDSTOREREMOVE=1", name)
+            self.say("FDSTORE=1", name, descriptors=[descriptor])
+
+    @staticmethod
+    def stored() -> dict[int, int]:
+        """What it has held, by those numbers, if this process is the one that gets it."""
+        count, names = _whole(os.environ.pop("LISTEN_FDS", "")), os.environ.pop("LISTEN_FDNAMES", "").split(":")
+        if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
+            return {}
+        found = {}
+        for descriptor, name in zip(range(_FIRST, _FIRST + count), names, strict=False):
+            os.set_inheritable(descriptor, False)
+            number = _whole(name.removeprefix(_NAME), -1)
+            if name.startswith(_NAME) and number >= 0:
+                found[number] = descriptor
+        return found
+
+
+def _whole(text: str, otherwise: int = 0) -> int:
+    return int(text) if text.isascii() and text.isdigit() else otherwise
