@@ -204,11 +204,19 @@ class ServerProcess(Closing):
 class KeptServer(ServerProcess):
     """`ringtable server --keeper` as two processes, of which `pid` is the keeper; what both say is in `words`."""
 
-    def __init__(self, *arguments: str, max_deaths: int = 1_000, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        workers: int = 2,
+        max_memory: str = "256MiB",
+        max_deaths: int = 1_000,
+        path: Path | None = None,
+    ) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 `close` closes it
         # What servers have said that followed others, and how many of them were waited for.
         self.said, self._met = "", 0
-        options = ("--workers", "2", "--max-memory", "256MiB", "--keeper", "--max-deaths", str(max_deaths))
+        given = {"workers": workers, "max-memory": max_memory, "max-deaths": max_deaths}
+        options = ("--keeper", *(word for name, value in given.items() for word in (f"--{name}", str(value))))
         super().__init__(*options, *arguments, errors=self._errors.fileno(), path=path)
 
     @property

@@ -16,7 +16,7 @@ from failpoint_servers import KEEPING, LINGERING, NOTING, RESIGNING, SERVER, STA
 from failpoints import OPTIONS, Victim, arm, figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
 from ringtable._cli.signals import interrupt_on_termination
-from ringtable._keeper.keeper import Keeper
+from ringtable._keeper.keeper import Keeper, admit
 from ringtable._ringtable import socket_path
 from support import CALL_S_MAX, Child, Flag, RawConnection, connect_in, wait_until
 
@@ -161,6 +161,7 @@ def serve_with_keeper(point: str) -> None:
     with suppress(KeyboardInterrupt), Server(_kept=kept, **OPTIONS) as server:
         if kept[3] == 0:
             arm(point, "kill")
+        admit()
         server.wait()
 
 

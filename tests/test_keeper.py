@@ -276,6 +276,30 @@ def test_what_is_counted_is_counted_once(kept: KeptServer) -> None:
         assert in_doubt <= 30
 
 
+@pytest.mark.parametrize("size", [0, LARGE], ids=["clear", "large value"])
+def test_a_request_behind_one_of_several_turns_is_done_once(ringtable_dir: Path, size: int) -> None:
+    with KeptServer(workers=1, max_memory="64MiB") as kept, Table() as table, Table() as other:
+        # Of that nothing is left in hand, though it had several turns.
+        if size:
+            table["large"] = bytes(size)
+            table["large"] = bytes(size)
+        else:
+            table.update({f"key {number}": b"value" for number in range(MANY)})
+            table.clear()
+        other.incr("of the other", 1_000)
+        server = kept.server_pid
+        freeze(server)
+        counted: list[int] = []
+        counting = threading.Thread(target=lambda: counted.append(table.incr("counter")))
+        counting.start()
+        wait_until(lambda: state_of(counting.native_id or 0) == "S", "its request is there")
+        os.kill(server, signal.SIGKILL)
+        counting.join(DEADLINE_S)
+        assert counted == [1]
+        assert table["counter"] == b"1"
+        assert table["of the other"] == b"1000"
+
+
 def _write_large(finish: Flag) -> tuple[int, int]:
     """Write large values, and return how many were written, and how many got lost on their way."""
     written = lost = 0
@@ -358,7 +382,7 @@ def test_servers_that_die_again_and_again_are_given_up(ringtable_dir: Path) -> N
             table["key"] = b"value"
         with pytest.raises(ringtable.TableNotFound):
             Table()
-        assert "died 2 times within 10 s, last by signal 9: giving up" in kept.words
+        assert "died 2 times within 10 s; the server has died (signal 9): giving up" in kept.words
         for left in ringtable_dir.glob("*.sock"):
             left.unlink()
 

@@ -50,6 +50,7 @@ def main(path: str, log: str, limit: str, options: str) -> None:
         with _server_at(path, float(limit) if limit else None, given, kept) as server:
             made = made or _Log(log)
             made.begin()
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             print(f"ringtable: process {os.getpid()} serves {path!r} with {options}", flush=True)
             # It keeps no folder from being removed or unmounted, but for the socket's own.
             os.chdir("/")

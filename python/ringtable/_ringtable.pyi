@@ -643,7 +643,8 @@ class Server:
         slow_consumer_timeout: Seconds | None = None,
         max_unevictable: int | None = None,
         linger: Seconds | None = None,
-        kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int] | None = None,
+        kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int, int]
+        | None = None,
     ) -> Self: ...
     @property
     def path(self) -> str:

@@ -146,6 +146,7 @@ class Stats(TypedDict):
     process_id: int
     keeper_process_id: int
     restarts: int
+    upgrades: int
     upgrades_failed: int
     workers: int
     cpus: int

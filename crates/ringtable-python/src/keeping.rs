@@ -52,22 +52,22 @@ impl KeptMemory {
 }
 
 /// What a keeper gives to the server that it has forked, as Python has it: the socket to the keeper; descriptors by the
-/// numbers of what they are; lanes; and how many servers there were before.
-pub type Inherited<'py> = (RawFd, HashMap<usize, RawFd>, Vec<InheritedLane<'py>>, u64);
+/// numbers of what they are; lanes; how many servers there were before; and how many of these were upgraded.
+pub type Inherited<'py> = (RawFd, HashMap<usize, RawFd>, Vec<InheritedLane<'py>>, u64, u64);
 
 /// A lane: its number, its memory, and the descriptors of that, of both doorbells, and of the client's socket, if a
 /// client has it.
 type InheritedLane<'py> = (usize, Bound<'py, KeptMemory>, RawFd, RawFd, RawFd, Option<RawFd>);
 
 /// The same as the engine has it.
-pub fn inheritance((keeper, held, lanes, restarts): Inherited<'_>) -> PyResult<server::Inheritance> {
+pub fn inheritance((keeper, held, lanes, restarts, upgrades): Inherited<'_>) -> PyResult<server::Inheritance> {
     let held = held.into_iter().filter_map(|(number, fd)| Some((*server::Held::ALL.get(number)?, owned(fd)))).collect();
     let lanes = lanes.into_iter().map(|(lane, memory, fd, request_bell, response_bell, socket)| {
         let memory = memory.get().take()?;
         let [segment, request_bell, response_bell] = [fd, request_bell, response_bell].map(owned);
         Ok(server::InheritedLane { lane, memory, segment, request_bell, response_bell, socket: socket.map(owned) })
     });
-    Ok(server::Inheritance { keeper: owned(keeper), held, lanes: lanes.collect::<PyResult<_>>()?, restarts })
+    Ok(server::Inheritance { keeper: owned(keeper), held, lanes: lanes.collect::<PyResult<_>>()?, restarts, upgrades })
 }
 
 /// A descriptor that is this process's from now on.

@@ -70,6 +70,8 @@ pub const JOIN_PAUSE_MIN: Duration = Duration::from_millis(2);
 pub const JOIN_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// For how long a server that leaves all to another one lets what is on its way come to its end.
 pub const RESIGNATION_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long it waits for clients that read none of their replies meanwhile.
+pub const RESIGNATION_PAUSE: Duration = Duration::from_millis(20);
 /// How often a client joins whose server dies meanwhile, before it gives up.
 pub const JOIN_TRIES: usize = 4;
 

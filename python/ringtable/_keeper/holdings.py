@@ -8,11 +8,12 @@ import os
 from ringtable._keeper.messages import HOLD, LET_GO, SERVE, Message
 from ringtable._ringtable import KeptMemory
 
-# What a server gets: the socket to its keeper, what is held by its number, lanes, how many servers there were before.
-Kept = tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int]
+# What a server gets: the socket to its keeper, what is held by its number, lanes, how many servers there were before,
+# and how many of these were upgraded.
+Kept = tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int, int]
 
 # The same for another copy of the extension in this process: of a lane's memory, where it begins, and its bytes.
-Left = tuple[int, dict[int, int], list[tuple[int, tuple[int, int], int, int, int, int | None]], int]
+Left = tuple[int, dict[int, int], list[tuple[int, tuple[int, int], int, int, int, int | None]], int, int]
 
 
 class Lane:
@@ -72,20 +73,20 @@ class Holdings:
         if lane := self.lanes.pop(number, None):
             lane.close()
 
-    def give(self, way: int, restarts: int) -> Kept:
+    def give(self, way: int, restarts: int, upgrades: int) -> Kept:
         """All of it, for the server that this process is now: it is the server's, which closes what is of no use."""
         lanes = [(number, lane.memory, *lane.descriptors, lane.socket) for number, lane in sorted(self.lanes.items())]
-        given = (way, self.held, lanes, restarts)
+        given = (way, self.held, lanes, restarts, upgrades)
         self.held, self.lanes = {}, {}
         return given
 
-    def leave(self, way: int, restarts: int) -> Left:
+    def leave(self, way: int, restarts: int, upgrades: int) -> Left:
         """The same for another copy of the extension."""
         lanes = [
             (number, (lane.memory.leave(), lane.size), *lane.descriptors, lane.socket)
             for number, lane in sorted(self.lanes.items())
         ]
-        return way, self.held, lanes, restarts
+        return way, self.held, lanes, restarts, upgrades
 
     @staticmethod
     def found(left: Left) -> Holdings:

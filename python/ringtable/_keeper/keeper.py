@@ -19,6 +19,7 @@ from ringtable._keeper.manager import Manager
 from ringtable._keeper.messages import (
     ABLE,
     ALIVE,
+    ENDED,
     GO,
     HOLD,
     LANE,
@@ -40,26 +41,38 @@ from ringtable._keeper.successor import become
 _DEATHS_WITHIN_S = 10.0
 # So many questions in a row without an answer are one too many. The keeper may have stood, too: it asks again then.
 _QUESTIONS_MAX = 3
-# Seconds in which a new program has to be able to take over, and a server to let it.
+# A server that starts takes a table over, which takes longer the larger that is: so many times as long as it may be
+# silent later, and so many seconds at least.
+_STARTS_TIMES, _STARTED_WITHIN_S = 10, 60.0
+# Seconds in which a new program has to be able to take over, and a server to let it; and for which clients that come
+# meanwhile may find no lane.
 _ABLE_WITHIN_S = 30.0
 _RESIGNED_WITHIN_S = 10.0
+_PUT_OFF_S = 1.5
+# The pause after a start that the system has refused.
+_PAUSE_S = 0.1
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Process:
     """A process that is the server, or is to be; and the way to it."""
 
-    def __init__(self, pid: int, way: socket.socket) -> None:
+    def __init__(self, pid: int, way: socket.socket, ended: int) -> None:
         self.pid = pid
         self.way = way
-        self.ended = os.pidfd_open(pid)
+        self.ended = ended
         self.is_ready = False
+        # Whether it has said that its end is one in order.
+        self.has_ended_in_order = False
+        # Until when it has to be ready; and whether it was killed since it was not, or has shown no life.
+        self.due: float | None = None
+        self.is_given_up = False
         self._is_open = True
 
     def awaited(self) -> list[int]:
-        """What to wait for. What it has sent before its end counts, so that its end is seen behind all of that."""
-        return [self.way.fileno()] if self._is_open else [self.ended]
+        """What to wait for: its words, and its end."""
+        return [self.ended, self.way.fileno()] if self._is_open else [self.ended]
 
     def messages(self) -> Iterator[Message]:
         """What it says. Descriptors that nobody takes are closed."""
@@ -75,8 +88,10 @@ class _Process:
             message.close()
 
     def has_ended(self) -> bool:
-        """Whether it has ended, and all that it has said was heard."""
-        return not self._is_open and bool(select.select([self.ended], [], [], 0)[0])
+        """Whether it has ended. What it has said before may have to be heard yet."""
+        poll = select.poll()
+        poll.register(self.ended, select.POLLIN)
+        return bool(poll.poll(0))
 
     def collect(self) -> int:
         """Wait for its end, and let go of it. Return its status; below 0, the signal that has killed it."""
@@ -107,6 +122,13 @@ class _Upgrade:
         self.due: float | None = time.monotonic() + _ABLE_WITHIN_S
         # Lanes that the server wants mapped: the successor would not have them.
         self.put_off: list[Message] = []
+
+    def put_off_lane(self, message: Message) -> None:
+        """Map it later. Clients may wait for it, so that the successor has less time from now on."""
+        if not self.put_off and not self.is_able and self.due is not None:
+            self.due = min(self.due, time.monotonic() + _PUT_OFF_S)
+        self.put_off.append(message._replace(descriptors=message.descriptors.copy()))
+        message.descriptors.clear()
 
 
 class _Became(Exception):
@@ -144,12 +166,15 @@ class Keeper:
         self._manager = Manager()
         self._holdings = Holdings(self._manager.stored())
         self._restarts = 0
+        self._upgrades = 0
         self._server: _Process | None = None
         self._upgrade: _Upgrade | None = None
         # Whether servers are of the program on the disk, and not of this one.
         self._is_upgraded = False
-        self._is_ending = False
         self._wants_upgrade = False
+        # Whether it was told to end; and whether the server has died of something else since, and the next one ends.
+        self._is_ending = False
+        self._is_last = False
         self._woken, self._wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # The last question, when the next one is due, and how many in a row have no answer.
         self._question = 0
@@ -159,53 +184,89 @@ class Keeper:
     def keep(self) -> Kept:
         """Fork servers, one after the other. Return in each; in the keeper, exit with the status of the last.
 
-        There must be no other thread in this process, and nothing of ringtable's yet.
+        There must be no other thread in this process, and nothing of ringtable's yet. In a server the signals that end
+        it are held back: it lets them in (`admit`) when it can end in order.
         """
-        for number in _ENDING:
+        for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 signal.signal(number, self._pass_on)
         signal.signal(UPGRADE, self._note_upgrade)
         signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
         try:
             while True:
-                self._server = self._fork()
+                self._start()
                 while self._server is not None:
                     self._step()
         except _Became as become_server:
-            return self._holdings.give(become_server.way.detach(), self._restarts)
+            return self._holdings.give(become_server.way.detach(), self._restarts, self._upgrades)
+
+    def _start(self) -> None:
+        """Start a server."""
+        # A signal between fork and assignment would find no server to pass it on to.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            self._server = self._fork()
+        except OSError as error:
+            self._note_death(f"it could not be started: {error.strerror}")
+            time.sleep(_PAUSE_S)
+        else:
+            if self._hang_timeout_s > 0:
+                limit_s = max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
+                self._server.due = time.monotonic() + limit_s
+            if self._is_ending:
+                # The order came between two servers.
+                os.kill(self._server.pid, signal.SIGTERM)
+        finally:
+            # Not in the server, which lets them in itself.
+            if self._server is not None or self._wakes >= 0:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
     def _fork(self, *, is_successor: bool = False) -> _Process:
-        """Fork a process that is to be the server.
+        """Fork a process that is to be the server. The signals that end it are held back there.
 
         Raises:
             _Became: In that process, if it is to go on with this program.
+            OSError: The system refuses it.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A signal between the two would find no server to pass it on to.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, UPGRADE))
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for number in (*_ENDING, UPGRADE):
-                if signal.getsignal(number) in (self._pass_on, self._note_upgrade):
-                    signal.signal(number, signal.SIG_DFL if number != UPGRADE else signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            ours.close()
-            os.close(self._woken)
-            os.close(self._wakes)
-            if self._server is not None:
-                self._server.close()
-            if is_successor or self._is_upgraded:
-                left = self._holdings.leave(theirs.detach(), self._restarts + is_successor)
-                become(left, self._options, waits=is_successor)
-            raise _Became(theirs)
-        theirs.close()
-        process = _Process(pid, ours)
-        if self._is_ending:
-            # The order came between two servers.
-            os.kill(pid, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return process
+        with theirs:
+            try:
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, UPGRADE))
+                try:
+                    pid = os.fork()
+                    if pid == 0:
+                        self._be_server(ours, theirs, is_successor)
+                finally:
+                    if self._wakes >= 0:
+                        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                try:
+                    return _Process(pid, ours, os.pidfd_open(pid))
+                except OSError:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                    raise
+            except OSError:
+                ours.close()
+                raise
+
+    def _be_server(self, ours: socket.socket, theirs: socket.socket, is_successor: bool) -> NoReturn:
+        """Be the server, in a process that was just forked."""
+        signal.set_wakeup_fd(-1)
+        for number in (*ENDING, UPGRADE):
+            if signal.getsignal(number) in (self._pass_on, self._note_upgrade):
+                signal.signal(number, signal.SIG_DFL if number != UPGRADE else signal.SIG_IGN)
+        ours.close()
+        os.close(self._woken)
+        os.close(self._wakes)
+        # From here on this is no keeper.
+        self._woken = self._wakes = -1
+        if self._server is not None:
+            self._server.close()
+        way = theirs.dup()
+        if is_successor or self._is_upgraded:
+            counts = self._restarts + is_successor, self._upgrades + is_successor
+            become(self._holdings.leave(way.detach(), *counts), self._options, waits=is_successor)
+        raise _Became(way)
 
     def _step(self) -> None:
         """Wait for something to happen, and do what is to be done then."""
@@ -219,6 +280,8 @@ class Keeper:
         poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1_000)
         with suppress(BlockingIOError):
             os.read(self._woken, 1 << 10)
+        # In this order: what they have said before their end counts.
+        ended = [process for process in processes if process.has_ended()]
         for process in processes:
             for message in process.messages():
                 if process is self._server:
@@ -226,17 +289,19 @@ class Keeper:
                 elif self._upgrade is not None and message.kind == ABLE:
                     self._order_resignation(self._upgrade)
         if self._upgrade is not None:
-            self._watch(self._upgrade)
-        if self._server is not None and self._server.has_ended():
+            self._watch(self._upgrade, has_ended=self._upgrade.successor in ended)
+        if self._server is not None and self._server in ended:
             self._server_has_ended(self._server)
-        if self._wants_upgrade:
+        if self._wants_upgrade and self._server is not None and self._server.is_ready:
             self._wants_upgrade = False
-            self._begin_upgrade()
-        self._ask()
+            self._begin_upgrade(self._server)
+        if self._server is not None:
+            self._see_life(self._server)
 
     def _next_due(self) -> float | None:
         """When to look again though nothing happens."""
         dues = [
+            self._server.due if self._server is not None else None,
             self._question_due if self._looks_for_life() else None,
             self._upgrade.due if self._upgrade is not None else None,
         ]
@@ -249,23 +314,24 @@ class Keeper:
             if self._upgrade is None:
                 self._map(server, message)
             else:
-                self._upgrade.put_off.append(message._replace(descriptors=message.descriptors.copy()))
-                message.descriptors.clear()
+                self._upgrade.put_off_lane(message)
         elif kind == READY:
-            server.is_ready = True
+            server.is_ready, server.due = True, None
+            self._unanswered, self._question_due = 0, time.monotonic() + self._pause_s()
             if not self._was_ready:
                 self._was_ready = True
                 self._on_ready()
                 self._manager.say("READY=1")
-            self._unanswered, self._question_due = 0, time.monotonic() + self._pause_s()
         elif kind == ALIVE:
             if number == self._question:
                 self._unanswered = 0
                 self._manager.say("WATCHDOG=1")
-        elif kind == RESIGNED and self._is_ending:
-            server.kill()
-            self._end(0)
+        elif kind == ENDED:
+            server.has_ended_in_order = True
         elif kind == RESIGNED:
+            if self._is_ending:
+                server.kill()
+                self._end(0)
             self._begin_next()
             # It touches nothing any more. Its end is not waited for: it may take its time.
             server.kill()
@@ -285,21 +351,32 @@ class Keeper:
     def _server_has_ended(self, server: _Process) -> None:
         """Another one follows, or none."""
         status = server.collect()
-        if self._is_ending or status == 0 or not self._was_ready:
+        if (status == 0 and server.has_ended_in_order) or not self._was_ready or self._is_last:
             self._end(status)
-        self._deaths.append(time.monotonic())
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        if len(self._deaths) == self._deaths.maxlen and self._deaths[-1] - self._deaths[0] < _DEATHS_WITHIN_S:
-            _say(
-                f"the server has died {self._deaths.maxlen} times within {_DEATHS_WITHIN_S:g} s, last by {how}:"
-                " giving up"
-            )
-            self._end(1)
-        _say(f"the server has died ({how}): another one takes over what it had")
+        if self._is_ending:
+            # It has died of something else than the order. The next one removes what it has left.
+            self._is_last = True
+        else:
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            self._note_death(f"the server has died ({how})")
         if not server.is_ready:
             # If it is what lies on the disk that does not even start, this program does.
             self._is_upgraded = False
         self._begin_next()
+
+    def _note_death(self, words: str) -> None:
+        """Say it, and give up if it was one too many."""
+        self._deaths.append(time.monotonic())
+        if len(self._deaths) < (self._deaths.maxlen or 0) or self._deaths[-1] - self._deaths[0] >= _DEATHS_WITHIN_S:
+            _say(f"{words}: another one takes over what it had")
+        elif self._is_upgraded:
+            _say(f"{words}, again and again since the upgrade: the program from before takes over what it had")
+            self._is_upgraded = False
+            self._deaths.clear()
+        else:
+            times = f"{self._deaths.maxlen} times within {_DEATHS_WITHIN_S:g} s"
+            _say(f"the server has died {times}; {words}: giving up")
+            self._end(1)
 
     def _begin_next(self) -> None:
         """Have another server in the place of the one that there was: the successor, if there is one that can."""
@@ -307,26 +384,28 @@ class Keeper:
         self._restarts += 1
         if upgrade is None:
             return
-        if not upgrade.is_able:
-            self._abandon(upgrade, "the server has died meanwhile")
+        if not upgrade.is_able or not send(upgrade.successor.way, GO):
+            self._abandon(upgrade, "the server, or the new program, has died meanwhile")
             return
         self._upgrade, self._server = None, upgrade.successor
-        send(self._server.way, GO)
+        if self._hang_timeout_s > 0:
+            self._server.due = time.monotonic() + max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
+        self._upgrades += 1
         self._is_upgraded = True
         for message in upgrade.put_off:
             message.close()
         if self._is_ending:
             os.kill(self._server.pid, signal.SIGTERM)
 
-    def _begin_upgrade(self) -> None:
-        """Have the program on the disk take over."""
-        server = self._server
-        if server is None or not server.is_ready or self._upgrade is not None or self._is_ending:
-            _say("no upgrade: another one is on its way, or the server is just starting or ending")
-            if server is not None:
-                send(server.way, NOT_UPGRADED)
+    def _begin_upgrade(self, server: _Process) -> None:
+        """Have the program on the disk take over, unless it is about to, or all is to end."""
+        if self._upgrade is not None or self._is_ending:
             return
-        self._upgrade = _Upgrade(self._fork(is_successor=True))
+        try:
+            self._upgrade = _Upgrade(self._fork(is_successor=True))
+        except OSError as error:
+            _say(f"no upgrade: {error.strerror}")
+            send(server.way, NOT_UPGRADED)
 
     def _order_resignation(self, upgrade: _Upgrade) -> None:
         """Have the server resign: its successor is able."""
@@ -334,13 +413,13 @@ class Keeper:
         if self._server is not None:
             send(self._server.way, RESIGN)
 
-    def _watch(self, upgrade: _Upgrade) -> None:
+    def _watch(self, upgrade: _Upgrade, *, has_ended: bool) -> None:
         """See that it gets on."""
-        if upgrade.successor.has_ended():
+        if has_ended:
             self._abandon(upgrade, "the new program has ended")
         elif upgrade.due is not None and time.monotonic() >= upgrade.due:
             if not upgrade.is_able:
-                self._abandon(upgrade, f"the new program was not able to take over within {_ABLE_WITHIN_S:g} s")
+                self._abandon(upgrade, "the new program takes too long to begin")
             elif self._server is not None:
                 _say(f"the server has not resigned within {_RESIGNED_WITHIN_S:g} s: killing it")
                 os.kill(self._server.pid, signal.SIGKILL)
@@ -366,18 +445,26 @@ class Keeper:
         limits_s = [limit_s for limit_s in (self._hang_timeout_s, self._manager.watchdog_s) if limit_s > 0]
         return min(limits_s, default=0.0) / _QUESTIONS_MAX
 
-    def _ask(self) -> None:
-        """Ask the server for a sign of life if it is time for that, and kill it if it has given none for too long."""
-        server = self._server
-        if server is None or not self._looks_for_life() or time.monotonic() < self._question_due:
+    def _see_life(self, server: _Process) -> None:
+        """Ask the server for a sign of life if it is time for that, and kill it if there was none for too long."""
+        if server.is_given_up:
             return
-        self._question_due = time.monotonic() + self._pause_s()
-        if self._hang_timeout_s > 0 and self._unanswered * self._pause_s() >= self._hang_timeout_s:
-            _say(f"the server has shown no life for {self._hang_timeout_s:g} s: killing it")
-            os.kill(server.pid, signal.SIGKILL)
-        self._question += 1
-        self._unanswered += 1
-        send(server.way, SHOW_LIFE, self._question)
+        if server.due is not None and time.monotonic() >= server.due:
+            self._give_up(server, "the server does not come to serve")
+        elif self._looks_for_life() and time.monotonic() >= self._question_due:
+            self._question_due = time.monotonic() + self._pause_s()
+            if self._hang_timeout_s > 0 and self._unanswered * self._pause_s() >= self._hang_timeout_s:
+                self._give_up(server, f"the server has shown no life for {self._hang_timeout_s:g} s")
+                return
+            self._question += 1
+            self._unanswered += 1
+            send(server.way, SHOW_LIFE, self._question)
+
+    @staticmethod
+    def _give_up(server: _Process, why: str) -> None:
+        server.is_given_up, server.due = True, None
+        _say(f"{why}: killing it")
+        os.kill(server.pid, signal.SIGKILL)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         """Have the server end in order, once."""
@@ -401,7 +488,15 @@ class Keeper:
         os._exit(128 - status if status < 0 else status)
 
 
+def admit() -> None:
+    """Let the signals in that end this server: it can do so in order now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 def _say(words: str) -> None:
-    # Nobody may be there to read it.
-    with suppress(OSError):
-        print(f"ringtable: {words}", file=sys.stderr, flush=True)
+    """Say something on standard error, unless that would wait for somebody to read."""
+    with suppress(OSError, ValueError):
+        poll = select.poll()
+        poll.register(sys.stderr, select.POLLOUT)
+        if any(ready & select.POLLOUT for _, ready in poll.poll(0)):
+            print(f"ringtable: {words}", file=sys.stderr, flush=True)

@@ -15,9 +15,10 @@ _WORDS = struct.Struct("=QQQ")
 _DESCRIPTORS_MAX = 4
 _PASSED_SIZE = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array("i").itemsize)
 
-# What a server says: `keeper.rs` has what it means. A successor that can take over says that it is `ABLE`.
+# What a server says: `keeper.rs` has what it means. A successor that can take over says that it is `ABLE`, and a server
+# that has ended in order that it has `ENDED`.
 HOLD, LANE, SERVE, LET_GO, READY, ALIVE, RESIGNED = range(1, 8)
-ABLE = 12
+ABLE, ENDED = 12, 14
 # What the keeper says. `GO` is for a successor, which may begin.
 MAPPED, SHOW_LIFE, RESIGN, NOT_UPGRADED = range(8, 12)
 GO = 13

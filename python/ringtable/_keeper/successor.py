@@ -97,14 +97,16 @@ def take_over(left: Left, layouts: tuple[int, ...], options: dict[str, Any], wai
     holdings, way = Holdings.found(left), socket.socket(fileno=left[0])
     if waits and not (send(way, ABLE) and _may_begin(way, holdings)):
         return 0
-    kept = holdings.give(way.detach(), left[3])
+    kept = holdings.give(way.detach(), *left[3:])
     return status_of(lambda: serve(options, kept))
 
 
 def _may_begin(way: socket.socket, holdings: Holdings) -> bool:
     """Hear what changes, until this server may begin. Return whether it may: the keeper may change its mind."""
+    poll = select.poll()
+    poll.register(way, select.POLLIN)
     while True:
-        select.select([way], [], [])
+        poll.poll()
         try:
             message = receive(way)
         except Ended:

@@ -194,6 +194,17 @@ impl Expected<'_> {
         self.ticket
     }
 
+    /// Takes note that the server has just said that it knows of this wait. If another one has died before, that was
+    /// not its, whatever was said of that: its answer is still to come. To be called inside of the gate, before
+    /// anything else is taken.
+    pub fn is_known(&self) {
+        if let Some(wait) = lock(&self.answers.waits).by_ticket.get_mut(&self.ticket)
+            && wait.answer == Some(Reply::Nil)
+        {
+            wait.answer = None;
+        }
+    }
+
     /// Waits for the answer, but not longer than `limit`, nor behind a signal; `None` if it has not come. `look` enters
     /// the gate, and takes all that has come.
     ///

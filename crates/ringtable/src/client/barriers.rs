@@ -115,7 +115,7 @@ impl<'a> Party<'a> {
         let arguments: [&[u8]; 4] = [self.name, parties.as_bytes(), ticket.as_bytes(), b"WAIT"];
         let count = if self.expected.is_some() { 4 } else { 3 };
         self.is_over = false;
-        match self.connection.request(NUMBERS.ring_barrier, &arguments[..count], patience) {
+        match self.connection.ask(NUMBERS.ring_barrier, &arguments[..count], self.expected.as_ref(), patience) {
             Ok(Reply::Status(words)) if pending::is_postponed(&words) => Ok(None),
             Ok(answer) => self.take(answer),
             Err(error) => Err(self.failed(error)),

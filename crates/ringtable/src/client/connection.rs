@@ -338,8 +338,24 @@ impl Connection {
     /// One request and its reply.
     #[inline]
     pub fn request(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<Reply, Error> {
+        self.ask(number, arguments, None, patience)
+    }
+
+    /// The same of a request whose reply may be that an answer comes later.
+    #[inline]
+    pub fn ask(
+        &self,
+        number: u16,
+        arguments: &[&[u8]],
+        expected: Option<&Expected<'_>>,
+        patience: Patience<'_>,
+    ) -> Result<Reply, Error> {
         self.locked(patience, |link, patience| {
-            match link.request(number, arguments, patience)? {
+            let reply = link.request(number, arguments, patience)?;
+            if let Some(expected) = expected {
+                expected.is_known();
+            }
+            match reply {
                 // It may say that the server stops.
                 reply @ (Reply::Error(_) | Reply::Dropped(_)) => Err(unexpected(reply)),
                 reply => Ok(reply),

@@ -101,7 +101,7 @@ impl Waiting<'_> {
 /// The wait of a client that the server tells when a lease is over. If it ends without that, it is called off.
 pub(super) struct Told<'a> {
     connection: &'a Connection,
-    expected: Expected<'a>,
+    pub expected: Expected<'a>,
     key: &'a [u8],
     is_told: bool,
     /// Whether the server that knew of it is dead, and the one that has told it goes on in its stead.
@@ -382,7 +382,7 @@ impl Client {
             let (token, number) = (token.to_string(), ticket.to_string());
             let mut told = Told::new(connection, expected, key);
             let arguments: [&[u8]; 3] = [key, token.as_bytes(), number.as_bytes()];
-            match connection.request(NUMBERS.ring_wait, &arguments, patience) {
+            match connection.ask(NUMBERS.ring_wait, &arguments, Some(&told.expected), patience) {
                 Ok(Reply::Status(words)) if pending::is_postponed(&words) => {
                     failpoint!("lease.waiting");
                     return Ok(Some(Waiting::ToBeTold(told)));

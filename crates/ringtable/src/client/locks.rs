@@ -17,6 +17,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::answers::Expected;
 use super::connection::Connection;
 use super::error::Error;
 use super::handle::Client;
@@ -159,7 +160,7 @@ impl Client {
         patience: Patience<'_>,
     ) -> Result<Option<u64>, Error> {
         let mut asked = Asked { connection, name, ticket: next_ticket(), is_over: false };
-        match asked.request(terms, false, patience)? {
+        match asked.request(terms, None, patience)? {
             Reply::Integer(token) => Ok(u64::try_from(token).ok().filter(|&token| token > 0)),
             other => Err(unexpected(other)),
         }
@@ -178,7 +179,7 @@ impl Client {
         let ticket = next_ticket();
         let Some(expected) = connection.expect(ticket, patience)? else { return Ok(None) };
         let mut asked = Asked { connection, name, ticket, is_over: false };
-        let mut answer = asked.join(terms, patience)?;
+        let mut answer = asked.join(terms, &expected, patience)?;
         contention.note(answer.is_none());
         loop {
             match answer {
@@ -189,7 +190,7 @@ impl Client {
                 // The server that knew of it is dead, and another one goes on in its stead. It knows by the ticket of a
                 // permit that we have not heard of.
                 Some(Reply::Nil) => {
-                    answer = asked.join(terms, patience)?;
+                    answer = asked.join(terms, &expected, patience)?;
                     continue;
                 }
                 Some(other) => return Err(unexpected(other)),
@@ -316,7 +317,7 @@ impl Client {
         let mut told = Told::new(connection, expected, key);
         let (known, digits) = (version.to_string(), ticket.to_string());
         let arguments: [&[u8]; 3] = [key, known.as_bytes(), digits.as_bytes()];
-        match connection.request(NUMBERS.ring_await, &arguments, patience) {
+        match connection.ask(NUMBERS.ring_await, &arguments, Some(&told.expected), patience) {
             Ok(Reply::Status(words)) if pending::is_postponed(&words) => {}
             Ok(Reply::Status(_)) => {
                 told.end();
@@ -354,8 +355,13 @@ impl Client {
 
 impl Asked<'_> {
     /// Joins the queue, unless there is a permit. `None` if it waits.
-    fn join(&mut self, terms: LockTerms, patience: Patience<'_>) -> Result<Option<Reply>, Error> {
-        match self.request(terms, true, patience)? {
+    fn join(
+        &mut self,
+        terms: LockTerms,
+        expected: &Expected<'_>,
+        patience: Patience<'_>,
+    ) -> Result<Option<Reply>, Error> {
+        match self.request(terms, Some(expected), patience)? {
             Reply::Status(words) if pending::is_postponed(&words) => {
                 self.is_over = false;
                 Ok(None)
@@ -365,7 +371,12 @@ impl Asked<'_> {
     }
 
     /// Sends it. Nothing is to be called off after a reply that grants nothing.
-    fn request(&mut self, terms: LockTerms, joins: bool, patience: Patience<'_>) -> Result<Reply, Error> {
+    fn request(
+        &mut self,
+        terms: LockTerms,
+        expected: Option<&Expected<'_>>,
+        patience: Patience<'_>,
+    ) -> Result<Reply, Error> {
         let (ticket, permits) = (self.ticket.to_string(), terms.permits.to_string());
         let ttl_ms = terms.ttl_ms.map(|ttl_ms| ttl_ms.to_string());
         let mut arguments: [&[u8]; 6] = [self.name, ticket.as_bytes(), permits.as_bytes(), b"", b"", b""];
@@ -373,11 +384,11 @@ impl Asked<'_> {
         if let Some(ttl_ms) = &ttl_ms {
             (arguments[3], arguments[4], count) = (b"PX", ttl_ms.as_bytes(), 5);
         }
-        if joins {
+        if expected.is_some() {
             arguments[count] = b"WAIT";
             count += 1;
         }
-        let reply = self.connection.request(NUMBERS.ring_lock, &arguments[..count], patience);
+        let reply = self.connection.ask(NUMBERS.ring_lock, &arguments[..count], expected, patience);
         self.is_over = match &reply {
             Ok(_) | Err(Error::Refused(_)) => true,
             Err(error) => is_end(error),

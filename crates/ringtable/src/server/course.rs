@@ -32,6 +32,14 @@ impl Course {
         }
     }
 
+    /// It runs still: its end was called off.
+    pub fn go_back_to_running(&self) {
+        let mut state = lock(&self.state);
+        if state.0 == Phase::Ending {
+            state.0 = Phase::Running;
+        }
+    }
+
     /// The first failure counts: it may be what others come of.
     pub fn note_failure(&self, words: String) {
         lock(&self.state).1.get_or_insert(words);

@@ -139,6 +139,7 @@ impl Host for Runtime {
             ("process_id", u64::from(std::process::id())),
             ("keeper_process_id", self.keeper_process_id()),
             ("restarts", self.restarts),
+            ("upgrades", self.upgrades),
             // Relaxed: a figure.
             ("upgrades_failed", self.resignation.refused.load(Ordering::Relaxed) as u64),
             ("workers", self.workers.len() as u64),

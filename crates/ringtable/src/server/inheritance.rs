@@ -26,6 +26,8 @@ pub struct Inheritance {
     pub lanes: Vec<InheritedLane>,
     /// How many servers there were before.
     pub restarts: u64,
+    /// How many of these were upgraded.
+    pub upgrades: u64,
 }
 
 impl Inheritance {

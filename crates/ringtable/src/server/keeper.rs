@@ -15,6 +15,7 @@
 //! | [`Message::Ready`] |               |                        | starts another server when this one dies |
 //! | [`Message::Alive`] | question      |                        | asks again after a while, or kills it    |
 //! | [`Message::Resigned`] |            |                        | lets another server take all of it over  |
+//! | [`Message::Ended`] |               |                        | ends, too: that was an order, or its time |
 //!
 //! What the keeper says: that a lane is mapped, or could not be; that the server is to show that it lives
 //! ([`Order::ShowLife`]); that it is to end, and to leave all to another server
@@ -84,6 +85,7 @@ enum Message {
     Ready,
     Alive(u64),
     Resigned,
+    Ended,
 }
 
 impl Message {
@@ -96,6 +98,7 @@ impl Message {
             Self::Ready => [5, 0, 0],
             Self::Alive(question) => [6, question, 0],
             Self::Resigned => [7, 0, 0],
+            Self::Ended => [14, 0, 0],
         };
         let mut bytes = [0; MESSAGE_SIZE];
         for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -191,7 +194,21 @@ impl Keeper {
 
     /// Says that this server touches nothing any more, and that another one may go on with all that it had.
     pub fn tell_resigned(&self) {
-        let _ = self.send(Message::Resigned, &[]);
+        self.send_patiently(Message::Resigned);
+    }
+
+    /// Says that this server has ended in order: nobody is to follow.
+    pub fn tell_ended(&self) {
+        self.send_patiently(Message::Ended);
+    }
+
+    /// Sends a message that has to arrive, unless the keeper has died: it may be busy, or stand for a while.
+    fn send_patiently(&self, message: Message) {
+        while let Err(error) = self.send(message, &[])
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], None);
+        }
     }
 
     fn unless_gone(&self, sent: io::Result<()>) -> io::Result<()> {

@@ -284,14 +284,19 @@ impl LaneClient {
         true
     }
 
-    /// Whether nothing of a request or a reply is on its way.
-    pub fn is_resting(&self) -> bool {
-        self.unfinished.is_none() && self.again.is_none() && self.outgoing.is_empty()
+    /// Whether a request is arriving in parts.
+    pub fn is_receiving(&self) -> bool {
+        self.unfinished.is_some()
     }
 
-    /// Whether a request that takes several turns can go on.
+    /// Whether a request that takes several turns can go on, or replies wait for room.
     pub fn has_more_to_do(&self) -> bool {
-        self.again.is_some() && !self.is_waiting()
+        self.again.is_some() && !self.is_waiting() || !self.outgoing.is_empty()
+    }
+
+    /// Bytes of replies that wait for room.
+    pub fn unsent(&self) -> usize {
+        self.outgoing.len()
     }
 
     /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
@@ -338,6 +343,13 @@ impl LaneClient {
                 if large.is_none() && is_there(&mut self.requests).map_err(|_: PositionError| End::Position)? {
                     executor.record.resize(size, 0);
                     self.requests.read(ring, as_uninit(&mut executor.record));
+                    if let Some(note) = &self.note {
+                        // In this order: a request that is in hand has committed what the log says. It is the one at
+                        // the head, of which nothing else is noted: one that arrives in parts, or takes several turns,
+                        // has been taken out before it comes to its end.
+                        executor.engine.writer.begin_request();
+                        note.take_in_hand();
+                    }
                     return Ok((size, Some(Again::default())));
                 }
                 if executor.intake != Intake::All {
@@ -378,11 +390,6 @@ impl LaneClient {
     /// Executes the request in `executor.record`, or goes on with it.
     fn execute(&mut self, executor: &mut Executor, again: Again) -> Result<(), End> {
         failpoint!("request.copied");
-        if let Some(note) = &self.note {
-            // In this order: a request that is in hand has committed what the log says.
-            executor.engine.writer.begin_request();
-            note.take_in_hand();
-        }
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;

@@ -255,9 +255,23 @@ impl Crew {
             tell(&format!("telling the keeper that this server serves: {error}"));
         }
         let course = Arc::clone(&self.runtime.course);
-        let accept = AssertUnwindSafe(|| listener::accept(&self.listener, Some(reserve), &self.runtime));
-        if let Err(panic) = catch_unwind(accept) {
-            self.runtime.fail("the accepting thread", &*panic);
+        let mut reserve = Some(reserve);
+        loop {
+            let accept = AssertUnwindSafe(|| listener::accept(&self.listener, reserve.take(), &self.runtime));
+            if let Err(panic) = catch_unwind(accept) {
+                self.runtime.fail("the accepting thread", &*panic);
+            }
+            if !self.runtime.resignation.is_wanted() {
+                break;
+            }
+            self.runtime.resignation.wait();
+            if self.runtime.keeper.as_ref().is_some_and(|keeper| keeper.is_there()) {
+                break;
+            }
+            // Nobody would go on.
+            if !self.runtime.stay() {
+                break;
+            }
         }
         if self.runtime.resignation.is_wanted() {
             self.resign();
@@ -270,7 +284,6 @@ impl Crew {
     /// Ends all threads, and leaves all there is to another server: see [`super::resignation`].
     fn resign(self) {
         let mut crew = ManuallyDrop::new(self);
-        crew.runtime.resignation.wait();
         crew.runtime.stop();
         crew.join();
         failpoint!("resign.ended");
@@ -303,6 +316,9 @@ impl Drop for Crew {
         self.runtime.stop();
         failpoint!("stop.said");
         self.join();
+        if let Some(keeper) = &self.runtime.keeper {
+            keeper.tell_ended();
+        }
     }
 }
 

@@ -2,11 +2,15 @@
 //!
 //! # Design
 //!
-//! The keeper orders it ([`super::keeper`]). The server goes on serving, but begins nothing that needs its client to
-//! be finished: no large value, and nothing in several turns. Once nothing of that kind is on its way at any worker, or
-//! [`limits::RESIGNATION_PATIENCE`] is over, all threads end between two turns, and the server touches nothing any
-//! more: no socket is shut, no name is removed, nobody is told. What it had published, and noted of each lane
-//! ([`super::notes`]), is what the next one finds; so this is a death at a moment that was chosen.
+//! The keeper orders it ([`super::keeper`]). The server goes on serving, but begins no request that arrives in parts,
+//! which its client would have to finish. Once none of that kind is on its way at any worker, or
+//! [`limits::RESIGNATION_PATIENCE`] is over, no request is taken any more. The workers tell those who wait what they
+//! have been granted, bring requests of several turns to their end, and send replies that wait for room, as long as
+//! their clients read them. Then all threads end, and the server touches nothing any more: no socket is shut, no name
+//! is removed, nobody is told. What it had published, and noted of each lane ([`super::notes`]), is what the next one
+//! finds; so this is a death at a moment that was chosen.
+//!
+//! If the keeper dies before, nobody could go on: then the server does.
 //!
 //! # Not promised
 //!
@@ -22,8 +26,8 @@ use crate::sync::lock;
 /// Whether the server is to resign, and how far it has come.
 pub(super) struct Resignation {
     is_wanted: AtomicBool,
-    /// Workers that have something on its way.
-    busy: Mutex<usize>,
+    /// Workers at which something is arriving, and those that have not told all there was to tell.
+    busy: Mutex<(usize, usize)>,
     changed: Condvar,
     /// How often another server was to take over, and was not able to start.
     pub refused: AtomicUsize,
@@ -34,16 +38,16 @@ impl Resignation {
     pub fn new(workers: usize) -> Self {
         Self {
             is_wanted: AtomicBool::new(false),
-            busy: Mutex::new(workers),
+            busy: Mutex::new((workers, workers)),
             changed: Condvar::new(),
             refused: AtomicUsize::new(0),
         }
     }
 
-    /// Begins it.
-    pub fn want(&self) {
+    /// Begins it, or calls it off.
+    pub fn want(&self, is_wanted: bool) {
         // Relaxed: whoever is to see it soon is rung behind this.
-        self.is_wanted.store(true, Ordering::Relaxed);
+        self.is_wanted.store(is_wanted, Ordering::Relaxed);
     }
 
     /// Whether it was begun.
@@ -52,17 +56,28 @@ impl Resignation {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
-    /// Takes note that a worker has nothing on its way any more, once for each.
+    /// Takes note that nothing is arriving at a worker any more, once for each.
     pub fn note_finished(&self) {
-        *lock(&self.busy) -= 1;
+        lock(&self.busy).0 -= 1;
         self.changed.notify_all();
     }
 
     /// Waits until all workers have said so, as long as there is patience for it.
     pub fn wait(&self) {
+        self.wait_for(|busy| busy.0 == 0);
+    }
+
+    /// Takes note that a worker has told what there was to tell, and waits for the others, in the same way.
+    pub fn meet(&self) {
+        lock(&self.busy).1 -= 1;
+        self.changed.notify_all();
+        self.wait_for(|busy| busy.1 == 0);
+    }
+
+    fn wait_for(&self, is_done: impl Fn(&(usize, usize)) -> bool) {
         let deadline = Instant::now() + limits::RESIGNATION_PATIENCE;
         let mut busy = lock(&self.busy);
-        while *busy > 0 {
+        while !is_done(&busy) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

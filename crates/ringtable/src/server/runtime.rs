@@ -58,6 +58,8 @@ pub(super) struct Runtime {
     pub sole: Option<Sole>,
     /// How many servers there were before this one.
     pub restarts: u64,
+    /// How many of these were upgraded.
+    pub upgrades: u64,
     pub liveness: Liveness,
     pub resignation: Resignation,
     pub headcount: Arc<Headcount>,
@@ -69,6 +71,7 @@ pub(super) struct Runtime {
     pub cpus: usize,
     /// Whether the accepting thread is to end the server.
     pub leaving: AtomicBool,
+    is_told_to_end: AtomicBool,
     /// Wakes it to do so.
     pub stop_bell: Doorbell,
     /// Whether the workers are to end.
@@ -80,7 +83,7 @@ impl Runtime {
     /// What there is before any thread runs.
     pub fn new(options: &Options) -> Result<Self, Error> {
         let spin_ns = Self::spin_ns(options)?;
-        Self::with(options, Store::create(options, spin_ns, &|_, _| Ok(()))?, spin_ns, None, 0)
+        Self::with(options, Store::create(options, spin_ns, &|_, _| Ok(()))?, spin_ns, None, (0, 0))
     }
 
     /// The same with a keeper, which gets what is to outlive this server.
@@ -91,14 +94,14 @@ impl Runtime {
         doing(HANDING, keeper.hold(Held::Notes, segment.descriptor()))?;
         let sole = doing("locking the notes", Sole::take(segment))?;
         let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
-        Self::with(options, store, spin_ns, Some((keeper, sole)), 0)
+        Self::with(options, store, spin_ns, Some((keeper, sole)), (0, 0))
     }
 
     /// What another server has left, which is dead. Returns also the lanes of its clients.
     pub fn adopted(options: &Options, mut inheritance: Inheritance) -> Result<(Self, Vec<HeirLane>), Error> {
         let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| inheritance.require(what));
         let bookkeeping = inheritance.take(Held::Bookkeeping)?;
-        let Inheritance { keeper, lanes, restarts, .. } = inheritance;
+        let Inheritance { keeper, lanes, restarts, upgrades, .. } = inheritance;
         let segment = doing("taking the notes over", Segment::from_foreign(notes?))?;
         let sole = doing("taking over", Sole::take(segment))?;
         let notes = Arc::new(doing("taking the notes over", Notes::adopt(sole.notes(), lanes_max(options)))?);
@@ -119,7 +122,7 @@ impl Runtime {
         let numbers: HashSet<usize> = numbers.chain(unheard.iter().map(|(lane, _)| *lane)).collect();
         let keeper = doing(REACHING, Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared))?;
         let spin_ns = store.table.constants().spin_ns;
-        let runtime = Self::with(options, store, spin_ns, Some((Arc::clone(&keeper), sole)), restarts)?;
+        let runtime = Self::with(options, store, spin_ns, Some((Arc::clone(&keeper), sole)), (restarts, upgrades))?;
         for (lane, socket) in unheard {
             // Dropped at once: its client sees that it is shut, and joins again.
             drop(Socket::found(socket, KeptLane::found(&keeper, lane), runtime.disposer.as_ref()));
@@ -144,7 +147,7 @@ impl Runtime {
         store: Store,
         spin_ns: u64,
         kept: Option<(Arc<Keeper>, Sole)>,
-        restarts: u64,
+        (restarts, upgrades): (u64, u64),
     ) -> Result<Self, Error> {
         let (keeper, sole) = kept.unzip();
         let headcount = Headcount::new(options.clients_max).lingering(options.linger_ms.map(Duration::from_millis));
@@ -158,6 +161,7 @@ impl Runtime {
             keeper,
             sole,
             restarts,
+            upgrades,
             liveness: Liveness::new(options.workers),
             resignation: Resignation::new(options.workers),
             headcount: Arc::new(doing("making a doorbell", headcount)?),
@@ -167,6 +171,7 @@ impl Runtime {
             spin_ns,
             cpus: usable_cpus(),
             leaving: AtomicBool::new(false),
+            is_told_to_end: AtomicBool::new(false),
             stop_bell: doing("making a doorbell", Doorbell::new())?,
             stopping: AtomicBool::new(false),
             course: Arc::default(),
@@ -188,9 +193,9 @@ impl Runtime {
                 self.ring_all();
             }
             Order::Resign => {
-                self.resignation.want();
+                self.resignation.want(true);
                 self.ring_all();
-                self.leave();
+                self.close_doors();
             }
             // Relaxed: a figure.
             Order::NoteNoUpgrade => drop(self.resignation.refused.fetch_add(1, Ordering::Relaxed)),
@@ -216,10 +221,30 @@ impl Runtime {
 
     /// Asks for the server's end; see [`super::lifecycle`].
     pub fn leave(&self) {
+        // SeqCst, here and in `close_doors`: if the other store is undone by `stay`, that sees this one.
+        self.is_told_to_end.store(true, Ordering::SeqCst);
+        self.close_doors();
+    }
+
+    /// Has the accepting thread end.
+    fn close_doors(&self) {
         self.course.go_on_to(Phase::Ending);
-        // Relaxed: the ring comes behind it.
-        self.leaving.store(true, Ordering::Relaxed);
+        self.leaving.store(true, Ordering::SeqCst);
         self.stop_bell.ring();
+    }
+
+    /// Calls a resignation off: nobody would follow. Returns whether the server goes on; it may have been told to end
+    /// meanwhile.
+    pub fn stay(&self) -> bool {
+        self.resignation.want(false);
+        // SeqCst: pairs with both stores of `leave`.
+        self.leaving.store(false, Ordering::SeqCst);
+        if self.is_told_to_end.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.course.go_back_to_running();
+        self.ring_all();
+        true
     }
 
     /// The same, since a thread has panicked.

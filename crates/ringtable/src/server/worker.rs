@@ -179,6 +179,9 @@ impl Worker {
             self.look_after(now);
             if self.runtime.resignation.is_wanted() {
                 self.finish();
+            } else if self.has_finished {
+                // It was called off.
+                (self.executor.intake, self.has_finished) = (Intake::All, false);
             }
             self.attended_ns = now;
             if self.serve_hot() | self.serve_port(now) | self.at_udp_port(UdpPort::serve, now) {
@@ -203,33 +206,59 @@ impl Worker {
         self.executor.engine.writer.release();
     }
 
-    /// Begins nothing any more that needs its client to be finished, and says so once nothing is on its way.
+    /// Begins no request any more that arrives in parts, and says so once none is on its way.
     #[cold]
     fn finish(&mut self) {
         self.executor.intake = Intake::Whole;
         let mut lanes = self.places.iter().filter_map(|place| place.client.as_ref()?.lane());
-        if !self.has_finished && lanes.all(LaneClient::is_resting) {
+        if !self.has_finished && !lanes.any(LaneClient::is_receiving) {
             self.has_finished = true;
             self.runtime.resignation.note_finished();
         }
     }
 
-    /// Leaves all there is to another server.
+    /// Takes no request any more, brings what was begun to its end, and leaves all there is to another server.
     fn resign(mut self) {
         self.executor.intake = Intake::Nothing;
-        let deadline_ns = monotonic_ns() + limits::RESIGNATION_PATIENCE.as_nanos() as u64;
-        for place in 0..self.places.len() {
-            let lane = |worker: &Self| {
-                worker.places[place].client.as_ref().and_then(Client::lane).map(LaneClient::has_more_to_do)
-            };
-            while lane(&self) == Some(true) && monotonic_ns() < deadline_ns {
-                self.turn(place);
-            }
+        let runtime = Arc::clone(&self.runtime);
+        // Whoever has been granted something hears of it from this server: the next one would not know.
+        while runtime.store.leases.has_to_tell() {
+            self.tell_some();
         }
-        self.ring_served();
+        runtime.resignation.meet();
+        for waiter in runtime.workers[self.executor.engine.worker].take_told(usize::MAX) {
+            self.tell(waiter);
+        }
+        let began_ns = monotonic_ns();
+        let (mut left, mut moved_ns) = (usize::MAX, began_ns);
+        loop {
+            let mut now_left = 0;
+            for place in 0..self.places.len() {
+                if self.has_more_to_do(place) {
+                    self.turn(place);
+                    let lane = self.places[place].client.as_ref().and_then(Client::lane);
+                    now_left += lane.filter(|lane| lane.has_more_to_do()).map_or(0, |lane| lane.unsent() + 1);
+                }
+            }
+            self.ring_served();
+            let now_ns = monotonic_ns();
+            if now_left != left {
+                (left, moved_ns) = (now_left, now_ns);
+            }
+            // A client that reads nothing keeps nobody waiting.
+            let is_over = now_ns - began_ns > limits::RESIGNATION_PATIENCE.as_nanos() as u64;
+            if left == 0 || is_over || now_ns - moved_ns > limits::RESIGNATION_PAUSE.as_nanos() as u64 {
+                break;
+            }
+            std::thread::yield_now();
+        }
         self.executor.engine.writer.release();
         // Nothing is closed, nobody is told: it is another server's.
         std::mem::forget(self);
+    }
+
+    fn has_more_to_do(&self, place: usize) -> bool {
+        self.places[place].client.as_ref().and_then(Client::lane).is_some_and(LaneClient::has_more_to_do)
     }
 
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.

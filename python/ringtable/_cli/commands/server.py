@@ -203,6 +203,10 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
     size = parse_size("max_memory", options["max_memory"])
     try:
         with Server(**options, _kept=kept) as running:
+            if kept is not None:
+                from ringtable._keeper.keeper import admit
+
+                admit()
             announce(
                 f"ringtable: {ready}: {options['name']!r} at {running.path}, workers: {running.workers},"
                 f" buckets: {options['buckets']}, memory: at most {format_size(size)},"

@@ -59,9 +59,12 @@ def _awaited(table: "Table", before: dict[str, int]) -> dict[str, int]:
         try:
             now = _figures(table)
         except ServerGone:
-            # Over a socket: it has just ended. The next call finds the other one.
+            # Over a socket: it has just ended. The next call finds the other one, if there is one.
+            if not os.path.exists(f"/proc/{before['keeper_process_id']}"):
+                raise
+            time.sleep(_PAUSE_S)
             continue
-        if now["process_id"] != before["process_id"]:
+        if now["upgrades"] > before["upgrades"]:
             return now
         if now["upgrades_failed"] != before["upgrades_failed"]:
             raise Error("the new version could not take over, and the old one goes on: the keeper says why")
