@@ -20,6 +20,7 @@
 use std::collections::HashMap;
 
 use super::group_names::GroupNames;
+use super::passed::Passed;
 use super::waiters::{Awaited, Waiter, Waiters};
 use crate::command::{Refusal, Standing, shown};
 use crate::limits;
@@ -57,9 +58,19 @@ pub(super) struct Barriers {
     names: GroupNames,
     /// By group.
     places: HashMap<u64, Place>,
+    /// Where it is noted who has passed, if another server may go on with these parties.
+    passed: Option<Passed>,
+    /// Parties that have passed before this server was there, and may not know it.
+    passed_before: HashMap<(u64, u64), u64>,
 }
 
 impl Barriers {
+    /// Notes there who passes from now on, and knows who has passed before.
+    pub fn remember(&mut self, passed: Passed) {
+        self.passed_before = passed.found();
+        self.passed = Some(passed);
+    }
+
     /// Lets a party come, which waits nowhere with its ticket. It is told how many were still to come; or what its
     /// answer says, if it has one from before. `ended` are connections that have ended.
     ///
@@ -88,6 +99,15 @@ impl Barriers {
         if missing == 0 {
             if let Some(group) = group {
                 self.remove(group);
+                if let Some(passed) = &self.passed {
+                    // Before anybody is told, or answered.
+                    let told = |(connection, ticket)| {
+                        let missing = waiters.find(connection, ticket).and_then(|(_, _, missing)| missing);
+                        (connection, ticket, missing.unwrap_or(0))
+                    };
+                    let last = (party.connection, party.ticket, 0);
+                    passed.note(waiters.members(group).map(told).chain([last]));
+                }
                 waiters.end(group);
             }
             return Ok(Standing::Passed(0));
@@ -116,6 +136,9 @@ impl Barriers {
     /// How the party that a connection has come to this name with stands, if its answer is still here. The name of one
     /// that has passed is not known any more.
     pub fn find(&self, connection: u64, ticket: u64, name: &[u8], waiters: &Waiters) -> Option<Standing> {
+        if let Some(&missing) = self.passed_before.get(&(connection, ticket)) {
+            return Some(Standing::Passed(missing));
+        }
         let (group, Awaited::Parties, Some(missing)) = waiters.find(connection, ticket)? else { return None };
         match self.names.name_of(group) {
             None => Some(Standing::Passed(missing)),

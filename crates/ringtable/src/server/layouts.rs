@@ -8,7 +8,7 @@ use crate::table::layout::LAYOUT_VERSION;
 /// What a keeper and its servers say to each other.
 const MESSAGES_VERSION: u64 = 1;
 /// Notes of lanes, and logs of workers.
-const NOTES_VERSION: u64 = 1;
+const NOTES_VERSION: u64 = 2;
 
 /// A program goes on with what another one has left if all of these are the same: messages of the keeper, the table,
 /// grants, notes, lanes, and records in lanes.

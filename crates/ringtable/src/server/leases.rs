@@ -36,6 +36,7 @@ use super::barriers::Barriers;
 use super::changes::Changes;
 use super::grants::{Found, GrantMemory, Grants, LEASES, Name, PERMITS, Record, Slot};
 use super::handovers::Handovers;
+use super::passed::Passed;
 use super::permits::Permits;
 use super::waiters::{Awaited, Hints, Waiter, Waiters};
 use crate::command::{LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Refusal, Standing, Unwritten};
@@ -390,6 +391,11 @@ impl Leases {
         let standing = held.barriers.find(connection, ticket, name, &held.waiters)?;
         held.leave(connection, ticket);
         Some(standing)
+    }
+
+    /// Notes there who passes a barrier, so that the next server knows it, as this one knows of the one before.
+    pub fn remember(&self, passed: Passed) {
+        lock(&self.held).barriers.remember(passed);
     }
 
     /// How many wait at a barrier.

@@ -40,6 +40,7 @@ mod words;
 // What outlives the server, and the keeper of it.
 mod held;
 mod inheritance;
+mod passed;
 mod notes;
 mod lane_parts;
 mod keeper;

@@ -31,6 +31,7 @@
 
 use std::io;
 
+use super::passed::{PASSED_WORDS, Passed};
 use crate::limits;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, AtomicU64, Memory, Ordering};
@@ -53,7 +54,7 @@ const STATE_WORDS: usize = 3;
 const PINS: u64 = 1 << 32;
 
 /// The notes of all lanes, and behind them a log for each worker of what it is about to commit
-/// ([`crate::table::commits`]).
+/// ([`crate::table::commits`]), and who has passed barriers.
 pub(super) struct Notes(Arc<Mapping>);
 
 /// How far a lane has come.
@@ -111,17 +112,26 @@ impl Notes {
     }
 
     fn size(lanes: usize) -> usize {
-        ((lanes * NOTE_WORDS + limits::WORKERS_MAX * LOG_WORDS) * 8).next_multiple_of(4_096)
+        ((lanes * NOTE_WORDS + limits::WORKERS_MAX * LOG_WORDS + PASSED_WORDS) * 8).next_multiple_of(4_096)
     }
 
     /// For how many lanes there are notes.
     pub fn lanes(&self) -> usize {
-        (self.0.words().len() - limits::WORKERS_MAX * LOG_WORDS) / NOTE_WORDS
+        (self.passed_at() - limits::WORKERS_MAX * LOG_WORDS) / NOTE_WORDS
     }
 
     /// The memory, and the word at which the log of a worker begins.
     pub fn log(&self, worker: usize) -> (Arc<Mapping>, usize) {
-        (Arc::clone(&self.0), self.0.words().len() - (worker + 1) * LOG_WORDS)
+        (Arc::clone(&self.0), self.passed_at() - (worker + 1) * LOG_WORDS)
+    }
+
+    /// Where it is noted which parties have passed a barrier.
+    pub fn passed(&self) -> Passed {
+        Passed::new(Arc::clone(&self.0), self.passed_at())
+    }
+
+    fn passed_at(&self) -> usize {
+        self.0.words().len() - PASSED_WORDS
     }
 
     /// What a worker has committed of the request that it had in hand, in the segment of its table.

@@ -94,6 +94,7 @@ impl Runtime {
         doing(HANDING, keeper.hold(Held::Notes, segment.descriptor()))?;
         let sole = doing("locking the notes", Sole::take(segment))?;
         let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
+        store.leases.remember(keeper.notes.passed());
         Self::with(options, store, spin_ns, Some((keeper, sole)), (0, 0))
     }
 
@@ -114,6 +115,7 @@ impl Runtime {
         };
         let (store, adoption) = Store::adopt(options, (table?, bookkeeping), grants?, &pinned, look)?;
         store.leases.end_all_but(&heirs.iter().map(|lane| lane.noted.connection).collect());
+        store.leases.remember(notes.passed());
         let (report, grants) = (&adoption.report, adoption.grants_damaged);
         if report.all_damage() > 0 || grants > 0 {
             tell(&format!("of the server before, this was damaged: {report}; {grants} grants"));

@@ -214,6 +214,12 @@ impl Waiters {
         taken
     }
 
+    /// Connections and tickets of all who are in a group.
+    pub fn members(&self, group: u64) -> impl Iterator<Item = (u64, u64)> {
+        let members = self.by_group.range((group, 0, 0)..=(group, u64::MAX, u64::MAX));
+        members.map(|(&(_, connection, ticket), _)| (connection, ticket))
+    }
+
     /// Connection and ticket of one who is in a group.
     pub fn first_of(&self, group: u64) -> Option<(u64, u64)> {
         let (&(_, connection, ticket), _) = self.by_group.range((group, 0, 0)..=(group, u64::MAX, u64::MAX)).next()?;
