@@ -178,3 +178,31 @@ impl Heap {
         });
     }
 }
+
+#[test]
+fn what_was_saved_is_refused_where_the_page_map_says_something_else() {
+    let (segment, mut cache) = (heap_words(17 * PAGE_WORDS), Cache::default());
+    let heap = Heap::new(segment.len(), 1);
+    let small = heap.allocate(&segment, &mut cache, 17).unwrap();
+    let large = heap.allocate(&segment, &mut cache, CLASS_WORDS_MAX + 1).unwrap();
+    heap.drain(&segment, &mut cache);
+    let saved = heap.save(&segment).unwrap();
+    let restored = Heap::restore(&segment, &saved).unwrap();
+    assert_eq!(restored.usage().allocated, heap.usage().allocated);
+    assert_eq!((restored.free_pages(), restored.slot_words(small)), (heap.free_pages(), heap.slot_words(small)));
+    let map = PageMap::of(&segment);
+    let page = |start: u64| (start / PAGE_WORDS as u64) as u32;
+    let free = (1..16).find(|&page| matches!(map.get(page), Ok(None))).unwrap();
+    for (first, run, pages) in
+        [(page(small), Run::Slab(3), slab_pages(3) as u32), (page(large), Run::Slab(3), 1), (free, Run::Extent, 2)]
+    {
+        let (before, length) = map.get(first).unwrap().map_or((None, 0), |(run, length)| (Some(run), length));
+        map.set(first, run, pages);
+        assert!(Heap::restore(&segment, &saved).is_none(), "{run:?}");
+        match before {
+            Some(run) => map.set(first, run, length),
+            None => map.clear(first),
+        }
+    }
+    assert!(Heap::restore(&segment, &saved).is_some());
+}
