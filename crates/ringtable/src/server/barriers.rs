@@ -190,8 +190,11 @@ impl Barriers {
 
 #[cfg(test)]
 mod tests {
+    use super::super::passed::PASSED_WORDS;
     use super::*;
     use crate::command::Recipient;
+    use crate::shm::segment::Segment;
+    use crate::sync::Arc;
 
     #[derive(Default)]
     struct World {
@@ -244,6 +247,28 @@ mod tests {
         }
         assert_eq!(world.come(1, "alone", 1), Ok(Standing::Passed(0)));
         assert!(world.is_empty());
+    }
+
+    #[test]
+    fn the_next_server_knows_who_has_passed() {
+        let segment = Segment::create("ringtable-test", (PASSED_WORDS * 8).next_multiple_of(4_096)).unwrap();
+        let mapping = Arc::new(segment.map_writable().unwrap());
+        let server = || {
+            let mut world = World::default();
+            world.barriers.remember(Passed::new(Arc::clone(&mapping), 0));
+            world
+        };
+        let mut before = server();
+        for (connection, name) in [(1, "x"), (2, "x"), (4, "y"), (3, "x")] {
+            before.come(connection, name, 3).unwrap();
+        }
+        // Nobody was told, not even the last one.
+        let mut after = server();
+        assert_eq!(after.find(1, "x"), Some(Standing::Passed(2)));
+        assert_eq!(after.find(2, "x"), Some(Standing::Passed(1)));
+        assert_eq!(after.find(3, "x"), Some(Standing::Passed(0)));
+        assert_eq!(after.find(4, "y"), None);
+        assert_eq!(after.come(4, "y", 3), Ok(Standing::Waits(2)));
     }
 
     #[test]
