@@ -52,6 +52,7 @@
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
     test_keeper.py          a server whose keeper starts another one when it dies, and what clients notice
+    test_upgrade.py         another version that takes over while the server serves
     test_failpoints.py      the same at steps of the protocols: `make failpoints`, which makes a build for it
     test_failpoints_client.py  a client at each step
     test_failpoints_server.py  a server at each step
@@ -85,12 +86,14 @@ Random tests print their seed, and RINGTABLE_TEST_SEED replays one. Every test h
 fails if it leaves a process, a socket or a mapping behind.
 """
 
+import ctypes
 import gc
 import os
 import random
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
@@ -119,6 +122,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 # they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# glibc sets 64 MiB of addresses aside for each of several arenas, where an allocation still finds room when the process
+# is at its limit: tests of that need one arena. What other libraries do is not known here.
+M_ARENA_MAX = -8
+with suppress(AttributeError):
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 @pytest.fixture(scope="session")
