@@ -53,6 +53,7 @@
     test_kill.py            clients and servers that die, stop or hang
     test_keeper.py          a server whose keeper starts another one when it dies, and what clients notice
     test_upgrade.py         another version that takes over while the server serves
+    test_manager.py         a service manager that listens, and stores what a keeper holds
     test_failpoints.py      the same at steps of the protocols: `make failpoints`, which makes a build for it
     test_failpoints_client.py  a client at each step
     test_failpoints_server.py  a server at each step

@@ -201,7 +201,8 @@ def test_memory_is_neither_lost_nor_given_twice(kept: KeptServer) -> None:
         table.delete_many([f"key {number}" for number in range(0, 2_000, 2)])
         allocated = table.stats()["memory_allocated"]
         upgrade(kept)
-        assert table.stats()["memory_allocated"] == allocated
+        # What workers had at hand was free, too.
+        assert table.stats()["memory_allocated"] <= allocated
         # What was left at the upgrade is of that moment, and not of this one; all of it finds room in the same pages.
         fill("behind the upgrade", range(400))
         kept.kill_server()

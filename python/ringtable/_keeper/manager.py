@@ -20,6 +20,9 @@ _FIRST = 3
 
 _NAME = "ringtable-"
 
+# Seconds for which it may take no messages; then it does without one.
+_PATIENCE_S = 1.0
+
 
 class Manager:
     """It, or nobody."""
@@ -36,12 +39,13 @@ class Manager:
         """Seconds after which it takes us for dead if it hears nothing; 0 for never."""
 
     def say(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
-        """Tell it something, unless that would have to wait."""
+        """Tell it something. Its queue holds few messages: this waits for room, for a while."""
         if not self._address:
             return
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
-            way.sendmsg(["\n".join(lines).encode()], passed, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, self._address)
+            way.settimeout(_PATIENCE_S)
+            way.sendmsg(["\n".join(lines).encode()], passed, socket.MSG_NOSIGNAL, self._address)
 
     def store(self, number: int, descriptor: int) -> None:
         """Have it hold a descriptor, in the place of the one before of the same number."""

@@ -33,7 +33,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,14 +103,27 @@ impl Endpoint {
         Self::claim_with(place, access, usize::MAX)
     }
 
-    /// The same, making so many folders at most.
     /// Goes on with a path that was another server's, which is dead, by what that has left: the listening socket, the
     /// file of it, and the lock. What of it is not in its place any more is made anew by the next look.
+    ///
+    /// # Errors
+    /// If they are of another path, or the folder cannot be opened.
     pub fn adopt(place: &SocketPath, access: Access, [listening, file, lock]: [Descriptor; 3]) -> Result<Self, Error> {
         let folder = Arc::new(Folder::of(place, &Trust::default())?);
         let own = |name: OsString, file| OwnFile { folder: Arc::clone(&folder), name, file };
         let socket = Socket { listening: Arc::new(listening), file: own(place.file_name().to_owned(), file) };
         let lock = own(lock_name(place), lock);
+        if !lock.is_in_place() {
+            // It may have been removed; then its old name tells.
+            let link = format!("/proc/self/fd/{}", lock.file.as_fd().as_raw_fd());
+            let path = doing("looking where the socket is", std::fs::read_link(link))?;
+            let was = path.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+            if Path::new(&was).file_name() != Some(&lock.name) {
+                let words =
+                    format!("it is of the server whose lock was {was}, and not of {}", place.as_path().display());
+                return doing("taking a socket over", Err(io::Error::other(words)));
+            }
+        }
         Ok(Self { place: place.clone(), access, socket, lock, made: MadeFolders::default(), is_hidden: false })
     }
 
@@ -123,6 +136,7 @@ impl Endpoint {
         ]
     }
 
+    /// The same as [`Self::claim`], making so many folders at most.
     fn claim_with(place: &SocketPath, access: Access, folders_max: usize) -> Result<Self, Error> {
         let mut tries = limits::CLAIM_TRIES_MAX;
         loop {

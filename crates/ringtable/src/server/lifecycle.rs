@@ -84,12 +84,21 @@ impl Server {
             }
             return Self::run(options, listener, udp_port, runtime, Vec::new());
         }
+        // First of all: if another server is at work on it, nothing of it is ours.
+        let sole = Runtime::sole(&mut inheritance)?;
         let [listening, file, lock] =
             [Held::Listening, Held::SocketFile, Held::Lock].map(|what| inheritance.require(what));
         let (tcp, udp) = (inheritance.take(Held::Tcp)?, inheritance.take(Held::Udp)?);
         let listener = Listener::adopt(&options.address, access(options), [listening?, file?, lock?], tcp)?;
         let udp_port = doing("taking the UDP port over", udp.map(BoundPort::of).transpose())?;
-        let (runtime, lanes) = Runtime::adopted(options, inheritance)?;
+        let (runtime, lanes) = match Runtime::adopted(options, inheritance, sole) {
+            Ok(adopted) => adopted,
+            Err(error) => {
+                // Its files stay for one that can go on.
+                std::mem::forget(listener);
+                return Err(error);
+            }
+        };
         Self::run(options, listener, udp_port, runtime, lanes)
     }
 

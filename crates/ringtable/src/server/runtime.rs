@@ -98,13 +98,22 @@ impl Runtime {
         Self::with(options, store, spin_ns, Some((keeper, sole)), (0, 0))
     }
 
+    /// That nobody else is at work on what is inherited.
+    pub fn sole(inheritance: &mut Inheritance) -> Result<Sole, Error> {
+        let notes = inheritance.require(Held::Notes)?;
+        let segment = doing("taking the notes over", Segment::from_foreign(notes))?;
+        doing("taking over what another server has left", Sole::take(segment))
+    }
+
     /// What another server has left, which is dead. Returns also the lanes of its clients.
-    pub fn adopted(options: &Options, mut inheritance: Inheritance) -> Result<(Self, Vec<HeirLane>), Error> {
-        let [table, grants, notes] = [Held::Table, Held::Grants, Held::Notes].map(|what| inheritance.require(what));
+    pub fn adopted(
+        options: &Options,
+        mut inheritance: Inheritance,
+        sole: Sole,
+    ) -> Result<(Self, Vec<HeirLane>), Error> {
+        let [table, grants] = [Held::Table, Held::Grants].map(|what| inheritance.require(what));
         let bookkeeping = inheritance.take(Held::Bookkeeping)?;
         let Inheritance { keeper, lanes, restarts, upgrades, .. } = inheritance;
-        let segment = doing("taking the notes over", Segment::from_foreign(notes?))?;
-        let sole = doing("taking over", Sole::take(segment))?;
         let notes = Arc::new(doing("taking the notes over", Notes::adopt(sole.notes(), lanes_max(options)))?);
         let Sorted { mut heirs, prepared, unheard } = doing("taking the lanes over", lane_heirs::sort(lanes, &notes))?;
         let pinned: Vec<u64> = heirs.iter().flat_map(HeirLane::pins).collect();
