@@ -433,11 +433,18 @@ def test_hundreds_of_clients_go_on(ringtable_dir: Path) -> None:
         assert tables[0]["counter"] == b"300"
 
 
-def test_an_order_to_end_behind_a_death_ends_all_in_order(ringtable_dir: Path) -> None:
-    for _ in range(5):
+@pytest.mark.parametrize("what", ["death", "upgrade"])
+def test_an_order_to_end_in_the_middle_of_it_ends_all_in_order(ringtable_dir: Path, what: str) -> None:
+    for nth in range(6):
         with KeptServer() as kept, Table() as table:
             table["key"] = b"value"
-            os.kill(kept.server_pid, signal.SIGKILL)
+            if what == "death":
+                os.kill(kept.server_pid, signal.SIGKILL)
+            else:
+                kept.signal(UPGRADE)
+                # At another moment each time.
+                for _ in range(2_000 * nth):
+                    table["key"] = b"value"
             kept.signal(signal.SIGTERM)
             assert kept.wait() == 0
             assert os.listdir(ringtable_dir) == []

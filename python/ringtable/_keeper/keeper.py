@@ -329,9 +329,10 @@ class Keeper:
         elif kind == ENDED:
             server.has_ended_in_order = True
         elif kind == RESIGNED:
-            if self._is_ending:
+            if self._is_ending and self._manager.stores:
                 server.kill()
                 self._end(0)
+            # If all is to end, the next one does so in order, which this one cannot any more.
             self._begin_next()
             # It touches nothing any more. Its end is not waited for: it may take its time.
             server.kill()
