@@ -49,6 +49,8 @@ _STARTS_TIMES, _STARTED_WITHIN_S = 10, 60.0
 _ABLE_WITHIN_S = 30.0
 _RESIGNED_WITHIN_S = 10.0
 _PUT_OFF_S = 1.5
+# A server is told of so many failures at most, which its way to the keeper holds.
+_FAILURES_TOLD = 50
 # The pause after a start that the system has refused.
 _PAUSE_S = 0.1
 
@@ -167,6 +169,8 @@ class Keeper:
         self._holdings = Holdings(self._manager.stored())
         self._restarts = 0
         self._upgrades = 0
+        # Upgrades that have failed. Each server is told of all of them, so that whoever asks finds the same at each.
+        self._failures = 0
         self._server: _Process | None = None
         self._upgrade: _Upgrade | None = None
         # Whether servers are of the program on the disk, and not of this one.
@@ -294,7 +298,7 @@ class Keeper:
             self._server_has_ended(self._server)
         if self._wants_upgrade and self._server is not None and self._server.is_ready:
             self._wants_upgrade = False
-            self._begin_upgrade(self._server)
+            self._begin_upgrade()
         if self._server is not None:
             self._see_life(self._server)
 
@@ -317,6 +321,8 @@ class Keeper:
                 self._upgrade.put_off_lane(message)
         elif kind == READY:
             server.is_ready, server.due = True, None
+            for _ in range(self._failures):
+                send(server.way, NOT_UPGRADED)
             self._unanswered, self._question_due = 0, time.monotonic() + self._pause_s()
             if not self._was_ready:
                 self._was_ready = True
@@ -360,9 +366,11 @@ class Keeper:
         else:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             self._note_death(f"the server has died ({how})")
-        if not server.is_ready:
-            # If it is what lies on the disk that does not even start, this program does.
+        if self._is_upgraded and not server.is_ready:
+            # What lies on the disk does not even start: this program does.
             self._is_upgraded = False
+            self._upgrades -= 1
+            self._failures = min(self._failures + 1, _FAILURES_TOLD)
         self._begin_next()
 
     def _note_death(self, words: str) -> None:
@@ -398,7 +406,7 @@ class Keeper:
         if self._is_ending:
             os.kill(self._server.pid, signal.SIGTERM)
 
-    def _begin_upgrade(self, server: _Process) -> None:
+    def _begin_upgrade(self) -> None:
         """Have the program on the disk take over, unless it is about to, or all is to end."""
         if self._upgrade is not None or self._is_ending:
             return
@@ -406,7 +414,7 @@ class Keeper:
             self._upgrade = _Upgrade(self._fork(is_successor=True))
         except OSError as error:
             _say(f"no upgrade: {error.strerror}")
-            send(server.way, NOT_UPGRADED)
+            self._note_failure()
 
     def _order_resignation(self, upgrade: _Upgrade) -> None:
         """Have the server resign: its successor is able."""
@@ -435,7 +443,11 @@ class Keeper:
             if self._server is not None:
                 self._map(self._server, message)
             message.close()
-        if self._server is not None:
+        self._note_failure()
+
+    def _note_failure(self) -> None:
+        self._failures = min(self._failures + 1, _FAILURES_TOLD)
+        if self._server is not None and self._server.is_ready:
             send(self._server.way, NOT_UPGRADED)
 
     def _looks_for_life(self) -> bool:
