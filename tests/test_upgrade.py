@@ -58,7 +58,7 @@ def test_smoke(kept: KeptServer) -> None:
         assert after["process_id"] == kept.server_pid != before["process_id"]
         assert after["keeper_process_id"] == before["keeper_process_id"] == kept.pid
         assert after["restarts"] == 1
-        assert is_dead(before["process_id"])
+        wait_until(lambda: is_dead(before["process_id"]), "the old one has ended")
     assert kept.words == ""
 
 
@@ -347,7 +347,7 @@ def test_clients_that_come_do_not_wait_for_a_successor_that_takes_long(
         assert table["key"] == b"39"
         assert "no upgrade: the new program takes too long to begin" in kept.words
         assert len(kept.processes()) == 1
-        assert table.stats()["upgrades_failed"] == 1
+        wait_until(lambda: table.stats()["upgrades_failed"] == 1, "the server has heard of it")
 
 
 def test_a_server_that_dies_while_its_successor_gets_ready(ringtable_dir: Path, tmp_path: Path, gate: Path) -> None:
