@@ -15,8 +15,8 @@ from failpoint_callers import HELD, call, callers_at_work, wait_for_ever, watch_
 from failpoint_servers import KEEPING, LINGERING, NOTING, RESIGNING, SERVER, STARTING, STOPPING, Site
 from failpoints import OPTIONS, Victim, arm, figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
-from ringtable._cli.signals import interrupt_on_termination
-from ringtable._keeper.keeper import Keeper, admit
+from ringtable._cli.signals import admit_termination, interrupt_on_termination
+from ringtable._keeper.keeper import Keeper
 from ringtable._ringtable import socket_path
 from support import CALL_S_MAX, Child, Flag, RawConnection, connect_in, wait_until
 
@@ -161,7 +161,7 @@ def serve_with_keeper(point: str) -> None:
     with suppress(KeyboardInterrupt), Server(_kept=kept, **OPTIONS) as server:
         if kept[3] == 0:
             arm(point, "kill")
-        admit()
+        admit_termination()
         server.wait()
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ringtable._cli.descriptors import raise_limit
-from ringtable._cli.signals import interrupt_on_termination
+from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._errors import Error, PathTaken, ServerExists, ServerFailed, ServerGone, TableNotFound, Timeout
 from ringtable._server import Server, defaults
 from ringtable._table import Table
@@ -50,7 +50,7 @@ def main(path: str, log: str, limit: str, options: str) -> None:
         with _server_at(path, float(limit) if limit else None, given, kept) as server:
             made = made or _Log(log)
             made.begin()
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            admit_termination()
             print(f"ringtable: process {os.getpid()} serves {path!r} with {options}", flush=True)
             # It keeps no folder from being removed or unmounted, but for the socket's own.
             os.chdir("/")
@@ -70,7 +70,8 @@ def main(path: str, log: str, limit: str, options: str) -> None:
 def _kept(path: str, log: _Log, report: int, options: dict[str, Any]) -> Kept:
     """Become the keeper of the server; return in that, with what it gets. Those that follow serve at once."""
     from ringtable._cli.app import status_of
-    from ringtable._cli.commands.server import DEATHS, HANG_TIMEOUT_S, serve
+    from ringtable._cli.commands.server import DEATHS, HANG_TIMEOUT_S
+    from ringtable._cli.serving import serve
     from ringtable._keeper.keeper import Keeper
 
     def go_on() -> None:

@@ -8,6 +8,9 @@ from types import FrameType
 _OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 """What a terminal sends to all processes of a command: at Ctrl-C, and when it goes itself."""
 
+TERMINATION = (signal.SIGTERM, *_OF_TERMINALS)
+"""The signals by which commands are told to end."""
+
 
 def interrupt_on_termination() -> None:
     """Let SIGINT, SIGTERM and SIGHUP raise `KeyboardInterrupt`, once, so that one `except` or `finally` serves all.
@@ -17,6 +20,11 @@ def interrupt_on_termination() -> None:
     """
     for number in _numbers():
         signal.signal(number, _interrupt_once)
+
+
+def admit_termination() -> None:
+    """Let SIGINT, SIGTERM and SIGHUP in, where they were held back until this process can end in order."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINATION)
 
 
 def _numbers() -> list[signal.Signals]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from ringtable._cli.signals import TERMINATION
 from ringtable._keeper.holdings import Holdings, Kept
 from ringtable._keeper.manager import Manager
 from ringtable._keeper.messages import (
@@ -53,8 +54,6 @@ _PUT_OFF_S = 1.5
 _FAILURES_TOLD = 50
 # The pause after a start that the system has refused.
 _PAUSE_S = 0.1
-
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Process:
@@ -189,9 +188,9 @@ class Keeper:
         """Fork servers, one after the other. Return in each; in the keeper, exit with the status of the last.
 
         There must be no other thread in this process, and nothing of ringtable's yet. In a server the signals that end
-        it are held back: it lets them in (`admit`) when it can end in order.
+        it are held back: it lets them in (`admit_termination`) when it can end in order.
         """
-        for number in ENDING:
+        for number in TERMINATION:
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 signal.signal(number, self._pass_on)
         signal.signal(UPGRADE, self._note_upgrade)
@@ -207,23 +206,25 @@ class Keeper:
     def _start(self) -> None:
         """Start a server."""
         # A signal between fork and assignment would find no server to pass it on to.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATION)
         try:
             self._server = self._fork()
         except OSError as error:
             self._note_death(f"it could not be started: {error.strerror}")
             time.sleep(_PAUSE_S)
         else:
-            if self._hang_timeout_s > 0:
-                limit_s = max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
-                self._server.due = time.monotonic() + limit_s
-            if self._is_ending:
-                # The order came between two servers.
-                os.kill(self._server.pid, signal.SIGTERM)
+            self._expect(self._server)
         finally:
             # Not in the server, which lets them in itself.
             if self._server is not None or self._wakes >= 0:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINATION)
+
+    def _expect(self, server: _Process) -> None:
+        """Have a server come to serve in time; or end, if the order came between two servers."""
+        if self._hang_timeout_s > 0:
+            server.due = time.monotonic() + max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
+        if self._is_ending:
+            os.kill(server.pid, signal.SIGTERM)
 
     def _fork(self, *, is_successor: bool = False) -> _Process:
         """Fork a process that is to be the server. The signals that end it are held back there.
@@ -235,7 +236,7 @@ class Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             try:
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, (*ENDING, UPGRADE))
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, (*TERMINATION, UPGRADE))
                 try:
                     pid = os.fork()
                     if pid == 0:
@@ -256,7 +257,7 @@ class Keeper:
     def _be_server(self, ours: socket.socket, theirs: socket.socket, is_successor: bool) -> NoReturn:
         """Be the server, in a process that was just forked."""
         signal.set_wakeup_fd(-1)
-        for number in (*ENDING, UPGRADE):
+        for number in (*TERMINATION, UPGRADE):
             if signal.getsignal(number) in (self._pass_on, self._note_upgrade):
                 signal.signal(number, signal.SIG_DFL if number != UPGRADE else signal.SIG_IGN)
         ours.close()
@@ -397,14 +398,11 @@ class Keeper:
             self._abandon(upgrade, "the server, or the new program, has died meanwhile")
             return
         self._upgrade, self._server = None, upgrade.successor
-        if self._hang_timeout_s > 0:
-            self._server.due = time.monotonic() + max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
         self._upgrades += 1
         self._is_upgraded = True
         for message in upgrade.put_off:
             message.close()
-        if self._is_ending:
-            os.kill(self._server.pid, signal.SIGTERM)
+        self._expect(self._server)
 
     def _begin_upgrade(self) -> None:
         """Have the program on the disk take over, unless it is about to, or all is to end."""
@@ -499,11 +497,6 @@ class Keeper:
         # Whoever kills a server that is kept has killed the keeper, as far as others see.
         sys.stdout.flush()
         os._exit(128 - status if status < 0 else status)
-
-
-def admit() -> None:
-    """Let the signals in that end this server: it can do so in order now."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def _say(words: str) -> None:

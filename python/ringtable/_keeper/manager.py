@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import socket
-from array import array
 from collections.abc import Sequence
 from contextlib import suppress
+
+from ringtable._keeper.messages import rights
 
 _FIRST = 3
 """The first descriptor that it gives."""
@@ -42,10 +43,9 @@ class Manager:
         """Tell it something. Its queue holds few messages: this waits for room, for a while."""
         if not self._address:
             return
-        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
             way.settimeout(_PATIENCE_S)
-            way.sendmsg(["\n".join(lines).encode()], passed, socket.MSG_NOSIGNAL, self._address)
+            way.sendmsg(["\n".join(lines).encode()], rights(descriptors), socket.MSG_NOSIGNAL, self._address)
 
     def store(self, number: int, descriptor: int) -> None:
         """Have it hold a descriptor, in the place of the one before of the same number."""

@@ -45,11 +45,15 @@ class Message(NamedTuple):
             os.close(self.descriptors.pop())
 
 
+def rights(descriptors: Sequence[int]) -> list[tuple[int, int, array[int]]]:
+    """What goes with a message that passes descriptors."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+
+
 def send(way: socket.socket, kind: int, number: int = 0, other: int = 0, descriptors: Sequence[int] = ()) -> bool:
     """Send a message without waiting for room. Return whether it has gone."""
-    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
     try:
-        way.sendmsg([_WORDS.pack(kind, number, other)], passed, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        way.sendmsg([_WORDS.pack(kind, number, other)], rights(descriptors), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True

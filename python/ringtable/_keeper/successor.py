@@ -87,7 +87,7 @@ def take_over(left: Left, layouts: tuple[int, ...], options: dict[str, Any], wai
     # All that it needs to serve: nothing is imported any more while clients wait.
     from ringtable import _server  # noqa: F401
     from ringtable._cli.app import status_of
-    from ringtable._cli.commands.server import serve
+    from ringtable._cli.serving import serve
 
     if layouts != tuple(KEPT_LAYOUTS):
         raise Unable(

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ringtable._cli.descriptors import raise_limit
-from ringtable._cli.output import announce
 from ringtable._cli.parser import number, whole_number
-from ringtable._cli.signals import interrupt_on_termination
-from ringtable._options import OPTIONS, engine_options, format_size, parse_mode, parse_size
+from ringtable._cli.serving import serve
+from ringtable._options import OPTIONS, engine_options, parse_mode
 from ringtable._range import check_range
 from ringtable._ringtable import default_address
-
-if TYPE_CHECKING:
-    from ringtable._keeper.holdings import Kept
 
 # So many deaths within ten seconds have a keeper give up: unless told otherwise, and at most.
 DEATHS = 3
@@ -189,30 +185,3 @@ def run(options: Namespace) -> None:
 
         kept = Keeper(of_server, effective["max_deaths"], effective["hang_timeout"]).keep()
     serve(of_server, kept)
-
-
-def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
-    """Be a server with these options until it ends; with a keeper, with what it holds for that.
-
-    This is also what the keeper of an older version calls (`_keeper/successor.py`).
-    """
-    interrupt_on_termination()
-    from ringtable._server import Server
-
-    ready = "ready" if kept is None or kept[3] == 0 else "ready again"
-    size = parse_size("max_memory", options["max_memory"])
-    try:
-        with Server(**options, _kept=kept) as running:
-            if kept is not None:
-                from ringtable._keeper.keeper import admit
-
-                admit()
-            announce(
-                f"ringtable: {ready}: {options['name']!r} at {running.path}, workers: {running.workers},"
-                f" buckets: {options['buckets']}, memory: at most {format_size(size)},"
-                f" topology: {options['topology']}"
-                f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
-            )
-            running.wait()
-    except KeyboardInterrupt:
-        pass

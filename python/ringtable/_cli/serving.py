@@ -1,0 +1,37 @@
+"""Being a server until it is told to end: the work of `ringtable server`, and of each server that a keeper starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ringtable._cli.output import announce
+from ringtable._cli.signals import admit_termination, interrupt_on_termination
+from ringtable._options import format_size, parse_size
+
+if TYPE_CHECKING:
+    from ringtable._keeper.holdings import Kept
+
+
+def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
+    """Be a server with these options until it ends; with a keeper, with what it holds for that.
+
+    This is also what the keeper of an older version calls (`_keeper/successor.py`).
+    """
+    interrupt_on_termination()
+    # Imported only here, as what not every command needs.
+    from ringtable._server import Server
+
+    ready = "ready" if kept is None or kept[3] == 0 else "ready again"
+    size = parse_size("max_memory", options["max_memory"])
+    try:
+        with Server(**options, _kept=kept) as running:
+            admit_termination()
+            announce(
+                f"ringtable: {ready}: {options['name']!r} at {running.path}, workers: {running.workers},"
+                f" buckets: {options['buckets']}, memory: at most {format_size(size)},"
+                f" topology: {options['topology']}"
+                f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
+            )
+            running.wait()
+    except KeyboardInterrupt:
+        pass
