@@ -13,13 +13,13 @@
 //! | [`Message::Serve`] | number        | a client's socket      | holds it with that lane                  |
 //! | [`Message::LetGo`] | number        |                        | closes all of that lane                  |
 //! | [`Message::Ready`] |               |                        | starts another server when this one dies |
-//! | [`Message::Alive`] | question      |                        | asks again after a while, or kills it    |
+//! | [`Message::Alive`] | question      |                        | knows that it lives, and asks again      |
 //! | [`Message::Resigned`] |            |                        | lets another server take all of it over  |
-//! | [`Message::Ended`] |               |                        | ends, too: that was an order, or its time |
+//! | [`Message::Ended`] |               |                        | ends, too: it was an order, or its time  |
 //!
 //! What the keeper says: that a lane is mapped, or could not be; that the server is to show that it lives
-//! ([`Order::ShowLife`]); that it is to end, and to leave all to another server
-//! ([`Order::Resign`]); and that such a server was not able to start ([`Order::NoteNoUpgrade`]).
+//! ([`Order::ShowLife`]); that it is to end, and to leave all to another server ([`Order::Resign`]); and that such a
+//! server was not able to start ([`Order::NoteNoUpgrade`]).
 //!
 //! **Lanes are prepared.** A client seals its lane strictly, and behind that the kernel lets nobody map it for writing
 //! any more, not even its maker ([`crate::shm::segment`]). A later server gets a mapping of it only from the keeper, by

@@ -289,14 +289,10 @@ impl LaneClient {
         self.unfinished.is_some()
     }
 
-    /// Whether a request that takes several turns can go on, or replies wait for room.
-    pub fn has_more_to_do(&self) -> bool {
-        self.again.is_some() && !self.is_waiting() || !self.outgoing.is_empty()
-    }
-
-    /// Bytes of replies that wait for room.
-    pub fn unsent(&self) -> usize {
-        self.outgoing.len()
+    /// What is left of requests that were taken: bytes of replies that wait for room, and one more if a request that
+    /// takes several turns can go on.
+    pub fn left_to_do(&self) -> usize {
+        self.outgoing.len() + usize::from(self.again.is_some() && !self.is_waiting())
     }
 
     /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.

@@ -4,9 +4,9 @@
 //!
 //! The keeper orders it ([`super::keeper`]). The server goes on serving, but begins no request that arrives in parts,
 //! which its client would have to finish. Once none of that kind is on its way at any worker, or
-//! [`limits::RESIGNATION_PATIENCE`] is over, no request is taken any more. The workers tell those who wait what they
-//! have been granted, bring requests of several turns to their end, and send replies that wait for room, as long as
-//! their clients read them. Then all threads end, and the server touches nothing any more: no socket is shut, no name
+//! [`limits::RESIGNATION_PATIENCE`] is over, no request is taken any more. The workers bring requests of several turns
+//! to their end, and send replies that wait for room, as long as their clients read them. Those who wait ask the next
+//! server, as they do behind a death, which knows what they were granted. Then all threads end, and the server touches nothing any more: no socket is shut, no name
 //! is removed, nobody is told. What it had published, and noted of each lane ([`super::notes`]), is what the next one
 //! finds; so this is a death at a moment that was chosen.
 //!
@@ -26,8 +26,8 @@ use crate::sync::lock;
 /// Whether the server is to resign, and how far it has come.
 pub(super) struct Resignation {
     is_wanted: AtomicBool,
-    /// Workers at which something is arriving, and those that have not told all there was to tell.
-    busy: Mutex<(usize, usize)>,
+    /// Workers at which something is arriving.
+    busy: Mutex<usize>,
     changed: Condvar,
     /// How often another server was to take over, and was not able to start.
     pub refused: AtomicUsize,
@@ -38,7 +38,7 @@ impl Resignation {
     pub fn new(workers: usize) -> Self {
         Self {
             is_wanted: AtomicBool::new(false),
-            busy: Mutex::new((workers, workers)),
+            busy: Mutex::new(workers),
             changed: Condvar::new(),
             refused: AtomicUsize::new(0),
         }
@@ -58,26 +58,15 @@ impl Resignation {
 
     /// Takes note that nothing is arriving at a worker any more, once for each.
     pub fn note_finished(&self) {
-        lock(&self.busy).0 -= 1;
+        *lock(&self.busy) -= 1;
         self.changed.notify_all();
     }
 
     /// Waits until all workers have said so, as long as there is patience for it.
     pub fn wait(&self) {
-        self.wait_for(|busy| busy.0 == 0);
-    }
-
-    /// Takes note that a worker has told what there was to tell, and waits for the others, in the same way.
-    pub fn meet(&self) {
-        lock(&self.busy).1 -= 1;
-        self.changed.notify_all();
-        self.wait_for(|busy| busy.1 == 0);
-    }
-
-    fn wait_for(&self, is_done: impl Fn(&(usize, usize)) -> bool) {
         let deadline = Instant::now() + limits::RESIGNATION_PATIENCE;
         let mut busy = lock(&self.busy);
-        while !is_done(&busy) {
+        while *busy > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -179,9 +179,9 @@ impl Worker {
             self.look_after(now);
             if self.runtime.resignation.is_wanted() {
                 self.finish();
-            } else if self.has_finished {
-                // It was called off.
-                (self.executor.intake, self.has_finished) = (Intake::All, false);
+            } else {
+                // It may have been called off.
+                self.executor.intake = Intake::All;
             }
             self.attended_ns = now;
             if self.serve_hot() | self.serve_port(now) | self.at_udp_port(UdpPort::serve, now) {
@@ -220,24 +220,14 @@ impl Worker {
     /// Takes no request any more, brings what was begun to its end, and leaves all there is to another server.
     fn resign(mut self) {
         self.executor.intake = Intake::Nothing;
-        let runtime = Arc::clone(&self.runtime);
-        // Whoever has been granted something hears of it from this server: the next one would not know.
-        while runtime.store.leases.has_to_tell() {
-            self.tell_some();
-        }
-        runtime.resignation.meet();
-        for waiter in runtime.workers[self.executor.engine.worker].take_told(usize::MAX) {
-            self.tell(waiter);
-        }
         let began_ns = monotonic_ns();
         let (mut left, mut moved_ns) = (usize::MAX, began_ns);
         loop {
             let mut now_left = 0;
             for place in 0..self.places.len() {
-                if self.has_more_to_do(place) {
+                if self.left_to_do(place) > 0 {
                     self.turn(place);
-                    let lane = self.places[place].client.as_ref().and_then(Client::lane);
-                    now_left += lane.filter(|lane| lane.has_more_to_do()).map_or(0, |lane| lane.unsent() + 1);
+                    now_left += self.left_to_do(place);
                 }
             }
             self.ring_served();
@@ -257,8 +247,8 @@ impl Worker {
         std::mem::forget(self);
     }
 
-    fn has_more_to_do(&self, place: usize) -> bool {
-        self.places[place].client.as_ref().and_then(Client::lane).is_some_and(LaneClient::has_more_to_do)
+    fn left_to_do(&self, place: usize) -> usize {
+        self.places[place].client.as_ref().and_then(Client::lane).map_or(0, LaneClient::left_to_do)
     }
 
     /// Does what is due though nobody asks for it. Returns for how long we may sleep if nobody wakes us.
