@@ -6,9 +6,9 @@
 //! which its client would have to finish. Once none of that kind is on its way at any worker, or
 //! [`limits::RESIGNATION_PATIENCE`] is over, no request is taken any more. The workers bring requests of several turns
 //! to their end, and send replies that wait for room, as long as their clients read them. Those who wait ask the next
-//! server, as they do behind a death, which knows what they were granted. Then all threads end, and the server touches nothing any more: no socket is shut, no name
-//! is removed, nobody is told. What it had published, and noted of each lane ([`super::notes`]), is what the next one
-//! finds; so this is a death at a moment that was chosen.
+//! server, as they do behind a death, which knows what they were granted. Then all threads end, and the server touches
+//! nothing any more: no socket is shut, no name is removed, nobody is told. What it had published, and noted of each
+//! lane ([`super::notes`]), is what the next one finds; so this is a death at a moment that was chosen.
 //!
 //! If the keeper dies before, nobody could go on: then the server does.
 //!
