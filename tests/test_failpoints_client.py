@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import ringtable
 from failpoint_clients import ACKNOWLEDGED, CLIENT, NOTHING, OPEN, VALUE, State, live
@@ -10,12 +12,13 @@ from failpoints import (
     Checker,
     Hold,
     Victim,
+    arm,
     figures,
     needs_failpoints,
     server_of,
     wait_until_all_is_free,
 )
-from support import CALL_S_MAX
+from support import CALL_S_MAX, KeptServer
 
 pytestmark = needs_failpoints
 
@@ -72,3 +75,21 @@ def test_a_client_at(point: str, topology: str, end: str) -> None:
         assert table.get_or_set(OPEN, lambda: VALUE) == (state[0] or VALUE)
         table.clear()
         assert len(table) == 0
+
+
+def come_and_ask(point: str) -> int:
+    arm(point, "stop")
+    with ringtable.connect() as table:
+        return table.incr("number")
+
+
+@pytest.mark.parametrize("point", ["connect.socket", "connect.received", "connect.joined"])
+def test_a_client_that_comes_as_a_server_with_a_keeper_dies_is_served_by_the_next_one(
+    ringtable_dir: Path, point: str
+) -> None:
+    with KeptServer() as kept, Victim(come_and_ask, point) as client:
+        assert client.fate() == "stop"
+        kept.kill_server()
+        client.go_on()
+        assert client.what_became_of_it() == "end"
+        assert client.result() == 1

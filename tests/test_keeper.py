@@ -17,11 +17,13 @@ from support import (
     Child,
     Flag,
     KeptServer,
+    RawLane,
     freeze,
     is_dead,
     mappings,
     patiently,
     run_cli,
+    seal_strictly,
     state_of,
     wait_until,
 )
@@ -66,6 +68,16 @@ def test_smoke(kept: KeptServer) -> None:
         table["key"] = b"other"
         assert table["key"] == b"other"
     assert "the server has died (signal 9): another one takes over what it had" in kept.words
+
+
+def test_who_seals_its_lane_when_the_server_is_dead_is_told_that_nothing_was_done(kept: KeptServer) -> None:
+    with RawLane(), RawLane(sealed=False) as late:
+        kept.kill_server()
+        seal_strictly(late.segment)
+        assert late.last_words() == b"-REJOIN the server died before it served this client\r\n"
+        with Table() as table:
+            stats = table.stats()
+            assert (stats["clients"], stats["clients_ended_unheard"]) == (2, 1)
 
 
 def test_all_that_was_acknowledged_survives(kept: KeptServer) -> None:

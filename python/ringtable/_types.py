@@ -180,6 +180,7 @@ class Stats(TypedDict):
     clients_ended_memory: int
     clients_ended_backlog: int
     clients_ended_broken: int
+    clients_ended_unheard: int
     clients_ended_stop: int
     requests: int
     wakeups: int

@@ -164,7 +164,7 @@ fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Resul
     let (mut deaths, mut last_words) = (0, None);
     loop {
         match Connection::open(location, options, patience) {
-            Err(Error::Gone(words)) if deaths + 1 < limits::JOIN_TRIES => {
+            Err(Error::Gone(words) | Error::Unsent(words)) if deaths + 1 < limits::JOIN_TRIES => {
                 deaths += 1;
                 last_words = Some(words);
             }

@@ -70,6 +70,8 @@ pub(super) fn last_words(socket: &Descriptor) -> Error {
         Ok(message) if !message.is_empty() => match message.split_once(' ') {
             Some(("SLOWCONSUMER", words)) => Error::Expelled(words.to_owned()),
             Some(("SHUTDOWN", words)) => Error::Gone(words.to_owned()),
+            // Nobody has looked at what was sent.
+            Some(("REJOIN", words)) => Error::Unsent(words.to_owned()),
             Some((code, words)) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => Error::Ended(words.to_owned()),
             _ => Error::Gone(message),
         },

@@ -14,6 +14,7 @@ pub(super) fn refusal(message: String) -> Error {
         "MAXSESSIONS" => words.parse().map_or_else(|_| Error::Refused(message.clone()), Error::TooManySessions),
         "VERSION" => Error::Version(words.to_owned()),
         "SHUTDOWN" => Error::Gone(words.to_owned()),
+        "REJOIN" => Error::Unsent(words.to_owned()),
         "LIMIT" => Error::Short(words.to_owned()),
         _ => Error::Refused(message),
     }

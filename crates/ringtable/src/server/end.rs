@@ -36,6 +36,8 @@ pub(super) enum End {
     Backlog,
     /// A server died in the middle of its request, or of a reply.
     Broken,
+    /// A server died before its client had sealed the lane: nothing in it was looked at.
+    Unheard,
     /// The server is stopping.
     Stopped,
     /// There was no place for it but the reserved one; it counts as refused.
@@ -43,7 +45,7 @@ pub(super) enum End {
 }
 
 /// The reasons that are counted, with the names of their figures.
-pub(super) const COUNTED: [(End, &str); 14] = [
+pub(super) const COUNTED: [(End, &str); 15] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
@@ -57,6 +59,7 @@ pub(super) const COUNTED: [(End, &str); 14] = [
     (End::Memory, "clients_ended_memory"),
     (End::Backlog, "clients_ended_backlog"),
     (End::Broken, "clients_ended_broken"),
+    (End::Unheard, "clients_ended_unheard"),
     (End::Stopped, "clients_ended_stop"),
 ];
 
@@ -69,6 +72,7 @@ impl End {
             Self::Quit | Self::Gone | Self::Backlog | Self::Expensive | Self::Full => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Broken => "SHUTDOWN the server died in the middle of a request, or of the reply to it",
+            Self::Unheard => "REJOIN the server died before it served this client",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Descriptors => "PROTOCOL this server takes no descriptors",
             Self::Position => "PROTOCOL a position in the lane is out of range",

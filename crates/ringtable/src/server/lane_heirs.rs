@@ -2,9 +2,10 @@
 
 use std::io;
 
+use super::end::End;
 use super::inheritance::InheritedLane;
 use super::lane_parts::Parts;
-use super::notes::{LaneState, Noted, Notes};
+use super::notes::{Noted, Notes};
 use crate::ring::lane::{LANE_SIZE, Lane};
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
@@ -42,8 +43,8 @@ pub(super) struct Sorted {
     pub heirs: Vec<HeirLane>,
     /// Those that are prepared for clients to come, by their numbers.
     pub prepared: Vec<(usize, Parts)>,
-    /// Those whose clients may never have heard of them, and would wait for ever: their numbers and sockets.
-    pub unheard: Vec<(usize, Descriptor)>,
+    /// Those that cannot be served any more, with what their clients are to be told: their numbers and sockets.
+    pub ended: Vec<(usize, Descriptor, End)>,
 }
 
 /// Tells them apart.
@@ -65,10 +66,13 @@ pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<Sorte
             continue;
         };
         let socket = descriptor(socket)?;
-        // A client that has got its lane seals it.
-        let is_known = |noted: &Noted| noted.state != LaneState::Offered || segment.is_strictly_sealed();
-        match notes.read(lane).filter(is_known) {
-            None => sorted.unheard.push((lane, socket)),
+        // Asked for once: a client that has got its lane may seal it now.
+        let is_sealed = segment.is_strictly_sealed();
+        match notes.read(lane) {
+            // Its client may never have heard of it, and would wait for ever; or it comes too late, though it may have
+            // asked already: no server has looked at a lane that is not sealed.
+            _ if !is_sealed => sorted.ended.push((lane, socket, End::Unheard)),
+            None => sorted.ended.push((lane, socket, End::Broken)),
             Some(noted) => sorted.heirs.push(HeirLane {
                 lane,
                 noted,

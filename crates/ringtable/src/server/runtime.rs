@@ -115,7 +115,7 @@ impl Runtime {
         let bookkeeping = inheritance.take(Held::Bookkeeping)?;
         let Inheritance { keeper, lanes, restarts, upgrades, .. } = inheritance;
         let notes = Arc::new(doing("taking the notes over", Notes::adopt(sole.notes(), lanes_max(options)))?);
-        let Sorted { mut heirs, prepared, unheard } = doing("taking the lanes over", lane_heirs::sort(lanes, &notes))?;
+        let Sorted { mut heirs, prepared, ended } = doing("taking the lanes over", lane_heirs::sort(lanes, &notes))?;
         let pinned: Vec<u64> = heirs.iter().flat_map(HeirLane::pins).collect();
         let look = |table: &[AtomicU64]| {
             for lane in heirs.iter_mut().filter(|lane| lane.noted.is_in_hand) {
@@ -130,13 +130,14 @@ impl Runtime {
             tell(&format!("of the server before, this was damaged: {report}; {grants} grants"));
         }
         let numbers = heirs.iter().map(|heir| heir.lane).chain(prepared.iter().map(|(lane, _)| *lane));
-        let numbers: HashSet<usize> = numbers.chain(unheard.iter().map(|(lane, _)| *lane)).collect();
+        let numbers: HashSet<usize> = numbers.chain(ended.iter().map(|(lane, ..)| *lane)).collect();
         let keeper = doing(REACHING, Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared))?;
         let spin_ns = store.table.constants().spin_ns;
         let runtime = Self::with(options, store, spin_ns, Some((Arc::clone(&keeper), sole)), (restarts, upgrades))?;
-        for (lane, socket) in unheard {
-            // Dropped at once: its client sees that it is shut, and joins again.
-            drop(Socket::found(socket, KeptLane::found(&keeper, lane), runtime.disposer.as_ref()));
+        for (lane, socket, end) in ended {
+            let socket = Socket::found(socket, KeptLane::found(&keeper, lane), runtime.disposer.as_ref());
+            runtime.statistics.count_end(end);
+            end.say_goodbye(&socket);
         }
         Ok((runtime, heirs))
     }
