@@ -59,7 +59,7 @@ lint: .venv/installed .cargo-found ## Check formatting, lints and types; change 
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo metadata --manifest-path fuzz/Cargo.toml --locked --format-version 1 >/dev/null
-	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --workspace --all-targets --features profile -- --deny warnings
 	cargo clippy --workspace --all-targets --features failpoints -- --deny warnings
 	cargo clippy --package ringtable-python --no-default-features -- --deny warnings
 	$(BIN)/ruff check
@@ -132,7 +132,7 @@ clean: ## Remove everything that the other tasks made.
 # The code of a wheel, and the line tables that `ringtable profile` reads.
 .venv/built: .venv/installed pyproject.toml $(RUST_SOURCES) | .cargo-found
 	@command -v cc >/dev/null || { echo "ringtable needs a C compiler to link with: install gcc or clang (Debian: apt install gcc)" >&2; exit 1; }
-	$(BIN)/maturin develop --profile profiling
+	$(BIN)/maturin develop --profile profiling --features profile
 	@touch $@
 
 .venv/bench: .venv/installed requirements-bench.lock

@@ -18,14 +18,13 @@ def require_bench(command: str) -> None:
 
 
 def require_line_tables(command: str) -> None:
-    """Look whether the extension has what measures, and names for its functions.
+    """Look whether the extension has what takes samples, and names for its functions.
 
     Raises:
-        Error: It was built without the feature `bench`, or for users.
+        Error: It was built for users, without the feature `profile`, or without line tables.
     """
-    require_bench(command)
-    if not _ringtable.Profiler.can_name():
+    if not hasattr(_ringtable, "Profiler") or not _ringtable.Profiler.can_name():
         raise Error(
-            f"{command} needs line tables, which this build of ringtable leaves out: in a clone of ringtable,"
-            " `make install` builds it with them"
+            f"{command} needs a profiler and line tables, which this build of ringtable leaves out: in a clone of"
+            " ringtable, `make install` builds it with them"
         )
