@@ -724,6 +724,7 @@ class Watch:
         *,
         connect_timeout: Seconds | None = None,
         timeout: Seconds | None = None,
+        reconnect: bool = True,
         trust_user: Trusted | None = None,
     ) -> Self: ...
     @property
@@ -732,18 +733,26 @@ class Watch:
     @property
     def timeout(self) -> float | None:
         """Seconds that `wait` may take, or `None`."""
+    @property
+    def reconnects(self) -> bool:
+        """Whether it goes on with the next server: in `wait` by itself, and otherwise by `rejoin`."""
+    def rejoin(self) -> bool:
+        """Go on with the next server, if that of before has gone; return `False` if it was not there within a second.
+
+        Raises `ServerGone` if there is none with the same table.
+        """
     def wait(self) -> list[tuple[str, bytes, int, int]]:
         """Wait until there are changes, and return some."""
     def timed_out(self) -> Exception:
         """Return the exception for a wait that took as long as it may."""
-    def take(self) -> list[tuple[str, bytes, int, int]]:
-        """Return changes that are there, without waiting."""
+    def take(self) -> tuple[list[tuple[str, bytes, int, int]], bool]:
+        """Return changes that are there, without waiting, and whether it is time to `rejoin`."""
     def arm(self) -> bool:
         """Prepare for waiting until `fileno()` is readable; return `False` if there is something to take already."""
     def disarm(self) -> None:
         """End the waiting that `arm` began, whatever came of it."""
     def fileno(self) -> int:
-        """The descriptor to wait for between `arm` and `disarm`."""
+        """The descriptor to wait for between `arm` and `disarm`; another one after `rejoin`."""
     def close(self) -> None:
         """End the watch, and wake whoever waits in it; may be called again."""
 

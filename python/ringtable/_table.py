@@ -317,6 +317,7 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
             prefix,
             connect_timeout=self.timeout,
             timeout=timeout,
+            reconnect=self.reconnect,
             trust_user=self.trust_user,
             convert=convert,
         )

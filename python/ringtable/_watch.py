@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Self, cast
 
-from ringtable._errors import Closed, Error
+from ringtable._errors import Closed, Error, ServerGone
 from ringtable._ringtable import Watch as WatchCore
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ class Event(Generic[_K]):
 
 @dataclass(frozen=True, slots=True)
 class Lagged(Generic[_K]):
-    """The watch was too slow: `count` events of all keys were overwritten before they were read.
+    """Events are missing, `count` of them or more, of whatever keys: read again what must not be missed.
 
-    What comes next is the newest event that there was then, so read again what must not be missed.
+    The watch was too slow, and they were overwritten before they were read; what comes next is the newest event that
+    there was then. Or the server died in the middle of a change. Or this process stood still for so long, around the
+    death of a server, that the next one told nobody any more.
     """
 
     count: int
@@ -65,10 +67,11 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
     watches may wait in one loop. Threads may share a watch, and each event goes to one of them; tasks may not. The
     server waits for no watch: one that does not keep up gets a `Lagged` and goes on.
 
-    Iterating ends when the watch is closed, and raises `ServerGone` when the server goes, after all that it had told by
-    then, also if its table reconnects: watch anew, and read anew what must not be missed. It raises `Timeout` when
-    nothing came in time, after which one may go on. In a forked child a watch raises `Closed`, once it has given what
-    its parent had fetched; the child may watch on its own.
+    Iterating ends when the watch is closed. If a server with a keeper dies or is upgraded, it goes on with the next
+    one, and misses nothing, or says so (`Lagged`). When the table goes with its server it raises `ServerGone`, after
+    all that was told by then: watch anew, and read anew what must not be missed. So it does at any end of its server
+    without `reconnect`. It raises `Timeout` when nothing came in time, after which one may go on. In a forked child a
+    watch raises `Closed`, once it has given what its parent had fetched; the child may watch on its own.
     """
 
     def __init__(
@@ -78,12 +81,20 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
         *,
         connect_timeout: Seconds | None = None,
         timeout: Seconds | None = None,
+        reconnect: bool = True,
         trust_user: Trusted = (),
         convert: Callable[[bytes], _K] | None = None,
     ) -> None:
         """Connect; `Table.watch` does so. `convert` makes a key of the bytes that the server has."""
         self._convert = convert
-        self._core = WatchCore(address, prefix, connect_timeout=connect_timeout, timeout=timeout, trust_user=trust_user)
+        self._core = WatchCore(
+            address,
+            prefix,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            reconnect=reconnect,
+            trust_user=trust_user,
+        )
         # Events that were fetched, and not given out yet.
         self._ready: deque[Event[_K] | Lagged[_K]] = deque()
         self._closed = False
@@ -130,9 +141,19 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
                 while (event := self._pop()) is None:
                     if self._awaited or self._waiting:
                         raise RuntimeError("another task or thread waits for this watch: give each its own")
-                    self._fill(self._core.take())
-                    if not self._ready and self._core.arm():
-                        await self._until_readable()
+                    rows, wants_to_rejoin = self._core.take()
+                    self._fill(rows)
+                    if wants_to_rejoin and self._ready:
+                        # What is there comes first: if there is no such server, that is told when nothing is left.
+                        with suppress(ServerGone):
+                            await self._rejoin()
+                    elif not self._ready and self._core.arm():
+                        try:
+                            await self._until_readable()
+                        except ServerGone:
+                            if not self._core.reconnects:
+                                raise
+                            await self._rejoin()
                     else:
                         # Others of the loop have their turn, also while there is always something to take.
                         await asyncio.sleep(0)
@@ -215,6 +236,17 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
             # A task that cancels learns of the server's end with the next call.
             with suppress(Error) if readable.cancelled() else nullcontext():
                 self._core.disarm()
+
+    async def _rejoin(self) -> None:
+        """Go on with the next server, in a thread: one who joins may have to wait for it."""
+        import asyncio
+
+        self._awaited = True
+        try:
+            while not await asyncio.to_thread(self._core.rejoin):
+                pass
+        finally:
+            self._awaited = False
 
 
 def _resolve(readable: asyncio.Future[None]) -> None:

@@ -42,7 +42,12 @@ pub struct WatchCore {
     watch: Watch,
     address: OsString,
     timeout: Option<Duration>,
+    /// Whether it goes on with the next server.
+    reconnects: bool,
 }
+
+/// For how long a try to go on with the next server may take, of a caller that cannot be told to give up.
+const TRY: Duration = Duration::from_secs(1);
 
 impl WatchCore {
     fn asked(&self) -> Asked<'_> {
@@ -61,13 +66,14 @@ impl WatchCore {
 #[pymethods]
 impl WatchCore {
     #[new]
-    #[pyo3(signature = (address, prefix, *, connect_timeout=None, timeout=None, trust_user=None))]
+    #[pyo3(signature = (address, prefix, *, connect_timeout=None, timeout=None, reconnect=true, trust_user=None))]
     fn new(
         py: Python<'_>,
         address: &Bound<'_, PyAny>,
         prefix: &Bound<'_, PyAny>,
         connect_timeout: Option<&Bound<'_, PyAny>>,
         timeout: Option<&Bound<'_, PyAny>>,
+        reconnect: bool,
         trust_user: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let (prefix, timeout) = (convert::key(prefix)?, arguments::timeout("timeout", timeout)?);
@@ -76,7 +82,7 @@ impl WatchCore {
         let asked = Asked { server: &convert::place(py, &address)?, may_write: false };
         let watch = waiting(py, connect_timeout, asked, |patience| Watch::connect(&address, prefix, &trust, patience))?;
         let address = watch.location().address();
-        Ok(Self { watch, address, timeout })
+        Ok(Self { watch, address, timeout, reconnects: reconnect })
     }
 
     /// The address of the server, which means it in every process.
@@ -93,11 +99,12 @@ impl WatchCore {
 
     /// Wait until there are changes, and return some.
     fn wait<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
-        let changes = waiting(py, self.timeout, self.asked(), |patience| match self.watch.wait(patience) {
-            // Not the words for a call that the server did not answer.
-            Err(Error::Timeout(_)) => Ok(None),
-            other => other.map(Some),
-        })?;
+        let changes =
+            waiting(py, self.timeout, self.asked(), |patience| match self.watch.wait(self.reconnects, patience) {
+                // Not the words for a call that the server did not answer.
+                Err(Error::Timeout(_)) => Ok(None),
+                other => other.map(Some),
+            })?;
         match changes {
             Some(changes) => rows(py, &changes),
             None => Err(self.timed_out(py)),
@@ -110,9 +117,10 @@ impl WatchCore {
         errors::family(py, "Timeout", format!("no event within {seconds} s; the watch goes on"))
     }
 
-    /// Return changes that are there, without waiting.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Vec<Row<'py>>> {
-        rows(py, &self.now(py, Watch::take)?)
+    /// Return changes that are there, without waiting, and whether it is time to `rejoin`.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<(Vec<Row<'py>>, bool)> {
+        let (changes, has_gone) = self.now(py, Watch::take)?;
+        Ok((rows(py, &changes)?, has_gone && self.reconnects))
     }
 
     /// Prepare for waiting until `fileno()` is readable; return `False` if there is something to take already.
@@ -125,7 +133,23 @@ impl WatchCore {
         self.now(py, Watch::disarm)
     }
 
-    /// The descriptor to wait for between `arm` and `disarm`.
+    /// Whether it goes on with the next server: in `wait` by itself, and otherwise by `rejoin`.
+    #[getter]
+    fn reconnects(&self) -> bool {
+        self.reconnects
+    }
+
+    /// Go on with the next server, if that of before has gone; return `False` if it was not there within a second.
+    ///
+    /// Raises `ServerGone` if there is none with the same table.
+    fn rejoin(&self, py: Python<'_>) -> PyResult<bool> {
+        waiting(py, Some(TRY), self.asked(), |patience| match self.watch.rejoin(patience) {
+            Err(Error::Timeout(_)) => Ok(false),
+            other => other.map(|()| true),
+        })
+    }
+
+    /// The descriptor to wait for between `arm` and `disarm`; another one after `rejoin`.
     fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
         self.watch.descriptor().map_err(|error| errors::client(py, error))
     }

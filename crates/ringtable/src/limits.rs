@@ -60,6 +60,9 @@ pub const UNEVICTABLE_SHARE: u64 = 2;
 /// entries a thread of its own does it, one after the other, while their clients wait: each has one such request.
 pub const ROOM_AT_ONCE_MAX: usize = 256 << 10;
 
+/// For how long a watch that has events to give tries to go on with the next server, before it gives them.
+pub const WATCH_REJOIN_TRY: Duration = Duration::from_millis(100);
+
 /// Lanes that are prepared for clients to come, where a keeper has to map them before: 264 KiB each.
 pub const LANES_PREPARED: usize = 16;
 /// For how long a client asks again whose join was put off, since the keeper has none prepared.

@@ -11,13 +11,12 @@ use super::absence::Absence;
 use super::blocking::BlockingLink;
 use super::connection::Connection;
 use super::error::Error;
-use super::handshake::is_put_off;
+use super::joining::joined;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::renewal::RenewableConnection;
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
-use crate::limits;
 
 /// A connection to a server, for any number of threads.
 pub struct Client {
@@ -36,7 +35,7 @@ impl Client {
         let location = address::location(address)?;
         let mut absence = Absence::new(Instant::now(), options.wait);
         let connection = loop {
-            match open(&location, options, patience) {
+            match joined(patience, |patience| Connection::open(&location, options, patience)) {
                 // There is none, or one that is ending.
                 Err(error @ (Error::NotFound { .. } | Error::Gone(_))) => absence.wait(error, &location, &patience)?,
                 opened => break opened?,
@@ -97,7 +96,8 @@ impl Client {
     }
 
     fn connect_again(&self, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
-        open(&self.location, &self.options, patience).map_err(|error| match error {
+        let opened = joined(patience, |patience| Connection::open(&self.location, &self.options, patience));
+        opened.map_err(|error| match error {
             // It was there, and may be there again.
             Error::NotFound { location, error } if self.options.reconnect => {
                 Error::Absent(format!("there is none at {location} now ({error}), and the next call looks again"))
@@ -152,38 +152,5 @@ impl Client {
         let connection = self.connection(patience)?;
         let hash = connection.reader.as_ref().map_or(0, |reader| reader.hash(arguments[0]));
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
-    }
-}
-
-/// A connection to whatever server is there. If one dies while we join it, its keeper may have another one at the same
-/// socket in a moment; and if its keeper is busy, it may be less so in a moment. Nothing was asked for yet: so we join
-/// again.
-fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
-    let (began, mut pause) = (Instant::now(), limits::JOIN_PAUSE_MIN);
-    let limit = patience.timeout().unwrap_or(limits::KEEPER_PATIENCE).min(limits::KEEPER_PATIENCE);
-    let (mut deaths, mut last_words) = (0, None);
-    loop {
-        match Connection::open(location, options, patience) {
-            Err(Error::Gone(words) | Error::Unsent(words)) if deaths + 1 < limits::JOIN_TRIES => {
-                deaths += 1;
-                last_words = Some(words);
-            }
-            // No keeper has the socket.
-            Err(Error::NotFound { .. }) if last_words.is_some() => {
-                return Err(Error::Gone(last_words.unwrap_or_default()));
-            }
-            Err(Error::Refused(words)) if is_put_off(&words) => {
-                let left = limit.saturating_sub(began.elapsed());
-                if left.is_zero() {
-                    return Err(Error::Short(
-                        words.split_once(' ').map_or_else(String::new, |(_, why)| why.to_owned()),
-                    ));
-                }
-                std::thread::sleep(pause.min(left));
-                pause = (2 * pause).min(limits::JOIN_PAUSE_MAX);
-                patience.check_interrupted()?;
-            }
-            outcome => return outcome,
-        }
     }
 }

@@ -52,6 +52,7 @@ mod link;
 mod waiting;
 mod blocking;
 mod handshake;
+mod joining;
 mod connection;
 mod renewal;
 mod absence;

@@ -45,6 +45,16 @@ impl<'a> Patience<'a> {
         self
     }
 
+    /// The same, but for what may interrupt it.
+    pub(super) fn asking<'b>(self, interrupted: &'b (dyn Fn() -> bool + Sync)) -> Patience<'b> {
+        Patience { interrupted, ..self }
+    }
+
+    /// Whether the caller was interrupted, as far as it says so.
+    pub(super) fn is_interrupted(&self) -> bool {
+        (self.interrupted)()
+    }
+
     /// How long the call may take; `None` for ever.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout
@@ -79,7 +89,7 @@ impl<'a> Patience<'a> {
     /// # Errors
     /// [`Error::Interrupted`] if so; [`Error::Forked`] in the child of a fork.
     pub fn check_interrupted(&self) -> Result<(), Error> {
-        if (self.interrupted)() {
+        if self.is_interrupted() {
             Err(Error::Interrupted)
         } else if self.is_inherited() {
             Err(Error::Forked)

@@ -11,7 +11,8 @@
 //! # Edges
 //!
 //! - Lapped: [`Change::Lagged`] with the number of events that were missed; the next one is the newest of them.
-//! - The server has gone: what it published before comes first, then [`Error::Gone`].
+//! - The server has gone: what it published before comes first, then [`Error::Gone`]. Its driver may go on with the
+//!   next one ([`Subscription::go_on`]).
 
 use std::task::Poll;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::in_place::{TableReader, attach};
 use crate::command::integer::parse_integer;
 use crate::limits;
 use crate::ring::lane;
+use crate::shm::clock::coarse_ms;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{AtomicU64, Memory};
@@ -67,6 +69,8 @@ pub(super) struct Subscription {
     state: Mapping,
     alarm: Alarm,
     is_armed: bool,
+    /// When it was looked last whether the server lives.
+    life_checked_ms: u64,
 }
 
 impl Subscription {
@@ -85,7 +89,21 @@ impl Subscription {
         let alarm = Alarm::new(socket, listener)?;
         let consumer = Consumer::new(start);
         let (prefix, key) = (prefix.to_vec(), Vec::new());
-        Ok(Self { reader, place, consumer, prefix, key, state, alarm, is_armed: false })
+        let life_checked_ms = coarse_ms();
+        Ok(Self { reader, place, consumer, prefix, key, state, alarm, is_armed: false, life_checked_ms })
+    }
+
+    /// Goes on over another connection, which has begun to watch. Returns whether that can be: it has to be the same
+    /// table, with the same ring.
+    pub fn go_on(&mut self, other: Self) -> bool {
+        let is_same = self.reader.constants().id == other.reader.constants().id && self.place == other.place;
+        // A ring that was made anew begins anew.
+        let goes_on = is_same && self.consumer.is_before(&other.consumer);
+        if goes_on {
+            let Self { state, alarm, .. } = other;
+            (self.state, self.alarm, self.is_armed) = (state, alarm, false);
+        }
+        goes_on
     }
 
     fn state(&self) -> &AtomicU64 {
@@ -137,6 +155,18 @@ impl Subscription {
     pub fn disarm(&mut self) {
         self.is_armed = false;
         lane::announce_awake(self.state(), 0);
+    }
+
+    /// Looks every now and then whether the server has gone, though there is something to take: a watcher that always
+    /// finds something never listens. Returns why it has.
+    #[inline]
+    pub fn end(&mut self) -> Option<Error> {
+        let now = coarse_ms();
+        if now.wrapping_sub(self.life_checked_ms) < limits::LIVENESS_CHECK_MS {
+            return None;
+        }
+        self.life_checked_ms = now;
+        self.alarm.listen(Duration::ZERO, || false).err()
     }
 
     /// Whether its driver sleeps, or is about to.

@@ -6,14 +6,19 @@
 //! them, or an event loop does. A thread does not spin before it sleeps: most watches wait long for a change, and many
 //! may wait at a time.
 //!
+//! A watch goes on over another connection if its server has gone and the next one has the same table: the ring of
+//! events lies in it, and nothing else is lost. What is missing there is told ([`Change::Lagged`]).
+//!
 //! # Edges
 //!
 //! - Those of [`super::subscription`].
 //! - Closed by another thread: [`Error::WatchClosed`] to a thread that waits. In a forked child: the same.
+//! - No server follows, or one with another table, or whose ring of events is another: [`Error::Gone`].
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +26,7 @@ use super::connect::connect;
 use super::error::{Error, system};
 use super::gate::Gate;
 use super::handshake::upgrade;
+use super::joining::joined;
 use super::patience::Patience;
 use super::replies::unexpected;
 use super::socket::SocketLink;
@@ -28,17 +34,43 @@ use super::subscription::{Change, Subscription, begin, watch_request};
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 use crate::folder::Trust;
+use crate::limits;
 use crate::shm::fork::{self, Descriptor};
+use crate::sync::lock;
 
 /// A watch, for any number of threads; each event goes to one of them.
 pub struct Watch {
     location: Location,
+    trust: Trust,
+    prefix: Vec<u8>,
     subscription: Gate<Option<Subscription>>,
     /// A second descriptor of the socket, to end the watch while another thread waits in it.
-    life: Descriptor,
+    life: Mutex<Descriptor>,
     closed: AtomicBool,
-    alarm: RawFd,
+    alarm: AtomicI32,
     generation: u64,
+}
+
+/// Joins the server there. Its socket is given to `connected` before anything is asked.
+fn join(
+    location: &Location,
+    trust: &Trust,
+    prefix: &[u8],
+    patience: &mut Patience<'_>,
+    connected: impl FnOnce(&Descriptor) -> Result<(), Error>,
+) -> Result<Subscription, Error> {
+    patience.start();
+    let socket = connect(location, trust, patience)?;
+    connected(&socket)?;
+    let mut plain = SocketLink::new(socket);
+    let (status, passed) = upgrade(&mut plain, &watch_request(), patience)?;
+    failpoint!("watch.joined");
+    let start = begin(&status).ok_or_else(|| unexpected(Reply::Status(status.into())))?;
+    Subscription::join(plain.into_socket(), passed, start, prefix)
+}
+
+fn duplicate(socket: &Descriptor) -> Result<Descriptor, Error> {
+    system("duplicating the socket", socket.duplicate().map_err(Into::into))
 }
 
 impl Watch {
@@ -50,29 +82,31 @@ impl Watch {
         address: impl AsRef<OsStr>,
         prefix: &[u8],
         trust: &Trust,
-        mut patience: Patience<'_>,
+        patience: Patience<'_>,
     ) -> Result<Self, Error> {
         let location = address::location(address)?;
         if let Location::Tcp(_) | Location::Udp(_) = location {
             return Err(Error::NoSharedMemory(location));
         }
-        patience.start();
-        let socket = connect(&location, trust, &mut patience)?;
-        let life = system("duplicating the socket", socket.duplicate().map_err(Into::into))?;
-        let mut plain = SocketLink::new(socket);
-        let (status, passed) = upgrade(&mut plain, &watch_request(), &mut patience)?;
-        failpoint!("watch.joined");
-        let start = begin(&status).ok_or_else(|| unexpected(Reply::Status(status.into())))?;
-        let subscription = Subscription::join(plain.into_socket(), passed, start, prefix)?;
-        let alarm = subscription.alarm().as_fd().as_raw_fd();
-        let generation = fork::generation();
+        let (subscription, life) = joined(patience, |mut patience| {
+            let mut life = None;
+            let connected = |socket: &Descriptor| {
+                life = Some(duplicate(socket)?);
+                Ok(())
+            };
+            let subscription = join(&location, trust, prefix, &mut patience, connected)?;
+            Ok((subscription, life.expect("it was connected")))
+        })?;
+        let alarm = AtomicI32::new(subscription.alarm().as_fd().as_raw_fd());
         Ok(Self {
             location,
+            trust: trust.clone(),
+            prefix: prefix.to_vec(),
             subscription: Gate::new(Some(subscription)),
-            life,
+            life: Mutex::new(life),
             closed: AtomicBool::new(false),
             alarm,
-            generation,
+            generation: fork::generation(),
         })
     }
 
@@ -81,11 +115,13 @@ impl Watch {
         &self.location
     }
 
-    /// Waits until there are changes, and returns some.
+    /// Waits until there are changes, and returns some. If the server has gone, it goes on with the next one if
+    /// `rejoins`.
     ///
     /// # Errors
-    /// [`Error::Gone`] when the server is gone; [`Error::WatchClosed`]; whatever ends the patience.
-    pub fn wait(&self, patience: Patience<'_>) -> Result<Vec<Change>, Error> {
+    /// [`Error::Gone`] when the server is gone, and no other one has its table; [`Error::WatchClosed`]; whatever ends
+    /// the patience.
+    pub fn wait(&self, rejoins: bool, patience: Patience<'_>) -> Result<Vec<Change>, Error> {
         self.with(patience, |subscription, patience| {
             patience.start();
             loop {
@@ -95,23 +131,69 @@ impl Watch {
                         patience.slice()?;
                         patience.check_interrupted()?;
                     }
-                    Poll::Ready(changes) => return Ok(changes),
-                    Poll::Pending => sleep(subscription, patience)?,
+                    Poll::Ready(changes) => {
+                        if rejoins && let Some(error @ Error::Gone(_)) = subscription.end() {
+                            // These come first: it is tried again, or told when nothing is left.
+                            let _ = self.follow(subscription, error, patience.within(limits::WATCH_REJOIN_TRY));
+                        }
+                        return Ok(changes);
+                    }
+                    Poll::Pending => match sleep(subscription, patience) {
+                        Err(error @ Error::Gone(_)) if rejoins => self.follow(subscription, error, *patience)?,
+                        outcome => outcome?,
+                    },
                 }
             }
         })
     }
 
-    /// Returns the changes that are there, or some of them.
+    /// Goes on with the next server, if that of before has gone.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when no other one has its table; [`Error::WatchClosed`]; whatever ends the patience.
+    pub fn rejoin(&self, patience: Patience<'_>) -> Result<(), Error> {
+        self.with(patience, |subscription, patience| match subscription.listen(Duration::ZERO) {
+            Err(error @ Error::Gone(_)) => self.follow(subscription, error, *patience),
+            outcome => outcome.map(drop),
+        })
+    }
+
+    /// The same, without looking. Why the server has gone is in the words of `gone`.
+    #[cold]
+    fn follow(&self, subscription: &mut Subscription, gone: Error, patience: Patience<'_>) -> Result<(), Error> {
+        // Relaxed: as in `close`.
+        let is_ended = || self.closed.load(Ordering::Relaxed) || patience.is_interrupted();
+        let next = joined(patience.asking(&is_ended), |mut patience| {
+            join(&self.location, &self.trust, &self.prefix, &mut patience, |socket| {
+                *lock(&self.life) = duplicate(socket)?;
+                // Another thread may have closed the one of before. Relaxed: the lock orders it; see `close`.
+                if self.closed.load(Ordering::Relaxed) { Err(Error::WatchClosed) } else { Ok(()) }
+            })
+        });
+        let next = match next {
+            Err(Error::NotFound { .. }) => return Err(gone),
+            next => next?,
+        };
+        if !subscription.go_on(next) {
+            return Err(gone);
+        }
+        self.alarm.store(subscription.alarm().as_fd().as_raw_fd(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Returns the changes that are there, or some of them; and whether the server is known to have gone, so that it is
+    /// time to [`Self::rejoin`].
     ///
     /// # Errors
     /// As [`Self::wait`], but for the server's end.
-    pub fn take(&self, patience: Patience<'_>) -> Result<Vec<Change>, Error> {
+    pub fn take(&self, patience: Patience<'_>) -> Result<(Vec<Change>, bool), Error> {
         self.with(patience, |subscription, _| {
-            Ok(match subscription.take()? {
+            let has_gone = matches!(subscription.end(), Some(Error::Gone(_)));
+            let changes = match subscription.take()? {
                 Poll::Ready(changes) => changes,
                 Poll::Pending => Vec::new(),
-            })
+            };
+            Ok((changes, has_gone))
         })
     }
 
@@ -140,12 +222,17 @@ impl Watch {
         outcome
     }
 
-    /// The descriptor to wait for, between [`Self::arm`] and [`Self::disarm`]. It stays the watch's own.
+    /// The descriptor to wait for, between [`Self::arm`] and [`Self::disarm`]. It stays the watch's own. Behind
+    /// [`Self::rejoin`] there is another one.
     ///
     /// # Errors
     /// [`Error::WatchClosed`].
     pub fn descriptor(&self) -> Result<RawFd, Error> {
-        if self.is_ours() && !self.closed.load(Ordering::Relaxed) { Ok(self.alarm) } else { Err(Error::WatchClosed) }
+        if !self.is_ours() || self.closed.load(Ordering::Relaxed) {
+            return Err(Error::WatchClosed);
+        }
+        // Relaxed: it changes in a call of the caller's, or in that of another thread that it knows of.
+        Ok(self.alarm.load(Ordering::Relaxed))
     }
 
     /// Ends the watch, also for a thread that waits in it. An event loop that waits is woken, and its
@@ -156,7 +243,7 @@ impl Watch {
         }
         // Relaxed: a thread that waits finds the socket closed, and looks here then.
         self.closed.store(true, Ordering::Relaxed);
-        let _ = rustix::net::shutdown(&self.life, rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(&*lock(&self.life), rustix::net::Shutdown::Both);
         self.let_go(patience);
     }
 

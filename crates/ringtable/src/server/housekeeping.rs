@@ -13,6 +13,7 @@
 //! - **Slabs** that are nearly empty, after many deletions, are emptied into others, so that their memory can go too.
 //! - **Chains** of a table that was taken over, of which nobody has changed any yet, are checked
 //!   ([`crate::table::check`]).
+//! - **Watchers** of a table that was taken over are awaited for some seconds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
@@ -33,6 +34,8 @@ const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 const SWEPT_AT_ONCE: u64 = 256;
 /// Buckets whose chains are checked between two looks at the clock.
 const CHECKED_AT_ONCE: u64 = 32;
+/// For how long watchers of a server that is dead may come again without missing anything.
+const WATCHERS_AWAITED_NS: u64 = 10_000_000_000;
 /// For how long memory has to be free before it is given back.
 const IDLE_MEMORY_NS: u64 = 500_000_000;
 
@@ -49,6 +52,8 @@ struct Schedule {
     sweep_due_ns: u64,
     sweep_began_ns: u64,
     check_due_ns: u64,
+    /// When watchers are awaited no more; 0 before anybody has looked.
+    awaited_until_ns: u64,
     memory_due_ns: u64,
     /// When to look next which memory was free all the while.
     idle_due_ns: u64,
@@ -61,7 +66,8 @@ impl Housekeeping {
     pub fn tend(&self, writer: &mut Writer<Mapping>, returning: &Returning, now_ns: u64) -> Option<Duration> {
         let memory = !returning.refuses() && writer.table().heap().has_slack();
         let (sweeps, checks) = (writer.has_expiring(), writer.table().unchecked() > 0);
-        if !sweeps && !memory && !checks {
+        let awaits = writer.table().events().is_awaiting();
+        if !sweeps && !memory && !checks && !awaits {
             return None;
         }
         // Relaxed: a time to compare with; the lock orders the rest.
@@ -86,6 +92,15 @@ impl Housekeeping {
                 state.check(writer, now_ns);
             }
             next_ns = next_ns.min(state.check_due_ns);
+        }
+        if awaits {
+            if state.awaited_until_ns == 0 {
+                state.awaited_until_ns = now_ns + WATCHERS_AWAITED_NS;
+            }
+            if now_ns >= state.awaited_until_ns {
+                writer.table().await_watchers_no_more();
+            }
+            next_ns = next_ns.min(state.awaited_until_ns);
         }
         if memory {
             if now_ns >= state.memory_due_ns {

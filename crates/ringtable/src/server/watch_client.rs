@@ -65,6 +65,6 @@ impl WatchClient {
 impl Drop for WatchClient {
     fn drop(&mut self) {
         self.store.watchers.remove(&self.sleeper);
-        self.store.table.events().unwatch();
+        self.store.table.unwatch();
     }
 }

@@ -200,6 +200,7 @@ impl Worker {
         if self.runtime.resignation.is_wanted() {
             return self.resign();
         }
+        self.runtime.store.table.watch_to_the_end();
         for place in 0..self.places.len() {
             self.end(place, End::Stopped);
         }

@@ -77,7 +77,7 @@ impl ChangeSink {
     /// Takes a change of the table in whose segment these words are. Returns whether watchers were told.
     #[inline]
     pub(super) fn tell(&self, words: &[AtomicU64], change: Change<'_>) -> bool {
-        let is_watched = self.events.watchers() > 0;
+        let is_watched = self.events.is_watched();
         if is_watched {
             self.tell_watchers(words, change);
         }

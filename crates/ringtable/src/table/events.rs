@@ -18,6 +18,10 @@
 //! up to there, so that every record lies in one piece. Positions count words and never go back; a position's lower
 //! bits are its place in the data.
 //!
+//! A **gap** is a record that tells of no event: those between the number that was expected and its own are missing.
+//! There is one where a server died in the middle of a change, and behind the last event before nobody watched.
+//! A gap in place of a record that was begun takes the same words: so positions do not go back then, either.
+//!
 //! ```text
 //! producer                                  watcher
 //! store intent (Relaxed)                    load tail, fence(Acquire)        [1]
@@ -29,8 +33,11 @@
 //!
 //! # Invariants
 //!
-//! - Sequence numbers have no gaps. So what a lapped watcher has missed is the difference between the number at
-//!   `latest` and the one that it expected, to the event.
+//! - Sequence numbers leave nothing out but what a gap tells. So what a lapped watcher has missed is the difference
+//!   between the number at `latest` and the one that it expected: to the event, unless there was a gap.
+//! - As long as there are watchers, everything is told. A server that takes over cannot know whether there were any:
+//!   it tells for a while, in which those may come again ([`Broadcast::await_no_more`]). Before anything is left untold
+//!   there is a gap. So a watcher that comes again to where it was learns of all that it has missed.
 //! - Three of the largest records fit the ring: the record at `latest` is not overwritten by the one behind it, and so
 //!   there is one to go on with. Hence the smallest ring has 256 KiB: one of 64 KiB would not hold the longest key.
 //! - A watcher does loads only (I2). Whatever the ring holds, it touches nothing outside of it, ends every loop, and
@@ -50,7 +57,7 @@
 
 use super::layout::{H_EVENTS, HEADER_WORDS as TABLE_HEADER_WORDS, PAGE_WORDS, STRIDE};
 use crate::limits;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, as_uninit, copy_in, copy_out, fence, lock};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, as_uninit, copy_in, copy_out, fence, lock};
 
 const INTENT: usize = 0;
 const TAIL: usize = STRIDE;
@@ -83,6 +90,8 @@ pub enum Kind {
 
 /// The kind of a record that only fills the ring up to its end.
 const PADDING: u64 = 0;
+/// The kind of a record in whose place there are none, up to its sequence number.
+const GAP: u64 = 6;
 
 impl Kind {
     fn unpack(number: u64) -> Option<Self> {
@@ -121,7 +130,7 @@ impl Head {
     fn unpack(word: u64, place: usize, capacity: usize) -> Option<Self> {
         let head = Self { kind: word & 0xff, key_size: (word >> 16 & 0xffff) as usize, words: (word >> 32) as usize };
         let words = if head.kind == PADDING { capacity - place } else { record_words(head.key_size) };
-        let known = head.kind == PADDING || Kind::unpack(head.kind).is_some();
+        let known = matches!(head.kind, PADDING | GAP) || Kind::unpack(head.kind).is_some();
         (known && head.words == words && place + words <= capacity).then_some(head)
     }
 }
@@ -185,25 +194,24 @@ impl Producer {
         Self::default()
     }
 
-    /// Goes on with the ring of a producer that is dead, and says whether it has died in the middle of a record. What
-    /// it had begun is not written again; the next record is one lap behind it, and leaves `missed` numbers out, and
-    /// one for what was begun: so all watchers learn that they may have missed so many.
+    /// Goes on with the ring of a producer that is dead, and says whether it has died in the middle of a record. In
+    /// place of what it had begun there is a gap, of `missed` numbers and one for what was begun: so all watchers learn
+    /// that they may have missed so many.
     ///
     /// # Errors
     /// If the ring holds what no producer leaves.
     fn adopt(ring: Ring<'_>, missed: u64) -> Result<(Self, bool), Damaged> {
         const POSITION_MAX: u64 = 1 << 62;
-        // Relaxed: the producer is dead.
+        // Relaxed, as all loads here: the producer is dead.
         let [intent, tail, latest] = [ring.intent, ring.tail, ring.latest].map(|word| word.load(Ordering::Relaxed));
         let capacity = ring.data.len() as u64;
         let is_position = |position: u64| position <= intent && intent - position <= capacity;
         if intent >= POSITION_MAX || !is_position(tail) || !is_position(latest) {
             return Err(Damaged(tail));
         }
-        let (mut next, mut was_begun) = (Start { position: tail, sequence: 0 }, intent != tail);
-        if intent > 0 && (latest > 0 || tail > 0) {
+        let mut next = Start { position: tail, sequence: 0 };
+        if tail > 0 || latest > 0 {
             let place = ring.place(latest);
-            // Relaxed: as above.
             let load = |index: usize| ring.data[place + index].load(Ordering::Relaxed);
             let head = Head::unpack(load(0), place, ring.data.len()).filter(|head| head.kind != PADDING);
             let head = head.ok_or(Damaged(latest))?;
@@ -211,21 +219,46 @@ impl Producer {
             if sequence >= POSITION_MAX || end != tail && end != intent {
                 return Err(Damaged(latest));
             }
-            next = Start { position: end, sequence: sequence + 1 };
-            was_begun = end != intent;
-            // Release: as in `publish`. If it was written as a whole, it is there.
+            next = Start { position: end, sequence: sequence + u64::from(head.kind != GAP) };
+            // Release: as in `write`. If it was written as a whole, it is there.
             ring.tail.store(end, Ordering::Release);
         }
-        let missed = missed + u64::from(was_begun);
-        if missed > 0 {
-            next = Start { position: intent + capacity, sequence: next.sequence + missed };
+        let mut producer = Self { next };
+        let (begun, left) = ((intent - next.position) as usize, ring.data.len() - ring.place(next.position));
+        let words = match begun {
+            0 => RECORD_HEADER_WORDS,
+            // Behind padding, if it did not fit.
+            _ if begun > left => begun - left,
+            _ => begun,
+        };
+        if !(RECORD_HEADER_WORDS..=RECORD_WORDS_MAX).contains(&words) || begun > left && left >= words {
+            return Err(Damaged(next.position));
         }
-        Ok((Self { next }, was_begun))
+        let missed = missed + u64::from(begun > 0);
+        if missed > 0 {
+            producer.leave_out(ring, missed, words);
+        }
+        Ok((producer, begun > 0))
     }
 
     /// Writes a record over the oldest ones.
     pub fn publish(&mut self, ring: Ring<'_>, event: Event, key: &[u8]) {
-        let words = record_words(key.len());
+        let head = Head { kind: event.kind as u64, key_size: key.len(), words: record_words(key.len()) };
+        self.write(ring, head, [self.next.sequence, event.version, event.size], key);
+        self.next.sequence += 1;
+    }
+
+    /// Writes a gap: the next so many numbers are left out. It has that many words.
+    fn leave_out(&mut self, ring: Ring<'_>, count: u64, words: usize) {
+        self.next.sequence += count;
+        // Its key is whatever lies there.
+        let key_size = ((words - RECORD_HEADER_WORDS) * 8).min(limits::KEY_SIZE_MAX);
+        let head = Head { kind: GAP, key_size, words };
+        self.write(ring, head, [self.next.sequence, 0, 0], b"");
+    }
+
+    fn write(&mut self, ring: Ring<'_>, head: Head, rest: [u64; 3], key: &[u8]) {
+        let words = head.words;
         let place = ring.place(self.next.position);
         let left = ring.data.len() - place;
         let padding = if left < words { left } else { 0 };
@@ -243,8 +276,7 @@ impl Producer {
             ring.data[place].store(head.pack(), Ordering::Relaxed);
         }
         let record = &ring.data[ring.place(begin)..][..words];
-        let head = Head { kind: event.kind as u64, key_size: key.len(), words };
-        for (word, value) in record.iter().zip([head.pack(), self.next.sequence, event.version, event.size]) {
+        for (word, value) in record.iter().zip([head.pack()].into_iter().chain(rest)) {
             word.store(value, Ordering::Relaxed);
         }
         copy_in(key, &record[RECORD_HEADER_WORDS..]);
@@ -254,7 +286,7 @@ impl Producer {
         // Release: [1], pairs with the fence in `Consumer::next`: the records below it are there.
         ring.tail.store(end, Ordering::Release);
         failpoint!("event.published");
-        self.next = Start { position: end, sequence: self.next.sequence + 1 };
+        self.next.position = end;
     }
 }
 
@@ -270,7 +302,8 @@ pub enum Next {
     Nothing,
     /// An event; its key is in the buffer.
     Event(Event),
-    /// So many events were overwritten before they were read; the next one is the newest that there was.
+    /// So many events were overwritten before they were read, and the next one is the newest that there was; or so many
+    /// were not told, or more.
     Lagged(u64),
     /// The producer was faster each time: there is something, look again.
     Contended,
@@ -279,6 +312,7 @@ pub enum Next {
 /// A record that was copied while it was not overwritten.
 enum Copied {
     Padding(u64),
+    Gap { sequence: u64, words: u64 },
     Record { event: Event, sequence: u64, words: u64 },
 }
 
@@ -294,6 +328,12 @@ impl Consumer {
         Self { next: start }
     }
 
+    /// Whether it stands where another one does, or before that.
+    pub fn is_before(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.next, other.next);
+        ours.position <= theirs.position && ours.sequence <= theirs.sequence
+    }
+
     /// Whether there is something that was not read. A hint: [`Self::next`] looks properly.
     pub fn has_news(&self, ring: Ring<'_>) -> bool {
         ring.tail.load(Ordering::Relaxed) > self.next.position
@@ -304,8 +344,8 @@ impl Consumer {
     /// # Errors
     /// If the ring holds what no producer writes.
     pub fn next(&mut self, ring: Ring<'_>, key: &mut Vec<u8>) -> Result<Next, Damaged> {
-        // Twice at most: behind padding there is a record.
-        for _ in 0..2 {
+        // Padding, a gap that a lap has led to, and once more padding: behind that there is a record.
+        for _ in 0..4 {
             let position = self.next.position;
             // Relaxed: ordered by the fence. After a lap we may be ahead of the tail that we see, hence `<=`.
             if ring.tail.load(Ordering::Relaxed) <= position {
@@ -316,6 +356,13 @@ impl Consumer {
             match copy(ring, position, key)? {
                 None => return self.catch_up(ring, key),
                 Some(Copied::Padding(words)) => self.advance(words, 0)?,
+                Some(Copied::Gap { sequence, words }) => {
+                    let count = sequence.checked_sub(self.next.sequence).ok_or(Damaged(position))?;
+                    self.advance(words, count)?;
+                    if count > 0 {
+                        return Ok(Next::Lagged(count));
+                    }
+                }
                 Some(Copied::Record { event, sequence, words }) => {
                     if sequence != self.next.sequence {
                         return Err(Damaged(position));
@@ -346,7 +393,9 @@ impl Consumer {
             fence(Ordering::Acquire);
             match copy(ring, latest, key)? {
                 None => {} // lapped again
-                Some(Copied::Record { sequence, .. }) if sequence > self.next.sequence => {
+                Some(Copied::Record { sequence, .. } | Copied::Gap { sequence, .. })
+                    if sequence > self.next.sequence =>
+                {
                     let count = sequence - self.next.sequence;
                     self.next = Start { position: latest, sequence };
                     return Ok(Next::Lagged(count));
@@ -364,6 +413,7 @@ fn copy(ring: Ring<'_>, position: u64, key: &mut Vec<u8>) -> Result<Option<Copie
     // Relaxed, as all words of records: the look at the intent decides whether they count.
     let load = |index: usize| ring.data[place + index].load(Ordering::Relaxed);
     let copied = Head::unpack(load(0), place, capacity).map(|head| match Kind::unpack(head.kind) {
+        None if head.kind == GAP => Copied::Gap { sequence: load(1), words: head.words as u64 },
         None => Copied::Padding(head.words as u64),
         Some(kind) => {
             let (sequence, version, size) = (load(1), load(2), load(3));
@@ -451,14 +501,17 @@ impl RingLocation {
 /// What the server knows of its watchers, and the one producer of all its workers.
 #[derive(Debug)]
 pub struct Broadcast {
-    watchers: AtomicUsize,
+    /// Those that are there, and one if there is no telling who was.
+    told: AtomicUsize,
+    /// Whether watchers of a server that is dead may come again.
+    awaits: AtomicBool,
     made: Mutex<Option<(RingLocation, Producer)>>,
 }
 
 impl Broadcast {
     /// Without watchers, and without a ring as long as there are none.
     pub fn new() -> Self {
-        Self { watchers: AtomicUsize::new(0), made: Mutex::new(None) }
+        Self { told: AtomicUsize::new(0), awaits: AtomicBool::new(false), made: Mutex::new(None) }
     }
 
     /// Goes on with the ring of a server that is dead: see [`Producer::adopt`].
@@ -467,16 +520,36 @@ impl Broadcast {
     /// If the ring is damaged.
     pub(super) fn adopt(words: &[AtomicU64], location: RingLocation, missed: u64) -> Result<(Self, bool), Damaged> {
         let (producer, was_begun) = Producer::adopt(location.ring(words), missed)?;
-        Ok((Self { watchers: AtomicUsize::new(0), made: Mutex::new(Some((location, producer))) }, was_begun))
+        let made = Mutex::new(Some((location, producer)));
+        Ok((Self { told: AtomicUsize::new(1), awaits: AtomicBool::new(true), made }, was_begun))
     }
 
-    /// How many watchers there are.
+    /// Whether changes are to be told.
     ///
     /// Relaxed: a watcher is told to begin behind its being counted, and what it does then, directly or by way of
     /// others, comes to a worker by an Acquire (a lane's position) or by the kernel (a socket).
     #[inline]
+    pub fn is_watched(&self) -> bool {
+        self.told.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many watchers there are. Relaxed: a figure.
     pub fn watchers(&self) -> usize {
-        self.watchers.load(Ordering::Relaxed)
+        self.told.load(Ordering::Relaxed).saturating_sub(usize::from(self.is_awaiting()))
+    }
+
+    /// Whether changes are told to those who may come again.
+    pub fn is_awaiting(&self) -> bool {
+        // Relaxed: one of those who look ends it.
+        self.awaits.load(Ordering::Relaxed)
+    }
+
+    /// Ends that, in the table of these words: whoever comes now may have missed something.
+    pub fn await_no_more(&self, words: &[AtomicU64]) {
+        // Relaxed: the mutex orders the rest.
+        if self.awaits.swap(false, Ordering::Relaxed) {
+            self.unwatch(words);
+        }
     }
 
     /// How many events there were, of those that somebody watched.
@@ -504,13 +577,27 @@ impl Broadcast {
             }
         };
         // Under the mutex: whoever publishes from the place on that we return has counted us.
-        self.watchers.fetch_add(1, Ordering::Relaxed);
+        self.told.fetch_add(1, Ordering::Relaxed);
         Ok(producer.next)
     }
 
-    /// Forgets a watcher. The ring is kept: a client that watched once will again.
-    pub fn unwatch(&self) {
-        self.watchers.fetch_sub(1, Ordering::Relaxed);
+    /// Forgets a watcher of the table of these words. The ring is kept: a client that watched once will again.
+    pub fn unwatch(&self, words: &[AtomicU64]) {
+        let mut made = lock(&self.made);
+        // Relaxed: whoever changes it has the mutex.
+        if self.told.load(Ordering::Relaxed) == 1
+            && let Some((location, producer)) = &mut *made
+        {
+            // Before anything is left untold.
+            producer.leave_out(location.ring(words), 1, RECORD_HEADER_WORDS);
+        }
+        self.told.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts one more that never goes.
+    pub fn watch_to_the_end(&self) {
+        // Relaxed: as in `is_watched`.
+        self.told.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Publishes an event. To be called while the key's bucket is locked.
@@ -631,7 +718,7 @@ mod tests {
         let broadcast = Broadcast::new();
         let none = broadcast.watch(&words, |_| None).unwrap_err();
         assert!(none > limits::EVENT_RING_SIZE_MIN);
-        assert_eq!((broadcast.watchers(), RingLocation::load(&words)), (0, None));
+        assert_eq!((broadcast.is_watched(), RingLocation::load(&words)), (false, None));
         broadcast.watch(&words, |_| Some(TABLE_HEADER_WORDS as u64)).unwrap();
         assert_eq!(broadcast.watchers(), 1);
         assert!(RingLocation::load(&words).is_some());

@@ -25,7 +25,7 @@ pub const STRIDE: usize = if cfg!(loom) { 1 } else { 16 };
 /// First word of every segment: "ringtabl" in ASCII.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringtabl");
 /// Version of the layout and of the rules in this module's header.
-pub const LAYOUT_VERSION: u64 = 6;
+pub const LAYOUT_VERSION: u64 = 7;
 /// Which hash function: rapidhash v3 with secrets derived from the seed (`RapidSecrets::seed`) and protected mixing
 /// ([`super::header::Constants::hash`]). Its output is the same in all builds.
 pub const HASH_RAPID_V3_PROTECTED: u64 = 4;

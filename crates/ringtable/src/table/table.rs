@@ -230,6 +230,21 @@ impl<M: Memory> Table<M> {
         self.changes.events()
     }
 
+    /// Forgets a watcher.
+    pub fn unwatch(&self) {
+        self.events().unwatch(self.words());
+    }
+
+    /// Has changes told until the end of the server, whoever leaves: nothing is missing then.
+    pub fn watch_to_the_end(&self) {
+        self.events().watch_to_the_end();
+    }
+
+    /// Ends the time in which watchers of a server that is dead may come again; see [`Broadcast::await_no_more`].
+    pub fn await_watchers_no_more(&self) {
+        self.events().await_no_more(self.words());
+    }
+
     /// Who keeps memory from being used again.
     pub fn reclaimer(&self) -> &Reclaimer {
         &self.reclaimer

@@ -480,7 +480,7 @@ fn a_watcher_sees_the_changes_of_each_key_in_their_order() {
     assert_eq!(seen, changes);
     assert_eq!(consumer.next(ring, &mut key), Ok(Next::Nothing));
 
-    writer.table().events().unwatch();
+    writer.table().unwatch();
     writer.put(b"after", b"", None, Guard::Always, no_time).unwrap();
     assert!(!writer.take_published(), "nobody watches any more");
 }

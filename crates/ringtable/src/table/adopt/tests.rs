@@ -323,6 +323,53 @@ fn watchers_go_on_where_they_were() {
     }
 }
 
+/// What a watcher that was there before finds: kinds of events, and how many it has missed.
+fn found(table: &Table<Words>, consumer: &mut Consumer) -> (Vec<Kind>, u64) {
+    let (words, mut key, mut kinds, mut missed) = (table.memory(), Vec::new(), Vec::new(), 0);
+    let ring = RingLocation::load(words).unwrap().ring(words);
+    loop {
+        match consumer.next(ring, &mut key).unwrap() {
+            Next::Event(event) => kinds.push(event.kind),
+            Next::Lagged(count) => missed += count,
+            Next::Nothing => return (kinds, missed),
+            Next::Contended => panic!("nobody writes"),
+        }
+    }
+}
+
+#[test]
+fn watchers_are_told_as_long_as_they_are_awaited_and_then_that_they_are_not() {
+    let mut writer = writer(64, 4, Eviction::Never);
+    let mut consumer = Consumer::new(writer.watch().unwrap());
+    for round in 0..3 {
+        let (table, _) = adopted(writer.table());
+        writer = Writer::new(table);
+        let events = Arc::clone(writer.table());
+        assert_eq!((events.events().watchers(), events.events().is_awaiting()), (0, true));
+        put(&mut writer, b"told", b"value");
+        assert_eq!(found(writer.table(), &mut consumer), (vec![Kind::Set], 0));
+        // One that has come again goes, and so does the time in which others may.
+        writer.watch().unwrap();
+        assert_eq!(events.events().watchers(), 1);
+        if round % 2 == 0 {
+            events.unwatch();
+            events.await_watchers_no_more();
+        } else {
+            events.await_watchers_no_more();
+            events.unwatch();
+        }
+        events.await_watchers_no_more();
+        assert_eq!((events.events().watchers(), events.events().is_watched()), (0, false));
+        put(&mut writer, b"untold", b"value");
+        assert_eq!(found(writer.table(), &mut consumer), (vec![], 1));
+        // Somebody else comes, and is told again.
+        let start = writer.watch().unwrap();
+        put(&mut writer, b"told", b"value");
+        assert_eq!(found(writer.table(), &mut Consumer::new(start)), (vec![Kind::Set], 0));
+        assert_eq!(found(writer.table(), &mut consumer), (vec![Kind::Set], 0));
+    }
+}
+
 #[test]
 fn a_cache_that_is_taken_over_full_evicts_and_refuses_nothing() {
     let mut writer = writer(16, 4, Eviction::AllkeysSieve);
