@@ -681,6 +681,40 @@ mod tests {
         assert!(laps > 0);
     }
 
+    /// What a producer had begun when it died is as if it had been written: to the word, wherever in the ring.
+    #[test]
+    fn a_gap_takes_the_words_of_what_was_begun() {
+        for (before, key_size) in (0..30).flat_map(|before| [0, 8, 60].map(|size| (before, size))) {
+            let words = heap_words(Ring::words(CAPACITY));
+            let ring = Ring::new(&words);
+            let mut producer = Producer::create(ring);
+            (0..before).for_each(|sequence| producer.publish(ring, set(sequence), &key(sequence)));
+            let [tail, latest] = [ring.tail, ring.latest].map(|word| word.load(Ordering::Relaxed));
+            let mut consumer = Consumer { next: producer.next };
+            // It dies behind the words of the record.
+            producer.publish(ring, set(before), &vec![1; key_size]);
+            let end = ring.tail.swap(tail, Ordering::Relaxed);
+            ring.latest.store(latest, Ordering::Relaxed);
+            // The next one, too, as often as it likes.
+            for _ in 0..3 {
+                let (adopted, was_begun) = Producer::adopt(ring, 2).unwrap();
+                assert!(was_begun);
+                assert_eq!((adopted.next.position, ring.intent.load(Ordering::Relaxed)), (end, end));
+                ring.tail.store(tail, Ordering::Relaxed);
+                ring.latest.store(latest, Ordering::Relaxed);
+            }
+            let (mut producer, _) = Producer::adopt(ring, 2).unwrap();
+            producer.publish(ring, set(9), b"key");
+            let mut found = Vec::new();
+            assert_eq!(consumer.next(ring, &mut found), Ok(Next::Lagged(3)));
+            assert_eq!(consumer.next(ring, &mut found), Ok(Next::Event(set(9))));
+            assert_eq!(consumer.next(ring, &mut found), Ok(Next::Nothing));
+            // Whole, and to be gone on with.
+            let (adopted, was_begun) = Producer::adopt(ring, 0).unwrap();
+            assert_eq!((adopted.next.sequence, was_begun), (producer.next.sequence, false));
+        }
+    }
+
     #[test]
     fn nonsense_is_an_error_and_never_a_panic() {
         let seed = fastrand::u64(..);
