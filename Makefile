@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-python soak stubs manual lock clean
+.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-python soak stubs manual lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +91,9 @@ bench-python: install .venv/bench ## What objects, locks, limiters and the impor
 
 bench-scale: install .venv/bench ## What operations cost by the size of the table, up to 4 GiB: some minutes.
 	$(BIN)/python -m benches.scale
+
+bench-restarts: install .venv/bench ## What clients notice of a server that is killed or upgraded, with 10 million entries.
+	$(BIN)/python -m benches.restarts
 
 bench-payload: install .venv/bench ## Large values, beside plain copies.
 	$(BIN)/python -m benches.payload

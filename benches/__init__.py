@@ -1,6 +1,6 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-Five other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `python` and `scale`.
+Six other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `python`, `restarts` and `scale`.
 
 | module       | what it holds                                                               |
 |--------------|-----------------------------------------------------------------------------|
@@ -9,6 +9,7 @@ Five other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `
 | `overhead`   | a script: what an entry costs beyond its key and value                      |
 | `payload`    | a script: large values, beside plain copies                                 |
 | `python`     | a script: objects, locks, rate limiters, the import                         |
+| `restarts`   | a script: what clients notice of a server that is killed or upgraded        |
 | `scale`      | a script: what operations cost by the size of the table                     |
 | `promises`   | what ringtable promises: the goals of `compare`                             |
 | `scenarios`  | what `compare` measures, one function a scenario                            |
