@@ -96,7 +96,24 @@ impl LaneClient {
         } else if noted.is_in_hand {
             client.finish_in_hand(store, noted.connection, commits);
         }
-        (client, None)
+        let end = client.note_adopted().err();
+        (client, end)
+    }
+
+    /// Brings the note up to date: what was in hand is answered there, or was not begun. Behind that what the server
+    /// before has logged of it counts no more. The client has to be rung.
+    fn note_adopted(&mut self) -> Result<(), End> {
+        let mut share = limits::TURN_BYTES_MAX;
+        self.send_replies(&mut share)?;
+        self.note_progress();
+        // In this order: a death in between leaves what is in hand, and its log, as they were.
+        if let Some(note) = &self.note {
+            note.lay_down();
+        }
+        let lane = Lane::new(self.mapping.words());
+        self.responses.publish(lane.responses());
+        self.requests.release(lane.requests());
+        Ok(())
     }
 
     /// Answers the request in hand, if it has done what it was to do, and skips it. Else it stays where it is, to be

@@ -221,6 +221,7 @@ impl Crew {
             let worker = Worker::new(index, Arc::clone(&self.runtime), udp_port.take());
             let mut worker = doing("making an epoll instance", worker)?;
             lanes.into_iter().for_each(|lane| worker.adopt(lane));
+            worker.begin_log();
             // What a worker has is dropped by it if it panics, so that its clients know at once.
             self.add(&format!("ringtable-{index}"), &format!("worker {index}"), move || worker.run())?;
         }

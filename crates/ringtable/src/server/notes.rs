@@ -222,6 +222,11 @@ impl Note {
         self.store(IN_HAND, self.head + 1);
     }
 
+    /// Notes that no request is in hand: the one at the head is to be executed as if for the first time.
+    pub fn lay_down(&self) {
+        self.store(IN_HAND, 0);
+    }
+
     /// Notes how far the lane has come.
     #[inline]
     pub fn set(&mut self, head: u64, tail: u64, lane_state: LaneState) {
@@ -267,6 +272,9 @@ mod tests {
         assert_eq!(notes.read(3), Some(offered));
         note.take_in_hand();
         assert_eq!(notes.read(3), Some(Noted { is_in_hand: true, ..offered }));
+        note.lay_down();
+        assert_eq!(notes.read(3), Some(offered));
+        note.take_in_hand();
         note.set(64, 16, LaneState::Resting);
         note.count_pins();
         let resting = Noted { state: LaneState::Resting, head: 64, tail: 16, has_pins: true, ..offered };

@@ -140,11 +140,7 @@ impl Worker {
         }
         let (store, statistics) = (Arc::clone(&runtime.store), Arc::clone(&runtime.statistics));
         let host = Arc::clone(&runtime);
-        let mut executor = Executor::new(index, store, statistics, host, runtime.topology);
-        if let Some(keeper) = &runtime.keeper {
-            let (memory, at) = keeper.notes.log(index);
-            executor.engine.writer.log_commits(memory, at);
-        }
+        let executor = Executor::new(index, store, statistics, host, runtime.topology);
         Ok(Self {
             port: exchange.map(|exchange| Port::new(exchange, index, runtime.cpus)),
             udp_port,
@@ -168,6 +164,16 @@ impl Worker {
             retired_looked_ns: 0,
             has_finished: false,
         })
+    }
+
+    /// Logs from now on what it commits. In that log is what the server before has committed of the request that it
+    /// had in hand, and counts until all lanes are adopted.
+    pub fn begin_log(&mut self) {
+        if let Some(keeper) = &self.runtime.keeper {
+            let engine = &mut self.executor.engine;
+            let (memory, at) = keeper.notes.log(engine.worker);
+            engine.writer.log_commits(memory, at);
+        }
     }
 
     /// The event loop, until the server stops.
@@ -685,6 +691,8 @@ impl Worker {
         runtime.statistics.lanes.fetch_add(1, Ordering::Relaxed);
         self.place(place, Connection::Lane(Box::new(lane)), noted.connection);
         self.heat(place);
+        // There are answers for it.
+        self.served.push(place);
         if let Some(end) = end.or(watched.is_err().then_some(End::Memory)) {
             self.end(place, end);
         }
