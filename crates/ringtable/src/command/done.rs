@@ -6,7 +6,7 @@
 //! done.
 
 use super::execute::Command;
-use super::integer::parse_integer;
+use super::integer::{parse_cursor, parse_integer};
 use super::reply::ReplyWriter;
 use super::set_options::SetOptions;
 use crate::table::commits::Commits;
@@ -22,6 +22,13 @@ const LOST: &str = "SHUTDOWN the server died when it had done this, or a part of
 pub fn is_to_be_repeated(command: Command<'_>, commits: &Commits) -> bool {
     // What GETEX gives is still there, and it gives the same time to live once more.
     commits.count == 0 || command.spec.name == "GETEX" && commits.count == 1 && commits.entry.is_some()
+}
+
+/// The name and the token of the permit that a command was to end, and had not ended when it announced that.
+pub fn ended<'a>(command: Command<'a>, commits: &Commits) -> Option<(&'a [u8], u64)> {
+    let arguments = command.arguments;
+    let is_it = command.spec.name == "RING.UNLOCK" && arguments.len() == 2 && commits.ending > 0;
+    (is_it && parse_cursor(arguments.get(1)) == Some(commits.ending)).then(|| (arguments.get(0), commits.ending))
 }
 
 /// Answers a command that has committed something.

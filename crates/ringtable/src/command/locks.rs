@@ -56,6 +56,12 @@ pub(super) fn ring_unlock(context: &mut Context<'_>, arguments: Arguments<'_>) -
         _ if arguments.get(1).eq_ignore_ascii_case(b"TICKET") => LeaseName::Ticket(positive(arguments.get(2))?),
         _ => return Err(Refusal::err("syntax error")),
     };
+    if let LeaseName::Token(token) = named
+        && context.host.locked(context.connection, name, Some(token)) > 0
+    {
+        // Whoever comes after this server finds it gone, and knows that it was this request.
+        context.writer.announce_end(token);
+    }
     let had = context.host.unlock(context.connection, name, named);
     context.reply.integer(i64::from(had));
     Ok(())

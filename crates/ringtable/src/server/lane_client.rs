@@ -131,7 +131,13 @@ impl LaneClient {
         next.read(ring, as_uninit(&mut bytes));
         let mut ranges = Vec::new();
         let Some(command) = Command::of_record(&bytes, &mut ranges) else { return };
-        if !done::is_to_be_repeated(command, commits) {
+        let is_gone = |(name, token)| store.leases.permits_taken(connection, name, Some(token)) == 0;
+        if done::ended(command, commits).is_some_and(is_gone) {
+            let mut writer = RecordWriter::new(&mut self.outgoing);
+            writer.integer(1);
+            writer.finish();
+            self.requests = next;
+        } else if !done::is_to_be_repeated(command, commits) {
             let mut writer = RecordWriter::new(&mut self.outgoing);
             done::answer(command, commits, &mut writer);
             writer.finish();

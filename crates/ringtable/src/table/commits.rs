@@ -14,6 +14,9 @@
 //! The log counts what was announced since the request began. It has two places for announcements, and its count says
 //! which of them is the last one: the other one is written, and then the count, by one store with Release.
 //!
+//! What a request ends outside of the table, a permit, is announced by its token: it was ended if it was there then, and
+//! is there no more.
+//!
 //! # Invariants
 //!
 //! - Only what a request asks for is announced, and all of that: not what goes for want of room, or since its time has
@@ -29,7 +32,7 @@
 use super::bucket::BucketRef;
 use super::entry::EntryRef;
 use super::layout::bucket_start;
-use crate::sync::{Arc, AtomicU64, Memory, Ordering};
+use crate::sync::{Arc, AtomicU64, Memory, Ordering, fence};
 
 /// Words of a log.
 pub const LOG_WORDS: usize = 16;
@@ -38,6 +41,8 @@ const COUNT: usize = 0;
 /// The first of two announcements: bucket, version, word, value, which bits of that count, and the entry.
 const ANNOUNCED: usize = 1;
 const ANNOUNCED_WORDS: usize = 6;
+/// The token of the permit that the request ends, or 0.
+const ENDING: usize = ANNOUNCED + 2 * ANNOUNCED_WORDS;
 /// Bytes of a value that is looked at where it may be an answer: a number.
 const VALUE_SIZE_MAX: usize = 64;
 
@@ -47,6 +52,7 @@ pub(super) struct CommitLog<M> {
     memory: Arc<M>,
     at: usize,
     count: u64,
+    ending: u64,
 }
 
 /// A change that is about to be committed, in the chain of a locked bucket.
@@ -65,7 +71,7 @@ pub(super) struct Announcement {
 impl<M: Memory> CommitLog<M> {
     /// A log in these words, from word `at` on.
     pub(super) fn new(memory: Arc<M>, at: usize) -> Self {
-        let mut log = Self { memory, at, count: 1 };
+        let mut log = Self { memory, at, count: 1, ending: 1 };
         log.begin();
         log
     }
@@ -82,6 +88,19 @@ impl<M: Memory> CommitLog<M> {
             // Release: as in `announce`.
             self.store(COUNT, 0, Ordering::Release);
         }
+        if self.ending > 0 {
+            self.ending = 0;
+            // Release: as in `announce`.
+            self.store(ENDING, 0, Ordering::Release);
+        }
+    }
+
+    /// Tells that a permit is about to be ended, which there is.
+    pub(super) fn announce_end(&mut self, token: u64) {
+        self.ending = token;
+        // Relaxed: the fence orders it before the stores that end the permit; read when this process is dead.
+        self.store(ENDING, token, Ordering::Relaxed);
+        fence(Ordering::Release);
     }
 
     /// Tells what is about to be committed.
@@ -107,15 +126,17 @@ pub struct Commits {
     /// The last one's entry, if it is there still, and was not changed since: its version, and its value if that is
     /// small.
     pub entry: Option<(u64, Option<Vec<u8>>)>,
+    /// The token of the permit that it ends, or is about to end; 0 for none.
+    pub ending: u64,
 }
 
 /// Finds out what was committed of what a log announces, in the segment of a table that nobody writes to, before it is
 /// repaired. What was not is taken out of the log.
 pub fn find(log: &[AtomicU64], segment: &[AtomicU64]) -> Commits {
-    // Acquire: pairs with the Release in `announce`.
-    let count = log[COUNT].load(Ordering::Acquire);
+    // Acquire: pairs with the Release in `announce`. Relaxed: whoever has written it is dead.
+    let (count, ending) = (log[COUNT].load(Ordering::Acquire), log[ENDING].load(Ordering::Relaxed));
     if count == 0 {
-        return Commits::default();
+        return Commits { ending, ..Commits::default() };
     }
     let place = ANNOUNCED + (count % 2) as usize * ANNOUNCED_WORDS;
     // Relaxed: ordered by the Acquire.
@@ -130,9 +151,32 @@ pub fn find(log: &[AtomicU64], segment: &[AtomicU64]) -> Commits {
     let is_there = mask != 0 && (there ^ value) & mask == 0;
     if now < version || now == version && !is_there {
         log[COUNT].store(count - 1, Ordering::Relaxed);
-        return Commits { count: count - 1, entry: None };
+        return Commits { count: count - 1, entry: None, ending };
     }
     // Locked still, or unlocked and not changed since.
     let entry = EntryRef::at(segment, entry).filter(|_| entry != 0 && is_there && now <= version + 1);
-    Commits { count, entry: entry.map(|entry| (entry.version(), entry.small_value(VALUE_SIZE_MAX))) }
+    let entry = entry.map(|entry| (entry.version(), entry.small_value(VALUE_SIZE_MAX)));
+    Commits { count, entry, ending }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::heap_words;
+
+    #[test]
+    fn the_end_of_a_permit_is_known_until_the_next_request_begins() {
+        let memory = Arc::new(heap_words(LOG_WORDS));
+        let ending = || find(&memory, &[]).ending;
+        let mut log = CommitLog::new(Arc::clone(&memory), 0);
+        assert_eq!(ending(), 0);
+        log.announce_end(77);
+        assert_eq!(ending(), 77);
+        // A server that comes later begins the log anew, too.
+        log = CommitLog::new(Arc::clone(&memory), 0);
+        assert_eq!(ending(), 0);
+        log.announce_end(78);
+        log.begin();
+        assert_eq!(ending(), 0);
+    }
 }

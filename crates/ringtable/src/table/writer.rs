@@ -129,6 +129,13 @@ impl<M: Memory> Writer<M> {
         }
     }
 
+    /// Takes note that the request is about to end a permit, which there is.
+    pub fn announce_end(&mut self, token: u64) {
+        if let Some(commits) = &mut self.commits {
+            commits.announce_end(token);
+        }
+    }
+
     /// The table it writes.
     pub fn table(&self) -> &Arc<Table<M>> {
         &self.table
