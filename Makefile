@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-python soak stubs manual lock clean
+.PHONY: help install demo tests-built test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-python soak stubs manual lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ install: .venv/built ## Make the virtual environment and build ringtable into it
 
 demo: install ## Build, then show it: eight processes share a cache, a rate limiter and arrays, and count words.
 	@$(BIN)/ringtable demo
+
+tests-built: .cargo-found
+	cargo test --package ringtable --lib --no-run
 
 test: install ## Build, then run the Rust tests and the Python tests, all but the slow ones.
 	cargo test --package ringtable --lib
