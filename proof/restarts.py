@@ -9,6 +9,7 @@ Each process has a seat, and does one thing until it is told to stop. It notes w
 - **Changers** read a number of all with its version, and write the next one if it still has that.
 - **Owners** take a lock. Every now and then one of them is killed, too, mostly while it has the lock.
 - **Readers** read in place what the others count, and ask for nothing.
+- **Watchers** hear of each increment of all.
 
 What must not be:
 
@@ -17,6 +18,7 @@ What must not be:
 - A value that was acknowledged and is gone, or is another one's.
 - A lock that two have, or that is lost by the one that lives, or kept by one that is dead.
 - A read in place that fails, or that goes back to what was before.
+- An increment that a watcher does not hear of, without hearing that it has missed something; one that it hears of twice.
 - A call that hangs; a process that ends; an error other than the word that a write may have been done.
 - Something that a server found damaged when it took over from the one before.
 """
@@ -56,6 +58,7 @@ HANG_S = 30.0
 DEAD_S = 20.0
 """How long the kernel may take to be done with a process, and a server to hear of it."""
 
+COUNT, END = b"count of all", b"count of all: the end"
 KEYS = 20
 """Keys of a writer."""
 
@@ -87,6 +90,10 @@ class Found:
     values_written: int = 0
     values_in_doubt: int = 0
     locks_taken: int = 0
+    events: int = 0
+    events_missed: int = 0
+    """What watchers were told that they have missed: for each kill one change, or more that were no increments."""
+
     reads: int = 0
     read_ms_longest: float = 0.0
     """In place; reads of those that do nothing else."""
@@ -102,7 +109,7 @@ class Notes:
     """Memory that all processes share, and that outlives them: some words for all, and some for each seat."""
 
     INSIDE, TOKEN, SEATS_FROM = 0, 1, 8
-    ACKNOWLEDGED, IN_DOUBT, LONGEST_NS, SEAT_WORDS = 0, 1, 2, 8
+    ACKNOWLEDGED, IN_DOUBT, LONGEST_NS, IS_READY, SEAT_WORDS = 0, 1, 2, 3, 8
 
     def __init__(self, seats: int) -> None:
         self._memory = mmap.mmap(-1, 8 * (self.SEATS_FROM + seats * self.SEAT_WORDS))
@@ -155,7 +162,7 @@ def count(seat: Seat, number: int, finish: Flag) -> None:
     own, least, most = f"own {number}", 0, 0
     with Table(timeout=HANG_S) as table:
         while not finish.is_set():
-            seat.write(lambda: table.incr("count of all"))
+            seat.write(lambda: table.incr(COUNT))
             # Nobody else writes this one: each answer says whether all before were done once.
             with suppress(ServerGone):
                 most += 1
@@ -250,7 +257,7 @@ def own(seat: Seat, notes: Notes, seed: str, finish: Flag) -> None:
 
 def look(seat: Seat, finish: Flag) -> None:
     """Read in place what others count."""
-    seen = {"count of all": 0, "changed by all": 0}
+    seen: dict[str | bytes, int] = {COUNT: 0, "changed by all": 0}
     with Table(timeout=HANG_S) as table:
         while not finish.is_set():
             for key, before in seen.items():
@@ -261,7 +268,26 @@ def look(seat: Seat, finish: Flag) -> None:
                 seat.add(Notes.ACKNOWLEDGED)
 
 
+def watch(seat: Seat, finish: Flag) -> None:
+    """Hear what others count, until the word that it is over; `finish` comes before that."""
+    del finish
+    version = 0
+    with Table(timeout=HANG_S) as table, table.watch(COUNT, timeout=HANG_S) as events:
+        seat.add(Notes.IS_READY)
+        for event in events:
+            if isinstance(event, ringtable.Lagged):
+                seat.add(Notes.IN_DOUBT, event.count)
+            elif event.key == END:
+                return
+            elif event.version <= version:
+                raise Wrong(f"a watcher hears of version {event.version} behind {version}")
+            else:
+                version = event.version
+                seat.add(Notes.ACKNOWLEDGED)
+
+
 COUNTERS, WRITERS, CHANGERS, OWNERS, READERS = range(3), range(3, 5), range(5, 7), range(7, 10), range(10, 12)
+WATCHERS = range(12, 14)
 
 
 def run(kills: int, seconds: float, found: Found) -> None:
@@ -271,7 +297,7 @@ def run(kills: int, seconds: float, found: Found) -> None:
         AssertionError: Something was found.
     """
     generator = random.Random(found.seed)
-    notes = Notes(READERS.stop)
+    notes = Notes(WATCHERS.stop)
     restarts_ms: list[float] = []
     deadline = time.monotonic() + seconds
     with KeptServer(max_deaths=10_000) as kept, Flag() as finish, ExitStack() as stack:
@@ -282,12 +308,15 @@ def run(kills: int, seconds: float, found: Found) -> None:
         def seat(number: int) -> Seat:
             return notes.seat(number)
 
-        children = {number: start(count, seat(number), number) for number in COUNTERS}
+        children = {number: start(watch, seat(number)) for number in WATCHERS}
+        # They are to hear of all.
+        wait_until(lambda: all(seat(number).get(Notes.IS_READY) for number in WATCHERS), "they watch", HANG_S)
+        children |= {number: start(count, seat(number), number) for number in COUNTERS}
         children |= {number: start(write, seat(number), number, f"{generator.random()}") for number in WRITERS}
         children |= {number: start(change, seat(number)) for number in CHANGERS}
         children |= {number: start(own, seat(number), notes, f"{generator.random()}") for number in OWNERS}
         children |= {number: start(look, seat(number)) for number in READERS}
-        everybody = range(READERS.stop)
+        everybody = range(WATCHERS.stop)
         control = stack.enter_context(Table(timeout=HANG_S))
 
         def server() -> int:
@@ -345,8 +374,11 @@ def run(kills: int, seconds: float, found: Found) -> None:
                     child.result()
                     raise Wrong("a process has ended by itself")
         finish.set()
-        for child in children.values():
-            child.result(2 * HANG_S)
+        for number in range(WATCHERS.start):
+            children[number].result(2 * HANG_S)
+        control[END] = b""
+        for number in WATCHERS:
+            children[number].result(2 * HANG_S)
         control.close()
         judge(notes, found)
         expected = re.compile("ringtable: (the server has died .signal 9.: another one takes over|no upgrade: )")
@@ -371,16 +403,24 @@ def judge(notes: Notes, found: Found) -> None:
     found.values_written = sum(noted(WRITERS, Notes.ACKNOWLEDGED))
     found.values_in_doubt = sum(noted(WRITERS, Notes.IN_DOUBT))
     found.locks_taken = sum(noted(OWNERS, Notes.ACKNOWLEDGED))
+    found.events = sum(noted(WATCHERS, Notes.ACKNOWLEDGED))
+    found.events_missed = sum(noted(WATCHERS, Notes.IN_DOUBT))
     found.reads = sum(noted(READERS, Notes.ACKNOWLEDGED))
     found.read_ms_longest = round(max(noted(READERS, Notes.LONGEST_NS)) / 1e6, 1)
     found.write_ms_longest = round(max(noted(COUNTERS, Notes.LONGEST_NS)) / 1e6, 1)
     with Table(timeout=HANG_S) as table:
         for key, acknowledged, in_doubt in (
-            ("count of all", found.increments_acknowledged, found.increments_in_doubt),
+            (COUNT, found.increments_acknowledged, found.increments_in_doubt),
             ("changed by all", found.changes_acknowledged, found.changes_in_doubt),
         ):
             if not acknowledged <= int(table.get(key, b"0")) <= acknowledged + in_doubt:
                 raise Wrong(f"{key!r} is {table.get(key)!r}: {acknowledged} acknowledged, {in_doubt} in doubt")
+        increments = int(table.get(COUNT, b"0"))
+        for heard, missed in zip(noted(WATCHERS, Notes.ACKNOWLEDGED), noted(WATCHERS, Notes.IN_DOUBT), strict=True):
+            if not heard <= increments <= heard + missed:
+                raise Wrong(
+                    f"a watcher has heard of {heard} of {increments} increments, and has missed {missed} events"
+                )
         wait_until(lambda: table.stats()["locks"] == 0, "nobody has a lock when all are gone", DEAD_S)
         wait_until(lambda: table.stats()["lease_waiters"] == 0, "nobody waits when all are gone", DEAD_S)
         wait_until(lambda: table.stats()["clients"] == 1, "no client is left when all are gone", DEAD_S)
