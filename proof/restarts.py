@@ -18,7 +18,7 @@ What must not be:
 - A value that was acknowledged and is gone, or is another one's.
 - A lock that two have, or that is lost by the one that lives, or kept by one that is dead.
 - A read in place that fails, or that goes back to what was before.
-- An increment that a watcher does not hear of, without hearing that it has missed something; one that it hears of twice.
+- An increment that a watcher does not hear of, without hearing that it has missed something; or hears of twice.
 - A call that hangs; a process that ends; an error other than the word that a write may have been done.
 - Something that a server found damaged when it took over from the one before.
 """
