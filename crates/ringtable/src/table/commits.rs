@@ -14,8 +14,8 @@
 //! The log counts what was announced since the request began. It has two places for announcements, and its count says
 //! which of them is the last one: the other one is written, and then the count, by one store with Release.
 //!
-//! What a request ends outside of the table, a permit, is announced by its token: it was ended if it was there then, and
-//! is there no more.
+//! What a request ends outside of the table, a permit, is announced by its token: it was ended if it was there then,
+//! and is there no more.
 //!
 //! # Invariants
 //!

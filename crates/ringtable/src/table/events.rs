@@ -351,7 +351,7 @@ impl Consumer {
             if ring.tail.load(Ordering::Relaxed) <= position {
                 return Ok(Next::Nothing);
             }
-            // Acquire: [1], pairs with the Release store of the tail in `Producer::publish`.
+            // Acquire: [1], pairs with the Release store of the tail in `Producer::write`.
             fence(Ordering::Acquire);
             match copy(ring, position, key)? {
                 None => return self.catch_up(ring, key),
@@ -389,7 +389,7 @@ impl Consumer {
         for _ in 0..limits::READ_RETRIES_MAX {
             // Relaxed: ordered by the fence.
             let latest = ring.latest.load(Ordering::Relaxed);
-            // Acquire: [3], pairs with the Release store of `latest` in `Producer::publish`.
+            // Acquire: [3], pairs with the Release store of `latest` in `Producer::write`.
             fence(Ordering::Acquire);
             match copy(ring, latest, key)? {
                 None => {} // lapped again
@@ -424,7 +424,7 @@ fn copy(ring: Ring<'_>, position: u64, key: &mut Vec<u8>) -> Result<Option<Copie
         }
     });
     failpoint!("watch.copied");
-    // Acquire: [2], pairs with the fence(Release) in `Producer::publish`.
+    // Acquire: [2], pairs with the fence(Release) in `Producer::write`.
     fence(Ordering::Acquire);
     // Relaxed: ordered by the fence.
     let intent = ring.intent.load(Ordering::Relaxed);
