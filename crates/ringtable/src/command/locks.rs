@@ -57,6 +57,7 @@ pub(super) fn ring_unlock(context: &mut Context<'_>, arguments: Arguments<'_>) -
         _ => return Err(Refusal::err("syntax error")),
     };
     if let LeaseName::Token(token) = named
+        && context.writer.logs_commits()
         && context.host.locked(context.connection, name, Some(token)) > 0
     {
         // Whoever comes after this server finds it gone, and knows that it was this request.

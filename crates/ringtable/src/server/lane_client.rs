@@ -524,3 +524,55 @@ impl LaneClient {
         end.say_goodbye(&self.socket);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fuzzing::{connection, runtime};
+    use super::super::notes::Notes;
+    use super::super::topology::Topology;
+    use super::*;
+    use crate::command::number;
+    use crate::command::record::RequestHead;
+    use crate::table::Eviction;
+
+    /// What stands of a lane once it is adopted, whose server has died with an increment in hand; and the size of that.
+    fn adopted(commits: &Commits) -> (Noted, u64) {
+        let runtime = runtime(Topology::Lanes, Eviction::Never);
+        let (socket, _client) = connection();
+        let mut offer = Offer::make(socket, (1, 0), &runtime.store, None, |_| Ok(())).unwrap();
+        let notes = Arc::new(Notes::create(1).unwrap().0);
+        let mut note = Note::begin(Arc::clone(&notes), 0, 1, 0);
+        note.set(0, 0, LaneState::Resting);
+        note.take_in_hand();
+        offer.note = Some(note);
+        let mut request = Vec::new();
+        RequestHead::new(number("INCR"), &[b"key"]).unwrap().append_to(&mut request);
+        let ring = Lane::new(offer.mapping.words()).requests();
+        let mut producer = Producer::default();
+        assert!(producer.room(ring, request.len()).unwrap() >= request.len());
+        producer.write(ring, &request);
+        producer.publish(ring);
+        let noted = notes.read(0).unwrap();
+        assert!(noted.is_in_hand);
+        let (_lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, commits);
+        assert_eq!(end, None);
+        (notes.read(0).unwrap(), request.len() as u64)
+    }
+
+    /// If another lane's request is in hand at the next death, nothing says of this one that it was done.
+    #[test]
+    fn what_is_to_be_done_again_is_in_hand_no_more() {
+        let (noted, _) = adopted(&Commits::default());
+        assert_eq!((noted.head, noted.state, noted.is_in_hand), (0, LaneState::Resting, false));
+        assert!(noted.tail > 0, "it is told of the restart");
+    }
+
+    /// Before the log begins anew: at the next death it says nothing any more.
+    #[test]
+    fn what_was_done_is_answered_as_soon_as_its_lane_is_adopted() {
+        let told = adopted(&Commits::default()).0.tail;
+        let (noted, size) = adopted(&Commits { count: 1, entry: Some((1, Some(b"7".to_vec()))), ending: 0 });
+        assert_eq!((noted.head, noted.state, noted.is_in_hand), (size, LaneState::Resting, false));
+        assert!(noted.tail > told, "it has its answer");
+    }
+}

@@ -121,6 +121,11 @@ impl<M: Memory> Writer<M> {
         self.commits = Some(CommitLog::new(memory, at));
     }
 
+    /// Whether it tells that.
+    pub fn logs_commits(&self) -> bool {
+        self.commits.is_some()
+    }
+
     /// Takes note that a request begins: of what it commits, nothing is committed yet.
     #[inline]
     pub fn begin_request(&mut self) {
