@@ -15,6 +15,11 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `interrupted`     | what those do there that are interrupted                                         |
 | `locks`           | a program: locks, semaphores and limiters of processes that are killed           |
 | `restarts`        | a program: servers with a keeper, killed under clients that go on                |
+| `steps`           | a program: servers with a keeper, killed behind each instruction that counts     |
+| `stage`           | such a server, and the clients that act there and look on                        |
+| `changes`         | the kinds of changes that they make there                                        |
+| `tracing`         | a thread of another process, executed instruction by instruction                 |
+| `segments`        | the shared memory of a server, and whether it has changed                        |
 | `diary`           | what a process was doing, in memory that outlives it                             |
 | `marks`           | values that say which key, writer and server they are of                         |
 | `calls`           | a program: calls whose trouble is of the caller's own making                     |

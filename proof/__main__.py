@@ -73,6 +73,11 @@ STEPS = {
             [PYTHON, "-m", "proof.restarts", "--seconds", "20"],
         ),
         Step(
+            "steps",
+            "servers with a keeper, killed behind single instructions",
+            [PYTHON, "-m", "proof.steps", "--seconds", "60", "--sample", "8", "--again", "1"],
+        ),
+        Step(
             "calls",
             "calls whose trouble is of the caller's own making",
             [PYTHON, "-m", "proof.calls", "--seconds", "0.5"],

@@ -52,6 +52,7 @@
     test_watch.py           events of changes: order, laps, many watchers, event loops
     test_kill.py            clients and servers that die, stop or hang
     test_keeper.py          a server whose keeper starts another one when it dies, and what clients notice
+    test_steps.py           such servers killed behind single instructions: a sample of `python -m proof.steps`
     test_upgrade.py         another version that takes over while the server serves
     test_manager.py         a service manager that listens, and stores what a keeper holds
     test_failpoints.py      the same at steps of the protocols: `make failpoints`, which makes a build for it
