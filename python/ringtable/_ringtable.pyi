@@ -737,10 +737,12 @@ class Watch:
     def reconnects(self) -> bool:
         """Whether it goes on with the next server: in `wait` by itself, and otherwise by `rejoin`."""
     def rejoin(self) -> bool:
-        """Go on with the next server, if that of before has gone; return `False` if it was not there within a second.
+        """Go on with the next server, if that of before has gone, without waiting; return `False` if it is not there yet.
 
         Raises `ServerGone` if there is none with the same table.
         """
+    def joining(self) -> int | None:
+        """The descriptor to wait for before `rejoin` is tried again; `None` if that has to be some time later."""
     def wait(self) -> list[tuple[str, bytes, int, int]]:
         """Wait until there are changes, and return some."""
     def timed_out(self) -> Exception:

@@ -26,6 +26,9 @@ else:
 
     _K = TypeVar("_K")
 
+# Seconds after which one looks again whether a server has room for another connection in its queue.
+_PAUSE_S = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Event(Generic[_K]):
@@ -143,11 +146,11 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
                         raise RuntimeError("another task or thread waits for this watch: give each its own")
                     rows, wants_to_rejoin = self._core.take()
                     self._fill(rows)
-                    if wants_to_rejoin and self._ready:
-                        # What is there comes first: if there is no such server, that is told when nothing is left.
+                    if wants_to_rejoin:
+                        # Without waiting: what is there comes first, and that no server follows is told at its end.
                         with suppress(ServerGone):
-                            await self._rejoin()
-                    elif not self._ready and self._core.arm():
+                            self._core.rejoin()
+                    if not self._ready and self._core.arm():
                         try:
                             await self._until_readable()
                         except ServerGone:
@@ -238,14 +241,26 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
                 self._core.disarm()
 
     async def _rejoin(self) -> None:
-        """Go on with the next server, in a thread: one who joins may have to wait for it."""
+        """Go on with the next server, as soon as it answers."""
+        while not self._core.rejoin():
+            await self._until(self._core.joining())
+
+    async def _until(self, descriptor: int | None) -> None:
+        """Wait until this is readable; for some time, if there is none."""
         import asyncio
 
         self._awaited = True
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
         try:
-            while not await asyncio.to_thread(self._core.rejoin):
-                pass
+            if descriptor is None:
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                loop.add_reader(descriptor, _resolve, readable)
+                await readable
         finally:
+            if descriptor is not None:
+                loop.remove_reader(descriptor)
             self._awaited = False
 
 

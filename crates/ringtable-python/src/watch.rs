@@ -46,9 +46,6 @@ pub struct WatchCore {
     reconnects: bool,
 }
 
-/// For how long a try to go on with the next server may take, of a caller that cannot be told to give up.
-const TRY: Duration = Duration::from_secs(1);
-
 impl WatchCore {
     fn asked(&self) -> Asked<'_> {
         Asked { server: &self.address, may_write: false }
@@ -139,14 +136,19 @@ impl WatchCore {
         self.reconnects
     }
 
-    /// Go on with the next server, if that of before has gone; return `False` if it was not there within a second.
+    /// Go on with the next server, if that of before has gone, without waiting; return `False` if it is not there yet.
     ///
     /// Raises `ServerGone` if there is none with the same table.
     fn rejoin(&self, py: Python<'_>) -> PyResult<bool> {
-        waiting(py, Some(TRY), self.asked(), |patience| match self.watch.rejoin(patience) {
+        waiting(py, Some(Duration::ZERO), self.asked(), |patience| match self.watch.rejoin(patience) {
             Err(Error::Timeout(_)) => Ok(false),
             other => other.map(|()| true),
         })
+    }
+
+    /// The descriptor to wait for before `rejoin` is tried again; `None` if that has to be some time later.
+    fn joining(&self) -> Option<i32> {
+        self.watch.joining()
     }
 
     /// The descriptor to wait for between `arm` and `disarm`; another one after `rejoin`.

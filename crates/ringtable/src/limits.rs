@@ -60,9 +60,6 @@ pub const UNEVICTABLE_SHARE: u64 = 2;
 /// entries a thread of its own does it, one after the other, while their clients wait: each has one such request.
 pub const ROOM_AT_ONCE_MAX: usize = 256 << 10;
 
-/// For how long a watch that has events to give tries to go on with the next server, before it gives them.
-pub const WATCH_REJOIN_TRY: Duration = Duration::from_millis(100);
-
 /// Lanes that are prepared for clients to come, where a keeper has to map them before: 264 KiB each.
 pub const LANES_PREPARED: usize = 16;
 /// For how long a client asks again whose join was put off, since the keeper has none prepared.
@@ -76,7 +73,9 @@ pub const RESIGNATION_PATIENCE: Duration = Duration::from_secs(1);
 /// For how long it waits for clients that read none of their replies meanwhile.
 pub const RESIGNATION_PAUSE: Duration = Duration::from_millis(20);
 /// How often a client joins whose server dies meanwhile, before it gives up.
-pub const JOIN_TRIES: usize = 4;
+pub const JOIN_TRIES: usize = 100;
+/// How often of these it does not pause before the next one.
+pub const JOIN_TRIES_AT_ONCE: usize = 3;
 
 /// Bytes of each of a lane's two rings; a power of two.
 pub const LANE_RING_SIZE: usize = if cfg!(loom) { 16 } else { 128 << 10 };

@@ -156,8 +156,16 @@ impl<'a> Party<'a> {
         patience.start();
         loop {
             let slice = patience.slice().map_err(|error| self.failed(error))?;
-            if let Some(missing) = self.wait(slice, patience)? {
-                return Ok(Some(missing));
+            let Some(expected) = &self.expected else { return self.come(patience) };
+            match self.connection.await_answer(expected, slice, patience) {
+                // It has not: the server that knew of this party is dead, and another one knows who has passed.
+                Ok(Some(Reply::Nil)) => {
+                    self.is_over = true;
+                    return Ok(None);
+                }
+                Ok(Some(answer)) => return self.take(answer),
+                Ok(None) => patience.check_interrupted()?,
+                Err(error) => return Err(self.failed(error)),
             }
         }
     }

@@ -42,6 +42,14 @@ fn ask(
     patience: &mut Patience<'_>,
 ) -> Result<Reply, Error> {
     plain.ask(words);
+    await_reply(plain, passed, patience)
+}
+
+fn await_reply(
+    plain: &mut SocketLink,
+    passed: &mut Vec<Descriptor>,
+    patience: &mut Patience<'_>,
+) -> Result<Reply, Error> {
     loop {
         if let Some(reply) = plain.try_receive_passed(passed)? {
             return Ok(reply);
@@ -91,10 +99,25 @@ pub(super) fn upgrade(
     request: &[String],
     patience: &mut Patience<'_>,
 ) -> Result<(String, Vec<Descriptor>), Error> {
-    let mut passed = Vec::new();
+    let mut asked = Vec::new();
+    begin_upgrade(plain, request);
+    await_upgrade(plain, &mut asked, patience).map(|status| (status, asked))
+}
+
+/// Asks for shared memory.
+pub(super) fn begin_upgrade(plain: &mut SocketLink, request: &[String]) {
     let words: Vec<&[u8]> = request.iter().map(String::as_bytes).collect();
-    match ask(plain, &words, &mut passed, patience)? {
-        Reply::Status(status) => Ok((status.into_owned(), passed)),
+    plain.ask(&words);
+}
+
+/// Waits for the server's words, and for what it passes. May be called again if the patience was over.
+pub(super) fn await_upgrade(
+    plain: &mut SocketLink,
+    passed: &mut Vec<Descriptor>,
+    patience: &mut Patience<'_>,
+) -> Result<String, Error> {
+    match await_reply(plain, passed, patience)? {
+        Reply::Status(status) => Ok(status.into_owned()),
         Reply::Error(message) => Err(refusal(message)),
         other => Err(unexpected(other)),
     }

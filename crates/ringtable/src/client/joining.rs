@@ -1,6 +1,6 @@
 //! Joining whatever server is there, while one may be about to follow another.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::handshake::is_put_off;
@@ -25,6 +25,16 @@ pub(super) fn joined<T>(
             Err(Error::Gone(words) | Error::Unsent(words)) if deaths + 1 < limits::JOIN_TRIES => {
                 deaths += 1;
                 last_words = Some(words);
+                // The first ones at once: there may be another server already.
+                if deaths > limits::JOIN_TRIES_AT_ONCE {
+                    let left = patience.timeout().map(|timeout| timeout.saturating_sub(began.elapsed()));
+                    if let Some(timeout) = patience.timeout().filter(|_| left == Some(Duration::ZERO)) {
+                        return Err(Error::Timeout(timeout));
+                    }
+                    std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
+                    pause = (2 * pause).min(limits::JOIN_PAUSE_MAX);
+                    patience.check_interrupted()?;
+                }
             }
             // No keeper has the socket.
             Err(Error::NotFound { .. }) if last_words.is_some() => {

@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::connect::connect;
 use super::error::{Error, system};
 use super::gate::Gate;
-use super::handshake::upgrade;
+use super::handshake::{await_upgrade, begin_upgrade};
 use super::joining::joined;
 use super::patience::Patience;
 use super::replies::unexpected;
@@ -34,7 +34,6 @@ use super::subscription::{Change, Subscription, begin, watch_request};
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 use crate::folder::Trust;
-use crate::limits;
 use crate::shm::fork::{self, Descriptor};
 use crate::sync::lock;
 
@@ -44,6 +43,8 @@ pub struct Watch {
     trust: Trust,
     prefix: Vec<u8>,
     subscription: Gate<Option<Subscription>>,
+    /// A connection that is about to take the place of the one of before, whose server has gone.
+    joining: Mutex<Option<Joining>>,
     /// A second descriptor of the socket, to end the watch while another thread waits in it.
     life: Mutex<Descriptor>,
     closed: AtomicBool,
@@ -51,22 +52,35 @@ pub struct Watch {
     generation: u64,
 }
 
-/// Joins the server there. Its socket is given to `connected` before anything is asked.
-fn join(
-    location: &Location,
-    trust: &Trust,
-    prefix: &[u8],
-    patience: &mut Patience<'_>,
-    connected: impl FnOnce(&Descriptor) -> Result<(), Error>,
-) -> Result<Subscription, Error> {
-    patience.start();
-    let socket = connect(location, trust, patience)?;
-    connected(&socket)?;
-    let mut plain = SocketLink::new(socket);
-    let (status, passed) = upgrade(&mut plain, &watch_request(), patience)?;
-    failpoint!("watch.joined");
-    let start = begin(&status).ok_or_else(|| unexpected(Reply::Status(status.into())))?;
-    Subscription::join(plain.into_socket(), passed, start, prefix)
+/// A connection whose server was asked to let it watch, and has not answered yet.
+struct Joining {
+    plain: SocketLink,
+    passed: Vec<Descriptor>,
+    descriptor: RawFd,
+}
+
+impl Joining {
+    /// Asks the server there.
+    fn begin(location: &Location, trust: &Trust, patience: &mut Patience<'_>) -> Result<(Self, Descriptor), Error> {
+        patience.start();
+        let socket = connect(location, trust, patience)?;
+        let (life, descriptor) = (duplicate(&socket)?, socket.as_fd().as_raw_fd());
+        let mut plain = SocketLink::new(socket);
+        begin_upgrade(&mut plain, &watch_request());
+        Ok((Self { plain, passed: Vec::new(), descriptor }, life))
+    }
+
+    /// Waits for its answer. May be called again if the patience was over.
+    fn status(&mut self, patience: &mut Patience<'_>) -> Result<String, Error> {
+        patience.start();
+        await_upgrade(&mut self.plain, &mut self.passed, patience)
+    }
+
+    fn finish(self, status: String, prefix: &[u8]) -> Result<Subscription, Error> {
+        failpoint!("watch.joined");
+        let start = begin(&status).ok_or_else(|| unexpected(Reply::Status(status.into())))?;
+        Subscription::join(self.plain.into_socket(), self.passed, start, prefix)
+    }
 }
 
 fn duplicate(socket: &Descriptor) -> Result<Descriptor, Error> {
@@ -89,13 +103,9 @@ impl Watch {
             return Err(Error::NoSharedMemory(location));
         }
         let (subscription, life) = joined(patience, |mut patience| {
-            let mut life = None;
-            let connected = |socket: &Descriptor| {
-                life = Some(duplicate(socket)?);
-                Ok(())
-            };
-            let subscription = join(&location, trust, prefix, &mut patience, connected)?;
-            Ok((subscription, life.expect("it was connected")))
+            let (mut joining, life) = Joining::begin(&location, trust, &mut patience)?;
+            let status = joining.status(&mut patience)?;
+            Ok((joining.finish(status, prefix)?, life))
         })?;
         let alarm = AtomicI32::new(subscription.alarm().as_fd().as_raw_fd());
         Ok(Self {
@@ -103,6 +113,7 @@ impl Watch {
             trust: trust.clone(),
             prefix: prefix.to_vec(),
             subscription: Gate::new(Some(subscription)),
+            joining: Mutex::new(None),
             life: Mutex::new(life),
             closed: AtomicBool::new(false),
             alarm,
@@ -125,19 +136,18 @@ impl Watch {
         self.with(patience, |subscription, patience| {
             patience.start();
             loop {
+                // Before anything is taken out, which an interruption would lose. Without waiting: what is there comes
+                // first, and that no server follows is told when nothing is left.
+                if rejoins && let Some(error @ Error::Gone(_)) = subscription.end() {
+                    let _ = self.follow(subscription, error, Patience::new(Some(Duration::ZERO), &|| false));
+                }
                 match subscription.take()? {
                     // None of these were wanted, so that time may have passed.
                     Poll::Ready(changes) if changes.is_empty() => {
                         patience.slice()?;
                         patience.check_interrupted()?;
                     }
-                    Poll::Ready(changes) => {
-                        if rejoins && let Some(error @ Error::Gone(_)) = subscription.end() {
-                            // These come first: it is tried again, or told when nothing is left.
-                            let _ = self.follow(subscription, error, patience.within(limits::WATCH_REJOIN_TRY));
-                        }
-                        return Ok(changes);
-                    }
+                    Poll::Ready(changes) => return Ok(changes),
                     Poll::Pending => match sleep(subscription, patience) {
                         Err(error @ Error::Gone(_)) if rejoins => self.follow(subscription, error, *patience)?,
                         outcome => outcome?,
@@ -164,11 +174,29 @@ impl Watch {
         // Relaxed: as in `close`.
         let is_ended = || self.closed.load(Ordering::Relaxed) || patience.is_interrupted();
         let next = joined(patience.asking(&is_ended), |mut patience| {
-            join(&self.location, &self.trust, &self.prefix, &mut patience, |socket| {
-                *lock(&self.life) = duplicate(socket)?;
-                // Another thread may have closed the one of before. Relaxed: the lock orders it; see `close`.
-                if self.closed.load(Ordering::Relaxed) { Err(Error::WatchClosed) } else { Ok(()) }
-            })
+            // One that was not answered in time waits still.
+            let waits = lock(&self.joining).take();
+            let mut joining = match waits {
+                Some(joining) => joining,
+                None => {
+                    let (joining, life) = Joining::begin(&self.location, &self.trust, &mut patience)?;
+                    *lock(&self.life) = life;
+                    joining
+                }
+            };
+            // Another thread may have closed the one of before. Relaxed: the lock orders it; see `close`.
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(Error::WatchClosed);
+            }
+            match joining.status(&mut patience) {
+                Ok(status) => joining.finish(status, &self.prefix),
+                Err(error) => {
+                    if matches!(error, Error::Timeout(_) | Error::Interrupted) {
+                        *lock(&self.joining) = Some(joining);
+                    }
+                    Err(error)
+                }
+            }
         });
         let next = match next {
             Err(Error::NotFound { .. }) => return Err(gone),
@@ -220,6 +248,11 @@ impl Watch {
             return Err(Error::WatchClosed);
         }
         outcome
+    }
+
+    /// The descriptor to wait for before [`Self::rejoin`] is tried again; `None` if that has to be some time later.
+    pub fn joining(&self) -> Option<RawFd> {
+        lock(&self.joining).as_ref().map(|joining| joining.descriptor)
     }
 
     /// The descriptor to wait for, between [`Self::arm`] and [`Self::disarm`]. It stays the watch's own. Behind
@@ -294,7 +327,11 @@ impl Watch {
 
 /// Sleeps until there is something, but not longer than a slice of the patience.
 fn sleep(subscription: &mut Subscription, patience: &mut Patience<'_>) -> Result<(), Error> {
-    let slice = patience.slice()?;
+    let slice = match patience.slice() {
+        Ok(slice) => slice,
+        // A look at least, however short the time.
+        Err(error) => return subscription.listen(Duration::ZERO).and(Err(error)),
+    };
     let outcome = if subscription.arm() { subscription.listen(slice) } else { Ok(false) };
     subscription.disarm();
     outcome?;

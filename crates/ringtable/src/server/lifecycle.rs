@@ -239,6 +239,12 @@ impl Crew {
         }
         let reserve = doing("keeping a descriptor in reserve", Doorbell::new())?;
         doing("making what a client needs", rehearse())?;
+        // Before anybody else hears of it: a server that dies then is followed by another one.
+        if let Some(keeper) = &self.runtime.keeper
+            && let Err(error) = keeper.tell_ready()
+        {
+            tell(&format!("telling the keeper that this server serves: {error}"));
+        }
         thread("ringtable-accept", move || self.accept(reserve))
     }
 
@@ -259,11 +265,6 @@ impl Crew {
     fn accept(self, reserve: Doorbell) {
         self.listener.settle();
         self.runtime.headcount.begin();
-        if let Some(keeper) = &self.runtime.keeper
-            && let Err(error) = keeper.tell_ready()
-        {
-            tell(&format!("telling the keeper that this server serves: {error}"));
-        }
         let course = Arc::clone(&self.runtime.course);
         let mut reserve = Some(reserve);
         loop {

@@ -3,6 +3,7 @@
 use super::bucket::{EMPTY, SLOTS};
 use super::change::Change;
 use super::check::report::Report;
+use super::layout::H_CLEARING;
 use super::writer::Writer;
 use crate::sync::{Memory, Ordering};
 
@@ -17,6 +18,8 @@ impl<M: Memory> Writer<M> {
     /// The entries themselves are not touched: whole slabs come back at once (unless somebody reads in place).
     pub fn clear_some(&mut self, first: u64, count: u64) -> Option<u64> {
         if first == 0 {
+            // Relaxed: whoever comes after this process finds it, since the stores to buckets behind it are Release.
+            self.table.words()[H_CLEARING].fetch_add(1, Ordering::Relaxed);
             self.release();
             self.table.heap.condemn_all(self.table.words());
             self.table.sieve.clear(&self.table.heap);
@@ -74,6 +77,8 @@ impl<M: Memory> Writer<M> {
             return Some(end);
         }
         self.table.tell(Change::Flushed, &mut self.published);
+        // Release: it was told before.
+        self.table.words()[H_CLEARING].fetch_sub(1, Ordering::Release);
         None
     }
 }

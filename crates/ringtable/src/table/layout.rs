@@ -63,8 +63,10 @@ pub const H_BUCKETS_MIN: usize = 12;
 pub const H_BUCKETS: usize = if cfg!(loom) { 13 } else { STRIDE };
 /// The number of buckets once more, sealed: see [`super::seal`]. Written before it, by the same worker.
 pub const H_BUCKETS_SEALED: usize = H_BUCKETS + 1;
+/// How often all keys are being deleted, which takes several turns and is told at the end. Written by all workers.
+pub const H_CLEARING: usize = H_BUCKETS + 2;
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
-pub const H_ENTRIES: usize = if cfg!(loom) { H_BUCKETS + 2 } else { H_BUCKETS + STRIDE };
+pub const H_ENTRIES: usize = if cfg!(loom) { H_BUCKETS + 3 } else { H_BUCKETS + STRIDE };
 /// Not 0 once the server has stopped in good order. Written once, by the server.
 pub const H_CLOSED: usize = H_ENTRIES + STRIDE;
 /// One line per worker: `crate::ring::wait` says what it holds. Written by that worker.

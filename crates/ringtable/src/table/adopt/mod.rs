@@ -43,8 +43,8 @@ use super::events::{Broadcast, RingLocation};
 use super::header::{AttachError, Constants, restore_constants};
 use super::heap::Rebuild;
 use super::layout::{
-    BUCKET_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS, PAGE_WORDS,
-    bucket_start, page_map_start, split_source,
+    BUCKET_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLEARING, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS,
+    PAGE_WORDS, bucket_start, page_map_start, split_source,
 };
 use super::options::Eviction;
 use super::seal::{seal, unseal};
@@ -89,7 +89,7 @@ impl<M: Memory> Table<M> {
         }
         let ChainCheck { ledger: Found { mut heap, entries, expires, counted, .. }, mut report, .. } = walk.check;
         report.entries = entries;
-        let missed = report.repaired(Repair::Locked);
+        let missed = report.repaired(Repair::Locked) + clears_cut_off(words);
         let events = adopt_events(words, &mut heap, missed, &mut report);
         let mut pinned = pinned.to_vec();
         pinned.sort_unstable();
@@ -143,6 +143,12 @@ fn buckets_min(words: &[AtomicU64], count: u64, report: &mut Report) -> u64 {
     report.damage(Damage::Header);
     words[H_BUCKETS_MIN].store(1, Ordering::Relaxed);
     1
+}
+
+/// Whether all keys were being deleted, which nobody was told of yet: 1, or 0. From now on they are not.
+fn clears_cut_off(words: &[AtomicU64]) -> u64 {
+    // Relaxed: whoever has written it is dead.
+    u64::from(words[H_CLEARING].swap(0, Ordering::Relaxed) != 0)
 }
 
 /// The ring of events, if there is one that is whole. `missed` changes may not have been told.

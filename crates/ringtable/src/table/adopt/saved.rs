@@ -17,6 +17,7 @@
 //! The order of eviction begins anew, as after a death.
 
 use crate::sync::{AtomicU64, Memory, Ordering, lock};
+use crate::table::adopt::clears_cut_off;
 use crate::table::change::ChangeSink;
 use crate::table::events::{Broadcast, RingLocation};
 use crate::table::header::Constants;
@@ -137,7 +138,7 @@ fn events(words: &[AtomicU64]) -> Option<Broadcast> {
         return Some(Broadcast::default());
     }
     let location = RingLocation::load(words).filter(|location| location.is_possible())?;
-    match Broadcast::adopt(words, location, 0) {
+    match Broadcast::adopt(words, location, clears_cut_off(words)) {
         Ok((events, false)) => Some(events),
         _ => None,
     }
