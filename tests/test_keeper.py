@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 import ringtable
-from ringtable import ServerGone, Table
+from ringtable import ServerGone, Table, Timeout
 from support import (
     DEADLINE_S,
     Child,
@@ -70,8 +70,47 @@ def test_smoke(kept: KeptServer) -> None:
     assert "the server has died (signal 9): another one takes over what it had" in kept.words
 
 
+def test_a_party_whose_time_is_over_while_no_server_runs_has_left(kept: KeptServer) -> None:
+    with Table() as table, Table() as other:
+        barrier = table.barrier("barrier", parties=2)
+        raised: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                barrier.wait(timeout=0.2)
+            except Timeout as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until(lambda: other.stats()["lease_waiters"] == 1, "it waits")
+        pid = kept.server_pid
+        freeze(kept.pid)
+        os.kill(pid, signal.SIGKILL)
+        # No event tells that its time is over.
+        thread.join(0.4)
+        os.kill(kept.pid, signal.SIGCONT)
+        kept.wait_for_successor()
+        thread.join(DEADLINE_S)
+        assert len(raised) == 1
+        assert other.stats()["lease_waiters"] == 0
+
+
+def lane(*, sealed: bool) -> RawLane:
+    """A lane, once the keeper has prepared one."""
+    lanes: list[RawLane] = []
+
+    def has_come() -> bool:
+        with suppress(ConnectionRefusedError):
+            lanes.append(RawLane(sealed=sealed))
+        return bool(lanes)
+
+    wait_until(has_come, "there is a lane")
+    return lanes[0]
+
+
 def test_who_seals_its_lane_when_the_server_is_dead_is_told_that_nothing_was_done(kept: KeptServer) -> None:
-    with RawLane(), RawLane(sealed=False) as late:
+    with lane(sealed=True), lane(sealed=False) as late:
         kept.kill_server()
         seal_strictly(late.segment)
         assert late.last_words() == b"-REJOIN the server died before it served this client\r\n"

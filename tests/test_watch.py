@@ -5,9 +5,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -30,6 +31,8 @@ from support import (
     wait_until,
 )
 
+# For how long a client takes it that its server lives.
+LIVENESS_CHECK_S = 0.1
 # The smallest table has the smallest ring of events: 256 KiB.
 SMALL = "4MiB"
 RING_WORDS = (256 << 10) // 8
@@ -452,6 +455,69 @@ def test_a_watch_is_closed_while_it_waits_for_the_next_server(ringtable_dir: Pat
         assert ended.is_set()
         os.kill(kept.pid, signal.SIGCONT)
         table["key"] = b"value"
+
+
+@contextmanager
+def no_server_follows(kept: KeptServer) -> Iterator[None]:
+    """The server dies, and the next one is started behind the block."""
+    pid = kept.server_pid
+    freeze(kept.pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: is_dead(pid), "the server has died")
+    # Longer than a watch that always finds something goes without looking at its socket.
+    time.sleep(2 * LIVENESS_CHECK_S)
+    yield
+    os.kill(kept.pid, signal.SIGCONT)
+
+
+def test_what_is_there_is_given_though_no_server_follows(ringtable_dir: Path) -> None:
+    async def given(watch: Watch) -> list[bytes]:
+        return [(await anext(watch)).key for _ in range(5)]
+
+    with KeptServer() as kept, ringtable.connect() as table, table.watch() as watch, table.watch(timeout=60) as other:
+        write(table, 10)
+        with no_server_follows(kept):
+            assert [next(watch).key for _ in range(5)] == [key(number) for number in range(5)]
+            assert asyncio.run(asyncio.wait_for(given(other), DEADLINE_S)) == [key(number) for number in range(5)]
+        table["last"] = b""
+        for one in (watch, other):
+            assert [next(one).key for _ in range(6)] == [*map(key, range(5, 10)), b"last"]
+
+
+def test_an_interrupted_watch_has_lost_nothing(ringtable_dir: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with KeptServer() as kept, ringtable.connect() as table, table.watch() as watch:
+            write(table, 10)
+            with no_server_follows(kept):
+                got: list[bytes] = []
+                signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+                with pytest.raises(Interrupted):
+                    got.extend(event.key for event in watch)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            table["last"] = b""
+            got += [next(watch).key for _ in range(11 - len(got))]
+            assert got == [*map(key, range(10)), b"last"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_watch_without_time_hears_of_the_end(ringtable_dir: Path) -> None:
+    with ringtable.Server() as server, ringtable.connect() as table, table.watch(timeout=0) as watch:
+        with pytest.raises(ringtable.Timeout):
+            next(watch)
+        table["last"] = b"words"
+        server.stop()
+        assert next(watch).key == b"last"
+        with pytest.raises(ringtable.ServerGone, match="stopped"):
+            next(watch)
 
 
 def test_a_table_that_does_not_reconnect_has_watches_that_do_not(ringtable_dir: Path) -> None:

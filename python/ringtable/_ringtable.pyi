@@ -737,7 +737,7 @@ class Watch:
     def reconnects(self) -> bool:
         """Whether it goes on with the next server: in `wait` by itself, and otherwise by `rejoin`."""
     def rejoin(self) -> bool:
-        """Go on with the next server, if that of before has gone, without waiting; return `False` if it is not there yet.
+        """Go on with the next server, if that of before has gone, without waiting; return whether it is there.
 
         Raises `ServerGone` if there is none with the same table.
         """

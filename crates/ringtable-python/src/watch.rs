@@ -136,7 +136,7 @@ impl WatchCore {
         self.reconnects
     }
 
-    /// Go on with the next server, if that of before has gone, without waiting; return `False` if it is not there yet.
+    /// Go on with the next server, if that of before has gone, without waiting; return whether it is there.
     ///
     /// Raises `ServerGone` if there is none with the same table.
     fn rejoin(&self, py: Python<'_>) -> PyResult<bool> {
