@@ -98,7 +98,8 @@ impl Subscription {
     pub fn go_on(&mut self, other: Self) -> bool {
         let is_same = self.reader.constants().id == other.reader.constants().id && self.place == other.place;
         // A ring that was made anew begins anew.
-        let goes_on = is_same && self.consumer.is_before(&other.consumer);
+        let ring = self.place.ring(self.reader.words());
+        let goes_on = is_same && self.consumer.is_at_home(ring, &other.consumer);
         if goes_on {
             let Self { state, alarm, .. } = other;
             (self.state, self.alarm, self.is_armed) = (state, alarm, false);

@@ -328,10 +328,12 @@ impl Consumer {
         Self { next: start }
     }
 
-    /// Whether it stands where another one does, or before that.
-    pub fn is_before(&self, other: &Self) -> bool {
+    /// Whether the ring may be that of before, for a consumer that another server was told of: it was not made anew.
+    pub fn is_at_home(&self, ring: Ring<'_>, other: &Self) -> bool {
         let (ours, theirs) = (self.next, other.next);
-        ours.position <= theirs.position && ours.sequence <= theirs.sequence
+        // Relaxed: it never goes back, and what we have read lies before it.
+        ours.position <= ring.tail.load(Ordering::Relaxed)
+            && ours.position.cmp(&theirs.position) == ours.sequence.cmp(&theirs.sequence)
     }
 
     /// Whether there is something that was not read. A hint: [`Self::next`] looks properly.
