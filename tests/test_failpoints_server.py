@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ringtable
@@ -18,7 +20,7 @@ from ringtable import Server, Table
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._keeper.keeper import Keeper
 from ringtable._ringtable import socket_path
-from support import CALL_S_MAX, Child, Flag, RawConnection, connect_in, wait_until
+from support import CALL_S_MAX, DEADLINE_S, Child, Flag, RawConnection, connect_in, wait_until
 
 pytestmark = needs_failpoints
 
@@ -154,15 +156,81 @@ def test_a_server_that_starts_is_stopped_at(point: str) -> None:
             table["key"] = b"value"
 
 
-def serve_with_keeper(point: str) -> None:
-    """Serve until told to end, the first server until it comes to that point."""
-    kept = Keeper(OPTIONS, deaths_max=10, hang_timeout_s=30).keep()
+def serve_with_keeper(point: str, begin: Flag | None = None, options: dict[str, Any] = OPTIONS) -> None:
+    """Serve until told to end, the first server until it comes to that point, from the beginning on or that moment."""
+    kept = Keeper(options, deaths_max=10, hang_timeout_s=30).keep()
     interrupt_on_termination()
-    with suppress(KeyboardInterrupt), Server(_kept=kept, **OPTIONS) as server:
+
+    def arm_it() -> None:
+        if begin is not None:
+            begin.wait()
+        arm(point, "kill")
+
+    with suppress(KeyboardInterrupt), Server(_kept=kept, **options) as server:
         if kept[3] == 0:
-            arm(point, "kill")
+            threading.Thread(target=arm_it, daemon=True).start() if begin else arm_it()
         admit_termination()
         server.wait()
+
+
+def count_on(key: str, at_work: Flag, finish: Flag) -> tuple[int, int]:
+    """Count, write and read, whatever becomes of the server. Returns what was counted, and how often that is in doubt.
+
+    Raises:
+        AssertionError: Something else is read than what was written.
+    """
+    counted = in_doubt = 0
+    with ringtable.connect(timeout=DEADLINE_S) as table:
+        table.set(key, b"0", evictable=False)
+        while not finish.is_set():
+            try:
+                table.incr(key)
+                counted += 1
+                table.set(f"{key} of it", b"%d" % counted, ttl=100)
+                assert table.get(f"{key} of it") in (b"%d" % counted, None)
+                assert table.delete(f"{key} of it") in (0, 1)
+                table.set(f"{key} large", bytes(200_000))
+                table.get_or_set(f"{key} made", lambda: b"made", ttl=0.05)
+            except ringtable.ServerGone:
+                in_doubt += 1
+            if counted + in_doubt == 1:
+                at_work.set()
+    return counted, in_doubt
+
+
+# What clients of lanes that pin nothing do not come by.
+ELSEWHERE = {"socket.executed", "reply.piece", "retire.listed", "retire.looked"}
+OVER_LANES = [point for point, site in SERVER.items() if site.topology == "lanes" and point not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("point", OVER_LANES)
+def test_clients_go_on_though_a_server_with_a_keeper_dies_at(point: str) -> None:
+    site = SERVER[point]
+    with ExitStack() as stack:
+        begin, finish = stack.enter_context(Flag()), stack.enter_context(Flag())
+        keeper = stack.enter_context(Victim(serve_with_keeper, point, begin, OPTIONS | site.options))
+        wait_until(is_there, "the server has started")
+        table = stack.enter_context(ringtable.connect(timeout=DEADLINE_S))
+        watch = stack.enter_context(table.watch("counter 0", timeout=DEADLINE_S))
+        counters = {}
+        for number in range(3):
+            at_work = stack.enter_context(Flag())
+            counters[f"counter {number}"] = stack.enter_context(Child(count_on, f"counter {number}", at_work, finish))
+            at_work.wait()
+        with ExitStack() as others:
+            begin.set()
+            site.provoke(others)
+            wait_until(lambda: table.stats()["restarts"] == 1, "the server has died, and another one has followed")
+        finish.set()
+        for key, counter in counters.items():
+            counted, in_doubt = counter.result()
+            found = int(table.get(key, b"0"))
+            assert site.forgets or counted <= found <= counted + in_doubt
+        assert table.set("counter 0: the end", b"")
+        assert any(event.key == b"counter 0: the end" for event in watch)
+        table.close()
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.what_became_of_it() == "end"
 
 
 DONE_ONCE = [
