@@ -5,10 +5,16 @@ use super::change::Change;
 use super::check::report::Report;
 use super::layout::H_CLEARING;
 use super::writer::Writer;
-use crate::sync::{Memory, Ordering};
+use crate::sync::{AtomicU64, Memory, Ordering};
 
 /// Entries that are deleted at once when all are, but for the rest of a bucket.
 const CLEARED_AT_ONCE: usize = 2_048;
+
+/// Whether a process has died as it deleted all keys, of which nobody was told yet: 1, or 0. From now on none has.
+pub(super) fn clears_cut_off(words: &[AtomicU64]) -> u64 {
+    // Relaxed: whoever has written it is dead.
+    u64::from(words[H_CLEARING].swap(0, Ordering::Relaxed) != 0)
+}
 
 impl<M: Memory> Writer<M> {
     /// Deletes all entries of up to `count` buckets from bucket `first` on, of fewer if there are many in them; returns

@@ -40,11 +40,12 @@ use super::change::ChangeSink;
 use super::check::chain::ChainCheck;
 use super::check::outstanding::Outstanding;
 use super::events::{Broadcast, RingLocation};
+use super::flush::clears_cut_off;
 use super::header::{AttachError, Constants, restore_constants};
 use super::heap::Rebuild;
 use super::layout::{
-    BUCKET_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLEARING, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS,
-    PAGE_WORDS, bucket_start, page_map_start, split_source,
+    BUCKET_WORDS, H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLOSED, H_ENTRIES, H_EVENTS, H_HINTS, PAGE_WORDS,
+    bucket_start, page_map_start, split_source,
 };
 use super::options::Eviction;
 use super::seal::{seal, unseal};
@@ -143,12 +144,6 @@ fn buckets_min(words: &[AtomicU64], count: u64, report: &mut Report) -> u64 {
     report.damage(Damage::Header);
     words[H_BUCKETS_MIN].store(1, Ordering::Relaxed);
     1
-}
-
-/// Whether all keys were being deleted, which nobody was told of yet: 1, or 0. From now on they are not.
-fn clears_cut_off(words: &[AtomicU64]) -> u64 {
-    // Relaxed: whoever has written it is dead.
-    u64::from(words[H_CLEARING].swap(0, Ordering::Relaxed) != 0)
 }
 
 /// The ring of events, if there is one that is whole. `missed` changes may not have been told.

@@ -17,9 +17,9 @@
 //! The order of eviction begins anew, as after a death.
 
 use crate::sync::{AtomicU64, Memory, Ordering, lock};
-use crate::table::adopt::clears_cut_off;
 use crate::table::change::ChangeSink;
 use crate::table::events::{Broadcast, RingLocation};
+use crate::table::flush::clears_cut_off;
 use crate::table::header::Constants;
 use crate::table::heap::Heap;
 use crate::table::layout::{H_BUCKETS, H_BUCKETS_MIN, H_BUCKETS_SEALED, H_CLOSED, H_EVENTS, H_HINTS};
