@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import Server
+from ringtable._cli import output
 from ringtable._cli.figures import grouped, humane
 from support import DEADLINE_S, ServerProcess, figures_of, run_cli, wait_until
 
@@ -861,3 +862,22 @@ def test_a_file_that_cannot_be_read_is_named(ringtable_dir: Path) -> None:
     done = run_cli("server", "--config", str(ringtable_dir / "none.toml"))
     assert done.returncode == 1
     assert "none.toml: No such file or directory" in done.stderr
+
+
+def test_an_order_to_end_leaves_nothing_of_a_line_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came as the line was found to be refused, and the end of the process failed for what was left of it."""
+    silence, silenced = output.silence, list[Any]()
+
+    def silence_once(stream: Any) -> None:
+        silenced.append(stream)
+        if len(silenced) == 1:
+            raise KeyboardInterrupt
+        silence(stream)
+
+    refusing = open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115 as that of a process without one
+    with refusing, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", refusing)
+        patched.setattr(output, "silence", silence_once)
+        with pytest.raises(KeyboardInterrupt):
+            output.announce("ready")
+        refusing.flush()

@@ -31,9 +31,14 @@ def silence(stream: TextIO) -> None:
 def announce(line: str) -> None:
     """Print a line that nobody may be there to read, which is no error then."""
     try:
-        print(line, flush=True)
-    except OSError:
+        try:
+            print(line, flush=True)
+        except OSError:
+            silence(sys.stdout)
+    except BaseException:
+        # An order to end came in the middle of it: what is left of the line would be an error at the exit.
         silence(sys.stdout)
+        raise
 
 
 def complain(words: str) -> None:
