@@ -19,6 +19,7 @@ import argparse
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -80,8 +81,8 @@ class Kept(ProcessSubject):
 
     def __init__(self, folder: Path) -> None:
         self.address = str(folder / "ringtable.sock")
-        command = ["ringtable", "server", "--name", self.address, "--keeper", "--max-memory", MEMORY_MAX]
-        command += ["--workers", "2", "--max-deaths", "1000"]
+        command = [sys.executable, "-m", "ringtable", "server", "--name", self.address, "--keeper"]
+        command += ["--workers", "2", "--max-deaths", "1000", "--max-memory", MEMORY_MAX]
         self._server = ServerProcess(self.name, command, lambda server: "ready" in server.read_line())
 
     def fill(self, entries: int) -> None:
