@@ -429,7 +429,11 @@ def test_a_watch_goes_on_with_the_next_server_asynchronously(ringtable_dir: Path
                     await asyncio.sleep(0)
                 await asyncio.to_thread(kept.kill_server)
                 await asyncio.to_thread(table.set, str(number), b"value")
-                assert (await waiting).key == b"%d" % number
+                event = await waiting
+                # A server that was looking after its memory may have had a bucket locked: then it says so.
+                while isinstance(event, Lagged):
+                    event = await _next(watch)
+                assert event.key == b"%d" % number
 
     asyncio.run(main())
 
