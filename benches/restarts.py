@@ -62,6 +62,15 @@ def key_of(number: int) -> bytes:
     return b"%016d" % number
 
 
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait until this holds, for a limited time; looks every millisecond."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchError(otherwise)
+        time.sleep(0.001)
+
+
 def client_of_ringtable(address: str) -> ringtable.Table:
     return ringtable.Table(address, timeout=PATIENCE_S)
 
@@ -91,11 +100,7 @@ class Kept(ProcessSubject):
                 table.set_many((key_of(number), VALUE) for number in range(first, min(first + BURST_SIZE, entries)))
 
     def _wait_for_another(self, table: ringtable.Table, before: int) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while table.stats()["process_id"] == before:
-            if time.monotonic() > deadline:
-                raise BenchError("no other server has followed")
-            time.sleep(0.001)
+        wait_until(lambda: table.stats()["process_id"] != before, "no other server has followed")
 
     def kill(self) -> None:
         with client_of_ringtable(self.address) as table:
@@ -123,11 +128,10 @@ class Appending(Valkey):
                 client.mset({key_of(number): VALUE for number in range(first, min(first + BURST_SIZE, entries))})
             # The shortest file that it can start from.
             client.bgrewriteaof()
-            deadline = time.monotonic() + PATIENCE_S
-            while client.info("persistence")["aof_rewrite_in_progress"]:
-                if time.monotonic() > deadline:
-                    raise BenchError("the append-only file was not rewritten")
-                time.sleep(0.1)
+            wait_until(
+                lambda: not client.info("persistence")["aof_rewrite_in_progress"],
+                "the append-only file was not rewritten",
+            )
 
     def kill(self) -> None:
         self._server.process.kill()
@@ -137,11 +141,7 @@ class Appending(Valkey):
             os.unlink(self.address)
         self.__init__(self._folder)  # type: ignore[misc]
         with closing(client_of_valkey(self.address)) as client:
-            deadline = time.monotonic() + PATIENCE_S
-            while client.info("persistence")["loading"]:
-                if time.monotonic() > deadline:
-                    raise BenchError("the append-only file was not loaded")
-                time.sleep(0.001)
+            wait_until(lambda: not client.info("persistence")["loading"], "the append-only file was not loaded")
 
 
 @dataclass(frozen=True)

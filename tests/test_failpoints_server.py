@@ -161,14 +161,16 @@ def serve_with_keeper(point: str, begin: Flag | None = None, options: dict[str, 
     kept = Keeper(options, deaths_max=10, hang_timeout_s=30).keep()
     interrupt_on_termination()
 
-    def arm_it() -> None:
-        if begin is not None:
-            begin.wait()
+    def arm_then(begin: Flag) -> None:
+        begin.wait()
         arm(point, "kill")
 
     with suppress(KeyboardInterrupt), Server(_kept=kept, **options) as server:
         if kept[3] == 0:
-            threading.Thread(target=arm_it, daemon=True).start() if begin else arm_it()
+            if begin is None:
+                arm(point, "kill")
+            else:
+                threading.Thread(target=arm_then, args=(begin,), daemon=True).start()
         admit_termination()
         server.wait()
 

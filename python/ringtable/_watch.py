@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, Self, cast
@@ -223,22 +223,15 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
 
     async def _until_readable(self) -> None:
         """Wait for the core's descriptor; the core is armed."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        readable = loop.create_future()
         descriptor = self._core.fileno()
-        self._awaited = True
         try:
-            loop.add_reader(descriptor, _resolve, readable)
-            await readable
-        finally:
-            # Before the core may close the descriptor.
-            loop.remove_reader(descriptor)
-            self._awaited = False
+            await self._until(descriptor)
+        except BaseException:
             # A task that cancels learns of the server's end with the next call.
-            with suppress(Error) if readable.cancelled() else nullcontext():
+            with suppress(Error):
                 self._core.disarm()
+            raise
+        self._core.disarm()
 
     async def _rejoin(self) -> None:
         """Go on with the next server, as soon as it answers."""
@@ -259,6 +252,7 @@ class Watch(Iterator["Event[_K] | Lagged[_K]"], AsyncIterator["Event[_K] | Lagge
                 loop.add_reader(descriptor, _resolve, readable)
                 await readable
         finally:
+            # Before the core may close it.
             if descriptor is not None:
                 loop.remove_reader(descriptor)
             self._awaited = False
