@@ -138,10 +138,12 @@ def test_replies_that_are_not_taken_hold_up_their_client_alone(address: str) -> 
         number = 2
         while number < 2 + WINDOW:
             answer = client.receive()
-            # One that was asked for again while it was on its way comes twice.
-            assert answer.number <= number
+            # Three replies are more than what is kept of those that nobody has confirmed.
+            assert answer.number < number + 3
             assert answer.reply() == (BULK, value)
-            number = max(number, answer.number + 1)
+            # One that was asked for again while it was on its way comes twice; one that found no room in the socket is
+            # lost, and is asked for again.
+            number += answer.number == number
             if client.has_nothing() and number < 2 + WINDOW:
                 # It says by the floor that it has the replies.
                 client.send(client.request(number, GET, b"key", floor=number))
