@@ -130,6 +130,11 @@ def on_key(method: str, *more: Any) -> Call:
     return lambda door, table, key: door(table, method, key, *more)
 
 
+def found_in_bucket(pairs: list[tuple[bytes, bytes]], key: str | bytes) -> list[tuple[bytes, bytes]]:
+    """The pair of a key in its bucket, in which others may lie by chance."""
+    return [pair for pair in pairs if pair[0] == (key.encode() if isinstance(key, str) else key)]
+
+
 # What both have, with the place of the odd argument; `key` holds 5 before each.
 CALLS: dict[str, tuple[dict[str, Any], Call]] = {
     **{
@@ -142,9 +147,9 @@ CALLS: dict[str, tuple[dict[str, Any], Call]] = {
             "exists": (),
             "incr": (),
             "expire": (100,),
-            "read_bucket": (),
         }.items()
     },
+    "read_bucket of a key": (KEYS, lambda door, table, odd: found_in_bucket(door(table, "read_bucket", odd), odd)),
     "delete of a second key": (KEYS, lambda door, table, odd: door(table, "delete", "key", odd)),
     "set of a value": (VALUES, lambda door, table, odd: door(table, "set", "key", odd)),
     "set with ttl": (TIMES, lambda door, table, odd: door(table, "set", "key", b"value", ttl=odd)),
