@@ -4,6 +4,7 @@
     warm.py                 the command line as forks of a process that has imported it before
     load.py                 clients at work, as processes, for tests that kill some
     udp.py                  what is said over UDP, written anew; a network that loses, doubles and reorders
+    foreign.py              servers of Redis and Valkey, which load our files and write theirs
     failpoints.py           processes that die or stand still at a step of a protocol, and a client that must not notice
     failpoint_clients.py    how a client comes by each of those steps, and what may be in the table then
     failpoint_servers.py    how a server does
@@ -23,6 +24,7 @@
     test_bulk.py            values that are taken in one step, keys that begin alike, tables in files
     test_model.py           random calls, compared with a dict
     test_objects.py         objects of all kinds as keys, values and buffers; code that runs in the middle of a call
+    test_snapshots.py       tables in files of the format of Redis, real servers, damage
     test_redis.py           redis-py on the unix socket
     test_tcp.py             the TCP port
     test_udp.py             the UDP port: a bad network, and whatever comes as a datagram

@@ -278,7 +278,7 @@ def read(data: bytes) -> list[Entry]:
 def contents_of(table: Table) -> dict[bytes, tuple[bytes, int]]:
     """The entries of a table, with the times at which they will be gone."""
     entries: Any = {key: table.call("RING.ENTRY", key) for key in table}
-    return {key: (value, at_ms) for key, (value, at_ms) in entries.items()}
+    return {key: (value, at_ms) for key, (value, at_ms, _) in entries.items()}
 
 
 def test_a_file_brings_a_table_back(ringtable_dir: Path, tmp_path: Path) -> None:

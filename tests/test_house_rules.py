@@ -14,12 +14,13 @@ LINE_LENGTH_MAX = 120
 # Which layer may use which: a layer, and the layers right below it. What is below those, it may use, too.
 BELOW = {
     "fuzzing": {"server", "client"},
-    "server": {"command", "folder"},
+    "server": {"command", "disk", "folder"},
     "arrival": {"address", "shm"},
-    "client": {"command", "folder", "arrival"},
+    "client": {"command", "disk", "folder", "arrival"},
     "folder": {"address", "shm"},
     "address": {"limits"},
     "command": {"table", "ring"},
+    "disk": {"table"},
     "table": {"shm"},
     "ring": {"shm"},
     "shm": {"sync"},
@@ -76,7 +77,7 @@ BINDING_FILES = [file for file in RUST if BINDING in file.parents]
 def test_smoke() -> None:
     assert ENGINE_FILES
     assert BINDING_FILES
-    above = {"command", "table", "ring", "shm", "sync", "limits", "address", "arrival", "folder"}
+    above = {"command", "disk", "table", "ring", "shm", "sync", "limits", "address", "arrival", "folder"}
     assert below("client") == above | {"failpoint", "input"}
     example = "use crate::{limits, table::{reader, writer}};\nlet x = crate::shm::map(); // crate::server\n"
     assert list(uses(example, "crate")) == [(1, "limits"), (1, "table"), (2, "shm")]
@@ -190,7 +191,18 @@ def test_the_engine_does_not_know_python() -> None:
 
 def test_the_binding_uses_what_is_on_top() -> None:
     used = {name for file in BINDING_FILES for _, name in uses(file.read_text(), "ringtable")}
-    assert used <= {"client", "server", "command", "table", "limits", "address", "folder", "arrival", "failpoint"}
+    assert used <= {
+        "client",
+        "server",
+        "command",
+        "disk",
+        "table",
+        "limits",
+        "address",
+        "folder",
+        "arrival",
+        "failpoint",
+    }
 
 
 def test_what_is_model_checked_takes_its_atomics_from_sync() -> None:

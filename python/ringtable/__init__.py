@@ -14,9 +14,11 @@ from ringtable._errors import (
     Closed,
     CommandError,
     Conflict,
+    DamagedFile,
     DecodeError,
     Error,
     Expelled,
+    FileError,
     InvalidOption,
     KeyTooLong,
     LockLost,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from ringtable._namespace import Namespace
     from ringtable._opening import log_path, open
     from ringtable._server import Server
+    from ringtable._snapshots import Loaded
     from ringtable._tools import Barrier, Lock, Once, RateLimiter, Semaphore, SharedEvent
     from ringtable._watch import Event, Lagged, Watch
 # Nobody's name for anything here.
@@ -71,13 +74,16 @@ __all__ = [
     "Codec",
     "CommandError",
     "Conflict",
+    "DamagedFile",
     "DecodeError",
     "Error",
     "Event",
     "Expelled",
+    "FileError",
     "InvalidOption",
     "KeyTooLong",
     "Lagged",
+    "Loaded",
     "Lock",
     "LockLost",
     "Namespace",
@@ -123,6 +129,7 @@ _LATER = {
     "Codec": "_codecs.codec",
     "Event": "_watch",
     "Lagged": "_watch",
+    "Loaded": "_snapshots",
     "Lock": "_tools.lock",
     "Namespace": "_namespace",
     "Once": "_tools.once",

@@ -31,6 +31,8 @@
     │   └── LockLost                        it was acquired, and lost since; or a party does not know whether it passed
     ├── Conflict                            others changed the key in each of the tries to update it
     ├── DecodeError      (ValueError)       the value is not what the table's codec writes, or is damaged
+    ├── FileError        (OSError)          a snapshot cannot be written or read
+    │   └── DamagedFile                     it is damaged, or is none, or has what a table cannot have
     ├── NotAnInteger     (ValueError)       the value to increment is no 64-bit integer, or the sum would be none
     ├── NotAFloat        (ValueError)       the value to add a float to is no number, or the sum would be infinite
     ├── CommandError                        the command was refused for another reason
@@ -228,6 +230,17 @@ class DecodeError(Error, ValueError):
         self.codec = codec
         self.position = position
         self.written_by = written_by
+
+
+class FileError(Error, OSError):
+    """A file with the entries of a table cannot be written, or read: the system refuses it. The message says why."""
+
+
+class DamagedFile(FileError):
+    """A file with the entries of a table is damaged, or is no such file, or has what a table cannot have.
+
+    The message has the byte where that is, from 0 on, and how many entries before it are whole. Nothing was loaded.
+    """
 
 
 class NotAnInteger(Error, ValueError):

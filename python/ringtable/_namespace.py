@@ -61,6 +61,9 @@ class Namespace(ObjectTable["_T"]):
         # The core says what is wrong with anything else.
         return self._prefix + key if isinstance(key, bytes) else key
 
+    def _raw_key(self, key: Key) -> Key:
+        return cast("Key", self._raw(key))
+
     def _key(self, raw: bytes) -> Any:
         return self._shown(raw[len(self._prefix) :])
 

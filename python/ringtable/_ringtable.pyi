@@ -3,6 +3,7 @@
 Everything public is re-exported, with its documentation, by the package `ringtable`.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import GenericAlias, TracebackType
@@ -63,7 +64,9 @@ __all__ = [
     "default_address",
     "folder_of_names",
     "lane_request",
+    "load",
     "rings_request",
+    "snapshot",
     "socket_path",
     "to_bytes",
     "watch_request",
@@ -757,6 +760,29 @@ class Watch:
         """The descriptor to wait for between `arm` and `disarm`; another one after `rejoin`."""
     def close(self) -> None:
         """End the watch, and wake whoever waits in it; may be called again."""
+
+def snapshot(
+    table: Table[Any],
+    path: str | os.PathLike[str],
+    prefix: Key,
+    progress: Callable[[int, int, int], object] | None = None,
+) -> tuple[int, int]:
+    """Write the entries of a table whose keys begin with `prefix` to a file; return how many, and its bytes.
+
+    `progress` is called now and then with entries written, about how many there are, and bytes written.
+    """
+
+def load(
+    table: Table[Any],
+    path: str | os.PathLike[str],
+    strict: bool,
+    salvage: bool,
+    progress: Callable[[int, int, int], object] | None = None,
+) -> tuple[int, int, dict[str, int], str | None]:
+    """Write the entries of a file to a table; return how many, how many had expired, what was passed over, and damage.
+
+    `progress` is called now and then with entries written, how many there are, and bytes read.
+    """
 
 def await_change(table: Table[Any], key: Key, version: int, timeout: Seconds | None = None) -> bool:
     """Wait until `key` has another version than this one (0: until it is there); return whether it has.

@@ -16,12 +16,14 @@ from ringtable._ringtable import to_bytes
 from ringtable._typing import TYPE_CHECKING, cast, overload
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any, Literal, Never, Self
 
     from typing_extensions import TypeVar
 
+    from ringtable._snapshots import Loaded, Progress
     from ringtable._tools import Barrier, Lock, Once, RateLimiter, Semaphore, SharedEvent
     from ringtable._types import (
         Items,
@@ -342,6 +344,69 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
 
         return Namespace(self, prefix)
 
+    def snapshot(self, path: str | os.PathLike[str], *, prefix: Key = b"", progress: Progress | None = None) -> int:
+        """Write the entries to a file in the format of Redis (RDB), and return how many there are.
+
+            table.snapshot("table.rdb")
+
+        This process does it, by reading the table in place: nobody waits for it, and nothing is held in memory. A file
+        that is there is replaced once the new one is whole and on the disk; it is this user's alone. `redis-server` and
+        `valkey-server` load it, and `load` does. Times to live are in it, and whether entries may be evicted.
+
+        Others may change the table meanwhile. Each entry is as it was at one moment, and a key that is there all the
+        while is in the file once; but the file as a whole is of no single moment. A namespace writes its own keys,
+        whole, as the table has them.
+
+        Args:
+            path: The file.
+            prefix: What the keys begin with.
+            progress: Is called now and then with the entries written, about how many there are in the table, and the
+                bytes written. What it raises ends the call.
+
+        Raises:
+            FileError: The file cannot be written. The old one is there still.
+            ServerGone: The server has gone.
+        """
+        with imports:
+            from ringtable import _snapshots
+
+        return _snapshots.snapshot(self, path, self._raw_key(prefix), progress)
+
+    def load(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        strict: bool = False,
+        salvage: bool = False,
+        progress: Progress | None = None,
+    ) -> Loaded:
+        """Write the entries of a file of `snapshot`, Redis or Valkey (RDB) into the table, over those that it has.
+
+            loaded = table.load("table.rdb")
+            assert loaded.damage is None
+
+        The whole file is looked at before: one that is damaged is refused, and nothing is loaded. What has expired is
+        left out, and so is what a table cannot have: values that are no strings, other databases than the first one.
+        Keys are taken as they are in the file, also by a namespace.
+
+        Args:
+            path: The file.
+            strict: Whether to refuse a file that has what a table cannot have.
+            salvage: Whether to load of a damaged file what stands before the damage. Of a file that ringtable has
+                written, checksums tell that it is as it was; of another one, nobody knows.
+            progress: Is called now and then with the entries that were written, how many there are, and the bytes read.
+                What it raises ends the call.
+
+        Raises:
+            FileError: The file cannot be read.
+            DamagedFile: It is damaged, or is no such file, or has what a table cannot have and `strict` was asked for.
+            OutOfMemory: The table has no room for all of it, and evicts nothing. What stood before was loaded.
+        """
+        with imports:
+            from ringtable import _snapshots
+
+        return _snapshots.load(self, path, strict, salvage, progress)
+
     def stats(self) -> Stats:
         """Return the server's figures by name, such as `entries`, `buckets`, `clients`, `clients_gone`."""
         reply = cast("dict[bytes, int]", self.call("RING.STATS"))
@@ -376,6 +441,10 @@ class Table(TableCore["_T"], MutableMapping["Any", "_T"]):
             over = "UDP" if self.transport == "udp" else f"a {self.transport}"
             state = f"over {over}, {self.reads} reads, {self.writes} writes"
         return f"<ringtable.{type(self).__name__} {self.address!r} {state}>"
+
+    def _raw_key(self, key: Key) -> Key:
+        """A key as the whole table has it."""
+        return key
 
     def _beginning(self, prefix: Key) -> Mapping[Any, Any]:
         """What views are of: all of the table, or a part."""

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use ringtable::folder::FolderError;
-use ringtable::{client, server};
+use ringtable::{client, disk, server};
 
 static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
 
@@ -85,6 +85,8 @@ fn name(error: &client::Error) -> Result<&'static str, &str> {
         Error::TooManyViews => "TooManyViews",
         Error::Closed | Error::WatchClosed | Error::ViewClosed | Error::ViewInherited => "Closed",
         Error::Reentrant | Error::OwnLease(_) => "Reentrant",
+        Error::File(disk::Error::System { .. }) => "FileError",
+        Error::File(_) => "DamagedFile",
         Error::Refused(message) => return Err(message),
         Error::TooManyArguments { .. } | Error::TooLarge { .. } | Error::NoDatagram { .. } | Error::NoTransactions => {
             "CommandError"

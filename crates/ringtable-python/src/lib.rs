@@ -16,6 +16,7 @@ mod pipeline;
 mod lock;
 mod barrier;
 mod limiter;
+mod files;
 mod watch;
 mod server;
 #[cfg(feature = "failpoints")]
@@ -50,6 +51,8 @@ mod _ringtable {
 
     #[pymodule_export]
     use super::barrier::BarrierCore;
+    #[pymodule_export]
+    use super::files::{load, snapshot};
     #[pymodule_export]
     use super::keeping::KeptMemory;
     #[pymodule_export]

@@ -7,6 +7,7 @@
 //!
 //! - [`client`] and [`server`]: the two ends,
 //! - [`folder`] and [`address`]: where a server is found, and whom one trusts with that,
+//! - [`disk`]: files with the entries of a table,
 //! - [`command`]: what can be asked, its codecs, and its execution on a table,
 //! - [`table`] and [`ring`]: the data structures, over slices of atomics,
 //! - [`shm`] and [`sync`]: shared memory, and the atomics themselves,
@@ -26,6 +27,8 @@ pub mod ring;
 pub mod table;
 #[cfg(not(loom))]
 pub mod command;
+#[cfg(not(loom))]
+pub mod disk;
 #[cfg(not(loom))]
 pub mod address;
 #[cfg(not(loom))]

@@ -274,6 +274,16 @@ pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 /// takes to touch so much memory for the first time.
 pub const WALK_STEPS_MAX: usize = 4_096;
 
+/// Values of at most so many bytes are copied with their bucket where all entries are gone over; larger ones are read
+/// one by one.
+pub const SNAPSHOT_COPIED_MAX: usize = 16 << 10;
+/// Bytes of entries that are gathered before they are written to a file.
+pub const SNAPSHOT_STEP_SIZE: usize = 256 << 10;
+/// Most entries of a file that are sent to a server at once.
+pub const LOAD_BATCH_MAX: usize = 1_024;
+/// Bytes of entries of a file above which they are sent.
+pub const LOAD_BATCH_SIZE: usize = 256 << 10;
+
 /// How often a reader tries again when writers get in its way, before it asks the server.
 pub const READ_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 /// Overflow buckets of a chain: a write that needs more is refused, or evicts, and a reader that comes to more has read

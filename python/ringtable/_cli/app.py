@@ -71,6 +71,11 @@ COMMANDS = (
     ),
     Command("clear", "clear", "Delete all keys."),
     Command(
+        "snapshot",
+        "snapshot",
+        "Write all entries to a file that `ringtable load`, `redis-server` and `valkey-server` load (RDB).",
+    ),
+    Command(
         "dump",
         "dump",
         "Write keys, values and times to live to a file that `ringtable load` and `redis-cli --pipe` read.",

@@ -86,6 +86,18 @@ impl TableCore {
         outcome
     }
 
+    /// Makes a call that takes the time that it takes, once.
+    pub fn take_time<R: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&Client, Patience<'_>) -> Result<R, Error> + Send,
+    ) -> PyResult<R> {
+        let client = self.client.get(py)?;
+        let outcome = waiting(py, None, self.asked(true), |patience| call(client, patience));
+        self.client.look_at_server(py, client)?;
+        outcome
+    }
+
     /// The locks that this process has over the connection.
     pub fn holdings(&self) -> &Holdings {
         &self.client.holdings

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{AddressError, Location};
+use crate::disk;
 use crate::limits;
 use crate::shm::shortage;
 
@@ -217,6 +218,9 @@ pub enum Error {
     /// The server has run out of what the system gives it; its words.
     #[error("{0}")]
     Short(String),
+    /// A file could not be written or read.
+    #[error(transparent)]
+    File(#[from] disk::Error),
     /// The system refuses something.
     #[error("{doing}: {}", shortage::in_words(.error))]
     System {

@@ -72,6 +72,8 @@ mod leases;
 mod locks;
 mod barriers;
 mod rate;
+mod snapshot;
+mod load;
 #[cfg(feature = "bench")]
 pub mod classic;
 
@@ -91,6 +93,7 @@ pub use error::Error;
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};
 pub use leases::{LeaseOutcome, Staleness};
+pub use load::{Loaded, Loading};
 pub use locks::{Contention, LockTerms, LockWait};
 pub use numbers::prepare;
 pub use options::{Options, Reads, Transport};
@@ -98,6 +101,7 @@ pub use patience::Patience;
 pub use rate::{Allowance, Rate};
 pub use repeat::Repeat;
 pub use replies::{LeftMs, figures};
+pub use snapshot::Progress;
 pub use subscription::{Change, watch_request};
 pub use validate::{check_command, check_key, check_value};
 pub use view::View;

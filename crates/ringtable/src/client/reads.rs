@@ -16,6 +16,9 @@ use crate::shm::clock::wall_ms;
 use crate::table::lookup::{Buffer, Found, Presence, Sink};
 use crate::table::{Pairs, Want};
 
+/// Keys that a step of a walk gives at least, as far as there are.
+const SCANNED_AT_ONCE: usize = 500;
+
 /// Whose posted writes a read has to wait for.
 pub(super) enum Keys<'a> {
     One(&'a [u8]),
@@ -200,13 +203,12 @@ impl Client {
     /// # Errors
     /// Those of the connection.
     pub fn scan(&self, cursor: u64, prefix: &[u8], patience: Patience<'_>) -> Result<(u64, Vec<Vec<u8>>), Error> {
-        const COUNT: usize = 500;
         check_key(prefix)?;
         if let Some(reader) = self.direct(Keys::Many, patience)? {
             let (mut pairs, mut next, mut steps) = (Pairs::default(), cursor, 0);
             while let Ok(following) = reader.scan(next, Want::Keys, wall_ms, &mut pairs) {
                 (next, steps) = (following, steps + 1);
-                if next == 0 || pairs.len() >= COUNT || steps >= limits::WALK_STEPS_MAX {
+                if next == 0 || pairs.len() >= SCANNED_AT_ONCE || steps >= limits::WALK_STEPS_MAX {
                     break;
                 }
             }
@@ -216,7 +218,17 @@ impl Client {
                 return Ok((next, keys.map(<[u8]>::to_vec).collect()));
             }
         }
-        let (cursor, count, pattern) = (cursor.to_string(), COUNT.to_string(), pattern_of_prefix(prefix));
+        self.scan_at_server(cursor, prefix, patience)
+    }
+
+    /// The same, by the server.
+    pub(super) fn scan_at_server(
+        &self,
+        cursor: u64,
+        prefix: &[u8],
+        patience: Patience<'_>,
+    ) -> Result<(u64, Vec<Vec<u8>>), Error> {
+        let (cursor, count, pattern) = (cursor.to_string(), SCANNED_AT_ONCE.to_string(), pattern_of_prefix(prefix));
         let arguments: [&[u8]; 5] = [cursor.as_bytes(), b"COUNT", count.as_bytes(), b"MATCH", &pattern];
         let arguments = if prefix.is_empty() { &arguments[..3] } else { &arguments };
         let Reply::Array(parts) = self.request(NUMBERS.scan, arguments, patience)? else {

@@ -32,6 +32,7 @@ use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::fork;
 use crate::sync::{Memory, yield_now};
+use crate::table::lookup::Found;
 use crate::table::reclaim::{self, Pinned};
 
 enum Storage {
@@ -49,6 +50,8 @@ pub struct View {
     place: Storage,
     size: usize,
     version: Option<u64>,
+    /// What else belonged to the value when it was pinned.
+    found: Option<Found>,
     /// If an object holds it, in place: how often the process had forked before.
     held: Option<u64>,
 }
@@ -83,6 +86,11 @@ impl View {
     /// The version of the value, never the same twice for a key; `None` if it came over a socket.
     pub fn version(&self) -> Option<u64> {
         self.version
+    }
+
+    /// What belonged to the value when it was pinned; `None` for a copy.
+    pub(super) fn found(&self) -> Option<Found> {
+        self.found
     }
 
     /// Whether it is a copy, and not the table's own memory.
@@ -187,7 +195,13 @@ impl Client {
 
     fn copy(&self, key: &[u8], patience: Patience<'_>) -> Result<Option<View>, Error> {
         let found = self.find_owned(key, patience)?;
-        Ok(found.map(|(bytes, version)| View { size: bytes.len(), place: Storage::Copy(bytes), version, held: None }))
+        Ok(found.map(|(bytes, version)| View {
+            size: bytes.len(),
+            place: Storage::Copy(bytes),
+            version,
+            found: None,
+            held: None,
+        }))
     }
 }
 
@@ -224,7 +238,13 @@ fn attempt(connection: &Connection, pinned: &Arc<PinnedTable>, pin: usize, key: 
         Ok(Pinned::Hit(found, words)) => {
             reader.note(reader.hash(key), &found);
             let place = Storage::Table { pinned: Arc::clone(pinned), pin, words };
-            Ok(Attempt::Done(Some(View { place, size: found.size, version: Some(found.version), held: None })))
+            Ok(Attempt::Done(Some(View {
+                place,
+                size: found.size,
+                version: Some(found.version),
+                found: Some(found),
+                held: None,
+            })))
         }
         other => {
             pinned.give(pin);

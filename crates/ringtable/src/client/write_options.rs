@@ -67,7 +67,20 @@ impl<'a> SetWords<'a> {
         } else if stay.keeps_ttl {
             self.push(b"KEEPTTL");
         }
-        if let Some(word) = stay.mark.word() {
+        self.mark(stay.mark);
+    }
+
+    /// The time until which the entry stays, in milliseconds since 1970.
+    #[inline]
+    pub fn until(&mut self, digits: &'a str) {
+        self.push(b"PXAT");
+        self.push(digits.as_bytes());
+    }
+
+    /// Whether the entry may be evicted.
+    #[inline]
+    pub fn mark(&mut self, mark: Mark) {
+        if let Some(word) = mark.word() {
             self.push(word.as_bytes());
         }
     }

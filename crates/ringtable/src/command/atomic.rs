@@ -28,22 +28,23 @@ pub(super) fn ring_getv(context: &mut Context<'_>, arguments: Arguments<'_>) -> 
     Ok(())
 }
 
-/// `RING.ENTRY key [most]`: the value, and the time at which it will be gone, both of one moment. Of a value of more
-/// than `most` bytes there is the size alone.
+/// `RING.ENTRY key [most]`: the value, the time at which it will be gone, and whether it is never evicted, all of one
+/// moment. Of a value of more than `most` bytes there is the size alone.
 pub(super) fn ring_entry(context: &mut Context<'_>, arguments: Arguments<'_>) -> Result<(), Refusal> {
     let most = if arguments.len() > 1 { arguments.integer(1)? } else { i64::MAX };
     let Some(value) = find_value(context, arguments.get(0))? else {
         context.reply.nil();
         return Ok(());
     };
-    let Found { size, expiry, .. } = value.found();
-    context.reply.array(2);
+    let Found { size, expiry, is_unevictable, .. } = value.found();
+    context.reply.array(3);
     if size as i64 > most {
         context.reply.integer(size as i64);
     } else {
         value.answer(context);
     }
     context.reply.integer(expiry.map_or(-1, |Expiry(at_ms)| at_ms as i64));
+    context.reply.integer(i64::from(is_unevictable));
     Ok(())
 }
 

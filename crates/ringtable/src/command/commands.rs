@@ -129,8 +129,9 @@ const TABLE: &[Spec] = &[
          It takes several turns, in which all keys are looked at; what others write meanwhile may go, too."),
     row(Table,        47, "RING.ENTRY",    1..=2,    First, &[],                      atomic::ring_entry,
         "key [most]",
-        "Answers with the value of a key, or with its size if that is above `most` bytes, and the time at which it \
-         will be gone, in milliseconds since 1970, or -1 if it does not expire; or nil if there is no such key."),
+        "Answers with the value of a key, or with its size if that is above `most` bytes; the time at which it \
+         will be gone, in milliseconds since 1970, or -1 if it does not expire; and 1 if it is never evicted, else 0. \
+         Or with nil if there is no such key."),
     row(Table,        24, "RING.BUCKET",   1..=1,    First, &[],                      inspection::ring_bucket,
         "key",
         "Answers with all keys and values of the bucket that a key falls in, as they were at one moment."),

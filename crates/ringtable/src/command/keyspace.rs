@@ -217,11 +217,11 @@ mod tests {
         run("SET", &["key", "value", "EX", "100"]);
         assert_eq!([(); 2].map(|()| run("PERSIST", &["key"])), [":1\r\n", ":0\r\n"]);
         assert_eq!(run("PTTL", &["key"]), ":-1\r\n");
-        assert_eq!(run("RING.ENTRY", &["key"]), "*2\r\n$5\r\nvalue\r\n:-1\r\n");
-        assert_eq!(run("RING.ENTRY", &["key", "4"]), "*2\r\n:5\r\n:-1\r\n");
+        assert_eq!(run("RING.ENTRY", &["key"]), "*3\r\n$5\r\nvalue\r\n:-1\r\n:0\r\n");
+        assert_eq!(run("RING.ENTRY", &["key", "4"]), "*3\r\n:5\r\n:-1\r\n:0\r\n");
         let at = (wall_ms() + 100_000).to_string();
-        run("SET", &["key", "value", "PXAT", &at]);
-        assert_eq!(run("RING.ENTRY", &["key", "5"]), format!("*2\r\n$5\r\nvalue\r\n:{at}\r\n"));
+        run("SET", &["key", "value", "PXAT", &at, "UNEVICTABLE"]);
+        assert_eq!(run("RING.ENTRY", &["key", "5"]), format!("*3\r\n$5\r\nvalue\r\n:{at}\r\n:1\r\n"));
         assert_eq!(run("RING.ENTRY", &["other"]), "$-1\r\n");
     }
 }

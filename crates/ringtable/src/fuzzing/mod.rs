@@ -10,6 +10,7 @@
 mod addresses;
 mod commands;
 mod events;
+mod files;
 mod guarded;
 mod pieces;
 mod reader;
@@ -35,6 +36,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "datagrams", run: server::datagrams::run },
     Target { name: "events", run: events::run },
     Target { name: "exchange", run: server::exchange::run },
+    Target { name: "files", run: files::run },
     Target { name: "lane", run: server::lane::run },
     Target { name: "reader", run: reader::run },
     Target { name: "records", run: records::run },
@@ -91,6 +93,7 @@ mod tests {
     }
 
     replays!(
-        addresses, client, commands, datagrams, events, exchange, lane, reader, records, replies, requests, socket
+        addresses, client, commands, datagrams, events, exchange, files, lane, reader, records, replies, requests,
+        socket
     );
 }

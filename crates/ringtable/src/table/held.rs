@@ -19,7 +19,8 @@ impl<M: Memory> HeldEntry<M> {
     pub(super) fn new(table: &Arc<Table<M>>, slot: Slot, entry: EntryRef<'_>) -> Self {
         let (version, expiry, size) = (entry.version(), entry.expiry(), entry.shape.value_size);
         table.reclaimer.hold(slot.at());
-        Self { table: Arc::clone(table), start: slot.at(), found: Found { version, expiry, size, visited: true } }
+        let found = Found { version, expiry, size, visited: true, is_unevictable: slot.is_unevictable() };
+        Self { table: Arc::clone(table), start: slot.at(), found }
     }
 
     /// What belonged to the value when it was taken hold of: expiry and version may have changed since.

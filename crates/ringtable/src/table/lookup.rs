@@ -98,6 +98,8 @@ pub struct Found {
     pub size: usize,
     /// Whether the sieve knows already that it was used lately.
     pub visited: bool,
+    /// Whether the entry is never evicted.
+    pub is_unevictable: bool,
 }
 
 /// The lookup itself, shared by readers and workers.
@@ -158,7 +160,8 @@ fn attempt(
         failpoint!("read.found");
         copy_out(entry.value_words(), room);
     }
-    Some(Lookup::Hit(Found { version: found_version, expiry, size, visited: slot.is_visited() }))
+    let (visited, is_unevictable) = (slot.is_visited(), slot.is_unevictable());
+    Some(Lookup::Hit(Found { version: found_version, expiry, size, visited, is_unevictable }))
 }
 
 /// The entry of a key in a chain, and the slot that points at it; outer `None` if what was seen cannot be.

@@ -2,7 +2,8 @@
 //!
 //! Entries are small and buckets are read often, so that a buffer which is used again saves two allocations an entry.
 
-use super::entry::EntryRef;
+use super::bucket::Slot;
+use super::entry::{EntryRef, Expiry};
 use crate::sync::copy_out;
 
 /// What to copy of entries.
@@ -12,6 +13,8 @@ pub enum Want {
     Keys,
     /// Keys and values.
     Values,
+    /// Keys, and values of at most so many bytes.
+    SmallValues(usize),
 }
 
 /// Other workers or a damaged segment kept a bucket from being read.
@@ -23,10 +26,14 @@ pub struct Contended;
 pub struct Pair<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// The value, or nothing if only keys were asked for.
+    /// The value, or nothing if it was not asked for.
     pub value: &'a [u8],
     /// Bytes of the value.
     pub value_size: usize,
+    /// When it will be gone.
+    pub expiry: Option<Expiry>,
+    /// Whether it is never evicted.
+    pub is_unevictable: bool,
 }
 
 /// Where a pair's bytes are: the key, and right behind it as much of the value as was asked for.
@@ -36,6 +43,8 @@ struct Span {
     key_size: usize,
     value_copied: usize,
     value_size: usize,
+    expiry: Option<Expiry>,
+    is_unevictable: bool,
 }
 
 /// Copies of entries, in the order in which they were made.
@@ -71,9 +80,9 @@ impl Pairs {
     /// # Panics
     /// If there is none.
     pub fn get(&self, index: usize) -> Pair<'_> {
-        let Span { start, key_size, value_copied, value_size } = self.places[index];
+        let Span { start, key_size, value_copied, value_size, expiry, is_unevictable } = self.places[index];
         let (key, rest) = self.bytes[start..].split_at(key_size);
-        Pair { key, value: &rest[..value_copied], value_size }
+        Pair { key, value: &rest[..value_copied], value_size, expiry, is_unevictable }
     }
 
     /// All of them.
@@ -81,13 +90,20 @@ impl Pairs {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// Adds a pair; `None` if there is no memory for it.
+    /// Adds a pair which does not expire, and may be evicted; `None` if there is no memory for it.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        let (start, key_size, value_size) = (self.bytes.len(), key.len(), value.len());
-        self.bytes.try_reserve(key_size + value_size).ok()?;
+        let value_size = value.len();
+        self.push_pair(Pair { key, value, value_size, expiry: None, is_unevictable: false })
+    }
+
+    /// Adds a pair; `None` if there is no memory for it.
+    pub fn push_pair(&mut self, pair: Pair<'_>) -> Option<()> {
+        let Pair { key, value, value_size, expiry, is_unevictable } = pair;
+        let (start, key_size, value_copied) = (self.bytes.len(), key.len(), value.len());
+        self.bytes.try_reserve(key_size + value_copied).ok()?;
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        self.places.push(Span { start, key_size, value_copied: value_size, value_size });
+        self.places.push(Span { start, key_size, value_copied, value_size, expiry, is_unevictable });
         Some(())
     }
 
@@ -113,10 +129,14 @@ impl Pairs {
         }
     }
 
-    /// Adds a copy of an entry; `None` if there is no memory for it.
-    pub(super) fn push_entry(&mut self, entry: EntryRef<'_>, want: Want) -> Option<()> {
+    /// Adds a copy of an entry, and of what its slot says of it; `None` if there is no memory for it.
+    pub(super) fn push_entry(&mut self, slot: Slot, entry: EntryRef<'_>, want: Want) -> Option<()> {
         let (start, key_size, value_size) = (self.bytes.len(), entry.shape.key_size, entry.shape.value_size);
-        let value_copied = if want == Want::Values { value_size } else { 0 };
+        let value_copied = match want {
+            Want::Values => value_size,
+            Want::SmallValues(most) if value_size <= most => value_size,
+            Want::Keys | Want::SmallValues(_) => 0,
+        };
         self.bytes.try_reserve(key_size + value_copied).ok()?;
         copy_out(entry.key_words(), &mut self.bytes.spare_capacity_mut()[..key_size]);
         if value_copied > 0 {
@@ -127,7 +147,8 @@ impl Pairs {
         unsafe {
             self.bytes.set_len(start + key_size + value_copied);
         }
-        self.places.push(Span { start, key_size, value_copied, value_size });
+        let (expiry, is_unevictable) = (entry.expiry(), slot.is_unevictable());
+        self.places.push(Span { start, key_size, value_copied, value_size, expiry, is_unevictable });
         Some(())
     }
 }

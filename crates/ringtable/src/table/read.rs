@@ -1,6 +1,6 @@
-//! Reading by the server's workers.
+//! Reading by the server: by its workers, and by whatever else goes over all entries ([`crate::disk`]).
 //!
-//! They read as clients do, and take the bucket's lock only where a client would ask the server: if writers get in the
+//! It reads as clients do, and takes the bucket's lock only where a client would ask the server: if writers get in the
 //! way too often. A worker's lookup is never [`Lookup::Contended`].
 
 use super::entry::EntryRef;
@@ -8,10 +8,11 @@ use super::held::HeldEntry;
 use super::lookup::{self, Lookup, Sink};
 use super::options::Eviction;
 use super::pairs::{Pairs, Want};
+use super::table::Table;
 use super::writer::Writer;
 use super::{reader, walk};
 use crate::limits;
-use crate::sync::Memory;
+use crate::sync::{Arc, Memory};
 
 impl<M: Memory> Writer<M> {
     /// Looks a key up, however much others write.
@@ -46,7 +47,13 @@ impl<M: Memory> Writer<M> {
                             }
                             let slot = bucket.slot(index);
                             bucket.set_slot(index, slot.with_visited(true));
-                            Lookup::Hit(lookup::Found { version: entry.version(), expiry, size, visited: true })
+                            Lookup::Hit(lookup::Found {
+                                version: entry.version(),
+                                expiry,
+                                size,
+                                visited: true,
+                                is_unevictable: slot.is_unevictable(),
+                            })
                         }
                     }
                 }
@@ -75,7 +82,7 @@ impl<M: Memory> Writer<M> {
         if size <= size_max {
             for (slot, entry) in entries().filter(|(_, entry)| !entry.has_expired(&now_ms)) {
                 let may_copy = out.size() + size_of(entry) <= limits::COPIED_LOCKED_MAX;
-                if !may_copy || out.push_entry(entry, Want::Values).is_none() {
+                if !may_copy || out.push_entry(slot, entry, Want::Values).is_none() {
                     held.push(HeldEntry::new(&self.table, slot, entry));
                 }
             }
@@ -84,16 +91,9 @@ impl<M: Memory> Writer<M> {
         if size <= size_max { Ok(held) } else { Err(size) }
     }
 
-    /// One step of a walk over the table: see [`walk::step`].
+    /// One step of a walk over the table: see [`Table::scan`].
     pub fn scan(&mut self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
-        let table = &self.table;
-        let read = |index, into: &mut Pairs| {
-            self.copy_bucket(index, want, &now_ms, into);
-            Ok(())
-        };
-        let next = walk::step(table.words(), cursor, |key| table.constants().hash(key), read, out);
-        // The bucket was split again and again: nothing was read, and the next step does it.
-        next.unwrap_or(if cursor == 0 { walk::first_cursor(table.buckets()) } else { cursor })
+        self.table.scan(cursor, want, now_ms, out)
     }
 
     /// All entries of bucket `index`, also those whose time has passed, into `out`. Returns whether there is such a
@@ -102,36 +102,57 @@ impl<M: Memory> Writer<M> {
         if index >= self.table.buckets() {
             return false;
         }
-        self.copy_bucket(index, want, &|| 0, out);
+        self.table.copy_bucket(index, want, &|| 0, out);
         true
+    }
+
+    /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
+    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<HeldEntry<M>> {
+        HeldEntry::of(&self.table, key, now_ms)
+    }
+}
+
+impl<M: Memory> Table<M> {
+    /// One step of a walk over the table: see [`walk::step`].
+    pub fn scan(&self, cursor: u64, want: Want, now_ms: impl Fn() -> u64, out: &mut Pairs) -> u64 {
+        let read = |index, into: &mut Pairs| {
+            self.copy_bucket(index, want, &now_ms, into);
+            Ok(())
+        };
+        let next = walk::step(self.words(), cursor, |key| self.constants().hash(key), read, out);
+        // The bucket was split again and again: nothing was read, and the next step does it.
+        next.unwrap_or(if cursor == 0 { walk::first_cursor(self.buckets()) } else { cursor })
     }
 
     /// Copies the entries of a bucket, but those whose time has passed, and those for which there is no memory.
     ///
     /// As readers do, so that nobody waits meanwhile; with the lock only if writers get in the way too often.
     fn copy_bucket(&self, index: u64, want: Want, now_ms: &impl Fn() -> u64, out: &mut Pairs) {
-        self.table.settle_at(index);
-        if reader::read_chain(self.table.words(), index, want, now_ms, out).is_err()
-            && let Some(guard) = self.table.lock_at(index)
+        self.settle_at(index);
+        if reader::read_chain(self.words(), index, want, now_ms, out).is_err()
+            && let Some(guard) = self.lock_at(index)
         {
-            for entry in self.table.entry_slots(&guard).map(|(_, _, slot)| self.table.entry(slot)) {
+            for (_, _, slot) in self.entry_slots(&guard) {
+                let entry = self.entry(slot);
                 if !entry.has_expired(now_ms) {
-                    let _ = out.push_entry(entry, want);
+                    let _ = out.push_entry(slot, entry, want);
                 }
             }
             guard.unlock_unchanged();
         }
     }
+}
 
-    /// Keeps the entry of a key where it is, for reading it in place: see [`super::reclaim`].
-    pub fn hold(&mut self, key: &[u8], now_ms: impl Fn() -> u64) -> Option<HeldEntry<M>> {
+impl<M: Memory> HeldEntry<M> {
+    /// Keeps the entry of a key where it is, if there is one: see [`super::reclaim`].
+    pub fn of(table: &Arc<Table<M>>, key: &[u8], now_ms: impl Fn() -> u64) -> Option<Self> {
         if key.len() > limits::KEY_SIZE_MAX {
             return None;
         }
-        let hash = self.table.constants().hash(key);
-        let guard = self.table.lock(hash);
-        let live = self.table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
-        let held = live.map(|(bucket, index, entry)| HeldEntry::new(&self.table, bucket.slot(index), entry));
+        let hash = table.constants().hash(key);
+        let guard = table.lock(hash);
+        let live = table.find(&guard, hash, key).entry.filter(|&(_, _, entry)| !entry.has_expired(&now_ms));
+        let held = live.map(|(bucket, index, entry)| Self::new(table, bucket.slot(index), entry));
         guard.unlock_unchanged();
         held
     }

@@ -180,7 +180,7 @@ fn try_read_chain(words: &[AtomicU64], index: u64, want: Want, now_ms: &impl Fn(
                     return None;
                 }
                 if !entry.has_expired(now_ms) {
-                    out.push_entry(entry, want)?;
+                    out.push_entry(slot, entry, want)?;
                 }
                 // In a damaged table an entry may be there any number of times.
                 if out.size() - size_before > size_of_val(words) {

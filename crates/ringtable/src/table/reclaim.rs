@@ -104,7 +104,13 @@ fn try_pin(words: &[AtomicU64], pin: &AtomicU64, hash: u64, key: &[u8], now_ms: 
         pin.store(slot.at(), Ordering::Release);
         let value = slot.at() as usize + entry.shape.value_at();
         let size = entry.shape.value_size;
-        let found = Found { version: entry.version(), expiry: entry.expiry(), size, visited: slot.is_visited() };
+        let found = Found {
+            version: entry.version(),
+            expiry: entry.expiry(),
+            size,
+            visited: slot.is_visited(),
+            is_unevictable: slot.is_unevictable(),
+        };
         Pinned::Hit(found, value..value + size.div_ceil(8))
     });
     failpoint!("pin.stored");

@@ -70,7 +70,7 @@ def _entries(table: "Table", prefix: bytes) -> Iterator[Entry]:
                     entry = cast("list[bytes | int] | None", table.call("RING.ENTRY", key))
                 # What was deleted since its key was read is not there any more.
                 if entry is not None:
-                    value, at_ms = cast("tuple[bytes, int]", entry)
+                    value, at_ms, _ = cast("tuple[bytes, int, int]", entry)
                     yield Entry(key, value, None if at_ms < 0 else at_ms)
 
 

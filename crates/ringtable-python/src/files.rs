@@ -1,0 +1,90 @@
+//! Snapshots: the entries of a table in a file, and back.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use ringtable::client::{Loading, Progress};
+
+use crate::convert;
+use crate::table::TableCore;
+
+/// Who is told how far a call has come, and what came of that.
+struct Listener {
+    callback: Option<Py<PyAny>>,
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Listener {
+    fn new(callback: Option<Py<PyAny>>) -> Self {
+        Self { callback, raised: Mutex::new(None) }
+    }
+
+    /// Tells of the progress; returns whether to go on.
+    fn tell(&self, progress: Progress) -> bool {
+        let Some(callback) = &self.callback else { return true };
+        let Progress { entries, of, size } = progress;
+        // Where the interpreter has ended nobody listens.
+        let told = Python::try_attach(|py| callback.call1(py, (entries, of, size)).map(drop));
+        match told {
+            Some(Err(error)) => {
+                *self.raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// What the callback has raised, in place of what came of that.
+    fn outcome<T>(self, outcome: PyResult<T>) -> PyResult<T> {
+        match self.raised.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => outcome,
+        }
+    }
+}
+
+/// Write the entries of a table whose keys begin with `prefix` to a file; return how many, and its bytes.
+///
+/// `progress` is called now and then with entries written, about how many there are, and bytes written.
+#[pyfunction]
+#[pyo3(signature = (table, path, prefix, progress=None))]
+pub fn snapshot(
+    py: Python<'_>,
+    table: &TableCore,
+    path: PathBuf,
+    prefix: &Bound<'_, PyAny>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(u64, u64)> {
+    let prefix = convert::key(prefix)?;
+    let listener = Listener::new(progress);
+    let outcome = table
+        .take_time(py, |client, patience| client.snapshot(&path, prefix, |progress| listener.tell(progress), patience));
+    listener.outcome(outcome).map(|Progress { entries, size, .. }| (entries, size))
+}
+
+/// Write the entries of a file to a table; return how many, how many had expired, what was passed over, and damage.
+///
+/// `progress` is called now and then with entries written, how many there are, and bytes read.
+#[pyfunction]
+#[pyo3(signature = (table, path, strict, salvage, progress=None))]
+pub fn load<'py>(
+    py: Python<'py>,
+    table: &TableCore,
+    path: PathBuf,
+    strict: bool,
+    salvage: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(u64, u64, Bound<'py, PyDict>, Option<String>)> {
+    let listener = Listener::new(progress);
+    let loading = Loading { is_strict: strict, salvages: salvage };
+    let outcome = table
+        .take_time(py, |client, patience| client.load(&path, loading, |progress| listener.tell(progress), patience));
+    let loaded = listener.outcome(outcome)?;
+    let skipped = PyDict::new(py);
+    for (what, count) in &loaded.contents.skipped {
+        skipped.set_item(what.name(), count)?;
+    }
+    Ok((loaded.entries, loaded.expired, skipped, loaded.damage.map(|damage| damage.to_string())))
+}

@@ -1,0 +1,79 @@
+//! Files, whose descriptors no forked child keeps.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::shm::fork::Descriptor;
+
+/// A file, or a folder to be synced.
+#[derive(Debug)]
+pub struct DiskFile(Descriptor);
+
+impl DiskFile {
+    /// Opens a file for reading, which has to be one: nothing here waits for who writes a pipe.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = Self(Descriptor::make(|| rustix::fs::open(path, flags, Mode::empty()))?);
+        match FileType::from_raw_mode(rustix::fs::fstat(&file.0)?.st_mode) {
+            FileType::RegularFile => Ok(file),
+            FileType::Directory => Err(Errno::ISDIR.into()),
+            _ => Err(io::Error::other("there is something that is no file")),
+        }
+    }
+
+    /// Makes a file that is this user's alone, where there is nothing.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(Self(Descriptor::make(|| rustix::fs::open(path, flags, mode))?))
+    }
+
+    /// Opens a folder, to sync what names are in it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open_folder(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(Descriptor::make(|| rustix::fs::open(path, flags, Mode::empty()))?))
+    }
+
+    /// Waits until all of it is on the disk.
+    ///
+    /// # Errors
+    /// Those of the system: nobody knows what is on the disk then.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.0)?)
+    }
+}
+
+impl AsFd for DiskFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Read for DiskFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.0, buffer)?)
+    }
+}
+
+impl Write for DiskFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(&self.0, bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

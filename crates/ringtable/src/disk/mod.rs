@@ -1,0 +1,15 @@
+//! Tables on disk: files with all entries of a table, and what reads and writes them.
+//!
+//! `docs/design-disk.md` has the whole picture. This layer knows a table as something to go over, and as something to
+//! fill; who does that, and when, is for those above it.
+
+pub mod rdb;
+
+mod error;
+mod file;
+mod replacement;
+mod survey;
+
+pub use error::Error;
+pub use replacement::Replacement;
+pub use survey::{Contents, Reading, survey};
