@@ -252,7 +252,8 @@ def test_others_go_on_while_a_prefix_is_deleted(ringtable_dir: Path) -> None:
                 other["page"] = b"%d" % rounds
                 del other["page"]
             assert child.result() == 200_000
-        assert rounds > 10
+        # If they had to wait for the end, there were one.
+        assert rounds > 2
 
 
 # Tables in files

@@ -267,6 +267,9 @@ def test_the_server_dies_meanwhile(ringtable_dir: Path, tmp_path: Path) -> None:
             if not deaths:
                 deaths.append(server.pid)
                 server.kill()
+                # A client need not notice before it asks for something.
+                with pytest.raises(ServerGone):
+                    table.call("PING")
 
         with pytest.raises(ServerGone):
             table.snapshot(file, progress=kill)

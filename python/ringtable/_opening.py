@@ -38,6 +38,7 @@ _THOUSANDTHS = {
     "spin_us": "spin_ns",
     "slow_consumer_timeout": "slow_consumer_timeout_ms",
     "linger": "linger_ms",
+    "snapshot_every": "snapshot_every_ms",
 }
 
 # As the engine has it, which a server that runs already does not ask.

@@ -2,6 +2,7 @@
 
 import grp
 import operator
+import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,11 +18,11 @@ _PRIVATE_MODE = 0o600
 _GROUP_MODE = 0o660
 
 # Options of a server, by what they are.
-_COUNTS = frozenset({"buckets", "workers", "max_clients", "ring_slots"})
+_COUNTS = frozenset({"buckets", "workers", "max_clients", "ring_slots", "snapshots_kept"})
 _SIZES = frozenset({"max_memory", "slot_size", "max_unevictable"})
-_TIMES = frozenset({"slow_consumer_timeout", "linger"})
+_TIMES = frozenset({"slow_consumer_timeout", "linger", "snapshot_every"})
 _PORTS = frozenset({"tcp", "udp"})
-_OTHERS = frozenset({"cache", "eviction", "spin_us", "strict_seal", "mode", "group", "topology"})
+_OTHERS = frozenset({"cache", "eviction", "spin_us", "strict_seal", "mode", "group", "topology", "data"})
 
 OPTIONS = _COUNTS | _SIZES | _TIMES | _PORTS | _OTHERS
 """The names of all options of a server."""
@@ -149,6 +150,9 @@ def _plain(name: str, value: Any) -> Any:
         return value.total_seconds()
     if name in _PORTS and not isinstance(value, str):
         raise TypeError(f'{name} is text such as "localhost:6379", not {type(value).__name__}')
+    if name == "data":
+        # The same folder for a process that stands elsewhere.
+        return os.path.realpath(os.fspath(value))
     return check_mode(value) if name == "mode" else value
 
 

@@ -646,6 +646,9 @@ class Server:
         slow_consumer_timeout: Seconds | None = None,
         max_unevictable: int | None = None,
         linger: Seconds | None = None,
+        data: str | None = None,
+        snapshot_every: float | None = None,
+        snapshots_kept: int | None = None,
         kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int, int]
         | None = None,
     ) -> Self: ...

@@ -57,6 +57,9 @@ class Server:
         slow_consumer_timeout: Seconds = 2.0,
         max_unevictable: Size | None = None,
         linger: Seconds | None = None,
+        data: str | os.PathLike[str] | None = None,
+        snapshot_every: Seconds = 300.0,
+        snapshots_kept: Count = 2,
         _kept: Kept | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
@@ -99,13 +102,21 @@ class Server:
                 after its start, if none has come; `None` for never. Tables, watches, and connections of other programs
                 are clients; over UDP somebody is one until a minute after the last request. Who connects as it ends is
                 served, or finds no server.
+            data: A folder in which the table is kept on the disk: its newest snapshot is loaded at the start, and there
+                is one at the end. It is this server's alone, and made if there is none. `None` for nowhere.
+            snapshot_every: Seconds, or a `timedelta`, from one snapshot to the next one, if something was written; 0
+                for none but that at the end, and those that are asked for (`SAVE`, `BGSAVE`).
+            snapshots_kept: How many snapshots are kept; older ones are removed.
 
         Raises:
-            ServerExists: A server of that name runs already.
+            ServerExists: A server of that name runs already, or one that has the folder.
             PathTaken: What lies at the path of the socket, or of its lock, is no server's; it is left as it is.
             Untrusted: The folder of names belongs to another user, or others may write to it.
             AccessDenied: This user may make no files there, or may not give them to `group`.
             InvalidOption: An option is out of its range, or `tcp` or `udp` no loopback address.
+            FileError: The folder, or a snapshot, cannot be read or written.
+            DamagedFile: There are snapshots, and all of them are damaged.
+            OutOfMemory: The table has no room for the snapshot.
             OutOfResources: The system gives no descriptors, threads or memory for it and its first client.
         """
         # The kernel says whose server it was at its start, also if this process becomes another user's.
@@ -129,6 +140,9 @@ class Server:
             "slow_consumer_timeout": slow_consumer_timeout,
             "max_unevictable": max_unevictable,
             "linger": linger,
+            "data": data,
+            "snapshot_every": snapshot_every,
+            "snapshots_kept": snapshots_kept,
         }
         address = default_address() if name is None else name
         self._core = ServerCore(address, **engine_options(options), kept=_kept)

@@ -102,6 +102,9 @@ class ServerOptions(TypedDict, total=False):
     slot_size: Size | None
     slow_consumer_timeout: Seconds | None
     max_unevictable: Size | None
+    data: str | os.PathLike[str] | None
+    snapshot_every: Seconds | None
+    snapshots_kept: Count | None
 
 
 class OpenOptions(ServerOptions, ConnectOptions, total=False):
@@ -167,6 +170,13 @@ class Stats(TypedDict):
     accept_failures: int
     name_restored: int
     name_lost: int
+    snapshots: int
+    snapshot_loaded_entries: int
+    snapshots_failed: int
+    snapshot_age_s: int
+    snapshot_last_ms: int
+    snapshot_last_entries: int
+    snapshot_last_bytes: int
     clients_quit: int
     clients_gone: int
     clients_ended_protocol: int

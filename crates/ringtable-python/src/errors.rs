@@ -133,6 +133,10 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         server::Error::Taken { .. } => "PathTaken",
         error if error.is_shortage() => "OutOfResources",
         server::Error::Group { .. } | server::Error::Folder(FolderError::Denied { .. }) => "AccessDenied",
+        server::Error::Data(disk::Error::Taken(_)) => "ServerExists",
+        server::Error::Data(disk::Error::System { .. }) => "FileError",
+        server::Error::Data(_) => "DamagedFile",
+        server::Error::Unloadable { .. } => "OutOfMemory",
         server::Error::Folder(FolderError::System { .. }) => "Error",
         server::Error::Folder(_) => "Untrusted",
         server::Error::Option { .. }

@@ -1,6 +1,7 @@
 //! `ServerCore`: a server inside this process.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -23,7 +24,8 @@ impl ServerCore {
     #[pyo3(signature = (
         name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
         strict_seal=None, tcp=None, udp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
-        slow_consumer_timeout=None, max_unevictable=None, linger=None, kept=None
+        slow_consumer_timeout=None, max_unevictable=None, linger=None, data=None, snapshot_every=None,
+        snapshots_kept=None, kept=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -46,6 +48,9 @@ impl ServerCore {
         slow_consumer_timeout: Option<&Bound<'_, PyAny>>,
         max_unevictable: Option<&Bound<'_, PyAny>>,
         linger: Option<&Bound<'_, PyAny>>,
+        data: Option<PathBuf>,
+        snapshot_every: Option<&Bound<'_, PyAny>>,
+        snapshots_kept: Option<&Bound<'_, PyAny>>,
         kept: Option<Inherited<'_>>,
     ) -> PyResult<Self> {
         let spin_us =
@@ -94,6 +99,9 @@ impl ServerCore {
             })?;
         let allowed = [limits::LINGER_MS_MIN, limits::LINGER_MS_MAX];
         let linger_ms = linger.map(|given| milliseconds("linger", given, allowed)).transpose()?;
+        let allowed = [0, limits::SNAPSHOT_EVERY_MS_MAX];
+        let snapshot_every_ms =
+            snapshot_every.map(|given| milliseconds("snapshot_every", given, allowed)).transpose()?;
         // The engine knows what is allowed, and names it; what no number of its holds it is told by the nearest.
         let mut beyond: Vec<(&str, String)> = Vec::new();
         let mut number = |option: &'static str, given: Option<&Bound<'_, PyAny>>, default: u64| {
@@ -122,6 +130,9 @@ impl ServerCore {
             linger_ms,
             spin_ns,
             strict_seal: flag("strict_seal", strict_seal)?.unwrap_or(false),
+            data,
+            snapshot_every_ms: snapshot_every_ms.or(defaults.snapshot_every_ms),
+            snapshots_kept: number("--snapshots-kept", snapshots_kept, defaults.snapshots_kept as u64)? as usize,
         };
         let failed = |error: server::Error| match &error {
             server::Error::Option { option, least, most, unit, .. } => {

@@ -274,6 +274,14 @@ pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 /// takes to touch so much memory for the first time.
 pub const WALK_STEPS_MAX: usize = 4_096;
 
+/// Milliseconds from one snapshot of a server to the next one, unless told otherwise.
+pub const SNAPSHOT_EVERY_MS_DEFAULT: u64 = 300_000;
+/// Most milliseconds of that: a year or so.
+pub const SNAPSHOT_EVERY_MS_MAX: u64 = 32_000_000_000;
+/// Snapshots that a server keeps, unless told otherwise.
+pub const SNAPSHOTS_KEPT_DEFAULT: usize = 2;
+/// Most snapshots that a server keeps.
+pub const SNAPSHOTS_KEPT_MAX: u64 = 10_000;
 /// Values of at most so many bytes are copied with their bucket where all entries are gone over; larger ones are read
 /// one by one.
 pub const SNAPSHOT_COPIED_MAX: usize = 16 << 10;

@@ -11,7 +11,7 @@ from ringtable._options import OPTIONS, engine_options, parse_mode, whole_number
 
 _KEYS = OPTIONS | {"name", "keeper", "max_deaths", "hang_timeout"}
 _FLAGS = {"cache", "strict_seal", "keeper"}
-_TEXTS = {"name", "eviction", "topology", "tcp", "udp"}
+_TEXTS = {"name", "eviction", "topology", "tcp", "udp", "data"}
 _SIZES = {"max_memory", "slot_size", "max_unevictable", "mode", "group"}
 
 

@@ -81,7 +81,7 @@ impl Client {
             cursor = self.gather(connection, cursor, prefix, &mut pairs, patience)?;
             for pair in pairs.iter().filter(|pair| pair.key.starts_with(prefix)) {
                 if pair.value.len() == pair.value_size {
-                    encoder.entry(&as_entry(&pair)).map_err(system)?;
+                    encoder.entry(&Entry::of(&pair)).map_err(system)?;
                     progress.entries += 1;
                 } else {
                     progress.entries += u64::from(self.write_large(pair.key, &mut encoder, &system, patience)?);
@@ -95,7 +95,9 @@ impl Client {
                 break;
             }
         }
-        progress.size = encoder.finish().map_err(system)?.commit()?;
+        let (size, file) = encoder.finish().map_err(system)?;
+        file.commit()?;
+        progress.size = size;
         Ok(progress)
     }
 
@@ -160,10 +162,6 @@ impl Client {
         encoder.entry(&Entry { key, value: &value, expiry, is_unevictable }).map_err(system)?;
         Ok(true)
     }
-}
-
-fn as_entry<'a>(pair: &Pair<'a>) -> Entry<'a> {
-    Entry { key: pair.key, value: pair.value, expiry: pair.expiry, is_unevictable: pair.is_unevictable }
 }
 
 /// What the server has answered of an entry. The value is empty if it was too large.

@@ -5,11 +5,14 @@ use super::commands::numbered;
 use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{ConnectionChange, Flow};
-use super::host::{Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Setting, Standing, Unwritten};
+use super::host::{
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, SavingState, Setting, Standing, Unwritten,
+};
 use super::protocol::Protocol;
 use super::refusal::Refusal;
 use super::reply::ReplyWriter;
 use super::streamed::{Order, Streamed};
+use super::task::Task;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::{Mapping, Segment};
@@ -77,6 +80,7 @@ impl Alone {
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
             streamed: self.streamed.take(),
+            task: None,
             connection: 0,
             recipient: None,
             worker: 0,
@@ -120,6 +124,14 @@ impl Alone {
 struct Nobody;
 
 impl Host for Nobody {
+    fn save(&self, _: usize) -> Result<Arc<Task>, Refusal> {
+        Err(Refusal::err("nobody saves this table"))
+    }
+
+    fn saving(&self) -> Option<SavingState> {
+        None
+    }
+
     fn figures(&self) -> Vec<(String, i64)> {
         Vec::new()
     }

@@ -14,7 +14,8 @@ use super::spec::Group::{Changes, Connection, Counters, Expiry, Joining, Locks, 
 use super::spec::Keys::{All, First, No};
 use super::spec::{Spec, row};
 use super::{
-    atomic, barriers, connection, counters, inspection, keyspace, locks, prefix, rate, scan, set, take, transaction,
+    atomic, barriers, connection, counters, inspection, keyspace, locks, persistence, prefix, rate, scan, set, take,
+    transaction,
 };
 use crate::limits;
 
@@ -132,6 +133,22 @@ const TABLE: &[Spec] = &[
         "Answers with the value of a key, or with its size if that is above `most` bytes; the time at which it \
          will be gone, in milliseconds since 1970, or -1 if it does not expire; and 1 if it is never evicted, else 0. \
          Or with nil if there is no such key."),
+    row(Table,        56, "SAVE",          0..=0,    No,    &[Slow],                  persistence::save,
+        "",
+        "Has a snapshot written to the folder of a server that has one (`--data`), and answers when it is whole.")
+        .unlike_redis("Others go on meanwhile. What is written behind the request may be in it, or not."),
+    row(Table,        57, "BGSAVE",        0..=1,    No,    &[],                      persistence::bgsave,
+        "[SCHEDULE]",
+        "As SAVE, and does not wait. Is refused while a snapshot is written; with SCHEDULE, there is another one \
+         behind it then."),
+    row(Table,        58, "LASTSAVE",      0..=0,    No,    &[],                      persistence::lastsave,
+        "",
+        "Answers with the time at which the last snapshot was whole, in seconds since 1970; before there was one, with \
+         that of the server's start; and with 0 from a server without a folder."),
+    row(Table,        59, "INFO",          0..=MANY, No,    &[],                      persistence::info,
+        "[section ...]",
+        "Answers with lines about snapshots, `name:value`, if no section is named, or `persistence` is among them.")
+        .unlike_redis("There are no other sections: RING.STATS has all figures."),
     row(Table,        24, "RING.BUCKET",   1..=1,    First, &[],                      inspection::ring_bucket,
         "key",
         "Answers with all keys and values of the bucket that a key falls in, as they were at one moment."),
@@ -276,7 +293,7 @@ const TABLE: &[Spec] = &[
 pub static COMMANDS: &[Spec] = TABLE;
 
 /// Above all numbers.
-pub(super) const NUMBERS_END: usize = 56;
+pub(super) const NUMBERS_END: usize = 60;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -343,7 +360,7 @@ mod tests {
         "RING.OPTIONS", "GETDEL", "GETEX", "PERSIST", "TOUCH", // from 40 on
         "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", "RING.BARRIER", "", // from 45 on
         "RING.LOCK", "RING.UNLOCK", "RING.EXTEND", "RING.LOCKED", "RING.AWAIT", // from 50 on
-        "RING.LIMIT", // from 55 on
+        "RING.LIMIT", "SAVE", "BGSAVE", "LASTSAVE", "INFO", // from 55 on
     ];
 
     #[test]

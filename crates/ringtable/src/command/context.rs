@@ -5,9 +5,11 @@ use super::host::{Host, Recipient};
 use super::protocol::Protocol;
 use super::reply::ReplyWriter;
 use super::streamed::Streamed;
+use super::task::Task;
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
+use crate::sync::Arc;
 use crate::table::lookup::Buffer;
 use crate::table::{Pairs, Writer};
 
@@ -21,6 +23,8 @@ pub struct Context<'a> {
     pub pairs: &'a mut Pairs,
     /// The value of a `SET`, if it is not among the arguments, or on its way from there.
     pub streamed: Option<Streamed>,
+    /// What another thread does for the command, if that was begun in a turn before.
+    pub task: Option<Arc<Task>>,
     /// Where the answer goes.
     pub reply: &'a mut dyn ReplyWriter,
     /// The server around the table.

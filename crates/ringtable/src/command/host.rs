@@ -2,6 +2,7 @@
 
 use super::refusal::Refusal;
 use super::streamed::Order;
+use super::task::Task;
 use crate::sync::Arc;
 
 /// What names a lease to who gives it back.
@@ -84,8 +85,40 @@ pub enum Setting {
     Open,
 }
 
+/// How a server stands that keeps its table on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SavingState {
+    /// Whether a snapshot is being written.
+    pub is_under_way: bool,
+    /// When the last one was whole, in seconds since 1970; before there was one, when the server was started.
+    pub last_s: u64,
+    /// Whether the last one has failed.
+    pub has_failed: bool,
+    /// How long the last one took, whole or not, in milliseconds.
+    pub last_took_ms: u64,
+    /// How many entries were loaded at the start.
+    pub loaded: u64,
+    /// How many became whole.
+    pub saved: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// How many entries the last whole one has.
+    pub last_entries: u64,
+    /// How many bytes.
+    pub last_size: u64,
+}
+
 /// What the server around the table adds.
 pub trait Host {
+    /// Has a snapshot written that is begun from now on. The worker that asks is rung for when it is whole.
+    ///
+    /// # Errors
+    /// If the server has no folder for it.
+    fn save(&self, worker: usize) -> Result<Arc<Task>, Refusal>;
+
+    /// How that stands; `None` without such a folder.
+    fn saving(&self) -> Option<SavingState>;
+
     /// Has all memory that nobody uses given back to the system, while we go on.
     fn ask_for_memory_back(&self);
 

@@ -25,6 +25,7 @@ pub mod record;
 pub mod pending;
 pub mod flow;
 pub mod streamed;
+pub mod task;
 pub mod host;
 pub mod context;
 pub mod spec;
@@ -44,6 +45,7 @@ mod locks;
 mod barriers;
 mod rate;
 mod inspection;
+mod persistence;
 pub mod connection;
 pub mod transaction;
 // All of them, and how one is executed.
@@ -65,7 +67,10 @@ pub use context::Context;
 pub use execute::{Command, execute};
 pub use flow::{ConnectionChange, Flow, Upgrade};
 pub use glob::pattern_of_prefix;
-pub use host::{Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, Setting, Standing, Unwritten};
+pub use host::{
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, SavingState, Setting, Standing, Unwritten,
+};
 pub(crate) use integer::parse_cursor;
 pub use refusal::{Refusal, is_for_want_of_room, shown, unknown, unknown_to_server};
 pub use streamed::{Order, Streamed};
+pub use task::Task;

@@ -30,6 +30,9 @@ pub enum Error {
         /// How many entries before that place are whole, as far as can be told.
         whole: u64,
     },
+    /// Another server has the folder.
+    #[error("another server has the folder {}: stop that one, or choose another folder", .0.display())]
+    Taken(PathBuf),
     /// The file has something in it that a table cannot have.
     #[error("{}: it has {what}, which a table cannot have: nothing was loaded", .path.display())]
     Foreign {

@@ -9,7 +9,11 @@ mod error;
 mod file;
 mod replacement;
 mod survey;
+mod snapshot;
+mod data_folder;
 
+pub use data_folder::DataFolder;
 pub use error::Error;
 pub use replacement::Replacement;
+pub use snapshot::{Written, write_table};
 pub use survey::{Contents, Reading, survey};

@@ -65,14 +65,13 @@ impl Replacement {
         Ok(Self { file, beside: Some(beside), path: target, written: 0, begun: 0 })
     }
 
-    /// Puts the file in its place, once it is on the disk. Returns how many bytes it has.
+    /// Puts the file in its place, once it is on the disk.
     ///
     /// # Errors
     /// Those of the system: then the old file is there, as it was, unless the error came at the very end.
-    pub fn commit(mut self) -> Result<u64, Error> {
+    pub fn commit(mut self) -> Result<(), Error> {
         let done = self.put_in_place();
-        Error::system("writing", &self.path, done)?;
-        Ok(self.written)
+        Error::system("writing", &self.path, done)
     }
 
     fn put_in_place(&mut self) -> io::Result<()> {
@@ -173,7 +172,7 @@ mod tests {
             let mut file = Replacement::begin(&path).unwrap();
             file.write_all(text).unwrap();
             assert_eq!(fs::read(&path).ok(), before);
-            assert_eq!(file.commit().unwrap(), text.len() as u64);
+            file.commit().unwrap();
             assert_eq!(fs::read(&path).unwrap(), text);
             assert_eq!(folder.names(), ["file"]);
         }
@@ -211,7 +210,7 @@ mod tests {
         for _ in 0..50 {
             file.write_all(&piece).unwrap();
         }
-        assert_eq!(file.commit().unwrap(), 50 << 20);
+        file.commit().unwrap();
         assert!(fs::read(&path).unwrap().chunks(1 << 20).all(|chunk| chunk == piece));
     }
 

@@ -27,7 +27,7 @@ pub(super) fn run(input: &[u8]) {
         let (expiry, is_unevictable) = (*expiry, *is_unevictable);
         encoder.entry(&Entry { key, value, expiry, is_unevictable }).unwrap();
     }
-    let (again, outcome) = read(&encoder.finish().unwrap());
+    let (again, outcome) = read(&encoder.finish().unwrap().1);
     outcome.expect("what was written is whole");
     assert!(again == entries);
 }

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::address::AddressError;
+use crate::disk;
 use crate::folder::{FolderError, own_user};
 use crate::shm::shortage;
+use crate::table::WriteError;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +99,23 @@ pub enum Error {
         needed: usize,
         /// Bytes there are.
         max_memory: u64,
+    },
+    /// The folder of the table, or what is in it.
+    #[error(transparent)]
+    Data(#[from] disk::Error),
+    /// The table has no room for what it was to begin with.
+    #[error(
+        "{} does not fit the table: behind {loaded} entries, {error}; give it more room (--max-memory, \
+         --max-unevictable), make it a cache, or move the file away",
+        .path.display()
+    )]
+    Unloadable {
+        /// The file.
+        path: PathBuf,
+        /// How many entries had room.
+        loaded: u64,
+        /// Why the next one had none.
+        error: WriteError,
     },
     /// There is no room for another thread.
     #[error(

@@ -19,7 +19,9 @@ use crate::command::protocol::Protocol;
 use crate::command::record::RecordWriter;
 use crate::command::reply::ReplyWriter;
 use crate::command::spec::{Flag, Keys};
-use crate::command::{self, Command, ConnectionChange, Context, Flow, Host, Recipient, Streamed, Upgrade, pending};
+use crate::command::{
+    self, Command, ConnectionChange, Context, Flow, Host, Recipient, Streamed, Task, Upgrade, pending,
+};
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::segment::Mapping;
@@ -44,12 +46,15 @@ pub(super) struct Again {
     pub progress: u64,
     pub counted: u64,
     pub streamed: Option<Streamed>,
+    /// What another thread does for it.
+    pub task: Option<Arc<Task>>,
 }
 
 impl Again {
-    /// Whether it can do nothing before another thread has made room for it.
+    /// Whether it can do nothing before another thread has made room for it, or has done what it waits for.
     pub fn is_waiting(&self) -> bool {
         self.streamed.as_ref().is_some_and(Streamed::is_waiting)
+            || self.task.as_ref().is_some_and(|task| !task.is_done())
     }
 }
 
@@ -119,7 +124,7 @@ impl Engine {
         protocol: Protocol,
         again: Again,
     ) -> Executed {
-        let Again { progress, counted, streamed } = again;
+        let Again { progress, counted, streamed, task } = again;
         #[cfg(test)]
         super::tests::panic_if_asked(&command.arguments);
         self.budget.begin();
@@ -133,6 +138,7 @@ impl Engine {
             scratch: &mut self.scratch,
             pairs: &mut self.pairs,
             streamed,
+            task,
             reply,
             host: &*self.host,
             connection: self.connection,
@@ -150,7 +156,8 @@ impl Engine {
         };
         command::execute(&mut context, command);
         let (flow, change, passed) = (context.flow, context.change, context.passed);
-        let again = Again { progress: context.progress, counted: context.counted, streamed: context.streamed };
+        let Context { progress, counted, streamed, task, .. } = context;
+        let again = Again { progress, counted, streamed, task };
         self.budget.pass(passed + self.scratch.bytes().len() + self.pairs.size());
         if self.writer.take_written() && self.leases.has_waiters() {
             self.note_written(command);

@@ -8,13 +8,23 @@ use super::statistics::{WorkerStatistics, WritesSeen};
 use super::store::Store;
 use super::waiters::{Awaited, Waiter};
 use crate::command::{
-    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, Setting, Standing, Unwritten,
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, SavingState, Setting, Standing,
+    Task, Unwritten,
 };
+use crate::shm::clock::wall_ms;
 use crate::sync::Arc;
 use crate::table::hints::Hints;
 use crate::table::layout::BUCKET_SIZE;
 
 impl Host for Runtime {
+    fn save(&self, worker: usize) -> Result<Arc<Task>, Refusal> {
+        self.store.persistence.save(worker)
+    }
+
+    fn saving(&self) -> Option<SavingState> {
+        self.store.persistence.figures()
+    }
+
     fn lease(&self, connection: u64, key: &[u8], ticket: u64, after: u64) -> Result<LeaseAnswer, Refusal> {
         self.store.leases.grant(connection, key, ticket, after)
     }
@@ -162,6 +172,16 @@ impl Host for Runtime {
             ("name_restored", load(&statistics.name_restored)),
             ("name_lost", load(&statistics.name_lost)),
         ];
+        let saving = self.store.persistence.figures().unwrap_or_default();
+        figures.extend([
+            ("snapshots", saving.saved),
+            ("snapshot_loaded_entries", saving.loaded),
+            ("snapshots_failed", saving.failed),
+            ("snapshot_age_s", if saving.last_s == 0 { 0 } else { (wall_ms() / 1_000).saturating_sub(saving.last_s) }),
+            ("snapshot_last_ms", saving.last_took_ms),
+            ("snapshot_last_entries", saving.last_entries),
+            ("snapshot_last_bytes", saving.last_size),
+        ]);
         figures.extend(statistics.ends());
         figures.extend([
             ("requests", sum(|worker| &worker.requests)),

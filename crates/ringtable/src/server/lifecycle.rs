@@ -113,6 +113,7 @@ impl Server {
         let runtime = Arc::new(runtime);
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let (weak, course) = (Arc::downgrade(&runtime), Arc::clone(&runtime.course));
+        let crew = Crew { runtime, listener, threads: Vec::new(), has_served: false };
         Ok(Self {
             path,
             tcp,
@@ -120,7 +121,7 @@ impl Server {
             workers: options.workers,
             runtime: weak,
             course,
-            acceptor: Mutex::new(Some(Crew { runtime, listener, threads: Vec::new() }.start(udp_port, lanes)?)),
+            acceptor: Mutex::new(Some(crew.start(udp_port, lanes)?)),
             generation: fork::generation(),
         })
     }
@@ -206,6 +207,8 @@ struct Crew {
     runtime: Arc<Runtime>,
     listener: Listener,
     threads: Vec<JoinHandle<()>>,
+    /// Whether clients could come.
+    has_served: bool,
 }
 
 impl Crew {
@@ -229,6 +232,10 @@ impl Crew {
         self.add("ringtable-return", "the thread that gives memory back", move || runtime.store.returning.run())?;
         let runtime = Arc::clone(&self.runtime);
         self.add("ringtable-room", "the thread that makes room", move || runtime.make_room())?;
+        if self.runtime.store.persistence.is_wanted() {
+            let runtime = Arc::clone(&self.runtime);
+            self.add("ringtable-disk", "the thread that keeps the table on the disk", move || runtime.persist())?;
+        }
         if let Some(keeper) = &self.runtime.keeper {
             let (keeper, runtime) = (Arc::clone(keeper), Arc::clone(&self.runtime));
             self.add("ringtable-keeper", "the thread that listens to the keeper", move || {
@@ -262,7 +269,8 @@ impl Crew {
     }
 
     /// The accepting thread: lets clients in until the end, which it sees to.
-    fn accept(self, reserve: Doorbell) {
+    fn accept(mut self, reserve: Doorbell) {
+        self.has_served = true;
         self.listener.settle();
         self.runtime.headcount.begin();
         let course = Arc::clone(&self.runtime.course);
@@ -307,6 +315,7 @@ impl Crew {
             if let Some(sole) = &crew.runtime.sole {
                 sole.leave();
             }
+            crew.runtime.store.persistence.leave();
             keeper.tell_resigned();
         }
     }
@@ -327,6 +336,11 @@ impl Drop for Crew {
         self.runtime.stop();
         failpoint!("stop.said");
         self.join();
+        // A server that has not come to serve has nothing to save, and one that has failed nothing that is to be
+        // believed.
+        if self.has_served && self.runtime.course.failure().is_none() {
+            self.runtime.store.persistence.save_at_end(&self.runtime.store.table);
+        }
         if let Some(keeper) = &self.runtime.keeper {
             keeper.tell_ended();
         }

@@ -65,6 +65,7 @@ mod request_memory;
 mod returning;
 mod housekeeping;
 mod room;
+mod persistence;
 mod bookkeeping;
 mod store;
 

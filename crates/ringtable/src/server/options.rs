@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::error::Error;
 use super::topology::Topology;
@@ -50,6 +51,13 @@ pub struct Options {
     pub linger_ms: Option<u64>,
     /// Seal the table against any further write or writable mapping, at the price of not giving memory back.
     pub strict_seal: bool,
+    /// The folder in which the table is kept on the disk; `None` for nowhere.
+    pub data: Option<PathBuf>,
+    /// Milliseconds from one snapshot to the next one, if something was written; `None` or 0 for none but at the end,
+    /// and when it is asked for.
+    pub snapshot_every_ms: Option<u64>,
+    /// How many snapshots are kept.
+    pub snapshots_kept: usize,
 }
 
 impl Default for Options {
@@ -73,6 +81,9 @@ impl Default for Options {
             spin_ns: None,
             linger_ms: None,
             strict_seal: false,
+            data: None,
+            snapshot_every_ms: Some(limits::SNAPSHOT_EVERY_MS_DEFAULT),
+            snapshots_kept: limits::SNAPSHOTS_KEPT_DEFAULT,
         }
     }
 }
@@ -100,6 +111,9 @@ impl Options {
             ("slot_size", number(Some(self.slot_size as u64))),
             ("slow_consumer_timeout_ms", number(Some(self.slow_consumer_timeout_ms))),
             ("linger_ms", number(self.linger_ms)),
+            ("data", text(self.data.as_ref().map(|path| path.display().to_string()))),
+            ("snapshot_every_ms", number(self.snapshot_every_ms)),
+            ("snapshots_kept", number(Some(self.snapshots_kept as u64))),
         ]
     }
 
@@ -164,6 +178,10 @@ impl Options {
         within("--slow-consumer-timeout", options.slow_consumer_timeout_ms, least, most, "milliseconds")?;
         let linger_ms = options.linger_ms.unwrap_or(limits::LINGER_MS_MIN);
         within("--linger", linger_ms, limits::LINGER_MS_MIN, limits::LINGER_MS_MAX, "milliseconds")?;
+        let every_ms = options.snapshot_every_ms.unwrap_or(0);
+        within("--snapshot-every", every_ms, 0, limits::SNAPSHOT_EVERY_MS_MAX, "milliseconds")?;
+        let kept = options.snapshots_kept as u64;
+        within("--snapshots-kept", kept, 1, limits::SNAPSHOTS_KEPT_MAX, "snapshots")?;
         if options.topology != Topology::Lanes {
             let option = "--max-clients, with rings that clients share,";
             within(option, options.clients_max as u64, 1, limits::RING_MEMBERS_MAX as u64, "clients")?;

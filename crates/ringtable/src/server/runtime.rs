@@ -231,6 +231,12 @@ impl Runtime {
         });
     }
 
+    /// Keeps the table on the disk, until the server stops: in the thread for that.
+    pub fn persist(&self) {
+        let writes = || self.statistics.writes().writes;
+        self.store.persistence.run(&self.store.table, writes, |worker| self.workers[worker].ring());
+    }
+
     /// Asks for the server's end; see [`super::lifecycle`].
     pub fn leave(&self) {
         // SeqCst, here and in `close_doors`: if the other store is undone by `stay`, that sees this one.

@@ -13,6 +13,7 @@ use super::held::Held;
 use super::housekeeping::Housekeeping;
 use super::leases::Leases;
 use super::options::Options;
+use super::persistence::Persistence;
 use super::request_memory::RequestMemory;
 use super::returning::Returning;
 use super::room::Room;
@@ -50,6 +51,8 @@ pub(super) struct Store {
     pub watchers: Watchers,
     pub leases: Arc<Leases>,
     pub requests: RequestMemory,
+    /// The table on the disk.
+    pub persistence: Persistence,
 }
 
 impl Store {
@@ -90,7 +93,9 @@ impl Store {
         let (grants, grants_segment) = doing("making the segment of grants", GrantMemory::create())?;
         doing(HANDING, hold(Held::Table, segment.descriptor().as_fd()))?;
         doing(HANDING, hold(Held::Grants, grants_segment.descriptor().as_fd()))?;
-        Self::with(table, segment, table_read_only, Leases::new(grants))
+        let store = Self::with(options, table, segment, table_read_only, Leases::new(grants))?;
+        store.persistence.load(&store.table)?;
+        Ok(store)
     }
 
     /// The store of another server, which has ended, of its segments, and of the table's bookkeeping if it has left
@@ -130,11 +135,12 @@ impl Store {
         let grants = doing("mapping the segment of grants", grants)?;
         let grants = GrantMemory::adopt(grants).map_err(io::Error::other);
         let (leases, grants_damaged) = Leases::adopt(doing("taking the segment of grants over", grants)?);
-        let store = Self::with(table, segment, table_read_only, leases)?;
+        let store = Self::with(options, table, segment, table_read_only, leases)?;
         Ok((store, Adoption { report, grants_damaged }))
     }
 
     fn with(
+        options: &Options,
         table: Table<Mapping>,
         segment: Segment,
         table_read_only: Descriptor,
@@ -152,6 +158,7 @@ impl Store {
             watchers: Watchers::default(),
             leases: Arc::new(leases),
             requests: RequestMemory::new(size as u64),
+            persistence: Persistence::new(options)?,
         })
     }
 
@@ -165,5 +172,6 @@ impl Store {
     pub fn stop(&self) {
         self.returning.stop();
         self.room.stop();
+        self.persistence.stop();
     }
 }

@@ -125,6 +125,25 @@ def arguments(parser: ArgumentParser) -> None:
         help="End when nobody has been connected for so many seconds, since the start or since the last client left.",
     )
     parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="Keep the table on the disk, in a folder that is this server's alone: its newest snapshot is loaded at the"
+        " start, and there is one at the end.",
+    )
+    parser.add_argument(
+        "--snapshot-every",
+        type=number,
+        metavar="SECONDS",
+        help="Write a snapshot there so often, if something was written to the table; 300 unless given, 0 for none but"
+        " that at the end.",
+    )
+    parser.add_argument(
+        "--snapshots-kept",
+        type=whole_number,
+        metavar="COUNT",
+        help="How many snapshots are kept there, 2 unless given; older ones are removed.",
+    )
+    parser.add_argument(
         "--keeper",
         action="store_true",
         default=None,

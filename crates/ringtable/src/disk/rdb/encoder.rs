@@ -86,11 +86,11 @@ impl<W: Write> Encoder<W> {
         self.written + self.buffer.len() as u64
     }
 
-    /// Ends the file, and gives back what it was written to.
+    /// Ends the file. Returns how many bytes it has, and what it was written to.
     ///
     /// # Errors
     /// See [`Self::begin`].
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<(u64, W)> {
         self.flush()?;
         self.checksum();
         self.buffer.push(opcode::END);
@@ -98,7 +98,7 @@ impl<W: Write> Encoder<W> {
         self.buffer.extend_from_slice(&self.sum.clone().finalize().to_le_bytes());
         self.flush()?;
         self.to.flush()?;
-        Ok(self.to)
+        Ok((self.written, self.to))
     }
 
     /// Writes what was gathered.

@@ -43,7 +43,7 @@ fn file_of(entries: &[Owned]) -> Vec<u8> {
     for entry in entries {
         encoder.entry(&entry.entry()).unwrap();
     }
-    encoder.finish().unwrap()
+    encoder.finish().unwrap().1
 }
 
 fn read(file: &[u8]) -> (Read, Result<bool, DecodeError>) {
