@@ -25,7 +25,8 @@
     test_model.py           random calls, compared with a dict
     test_objects.py         objects of all kinds as keys, values and buffers; code that runs in the middle of a call
     test_snapshots.py       tables in files of the format of Redis, real servers, damage
-    test_persistence.py     servers that keep their table on the disk
+    test_persistence.py     servers that keep their table on the disk: snapshots
+    test_log.py             servers that log each change: kills, torn tails, full disks
     test_redis.py           redis-py on the unix socket
     test_tcp.py             the TCP port
     test_udp.py             the UDP port: a bad network, and whatever comes as a datagram

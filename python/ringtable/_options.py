@@ -22,9 +22,10 @@ _COUNTS = frozenset({"buckets", "workers", "max_clients", "ring_slots", "snapsho
 _SIZES = frozenset({"max_memory", "slot_size", "max_unevictable"})
 _TIMES = frozenset({"slow_consumer_timeout", "linger", "snapshot_every"})
 _PORTS = frozenset({"tcp", "udp"})
-_OTHERS = frozenset({"cache", "eviction", "spin_us", "strict_seal", "mode", "group", "topology", "data"})
+_OTHERS = frozenset({"cache", "eviction", "spin_us", "strict_seal", "mode", "group", "topology"})
+_OF_DISK = frozenset({"data", "log", "fsync", "on_disk_error"})
 
-OPTIONS = _COUNTS | _SIZES | _TIMES | _PORTS | _OTHERS
+OPTIONS = _COUNTS | _SIZES | _TIMES | _PORTS | _OTHERS | _OF_DISK
 """The names of all options of a server."""
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

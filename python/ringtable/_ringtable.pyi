@@ -14,7 +14,9 @@ from typing_extensions import TypeVar, disjoint_base
 from ringtable._types import (
     Address,
     Argument,
+    DiskError,
     Eviction,
+    Fsync,
     Items,
     Key,
     ObjectItems,
@@ -338,8 +340,12 @@ class Table(Generic[_T]):
     ) -> tuple[int, list[bytes]]: ...
     @overload
     def scan(self, cursor: int = 0, *, prefix: Key = b"") -> tuple[int, list[str]]: ...
-    def flush(self) -> None:
-        """Wait until all posted writes are done; raise the error of the first that failed."""
+    def flush(self, *, durable: bool = False) -> None:
+        """Wait until all posted writes are done; raise the error of the first that failed.
+
+        With `durable`, wait also until all that was written before, by whomever, is on the disk of a server that has a
+        log; raise `CommandError` if it has none, and `FileError` if the disk has failed.
+        """
     def clear(self) -> None:
         """Delete everything. Not one atomic step, but nothing that was there before survives."""
     def close(self) -> None:
@@ -649,6 +655,9 @@ class Server:
         data: str | None = None,
         snapshot_every: float | None = None,
         snapshots_kept: int | None = None,
+        log: bool | None = None,
+        fsync: Fsync | None = None,
+        on_disk_error: DiskError | None = None,
         kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int, int]
         | None = None,
     ) -> Self: ...

@@ -17,7 +17,7 @@ from ringtable._table import Table
 
 if TYPE_CHECKING:
     from ringtable._keeper.holdings import Kept
-    from ringtable._types import Address, Count, Eviction, Seconds, Size, Stats, Topology
+    from ringtable._types import Address, Count, DiskError, Eviction, Fsync, Seconds, Size, Stats, Topology
 
 
 def defaults() -> dict[str, Any]:
@@ -60,6 +60,9 @@ class Server:
         data: str | os.PathLike[str] | None = None,
         snapshot_every: Seconds = 300.0,
         snapshots_kept: Count = 2,
+        log: bool = False,
+        fsync: Fsync = "everysec",
+        on_disk_error: DiskError = "refuse",
         _kept: Kept | None = None,
     ) -> None:
         """Start the server; when this returns, clients can connect.
@@ -107,6 +110,13 @@ class Server:
             snapshot_every: Seconds, or a `timedelta`, from one snapshot to the next one, if something was written; 0
                 for none but that at the end, and those that are asked for (`SAVE`, `BGSAVE`).
             snapshots_kept: How many snapshots are kept; older ones are removed.
+            log: Log each change there, too, so that little or nothing is lost when the process or the machine dies; in
+                the files of Redis 7. There is one snapshot then, which is renewed when the log has become long.
+            fsync: When changes are synced. "always": before a write is answered, one sync for all that wait.
+                "everysec": once a second, which is what the death of the machine may cost. "no": when the system likes;
+                the death of the process costs what it had not written, some milliseconds.
+            on_disk_error: What happens to writes when the log cannot be written. "refuse": they raise `FileError`.
+                "keep-serving": they go on, and are not logged; `stats()` has `log_broken`.
 
         Raises:
             ServerExists: A server of that name runs already, or one that has the folder.
@@ -143,6 +153,9 @@ class Server:
             "data": data,
             "snapshot_every": snapshot_every,
             "snapshots_kept": snapshots_kept,
+            "log": log,
+            "fsync": fsync,
+            "on_disk_error": on_disk_error,
         }
         address = default_address() if name is None else name
         self._core = ServerCore(address, **engine_options(options), kept=_kept)

@@ -62,6 +62,8 @@ Transport = Literal["lane", "rings", "socket", "udp"]
 RequestedTransport = Literal["auto", "lane", "rings", "socket"]
 Eviction = Literal["noeviction", "allkeys-sieve", "volatile-ttl"]
 Topology = Literal["lanes", "shared", "sharded"]
+Fsync = Literal["always", "everysec", "no"]
+DiskError = Literal["refuse", "keep-serving"]
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -105,6 +107,9 @@ class ServerOptions(TypedDict, total=False):
     data: str | os.PathLike[str] | None
     snapshot_every: Seconds | None
     snapshots_kept: Count | None
+    log: bool | None
+    fsync: Fsync | None
+    on_disk_error: DiskError | None
 
 
 class OpenOptions(ServerOptions, ConnectOptions, total=False):
@@ -177,6 +182,14 @@ class Stats(TypedDict):
     snapshot_last_ms: int
     snapshot_last_entries: int
     snapshot_last_bytes: int
+    log_bytes: int
+    log_records: int
+    log_batches: int
+    log_syncs: int
+    log_sync_us_max: int
+    log_errors: int
+    log_rewrites: int
+    log_broken: int
     clients_quit: int
     clients_gone: int
     clients_ended_protocol: int
@@ -191,6 +204,7 @@ class Stats(TypedDict):
     clients_ended_backlog: int
     clients_ended_broken: int
     clients_ended_unheard: int
+    clients_ended_undurable: int
     clients_ended_stop: int
     requests: int
     wakeups: int

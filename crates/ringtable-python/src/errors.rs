@@ -117,6 +117,7 @@ pub fn refusal(py: Python<'_>, message: &str) -> PyErr {
         "VERSION" => "VersionMismatch",
         "MAXCLIENTS" => "TooManyClients",
         "LIMIT" => "OutOfResources",
+        "DISK" | "MISCONF" => "FileError",
         "ERR" if rest.starts_with("value is not an integer") || rest.contains("would overflow") => "NotAnInteger",
         "ERR" if rest.starts_with("value is not a valid float") || rest.contains("would produce NaN") => "NotAFloat",
         "ERR" => "CommandError",
@@ -144,7 +145,10 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::NoPowerOfTwo { .. }
         | server::Error::Address(_)
         | server::Error::NotLoopback { .. }
-        | server::Error::NoRoom { .. } => "InvalidOption",
+        | server::Error::NoRoom { .. }
+        | server::Error::NoFolder
+        | server::Error::NotAlways
+        | server::Error::Logged(_) => "InvalidOption",
         _ => "Error",
     };
     let message = error.to_string();

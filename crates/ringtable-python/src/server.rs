@@ -25,7 +25,7 @@ impl ServerCore {
         name, *, buckets=None, workers=None, max_memory=None, eviction=None, max_clients=None, spin_us=None,
         strict_seal=None, tcp=None, udp=None, mode=0o600, group=None, topology=None, ring_slots=None, slot_size=None,
         slow_consumer_timeout=None, max_unevictable=None, linger=None, data=None, snapshot_every=None,
-        snapshots_kept=None, kept=None
+        snapshots_kept=None, log=None, fsync=None, on_disk_error=None, kept=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -51,6 +51,9 @@ impl ServerCore {
         data: Option<PathBuf>,
         snapshot_every: Option<&Bound<'_, PyAny>>,
         snapshots_kept: Option<&Bound<'_, PyAny>>,
+        log: Option<&Bound<'_, PyAny>>,
+        fsync: Option<&Bound<'_, PyAny>>,
+        on_disk_error: Option<&Bound<'_, PyAny>>,
         kept: Option<Inherited<'_>>,
     ) -> PyResult<Self> {
         let spin_us =
@@ -81,6 +84,21 @@ impl ServerCore {
                 let names = Eviction::ALL.map(Eviction::name).join(", ");
                 errors::family(py, "InvalidOption", format!("eviction is '{name}'; allowed are {names}"))
             })?,
+        };
+        let fsync = match fsync.map(|given| text("fsync", given)).transpose()? {
+            None => defaults.fsync,
+            Some(name) => server::Fsync::named(name).ok_or_else(|| {
+                let names = server::Fsync::ALL.map(server::Fsync::name).join(", ");
+                errors::family(py, "InvalidOption", format!("fsync is '{name}'; allowed are {names}"))
+            })?,
+        };
+        let keeps_serving = match on_disk_error.map(|given| text("on_disk_error", given)).transpose()? {
+            None | Some("refuse") => false,
+            Some("keep-serving") => true,
+            Some(name) => {
+                let message = format!("on_disk_error is '{name}'; allowed are refuse, keep-serving");
+                return Err(errors::family(py, "InvalidOption", message));
+            }
         };
         let milliseconds = |name: &str, given: &Bound<'_, PyAny>, [least, most]: [u64; 2]| {
             let seconds = arguments::seconds(name, given)?;
@@ -131,6 +149,9 @@ impl ServerCore {
             spin_ns,
             strict_seal: flag("strict_seal", strict_seal)?.unwrap_or(false),
             data,
+            log: flag("log", log)?.unwrap_or(false),
+            fsync,
+            keeps_serving,
             snapshot_every_ms: snapshot_every_ms.or(defaults.snapshot_every_ms),
             snapshots_kept: number("--snapshots-kept", snapshots_kept, defaults.snapshots_kept as u64)? as usize,
         };

@@ -688,7 +688,14 @@ impl TableCore {
     }
 
     /// Wait until all posted writes are done; raise the error of the first that failed.
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+    ///
+    /// With `durable`, wait also until all that was written before, by whomever, is on the disk of a server that has a
+    /// log; raise `CommandError` if it has none, and `FileError` if the disk has failed.
+    #[pyo3(signature = (*, durable=Given(None)), text_signature = "($self, *, durable=False)")]
+    fn flush(&self, py: Python<'_>, durable: Given<'_>) -> PyResult<()> {
+        if flag("durable", durable.0.as_ref())?.unwrap_or(false) {
+            return self.write(py, Client::flush_to_disk);
+        }
         self.write(py, Client::flush)
     }
 

@@ -274,6 +274,14 @@ pub const SPARE_BUFFER_SIZE_MAX: usize = 16 << 20;
 /// takes to touch so much memory for the first time.
 pub const WALK_STEPS_MAX: usize = 4_096;
 
+/// Bytes of changes that wait to be written to the log, above which those who write wait, too.
+pub const LOG_QUEUE_MAX: u64 = 32 << 20;
+/// Values that are held until they are written to the log take one part of so many of the table at most.
+pub const LOG_HELD_SHARE: u64 = 16;
+/// Bytes of memory that are kept for the next batch of changes.
+pub const LOG_BATCH_KEPT: usize = 1 << 20;
+/// Bytes of changes above which a log is rewritten, if it has more than its snapshot.
+pub const LOG_REWRITE_MIN: u64 = 64 << 20;
 /// Milliseconds from one snapshot of a server to the next one, unless told otherwise.
 pub const SNAPSHOT_EVERY_MS_DEFAULT: u64 = 300_000;
 /// Most milliseconds of that: a year or so.

@@ -10,8 +10,8 @@ from ringtable._errors import InvalidOption
 from ringtable._options import OPTIONS, engine_options, parse_mode, whole_number
 
 _KEYS = OPTIONS | {"name", "keeper", "max_deaths", "hang_timeout"}
-_FLAGS = {"cache", "strict_seal", "keeper"}
-_TEXTS = {"name", "eviction", "topology", "tcp", "udp", "data"}
+_FLAGS = {"cache", "strict_seal", "keeper", "log"}
+_TEXTS = {"name", "eviction", "topology", "tcp", "udp", "data", "fsync", "on_disk_error"}
 _SIZES = {"max_memory", "slot_size", "max_unevictable", "mode", "group"}
 
 

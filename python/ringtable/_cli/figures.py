@@ -12,7 +12,7 @@ GROUPS = {
     "Requests": r"requests|writes|insert_ns_.*|wakeups|doorbells_rung",
     "Shared rings": r"rings|ring_.*",
     "UDP": r"udp_.*",
-    "Snapshots": r"snapshots?(_.*)?",
+    "Disk": r"snapshots?(_.*)?|log_.*",
     "Server": r"process_id|keeper_process_id|restarts|upgrades|upgrades_failed|workers|cpus|spin_ns|name_.*",
     # So that no figure is lost.
     "Others": r".*",

@@ -12,9 +12,11 @@ use super::blocking::BlockingLink;
 use super::connection::Connection;
 use super::error::Error;
 use super::joining::joined;
+use super::numbers::NUMBERS;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::renewal::RenewableConnection;
+use super::replies::unexpected;
 use crate::address::{self, Location};
 use crate::command::reply::Reply;
 
@@ -117,6 +119,18 @@ impl Client {
         connection.locked(patience, |link, patience| link.settle(None, patience))?;
         // Where nothing was on its way, nobody has said so far whether the server lives.
         connection.check_alive_now()
+    }
+
+    /// Waits until all that was written so far, by whomever, is on the disk of a server that has a log.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it has none, or the disk has failed; those of [`Self::flush`].
+    pub fn flush_to_disk(&self, patience: Patience<'_>) -> Result<(), Error> {
+        self.flush(patience)?;
+        match self.request(NUMBERS.ring_durable, &[], patience)? {
+            Reply::Status(_) => Ok(()),
+            other => Err(unexpected(other)),
+        }
     }
 
     /// One request and its reply.

@@ -6,7 +6,8 @@ use super::context::Context;
 use super::execute::{Command, execute};
 use super::flow::{ConnectionChange, Flow};
 use super::host::{
-    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, SavingState, Setting, Standing, Unwritten,
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, LogState, Recipient, SavingState, Setting, Standing,
+    Unwritten,
 };
 use super::protocol::Protocol;
 use super::refusal::Refusal;
@@ -129,6 +130,14 @@ impl Host for Nobody {
     }
 
     fn saving(&self) -> Option<SavingState> {
+        None
+    }
+
+    fn flush_log(&self, _: usize) -> Result<Arc<Task>, Refusal> {
+        Err(Refusal::err("nobody saves this table"))
+    }
+
+    fn logging(&self) -> Option<LogState> {
         None
     }
 

@@ -141,6 +141,14 @@ const TABLE: &[Spec] = &[
         "[SCHEDULE]",
         "As SAVE, and does not wait. Is refused while a snapshot is written; with SCHEDULE, there is another one \
          behind it then."),
+    row(Table,        60, "BGREWRITEAOF",  0..=0,    No,    &[],                      persistence::bgrewriteaof,
+        "",
+        "Begins the log of a server that has one (`--log`) anew, with a snapshot, and does not wait for that. Behind a \
+         fault of the disk, writes are possible again then."),
+    row(Table,        61, "RING.DURABLE",  0..=0,    No,    &[Slow],                  persistence::ring_durable,
+        "",
+        "Answers when all that was written before it, by whomever, is in the log of a server that has one, and on the \
+         disk."),
     row(Table,        58, "LASTSAVE",      0..=0,    No,    &[],                      persistence::lastsave,
         "",
         "Answers with the time at which the last snapshot was whole, in seconds since 1970; before there was one, with \
@@ -293,7 +301,7 @@ const TABLE: &[Spec] = &[
 pub static COMMANDS: &[Spec] = TABLE;
 
 /// Above all numbers.
-pub(super) const NUMBERS_END: usize = 60;
+pub(super) const NUMBERS_END: usize = 62;
 
 static BY_NUMBER: [Option<&Spec>; NUMBERS_END] = {
     let (mut specs, mut index) = ([None; NUMBERS_END], 0);
@@ -361,6 +369,7 @@ mod tests {
         "INCRBYFLOAT", "RING.DELPREFIX", "RING.ENTRY", "RING.BARRIER", "", // from 45 on
         "RING.LOCK", "RING.UNLOCK", "RING.EXTEND", "RING.LOCKED", "RING.AWAIT", // from 50 on
         "RING.LIMIT", "SAVE", "BGSAVE", "LASTSAVE", "INFO", // from 55 on
+        "BGREWRITEAOF", "RING.DURABLE", // from 60 on
     ];
 
     #[test]

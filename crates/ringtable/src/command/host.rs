@@ -108,6 +108,29 @@ pub struct SavingState {
     pub last_size: u64,
 }
 
+/// How the log of a server stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Bytes of the file of changes that is being written.
+    pub size: u64,
+    /// Bytes of all files of changes behind the snapshot.
+    pub size_all: u64,
+    /// Records that were written.
+    pub records: u64,
+    /// Batches that were written.
+    pub batches: u64,
+    /// How often it was synced.
+    pub syncs: u64,
+    /// How often the disk has failed.
+    pub errors: u64,
+    /// How long the longest sync took, in microseconds.
+    pub sync_us_max: u64,
+    /// How often the files were begun anew with a snapshot.
+    pub rewrites: u64,
+    /// Whether the disk has failed, and no new snapshot has mended that.
+    pub is_broken: bool,
+}
+
 /// What the server around the table adds.
 pub trait Host {
     /// Has a snapshot written that is begun from now on. The worker that asks is rung for when it is whole.
@@ -118,6 +141,15 @@ pub trait Host {
 
     /// How that stands; `None` without such a folder.
     fn saving(&self) -> Option<SavingState>;
+
+    /// Has all that was changed so far brought to the disk. The worker that asks is rung for when it is there.
+    ///
+    /// # Errors
+    /// If the server has no log.
+    fn flush_log(&self, worker: usize) -> Result<Arc<Task>, Refusal>;
+
+    /// How the log stands; `None` if there is none.
+    fn logging(&self) -> Option<LogState>;
 
     /// Has all memory that nobody uses given back to the system, while we go on.
     fn ask_for_memory_back(&self);

@@ -68,7 +68,8 @@ pub use execute::{Command, execute};
 pub use flow::{ConnectionChange, Flow, Upgrade};
 pub use glob::pattern_of_prefix;
 pub use host::{
-    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Recipient, SavingState, Setting, Standing, Unwritten,
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, LogState, Recipient, SavingState, Setting, Standing,
+    Unwritten,
 };
 pub(crate) use integer::parse_cursor;
 pub use refusal::{Refusal, is_for_want_of_room, shown, unknown, unknown_to_server};

@@ -3,8 +3,10 @@
 use super::arguments::Arguments;
 use super::context::Context;
 use super::flow::Flow;
-use super::host::{Host, SavingState};
+use super::host::{Host, LogState, SavingState};
 use super::refusal::Refusal;
+use super::task::Task;
+use crate::sync::Arc;
 
 /// `SAVE`: answers when there is a snapshot that was begun after the request came.
 pub(super) fn save(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
@@ -12,16 +14,7 @@ pub(super) fn save(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Re
         None => context.host.save(context.worker)?,
         Some(task) => task,
     };
-    if let Some(outcome) = task.outcome() {
-        outcome.map_err(Refusal::err)?;
-        context.reply.ok();
-        return Ok(());
-    }
-    // The progress of a request that has come again is not 0.
-    context.progress = 1;
-    context.task = Some(task);
-    context.flow = Flow::Again;
-    Ok(())
+    wait_for(context, task)
 }
 
 /// `BGSAVE [SCHEDULE]`: begins a snapshot, or says that there will be one.
@@ -37,6 +30,39 @@ pub(super) fn bgsave(context: &mut Context<'_>, arguments: Arguments<'_>) -> Res
     }
     context.host.save(context.worker)?;
     context.reply.status(if is_busy { "Background saving scheduled" } else { "Background saving started" });
+    Ok(())
+}
+
+/// `BGREWRITEAOF`: begins the log anew, with a snapshot.
+pub(super) fn bgrewriteaof(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
+    if context.host.logging().is_none() {
+        return Err(Refusal::err("this server has no log: start it with --data DIR --log"));
+    }
+    context.host.save(context.worker)?;
+    context.reply.status("Background append only file rewriting started");
+    Ok(())
+}
+
+/// `RING.DURABLE`: answers when all that was written before is on the disk.
+pub(super) fn ring_durable(context: &mut Context<'_>, _: Arguments<'_>) -> Result<(), Refusal> {
+    let task = match context.task.take() {
+        None => context.host.flush_log(context.worker)?,
+        Some(task) => task,
+    };
+    wait_for(context, task)
+}
+
+/// Answers with OK once a task is done, or with why it was not.
+fn wait_for(context: &mut Context<'_>, task: Arc<Task>) -> Result<(), Refusal> {
+    if let Some(outcome) = task.outcome() {
+        outcome.map_err(|words| if words.starts_with("DISK ") { Refusal(words) } else { Refusal::err(words) })?;
+        context.reply.ok();
+        return Ok(());
+    }
+    // The progress of a request that has come again is not 0.
+    context.progress = 1;
+    context.task = Some(task);
+    context.flow = Flow::Again;
     Ok(())
 }
 
@@ -60,6 +86,8 @@ fn persistence(host: &dyn Host) -> String {
     let SavingState { is_under_way, last_s, has_failed, last_took_ms, saved, failed, last_entries, last_size, .. } =
         host.saving().unwrap_or_default();
     let status = if has_failed { "err" } else { "ok" };
+    let log = host.logging();
+    let LogState { size, size_all, is_broken, rewrites, .. } = log.unwrap_or_default();
     let lines = [
         "# Persistence".to_owned(),
         "loading:0".to_owned(),
@@ -71,7 +99,11 @@ fn persistence(host: &dyn Host) -> String {
         format!("ringtable_rdb_failures:{failed}"),
         format!("ringtable_rdb_last_entries:{last_entries}"),
         format!("ringtable_rdb_last_bytes:{last_size}"),
-        "aof_enabled:0".to_owned(),
+        format!("aof_enabled:{}", u8::from(log.is_some())),
+        format!("aof_last_write_status:{}", if is_broken { "err" } else { "ok" }),
+        format!("aof_rewrites:{rewrites}"),
+        format!("aof_current_size:{size_all}"),
+        format!("ringtable_aof_last_file_size:{size}"),
     ];
     lines.join("\r\n") + "\r\n"
 }

@@ -89,7 +89,7 @@ impl DataFolder {
     /// # Errors
     /// Those of the system.
     pub fn snapshots(&self) -> Result<Vec<PathBuf>, Error> {
-        let mut found: Vec<_> = self.names()?.into_iter().filter(|path| time_of(path).is_some()).collect();
+        let mut found: Vec<_> = files_in(&self.path)?.into_iter().filter(|path| time_of(path).is_some()).collect();
         found.sort();
         found.reverse();
         Ok(found)
@@ -107,33 +107,36 @@ impl DataFolder {
     }
 
     fn remove_unfinished(&self) -> Result<(), Error> {
-        for path in self.names()? {
+        for path in files_in(&self.path)? {
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
                 Error::system("removing", &path, fs::remove_file(&path))?;
             }
         }
         Ok(())
     }
+}
 
-    /// The paths of all files.
-    fn names(&self) -> Result<Vec<PathBuf>, Error> {
-        let list = || -> io::Result<Vec<PathBuf>> {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let folder = Descriptor::make(|| rustix::fs::open(&self.path, flags, Mode::empty()))?;
-            let mut found = Vec::new();
-            let mut buffer = Vec::with_capacity(16 << 10);
-            let mut entries = rustix::fs::RawDir::new(&folder, buffer.spare_capacity_mut());
-            while let Some(entry) = entries.next() {
-                let entry = entry?;
-                let name = entry.file_name().to_bytes();
-                if name != b"." && name != b".." {
-                    found.push(self.path.join(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name)));
-                }
+/// The paths of all files in a folder.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = Descriptor::make(|| rustix::fs::open(folder, flags, Mode::empty()))?;
+        let mut found = Vec::new();
+        let mut buffer = Vec::with_capacity(16 << 10);
+        let mut entries = rustix::fs::RawDir::new(&opened, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                found.push(folder.join(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name)));
             }
-            Ok(found)
-        };
-        Error::system("looking into", &self.path, list())
-    }
+        }
+        Ok(found)
+    };
+    Error::system("looking into", folder, list())
 }
 
 /// When a snapshot was begun, by its name; `None` if it is none.

@@ -48,6 +48,20 @@ impl Error {
     pub fn system<T>(doing: &'static str, path: &Path, result: io::Result<T>) -> Result<T, Self> {
         result.map_err(|error| Self::System { doing, path: path.to_owned(), error })
     }
+
+    /// That something damaged stands at a byte of a file.
+    pub fn damaged(path: &Path, at: u64, what: &str) -> Self {
+        Self::of_decoding(path, DecodeError::Damaged { at, what: what.to_owned() }, 0)
+    }
+
+    /// What a decoder has found, behind so many whole entries.
+    #[cold]
+    pub fn of_decoding(path: &Path, error: DecodeError, whole: u64) -> Self {
+        match error {
+            DecodeError::Io(error) => Self::System { doing: "reading", path: path.to_owned(), error },
+            error => Self::Damaged { path: path.to_owned(), error, whole },
+        }
+    }
 }
 
 fn whole_entries(count: u64) -> String {

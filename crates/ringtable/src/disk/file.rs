@@ -56,6 +56,44 @@ impl DiskFile {
     }
 }
 
+impl DiskFile {
+    /// Waits until its bytes are on the disk, and what is needed to find them.
+    ///
+    /// # Errors
+    /// As for [`Self::sync`].
+    pub fn sync_data(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.0)?)
+    }
+
+    /// How many bytes it has.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn size(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.0)?.st_size as u64)
+    }
+
+    /// Goes on at this byte.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn seek(&mut self, at: u64) -> io::Result<()> {
+        rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Start(at))?;
+        Ok(())
+    }
+}
+
+/// Cuts a file off behind so many bytes, and waits until that is on the disk.
+///
+/// # Errors
+/// Those of the system.
+pub fn truncate(path: &Path, size: u64) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = Descriptor::make(|| rustix::fs::open(path, flags, Mode::empty()))?;
+    rustix::fs::ftruncate(&file, size)?;
+    Ok(rustix::fs::fsync(&file)?)
+}
+
 impl AsFd for DiskFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -11,9 +11,11 @@ mod replacement;
 mod survey;
 mod snapshot;
 mod data_folder;
+pub mod log;
 
 pub use data_folder::DataFolder;
 pub use error::Error;
+pub use file::truncate;
 pub use replacement::Replacement;
 pub use snapshot::{Written, write_table};
 pub use survey::{Contents, Reading, survey};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::file::DiskFile;
-use super::rdb::{DecodeError, Decoder, Entry, Item, Skipped};
+use super::rdb::{Decoder, Entry, Item, Skipped};
 
 /// Items between two looks at whether to go on.
 const ITEMS_PER_CHECK: u64 = 4_096;
@@ -51,7 +51,7 @@ impl Reading {
     pub fn begin(path: &Path) -> Result<Self, Error> {
         match Decoder::begin(Error::system("reading", path, DiskFile::open(path))?) {
             Ok(decoder) => Ok(Self { path: path.to_owned(), decoder, contents: Contents::default(), checked: 0 }),
-            Err(error) => Err(failed(path, error, 0)),
+            Err(error) => Err(Error::of_decoding(path, error, 0)),
         }
     }
 
@@ -72,7 +72,7 @@ impl Reading {
                 }
                 Err(error) => {
                     let whole = if self.decoder.is_ours() { self.checked } else { self.contents.entries };
-                    return Err(failed(&self.path, error, whole));
+                    return Err(Error::of_decoding(&self.path, error, whole));
                 }
             }
         }
@@ -88,14 +88,6 @@ impl Reading {
     /// How many bytes were read.
     pub fn position(&self) -> u64 {
         self.decoder.position()
-    }
-}
-
-#[cold]
-fn failed(path: &Path, error: DecodeError, whole: u64) -> Error {
-    match error {
-        DecodeError::Io(error) => Error::System { doing: "reading", path: path.to_owned(), error },
-        error => Error::Damaged { path: path.to_owned(), error, whole },
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) enum End {
     Broken,
     /// A server died before its client had sealed the lane: nothing in it was looked at.
     Unheard,
+    /// What it has written could not be brought to the disk.
+    Undurable,
     /// The server is stopping.
     Stopped,
     /// There was no place for it but the reserved one; it counts as refused.
@@ -45,7 +47,7 @@ pub(super) enum End {
 }
 
 /// The reasons that are counted, with the names of their figures.
-pub(super) const COUNTED: [(End, &str); 15] = [
+pub(super) const COUNTED: [(End, &str); 16] = [
     (End::Quit, "clients_quit"),
     (End::Gone, "clients_gone"),
     (End::Protocol, "clients_ended_protocol"),
@@ -60,6 +62,7 @@ pub(super) const COUNTED: [(End, &str); 15] = [
     (End::Backlog, "clients_ended_backlog"),
     (End::Broken, "clients_ended_broken"),
     (End::Unheard, "clients_ended_unheard"),
+    (End::Undurable, "clients_ended_undurable"),
     (End::Stopped, "clients_ended_stop"),
 ];
 
@@ -72,6 +75,9 @@ impl End {
             Self::Quit | Self::Gone | Self::Backlog | Self::Expensive | Self::Full => return,
             Self::Stopped => "SHUTDOWN the server has stopped",
             Self::Broken => "SHUTDOWN the server died in the middle of a request, or of the reply to it",
+            Self::Undurable => {
+                "SHUTDOWN the log has failed: what was written is in the table, and may not be on the disk"
+            }
             Self::Unheard => "REJOIN the server died before it served this client",
             Self::Protocol => "PROTOCOL bytes on a socket that is but a sign of life",
             Self::Descriptors => "PROTOCOL this server takes no descriptors",

@@ -103,6 +103,15 @@ pub enum Error {
     /// The folder of the table, or what is in it.
     #[error(transparent)]
     Data(#[from] disk::Error),
+    /// A log has to be somewhere.
+    #[error("--log needs a folder: --data FOLDER")]
+    NoFolder,
+    /// Replies wait for the disk only where that is built.
+    #[error("--fsync always does not go together with --udp, nor with a classic topology: their replies do not wait")]
+    NotAlways,
+    /// There is a log, and the server was not told to go on with it.
+    #[error("{} has the log of a table: go on with it (--log), or choose another folder", .0.display())]
+    Logged(PathBuf),
     /// The table has no room for what it was to begin with.
     #[error(
         "{} does not fit the table: behind {loaded} entries, {error}; give it more room (--max-memory, \

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::buffers::{Discarded, KEPT_MAX, RECEIVE_SIZE};
 use super::end::End;
 use super::leases::Leases;
-use super::outgoing::Outgoing;
+use super::outgoing::{Durable, Outgoing};
 use super::statistics::{Statistics, WorkerStatistics};
 use super::store::Store;
 use super::topology::Topology;
@@ -38,6 +38,8 @@ pub(super) struct Executed {
     /// What changes about the connection, which has to answer then.
     pub change: Option<ConnectionChange>,
     pub again: Again,
+    /// What the reply waits for.
+    pub durable: Option<Durable>,
 }
 
 /// How far a request has come, and what has come of its value if that does not stand in it.
@@ -96,6 +98,7 @@ pub(super) struct Engine {
     pub connection: u64,
     /// Where that can be told something later, if it can.
     recipient: Option<Recipient>,
+    store: Arc<Store>,
     /// Of the store: who is to be told of writes.
     leases: Arc<Leases>,
     pub budget: Budget,
@@ -124,6 +127,9 @@ impl Engine {
         protocol: Protocol,
         again: Again,
     ) -> Executed {
+        if let Some(again) = self.put_off(command, reply, &again) {
+            return again;
+        }
         let Again { progress, counted, streamed, task } = again;
         #[cfg(test)]
         super::tests::panic_if_asked(&command.arguments);
@@ -162,7 +168,44 @@ impl Engine {
         if self.writer.take_written() && self.leases.has_waiters() {
             self.note_written(command);
         }
-        Executed { flow, change, again }
+        let durable = self.durability(command, flow);
+        Executed { flow, change, again, durable }
+    }
+
+    /// Does not execute a write that the log could not take now: it is refused, or waits for room.
+    #[inline]
+    fn put_off(&mut self, command: Command<'_>, reply: &mut dyn ReplyWriter, again: &Again) -> Option<Executed> {
+        let log = self.store.persistence.log().filter(|_| command.spec.has(Flag::Writes))?;
+        // A value that has arrived, or a command that has begun, goes on.
+        if again.progress != 0 || again.streamed.is_some() {
+            return None;
+        }
+        let done = Executed { flow: Flow::Next, change: None, again: Again::default(), durable: None };
+        if let Some(refusal) = log.refusal() {
+            reply.error(&refusal);
+            return Some(done);
+        }
+        let task = log.room(self.worker)?;
+        Some(Executed { flow: Flow::Again, again: Again { task: Some(task), ..Again::default() }, ..done })
+    }
+
+    /// What the reply to a command waits for that was executed.
+    #[inline]
+    fn durability(&self, command: Command<'_>, flow: Flow) -> Option<Durable> {
+        if !command.spec.has(Flag::Writes) || flow == Flow::Again {
+            return None;
+        }
+        self.store.persistence.log()?.durability(self.worker)
+    }
+
+    /// Has this worker rung when something is on the disk.
+    ///
+    /// # Errors
+    /// [`End::Undurable`] if nothing comes there any more.
+    pub fn wait_for_log(&self) -> Result<(), End> {
+        let Some(log) = self.store.persistence.log() else { return Ok(()) };
+        log.wait_at(self.worker);
+        if log.is_broken() { Err(End::Undurable) } else { Ok(()) }
     }
 
     /// What this worker counts.
@@ -231,6 +274,7 @@ impl Executor {
             connection: 0,
             recipient: None,
             leases: Arc::clone(&store.leases),
+            store: Arc::clone(&store),
             budget: Budget::default(),
             listing_size: limits::DUMP_SIZE_MAX,
             returned_size_max: limits::VALUE_SIZE_MAX,

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::exchange::Exchange;
+use super::log::Log;
 use super::runtime::Runtime;
 use super::statistics::{WorkerStatistics, WritesSeen};
 use super::store::Store;
 use super::waiters::{Awaited, Waiter};
 use crate::command::{
-    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, Order, Recipient, Refusal, SavingState, Setting, Standing,
-    Task, Unwritten,
+    Host, LeaseAnswer, LeaseName, LockAnswer, LockRequest, LogState, Order, Recipient, Refusal, SavingState, Setting,
+    Standing, Task, Unwritten,
 };
 use crate::shm::clock::wall_ms;
 use crate::sync::Arc;
@@ -23,6 +24,17 @@ impl Host for Runtime {
 
     fn saving(&self) -> Option<SavingState> {
         self.store.persistence.figures()
+    }
+
+    fn flush_log(&self, worker: usize) -> Result<Arc<Task>, Refusal> {
+        match self.store.persistence.log() {
+            Some(log) => Ok(log.flush(worker)),
+            None => Err(Refusal::err("this server has no log: start it with --data DIR --log")),
+        }
+    }
+
+    fn logging(&self) -> Option<LogState> {
+        self.store.persistence.log().map(Log::figures)
     }
 
     fn lease(&self, connection: u64, key: &[u8], ticket: u64, after: u64) -> Result<LeaseAnswer, Refusal> {
@@ -181,6 +193,17 @@ impl Host for Runtime {
             ("snapshot_last_ms", saving.last_took_ms),
             ("snapshot_last_entries", saving.last_entries),
             ("snapshot_last_bytes", saving.last_size),
+        ]);
+        let log = self.logging().unwrap_or_default();
+        figures.extend([
+            ("log_bytes", log.size_all),
+            ("log_records", log.records),
+            ("log_batches", log.batches),
+            ("log_syncs", log.syncs),
+            ("log_sync_us_max", log.sync_us_max),
+            ("log_errors", log.errors),
+            ("log_rewrites", log.rewrites),
+            ("log_broken", u64::from(log.is_broken)),
         ]);
         figures.extend(statistics.ends());
         figures.extend([

@@ -235,6 +235,12 @@ impl LaneClient {
         if self.gone {
             return Err(End::Gone);
         }
+        if self.outgoing.is_held_back() {
+            executor.engine.wait_for_log()?;
+            if self.outgoing.is_held_back() {
+                return Ok(Turn::Idle);
+            }
+        }
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send_replies(&mut share)?;
@@ -245,7 +251,7 @@ impl LaneClient {
         // Where the lane is to outlive this server, no request is executed while the reply to another one waits.
         let backlog_max = if self.note.is_some() { 1 } else { limits::REPLY_BACKLOG_MAX };
         while !executor.is_turn_over(requests, bytes) && self.outgoing.len() < backlog_max && !self.closing {
-            if self.is_waiting() {
+            if self.has_to_wait() {
                 break;
             }
             if let Some((record, again)) = self.again.take() {
@@ -315,11 +321,17 @@ impl LaneClient {
     /// What is left of requests that were taken: bytes of replies that wait for room, and one more if a request that
     /// takes several turns can go on.
     pub fn left_to_do(&self) -> usize {
-        self.outgoing.len() + usize::from(self.again.is_some() && !self.is_waiting())
+        self.outgoing.len() + usize::from(self.again.is_some() && !self.has_to_wait())
     }
 
-    /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
+    /// Whether it can do nothing before another thread has done something, which rings for the worker: has made room
+    /// for its next request, or has brought what it has written to the disk.
     pub fn is_waiting(&self) -> bool {
+        self.has_to_wait() || self.outgoing.is_held_back()
+    }
+
+    /// Whether its next request has to wait for another thread.
+    fn has_to_wait(&self) -> bool {
         self.again.as_ref().is_some_and(|(_, again)| again.is_waiting())
             || self.unfinished.as_ref().is_some_and(Unfinished::is_waiting)
     }
@@ -412,6 +424,9 @@ impl LaneClient {
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;
+        if let Some(durable) = executed.durable {
+            self.outgoing.wait_for(durable);
+        }
         if executed.change == Some(ConnectionChange::Pins) && self.hazards.is_none() {
             // The reply is published after this.
             self.count_pins(&executor.store);
@@ -424,6 +439,9 @@ impl LaneClient {
 
     /// Moves replies into the ring as far as there is room, and at most `share` bytes. Returns whether any went.
     fn send_replies(&mut self, share: &mut usize) -> Result<bool, End> {
+        if self.outgoing.is_held_back() {
+            return Ok(false);
+        }
         let before = *share;
         let ring = Lane::new(self.mapping.words()).responses();
         // Pieces are whole words, see `RecordWriter`.

@@ -113,7 +113,7 @@ impl Server {
         let runtime = Arc::new(runtime);
         let (path, tcp) = (listener.path().to_path_buf(), listener.tcp());
         let (weak, course) = (Arc::downgrade(&runtime), Arc::clone(&runtime.course));
-        let crew = Crew { runtime, listener, threads: Vec::new(), has_served: false };
+        let crew = Crew { runtime, listener, threads: Vec::new(), log_thread: None, has_served: false };
         Ok(Self {
             path,
             tcp,
@@ -207,6 +207,8 @@ struct Crew {
     runtime: Arc<Runtime>,
     listener: Listener,
     threads: Vec<JoinHandle<()>>,
+    /// That of the log, which ends behind all who write.
+    log_thread: Option<JoinHandle<()>>,
     /// Whether clients could come.
     has_served: bool,
 }
@@ -235,6 +237,11 @@ impl Crew {
         if self.runtime.store.persistence.is_wanted() {
             let runtime = Arc::clone(&self.runtime);
             self.add("ringtable-disk", "the thread that keeps the table on the disk", move || runtime.persist())?;
+        }
+        if self.runtime.store.persistence.log().is_some() {
+            let runtime = Arc::clone(&self.runtime);
+            self.add("ringtable-log", "the thread that writes the log", move || runtime.write_log())?;
+            self.log_thread = self.threads.pop();
         }
         if let Some(keeper) = &self.runtime.keeper {
             let (keeper, runtime) = (Arc::clone(keeper), Arc::clone(&self.runtime));
@@ -323,6 +330,10 @@ impl Crew {
     fn join(&mut self) {
         for thread in self.threads.drain(..) {
             // Its panic, if there was one, is noted.
+            let _ = thread.join();
+        }
+        if let (Some(thread), Some(log)) = (self.log_thread.take(), self.runtime.store.persistence.log()) {
+            log.stop();
             let _ = thread.join();
         }
     }

@@ -28,6 +28,7 @@
 // What a server is asked for, and how it says no.
 mod error;
 mod topology;
+mod fsync;
 mod options;
 
 // How connections end, what is counted, what a turn may take.
@@ -65,12 +66,13 @@ mod request_memory;
 mod returning;
 mod housekeeping;
 mod room;
+mod outgoing;
+mod log;
 mod persistence;
 mod bookkeeping;
 mod store;
 
 // The execution of requests.
-mod outgoing;
 mod executor;
 mod inflow;
 
@@ -113,6 +115,7 @@ pub(crate) mod fuzzing;
 mod tests;
 
 pub use error::Error;
+pub use fsync::Fsync;
 pub use held::Held;
 pub use inheritance::{Inheritance, InheritedLane, LaneMemory};
 pub use layouts::LAYOUTS;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::error::Error;
+use super::fsync::Fsync;
 use super::topology::Topology;
 use crate::command::Setting;
 use crate::limits;
@@ -58,6 +59,12 @@ pub struct Options {
     pub snapshot_every_ms: Option<u64>,
     /// How many snapshots are kept.
     pub snapshots_kept: usize,
+    /// Whether changes are logged there, too.
+    pub log: bool,
+    /// When that is synced.
+    pub fsync: Fsync,
+    /// Whether writes go on if it cannot be written.
+    pub keeps_serving: bool,
 }
 
 impl Default for Options {
@@ -84,6 +91,9 @@ impl Default for Options {
             data: None,
             snapshot_every_ms: Some(limits::SNAPSHOT_EVERY_MS_DEFAULT),
             snapshots_kept: limits::SNAPSHOTS_KEPT_DEFAULT,
+            log: false,
+            fsync: Fsync::default(),
+            keeps_serving: false,
         }
     }
 }
@@ -114,6 +124,9 @@ impl Options {
             ("data", text(self.data.as_ref().map(|path| path.display().to_string()))),
             ("snapshot_every_ms", number(self.snapshot_every_ms)),
             ("snapshots_kept", number(Some(self.snapshots_kept as u64))),
+            ("log", number(Some(self.log.into()))),
+            ("fsync", text(Some(self.fsync.name().to_owned()))),
+            ("on_disk_error", text(Some(if self.keeps_serving { "keep-serving" } else { "refuse" }.to_owned()))),
         ]
     }
 
@@ -125,6 +138,10 @@ impl Options {
         if self.strict_seal {
             let why = "with it nobody, not even the next server, gets a writable view of the table";
             return Err(Error::Kept { option: "--strict-seal", why });
+        }
+        if self.log && self.fsync == Fsync::Always {
+            let why = "what a server has not synced when it dies, the next one would have to, before clients go on";
+            return Err(Error::Kept { option: "--fsync always", why });
         }
         if self.topology != Topology::Lanes {
             return Err(Error::Kept { option: "--topology", why: "only lanes outlive their server" });
@@ -178,6 +195,15 @@ impl Options {
         within("--slow-consumer-timeout", options.slow_consumer_timeout_ms, least, most, "milliseconds")?;
         let linger_ms = options.linger_ms.unwrap_or(limits::LINGER_MS_MIN);
         within("--linger", linger_ms, limits::LINGER_MS_MIN, limits::LINGER_MS_MAX, "milliseconds")?;
+        if options.log && options.data.is_none() {
+            return Err(Error::NoFolder);
+        }
+        if options.log
+            && options.fsync == Fsync::Always
+            && (options.udp.is_some() || options.topology != Topology::Lanes)
+        {
+            return Err(Error::NotAlways);
+        }
         let every_ms = options.snapshot_every_ms.unwrap_or(0);
         within("--snapshot-every", every_ms, 0, limits::SNAPSHOT_EVERY_MS_MAX, "milliseconds")?;
         let kept = options.snapshots_kept as u64;

@@ -4,14 +4,38 @@
 //! before it has read all replies never sees the end of them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::buffers::KEPT_MAX;
 use crate::command::reply::Destination;
 use crate::shm::segment::Mapping;
+use crate::sync::Arc;
 use crate::table::HeldEntry;
 
 /// Bytes that have gone above which their room is used anew, if others wait behind them.
 const FORGOTTEN_MIN: usize = 64 << 10;
+
+/// That something waits until what was changed before a position is on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Durable {
+    position: u64,
+    /// The position before which all is on the disk.
+    reached: Arc<AtomicU64>,
+}
+
+impl Durable {
+    /// What waits for this position.
+    pub fn new(position: u64, reached: Arc<AtomicU64>) -> Self {
+        Self { position, reached }
+    }
+
+    /// Whether it waits for nothing any more.
+    #[inline]
+    pub fn is_reached(&self) -> bool {
+        // Acquire: pairs with the Release in `Log::note_durable`.
+        self.reached.load(Ordering::Acquire) >= self.position
+    }
+}
 
 /// Replies in the order in which they go out: bytes, and between them large values, which stay in their entries.
 #[derive(Default)]
@@ -25,6 +49,8 @@ pub(super) struct Outgoing {
     held: usize,
     /// Whether a value has gone since this was last asked.
     let_go: bool,
+    /// What all of it waits for.
+    durable: Option<Durable>,
 }
 
 /// A value between what stands before and after byte `at`.
@@ -55,6 +81,17 @@ impl Destination for Outgoing {
 }
 
 impl Outgoing {
+    /// Lets nothing go before that is on the disk. It is later than what was waited for before.
+    pub fn wait_for(&mut self, durable: Durable) {
+        self.durable = Some(durable);
+    }
+
+    /// Whether nothing may go yet.
+    #[inline]
+    pub fn is_held_back(&self) -> bool {
+        self.durable.as_ref().is_some_and(|durable| !durable.is_reached())
+    }
+
     /// Bytes that have not gone.
     #[inline]
     pub fn len(&self) -> usize {
@@ -161,6 +198,7 @@ impl Outgoing {
     /// Drops all of it.
     pub fn clear(&mut self) {
         (self.sent, self.held) = (0, 0);
+        self.durable = None;
         self.values.clear();
         self.bytes.clear();
         if self.bytes.capacity() > KEPT_MAX {
@@ -173,7 +211,6 @@ impl Outgoing {
 mod tests {
     use super::*;
     use crate::shm::segment::Segment;
-    use crate::sync::Arc;
     use crate::table::{Eviction, Guard, Options, Table, Writer};
 
     fn writer() -> Writer<Mapping> {

@@ -12,24 +12,30 @@
 //!   passed by what they wrote.
 //! - A snapshot that fails costs nothing but itself: the older ones stay.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpriority_process};
 
 use super::error::Error;
+use super::fsync::Fsync;
+use super::log::{self, Log};
 use super::options::Options;
 use super::words::tell;
 use crate::command::{Refusal, SavingState, Task};
+use crate::disk::log::{LogContents, LogFile, Manifest, Operation, play, survey_log};
 use crate::disk::{self, DataFolder, Reading, Replacement, Written, survey, write_table};
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
-use crate::sync::{Arc, lock};
+use crate::sync::{Arc, Memory, lock};
 use crate::table::{Expiry, Guard, Mark, Table, WriteError, Writer};
 
 /// For how long the server before may take to leave its folder, of which one knows that it ends.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a log has become long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Where the thread stands among all that want a processor: 19 would be last.
 const NICENESS: i32 = 10;
 
@@ -38,6 +44,11 @@ pub(super) struct Persistence {
     folder: Option<DataFolder>,
     every: Option<Duration>,
     kept: usize,
+    /// Whether changes are to be logged, when that is synced, and whether writes go on if it cannot be.
+    wants_log: Option<(Fsync, bool)>,
+    log: OnceLock<Log>,
+    /// Its first file, until its thread has that.
+    file: Mutex<Option<LogFile>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -64,15 +75,78 @@ impl Persistence {
         let every = options.snapshot_every_ms.filter(|&ms| ms > 0).map(Duration::from_millis);
         let figures = SavingState { last_s: wall_ms() / 1_000, ..SavingState::default() };
         let state = Mutex::new(State { figures, ..State::default() });
-        Ok(Self { folder, every, kept: options.snapshots_kept, state, changed: Condvar::new() })
+        let (kept, wants_log) = (options.snapshots_kept, options.log.then_some((options.fsync, options.keeps_serving)));
+        let (log, file) = (OnceLock::new(), Mutex::new(None));
+        Ok(Self { folder, every, kept, wants_log, log, file, state, changed: Condvar::new() })
     }
 
-    /// Fills a new table from the newest snapshot that is whole.
+    /// Fills a new table with what is on the disk, and has its changes logged from then on, if they are to be.
     ///
     /// # Errors
-    /// [`Error::Snapshot`] if the table has no room for it, or if there are snapshots and all of them are damaged.
+    /// [`Error::Unloadable`] if the table has no room for it; those of the disk; what is damaged.
     pub fn load(&self, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
         let Some(folder) = &self.folder else { return Ok(()) };
+        let log_folder = log::folder_in(folder.path());
+        let manifest = Manifest::read(&log_folder)?;
+        let Some(policy) = self.wants_log else {
+            if manifest.is_some() {
+                return Err(Error::Logged(log_folder));
+            }
+            return self.load_snapshot(folder, table);
+        };
+        let (manifest, size) = match manifest {
+            Some(manifest) => {
+                let size = self.load_log(&log_folder, &manifest, table)?;
+                (manifest, size)
+            }
+            None => {
+                self.load_snapshot(folder, table)?;
+                self.write_first_base(&log_folder, table)?;
+                (Manifest { base: 1, changes: Vec::new() }, 0)
+            }
+        };
+        self.begin_log(&log_folder, manifest, size, policy, table)
+    }
+
+    /// Has the changes of a table logged that was taken over from another server, whose log lacks what was on its way.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn go_on(&self, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
+        let (Some(folder), Some(policy)) = (&self.folder, self.wants_log) else { return Ok(()) };
+        let log_folder = log::folder_in(folder.path());
+        let manifest = match Manifest::read(&log_folder)? {
+            Some(manifest) => manifest,
+            None => {
+                self.write_first_base(&log_folder, table)?;
+                Manifest { base: 1, changes: Vec::new() }
+            }
+        };
+        self.begin_log(&log_folder, manifest, 0, policy, table)?;
+        // What the other one had queued is in the table.
+        lock(&self.state).is_asked = true;
+        Ok(())
+    }
+
+    fn begin_log(
+        &self,
+        folder: &Path,
+        manifest: Manifest,
+        size: u64,
+        policy: (Fsync, bool),
+        table: &Arc<Table<Mapping>>,
+    ) -> Result<(), Error> {
+        let max_memory = size_of_val(table.memory().words()) as u64;
+        let (log, file) = Log::begin(folder, manifest, size, policy, max_memory)?;
+        log.queue.belongs_to(table);
+        table.write_journal(Box::new(Arc::clone(&log.queue)));
+        *lock(&self.file) = Some(file);
+        let _ = self.log.set(log);
+        Ok(())
+    }
+
+    /// Fills a table from the newest snapshot that is whole.
+    fn load_snapshot(&self, folder: &DataFolder, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
         let mut damage = None;
         for path in folder.snapshots()? {
             match survey(&path, |_| true) {
@@ -88,6 +162,62 @@ impl Persistence {
             }
         }
         damage.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Fills a table from a snapshot and the changes behind it. Returns the bytes of the latter. All of it is looked at
+    /// before anything is changed, on the disk or in the table.
+    fn load_log(&self, folder: &Path, manifest: &Manifest, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
+        let base = disk::log::base_path(folder, manifest.base);
+        survey(&base, |_| true)?;
+        let mut found = Vec::new();
+        for &number in &manifest.changes {
+            let path = disk::log::changes_path(folder, number);
+            let contents = survey_log(&path, Some(&number) == manifest.changes.last())?;
+            found.push((path, contents));
+        }
+        let mut loaded = load(&base, table)?;
+        let mut writer = Writer::new(Arc::clone(table));
+        let mut size = 0;
+        for (path, LogContents { whole, size: bytes, .. }) in &found {
+            play(path, *whole, |operation| {
+                loaded += 1;
+                apply(&mut writer, operation).map_err(|error| Error::Unloadable { path: path.clone(), loaded, error })
+            })?;
+            if whole < bytes {
+                let lost = bytes - whole;
+                tell(&format!("{} ends in {lost} bytes that were never durable: they are cut off", path.display()));
+                disk::Error::system("cutting off", path, disk::truncate(path, *whole))?;
+            }
+            size += whole;
+        }
+        writer.release();
+        lock(&self.state).figures.loaded = table.entries();
+        Ok(size)
+    }
+
+    /// Writes what the table has as the snapshot that a new log begins with.
+    fn write_first_base(&self, folder: &Path, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
+        disk::Error::system("making", folder, std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder))?;
+        let path = disk::log::base_path(folder, 1);
+        let file = Replacement::begin(&path)?;
+        let written = disk::Error::system("writing", &path, write_table(table, file, || true))?;
+        if let Some((Written { size, .. }, file)) = written {
+            file.commit()?;
+            lock(&self.state).figures.last_size = size;
+        }
+        Ok(())
+    }
+
+    /// The log, if there is one.
+    pub fn log(&self) -> Option<&Log> {
+        self.log.get()
+    }
+
+    /// The thread of the log, until the server stops.
+    pub fn run_log(&self, ring: impl Fn(usize)) {
+        if let (Some(log), Some(file)) = (self.log.get(), lock(&self.file).take()) {
+            log.run(file, ring);
+        }
     }
 
     /// Has a snapshot made that is begun from now on. Returns what it is waited for by.
@@ -154,9 +284,9 @@ impl Persistence {
         }
     }
 
-    /// The last snapshot, when nobody writes any more. Says what goes wrong.
+    /// The last snapshot, when nobody writes any more, unless there is a log. Says what goes wrong.
     pub fn save_at_end(&self, table: &Arc<Table<Mapping>>) {
-        let Some(folder) = &self.folder else { return };
+        let Some(folder) = self.folder.as_ref().filter(|_| self.log().is_none()) else { return };
         lock(&self.state).stopped = false;
         if let Err(error) = self.write(folder, table) {
             tell(&format!("the last snapshot has failed: {error}"));
@@ -172,7 +302,9 @@ impl Persistence {
             }
             let is_due = due.is_some_and(|due| Instant::now() >= due);
             let written = writes();
-            if state.is_asked || is_due && written != state.writes {
+            let base_size = state.figures.last_size;
+            let is_long = self.log().is_some_and(|log| !log.is_broken() && log.wants_rewrite(base_size));
+            if state.is_asked || is_long || self.log().is_none() && is_due && written != state.writes {
                 state.writes = written;
                 state.is_asked = false;
                 state.figures.is_under_way = true;
@@ -181,7 +313,10 @@ impl Persistence {
             if is_due {
                 due = self.every.map(|every| Instant::now() + every);
             }
-            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let mut left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            if self.log().is_some() {
+                left = Some(LOOK_EVERY);
+            }
             state = match left {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -210,7 +345,11 @@ impl Persistence {
     }
 
     fn write_file(&self, folder: &DataFolder, table: &Arc<Table<Mapping>>) -> Result<Written, disk::Error> {
-        let path = folder.place_of_new(wall_ms());
+        let rebase = self.log().map(|log| log.rotate().map(|(first, base)| (log, first, base))).transpose()?;
+        let path = match &rebase {
+            Some((log, _, base)) => disk::log::base_path(log.folder(), *base),
+            None => folder.place_of_new(wall_ms()),
+        };
         let system = |error| disk::Error::System { doing: "writing", path: path.clone(), error };
         let file = Replacement::begin(&path)?;
         let goes_on = || !lock(&self.state).stopped;
@@ -218,7 +357,10 @@ impl Persistence {
             return Err(system(std::io::Error::other("the server stops")));
         };
         file.commit()?;
-        folder.keep(self.kept)?;
+        match rebase {
+            Some((log, first, base)) => log.rebase(base, first)?,
+            None => folder.keep(self.kept)?,
+        }
         Ok(written)
     }
 }
@@ -239,6 +381,24 @@ fn load(path: &Path, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
     }
     writer.release();
     Ok(loaded)
+}
+
+/// Brings a key to the state that it came to.
+fn apply(writer: &mut Writer<Mapping>, operation: Operation<'_>) -> Result<(), WriteError> {
+    // What has expired is there until something removes it, as it was in the table that was logged.
+    match operation {
+        Operation::Set { key, value, expiry, is_unevictable } => {
+            let mark = if is_unevictable { Mark::Unevictable } else { Mark::Evictable };
+            writer.put_marked(key, value, expiry, Guard::Always, mark, wall_ms)?;
+        }
+        Operation::Renew(key, expiry) => {
+            writer.renew(key, expiry, Guard::Always, wall_ms)?;
+        }
+        Operation::Delete(key) => {
+            writer.delete(key, wall_ms);
+        }
+    }
+    Ok(())
 }
 
 /// This very thread, to the scheduler.

@@ -273,6 +273,7 @@ impl RespSession {
                 let command = Command { spec, arguments };
                 let executed = executor.engine.execute(command, &mut writer, self.protocol, again);
                 failpoint!("socket.executed");
+                let durable = executed.durable;
                 match executed.flow {
                     Flow::Next => {}
                     Flow::Close => self.closing = true,
@@ -295,6 +296,9 @@ impl RespSession {
                     }
                     Some(ConnectionChange::Pending(ticket)) => pending::postpone(&mut self.writer(), ticket),
                 }
+                if let Some(durable) = durable {
+                    self.outgoing.wait_for(durable);
+                }
             } else if self.parser.is_inline() {
                 let words = command::unknown(name).0;
                 writer.error(&format!("{words} in a plain line: the connection ends"));
@@ -307,8 +311,14 @@ impl RespSession {
         upgrade
     }
 
-    /// Whether its next request can do nothing before another thread has made room for it, which rings for the worker.
+    /// Whether it can do nothing before another thread has done something, which rings for the worker: has made room
+    /// for its next request, or has brought what it has written to the disk.
     pub fn is_waiting(&self) -> bool {
+        self.has_to_wait() || self.outgoing.is_held_back()
+    }
+
+    /// Whether its next request has to wait for another thread.
+    pub fn has_to_wait(&self) -> bool {
         self.again.as_ref().is_some_and(Again::is_waiting)
             || self.order.as_ref().is_some_and(|(order, _)| !order.is_done())
     }

@@ -237,6 +237,11 @@ impl Runtime {
         self.store.persistence.run(&self.store.table, writes, |worker| self.workers[worker].ring());
     }
 
+    /// Writes the log, until the server stops: in the thread for that.
+    pub fn write_log(&self) {
+        self.store.persistence.run_log(|worker| self.workers[worker].ring());
+    }
+
     /// Asks for the server's end; see [`super::lifecycle`].
     pub fn leave(&self) {
         // SeqCst, here and in `close_doors`: if the other store is undone by `stay`, that sees this one.

@@ -78,11 +78,17 @@ impl SocketClient {
     }
 
     fn serve(&mut self, executor: &mut Executor) -> Result<Turn, End> {
+        if self.session.outgoing.is_held_back() {
+            executor.engine.wait_for_log()?;
+            if self.session.outgoing.is_held_back() {
+                return Ok(Turn::Idle);
+            }
+        }
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
         let mut worked = self.send(&mut share)?;
         let (mut requests, mut bytes) = (0, 0);
-        while !executor.is_turn_over(requests, bytes) && !self.session.is_held_up() && !self.session.is_waiting() {
+        while !executor.is_turn_over(requests, bytes) && !self.session.is_held_up() && !self.session.has_to_wait() {
             match self.session.advance(executor) {
                 Step::Hungry => {
                     let received = self.receive_more(executor)?;
@@ -199,7 +205,7 @@ impl SocketClient {
 
     /// Sends replies as far as the socket takes them, and at most `share` bytes. Returns whether any went.
     fn send(&mut self, share: &mut usize) -> Result<bool, End> {
-        if self.session.outgoing.is_empty() || !self.writable || *share == 0 {
+        if self.session.outgoing.is_empty() || !self.writable || *share == 0 || self.session.outgoing.is_held_back() {
             return Ok(false);
         }
         let Some(socket) = &self.socket else { return Ok(false) };

@@ -136,6 +136,7 @@ impl Store {
         let grants = GrantMemory::adopt(grants).map_err(io::Error::other);
         let (leases, grants_damaged) = Leases::adopt(doing("taking the segment of grants over", grants)?);
         let store = Self::with(options, table, segment, table_read_only, leases)?;
+        store.persistence.go_on(&store.table)?;
         Ok((store, Adoption { report, grants_damaged }))
     }
 

@@ -4,11 +4,11 @@
 //!
 //! A function that changes an entry says so with a [`Change`], once, while the bucket of its key is locked: a key is
 //! written (`Writer::publish_entry`), its entry gets another expiry (`Writer::expire`), it is removed for whatever
-//! reason (`Table::take_out`), or all keys are (`Writer::clear_some`). The [`ChangeSink`] passes it on. The listeners
-//! of today are watchers, by way of the ring of events ([`super::events`]).
+//! reason (`Table::take_out`), or all keys are (`Writer::clear_some`). The [`ChangeSink`] passes it on to listeners:
+//! watchers, by way of the ring of events ([`super::events`]), and a [`Journal`], if there is one.
 //!
 //! A change names the entry; what a listener wants to know of it is looked up only if there is a listener. With none, a
-//! change costs one load.
+//! change costs two loads.
 //!
 //! # Invariants
 //!
@@ -24,9 +24,12 @@
 //! # Not promised
 //!
 //! To delete all keys takes several turns, and is told behind the last one: a key that is written meanwhile, to a
-//! bucket that was emptied already, is told of before, and stays.
+//! bucket that was emptied already, is told of before, and stays. A journal is told of each key instead.
 
-use super::entry::EntryRef;
+use std::fmt;
+use std::sync::OnceLock;
+
+use super::entry::{EntryRef, Expiry};
 use super::events::{Broadcast, Event, Kind};
 use crate::sync::AtomicU64;
 
@@ -34,7 +37,14 @@ use crate::sync::AtomicU64;
 #[derive(Clone, Copy)]
 pub(super) enum Change<'a> {
     /// The key has this entry now: it is new, or has taken the place of another one.
-    Written(&'a [u8], u64),
+    Written {
+        /// The key.
+        key: &'a [u8],
+        /// Its entry.
+        start: u64,
+        /// Whether that is never evicted.
+        is_unevictable: bool,
+    },
     /// The key's entry, this one, has another expiry, and another version.
     Renewed(&'a [u8], u64),
     /// The key has no entry any more.
@@ -61,22 +71,77 @@ pub(super) enum Removal {
     Evicted,
 }
 
+/// What a key has come to, as a journal is told.
+#[derive(Clone, Copy)]
+pub enum State<'a> {
+    /// It has this entry.
+    Written {
+        /// The key.
+        key: &'a [u8],
+        /// Its entry.
+        entry: EntryRef<'a>,
+        /// The word at which that begins: see [`super::HeldEntry::of_locked`].
+        start: u64,
+        /// Whether it is never evicted.
+        is_unevictable: bool,
+    },
+    /// Its entry has this expiry now, or none.
+    Renewed(&'a [u8], Option<Expiry>),
+    /// It has none; this is the one that it had.
+    Removed(EntryRef<'a>),
+}
+
+/// Takes note of all changes, each key's in their order.
+///
+/// It is told while the key's bucket is locked, and so must not wait for anybody who may want a bucket.
+pub trait Journal: Send + Sync {
+    /// A key has changed.
+    fn note(&self, state: State<'_>);
+}
+
 /// Passes changes on to listeners.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct ChangeSink {
     /// Watchers.
     events: Broadcast,
+    journal: OnceLock<Box<dyn Journal>>,
+}
+
+impl fmt::Debug for ChangeSink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ChangeSink").field("events", &self.events).finish_non_exhaustive()
+    }
 }
 
 impl ChangeSink {
     /// One whose watchers are told by that ring.
     pub(super) fn with(events: Broadcast) -> Self {
-        Self { events }
+        Self { events, journal: OnceLock::new() }
+    }
+
+    /// Has all changes from now on noted, which nobody makes yet.
+    pub(super) fn write_journal(&self, journal: Box<dyn Journal>) {
+        assert!(self.journal.set(journal).is_ok(), "a table has one journal");
+    }
+
+    /// Notes that a key goes, with all others: that is told to nobody else key by key.
+    pub(super) fn note_removal(&self, words: &[AtomicU64], start: u64) {
+        if let (Some(journal), Some(entry)) = (self.journal.get(), EntryRef::at(words, start)) {
+            journal.note(State::Removed(entry));
+        }
+    }
+
+    /// Whether changes are noted.
+    pub(super) fn has_journal(&self) -> bool {
+        self.journal.get().is_some()
     }
 
     /// Takes a change of the table in whose segment these words are. Returns whether watchers were told.
     #[inline]
     pub(super) fn tell(&self, words: &[AtomicU64], change: Change<'_>) -> bool {
+        if let Some(journal) = self.journal.get() {
+            note(&**journal, words, change);
+        }
         let is_watched = self.events.is_watched();
         if is_watched {
             self.tell_watchers(words, change);
@@ -97,7 +162,7 @@ impl ChangeSink {
         };
         let entry = |start| EntryRef::at(words, start).expect("a change is one of an entry that a writer made");
         match change {
-            Change::Written(key, start) | Change::Renewed(key, start) => {
+            Change::Written { key, start, .. } | Change::Renewed(key, start) => {
                 let entry = entry(start);
                 publish(Kind::Set, entry.version(), entry.shape.value_size, key);
             }
@@ -111,6 +176,19 @@ impl ChangeSink {
             }
             Change::Flushed => publish(Kind::Flush, 0, 0, b""),
         }
+    }
+}
+
+/// Tells a journal of a change. That all keys are deleted it has been told key by key.
+fn note(journal: &dyn Journal, words: &[AtomicU64], change: Change<'_>) {
+    let entry = |start| EntryRef::at(words, start).expect("a change is one of an entry that a writer made");
+    match change {
+        Change::Written { key, start, is_unevictable } => {
+            journal.note(State::Written { key, entry: entry(start), start, is_unevictable });
+        }
+        Change::Renewed(key, start) => journal.note(State::Renewed(key, entry(start).expiry())),
+        Change::Removed { start, .. } => journal.note(State::Removed(entry(start))),
+        Change::Flushed => {}
     }
 }
 

@@ -47,6 +47,9 @@ impl<M: Memory> Writer<M> {
             for bucket in table.chain(&guard) {
                 for slot in (0..SLOTS).map(|index| bucket.slot(index)).filter(|&slot| slot != EMPTY) {
                     left.push(slot.at());
+                    if table.has_journal() && slot.is_entry() {
+                        table.tell_journal_of(slot.at());
+                    }
                     deleted += i64::from(slot.is_entry());
                     expiring += u64::from(slot.expires());
                     if let Some(expiring) = table.expiring.as_ref().filter(|_| slot.is_volatile()) {

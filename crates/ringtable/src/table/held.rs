@@ -23,6 +23,14 @@ impl<M: Memory> HeldEntry<M> {
         Self { table: Arc::clone(table), start: slot.at(), found }
     }
 
+    /// Holds the entry that begins at this word, whose bucket the caller has locked.
+    pub fn of_locked(table: &Arc<Table<M>>, start: u64, entry: EntryRef<'_>) -> Self {
+        table.reclaimer.hold(start);
+        let (version, expiry, size) = (entry.version(), entry.expiry(), entry.shape.value_size);
+        let found = Found { version, expiry, size, visited: true, is_unevictable: false };
+        Self { table: Arc::clone(table), start, found }
+    }
+
     /// What belonged to the value when it was taken hold of: expiry and version may have changed since.
     pub fn found(&self) -> Found {
         self.found

@@ -46,7 +46,7 @@ pub mod sieve;
 pub mod check;
 
 // The table, a worker's access to it, and the parts of every change.
-mod change;
+pub mod change;
 pub mod commits;
 #[allow(clippy::module_inception)] // `Table` is here
 pub mod table;
@@ -105,6 +105,7 @@ mod shuttle_table;
 mod tests;
 
 pub use adopt::Report;
+pub use change::{Journal, State};
 pub use draft::{Draft, Terms};
 pub use entry::Expiry;
 pub use error::WriteError;

@@ -272,7 +272,7 @@ impl<M: Memory> Writer<M> {
             *replaced = live.zip(old).map(|((_, _, entry), (old, _))| HeldEntry::new(table, old, entry));
         }
         let inserted = live.is_none();
-        table.tell(Change::Written(key, start), published);
+        table.tell(Change::Written { key, start, is_unevictable }, published);
         *has_written = true;
         if slot.expires() || old.is_some_and(|(old, _)| old.expires()) {
             table.count_expiring(bucket.bucket, old, Some((slot, shape.words())));

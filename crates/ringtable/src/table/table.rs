@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::bucket::{BucketGuard, Slot};
-use super::change::{Change, ChangeSink};
+use super::change::{Change, ChangeSink, Journal};
 use super::check::outstanding::Outstanding;
 use super::error::WriteError;
 use super::events::Broadcast;
@@ -225,6 +225,16 @@ impl<M: Memory> Table<M> {
         self.drafts.load(Ordering::Relaxed)
     }
 
+    /// Has all changes from now on noted, which nobody makes yet.
+    pub fn write_journal(&self, journal: Box<dyn Journal>) {
+        self.changes.write_journal(journal);
+    }
+
+    /// Whether all changes are noted.
+    pub(super) fn has_journal(&self) -> bool {
+        self.changes.has_journal()
+    }
+
     /// Who watches, and what they are told.
     pub fn events(&self) -> &Broadcast {
         self.changes.events()
@@ -302,5 +312,10 @@ impl<M: Memory> Table<M> {
         if self.changes.tell(self.words(), change) {
             *published = true;
         }
+    }
+
+    /// Tells the journal that a key goes, with all others. The entry may be damaged, and then nobody knows whose it is.
+    pub(super) fn tell_journal_of(&self, start: u64) {
+        self.changes.note_removal(self.words(), start);
     }
 }

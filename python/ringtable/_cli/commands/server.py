@@ -144,6 +144,25 @@ def arguments(parser: ArgumentParser) -> None:
         help="How many snapshots are kept there, 2 unless given; older ones are removed.",
     )
     parser.add_argument(
+        "--log",
+        action="store_true",
+        default=None,
+        help="Log each change there, too, in the files of Redis 7: the death of the machine costs a second then, or"
+        " what --fsync says.",
+    )
+    parser.add_argument(
+        "--fsync",
+        choices=("always", "everysec", "no"),
+        help="When the log is synced: before a write is answered; once a second, which is the default; or when the"
+        " system likes.",
+    )
+    parser.add_argument(
+        "--on-disk-error",
+        choices=("refuse", "keep-serving"),
+        help="What happens to writes when the log cannot be written: they are refused, which is the default, or go on"
+        " without it.",
+    )
+    parser.add_argument(
         "--keeper",
         action="store_true",
         default=None,

@@ -364,8 +364,9 @@ impl<R: Read> Decoder<R> {
     }
 }
 
+/// That something damaged stands at a byte.
 #[cold]
-pub(super) fn damaged(at: u64, what: std::fmt::Arguments<'_>) -> DecodeError {
+pub fn damaged(at: u64, what: std::fmt::Arguments<'_>) -> DecodeError {
     DecodeError::Damaged { at, what: what.to_string() }
 }
 

@@ -46,7 +46,10 @@ mod foreign;
 #[cfg(test)]
 mod tests;
 
+pub(super) use decoder::damaged;
 pub use decoder::{Decoder, Item, Skipped};
 pub use encoder::Encoder;
 pub use entry::Entry;
 pub use error::DecodeError;
+pub(super) use format::CHECKSUM;
+pub(super) use source::Source;

@@ -11,7 +11,7 @@ use super::format::CHECKSUM;
 const PIECE_SIZE: usize = 256 << 10;
 
 /// Bytes that are read once, from their beginning on.
-pub(super) struct Source<R> {
+pub struct Source<R> {
     from: R,
     buffer: Box<[u8]>,
     /// What of the buffer was read and not taken yet.
@@ -39,6 +39,27 @@ impl<R: Read> Source<R> {
     pub fn sum_before_last(&mut self) -> u64 {
         self.sum_to(self.next - 1);
         self.sum.clone().finalize()
+    }
+
+    /// The checksum of all that was taken, to go on with.
+    pub fn sum(&mut self) -> Digest<'static, u64, Table<16>> {
+        self.sum_to(self.next);
+        self.sum.clone()
+    }
+
+    /// Begins the checksum anew, with that before all that follows.
+    pub fn restart_sum(&mut self, initial: u64) {
+        self.unsummed = self.next;
+        self.sum = CHECKSUM.digest_with_initial(initial);
+    }
+
+    /// The next byte, which is not taken; `None` at the end.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<u8>, DecodeError> {
+        if self.next == self.end && !self.refill()? {
+            return Ok(None);
+        }
+        Ok(Some(self.buffer[self.next]))
     }
 
     fn sum_to(&mut self, end: usize) {

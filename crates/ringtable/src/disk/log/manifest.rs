@@ -1,0 +1,122 @@
+//! Which files a log has, in their order, as Redis writes it down.
+//!
+//! ```text
+//! file appendonly.aof.2.base.rdb seq 2 type b
+//! file appendonly.aof.5.incr.aof seq 5 type i
+//! ```
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::super::error::Error;
+use super::super::replacement::Replacement;
+
+/// The folder, in that of the server.
+pub const FOLDER: &str = "appendonlydir";
+const NAME: &str = "appendonly.aof.manifest";
+const PREFIX: &str = "appendonly.aof.";
+
+/// Which files there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// The number of the snapshot.
+    pub base: u64,
+    /// Those of the files of changes, in their order.
+    pub changes: Vec<u64>,
+}
+
+impl Manifest {
+    /// The one in a folder; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of the system; if it is damaged, or has files that nobody here has written.
+    pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
+        let path = folder.join(NAME);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Error::system("reading", &path, Err(error)),
+        };
+        let mut at = 0;
+        let mut manifest = Self::default();
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            let damaged = || Error::damaged(&path, at, "a line that names no file of a log of ringtable's");
+            let words = std::str::from_utf8(line).ok().and_then(|line| line.strip_suffix('\n')).ok_or_else(damaged)?;
+            let words: Vec<_> = words.split(' ').collect();
+            let ["file", name, "seq", number, "type", kind] = words[..] else { return Err(damaged()) };
+            let number: u64 = number.parse().map_err(|_| damaged())?;
+            match kind {
+                "b" if name == base_name(number) && manifest.base == 0 && number > 0 => manifest.base = number,
+                "i" if name == changes_name(number) && manifest.changes.last().is_none_or(|&last| last < number) => {
+                    manifest.changes.push(number);
+                }
+                _ => return Err(damaged()),
+            }
+            at += line.len() as u64;
+        }
+        if manifest.base == 0 {
+            return Err(Error::damaged(&path, at, "the end, and no snapshot was named"));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Puts it into a folder, in place of the one that is there; it is on the disk then.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        let path = folder.join(NAME);
+        let mut text = format!("file {} seq {} type b\n", base_name(self.base), self.base);
+        for &number in &self.changes {
+            text += &format!("file {} seq {number} type i\n", changes_name(number));
+        }
+        let mut file = Replacement::begin(&path)?;
+        Error::system("writing", &path, file.write_all(text.as_bytes()))?;
+        file.commit()
+    }
+
+    /// The number of the next file of changes.
+    pub fn next(&self) -> u64 {
+        self.changes.last().map_or(1, |last| last + 1)
+    }
+
+    /// Removes all files of a log that are not named here.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn remove_others(&self, folder: &Path) -> Result<(), Error> {
+        for path in super::super::data_folder::files_in(folder)? {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            let number = |suffix: &str| rest.strip_suffix(suffix).and_then(|digits| digits.parse::<u64>().ok());
+            let is_named = match (number(".base.rdb"), number(".incr.aof")) {
+                (Some(number), _) => number == self.base,
+                (_, Some(number)) => self.changes.contains(&number),
+                _ => true,
+            };
+            if !is_named {
+                Error::system("removing", &path, fs::remove_file(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the snapshot of that number is.
+pub fn base_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(base_name(number))
+}
+
+/// Where the file of changes of that number is.
+pub fn changes_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(changes_name(number))
+}
+
+fn base_name(number: u64) -> String {
+    format!("{PREFIX}{number}.base.rdb")
+}
+
+fn changes_name(number: u64) -> String {
+    format!("{PREFIX}{number}.incr.aof")
+}

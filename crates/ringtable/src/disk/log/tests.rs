@@ -1,0 +1,278 @@
+//! Changes of a table that are written, played again, cut off and damaged.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::disk::Error;
+use crate::shm::random::random;
+use crate::shm::segment::{Mapping, Segment};
+use crate::sync::Arc;
+use crate::table::{Eviction, Expiry, Guard, Mark, Options, Pairs, Table, Want, Writer};
+
+/// A file that is removed in the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("ringtable-test-{:016x}", random())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A table, and the queue that its changes go to.
+fn table() -> (Writer<Mapping>, Arc<Queue>) {
+    let segment = Segment::create("ringtable-test", 16 << 20).unwrap();
+    let options = Options { buckets: 8, seed: 1, workers: 1, spin_ns: 0, eviction: Eviction::Never };
+    let table = Arc::new(Table::create(segment.map_writable().unwrap(), &options).unwrap());
+    let queue = Arc::new(Queue::default());
+    queue.belongs_to(&table);
+    table.write_journal(Box::new(Arc::clone(&queue)));
+    (Writer::new(table), queue)
+}
+
+type Contents = BTreeMap<Vec<u8>, (Vec<u8>, Option<Expiry>, bool)>;
+
+fn contents(table: &Arc<Table<Mapping>>) -> Contents {
+    let (mut pairs, mut cursor) = (Pairs::default(), 0);
+    loop {
+        cursor = table.scan(cursor, Want::Values, || 0, &mut pairs);
+        if cursor == 0 {
+            break;
+        }
+    }
+    let entry = |pair: crate::table::Pair<'_>| (pair.value.to_vec(), pair.expiry, pair.is_unevictable);
+    pairs.iter().map(|pair| (pair.key.to_vec(), entry(pair))).collect()
+}
+
+/// What a file brings a table to.
+fn played(path: &std::path::Path, whole: u64) -> Contents {
+    let mut found = Contents::new();
+    play::<Error>(path, whole, |operation| {
+        match operation {
+            Operation::Set { key, value, expiry, is_unevictable } => {
+                found.insert(key.to_vec(), (value.to_vec(), expiry, is_unevictable));
+            }
+            Operation::Renew(key, expiry) => found.get_mut(key).unwrap().1 = expiry,
+            Operation::Delete(key) => drop(found.remove(key)),
+        }
+        Ok(())
+    })
+    .unwrap();
+    found
+}
+
+fn seeded() -> fastrand::Rng {
+    let seed = std::env::var("RINGTABLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(fastrand::u64(..));
+    println!("RINGTABLE_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+fn change(writer: &mut Writer<Mapping>, random: &mut fastrand::Rng) {
+    let key = random.u8(..40).to_string();
+    let key = key.as_bytes();
+    let expiry = random.bool().then(|| Expiry(random.u64(1_000..1 << 40)));
+    match random.u8(..10) {
+        0..5 => {
+            let most = 1 << random.u32(..15);
+            let value: Vec<u8> = (0..random.usize(..most)).map(|_| random.u8(..)).collect();
+            let mark = [Mark::AsBefore, Mark::Evictable, Mark::Unevictable][random.usize(..3)];
+            writer.put_marked(key, &value, expiry, Guard::Always, mark, || 0).unwrap();
+        }
+        5 | 6 => {
+            writer.renew(key, expiry, Guard::Always, || 0).unwrap();
+        }
+        7 | 8 => {
+            writer.delete(key, || 0);
+        }
+        _ if random.u8(..10) == 0 => {
+            let mut next = Some(0);
+            while let Some(first) = next {
+                next = writer.clear_some(first, 1);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn what_is_logged_makes_another_table_the_same_wherever_it_is_cut() {
+    let mut random = seeded();
+    let file = Temporary::new();
+    let (mut writer, queue) = table();
+    let mut log = LogFile::create(&file.0).unwrap();
+    let mut states = vec![(log.size(), Contents::new())];
+    let mut spare = Batch::default();
+    for _ in 0..60 {
+        for _ in 0..random.u32(1..20) {
+            change(&mut writer, &mut random);
+        }
+        let batch = queue.take(spare, Some(Duration::ZERO));
+        assert_eq!(batch.end, queue.position());
+        if !batch.is_empty() {
+            log.append(&batch).unwrap();
+            states.push((log.size(), contents(writer.table())));
+        }
+        if random.u8(..4) == 0 {
+            log.sync().unwrap();
+            assert!(log.is_synced());
+        }
+        spare = queue.release(batch);
+    }
+    drop(spare);
+    assert_eq!(queue.held(), 0);
+    assert_eq!(writer.table().reclaimer().holds(), 0);
+    let whole = fs::read(&file.0).unwrap();
+    let found = survey_log(&file.0, false).unwrap();
+    assert_eq!((found.whole, found.size), (log.size(), whole.len() as u64));
+    assert!(found.records > 100);
+    assert!(played(&file.0, found.whole) == states.last().unwrap().1);
+    // Cut off anywhere, also with something behind that was never written so: the last batch before that counts.
+    for _ in 0..300 {
+        let cut = random.usize(..=whole.len());
+        let mut torn = whole[..cut].to_vec();
+        match random.u8(..3) {
+            0 => torn.extend_from_slice(&[0; 100]),
+            1 => torn.extend((0..50).map(|_| random.u8(..))),
+            _ => {}
+        }
+        fs::write(&file.0, &torn).unwrap();
+        let expected = states.iter().rev().find(|(end, _)| *end <= cut as u64);
+        let found = survey_log(&file.0, true);
+        match expected {
+            // The first line was on the disk before anybody heard of the file; without anything it is no file of ours.
+            None if torn.is_empty() => assert_eq!(found.unwrap().whole, 0),
+            None => assert!(matches!(found, Err(Error::Damaged { .. }))),
+            Some((end, state)) => {
+                let found = found.unwrap();
+                assert_eq!(found.whole, *end);
+                assert!(played(&file.0, found.whole) == *state);
+            }
+        }
+        // Another file follows only one that was synced as a whole.
+        if states.iter().all(|(end, _)| *end != torn.len() as u64) {
+            assert!(matches!(survey_log(&file.0, false), Err(Error::Damaged { .. })), "{cut}");
+        }
+    }
+}
+
+#[test]
+fn damage_of_what_was_synced_is_told_from_a_torn_tail() {
+    let mut random = seeded();
+    let file = Temporary::new();
+    let (mut writer, queue) = table();
+    let mut log = LogFile::create(&file.0).unwrap();
+    let (mut ends, mut states) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        for _ in 0..10 {
+            change(&mut writer, &mut random);
+        }
+        // A value that looks like a batch, and is none: nobody knows the nonce.
+        writer.put(b"key", b"\n#ringtable-sum 0123456789abcdef 35 99999999\n", None, Guard::Always, || 0).unwrap();
+        log.append(&queue.take(Batch::default(), Some(Duration::ZERO))).unwrap();
+        log.sync().unwrap();
+        ends.push(log.size());
+        states.push(contents(writer.table()));
+    }
+    let whole = fs::read(&file.0).unwrap();
+    let last = ends[ends.len() - 2];
+    for _ in 0..300 {
+        let mut damaged = whole.clone();
+        let bit = random.usize(..8 * whole.len());
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&file.0, &damaged).unwrap();
+        let found = survey_log(&file.0, true);
+        if (bit / 8) < last as usize {
+            // A later batch says that this one was on the disk.
+            let Err(Error::Damaged { error, .. }) = found else { panic!("bit {bit}: {found:?}") };
+            let place = error.to_string();
+            assert!(place.starts_with("at byte "), "{place}");
+        } else {
+            assert_eq!(found.unwrap().whole, last);
+            assert!(played(&file.0, last) == states[states.len() - 2]);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_nobody_here_has_written_is_played_up_to_what_is_whole() {
+    let file = Temporary::new();
+    let text = b"*2\r\n$3\r\nDEL\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
+    fs::write(&file.0, text).unwrap();
+    let found = survey_log(&file.0, true).unwrap();
+    assert_eq!(found, LogContents { records: 2, whole: text.len() as u64, size: text.len() as u64 });
+    fs::write(&file.0, &text[..text.len() - 3]).unwrap();
+    let found = survey_log(&file.0, true).unwrap();
+    assert_eq!((found.records, found.whole), (1, 20));
+    for bad in [&b"*1\r\n$8\r\nFLUSHALL\r\n"[..], b"*3\r\n$4\r\nINCR\r\n$1\r\nk\r\n$1\r\n1\r\n", b"*9\r\n", b"hello\n"]
+    {
+        fs::write(&file.0, [text, bad].concat()).unwrap();
+        assert!(matches!(survey_log(&file.0, false), Err(Error::Damaged { whole: 2, .. })));
+    }
+}
+
+#[test]
+fn what_is_queued_counts_and_what_is_dropped_does_not() {
+    let (mut writer, queue) = table();
+    writer.put(b"key", &[1; 10_000], None, Guard::Always, || 0).unwrap();
+    let before = queue.position();
+    assert!(before > 10_000);
+    assert_eq!(writer.table().reclaimer().holds(), 1);
+    assert_eq!(queue.drop_records(true), before);
+    assert_eq!(writer.table().reclaimer().holds(), 0);
+    writer.put(b"key", b"", None, Guard::Always, || 0).unwrap();
+    assert_eq!((queue.position(), queue.drop_records(false)), (before, before));
+    writer.delete(b"key", || 0);
+    let batch = queue.take(Batch::default(), Some(Duration::ZERO));
+    assert_eq!((batch.records, batch.size(), batch.end), (1, 22, before + 22));
+    assert_eq!(batch.pieces().collect::<Vec<_>>().concat(), b"*2\r\n$3\r\nDEL\r\n$3\r\nkey\r\n");
+    // A bell that was rung before is heard.
+    queue.ring();
+    assert!(queue.take(Batch::default(), None).is_empty());
+}
+
+#[test]
+fn a_manifest_is_as_redis_writes_it() {
+    let folder = std::env::temp_dir().join(format!("ringtable-test-{:016x}", random()));
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(Manifest::read(&folder).unwrap(), None);
+    let manifest = Manifest { base: 2, changes: vec![3, 5] };
+    manifest.write(&folder).unwrap();
+    assert_eq!(Manifest::read(&folder).unwrap().unwrap(), manifest);
+    assert_eq!(manifest.next(), 6);
+    let path = folder.join("appendonly.aof.manifest");
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        text,
+        "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.3.incr.aof seq 3 type i\n\
+         file appendonly.aof.5.incr.aof seq 5 type i\n"
+    );
+    for name in ["appendonly.aof.1.base.rdb", "appendonly.aof.2.base.rdb", "appendonly.aof.4.incr.aof", "other"] {
+        fs::write(folder.join(name), b"").unwrap();
+    }
+    manifest.remove_others(&folder).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["appendonly.aof.2.base.rdb", "appendonly.aof.manifest", "other"]);
+    for bad in [
+        "",
+        &text[..text.len() - 1],
+        "file ../etc/passwd seq 1 type b\n",
+        "file appendonly.aof.2.base.rdb seq 1 type b\n",
+        "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.1.base.rdb seq 1 type h\n",
+        "file appendonly.aof.3.incr.aof seq 3 type i\n",
+    ] {
+        fs::write(&path, bad).unwrap();
+        assert!(matches!(Manifest::read(&folder), Err(Error::Damaged { .. })), "{bad:?}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
