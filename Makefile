@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tests-built test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-python soak stubs manual lock clean
+.PHONY: help install demo tests-built test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-disk bench-python soak stubs manual lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +97,9 @@ bench-scale: install .venv/bench ## What operations cost by the size of the tabl
 
 bench-restarts: install .venv/bench ## What clients notice of a server that is killed or upgraded, with 10 million entries.
 	$(BIN)/python -m benches.restarts
+
+bench-disk: install .venv/bench ## Snapshots and logs, beside Valkey and LMDB, on the disk of $$TMPDIR or /var/tmp: ten minutes.
+	$(BIN)/python -m benches.disk
 
 bench-payload: install .venv/bench ## Large values, beside plain copies.
 	$(BIN)/python -m benches.payload

@@ -1,10 +1,11 @@
 """Benchmarks: ringtable beside its rivals, from Python, in one run (`python -m benches.compare --help`).
 
-Six other scripts measure one thing each: `hit_ratio`, `overhead`, `payload`, `python`, `restarts` and `scale`.
+Seven other scripts measure one thing each: `disk`, `hit_ratio`, `overhead`, `payload`, `python`, `restarts`, `scale`.
 
 | module       | what it holds                                                               |
 |--------------|-----------------------------------------------------------------------------|
 | `compare`    | the script for all rivals: what is asked for, and its tables                |
+| `disk`       | a script: snapshots and logs, beside Valkey and LMDB                        |
 | `hit_ratio`  | a script: hit ratios of caches of the same size                             |
 | `overhead`   | a script: what an entry costs beyond its key and value                      |
 | `payload`    | a script: large values, beside plain copies                                 |

@@ -236,10 +236,8 @@ impl LaneClient {
             return Err(End::Gone);
         }
         if self.outgoing.is_held_back() {
+            // Further requests are executed meanwhile, as long as there is room for their replies.
             executor.engine.wait_for_log()?;
-            if self.outgoing.is_held_back() {
-                return Ok(Turn::Idle);
-            }
         }
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;

@@ -150,8 +150,9 @@ impl Persistence {
         let mut damage = None;
         for path in folder.snapshots()? {
             match survey(&path, |_| true) {
-                Ok(_) => {
-                    lock(&self.state).figures.loaded = load(&path, table)?;
+                Ok(contents) => {
+                    let expected = contents.map_or(0, |contents| contents.entries);
+                    lock(&self.state).figures.loaded = load(&path, expected, table)?;
                     return Ok(());
                 }
                 Err(error @ disk::Error::Damaged { .. }) => {
@@ -168,14 +169,14 @@ impl Persistence {
     /// before anything is changed, on the disk or in the table.
     fn load_log(&self, folder: &Path, manifest: &Manifest, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
         let base = disk::log::base_path(folder, manifest.base);
-        survey(&base, |_| true)?;
+        let expected = survey(&base, |_| true)?.map_or(0, |contents| contents.entries);
         let mut found = Vec::new();
         for &number in &manifest.changes {
             let path = disk::log::changes_path(folder, number);
             let contents = survey_log(&path, Some(&number) == manifest.changes.last())?;
             found.push((path, contents));
         }
-        let mut loaded = load(&base, table)?;
+        let mut loaded = load(&base, expected, table)?;
         let mut writer = Writer::new(Arc::clone(table));
         let mut size = 0;
         for (path, LogContents { whole, size: bytes, .. }) in &found {
@@ -365,10 +366,11 @@ impl Persistence {
     }
 }
 
-/// Writes the entries of a file, which is whole, to a table. Returns how many.
-fn load(path: &Path, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
+/// Writes the entries of a file, which is whole and has so many, to a table. Returns how many were written.
+fn load(path: &Path, entries: u64, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
     let mut reading = Reading::begin(path)?;
     let mut writer = Writer::new(Arc::clone(table));
+    writer.expect(entries);
     let mut loaded = 0;
     while let Some(entry) = reading.next_entry()? {
         if entry.expiry.is_some_and(|expiry: Expiry| expiry.has_passed(wall_ms())) {

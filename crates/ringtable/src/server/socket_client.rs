@@ -79,10 +79,8 @@ impl SocketClient {
 
     fn serve(&mut self, executor: &mut Executor) -> Result<Turn, End> {
         if self.session.outgoing.is_held_back() {
+            // Further requests are executed meanwhile, as long as there is room for their replies.
             executor.engine.wait_for_log()?;
-            if self.session.outgoing.is_held_back() {
-                return Ok(Turn::Idle);
-            }
         }
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;

@@ -220,6 +220,14 @@ impl<M: Memory> Writer<M> {
         table.buckets() > before
     }
 
+    /// Adds the buckets that so many entries will need, as far as there is room: while there are no entries, that is
+    /// cheaper than when they have come.
+    pub fn expect(&mut self, entries: u64) {
+        let table = Arc::clone(&self.table);
+        let wanted = entries / limits::BUCKET_LOAD;
+        while table.buckets() < wanted && table.alone(|| self.split_one()) == Some(true) {}
+    }
+
     /// Splits the next bucket. `false` if there is no room for a new one.
     pub(super) fn split_one(&mut self) -> bool {
         let table = Arc::clone(&self.table);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::Error;
 use super::super::file::DiskFile;
-use super::super::rdb::CHECKSUM;
+use super::super::rdb::Checksum;
 use super::queue::Batch;
 use crate::shm::random::random;
 
@@ -13,6 +13,13 @@ use crate::shm::random::random;
 pub(super) const HEAD: &str = "#ringtable-log 1 ";
 /// With what the line behind a batch begins.
 pub(super) const SUM: &str = "#ringtable-sum ";
+
+/// The checksum of a batch, with the nonce before it.
+pub(super) fn begun(nonce: u64) -> Checksum {
+    let mut sum = Checksum::new();
+    sum.update(&nonce.to_le_bytes());
+    sum
+}
 
 /// A file of changes that is being written, by batches.
 pub struct LogFile {
@@ -35,7 +42,7 @@ impl LogFile {
             let _ = std::fs::remove_file(path);
             let mut file = DiskFile::create(path)?;
             let nonce = random();
-            let head = format!("{HEAD}{nonce:016x} {:016x}\n", CHECKSUM.checksum(&nonce.to_le_bytes()));
+            let head = format!("{HEAD}{nonce:016x} {:016x}\n", Checksum::of(&nonce.to_le_bytes()));
             file.write_all(head.as_bytes())?;
             file.sync()?;
             let size = head.len() as u64;
@@ -65,14 +72,14 @@ impl LogFile {
     /// Those of the system: a part of it may be in the file then, and nothing may follow it.
     pub fn append(&mut self, batch: &Batch) -> Result<(), Error> {
         let mut append = || -> io::Result<u64> {
-            let mut sum = CHECKSUM.digest_with_initial(self.nonce);
+            let mut sum = begun(self.nonce);
             for piece in batch.pieces() {
                 sum.update(piece);
                 self.file.write_all(piece)?;
             }
             let place = format!(" {} {}\n", self.size, self.synced);
             sum.update(place.as_bytes());
-            let line = format!("{SUM}{:016x}{place}", sum.finalize());
+            let line = format!("{SUM}{:016x}{place}", sum.value());
             self.file.write_all(line.as_bytes())?;
             Ok(batch.size() + line.len() as u64)
         };

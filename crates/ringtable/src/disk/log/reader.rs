@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::super::error::Error;
 use super::super::file::DiskFile;
-use super::super::rdb::{CHECKSUM, DecodeError, Source, damaged};
-use super::file::{HEAD, SUM};
+use super::super::rdb::{Checksum, DecodeError, Source, damaged};
+use super::file::{HEAD, SUM, begun};
 use super::queue::UNEVICTABLE;
 use crate::limits;
 use crate::table::Expiry;
@@ -88,7 +88,7 @@ impl<R: Read> Decoder<R> {
 
     fn restart(&mut self) {
         self.begin = self.source.position();
-        self.source.restart_sum(self.nonce.unwrap_or(0));
+        self.source.restart_sum(begun(self.nonce.unwrap_or(0)));
     }
 
     /// What comes next; `None` at the end.
@@ -105,7 +105,7 @@ impl<R: Read> Decoder<R> {
                     };
                     sum.update(&words[16..]);
                     sum.update(b"\n");
-                    if self.nonce.is_some() && (expected, begin) != (sum.finalize(), self.begin) {
+                    if self.nonce.is_some() && (expected, begin) != (sum.value(), self.begin) {
                         let from = self.begin;
                         return Err(damaged(at, format_args!("a checksum that is not that of what begins at {from}")));
                     }
@@ -195,7 +195,7 @@ fn nonce_of(words: &[u8]) -> Option<u64> {
     let (nonce, sum) = words.split_at_checked(16)?;
     let nonce = hexadecimal(nonce)?;
     let sum = hexadecimal(sum.strip_prefix(b" ")?)?;
-    (CHECKSUM.checksum(&nonce.to_le_bytes()) == sum).then_some(nonce)
+    (Checksum::of(&nonce.to_le_bytes()) == sum).then_some(nonce)
 }
 
 /// What stands in the line behind a batch: the checksum, where it begins, how much was on the disk.
@@ -278,11 +278,11 @@ fn was_synced(path: &Path, begin: u64, size: u64) -> Result<bool, Error> {
                 && let Some(from) = from.checked_sub(begin).and_then(|from| usize::try_from(from).ok())
                 && from <= at
             {
-                let mut digest = CHECKSUM.digest_with_initial(nonce);
+                let mut digest = begun(nonce);
                 digest.update(&rest[from..at]);
                 digest.update(&line[16..]);
                 digest.update(b"\n");
-                if digest.finalize() == sum {
+                if digest.value() == sum {
                     return Ok(true);
                 }
             }

@@ -10,10 +10,9 @@
 
 use std::io::{self, Write};
 
-use crc::{Digest, Table};
-
+use super::checksum::Checksum;
 use super::entry::Entry;
-use super::format::{CHECKSUM, FREQUENCY_UNEVICTABLE, MAGIC, REMARK_CHECKSUM, REMARK_PROGRAM, STRING, opcode};
+use super::format::{FREQUENCY_UNEVICTABLE, MAGIC, REMARK_CHECKSUM, REMARK_PROGRAM, STRING, opcode};
 
 /// Bytes behind which there is a checksum, as soon as an entry ends.
 pub const BLOCK_SIZE: u64 = 4 << 20;
@@ -24,7 +23,7 @@ const BUFFER_SIZE: usize = 256 << 10;
 pub struct Encoder<W> {
     to: W,
     buffer: Vec<u8>,
-    sum: Digest<'static, u64, Table<16>>,
+    sum: Checksum,
     /// Bytes that were given to `to`.
     written: u64,
     /// Where the block begins that has no checksum yet.
@@ -39,7 +38,7 @@ impl<W: Write> Encoder<W> {
     pub fn begin(to: W, entries: u64, expiring: u64) -> io::Result<Self> {
         let mut buffer = Vec::with_capacity(BUFFER_SIZE);
         buffer.extend_from_slice(MAGIC);
-        let mut encoder = Self { to, buffer, sum: CHECKSUM.digest(), written: 0, block_start: 0 };
+        let mut encoder = Self { to, buffer, sum: Checksum::new(), written: 0, block_start: 0 };
         encoder.remark(REMARK_PROGRAM, env!("CARGO_PKG_VERSION").as_bytes());
         encoder.buffer.extend_from_slice(&[opcode::DATABASE, 0, opcode::SIZES]);
         push_length(&mut encoder.buffer, entries as usize);
@@ -95,7 +94,7 @@ impl<W: Write> Encoder<W> {
         self.checksum();
         self.buffer.push(opcode::END);
         self.flush()?;
-        self.buffer.extend_from_slice(&self.sum.clone().finalize().to_le_bytes());
+        self.buffer.extend_from_slice(&self.sum.value().to_le_bytes());
         self.flush()?;
         self.to.flush()?;
         Ok((self.written, self.to))
@@ -112,7 +111,7 @@ impl<W: Write> Encoder<W> {
 
     /// Ends a block. All of it was written.
     fn checksum(&mut self) {
-        let sum = format!("{:016x}", self.sum.clone().finalize());
+        let sum = format!("{:016x}", self.sum.value());
         self.remark(REMARK_CHECKSUM, sum.as_bytes());
         self.block_start = self.written;
     }

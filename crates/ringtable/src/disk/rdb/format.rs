@@ -1,8 +1,4 @@
-//! The bytes of the format, and the checksum: see [`super`].
-
-use std::sync::LazyLock;
-
-use crc::{CRC_64_REDIS, Crc, Table};
+//! The bytes of the format: see [`super`].
 
 /// With what our files begin: the version is the oldest that has all that is needed.
 pub const MAGIC: &[u8] = b"REDIS0009";
@@ -31,6 +27,3 @@ pub mod opcode {
 
 /// The type of a value that is a string.
 pub const STRING: u8 = 0;
-
-/// What computes checksums. Its tables are made when they are first used: in the program they would be 32 KiB more.
-pub static CHECKSUM: LazyLock<Crc<u64, Table<16>>> = LazyLock::new(|| Crc::<u64, Table<16>>::new(&CRC_64_REDIS));

@@ -31,6 +31,7 @@
 //! Source of the format: `rdb.c` of Redis 7.0, `rdb.h` of Redis 7.4 and of Valkey 9.0.
 
 mod format;
+mod checksum;
 mod entry;
 mod error;
 
@@ -46,10 +47,10 @@ mod foreign;
 #[cfg(test)]
 mod tests;
 
+pub(super) use checksum::Checksum;
 pub(super) use decoder::damaged;
 pub use decoder::{Decoder, Item, Skipped};
 pub use encoder::Encoder;
 pub use entry::Entry;
 pub use error::DecodeError;
-pub(super) use format::CHECKSUM;
 pub(super) use source::Source;

@@ -2,10 +2,8 @@
 
 use std::io::{ErrorKind, Read};
 
-use crc::{Digest, Table};
-
+use super::checksum::Checksum;
 use super::error::DecodeError;
-use super::format::CHECKSUM;
 
 /// Bytes that are read at once, and for how many memory is taken before they have come.
 const PIECE_SIZE: usize = 256 << 10;
@@ -19,7 +17,7 @@ pub struct Source<R> {
     end: usize,
     /// Where in the buffer that begins whose checksum was not computed yet.
     unsummed: usize,
-    sum: Digest<'static, u64, Table<16>>,
+    sum: Checksum,
     /// How many bytes were taken before those of the buffer.
     before: u64,
 }
@@ -27,7 +25,7 @@ pub struct Source<R> {
 impl<R: Read> Source<R> {
     pub fn new(from: R) -> Self {
         let buffer = vec![0; PIECE_SIZE].into_boxed_slice();
-        Self { from, buffer, next: 0, end: 0, unsummed: 0, sum: CHECKSUM.digest(), before: 0 }
+        Self { from, buffer, next: 0, end: 0, unsummed: 0, sum: Checksum::new(), before: 0 }
     }
 
     /// How many bytes were taken.
@@ -38,19 +36,19 @@ impl<R: Read> Source<R> {
     /// The checksum of all that was taken before the last byte, which was taken by [`Self::byte`].
     pub fn sum_before_last(&mut self) -> u64 {
         self.sum_to(self.next - 1);
-        self.sum.clone().finalize()
+        self.sum.value()
     }
 
     /// The checksum of all that was taken, to go on with.
-    pub fn sum(&mut self) -> Digest<'static, u64, Table<16>> {
+    pub fn sum(&mut self) -> Checksum {
         self.sum_to(self.next);
         self.sum.clone()
     }
 
-    /// Begins the checksum anew, with that before all that follows.
-    pub fn restart_sum(&mut self, initial: u64) {
+    /// Begins the checksum anew: all that follows goes on with this one.
+    pub fn restart_sum(&mut self, sum: Checksum) {
         self.unsummed = self.next;
-        self.sum = CHECKSUM.digest_with_initial(initial);
+        self.sum = sum;
     }
 
     /// The next byte, which is not taken; `None` at the end.

@@ -1,6 +1,6 @@
 //! Files that are written and read again, and files that are damaged.
 
-use super::format::{CHECKSUM, REMARK_CHECKSUM, opcode};
+use super::format::{REMARK_CHECKSUM, opcode};
 use super::*;
 use crate::table::Expiry;
 
@@ -65,7 +65,7 @@ fn read(file: &[u8]) -> (Read, Result<bool, DecodeError>) {
 /// The items of a file of Redis between its first bytes and its end.
 fn foreign(items: &[u8]) -> Vec<u8> {
     let mut file = [b"REDIS0011", items, &[opcode::END]].concat();
-    file.extend_from_slice(&CHECKSUM.checksum(&file).to_le_bytes());
+    file.extend_from_slice(&Checksum::of(&file).to_le_bytes());
     file
 }
 
@@ -98,15 +98,15 @@ fn a_file_is_as_the_format_says() {
         [b"REDIS0009\xfa\x09ringtable\x05", env!("CARGO_PKG_VERSION").as_bytes(), b"\xfe\x00\xfb\x01\x00"].concat();
     let entry = b"\xfc\x02\x01\x00\x00\x00\x00\x00\x00\xf9\xff\x00\x01k\x05value";
     let before = [&head[..], entry].concat();
-    let remark = format!("\x0dringtable-crc\x10{:016x}", CHECKSUM.checksum(&before));
+    let remark = format!("\x0dringtable-crc\x10{:016x}", Checksum::of(&before));
     let all = [&before[..], b"\xfa", remark.as_bytes(), b"\xff"].concat();
-    assert_eq!(file, [&all[..], &CHECKSUM.checksum(&all).to_le_bytes()].concat());
+    assert_eq!(file, [&all[..], &Checksum::of(&all).to_le_bytes()].concat());
 }
 
 #[test]
 fn the_checksum_is_that_of_redis() {
     // The example in the source of Redis (`crc64.c`).
-    assert_eq!(CHECKSUM.checksum(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+    assert_eq!(Checksum::of(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn what_a_table_cannot_have_is_passed_over() {
 fn a_file_of_valkey_is_read() {
     let items = b"\xf3\x03job\x01\x00\x05\x16\x01h\x01\x01f\x01v12345678\x00\x03key\x05value";
     let mut file = [b"VALKEY080", &items[..], &[opcode::END]].concat();
-    file.extend_from_slice(&CHECKSUM.checksum(&file).to_le_bytes());
+    file.extend_from_slice(&Checksum::of(&file).to_le_bytes());
     let (read, outcome) = read(&file);
     assert!(outcome.unwrap());
     assert_eq!((read.skipped, read.entries), (vec![Skipped::Type("hashes")], vec![Owned::new(b"key", b"value")]));
