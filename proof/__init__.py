@@ -15,6 +15,7 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `interrupted`     | what those do there that are interrupted                                         |
 | `locks`           | a program: locks, semaphores and limiters of processes that are killed           |
 | `restarts`        | a program: servers with a keeper, killed under clients that go on                |
+| `disks`           | a program: servers that log their changes, and machines, killed                  |
 | `steps`           | a program: servers with a keeper, killed behind each instruction that counts     |
 | `stage`           | such a server, and the clients that act there and look on                        |
 | `changes`         | the kinds of changes that they make there                                        |

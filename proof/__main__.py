@@ -78,6 +78,11 @@ STEPS = {
             [PYTHON, "-m", "proof.steps", "--seconds", "60", "--sample", "8", "--again", "1"],
         ),
         Step(
+            "disks",
+            "servers that log their changes, and machines, killed; and what is there then",
+            [PYTHON, "-m", "proof.disks", "--seconds", "40"],
+        ),
+        Step(
             "calls",
             "calls whose trouble is of the caller's own making",
             [PYTHON, "-m", "proof.calls", "--seconds", "0.5"],
