@@ -498,3 +498,29 @@ def test_a_full_queue_holds_up_those_who_write(ringtable_dir: Path, tmp_path: Pa
         server.kill()
     with logged(tmp_path, "--max-memory", "512MiB") as (_, table):
         assert len(table) == before == 6
+
+
+def test_files_are_looked_at(ringtable_dir: Path, tmp_path: Path) -> None:
+    with logged(tmp_path) as (server, table):
+        table.set_many({"one": b"1", "two": b"2"})
+        table.call("SAVE")
+        table["three"] = b"3"
+        table.flush(durable=True)
+        server.kill()
+    folder = tmp_path / "appendonlydir"
+    [base] = folder.glob("*.base.rdb")
+    [file] = changes(tmp_path)
+    done = run_cli("check", str(tmp_path))
+    words = f"{base}: whole: 2 entries\n{file}: whole: 1 changes\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, words, "")
+    before = file.read_bytes()
+    file.write_bytes(before + b"*3\r\n$3\r")
+    done = run_cli("check", str(tmp_path))
+    assert done.stdout.endswith("1 changes, and 9 bytes at the end that were never durable\n")
+    assert file.read_bytes() == before + b"*3\r\n$3\r"
+    base.write_bytes(base.read_bytes()[:-1])
+    for path in (tmp_path, base):
+        done = run_cli("check", str(path))
+        assert (done.returncode, done.stderr.startswith(f"{base}: at byte ")) == (1, True)
+    done = run_cli("check", str(ringtable_dir))
+    assert (done.returncode, "neither a snapshot nor a log" in done.stderr) == (1, True)

@@ -59,6 +59,7 @@ __all__ = [
     "Watch",
     "__version__",
     "await_change",
+    "check",
     "check_staleness",
     "check_timeout",
     "check_ttl",
@@ -782,6 +783,13 @@ def snapshot(
     """Write the entries of a table whose keys begin with `prefix` to a file; return how many, and its bytes.
 
     `progress` is called now and then with entries written, about how many there are, and bytes written.
+    """
+
+def check(path: str | os.PathLike[str]) -> list[tuple[str, int, bool, int, str | None]]:
+    """Look whether the files at a path are whole: a file with entries, or the folder of a server.
+
+    Return of each its path, how many entries or changes are whole, whether it has changes, how many bytes at its end
+    were never durable, and what is wrong with it.
     """
 
 def load(

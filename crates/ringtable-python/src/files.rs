@@ -1,11 +1,13 @@
 //! Snapshots: the entries of a table in a file, and back.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringtable::client::{Loading, Progress};
+use ringtable::client::{self, Loading, Progress};
+use ringtable::disk;
 
 use crate::convert;
 use crate::table::TableCore;
@@ -62,6 +64,33 @@ pub fn snapshot(
     let outcome = table
         .take_time(py, |client, patience| client.snapshot(&path, prefix, |progress| listener.tell(progress), patience));
     listener.outcome(outcome).map(|Progress { entries, size, .. }| (entries, size))
+}
+
+/// Look whether the files at a path are whole: a file with entries, or the folder of a server.
+///
+/// Return of each its path, how many entries or changes are whole, whether it has changes, how many bytes at its end
+/// were never durable, and what is wrong with it.
+#[pyfunction]
+#[pyo3(signature = (path))]
+#[allow(clippy::type_complexity)]
+pub fn check(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(OsString, u64, bool, u64, Option<String>)>> {
+    let found = convert::attached(py, None, |patience| {
+        let mut stopped = None;
+        let goes_on = || {
+            stopped = patience.check_interrupted().err();
+            stopped.is_none()
+        };
+        match disk::check(&path, goes_on) {
+            Ok(Some(findings)) => Ok(findings),
+            Ok(None) => Err(stopped.unwrap_or(client::Error::Interrupted)),
+            Err(error) => Err(error.into()),
+        }
+    })?;
+    let of_each = |finding: disk::Finding| {
+        let disk::Finding { path, count, is_log, torn, damage } = finding;
+        (path.into_os_string(), count, is_log, torn, damage.map(|error| error.to_string()))
+    };
+    Ok(found.into_iter().map(of_each).collect())
 }
 
 /// Write the entries of a file to a table; return how many, how many had expired, what was passed over, and damage.

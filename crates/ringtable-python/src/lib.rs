@@ -52,7 +52,7 @@ mod _ringtable {
     #[pymodule_export]
     use super::barrier::BarrierCore;
     #[pymodule_export]
-    use super::files::{load, snapshot};
+    use super::files::{check, load, snapshot};
     #[pymodule_export]
     use super::keeping::KeptMemory;
     #[pymodule_export]

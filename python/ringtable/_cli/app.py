@@ -85,6 +85,11 @@ COMMANDS = (
         "load",
         "Write the entries of a file into the table, over those that it has, and leave its other keys alone.",
     ),
+    Command(
+        "check",
+        "check",
+        "Look whether the files of a server's folder are whole, or a snapshot; exit status 1 where one is damaged.",
+    ),
     Command("watch", "watch", "Print what happens to keys, one event on a line, until Ctrl-C."),
     Command(
         "client",

@@ -89,10 +89,7 @@ impl DataFolder {
     /// # Errors
     /// Those of the system.
     pub fn snapshots(&self) -> Result<Vec<PathBuf>, Error> {
-        let mut found: Vec<_> = files_in(&self.path)?.into_iter().filter(|path| time_of(path).is_some()).collect();
-        found.sort();
-        found.reverse();
-        Ok(found)
+        snapshots_in(&self.path)
     }
 
     /// Removes all snapshots but the newest ones.
@@ -114,6 +111,17 @@ impl DataFolder {
         }
         Ok(())
     }
+}
+
+/// All snapshots in a folder, the newest one first.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn snapshots_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found: Vec<_> = files_in(folder)?.into_iter().filter(|path| time_of(path).is_some()).collect();
+    found.sort();
+    found.reverse();
+    Ok(found)
 }
 
 /// The paths of all files in a folder.

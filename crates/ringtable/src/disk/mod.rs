@@ -12,7 +12,9 @@ mod survey;
 mod snapshot;
 mod data_folder;
 pub mod log;
+mod check;
 
+pub use check::{Finding, check};
 pub use data_folder::DataFolder;
 pub use error::Error;
 pub use file::truncate;
