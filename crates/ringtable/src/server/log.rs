@@ -196,9 +196,19 @@ impl Log {
         self.is_broken.load(Ordering::Relaxed)
     }
 
+    /// The number of the next snapshot, where all that is in the files is in that, too.
+    pub fn next_base(&self) -> u64 {
+        lock(&self.state).manifest.base + 1
+    }
+
     /// Whether the files of changes are so large that a snapshot is worth while.
     pub fn wants_rewrite(&self, base_size: u64) -> bool {
         lock(&self.state).figures.size_all > base_size.max(limits::LOG_REWRITE_MIN)
+    }
+
+    /// Whether its thread has ended, or is about to.
+    pub fn has_stopped(&self) -> bool {
+        lock(&self.state).stopped
     }
 
     /// Ends the thread, which writes and syncs all before.

@@ -36,6 +36,8 @@ use crate::table::{Expiry, Guard, Mark, Table, WriteError, Writer};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether a log has become long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A rewrite of a long log that has failed is tried again after so long.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Where the thread stands among all that want a processor: 19 would be last.
 const NICENESS: i32 = 10;
 
@@ -62,6 +64,8 @@ struct State {
     figures: SavingState,
     /// What had been written to the table when the last snapshot was begun.
     writes: u64,
+    /// When a long log may be rewritten again, if that has failed.
+    retry_at: Option<Instant>,
 }
 
 impl Persistence {
@@ -285,9 +289,12 @@ impl Persistence {
         }
     }
 
-    /// The last snapshot, when nobody writes any more, unless there is a log. Says what goes wrong.
+    /// The last snapshot, when nobody writes any more, unless there is a log that has all. Says what goes wrong.
     pub fn save_at_end(&self, table: &Arc<Table<Mapping>>) {
-        let Some(folder) = self.folder.as_ref().filter(|_| self.log().is_none()) else { return };
+        let Some(folder) = &self.folder else { return };
+        if self.log().is_some_and(|log| !log.is_broken()) {
+            return;
+        }
         lock(&self.state).stopped = false;
         if let Err(error) = self.write(folder, table) {
             tell(&format!("the last snapshot has failed: {error}"));
@@ -304,7 +311,8 @@ impl Persistence {
             let is_due = due.is_some_and(|due| Instant::now() >= due);
             let written = writes();
             let base_size = state.figures.last_size;
-            let is_long = self.log().is_some_and(|log| !log.is_broken() && log.wants_rewrite(base_size));
+            let may_try = state.retry_at.is_none_or(|at| Instant::now() >= at);
+            let is_long = may_try && self.log().is_some_and(|log| !log.is_broken() && log.wants_rewrite(base_size));
             if state.is_asked || is_long || self.log().is_none() && is_due && written != state.writes {
                 state.writes = written;
                 state.is_asked = false;
@@ -342,11 +350,17 @@ impl Persistence {
             }
             Err(_) => figures.failed += 1,
         }
+        state.retry_at = outcome.is_err().then(|| Instant::now() + RETRY_AFTER);
         outcome
     }
 
     fn write_file(&self, folder: &DataFolder, table: &Arc<Table<Mapping>>) -> Result<Written, disk::Error> {
-        let rebase = self.log().map(|log| log.rotate().map(|(first, base)| (log, first, base))).transpose()?;
+        let rebase = match self.log() {
+            // Nobody writes any more.
+            Some(log) if log.has_stopped() => Some((log, u64::MAX, log.next_base())),
+            Some(log) => log.rotate().map(|(first, base)| Some((log, first, base)))?,
+            None => None,
+        };
         let path = match &rebase {
             Some((log, _, base)) => disk::log::base_path(log.folder(), *base),
             None => folder.place_of_new(wall_ms()),

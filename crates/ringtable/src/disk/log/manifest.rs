@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::error::Error;
-use super::super::replacement::Replacement;
+use super::super::replacement::{PREFIX as UNFINISHED, Replacement};
 
 /// The folder, in that of the server.
 pub const FOLDER: &str = "appendonlydir";
@@ -81,13 +81,17 @@ impl Manifest {
         self.changes.last().map_or(1, |last| last + 1)
     }
 
-    /// Removes all files of a log that are not named here.
+    /// Removes all files of a log that are not named here, and what was not finished.
     ///
     /// # Errors
     /// Those of the system.
     pub fn remove_others(&self, folder: &Path) -> Result<(), Error> {
         for path in super::super::data_folder::files_in(folder)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if name.starts_with(UNFINISHED) {
+                Error::system("removing", &path, fs::remove_file(&path))?;
+                continue;
+            }
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             let number = |suffix: &str| rest.strip_suffix(suffix).and_then(|digits| digits.parse::<u64>().ok());
             let is_named = match (number(".base.rdb"), number(".incr.aof")) {

@@ -255,7 +255,13 @@ fn a_manifest_is_as_redis_writes_it() {
         "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.3.incr.aof seq 3 type i\n\
          file appendonly.aof.5.incr.aof seq 5 type i\n"
     );
-    for name in ["appendonly.aof.1.base.rdb", "appendonly.aof.2.base.rdb", "appendonly.aof.4.incr.aof", "other"] {
+    for name in [
+        "appendonly.aof.1.base.rdb",
+        "appendonly.aof.2.base.rdb",
+        "appendonly.aof.4.incr.aof",
+        "other",
+        ".ringtable-01",
+    ] {
         fs::write(folder.join(name), b"").unwrap();
     }
     manifest.remove_others(&folder).unwrap();
