@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::data_folder::snapshots_in;
 use super::error::Error;
-use super::log::{FOLDER, Manifest, base_path, changes_path, survey_log};
+use super::log::{FOLDER, Manifest, base_path, before, changes_path, survey_log};
 use super::survey::survey;
 
 /// What was found of a file.
@@ -38,11 +38,12 @@ pub fn check(path: &Path, mut goes_on: impl FnMut() -> bool) -> Result<Option<Ve
         Ok(Some(manifest)) => {
             let Some(base) = snapshot(&base_path(&folder, manifest.base), &mut goes_on) else { return Ok(None) };
             findings.push(base);
-            for &number in &manifest.changes {
+            for (index, &number) in manifest.changes.iter().enumerate() {
                 if !goes_on() {
                     return Ok(None);
                 }
-                findings.push(changes(changes_path(&folder, number), Some(&number) == manifest.changes.last()));
+                let next = manifest.changes.get(index + 1);
+                findings.push(changes(changes_path(&folder, number), before(&folder, next)));
             }
         }
         Err(damage) => {
@@ -70,8 +71,9 @@ fn snapshot(path: &Path, goes_on: &mut impl FnMut() -> bool) -> Option<Finding> 
     Some(Finding { path: path.to_owned(), count, is_log: false, torn: 0, damage })
 }
 
-fn changes(path: PathBuf, is_last: bool) -> Finding {
-    match survey_log(&path, is_last) {
+fn changes(path: PathBuf, synced: Result<u64, Error>) -> Finding {
+    // What is wrong with the next file is told there.
+    match survey_log(&path, synced.unwrap_or(0)) {
         Ok(found) => Finding { path, count: found.records, is_log: true, torn: found.size - found.whole, damage: None },
         Err(error) => {
             let count = if let Error::Damaged { whole, .. } = error { whole } else { 0 };

@@ -22,14 +22,17 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::Error;
+use super::file::DiskFile;
 use super::replacement::PREFIX;
 use crate::shm::fork::Descriptor;
 
 const LOCK: &str = "ringtable.lock";
 const SNAPSHOT: &str = "snapshot-";
 const RDB: &str = ".rdb";
-/// Digits of the milliseconds in a name, until the year 2286.
+/// Digits of the milliseconds in a name, until the year 2286; there may be more.
 const DIGITS: usize = 13;
+/// Milliseconds that a name may have at most, behind which there is room for the next ones.
+const TIME_MAX: u64 = 1 << 62;
 /// Pause between two tries to take the lock of a server that is about to end.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -47,7 +50,7 @@ impl DataFolder {
     /// [`Error::Taken`]; those of the system.
     pub fn take(path: &Path, patience: Duration) -> Result<Self, Error> {
         let deadline = Instant::now() + patience;
-        Error::system("making", path, fs::DirBuilder::new().recursive(true).mode(0o700).create(path))?;
+        make_folder(path)?;
         let path = Error::system("opening", path, fs::canonicalize(path))?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = path.join(LOCK);
@@ -105,7 +108,8 @@ impl DataFolder {
 
     fn remove_unfinished(&self) -> Result<(), Error> {
         for path in files_in(&self.path)? {
-            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+            let is_unfinished = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+            if path.file_name().is_some_and(is_unfinished) && !path.is_dir() {
                 Error::system("removing", &path, fs::remove_file(&path))?;
             }
         }
@@ -113,14 +117,44 @@ impl DataFolder {
     }
 }
 
+/// Makes a folder that is this user's alone, with those above it, where there is none; it is on the disk then.
+///
+/// # Errors
+/// Those of the system.
+pub fn make_folder(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(above)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => Error::system("making", path, made)?,
+    }
+    Error::system("syncing", above, DiskFile::open_folder(above).and_then(|folder| folder.sync()))
+}
+
+/// Whether there is room for so many bytes more in the file system of a folder.
+///
+/// # Errors
+/// That there is not; those of the system.
+pub fn room_for(folder: &Path, bytes: u64) -> Result<(), Error> {
+    let found = rustix::fs::statvfs(folder).map_err(io::Error::from);
+    let found = Error::system("looking at", folder, found)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < bytes {
+        return Error::system("writing to", folder, Err(Errno::NOSPC.into()));
+    }
+    Ok(())
+}
+
 /// All snapshots in a folder, the newest one first.
 ///
 /// # Errors
 /// Those of the system.
 pub(super) fn snapshots_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut found: Vec<_> = files_in(folder)?.into_iter().filter(|path| time_of(path).is_some()).collect();
-    found.sort();
-    found.reverse();
+    let mut found = files_in(folder)?;
+    found.retain(|path| time_of(path).is_some() && !path.is_dir());
+    found.sort_by_key(|path| std::cmp::Reverse(time_of(path)));
     Ok(found)
 }
 
@@ -150,7 +184,8 @@ pub(super) fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 /// When a snapshot was begun, by its name; `None` if it is none.
 fn time_of(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_prefix(SNAPSHOT)?.strip_suffix(RDB)?;
-    (digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit())).then(|| digits.parse().ok())?
+    let is_number = digits.len() >= DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit());
+    digits.parse().ok().filter(|&time| is_number && time <= TIME_MAX)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub mod log;
 mod check;
 
 pub use check::{Finding, check};
-pub use data_folder::DataFolder;
+pub use data_folder::{DataFolder, make_folder, room_for};
 pub use error::Error;
 pub use file::truncate;
 pub use replacement::Replacement;

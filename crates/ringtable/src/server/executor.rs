@@ -127,9 +127,10 @@ impl Engine {
         protocol: Protocol,
         again: Again,
     ) -> Executed {
-        if let Some(again) = self.put_off(command, reply, &again) {
-            return again;
-        }
+        let again = match self.put_off(command, reply, again) {
+            Ok(again) => again,
+            Err(executed) => return executed,
+        };
         let Again { progress, counted, streamed, task } = again;
         #[cfg(test)]
         super::tests::panic_if_asked(&command.arguments);
@@ -172,21 +173,25 @@ impl Engine {
         Executed { flow, change, again, durable }
     }
 
-    /// Does not execute a write that the log could not take now: it is refused, or waits for room.
+    /// Does not execute a write that the log could not take now: it is refused, or waits for room. Else gives back
+    /// how far it has come.
     #[inline]
-    fn put_off(&mut self, command: Command<'_>, reply: &mut dyn ReplyWriter, again: &Again) -> Option<Executed> {
-        let log = self.store.persistence.log().filter(|_| command.spec.has(Flag::Writes))?;
-        // A value that has arrived, or a command that has begun, goes on.
-        if again.progress != 0 || again.streamed.is_some() {
-            return None;
+    fn put_off(&mut self, command: Command<'_>, reply: &mut dyn ReplyWriter, again: Again) -> Result<Again, Executed> {
+        let Some(log) = self.store.persistence.log().filter(|_| command.spec.has(Flag::Writes)) else {
+            return Ok(again);
+        };
+        // What has begun to change something goes on.
+        if again.progress != 0 {
+            return Ok(again);
         }
-        let done = Executed { flow: Flow::Next, change: None, again: Again::default(), durable: None };
         if let Some(refusal) = log.refusal() {
             reply.error(&refusal);
-            return Some(done);
+            return Err(Executed { flow: Flow::Next, change: None, again: Again::default(), durable: None });
         }
-        let task = log.room(self.worker)?;
-        Some(Executed { flow: Flow::Again, again: Again { task: Some(task), ..Again::default() }, ..done })
+        match log.room(self.worker) {
+            None => Ok(again),
+            task => Err(Executed { flow: Flow::Again, change: None, again: Again { task, ..again }, durable: None }),
+        }
     }
 
     /// What the reply to a command waits for that was executed.

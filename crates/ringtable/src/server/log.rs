@@ -34,6 +34,7 @@ use crate::command::{LogState, Task};
 use crate::disk::log::{Batch, LogFile, Manifest, Queue, changes_path};
 use crate::disk::{Error, log};
 use crate::limits;
+use crate::shm::shortage;
 use crate::sync::{Arc, lock};
 
 /// For how long changes are gathered that nobody waits for.
@@ -55,10 +56,25 @@ pub(super) struct Log {
     durable: Arc<AtomicU64>,
     written: AtomicU64,
     is_broken: AtomicBool,
+    /// Whether the table has what the files have not, until they begin with another snapshot.
+    owes_base: AtomicBool,
     /// Workers, a bit for each, of which a client waits for what is to become durable.
     waiting: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// Where a log goes on.
+#[derive(Default)]
+pub(super) struct Begins {
+    /// The files that there are.
+    pub manifest: Manifest,
+    /// Bytes of the files of changes.
+    pub size: u64,
+    /// Bytes of the last one that are whole; 0 if nobody has looked.
+    pub before: u64,
+    /// Whether the table has what they have not.
+    pub owes_base: bool,
 }
 
 struct State {
@@ -77,31 +93,42 @@ struct State {
 }
 
 impl Log {
-    /// The log in a folder, whose files are those of the manifest; another one is begun. `size` is what they have.
+    /// The log in a folder, with another file; none if the disk has no room for that.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Those of the disk, but for want of room.
     pub fn begin(
         folder: &Path,
-        mut manifest: Manifest,
-        size: u64,
+        begins: Begins,
         (fsync, keeps_serving): (Fsync, bool),
         max_memory: u64,
-    ) -> Result<(Self, LogFile), Error> {
-        let number = manifest.next();
-        let file = LogFile::create(&changes_path(folder, number))?;
-        manifest.changes.push(number);
-        manifest.write(folder)?;
-        manifest.remove_others(folder)?;
+    ) -> Result<(Self, Option<LogFile>), Error> {
+        let Begins { mut manifest, size, before, owes_base } = begins;
+        let mut failure = None;
+        let file = match Self::next_file(folder, &mut manifest, before) {
+            Ok(file) => Some(file),
+            Err(Error::System { error, .. }) if shortage::is_shortage(&error) => {
+                let words = shortage::in_words(&error);
+                tell(&format!("the log has no room for another file ({words})"));
+                failure = Some(words);
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if let Err(error) = manifest.remove_others(folder) {
+            tell(&error.to_string());
+        }
+        let own = file.as_ref().map_or(0, LogFile::size);
+        let is_broken = file.is_none();
         let state = State {
             manifest,
             tasks: Vec::new(),
             crowded: Vec::new(),
             rotations_asked: 0,
             rotations_done: 0,
-            failure: None,
+            failure,
             stopped: false,
-            figures: LogState { size: file.size(), size_all: size + file.size(), ..LogState::default() },
+            figures: LogState { size: own, size_all: size + own, errors: is_broken.into(), ..LogState::default() },
         };
         let log = Self {
             queue: Arc::new(Queue::default()),
@@ -111,12 +138,28 @@ impl Log {
             held_max: max_memory / limits::LOG_HELD_SHARE,
             durable: Arc::default(),
             written: AtomicU64::new(0),
-            is_broken: AtomicBool::new(false),
+            is_broken: AtomicBool::new(is_broken),
+            owes_base: AtomicBool::new(owes_base),
             waiting: AtomicU64::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
         };
+        if is_broken {
+            log.queue.drop_records(true);
+        }
         Ok((log, file))
+    }
+
+    /// Begins the file behind all that a manifest names, the last of which is whole up to `before` at least, and names
+    /// it there.
+    fn next_file(folder: &Path, manifest: &mut Manifest, before: u64) -> Result<LogFile, Error> {
+        let number = manifest.next();
+        let file = LogFile::create(&changes_path(folder, number), before)?;
+        let mut named = manifest.clone();
+        named.changes.push(number);
+        named.write(folder)?;
+        *manifest = named;
+        Ok(file)
     }
 
     /// The folder of its files.
@@ -127,9 +170,10 @@ impl Log {
     /// That the reply to what was just written waits until it is on the disk, if replies do. The worker is rung then.
     #[inline]
     pub fn durability(&self, worker: usize) -> Option<Durable> {
-        if self.fsync != Fsync::Always || self.is_broken() {
+        if self.fsync != Fsync::Always || self.keeps_serving && self.is_broken() {
             return None;
         }
+        // If it has just failed, nothing is reached any more, and the connection ends.
         self.wait_at(worker);
         Some(Durable::new(self.queue.position(), Arc::clone(&self.durable)))
     }
@@ -196,6 +240,12 @@ impl Log {
         self.is_broken.load(Ordering::Relaxed)
     }
 
+    /// Whether the files have not all that the table has.
+    pub fn needs_base(&self) -> bool {
+        // Relaxed: see `is_broken`.
+        self.is_broken() || self.owes_base.load(Ordering::Relaxed)
+    }
+
     /// The number of the next snapshot, where all that is in the files is in that, too.
     pub fn next_base(&self) -> u64 {
         lock(&self.state).manifest.base + 1
@@ -248,20 +298,25 @@ impl Log {
         let changes = state.manifest.changes.iter().copied().filter(|&number| number >= first).collect();
         let manifest = Manifest { base, changes };
         manifest.write(&self.folder)?;
-        manifest.remove_others(&self.folder)?;
         state.manifest = manifest;
         state.figures.size_all = state.figures.size;
         state.figures.rewrites += 1;
         // What was lost with the file that failed is in the snapshot.
         self.is_broken.store(false, Ordering::Relaxed);
+        self.owes_base.store(false, Ordering::Relaxed);
+        // What cannot be removed now is removed behind the next snapshot.
+        if let Err(error) = state.manifest.remove_others(&self.folder) {
+            tell(&error.to_string());
+        }
         Ok(())
     }
 
-    /// The thread, until the server stops: writes to `file` first. `ring` wakes a worker.
-    pub fn run(&self, mut file: LogFile, ring: impl Fn(usize)) {
+    /// The thread, until the server stops: writes to `file` first. `ring` wakes a worker; `tell` is called behind each
+    /// batch of a log that may be long.
+    pub fn run(&self, mut file: Option<LogFile>, ring: impl Fn(usize), tell: impl Fn()) {
         let mut spare = Batch::default();
         // When all was on the disk; whether something was written since; whether the file may not be written any more.
-        let (mut synced_at, mut is_dirty, mut has_failed) = (Instant::now(), false, false);
+        let (mut synced_at, mut is_dirty, mut has_failed) = (Instant::now(), false, file.is_none());
         loop {
             let (stopped, asked, rotates) = {
                 let state = lock(&self.state);
@@ -275,19 +330,26 @@ impl Log {
                 _ => None,
             };
             let batch = self.queue.take(spare, patience);
-            let mut outcome = if has_failed || batch.is_empty() { Ok(()) } else { file.append(&batch) };
+            let mut outcome = match &mut file {
+                Some(file) if !has_failed && !batch.is_empty() => file.append(&batch),
+                _ => Ok(()),
+            };
             is_dirty |= !batch.is_empty();
             let is_small = batch.size() < BATCH_SIZE_MIN.min(self.held_max / 4);
             let end = batch.end;
-            self.note_written(&batch, &file, &ring);
+            self.note_written(&batch, file.as_ref().map_or(0, LogFile::size), &ring);
+            let is_news = !batch.is_empty();
             spare = self.queue.release(batch);
+            if is_news && self.wants_rewrite(0) {
+                tell();
+            }
             let is_due = match self.fsync {
                 Fsync::Always => true,
                 Fsync::EverySecond => synced_at.elapsed() >= EVERY_SECOND,
                 Fsync::No => false,
             };
             if outcome.is_ok() && !has_failed && is_dirty && (is_due || is_hurried) {
-                outcome = self.sync(&mut file);
+                outcome = file.as_mut().map_or(Ok(()), |file| self.sync(file));
                 (synced_at, is_dirty) = (Instant::now(), false);
             }
             match outcome {
@@ -338,32 +400,30 @@ impl Log {
 
     /// Begins the next file, in place of one that is whole and synced up to this position, or has failed. Returns the
     /// position of that moment.
-    fn begin_next(&self, file: &mut LogFile, end: u64) -> Result<u64, Error> {
+    fn begin_next(&self, file: &mut Option<LogFile>, end: u64) -> Result<u64, Error> {
         let mut manifest = lock(&self.state).manifest.clone();
-        let number = manifest.next();
-        let next = LogFile::create(&changes_path(&self.folder, number))?;
-        manifest.changes.push(number);
-        manifest.write(&self.folder)?;
+        let before = file.as_ref().map_or(0, LogFile::synced);
+        let next = Self::next_file(&self.folder, &mut manifest, before)?;
         // What was lost is in the snapshot that is to follow; what comes from now on has a file again.
         let position = if self.is_broken() { self.queue.drop_records(false) } else { end };
-        *file = next;
         let mut state = lock(&self.state);
         state.manifest = manifest;
         state.failure = None;
-        state.figures.size = file.size();
-        state.figures.size_all += file.size();
+        state.figures.size = next.size();
+        state.figures.size_all += next.size();
+        *file = Some(next);
         Ok(position)
     }
 
     /// What was written makes room.
-    fn note_written(&self, batch: &Batch, file: &LogFile, ring: &impl Fn(usize)) {
+    fn note_written(&self, batch: &Batch, size: u64, ring: &impl Fn(usize)) {
         self.written.store(batch.end, Ordering::Relaxed);
         let mut state = lock(&self.state);
         if !batch.is_empty() {
             state.figures.records += batch.records;
             state.figures.batches += 1;
-            state.figures.size_all += file.size() - state.figures.size;
-            state.figures.size = file.size();
+            state.figures.size_all += size.saturating_sub(state.figures.size);
+            state.figures.size = size;
         }
         let crowded = std::mem::take(&mut state.crowded);
         drop(state);

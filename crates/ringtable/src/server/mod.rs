@@ -68,6 +68,7 @@ mod housekeeping;
 mod room;
 mod outgoing;
 mod log;
+mod restoring;
 mod persistence;
 mod bookkeeping;
 mod store;

@@ -12,8 +12,8 @@
 //!   passed by what they wrote.
 //! - A snapshot that fails costs nothing but itself: the older ones stay.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,21 +21,20 @@ use rustix::process::{Pid, setpriority_process};
 
 use super::error::Error;
 use super::fsync::Fsync;
-use super::log::{self, Log};
+use super::log::{self, Begins, Log};
 use super::options::Options;
+use super::restoring::Restoring;
 use super::words::tell;
 use crate::command::{Refusal, SavingState, Task};
-use crate::disk::log::{LogContents, LogFile, Manifest, Operation, play, survey_log};
-use crate::disk::{self, DataFolder, Reading, Replacement, Written, survey, write_table};
+use crate::disk::log::{LogContents, LogFile, Manifest, play, survey_logs};
+use crate::disk::{self, DataFolder, Replacement, Written, survey, write_table};
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, Memory, lock};
-use crate::table::{Expiry, Guard, Mark, Table, WriteError, Writer};
+use crate::table::Table;
 
 /// For how long the server before may take to leave its folder, of which one knows that it ends.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether a log has become long.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A rewrite of a long log that has failed is tried again after so long.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Where the thread stands among all that want a processor: 19 would be last.
@@ -50,7 +49,7 @@ pub(super) struct Persistence {
     wants_log: Option<(Fsync, bool)>,
     log: OnceLock<Log>,
     /// Its first file, until its thread has that.
-    file: Mutex<Option<LogFile>>,
+    file: Mutex<Option<Option<LogFile>>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -98,18 +97,22 @@ impl Persistence {
             }
             return self.load_snapshot(folder, table);
         };
-        let (manifest, size) = match manifest {
+        let begins = match manifest {
             Some(manifest) => {
-                let size = self.load_log(&log_folder, &manifest, table)?;
-                (manifest, size)
+                let ends = self.load_log(&log_folder, &manifest, table)?;
+                // What was evicted meanwhile is in the files, and nothing says there that it has gone.
+                if table.tally().evicted.load(Ordering::Relaxed) > 0 {
+                    Begins { manifest: self.write_base(&log_folder, manifest.base + 1, table)?, ..Begins::default() }
+                } else {
+                    Begins { manifest, ..ends }
+                }
             }
             None => {
                 self.load_snapshot(folder, table)?;
-                self.write_first_base(&log_folder, table)?;
-                (Manifest { base: 1, changes: Vec::new() }, 0)
+                Begins { manifest: self.write_base(&log_folder, 1, table)?, ..Begins::default() }
             }
         };
-        self.begin_log(&log_folder, manifest, size, policy, table)
+        self.begin_log(&log_folder, begins, policy, table)
     }
 
     /// Has the changes of a table logged that was taken over from another server, whose log lacks what was on its way.
@@ -121,13 +124,11 @@ impl Persistence {
         let log_folder = log::folder_in(folder.path());
         let manifest = match Manifest::read(&log_folder)? {
             Some(manifest) => manifest,
-            None => {
-                self.write_first_base(&log_folder, table)?;
-                Manifest { base: 1, changes: Vec::new() }
-            }
+            None => self.write_base(&log_folder, 1, table)?,
         };
-        self.begin_log(&log_folder, manifest, 0, policy, table)?;
-        // What the other one had queued is in the table.
+        // How its last file ends nobody has looked; and what it had queued is in the table.
+        let begins = Begins { manifest, owes_base: true, ..Begins::default() };
+        self.begin_log(&log_folder, begins, policy, table)?;
         lock(&self.state).is_asked = true;
         Ok(())
     }
@@ -135,13 +136,12 @@ impl Persistence {
     fn begin_log(
         &self,
         folder: &Path,
-        manifest: Manifest,
-        size: u64,
+        begins: Begins,
         policy: (Fsync, bool),
         table: &Arc<Table<Mapping>>,
     ) -> Result<(), Error> {
         let max_memory = size_of_val(table.memory().words()) as u64;
-        let (log, file) = Log::begin(folder, manifest, size, policy, max_memory)?;
+        let (log, file) = Log::begin(folder, begins, policy, max_memory)?;
         log.queue.belongs_to(table);
         table.write_journal(Box::new(Arc::clone(&log.queue)));
         *lock(&self.file) = Some(file);
@@ -155,8 +155,9 @@ impl Persistence {
         for path in folder.snapshots()? {
             match survey(&path, |_| true) {
                 Ok(contents) => {
-                    let expected = contents.map_or(0, |contents| contents.entries);
-                    lock(&self.state).figures.loaded = load(&path, expected, table)?;
+                    let mut restoring = Restoring::begin(table, contents.map_or(0, |contents| contents.entries));
+                    restoring.load(&path, true)?;
+                    lock(&self.state).figures.loaded = restoring.finish(&path)?;
                     return Ok(());
                 }
                 Err(error @ disk::Error::Damaged { .. }) => {
@@ -169,48 +170,48 @@ impl Persistence {
         damage.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Fills a table from a snapshot and the changes behind it. Returns the bytes of the latter. All of it is looked at
-    /// before anything is changed, on the disk or in the table.
-    fn load_log(&self, folder: &Path, manifest: &Manifest, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
+    /// Fills a table from a snapshot and the changes behind it. Returns where the next file begins. All of it is looked
+    /// at before anything is changed, on the disk or in the table.
+    fn load_log(&self, folder: &Path, manifest: &Manifest, table: &Arc<Table<Mapping>>) -> Result<Begins, Error> {
         let base = disk::log::base_path(folder, manifest.base);
-        let expected = survey(&base, |_| true)?.map_or(0, |contents| contents.entries);
-        let mut found = Vec::new();
-        for &number in &manifest.changes {
-            let path = disk::log::changes_path(folder, number);
-            let contents = survey_log(&path, Some(&number) == manifest.changes.last())?;
-            found.push((path, contents));
-        }
-        let mut loaded = load(&base, expected, table)?;
-        let mut writer = Writer::new(Arc::clone(table));
-        let mut size = 0;
+        let contents = survey(&base, |_| true)?.unwrap_or_default();
+        let found = survey_logs(folder, &manifest.changes)?;
+        let mut restoring = Restoring::begin(table, contents.entries);
+        restoring.load(&base, false)?;
+        let mut begins = Begins::default();
         for (path, LogContents { whole, size: bytes, .. }) in &found {
-            play(path, *whole, |operation| {
-                loaded += 1;
-                apply(&mut writer, operation).map_err(|error| Error::Unloadable { path: path.clone(), loaded, error })
+            play::<Error>(path, *whole, |operation| {
+                restoring.play(operation);
+                Ok(())
             })?;
             if whole < bytes {
                 let lost = bytes - whole;
-                tell(&format!("{} ends in {lost} bytes that were never durable: they are cut off", path.display()));
+                tell(&format!("{} ends in {lost} bytes that are not whole, and are cut off", path.display()));
                 disk::Error::system("cutting off", path, disk::truncate(path, *whole))?;
             }
-            size += whole;
+            begins.size += whole;
+            begins.before = *whole;
         }
-        writer.release();
-        lock(&self.state).figures.loaded = table.entries();
-        Ok(size)
+        let mut state = lock(&self.state);
+        state.figures.loaded = restoring.finish(&base)?;
+        state.figures.last_size = contents.size;
+        Ok(begins)
     }
 
-    /// Writes what the table has as the snapshot that a new log begins with.
-    fn write_first_base(&self, folder: &Path, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
-        disk::Error::system("making", folder, std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder))?;
-        let path = disk::log::base_path(folder, 1);
+    /// Writes what a table has, which nobody changes yet, as the snapshot that a log begins with, and the manifest that
+    /// names it.
+    fn write_base(&self, folder: &Path, number: u64, table: &Arc<Table<Mapping>>) -> Result<Manifest, Error> {
+        disk::make_folder(folder)?;
+        let path = disk::log::base_path(folder, number);
         let file = Replacement::begin(&path)?;
         let written = disk::Error::system("writing", &path, write_table(table, file, || true))?;
         if let Some((Written { size, .. }, file)) = written {
             file.commit()?;
             lock(&self.state).figures.last_size = size;
         }
-        Ok(())
+        let manifest = Manifest { base: number, changes: Vec::new() };
+        manifest.write(folder)?;
+        Ok(manifest)
     }
 
     /// The log, if there is one.
@@ -221,7 +222,12 @@ impl Persistence {
     /// The thread of the log, until the server stops.
     pub fn run_log(&self, ring: impl Fn(usize)) {
         if let (Some(log), Some(file)) = (self.log.get(), lock(&self.file).take()) {
-            log.run(file, ring);
+            log.run(file, ring, || {
+                let is_idle = !lock(&self.state).figures.is_under_way;
+                if is_idle {
+                    self.changed.notify_one();
+                }
+            });
         }
     }
 
@@ -292,7 +298,7 @@ impl Persistence {
     /// The last snapshot, when nobody writes any more, unless there is a log that has all. Says what goes wrong.
     pub fn save_at_end(&self, table: &Arc<Table<Mapping>>) {
         let Some(folder) = &self.folder else { return };
-        if self.log().is_some_and(|log| !log.is_broken()) {
+        if self.log().is_some_and(|log| !log.needs_base()) {
             return;
         }
         lock(&self.state).stopped = false;
@@ -322,10 +328,9 @@ impl Persistence {
             if is_due {
                 due = self.every.map(|every| Instant::now() + every);
             }
-            let mut left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            if self.log().is_some() {
-                left = Some(LOOK_EVERY);
-            }
+            // A log that becomes long says so.
+            let left = due.filter(|_| self.log().is_none());
+            let left = left.map(|due| due.saturating_duration_since(Instant::now()));
             state = match left {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -355,6 +360,12 @@ impl Persistence {
     }
 
     fn write_file(&self, folder: &DataFolder, table: &Arc<Table<Mapping>>) -> Result<Written, disk::Error> {
+        if let Some(log) = self.log() {
+            // Without room for it, what comes into the log would find none, either.
+            let allocated = table.heap().usage().allocated;
+            let before = lock(&self.state).figures.last_size;
+            disk::room_for(log.folder(), allocated.min(before.max(allocated / 2)))?;
+        }
         let rebase = match self.log() {
             // Nobody writes any more.
             Some(log) if log.has_stopped() => Some((log, u64::MAX, log.next_base())),
@@ -378,43 +389,6 @@ impl Persistence {
         }
         Ok(written)
     }
-}
-
-/// Writes the entries of a file, which is whole and has so many, to a table. Returns how many were written.
-fn load(path: &Path, entries: u64, table: &Arc<Table<Mapping>>) -> Result<u64, Error> {
-    let mut reading = Reading::begin(path)?;
-    let mut writer = Writer::new(Arc::clone(table));
-    writer.expect(entries);
-    let mut loaded = 0;
-    while let Some(entry) = reading.next_entry()? {
-        if entry.expiry.is_some_and(|expiry: Expiry| expiry.has_passed(wall_ms())) {
-            continue;
-        }
-        let mark = if entry.is_unevictable { Mark::Unevictable } else { Mark::AsBefore };
-        let put = writer.put_marked(entry.key, entry.value, entry.expiry, Guard::Always, mark, wall_ms);
-        put.map_err(|error: WriteError| Error::Unloadable { path: path.to_owned(), loaded, error })?;
-        loaded += 1;
-    }
-    writer.release();
-    Ok(loaded)
-}
-
-/// Brings a key to the state that it came to.
-fn apply(writer: &mut Writer<Mapping>, operation: Operation<'_>) -> Result<(), WriteError> {
-    // What has expired is there until something removes it, as it was in the table that was logged.
-    match operation {
-        Operation::Set { key, value, expiry, is_unevictable } => {
-            let mark = if is_unevictable { Mark::Unevictable } else { Mark::Evictable };
-            writer.put_marked(key, value, expiry, Guard::Always, mark, wall_ms)?;
-        }
-        Operation::Renew(key, expiry) => {
-            writer.renew(key, expiry, Guard::Always, wall_ms)?;
-        }
-        Operation::Delete(key) => {
-            writer.delete(key, wall_ms);
-        }
-    }
-    Ok(())
 }
 
 /// This very thread, to the scheduler.

@@ -9,10 +9,17 @@ use super::super::rdb::Checksum;
 use super::queue::Batch;
 use crate::shm::random::random;
 
-/// With what a file begins; the nonce follows, and its checksum.
+/// With what a file begins; the nonce follows, how much of the file before is whole, and the checksum of both.
 pub(super) const HEAD: &str = "#ringtable-log 1 ";
 /// With what the line behind a batch begins.
 pub(super) const SUM: &str = "#ringtable-sum ";
+
+/// The checksum of what the first line says.
+pub(super) fn of_head(nonce: u64, before: u64) -> u64 {
+    let mut sum = begun(nonce);
+    sum.update(&before.to_le_bytes());
+    sum.value()
+}
 
 /// The checksum of a batch, with the nonce before it.
 pub(super) fn begun(nonce: u64) -> Checksum {
@@ -32,17 +39,17 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Begins a file, which no manifest names yet.
+    /// Begins a file, which no manifest names yet. Of the file before it, so many bytes are on the disk.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn create(path: &Path) -> Result<Self, Error> {
+    pub fn create(path: &Path, before: u64) -> Result<Self, Error> {
         let create = || -> io::Result<Self> {
             // One that was begun before, and that nobody has named.
             let _ = std::fs::remove_file(path);
             let mut file = DiskFile::create(path)?;
             let nonce = random();
-            let head = format!("{HEAD}{nonce:016x} {:016x}\n", Checksum::of(&nonce.to_le_bytes()));
+            let head = format!("{HEAD}{nonce:016x} {before:016x} {:016x}\n", of_head(nonce, before));
             file.write_all(head.as_bytes())?;
             file.sync()?;
             let size = head.len() as u64;
@@ -59,6 +66,11 @@ impl LogFile {
     /// Bytes that were written.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes that are on the disk.
+    pub fn synced(&self) -> u64 {
+        self.synced
     }
 
     /// Whether all that was written is on the disk.

@@ -3,19 +3,30 @@
 //! ```text
 //! file appendonly.aof.2.base.rdb seq 2 type b
 //! file appendonly.aof.5.incr.aof seq 5 type i
+//! #ringtable-sum SUM
 //! ```
+//!
+//! Redis passes over the last line, which has the checksum of those before it: without the files that a lost line had
+//! named the rest would still look like a log.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::error::Error;
+use super::super::file::DiskFile;
+use super::super::rdb::Checksum;
 use super::super::replacement::{PREFIX as UNFINISHED, Replacement};
+use super::file::SUM;
 
 /// The folder, in that of the server.
 pub const FOLDER: &str = "appendonlydir";
 const NAME: &str = "appendonly.aof.manifest";
 const PREFIX: &str = "appendonly.aof.";
+/// Bytes at most: files are few, for a rewrite removes those before it.
+const SIZE_MAX: u64 = 1 << 20;
+/// A number of a file at most, behind which there is room for the next ones.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// Which files there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,11 +44,21 @@ impl Manifest {
     /// Those of the system; if it is damaged, or has files that nobody here has written.
     pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join(NAME);
-        let text = match fs::read(&path) {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut text = Vec::new();
+            DiskFile::open(&path)?.take(SIZE_MAX).read_to_end(&mut text)?;
+            Ok(text)
+        };
+        let text = match read() {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Error::system("reading", &path, Err(error)),
         };
+        let lines = text.len().saturating_sub(sum_of(b"").len());
+        let (text, sum) = text.split_at(lines);
+        if sum != sum_of(text).as_bytes() {
+            return Err(Error::damaged(&path, lines as u64, "no checksum of what is before it"));
+        }
         let mut at = 0;
         let mut manifest = Self::default();
         for line in text.split_inclusive(|&byte| byte == b'\n') {
@@ -45,7 +66,7 @@ impl Manifest {
             let words = std::str::from_utf8(line).ok().and_then(|line| line.strip_suffix('\n')).ok_or_else(damaged)?;
             let words: Vec<_> = words.split(' ').collect();
             let ["file", name, "seq", number, "type", kind] = words[..] else { return Err(damaged()) };
-            let number: u64 = number.parse().map_err(|_| damaged())?;
+            let number: u64 = number.parse().ok().filter(|&number| number <= NUMBER_MAX).ok_or_else(damaged)?;
             match kind {
                 "b" if name == base_name(number) && manifest.base == 0 && number > 0 => manifest.base = number,
                 "i" if name == changes_name(number) && manifest.changes.last().is_none_or(|&last| last < number) => {
@@ -71,6 +92,7 @@ impl Manifest {
         for &number in &self.changes {
             text += &format!("file {} seq {number} type i\n", changes_name(number));
         }
+        text += &sum_of(text.as_bytes());
         let mut file = Replacement::begin(&path)?;
         Error::system("writing", &path, file.write_all(text.as_bytes()))?;
         file.commit()
@@ -88,6 +110,9 @@ impl Manifest {
     pub fn remove_others(&self, folder: &Path) -> Result<(), Error> {
         for path in super::super::data_folder::files_in(folder)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if path.is_dir() {
+                continue;
+            }
             if name.starts_with(UNFINISHED) {
                 Error::system("removing", &path, fs::remove_file(&path))?;
                 continue;
@@ -105,6 +130,11 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// The last line, behind these.
+fn sum_of(lines: &[u8]) -> String {
+    format!("{SUM}{:016x}\n", Checksum::of(lines))
 }
 
 /// Where the snapshot of that number is.

@@ -12,7 +12,8 @@
 //! A file of changes is commands of the Redis protocol, and lines that begin with `#`, which Redis passes over:
 //!
 //! ```text
-//! #ringtable-log 1 NONCE SUM               at its beginning; a random number, and its checksum
+//! #ringtable-log 1 NONCE BEFORE SUM        at its beginning; a random number, how many bytes of the file before it
+//!                                          were on the disk by then, and the checksum of both
 //! SET key value [PXAT time]                the key has this value, and this time
 //! DEL key                                  it has none
 //! PEXPIREAT key time, PERSIST key          it has the same value, and this time, or none
@@ -22,7 +23,7 @@
 //!                                          of the file was on the disk by then
 //! ```
 //!
-//! The nonce and checksums are 16 hexadecimal digits each.
+//! NONCE, BEFORE and checksums are 16 hexadecimal digits each. The manifest ends in a line with a checksum, too.
 //!
 //! # Design
 //!
@@ -34,8 +35,9 @@
 //! # A torn tail, and damage
 //!
 //! After the death of the machine a file may end in a batch that is there in parts, or not at all, or as zeroes: nobody
-//! was told that it is durable, and it is cut off. If a batch is damaged of which a later one says that it was on the
-//! disk before, that is damage, and an error that names the byte. The nonce keeps whoever writes values from making
+//! was told that it is durable, and it is cut off. So may one whose sync has failed, behind which there is another file
+//! already. If a batch is damaged of which a later one, or the next file, says that it was on the disk before, that is
+//! damage, and an error that names the byte. The nonce keeps whoever writes values from making
 //! up batches in them.
 //!
 //! # Invariants
@@ -55,4 +57,4 @@ mod tests;
 pub use file::LogFile;
 pub use manifest::{FOLDER, Manifest, base_path, changes_path};
 pub use queue::{Batch, Queue};
-pub use reader::{LogContents, Operation, play, survey_log};
+pub use reader::{LogContents, Operation, before, play, survey_log, survey_logs};

@@ -1,22 +1,21 @@
 //! Reads a file of changes: first to see how much of it is whole, then to play it.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::error::Error;
 use super::super::file::DiskFile;
 use super::super::rdb::{Checksum, DecodeError, Source, damaged};
-use super::file::{HEAD, SUM, begun};
+use super::file::{HEAD, SUM, begun, of_head};
+use super::manifest::changes_path;
 use super::queue::UNEVICTABLE;
 use crate::limits;
 use crate::table::Expiry;
 
 /// Bytes of a line at most.
 const LINE_MAX: usize = 128;
-/// Bytes of a nonce and its checksum.
-const NONCE_SIZE: usize = 33;
-/// Bytes behind damage that are searched for batches that came later.
-const SEARCHED_MAX: u64 = 1 << 30;
+/// Bytes behind damage that are searched for batches that came later: more than a server ever writes without a sync.
+const SEARCHED_MAX: u64 = 256 << 20;
 
 /// What became of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +57,11 @@ enum Item {
 
 struct Decoder<R> {
     source: Source<R>,
-    /// In front of all checksums; `None` in a file that ringtable has not written, which has none.
-    nonce: Option<u64>,
+    /// In front of all checksums.
+    nonce: u64,
+    /// Bytes of the file before this one that were on the disk when this one was begun.
+    before: u64,
+    /// Where the batch begins.
     begin: u64,
     words: [Vec<u8>; 5],
     count: usize,
@@ -70,25 +72,24 @@ impl<R: Read> Decoder<R> {
     fn begin(from: R) -> Result<Self, DecodeError> {
         let mut decoder = Self {
             source: Source::new(from),
-            nonce: None,
+            nonce: 0,
+            before: 0,
             begin: 0,
             words: Default::default(),
             count: 0,
             is_unevictable: false,
         };
-        if decoder.source.peek()? == Some(b'#') {
-            let line = decoder.line()?;
-            let nonce = line.strip_prefix(HEAD.as_bytes()).and_then(nonce_of);
-            let nonce = nonce.ok_or_else(|| damaged(0, format_args!("a line that begins no log of this version")))?;
-            decoder.nonce = Some(nonce);
-            decoder.restart();
-        }
+        let line = decoder.line()?;
+        let words = line.strip_prefix(HEAD.as_bytes()).and_then(head);
+        let words = words.ok_or_else(|| damaged(0, format_args!("a line that begins no log of this version")))?;
+        (decoder.nonce, decoder.before) = words;
+        decoder.restart();
         Ok(decoder)
     }
 
     fn restart(&mut self) {
         self.begin = self.source.position();
-        self.source.restart_sum(begun(self.nonce.unwrap_or(0)));
+        self.source.restart_sum(begun(self.nonce));
     }
 
     /// What comes next; `None` at the end.
@@ -105,7 +106,7 @@ impl<R: Read> Decoder<R> {
                     };
                     sum.update(&words[16..]);
                     sum.update(b"\n");
-                    if self.nonce.is_some() && (expected, begin) != (sum.value(), self.begin) {
+                    if (expected, begin) != (sum.value(), self.begin) {
                         let from = self.begin;
                         return Err(damaged(at, format_args!("a checksum that is not that of what begins at {from}")));
                     }
@@ -190,12 +191,12 @@ impl<R: Read> Decoder<R> {
     }
 }
 
-/// The nonce of a file, behind what it begins with.
-fn nonce_of(words: &[u8]) -> Option<u64> {
-    let (nonce, sum) = words.split_at_checked(16)?;
-    let nonce = hexadecimal(nonce)?;
-    let sum = hexadecimal(sum.strip_prefix(b" ")?)?;
-    (Checksum::of(&nonce.to_le_bytes()) == sum).then_some(nonce)
+/// What the first line of a file says behind its beginning: the nonce, and how much of the file before is whole.
+fn head(words: &[u8]) -> Option<(u64, u64)> {
+    let words: Vec<_> = words.split(|&byte| byte == b' ').collect();
+    let [nonce, before, sum] = words[..] else { return None };
+    let (nonce, before) = (hexadecimal(nonce)?, hexadecimal(before)?);
+    (of_head(nonce, before) == hexadecimal(sum)?).then_some((nonce, before))
 }
 
 /// What stands in the line behind a batch: the checksum, where it begins, how much was on the disk.
@@ -215,82 +216,102 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// Looks how much of a file is whole. `is_last` says whether it may have a torn tail: a file that another one follows
-/// was synced as a whole.
+/// Looks how much is whole of the files of changes that a manifest names, in their order.
 ///
 /// # Errors
 /// Those of the system; [`Error::Damaged`] if something is damaged that was on the disk.
-pub fn survey_log(path: &Path, is_last: bool) -> Result<LogContents, Error> {
-    let file = || Error::system("reading", path, DiskFile::open(path));
-    let size = Error::system("reading", path, file()?.size())?;
+pub fn survey_logs(folder: &Path, changes: &[u64]) -> Result<Vec<(PathBuf, LogContents)>, Error> {
+    let mut found = Vec::new();
+    for (index, &number) in changes.iter().enumerate() {
+        let path = changes_path(folder, number);
+        let contents = survey_log(&path, before(folder, changes.get(index + 1))?)?;
+        found.push((path, contents));
+    }
+    Ok(found)
+}
+
+/// How much of the file before the one of this number was on the disk when that was begun.
+///
+/// # Errors
+/// As for [`survey_logs`].
+pub fn before(folder: &Path, next: Option<&u64>) -> Result<u64, Error> {
+    let Some(&next) = next else { return Ok(0) };
+    let path = changes_path(folder, next);
+    let file = Error::system("reading", &path, DiskFile::open(&path))?;
+    Ok(Decoder::begin(file).map_err(|error| Error::of_decoding(&path, error, 0))?.before)
+}
+
+/// Looks how much of a file is whole, of which so many bytes were on the disk.
+///
+/// # Errors
+/// As for [`survey_logs`].
+pub fn survey_log(path: &Path, synced: u64) -> Result<LogContents, Error> {
+    let file = Error::system("reading", path, DiskFile::open(path))?;
+    let size = Error::system("reading", path, file.size())?;
     let mut contents = LogContents { size, ..LogContents::default() };
+    // It was on the disk before anybody heard of the file.
+    let mut decoder = Decoder::begin(file).map_err(|error| Error::of_decoding(path, error, 0))?;
+    contents.whole = decoder.begin;
     let mut records = 0;
-    let outcome = (|| {
-        let mut decoder = Decoder::begin(file()?).map_err(|error| Error::of_decoding(path, error, 0))?;
-        let is_ours = decoder.nonce.is_some();
-        contents.whole = decoder.begin;
-        loop {
-            match decoder.next_item().map_err(|error| Error::of_decoding(path, error, contents.records))? {
-                Some(Item::Record) => {
-                    records += 1;
-                    decoder.is_unevictable = false;
-                    if is_ours {
-                        continue;
-                    }
-                }
-                Some(Item::Batch) => {}
-                None if is_ours && decoder.begin < size => {
-                    let error =
-                        damaged(size, format_args!("the end of the file, and no checksum of what is before it"));
-                    return Err(Error::of_decoding(path, error, contents.records));
-                }
-                None => return Ok(()),
+    let error = loop {
+        match decoder.next_item() {
+            Ok(Some(Item::Record)) => {
+                records += 1;
+                decoder.is_unevictable = false;
             }
-            (contents.records, contents.whole) = (records, decoder.source.position());
+            Ok(Some(Item::Batch)) => (contents.records, contents.whole) = (records, decoder.begin),
+            Ok(None) if decoder.begin >= size.max(synced) => return Ok(contents),
+            Ok(None) => break damaged(size, format_args!("the end of the file, where more was written")),
+            Err(error) => break error,
         }
-    })();
-    let Err(error) = outcome else { return Ok(contents) };
-    // Its first line was on the disk before anybody heard of the file.
-    let may_be_torn = matches!(error, Error::Damaged { .. }) && is_last && contents.whole > 0;
-    let is_torn = may_be_torn && !was_synced(path, contents.whole, size)?;
-    if is_torn { Ok(contents) } else { Err(error) }
+    };
+    let is_torn = match &error {
+        DecodeError::Io(_) => false,
+        _ => contents.whole >= synced && !was_synced(path, decoder.nonce, contents.whole)?,
+    };
+    if is_torn { Ok(contents) } else { Err(Error::of_decoding(path, error, contents.records)) }
 }
 
 /// Whether a later batch says that what begins at `begin` was on the disk before it.
-fn was_synced(path: &Path, begin: u64, size: u64) -> Result<bool, Error> {
-    let search = || -> std::io::Result<bool> {
+///
+/// The checksum of each place is that of what comes before it; two of them give that of what stands between. So the
+/// time is that of one walk, whatever values have in them that looks like the end of a batch.
+fn was_synced(path: &Path, nonce: u64, begin: u64) -> Result<bool, Error> {
+    let mut rest = Vec::new();
+    let mut read = || -> std::io::Result<()> {
         let mut file = DiskFile::open(path)?;
-        let mut head = vec![0; HEAD.len() + NONCE_SIZE];
-        if file.read_exact(&mut head).is_err() {
-            return Ok(false);
-        }
-        let Some(nonce) = head.strip_prefix(HEAD.as_bytes()).and_then(nonce_of) else { return Ok(false) };
         file.seek(begin)?;
-        let mut rest = Vec::new();
-        file.take(SEARCHED_MAX.min(size - begin)).read_to_end(&mut rest)?;
-        let mut at = 0;
-        while let Some(found) = find(&rest[at..], SUM.as_bytes()) {
-            at += found;
-            let end = rest[at..].iter().take(LINE_MAX).position(|&byte| byte == b'\n').unwrap_or(0);
-            let line = &rest[at + SUM.len()..(at + end).max(at + SUM.len())];
-            if let Some((sum, from, synced)) = batch_end(line)
-                && synced > begin
-                && let Some(from) = from.checked_sub(begin).and_then(|from| usize::try_from(from).ok())
-                && from <= at
-            {
-                let mut digest = begun(nonce);
-                digest.update(&rest[from..at]);
-                digest.update(&line[16..]);
-                digest.update(b"\n");
-                if digest.value() == sum {
-                    return Ok(true);
-                }
-            }
-            at += SUM.len();
-        }
-        Ok(false)
+        file.take(SEARCHED_MAX).read_to_end(&mut rest)?;
+        Ok(())
     };
-    Error::system("reading", path, search())
+    Error::system("reading", path, read())?;
+    // What says so, if it is one: where it stands, where its batch begins, what its line says behind the checksum.
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(ahead) = find(&rest[at..], SUM.as_bytes()) {
+        let (place, words) = (at + ahead, at + ahead + SUM.len());
+        at = words;
+        let Some(end) = rest[words..].iter().take(LINE_MAX).position(|&byte| byte == b'\n') else { continue };
+        let Some((sum, from, synced)) = batch_end(&rest[words..words + end]) else { continue };
+        let Some(from) = from.checked_sub(begin).and_then(|from| usize::try_from(from).ok()) else { continue };
+        if synced > begin && from <= place {
+            found.push((place, from, sum, words + 16..words + end + 1));
+        }
+    }
+    let mut places: Vec<_> = found.iter().flat_map(|&(place, from, ..)| [(place, 0), (from, 0)]).collect();
+    places.sort_unstable();
+    let (mut sum, mut summed) = (Checksum::new(), 0);
+    for (place, value) in &mut places {
+        sum.update(&rest[summed..*place]);
+        (summed, *value) = (*place, sum.value());
+    }
+    let until = |place: usize| places[places.partition_point(|&(other, _)| other < place)].1;
+    Ok(found.into_iter().any(|(place, from, expected, words)| {
+        let size = (place - from) as u64;
+        let mut sum = Checksum::exchanged(until(place), until(from), begun(nonce).value(), size);
+        sum.update(&rest[words]);
+        sum.value() == expected
+    }))
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::rdb::Checksum;
+use super::file::{HEAD, SUM, begun, of_head};
 use super::*;
 use crate::disk::Error;
 use crate::shm::random::random;
@@ -108,7 +110,7 @@ fn what_is_logged_makes_another_table_the_same_wherever_it_is_cut() {
     let mut random = seeded();
     let file = Temporary::new();
     let (mut writer, queue) = table();
-    let mut log = LogFile::create(&file.0).unwrap();
+    let mut log = LogFile::create(&file.0, 0).unwrap();
     let mut states = vec![(log.size(), Contents::new())];
     let mut spare = Batch::default();
     for _ in 0..60 {
@@ -131,7 +133,7 @@ fn what_is_logged_makes_another_table_the_same_wherever_it_is_cut() {
     assert_eq!(queue.held(), 0);
     assert_eq!(writer.table().reclaimer().holds(), 0);
     let whole = fs::read(&file.0).unwrap();
-    let found = survey_log(&file.0, false).unwrap();
+    let found = survey_log(&file.0, log.size()).unwrap();
     assert_eq!((found.whole, found.size), (log.size(), whole.len() as u64));
     assert!(found.records > 100);
     assert!(played(&file.0, found.whole) == states.last().unwrap().1);
@@ -146,10 +148,9 @@ fn what_is_logged_makes_another_table_the_same_wherever_it_is_cut() {
         }
         fs::write(&file.0, &torn).unwrap();
         let expected = states.iter().rev().find(|(end, _)| *end <= cut as u64);
-        let found = survey_log(&file.0, true);
+        let found = survey_log(&file.0, 0);
         match expected {
-            // The first line was on the disk before anybody heard of the file; without anything it is no file of ours.
-            None if torn.is_empty() => assert_eq!(found.unwrap().whole, 0),
+            // The first line was on the disk before anybody heard of the file.
             None => assert!(matches!(found, Err(Error::Damaged { .. }))),
             Some((end, state)) => {
                 let found = found.unwrap();
@@ -157,9 +158,9 @@ fn what_is_logged_makes_another_table_the_same_wherever_it_is_cut() {
                 assert!(played(&file.0, found.whole) == *state);
             }
         }
-        // Another file follows only one that was synced as a whole.
-        if states.iter().all(|(end, _)| *end != torn.len() as u64) {
-            assert!(matches!(survey_log(&file.0, false), Err(Error::Damaged { .. })), "{cut}");
+        // But not if it was on the disk as a whole.
+        if cut < whole.len() {
+            assert!(matches!(survey_log(&file.0, log.size()), Err(Error::Damaged { .. })), "{cut}");
         }
     }
 }
@@ -169,7 +170,7 @@ fn damage_of_what_was_synced_is_told_from_a_torn_tail() {
     let mut random = seeded();
     let file = Temporary::new();
     let (mut writer, queue) = table();
-    let mut log = LogFile::create(&file.0).unwrap();
+    let mut log = LogFile::create(&file.0, 0).unwrap();
     let (mut ends, mut states) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         for _ in 0..10 {
@@ -189,7 +190,7 @@ fn damage_of_what_was_synced_is_told_from_a_torn_tail() {
         let bit = random.usize(..8 * whole.len());
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(&file.0, &damaged).unwrap();
-        let found = survey_log(&file.0, true);
+        let found = survey_log(&file.0, 0);
         if (bit / 8) < last as usize {
             // A later batch says that this one was on the disk.
             let Err(Error::Damaged { error, .. }) = found else { panic!("bit {bit}: {found:?}") };
@@ -202,21 +203,88 @@ fn damage_of_what_was_synced_is_told_from_a_torn_tail() {
     }
 }
 
+/// A file with one batch, in which this stands, and whose line says that so much was on the disk.
+fn file_of(text: &[u8], synced: u64) -> Vec<u8> {
+    let mut file = format!("{HEAD}{:016x} {:016x} {:016x}\n", 7, 0, of_head(7, 0)).into_bytes();
+    append_batch(&mut file, text, synced);
+    file
+}
+
+fn append_batch(file: &mut Vec<u8>, text: &[u8], synced: u64) {
+    let line = format!(" {} {synced}\n", file.len());
+    let mut sum = begun(7);
+    sum.update(text);
+    sum.update(line.as_bytes());
+    file.extend_from_slice(text);
+    file.extend_from_slice(format!("{SUM}{:016x}{line}", sum.value()).as_bytes());
+}
+
 #[test]
-fn a_file_that_nobody_here_has_written_is_played_up_to_what_is_whole() {
+fn a_command_that_no_log_has_is_damage() {
     let file = Temporary::new();
     let text = b"*2\r\n$3\r\nDEL\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
-    fs::write(&file.0, text).unwrap();
-    let found = survey_log(&file.0, true).unwrap();
-    assert_eq!(found, LogContents { records: 2, whole: text.len() as u64, size: text.len() as u64 });
-    fs::write(&file.0, &text[..text.len() - 3]).unwrap();
-    let found = survey_log(&file.0, true).unwrap();
-    assert_eq!((found.records, found.whole), (1, 20));
+    let whole = file_of(text, 0);
+    let size = whole.len() as u64;
+    fs::write(&file.0, &whole).unwrap();
+    assert_eq!(survey_log(&file.0, size).unwrap(), LogContents { records: 2, whole: size, size });
     for bad in [&b"*1\r\n$8\r\nFLUSHALL\r\n"[..], b"*3\r\n$4\r\nINCR\r\n$1\r\nk\r\n$1\r\n1\r\n", b"*9\r\n", b"hello\n"]
     {
-        fs::write(&file.0, [text, bad].concat()).unwrap();
-        assert!(matches!(survey_log(&file.0, false), Err(Error::Damaged { whole: 2, .. })));
+        let bad = file_of(&[text, bad].concat(), 0);
+        fs::write(&file.0, &bad).unwrap();
+        assert!(matches!(survey_log(&file.0, bad.len() as u64), Err(Error::Damaged { whole: 0, .. })));
     }
+    // No file begins without its first line.
+    for none in [&b""[..], text] {
+        fs::write(&file.0, none).unwrap();
+        assert!(matches!(survey_log(&file.0, 0), Err(Error::Damaged { whole: 0, .. })));
+    }
+}
+
+#[test]
+fn values_full_of_what_looks_like_the_end_of_a_batch_cost_no_more_than_others() {
+    let file = Temporary::new();
+    let head = file_of(b"", 0).len();
+    // Each of them says that its batch begins where the damage does.
+    let bait = format!("#ringtable-sum 0123456789abcdef {head} 9999999999\n").repeat(2_000);
+    let set = |value: &str| format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
+    for is_synced in [false, true] {
+        let mut torn = file_of(b"", 0);
+        torn.extend_from_slice(b"damage\n");
+        append_batch(&mut torn, set(&bait).as_bytes(), if is_synced { head as u64 + 1 } else { head as u64 });
+        fs::write(&file.0, &torn).unwrap();
+        let found = survey_log(&file.0, 0);
+        assert_eq!(matches!(found, Err(Error::Damaged { .. })), is_synced, "{found:?}");
+    }
+}
+
+#[test]
+fn the_next_file_says_how_much_of_one_was_on_the_disk() {
+    let folder = std::env::temp_dir().join(format!("ringtable-test-{:016x}", random()));
+    fs::create_dir(&folder).unwrap();
+    let (mut writer, queue) = table();
+    let mut first = LogFile::create(&changes_path(&folder, 1), 0).unwrap();
+    let mut log = |log: &mut LogFile, key: &[u8]| {
+        writer.put(key, b"value", None, Guard::Always, || 0).unwrap();
+        log.append(&queue.take(Batch::default(), Some(Duration::ZERO))).unwrap();
+    };
+    log(&mut first, b"a");
+    first.sync().unwrap();
+    log(&mut first, b"b");
+    assert!(!first.is_synced());
+    let mut second = LogFile::create(&changes_path(&folder, 2), first.synced()).unwrap();
+    log(&mut second, b"c");
+    let records = |found: Vec<(PathBuf, LogContents)>| found.iter().map(|(_, found)| found.records).collect::<Vec<_>>();
+    assert_eq!(records(survey_logs(&folder, &[1, 2]).unwrap()), [2, 1]);
+    for (left, expected) in
+        [(first.size() - 1, Some([1, 1])), (first.synced(), Some([1, 1])), (first.synced() - 1, None)]
+    {
+        super::super::file::truncate(first.path(), left).unwrap();
+        match expected {
+            Some(expected) => assert_eq!(records(survey_logs(&folder, &[1, 2]).unwrap()), expected),
+            None => assert!(matches!(survey_logs(&folder, &[1, 2]), Err(Error::Damaged { .. }))),
+        }
+    }
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -239,6 +307,11 @@ fn what_is_queued_counts_and_what_is_dropped_does_not() {
     assert!(queue.take(Batch::default(), None).is_empty());
 }
 
+/// Lines of a manifest, with their checksum.
+fn summed(lines: &str) -> String {
+    format!("{lines}{SUM}{:016x}\n", Checksum::of(lines.as_bytes()))
+}
+
 #[test]
 fn a_manifest_is_as_redis_writes_it() {
     let folder = std::env::temp_dir().join(format!("ringtable-test-{:016x}", random()));
@@ -252,9 +325,12 @@ fn a_manifest_is_as_redis_writes_it() {
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(
         text,
-        "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.3.incr.aof seq 3 type i\n\
-         file appendonly.aof.5.incr.aof seq 5 type i\n"
+        summed(
+            "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.3.incr.aof seq 3 type i\n\
+             file appendonly.aof.5.incr.aof seq 5 type i\n"
+        )
     );
+    fs::create_dir(folder.join("appendonly.aof.7.incr.aof")).unwrap();
     for name in [
         "appendonly.aof.1.base.rdb",
         "appendonly.aof.2.base.rdb",
@@ -268,16 +344,24 @@ fn a_manifest_is_as_redis_writes_it() {
     let mut names: Vec<_> =
         fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["appendonly.aof.2.base.rdb", "appendonly.aof.manifest", "other"]);
+    assert_eq!(names, ["appendonly.aof.2.base.rdb", "appendonly.aof.7.incr.aof", "appendonly.aof.manifest", "other"]);
+    // Also at the end of a line nothing may be missing.
+    for (at, _) in text.match_indices('\n') {
+        for cut in [at, at + 1].into_iter().filter(|&cut| cut < text.len()) {
+            fs::write(&path, &text[..cut]).unwrap();
+            assert!(matches!(Manifest::read(&folder), Err(Error::Damaged { .. })), "{cut}");
+        }
+    }
+    let beyond = format!("file appendonly.aof.{0}.base.rdb seq {0} type b\n", u64::MAX);
     for bad in [
         "",
-        &text[..text.len() - 1],
+        &beyond,
         "file ../etc/passwd seq 1 type b\n",
         "file appendonly.aof.2.base.rdb seq 1 type b\n",
         "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.1.base.rdb seq 1 type h\n",
         "file appendonly.aof.3.incr.aof seq 3 type i\n",
     ] {
-        fs::write(&path, bad).unwrap();
+        fs::write(&path, summed(bad)).unwrap();
         assert!(matches!(Manifest::read(&folder), Err(Error::Damaged { .. })), "{bad:?}");
     }
     fs::remove_dir_all(&folder).unwrap();

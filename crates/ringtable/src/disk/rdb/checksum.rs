@@ -25,6 +25,14 @@ impl Checksum {
         self.0.update(bytes);
     }
 
+    /// That of the last `size` bytes of some, with others in front of them: by that of all, by that of those before,
+    /// and by that of the others.
+    pub fn exchanged(all: u64, before: u64, others: u64, size: u64) -> Self {
+        // A checksum is the sum of what its parts would give with zeroes behind them: nothing is added at the ends.
+        let value = all ^ crc_fast::checksum_combine(CrcAlgorithm::Crc64Redis, before ^ others, 0, size);
+        Self(Digest::new_with_init_state(CrcAlgorithm::Crc64Redis, value))
+    }
+
     /// The checksum of all of them.
     pub fn value(&self) -> u64 {
         self.0.finalize()
