@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -250,6 +251,60 @@ def test_another_server_goes_on_with_the_folder(program: Path, ringtable_dir: Pa
         assert {key: [client.get(key), client.pexpiretime(key)] for key in client.scan_iter(count=1000)} == before
 
 
+def test_an_entry_whose_time_was_renewed(ringtable_dir: Path, tmp_path: Path) -> None:
+    """When the log is loaded, the time that it had at first has passed."""
+    with logged(tmp_path) as (server, table):
+        for save in (True, False):
+            for name, renew in (("later", lambda key: table.expire(key, 1_000)), ("never", table.persist)):
+                key = f"{name} {save}"
+                table.set(key, b"value", ttl=2)
+                if save:
+                    table.call("SAVE")
+                assert renew(key)
+        table.flush(durable=True)
+        passed = time.monotonic() + 2
+        wait_until(lambda: time.monotonic() > passed, "that time has passed")
+        before = contents_of(table)
+        assert len(before) == 4
+        server.kill()
+    with logged(tmp_path) as (_, table):
+        assert contents_of(table) == before
+
+
+def test_what_is_evicted_while_it_is_loaded_does_not_come_back(ringtable_dir: Path, tmp_path: Path) -> None:
+    options = ("--cache", "--max-memory")
+    with logged(tmp_path, *options, "32MiB") as (server, table):
+        table.set_many((b"key %d" % number, bytes(1_000)) for number in range(15_000))
+        table.flush(durable=True)
+        server.kill()
+    with logged(tmp_path, *options, "8MiB") as (server, table):
+        before = set(table)
+        assert 1_000 < len(before) < 14_000
+        server.kill()
+    with logged(tmp_path, *options, "32MiB") as (_, table):
+        assert set(table) == before
+
+
+def test_a_table_that_is_full_is_loaded(ringtable_dir: Path, tmp_path: Path, seed: int) -> None:
+    """Entries come back in another order than they were written in, and find room all the same."""
+    choose = random.Random(seed)
+    options = ("--eviction", "noeviction", "--max-memory", "16MiB")
+    with logged(tmp_path, *options) as (server, table):
+        refused = 0
+        while refused < 300:
+            try:
+                table[b"key %d" % choose.randrange(100_000)] = bytes(choose.choice([100, 2_000, 5_000, 50_000]))
+            except ringtable.OutOfMemory:
+                refused += 1
+                for key in choose.sample(sorted(table), 3):
+                    del table[key]
+        table.call("SAVE")
+        before = contents_of(table)
+        server.kill()
+    with logged(tmp_path, *options) as (_, table):
+        assert contents_of(table) == before
+
+
 # What is not as one would like it
 
 
@@ -362,6 +417,8 @@ def test_a_full_disk_refuses_writes_and_nothing_else(policy: str, ringtable_dir:
             wait_until(lambda: table.stats()["log_broken"] == 1, "it has failed")
             with pytest.raises(FileError, match=r"the log cannot be written .*no space left on the device.* refused"):
                 table["key"] = b"after"
+            with pytest.raises(FileError, match="refused"):
+                table["key"] = bytes(1 << 20)
             assert table["key"] == b"before"
             info: Any = table.call("INFO", "persistence")
             assert b"aof_last_write_status:err" in info

@@ -4,7 +4,7 @@
 //! request in hand, and the budget of the turn. What belongs to one connection stays in that connection's session; a
 //! session calls the executor, and the executor calls no session.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::buffers::{Discarded, KEPT_MAX, RECEIVE_SIZE};
 use super::end::End;
@@ -128,8 +128,8 @@ impl Engine {
         again: Again,
     ) -> Executed {
         let again = match self.put_off(command, reply, again) {
-            Ok(again) => again,
-            Err(executed) => return executed,
+            ControlFlow::Continue(again) => again,
+            ControlFlow::Break(executed) => return executed,
         };
         let Again { progress, counted, streamed, task } = again;
         #[cfg(test)]
@@ -176,21 +176,30 @@ impl Engine {
     /// Does not execute a write that the log could not take now: it is refused, or waits for room. Else gives back
     /// how far it has come.
     #[inline]
-    fn put_off(&mut self, command: Command<'_>, reply: &mut dyn ReplyWriter, again: Again) -> Result<Again, Executed> {
+    fn put_off(
+        &mut self,
+        command: Command<'_>,
+        reply: &mut dyn ReplyWriter,
+        again: Again,
+    ) -> ControlFlow<Executed, Again> {
         let Some(log) = self.store.persistence.log().filter(|_| command.spec.has(Flag::Writes)) else {
-            return Ok(again);
+            return ControlFlow::Continue(again);
         };
         // What has begun to change something goes on.
         if again.progress != 0 {
-            return Ok(again);
+            return ControlFlow::Continue(again);
         }
         if let Some(refusal) = log.refusal() {
             reply.error(&refusal);
-            return Err(Executed { flow: Flow::Next, change: None, again: Again::default(), durable: None });
+            let again = Again::default();
+            return ControlFlow::Break(Executed { flow: Flow::Next, change: None, again, durable: None });
         }
         match log.room(self.worker) {
-            None => Ok(again),
-            task => Err(Executed { flow: Flow::Again, change: None, again: Again { task, ..again }, durable: None }),
+            None => ControlFlow::Continue(again),
+            task => {
+                let again = Again { task, ..again };
+                ControlFlow::Break(Executed { flow: Flow::Again, change: None, again, durable: None })
+            }
         }
     }
 
