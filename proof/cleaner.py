@@ -178,6 +178,11 @@ class Tenant:
 
         self.thaws_at = 0.0
 
+    @property
+    def is_attended(self) -> bool:
+        """Whether its client has not ended yet: it may have gone on with the next server, which is frozen now."""
+        return self.attendant is not None and not self.attendant.has_ended()
+
     def know(self, *, is_new: bool) -> None:
         """The files in its place are this server's; those of a new one, unless they were touched since its start."""
         for spot, touches in self._touches.items():
@@ -309,7 +314,7 @@ class Cleaner:
                         tenant.attendant = None
                         self._counts["calls"] += calls
                         assert calls == 0, f"a client of the living server {host.owner} was told that it is gone"
-                elif not host.is_starting and host.child.has_ended():
+                elif not host.is_starting and host.child.has_ended() and not tenant.is_attended:
                     self._leave(place, tenant)
             for spot in place.spots:
                 spot.check()
