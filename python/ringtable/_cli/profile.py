@@ -34,6 +34,8 @@ HZ_MAX = 10_000
 # Generous: these are reached only when something is broken, or the machine is very busy.
 START_S_MAX = 60.0
 END_S_MAX = 30.0
+# From what a dying process closes to its end.
+DEATH_S_MAX = 1.0
 
 MEANINGS = {
     Kind.RECEIVE: "requests (server) or replies (client) out of rings and sockets, and decoding them",
@@ -178,6 +180,11 @@ class _Target:
     ) -> None:
         self.end(at_once=error is not None)
 
+    def await_death(self, patience: float) -> None:
+        """Wait until it has ended, for so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(patience)
+
     def _death(self) -> Error:
         status = self._process.wait(END_S_MAX)
         words = self._errors.read_text(errors="replace").strip().splitlines() or ["without a word"]
@@ -202,7 +209,8 @@ def _run(
         try:
             return _measure(address, server, clients, seconds, hz)
         except Error:
-            # That of the server explains those of its clients.
+            # That of the server explains those of its clients, who hear of it a moment before it has ended.
+            server.await_death(DEATH_S_MAX)
             server.check()
             raise
 
