@@ -308,15 +308,20 @@ def test_a_table_that_is_full_is_loaded(ringtable_dir: Path, tmp_path: Path, see
 # What is not as one would like it
 
 
-def test_a_torn_tail_is_cut_off(ringtable_dir: Path, tmp_path: Path, seed: int) -> None:
-    choose = random.Random(seed)
-    with logged(tmp_path) as (server, table):
+def log_fifty(folder: Path) -> tuple[Path, bytes]:
+    """Log fifty keys, each of them durable before the next one; returns the file of changes, and what is in it."""
+    with logged(folder) as (server, table):
         for number in range(50):
             table[f"key {number}"] = b"value" * 100
             table.flush(durable=True)
         server.kill()
-    [file] = changes(tmp_path)
-    whole = file.read_bytes()
+    [file] = changes(folder)
+    return file, file.read_bytes()
+
+
+def test_a_torn_tail_is_cut_off(ringtable_dir: Path, tmp_path: Path, seed: int) -> None:
+    choose = random.Random(seed)
+    file, whole = log_fifty(tmp_path)
     manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
     named = manifest.read_text()
     head = whole.index(b"\n") + 1
@@ -342,13 +347,7 @@ def test_a_torn_tail_is_cut_off(ringtable_dir: Path, tmp_path: Path, seed: int) 
 
 def test_damage_of_what_was_on_the_disk_is_no_torn_tail(ringtable_dir: Path, tmp_path: Path, seed: int) -> None:
     choose = random.Random(seed)
-    with logged(tmp_path) as (server, table):
-        for number in range(50):
-            table[f"key {number}"] = b"value" * 100
-            table.flush(durable=True)
-        server.kill()
-    [file] = changes(tmp_path)
-    whole = file.read_bytes()
+    file, whole = log_fifty(tmp_path)
     ends = [match.end() for match in re.finditer(rb"#ringtable-sum .*\n", whole)]
     for _ in range(10):
         place = choose.randrange(ends[-3])

@@ -65,7 +65,7 @@ impl DataFolder {
             }
         }
         let folder = Self { path, lock };
-        folder.remove_unfinished()?;
+        remove_unfinished(&folder.path)?;
         Ok(folder)
     }
 
@@ -105,16 +105,20 @@ impl DataFolder {
         }
         Ok(())
     }
+}
 
-    fn remove_unfinished(&self) -> Result<(), Error> {
-        for path in files_in(&self.path)? {
-            let is_unfinished = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
-            if path.file_name().is_some_and(is_unfinished) && !path.is_dir() {
-                Error::system("removing", &path, fs::remove_file(&path))?;
-            }
+/// Removes what was begun in a folder, and never became whole.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn remove_unfinished(folder: &Path) -> Result<(), Error> {
+    for path in files_in(folder)? {
+        let is_unfinished = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        if path.file_name().is_some_and(is_unfinished) && !path.is_dir() {
+            Error::system("removing", &path, fs::remove_file(&path))?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Makes a folder that is this user's alone, with those above it, where there is none; it is on the disk then.

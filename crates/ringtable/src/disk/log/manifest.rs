@@ -13,10 +13,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::super::data_folder::{files_in, remove_unfinished};
 use super::super::error::Error;
 use super::super::file::DiskFile;
 use super::super::rdb::Checksum;
-use super::super::replacement::{PREFIX as UNFINISHED, Replacement};
+use super::super::replacement::Replacement;
 use super::file::SUM;
 
 /// The folder, in that of the server.
@@ -108,16 +109,10 @@ impl Manifest {
     /// # Errors
     /// Those of the system.
     pub fn remove_others(&self, folder: &Path) -> Result<(), Error> {
-        for path in super::super::data_folder::files_in(folder)? {
+        remove_unfinished(folder)?;
+        for path in files_in(folder)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            if path.is_dir() {
-                continue;
-            }
-            if name.starts_with(UNFINISHED) {
-                Error::system("removing", &path, fs::remove_file(&path))?;
-                continue;
-            }
-            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            let Some(rest) = name.strip_prefix(PREFIX).filter(|_| !path.is_dir()) else { continue };
             let number = |suffix: &str| rest.strip_suffix(suffix).and_then(|digits| digits.parse::<u64>().ok());
             let is_named = match (number(".base.rdb"), number(".incr.aof")) {
                 (Some(number), _) => number == self.base,
