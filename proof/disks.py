@@ -29,11 +29,10 @@ import struct
 import tempfile
 import time
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cyclopts
-import ringtable
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, Flag, ServerProcess, freeze
@@ -320,15 +319,12 @@ def main(*, kills: int = 1_000, seconds: float = 60.0, seed: int | None = None, 
     """
     interrupt_on_termination()
     found = Found(program.begin(seed))
-    begin = time.monotonic()
-    try:
+
+    def work() -> None:
         with own_folder():
             run(kills, seconds, found)
-    except (AssertionError, ringtable.Error, Wrong) as error:
-        found.forbidden.append(f"{type(error).__name__}: {error}")
-    found.seconds = round(time.monotonic() - begin, 1)
-    figures = asdict(found)
-    return program.end(figures, figures.pop("forbidden"), json_)
+
+    return program.run(work, found, json_)
 
 
 if __name__ == "__main__":

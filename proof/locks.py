@@ -23,11 +23,10 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cyclopts
-import ringtable
 from ringtable import Server, Table, Timeout
 from ringtable._cli.signals import interrupt_on_termination
 from support import Child, is_dead, wait_until
@@ -267,16 +266,14 @@ def main(*, seconds: float = 20.0, seed: int | None = None, json_: program.JsonF
     interrupt_on_termination()
     found = Found(program.begin(seed))
     generator = random.Random(found.seed)
-    begin = time.monotonic()
-    try:
+    deadline = time.monotonic() + seconds
+
+    def work() -> None:
         with own_folder(), Server(workers=2, max_memory="64MiB"), Table() as table:
-            while time.monotonic() < begin + seconds:
+            while time.monotonic() < deadline:
                 run_batch(table, found.batches, generator, found)
-    except (AssertionError, ringtable.Error, Wrong) as error:
-        found.forbidden.append(f"{type(error).__name__}: {error}")
-    found.seconds = round(time.monotonic() - begin, 1)
-    figures = asdict(found)
-    return program.end(figures, figures.pop("forbidden"), json_)
+
+    return program.run(work, found, json_)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import Field, asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Protocol
 
+import ringtable
 from cyclopts import Parameter
 
 POLL_S = 0.05
@@ -23,6 +25,26 @@ def begin(seed: int | None) -> int:
     seed = random.SystemRandom().getrandbits(31) if seed is None else seed
     print(f"seed {seed} (--seed {seed} repeats its choices)", flush=True)
     return seed
+
+
+class Findings(Protocol):
+    """What a program has done and found: a dataclass of figures."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    seconds: float
+    forbidden: list[str]
+
+
+def run(work: Callable[[], object], found: Findings, file: Path | None) -> int:
+    """Do the work, which fills in what was found, and end."""
+    begin = time.monotonic()
+    try:
+        work()
+    except (AssertionError, ringtable.Error) as error:
+        found.forbidden.append(f"{type(error).__name__}: {error}")
+    found.seconds = round(time.monotonic() - begin, 1)
+    figures = asdict(found)
+    return end(figures, figures.pop("forbidden"), file)
 
 
 def sleep_unless(condition: Callable[[], object], seconds: float) -> None:

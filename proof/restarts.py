@@ -32,7 +32,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import cyclopts
@@ -445,15 +445,12 @@ def main(*, kills: int = 200, seconds: float = 30.0, seed: int | None = None, js
     """
     interrupt_on_termination()
     found = Found(program.begin(seed))
-    begin = time.monotonic()
-    try:
+
+    def work() -> None:
         with own_folder():
             run(kills, seconds, found)
-    except (AssertionError, ringtable.Error, Wrong) as error:
-        found.forbidden.append(f"{type(error).__name__}: {error}")
-    found.seconds = round(time.monotonic() - begin, 1)
-    figures = asdict(found)
-    return program.end(figures, figures.pop("forbidden"), json_)
+
+    return program.run(work, found, json_)
 
 
 if __name__ == "__main__":
