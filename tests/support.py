@@ -272,8 +272,14 @@ def children_of(pid: int) -> list[int]:
 def freeze(pid: int) -> None:
     """Stop a process, and wait until all its threads stand; the signal alone lets them run on for a moment."""
     os.kill(pid, signal.SIGSTOP)
-    threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
-    wait_until(lambda: all(state_of(thread) == "T" for thread in threads), f"the threads of process {pid} stand")
+
+    def stand() -> bool:
+        # One that was about to end may do so yet.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            return all(state_of(int(task.name)) == "T" for task in Path(f"/proc/{pid}/task").iterdir())
+        return False
+
+    wait_until(stand, f"the threads of process {pid} stand")
 
 
 def time_to_notice_death(server: ServerProcess, table: Table) -> float:
