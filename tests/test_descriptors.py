@@ -205,9 +205,6 @@ SHORT = """
     import os, resource, sys
     import ringtable
 
-    # What is imported when it is asked for needs descriptors, too.
-    ringtable.Server, ringtable.Watch
-
     def limit(count):
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
@@ -263,6 +260,47 @@ def test_a_client_without_descriptors(ringtable_dir: Path, way: str, topology: s
         with ringtable.connect() as table:
             assert table["key"] == b"value"
             wait_until(lambda: table.stats()["clients"] == 1, "nothing is left of the others")
+
+
+# What is loaded when it is first asked for, by what asks for it.
+PARTS = [
+    "ringtable.Server",
+    "ringtable.open",
+    "table.watch()",
+    "table.namespace(b'of')",
+    "table.lock('lock')",
+    "table.semaphore('semaphore', 2)",
+    "table.event('event')",
+    "table.barrier('barrier', 2)",
+    "table.once('once')",
+    "table.rate_limiter('10/s')",
+    "table.memoize()(len)",
+    "table.snapshot('file')",
+    *(f"ringtable.connect(codec={name!r})" for name in ["text", "json", "pickle", "msgpack", "array"]),
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_cannot_be_loaded_for_want_of_a_descriptor(ringtable_dir: Path, tmp_path: Path, part: str) -> None:
+    """It is said as everywhere else, and another try succeeds."""
+    script = f"""
+    {SHORT}
+    os.chdir({str(tmp_path)!r})
+    limit(64)
+    with ringtable.connect() as table:
+        kept = leave(0)
+        try:
+            {part}
+        except ringtable.OutOfResources as error:
+            assert str(error).endswith(": too many open files (the limit is 64)"), error
+        else:
+            print("nothing was short")
+        for descriptor in kept:
+            os.close(descriptor)
+        {part}
+    """
+    with ServerProcess("--max-memory", "16MiB"):
+        assert run_script(script) == ("", "")
 
 
 def count_descriptors(pid: int) -> int:

@@ -848,6 +848,9 @@ def default_address() -> str:
 def folder_of_names(trust_user: Trusted | None = None) -> str | None:
     """The folder of names, or `None` where there is none; raises what connecting to a name would."""
 
+def shortage(number: int, /) -> str | None:
+    """What the system has no more of, in words, if that is what the number of an error (`errno`) says."""
+
 def socket_path(name: Address) -> str:
     """The path of the socket that a server of this name has, also where there is none; a path stays as it is."""
 

@@ -155,6 +155,12 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
     family(py, name, if name == "InvalidOption" { as_arguments(&message) } else { message })
 }
 
+/// What the system has no more of, in words, if this number of an error says that it is so.
+#[pyfunction]
+pub fn shortage(number: i32) -> Option<String> {
+    client::shortage(number)
+}
+
 /// The engine's words with options as Python's arguments: `max_memory is 1` for `--max-memory is 1`.
 pub fn as_arguments(message: &str) -> String {
     let words = message.split(' ').map(|word| match word.strip_prefix("--") {

@@ -52,6 +52,8 @@ mod _ringtable {
     #[pymodule_export]
     use super::barrier::BarrierCore;
     #[pymodule_export]
+    use super::errors::shortage;
+    #[pymodule_export]
     use super::files::{check, load, snapshot};
     #[pymodule_export]
     use super::keeping::KeptMemory;

@@ -87,6 +87,7 @@ pub(crate) mod fuzzing;
 mod tests;
 
 pub use crate::shm::fork::generation as process_generation;
+pub use crate::shm::shortage::of_number as shortage;
 pub use atomic::Bounds;
 pub use connect::folder_of_names;
 pub use error::Error;

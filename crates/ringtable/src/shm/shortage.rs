@@ -39,6 +39,12 @@ pub fn in_words(error: &io::Error) -> String {
     }
 }
 
+/// The error of this number, for people, if it is a shortage.
+pub fn of_number(number: i32) -> Option<String> {
+    let error = io::Error::from_raw_os_error(number);
+    is_shortage(&error).then(|| in_words(&error))
+}
+
 /// Why `epoll_ctl` adds nothing more. The kernel says it by the number that otherwise stands for a full disk.
 #[derive(Debug, thiserror::Error)]
 #[error("no more descriptors may be watched (fs.epoll.max_user_watches)")]
