@@ -69,6 +69,7 @@ __all__ = [
     "lane_request",
     "load",
     "rings_request",
+    "shortage",
     "snapshot",
     "socket_path",
     "to_bytes",
@@ -848,8 +849,8 @@ def default_address() -> str:
 def folder_of_names(trust_user: Trusted | None = None) -> str | None:
     """The folder of names, or `None` where there is none; raises what connecting to a name would."""
 
-def shortage(number: int, /) -> str | None:
-    """What the system has no more of, in words, if that is what the number of an error (`errno`) says."""
+def shortage(number: int) -> str | None:
+    """What the system has no more of, in words, if this number of an error says that it is so."""
 
 def socket_path(name: Address) -> str:
     """The path of the socket that a server of this name has, also where there is none; a path stays as it is."""
