@@ -1,13 +1,18 @@
-//! What tests need of failpoints: see `ringtable::failpoint`. Not there in a normal build.
+//! What tests need of failpoints: see `ringtable::failpoint`, and `ringtable::disk`. Not there in a normal build.
+
+use std::path::PathBuf;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use ringtable::disk;
 use ringtable::failpoint::{self, Action};
 
-/// Adds `failpoints` and `arm_failpoint` to the module.
+/// Adds all of it to the module.
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(failpoints, module)?)?;
-    module.add_function(wrap_pyfunction!(arm_failpoint, module)?)
+    module.add_function(wrap_pyfunction!(arm_failpoint, module)?)?;
+    module.add_function(wrap_pyfunction!(record_disk, module)?)?;
+    module.add_function(wrap_pyfunction!(fail_disk, module)?)
 }
 
 /// All failpoints: what each is called, and where a process stands that stops at it.
@@ -32,5 +37,23 @@ fn arm_failpoint(name: &str, action: Option<&str>, nth: u32) -> PyResult<()> {
         Ok(())
     } else {
         Err(PyValueError::new_err(format!("there is no failpoint '{name}'")))
+    }
+}
+
+/// Write down each step of this process that changes what is on a disk, behind what is in that file.
+#[pyfunction]
+fn record_disk(path: PathBuf) -> PyResult<()> {
+    Ok(disk::record(&path)?)
+}
+
+/// Let `count` steps of this kind (`sync`, `write`, `create`, `rename` ...) fail with the error of this number (`errno`),
+/// behind `before` that do not.
+#[pyfunction]
+#[pyo3(signature = (kind, number, *, before=0, count=1))]
+fn fail_disk(kind: &str, number: i32, before: u32, count: u32) -> PyResult<()> {
+    if disk::fail(kind, before, count, number) {
+        Ok(())
+    } else {
+        Err(PyValueError::new_err(format!("there is no step '{kind}'")))
     }
 }

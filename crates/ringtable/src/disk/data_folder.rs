@@ -14,7 +14,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::file::DiskFile;
+use super::file::{DiskFile, create_folder, remove};
 use super::replacement::PREFIX;
 use crate::shm::fork::Descriptor;
 
@@ -101,7 +100,7 @@ impl DataFolder {
     /// Those of the system.
     pub fn keep(&self, count: usize) -> Result<(), Error> {
         for path in self.snapshots()?.into_iter().skip(count) {
-            Error::system("removing", &path, fs::remove_file(&path))?;
+            Error::system("removing", &path, remove(&path))?;
         }
         Ok(())
     }
@@ -115,7 +114,7 @@ pub(super) fn remove_unfinished(folder: &Path) -> Result<(), Error> {
     for path in files_in(folder)? {
         let is_unfinished = |name: &OsStr| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
         if path.file_name().is_some_and(is_unfinished) && !path.is_dir() {
-            Error::system("removing", &path, fs::remove_file(&path))?;
+            Error::system("removing", &path, remove(&path))?;
         }
     }
     Ok(())
@@ -131,7 +130,7 @@ pub fn make_folder(path: &Path) -> Result<(), Error> {
     }
     let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(above)?;
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+    match create_folder(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => Error::system("making", path, made)?,
     }

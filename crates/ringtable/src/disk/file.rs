@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::recorder::{Step, step};
 use crate::shm::fork::Descriptor;
 
 /// A file, or a folder to be synced.
@@ -35,7 +37,7 @@ impl DiskFile {
     pub fn create(path: &Path) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOCTTY;
         let mode = Mode::RUSR | Mode::WUSR;
-        Ok(Self(Descriptor::make(|| rustix::fs::open(path, flags, mode))?))
+        step(Step::Create(path), || Ok(Self(Descriptor::make(|| rustix::fs::open(path, flags, mode))?)))
     }
 
     /// Opens a folder, to sync what names are in it.
@@ -52,7 +54,7 @@ impl DiskFile {
     /// # Errors
     /// Those of the system: nobody knows what is on the disk then.
     pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0)?)
+        step(Step::Sync(self.0.as_fd()), || Ok(rustix::fs::fsync(&self.0)?))
     }
 }
 
@@ -62,7 +64,7 @@ impl DiskFile {
     /// # Errors
     /// As for [`Self::sync`].
     pub fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        step(Step::Sync(self.0.as_fd()), || Ok(rustix::fs::fdatasync(&self.0)?))
     }
 
     /// How many bytes it has.
@@ -90,8 +92,32 @@ impl DiskFile {
 pub fn truncate(path: &Path, size: u64) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = Descriptor::make(|| rustix::fs::open(path, flags, Mode::empty()))?;
-    rustix::fs::ftruncate(&file, size)?;
-    Ok(rustix::fs::fsync(&file)?)
+    step(Step::Truncate(file.as_fd(), size), || Ok(rustix::fs::ftruncate(&file, size)?))?;
+    step(Step::Sync(file.as_fd()), || Ok(rustix::fs::fsync(&file)?))
+}
+
+/// Gives a file another name, and what has that name none. The folder is to be synced behind it.
+///
+/// # Errors
+/// Those of the system.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step(Step::Rename(from, to), || std::fs::rename(from, to))
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// Those of the system.
+pub fn remove(path: &Path) -> io::Result<()> {
+    step(Step::Remove(path), || std::fs::remove_file(path))
+}
+
+/// Makes a folder that is this user's alone, where there is nothing. The one above it is to be synced behind that.
+///
+/// # Errors
+/// Those of the system.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    step(Step::MakeFolder(path), || std::fs::DirBuilder::new().mode(0o700).create(path))
 }
 
 impl AsFd for DiskFile {
@@ -108,7 +134,7 @@ impl Read for DiskFile {
 
 impl Write for DiskFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::write(&self.0, bytes)?)
+        step(Step::Write(self.0.as_fd(), bytes), || Ok(rustix::io::write(&self.0, bytes)?))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -6,6 +6,7 @@
 pub mod rdb;
 
 mod error;
+mod recorder;
 mod file;
 mod replacement;
 mod survey;
@@ -18,6 +19,8 @@ pub use check::{Finding, check};
 pub use data_folder::{DataFolder, make_folder, room_for};
 pub use error::Error;
 pub use file::truncate;
+#[cfg(feature = "failpoints")]
+pub use recorder::{fail, record};
 pub use replacement::Replacement;
 pub use snapshot::{Written, write_table};
 pub use survey::{Contents, Reading, survey};

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::file::DiskFile;
+use super::file::{DiskFile, remove, rename};
 use crate::shm::random::random;
 
 /// With what the names begin of files that are not whole yet.
@@ -77,7 +77,7 @@ impl Replacement {
     fn put_in_place(&mut self) -> io::Result<()> {
         self.file.sync()?;
         let Some(beside) = &self.beside else { return Ok(()) };
-        fs::rename(beside, &self.path)?;
+        rename(beside, &self.path)?;
         self.beside = None;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         DiskFile::open_folder(folder)?.sync()
@@ -130,7 +130,7 @@ impl Write for Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if let Some(beside) = &self.beside {
-            let _ = fs::remove_file(beside);
+            let _ = remove(beside);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::error::Error;
-use super::super::file::DiskFile;
+use super::super::file::{DiskFile, remove};
 use super::super::rdb::Checksum;
 use super::queue::Batch;
 use crate::shm::random::random;
@@ -46,7 +46,7 @@ impl LogFile {
     pub fn create(path: &Path, before: u64) -> Result<Self, Error> {
         let create = || -> io::Result<Self> {
             // One that was begun before, and that nobody has named.
-            let _ = std::fs::remove_file(path);
+            let _ = remove(path);
             let mut file = DiskFile::create(path)?;
             let nonce = random();
             let head = format!("{HEAD}{nonce:016x} {before:016x} {:016x}\n", of_head(nonce, before));

@@ -9,13 +9,12 @@
 //! Redis passes over the last line, which has the checksum of those before it: without the files that a lost line had
 //! named the rest would still look like a log.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::data_folder::{files_in, remove_unfinished};
 use super::super::error::Error;
-use super::super::file::DiskFile;
+use super::super::file::{DiskFile, remove};
 use super::super::rdb::Checksum;
 use super::super::replacement::Replacement;
 use super::file::SUM;
@@ -120,7 +119,7 @@ impl Manifest {
                 _ => true,
             };
             if !is_named {
-                Error::system("removing", &path, fs::remove_file(&path))?;
+                Error::system("removing", &path, remove(&path))?;
             }
         }
         Ok(())
