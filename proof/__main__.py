@@ -83,6 +83,11 @@ STEPS = {
             [PYTHON, "-m", "proof.disks", "--seconds", "40"],
         ),
         Step(
+            "images",
+            "machines that die at each step of what a server writes, and disks that fail",
+            ["scripts/failpoints.sh", "--run", PYTHON, "-m", "proof.images", "--seconds", "40"],
+        ),
+        Step(
             "calls",
             "calls whose trouble is of the caller's own making",
             [PYTHON, "-m", "proof.calls", "--seconds", "0.5"],

@@ -1,7 +1,6 @@
 """Lets machines die at each step of what a server writes, and disks that break, and looks what is there afterwards.
 
-    scripts/failpoints.sh --build
-    PYTHONPATH=target/failpoints-package python -m proof.images --help
+    scripts/failpoints.sh --run python -m proof.images --help
 
 It needs a build with failpoints: that one writes down each step that changes the disk, and lets steps fail. A server
 keeps its table in a folder (a log under one of its policies, or snapshots alone), while clients write, and have flushed
@@ -62,6 +61,9 @@ CHANGES = 150
 """Of each writer in a life."""
 
 FLUSHED_EVERY = 12
+REFUSED_S = 0.01
+"""Between a write that was refused and the next one."""
+
 IMAGES = 60
 """Of each life."""
 
@@ -171,8 +173,9 @@ def write(writer: int, policy: str, recording: Path, seed: int) -> tuple[list[No
                     for other, known in zip(notes, now, strict=True):
                         other.durable.append((at, known))
             except REFUSALS:
-                # Nobody knows what has become of it.
+                # Nobody knows what has become of it. The next rewrite mends the log.
                 refused += 1
+                time.sleep(REFUSED_S)
     return notes, refused
 
 
@@ -182,11 +185,13 @@ def check(disk: Path, life: Life, step: Step) -> None:
     Raises:
         Wrong: It is not what has to be there.
     """
+    place = f"{life.policy}, {life.failing}, behind the {step.kind} that ends at byte {step.end}"
     log = ("--log", "--fsync", "no") if life.policy != "snapshots" else ()
-    with (
-        ServerProcess("--data", str(disk), *log, "--max-memory", "64MiB") as server,
-        Table("default", timeout=60) as table,
-    ):
+    try:
+        server = ServerProcess("--data", str(disk), *log, "--max-memory", "64MiB")
+    except AssertionError as error:
+        raise Wrong(f"{place}: no server starts from what is there") from error
+    with server, Table("default", timeout=60) as table:
         for writer, of_writer in enumerate(life.notes):
             for key, note in enumerate(of_writer):
                 value = table.get(key_of(writer, key))
@@ -195,11 +200,10 @@ def check(disk: Path, life: Life, step: Step) -> None:
                 is_fine = any(one % 2 == 1 or one == 0 for one in possible) if number is None else number in possible
                 if not is_fine:
                     words = "it is gone" if number is None else f"there is {number}"
-                    place = f"{life.policy}, {life.failing}, behind the {step.kind} that ends at byte {step.end}"
                     known = f"{note.known(step.end)} is known, {sorted(possible)} are possible"
                     raise Wrong(f"{place}: of key {key} of writer {writer} {known}, and {words}")
         if server.stop() != 0:
-            raise Wrong("a server that began with such a disk does not end in order")
+            raise Wrong(f"{place}: a server that began with that does not end in order")
 
 
 def points(all_steps: list[Step], choose: random.Random, count: int) -> set[int]:
@@ -272,13 +276,13 @@ def live_and_die(policy: str, failing: Failing | None, choose: random.Random, fo
         found.images += die(Path(place), disk, life, images, choose)
 
 
-def run(policies: Sequence[str], seconds: float, found: Found) -> None:
+def run(policies: Sequence[str], kinds: Sequence[str], seconds: float, found: Found) -> None:
     choose = random.Random(found.seed)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline or found.lives == 0:
         policy, failing = choose.choice(list(policies)), None
-        if choose.randrange(2):
-            kind, number = choose.choice(FAILURES)
+        if kinds or choose.randrange(2):
+            kind, number = choose.choice([failure for failure in FAILURES if failure[0] in kinds] or FAILURES)
             before = choose.randrange(60 if kind in ("sync", "write") else 6)
             failing = Failing(kind, number, before, choose.choice([1, 1, 2, 20]))
         live_and_die(policy, failing, choose, found, IMAGES)
@@ -291,6 +295,7 @@ app = cyclopts.App(name="python -m proof.images", help=__doc__, version_flags=[]
 def main(
     *,
     policy: Sequence[str] = tuple(POLICIES),
+    failing: Sequence[str] = (),
     seconds: float = 60.0,
     seed: int | None = None,
     json_: program.JsonFile = None,
@@ -299,6 +304,8 @@ def main(
 
     Args:
         policy: How servers keep their tables: always, everysec, no, snapshots; may be given more than once.
+        failing: In each life steps of this kind fail: sync, write, create, rename; may be given more than once. In half
+            of the lives some of any kind, unless given.
         seconds: Begin no further life after so long.
         seed: Repeat the random choices of another run; the instants depend on the machine, too.
         json_: A file for the figures.
@@ -308,7 +315,7 @@ def main(
 
     def work() -> None:
         with own_folder():
-            run(policy, seconds, found)
+            run(policy, failing, seconds, found)
 
     return program.run(work, found, json_)
 

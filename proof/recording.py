@@ -90,17 +90,14 @@ class File:
 
 
 def _tear(data: bytearray, begin: int, end: int, choose: random.Random) -> None:
-    if choose.randrange(2):
+    """Let no page from here to there, or one of them, or some, not have come to the disk."""
+    pages = range(begin // PAGE * PAGE, end, PAGE)
+    how = choose.randrange(3)
+    if not pages or how == 0:
         return
-    for page in range(begin // PAGE * PAGE, end, PAGE):
+    for page in [choose.choice(pages)] if how == 1 else choose.choices(pages, k=max(1, len(pages) // 3)):
         first, last = max(begin, page), min(page + PAGE, end)
-        match choose.randrange(5):
-            case 0:
-                data[first:last] = bytes(last - first)
-            case 1:
-                data[first:last] = choose.randbytes(last - first)
-            case _:
-                pass
+        data[first:last] = choose.choice([bytes(last - first), choose.randbytes(last - first)])
 
 
 @dataclass

@@ -3,6 +3,7 @@
 #
 #   scripts/failpoints.sh                  all of them
 #   scripts/failpoints.sh --build          only builds; prints the folder to put on PYTHONPATH
+#   scripts/failpoints.sh --run COMMAND    runs that instead, with the package on PYTHONPATH
 #   scripts/failpoints.sh -k lane          what follows is pytest's
 #
 # The build is in target (or what FAILPOINTS_TARGET_DIR names) beside the others, and is no part of the package that
@@ -29,4 +30,9 @@ if [ "${1-}" = --build ]; then
     echo "$target/failpoints-package"
     exit
 fi
-PYTHONPATH=$target/failpoints-package exec "$python" -m pytest tests/test_failpoints*.py "$@"
+export PYTHONPATH=$target/failpoints-package${PYTHONPATH:+:$PYTHONPATH}
+if [ "${1-}" = --run ]; then
+    shift
+    exec "$@"
+fi
+exec "$python" -m pytest tests/test_failpoints*.py "$@"
