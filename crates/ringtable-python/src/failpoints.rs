@@ -46,8 +46,8 @@ fn record_disk(path: PathBuf) -> PyResult<()> {
     Ok(disk::record(&path)?)
 }
 
-/// Let `count` steps of this kind (`sync`, `write`, `create`, `rename` ...) fail with the error of this number (`errno`),
-/// behind `before` that do not.
+/// Let `count` steps of this kind (`sync`, `write`, `create`, `rename` ...) fail with the error of this number
+/// (`errno`), behind `before` that do not.
 #[pyfunction]
 #[pyo3(signature = (kind, number, *, before=0, count=1))]
 fn fail_disk(kind: &str, number: i32, before: u32, count: u32) -> PyResult<()> {

@@ -50,18 +50,20 @@ pub use recording::{fail, record};
 
 #[cfg(feature = "failpoints")]
 mod recording {
-    use std::fs::{File, OpenOptions};
-    use std::io::{self, Write};
+    use std::io;
     use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
     use std::sync::Mutex;
 
+    use rustix::fs::{Mode, OFlags};
+
     use super::Step;
+    use crate::shm::fork::Descriptor;
     use crate::sync::lock;
 
     struct Recorder {
-        file: Option<File>,
+        file: Option<Descriptor>,
         failing: Option<Failing>,
     }
 
@@ -83,7 +85,8 @@ mod recording {
     /// # Errors
     /// Those of the system.
     pub fn record(path: &Path) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = Descriptor::make(|| rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR))?;
         lock(&RECORDER).file = Some(file);
         Ok(())
     }
@@ -106,7 +109,7 @@ mod recording {
         let kind = step.kind();
         let refused = recorder.failing.as_mut().and_then(|failing| failing.refuse(kind));
         let outcome = refused.map_or_else(work, |number| Err(io::Error::from_raw_os_error(number)));
-        if let Some(file) = &mut recorder.file {
+        if let Some(file) = &recorder.file {
             match (&outcome, kind) {
                 (Ok(_), kind) => step.write(kind, file)?,
                 (Err(_), "sync") => step.write("unsynced", file)?,
@@ -144,7 +147,7 @@ mod recording {
             }
         }
 
-        fn write(&self, kind: &str, file: &mut File) -> io::Result<()> {
+        fn write(&self, kind: &str, file: &Descriptor) -> io::Result<()> {
             let nothing = Path::new("");
             let of_path = |path: &Path| path.symlink_metadata().map(|found| found.ino());
             let of_file = |file| rustix::fs::fstat(file).map(|found| found.st_ino);
@@ -170,7 +173,11 @@ mod recording {
             for part in [path, second, bytes] {
                 line.extend(part);
             }
-            file.write_all(&line)
+            while !line.is_empty() {
+                let count = rustix::io::write(file, &line)?;
+                line.drain(..count);
+            }
+            Ok(())
         }
     }
 }
