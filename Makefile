@@ -18,6 +18,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 unexport PYTHONDONTWRITEBYTECODE
 # The linter compiles the extension against the same Python as the build does.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# The build is installed here, whichever environment the shell is in that asks for it.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+unexport CONDA_PREFIX
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo tests-built test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-disk bench-python soak stubs manual lock clean
