@@ -3,8 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import redis
 import ringtable
 from foreign import ForeignServer, programs
 from ringtable import DamagedFile, FileError, InvalidOption, OutOfMemory, Server, ServerExists, Table
-from support import DEADLINE_S, Child, ServerProcess, run_cli, wait_until
+from support import DEADLINE_S, Child, ServerProcess, children_of, run_cli, wait_until
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -40,6 +41,40 @@ def test_smoke(ringtable_dir: Path, tmp_path: Path) -> None:
             assert dict(table) == {b"key %d" % before: b"value" for before in range(number)}
             table[f"key {number}"] = b"value"
             assert server.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--keeper",), ("--log",)])
+def test_a_server_that_is_told_to_end_while_it_loads(ringtable_dir: Path, tmp_path: Path, options: tuple[str]) -> None:
+    """It loads no further, and what is on the disk is as it was."""
+    given = ("--data", str(tmp_path), "--max-memory", "256MiB")
+    with ServerProcess(*given) as server, ringtable.connect() as table:
+        for first in range(0, 1_000_000, 100_000):
+            table.set_many((b"%d" % number, b"value") for number in range(first, first + 100_000))
+        server.stop()
+    before = snapshots(tmp_path)
+    command = [sys.executable, "-m", "ringtable", "server", *given, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+
+        def is_loading() -> bool:
+            found = [file for pid in (program.pid, *children_of(program.pid)) for file in files_of(pid)]
+            return str(before[0]) in found
+
+        wait_until(is_loading, "it reads the snapshot")
+        program.send_signal(signal.SIGTERM)
+        said, _ = program.communicate(timeout=DEADLINE_S)
+    assert (program.returncode, said) == (0, "")
+    assert snapshots(tmp_path) == before
+    assert not (tmp_path / "appendonlydir" / "appendonly.aof.manifest").exists()
+
+
+def files_of(pid: int) -> list[str]:
+    """The files that a process has open."""
+    found = []
+    with suppress(FileNotFoundError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(descriptor))
+    return found
 
 
 def test_a_table_is_there_again_after_an_end_in_order(ringtable_dir: Path, tmp_path: Path) -> None:

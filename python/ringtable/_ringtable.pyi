@@ -786,11 +786,14 @@ def snapshot(
     `progress` is called now and then with entries written, about how many there are, and bytes written.
     """
 
-def check(path: str | os.PathLike[str]) -> list[tuple[str, int, bool, int, str | None]]:
+def check(
+    path: str | os.PathLike[str], progress: Callable[[int, int], object] | None = None
+) -> list[tuple[str, int, bool, int, str | None]]:
     """Look whether the files at a path are whole: a file with entries, or the folder of a server.
 
     Return of each its path, how many entries or changes are whole, whether it has changes, how many bytes at its end
-    were never durable, and what is wrong with it.
+    were never durable, and what is wrong with it. `progress` is called now and then with bytes read, and how many there
+    are.
     """
 
 def load(

@@ -397,7 +397,7 @@ pub fn attached<R>(
 /// Only the main thread needs the interpreter for that. Another one, a daemon, must not even ask for it: when there is
 /// none any more, that is a panic, and while it ends, who asks sleeps for ever, here with a lock held that the main
 /// thread may need. So it ends its wait then, and goes to sleep for ever behind it.
-fn interruptible<R>(
+pub fn interruptible<R>(
     py: Python<'_>,
     asked: Option<Asked<'_>>,
     call: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<R, Error>,

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ringtable::client::{self, Loading, Progress};
@@ -25,10 +26,14 @@ impl Listener {
 
     /// Tells of the progress; returns whether to go on.
     fn tell(&self, progress: Progress) -> bool {
-        let Some(callback) = &self.callback else { return true };
         let Progress { entries, of, size } = progress;
+        self.tell_of((entries, of, size))
+    }
+
+    fn tell_of(&self, figures: impl for<'py> PyCallArgs<'py>) -> bool {
+        let Some(callback) = &self.callback else { return true };
         // Where the interpreter has ended nobody listens.
-        let told = Python::try_attach(|py| callback.call1(py, (entries, of, size)).map(drop));
+        let told = Python::try_attach(|py| callback.call1(py, figures).map(drop));
         match told {
             Some(Err(error)) => {
                 *self.raised.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
@@ -69,23 +74,30 @@ pub fn snapshot(
 /// Look whether the files at a path are whole: a file with entries, or the folder of a server.
 ///
 /// Return of each its path, how many entries or changes are whole, whether it has changes, how many bytes at its end
-/// were never durable, and what is wrong with it.
+/// were never durable, and what is wrong with it. `progress` is called now and then with bytes read, and how many there
+/// are.
 #[pyfunction]
-#[pyo3(signature = (path))]
+#[pyo3(signature = (path, progress=None))]
 #[allow(clippy::type_complexity)]
-pub fn check(py: Python<'_>, path: PathBuf) -> PyResult<Vec<(OsString, u64, bool, u64, Option<String>)>> {
+pub fn check(
+    py: Python<'_>,
+    path: PathBuf,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<(OsString, u64, bool, u64, Option<String>)>> {
+    let listener = Listener::new(progress);
     let found = convert::attached(py, None, |patience| {
         let mut stopped = None;
-        let goes_on = || {
+        let goes_on = |read: u64, of: u64| {
             stopped = patience.check_interrupted().err();
-            stopped.is_none()
+            stopped.is_none() && listener.tell_of((read, of))
         };
         match disk::check(&path, goes_on) {
             Ok(Some(findings)) => Ok(findings),
             Ok(None) => Err(stopped.unwrap_or(client::Error::Interrupted)),
             Err(error) => Err(error.into()),
         }
-    })?;
+    });
+    let found = listener.outcome(found)?;
     let of_each = |finding: disk::Finding| {
         let disk::Finding { path, count, is_log, torn, damage } = finding;
         (path.into_os_string(), count, is_log, torn, damage.map(|error| error.to_string()))

@@ -166,11 +166,14 @@ impl ServerCore {
             _ => errors::server(py, &error),
         };
         let inheritance = kept.map(inheritance).transpose()?;
-        let started = py.detach(|| match inheritance {
-            None => server::Server::start(&options),
-            Some(inheritance) => server::Server::start_kept(&options, inheritance),
+        // What there is on the disk may take its time.
+        let started = convert::interruptible(py, None, |is_interrupted| {
+            Ok(py.detach(|| match inheritance {
+                None => server::Server::start_unless(&options, is_interrupted),
+                Some(inheritance) => server::Server::start_kept(&options, inheritance, is_interrupted),
+            }))
         });
-        let server = started.map_err(failed)?;
+        let server = started?.map_err(failed)?;
         Ok(Self { server })
     }
 

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def shown_progress(done: str) -> Iterator[Callable[[int, int, int], object] | None]:
+def shown_progress(done: str, what: str = "entries") -> Iterator[Callable[[int, int, int], object] | None]:
     """Show a bar of entries until the end of the block, which gets what to tell the progress; `None` if nobody looks.
 
     Args:
-        done: What has been done to the entries, in a word.
+        done: What has been done to them, in a word.
+        what: What they are.
     """
     if not sys.stderr.isatty():
         yield None
@@ -19,7 +20,7 @@ def shown_progress(done: str) -> Iterator[Callable[[int, int, int], object] | No
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.fields[entries]:,} entries {task.description}"), BarColumn(), TimeRemainingColumn()
+    columns = TextColumn(f"{{task.fields[entries]:,}} {what} {{task.description}}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, TextColumn("{task.fields[size]}"), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(done, total=None, entries=0, size="")
 

@@ -21,9 +21,13 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
     # Imported only here, as what not every command needs.
     from ringtable._server import Server
 
-    ready = "ready" if kept is None or kept[3] == 0 else "ready again"
+    is_first = kept is None or kept[3] == 0
+    ready = "ready" if is_first else "ready again"
     size = parse_size("max_memory", options["max_memory"])
     try:
+        if is_first:
+            # What it loads may take its time; what it takes over is left in order.
+            admit_termination()
         with Server(**options, _kept=kept) as running:
             admit_termination()
             announce(

@@ -220,8 +220,12 @@ class Keeper:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINATION)
 
     def _expect(self, server: _Process) -> None:
-        """Have a server come to serve in time; or end, if the order came between two servers."""
-        if self._hang_timeout_s > 0:
+        """Have a server come to serve in time; or end, if the order came between two servers.
+
+        The first one may load what is on the disk, as long as that takes.
+        """
+        loads = self._options.get("data") is not None and not self._was_ready
+        if self._hang_timeout_s > 0 and not loads:
             server.due = time.monotonic() + max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
         if self._is_ending:
             os.kill(server.pid, signal.SIGTERM)

@@ -23,37 +23,48 @@ pub struct Finding {
 }
 
 /// Looks at a file with entries, or at the folder of a server: at all files that it would begin with, and at its older
-/// snapshots. `goes_on` says now and then whether to go on; `None` if not.
+/// snapshots. `goes_on` is told now and then how many bytes were read, and how many there are, and says whether to go
+/// on; `None` if not.
 ///
 /// # Errors
 /// If there is no such file or folder, or nothing in it that is a server's.
-pub fn check(path: &Path, mut goes_on: impl FnMut() -> bool) -> Result<Option<Vec<Finding>>, Error> {
-    if !Error::system("looking at", path, std::fs::metadata(path))?.is_dir() {
-        return Ok(snapshot(path, &mut goes_on).map(|finding| vec![finding]));
-    }
-    let folder = path.join(FOLDER);
+pub fn check(path: &Path, mut goes_on: impl FnMut(u64, u64) -> bool) -> Result<Option<Vec<Finding>>, Error> {
     let mut findings = Vec::new();
-    match Manifest::read(&folder) {
-        Ok(None) => {}
-        Ok(Some(manifest)) => {
-            let Some(base) = snapshot(&base_path(&folder, manifest.base), &mut goes_on) else { return Ok(None) };
-            findings.push(base);
-            for (index, &number) in manifest.changes.iter().enumerate() {
-                if !goes_on() {
-                    return Ok(None);
+    let mut todo = Vec::new();
+    if Error::system("looking at", path, std::fs::metadata(path))?.is_dir() {
+        let folder = path.join(FOLDER);
+        match Manifest::read(&folder) {
+            Ok(None) => {}
+            Ok(Some(manifest)) => {
+                todo.push((base_path(&folder, manifest.base), None));
+                for (index, &number) in manifest.changes.iter().enumerate() {
+                    // What is wrong with the next file is told there.
+                    let synced = before(&folder, manifest.changes.get(index + 1)).unwrap_or(0);
+                    todo.push((changes_path(&folder, number), Some(synced)));
                 }
-                let next = manifest.changes.get(index + 1);
-                findings.push(changes(changes_path(&folder, number), before(&folder, next)));
+            }
+            Err(damage) => {
+                let damage = Some(damage);
+                findings.push(Finding { path: folder, count: 0, is_log: true, torn: 0, damage });
             }
         }
-        Err(damage) => {
-            let damage = Some(damage);
-            findings.push(Finding { path: folder, count: 0, is_log: true, torn: 0, damage });
-        }
+        todo.extend(snapshots_in(path)?.into_iter().map(|path| (path, None)));
+    } else {
+        todo.push((path.to_owned(), None));
     }
-    for path in snapshots_in(path)? {
-        let Some(finding) = snapshot(&path, &mut goes_on) else { return Ok(None) };
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+    let all = todo.iter().map(|(path, _)| size(path)).sum();
+    let mut done = 0;
+    for (path, synced) in todo {
+        let size = size(&path);
+        let goes_on = |position: u64| goes_on(done + position, all);
+        let finding = match synced {
+            None => snapshot(path, goes_on),
+            Some(synced) => changes(path, synced, goes_on),
+        };
+        let Some(finding) = finding else { return Ok(None) };
         findings.push(finding);
+        done += size;
     }
     if findings.is_empty() {
         let error = std::io::Error::other("there is neither a snapshot nor a log of a server in it");
@@ -62,22 +73,20 @@ pub fn check(path: &Path, mut goes_on: impl FnMut() -> bool) -> Result<Option<Ve
     Ok(Some(findings))
 }
 
-fn snapshot(path: &Path, goes_on: &mut impl FnMut() -> bool) -> Option<Finding> {
-    let (count, damage) = match survey(path, |_| goes_on()) {
+fn snapshot(path: PathBuf, goes_on: impl FnMut(u64) -> bool) -> Option<Finding> {
+    let (count, damage) = match survey(&path, goes_on) {
         Ok(contents) => (contents?.entries, None),
         Err(error @ Error::Damaged { whole, .. }) => (whole, Some(error)),
         Err(error) => (0, Some(error)),
     };
-    Some(Finding { path: path.to_owned(), count, is_log: false, torn: 0, damage })
+    Some(Finding { path, count, is_log: false, torn: 0, damage })
 }
 
-fn changes(path: PathBuf, synced: Result<u64, Error>) -> Finding {
-    // What is wrong with the next file is told there.
-    match survey_log(&path, synced.unwrap_or(0)) {
-        Ok(found) => Finding { path, count: found.records, is_log: true, torn: found.size - found.whole, damage: None },
-        Err(error) => {
-            let count = if let Error::Damaged { whole, .. } = error { whole } else { 0 };
-            Finding { path, count, is_log: true, torn: 0, damage: Some(error) }
-        }
-    }
+fn changes(path: PathBuf, synced: u64, goes_on: impl FnMut(u64) -> bool) -> Option<Finding> {
+    let (count, torn, damage) = match survey_log(&path, synced, goes_on) {
+        Ok(found) => found.map(|found| (found.records, found.size - found.whole, None))?,
+        Err(error @ Error::Damaged { whole, .. }) => (whole, 0, Some(error)),
+        Err(error) => (0, 0, Some(error)),
+    };
+    Some(Finding { path, count, is_log: true, torn, damage })
 }

@@ -38,6 +38,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "exchange", run: server::exchange::run },
     Target { name: "files", run: files::run },
     Target { name: "lane", run: server::lane::run },
+    Target { name: "logs", run: crate::disk::log::fuzzing::run },
     Target { name: "reader", run: reader::run },
     Target { name: "records", run: records::run },
     Target { name: "replies", run: replies::run },
@@ -93,7 +94,7 @@ mod tests {
     }
 
     replays!(
-        addresses, client, commands, datagrams, events, exchange, files, lane, reader, records, replies, requests,
-        socket
+        addresses, client, commands, datagrams, events, exchange, files, lane, logs, reader, records, replies,
+        requests, socket
     );
 }

@@ -126,6 +126,9 @@ pub enum Error {
         /// Why the next one had none.
         error: WriteError,
     },
+    /// Somebody does not want it any more.
+    #[error("interrupted while the table was being loaded: what is on the disk is as it was")]
+    Interrupted,
     /// There is no room for another thread.
     #[error(
         "starting a thread: there is no room for another one ({0}); see `ulimit -u`, and the control group's limit"

@@ -60,18 +60,33 @@ impl Server {
     /// # Errors
     /// An option out of range, a second server of the same name, or a refusal of the system.
     pub fn start(options: &Options) -> Result<Self, Error> {
+        Self::start_unless(options, &|| false)
+    }
+
+    /// The same, unless it is interrupted while it fills the table with what is on the disk: it is asked again and
+    /// again whether it is.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`Error::Interrupted`].
+    pub fn start_unless(options: &Options, is_interrupted: &dyn Fn() -> bool) -> Result<Self, Error> {
         options.check()?;
         let (listener, udp_port) = open(options)?;
-        Self::run(options, listener, udp_port, Runtime::new(options)?, Vec::new())
+        let runtime = Runtime::new(options)?;
+        runtime.store.load(is_interrupted)?;
+        Self::run(options, listener, udp_port, runtime, Vec::new())
     }
 
     /// Starts a server under a keeper, which holds what has to outlive it; or the next one, which goes on with what
     /// that holds.
     ///
     /// # Errors
-    /// As [`Self::start`]; [`Error::Kept`] for options that are not possible then; what is held is damaged, or that of
-    /// another version.
-    pub fn start_kept(options: &Options, mut inheritance: Inheritance) -> Result<Self, Error> {
+    /// As [`Self::start_unless`]; [`Error::Kept`] for options that are not possible then; what is held is damaged, or
+    /// that of another version.
+    pub fn start_kept(
+        options: &Options,
+        mut inheritance: Inheritance,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
         options.check()?;
         options.check_kept()?;
         if !inheritance.is_of_another() {
@@ -82,6 +97,7 @@ impl Server {
                 doing(HANDING, listener.hold(&hold))?;
                 doing(HANDING, udp_port.as_ref().map_or(Ok(()), |port| hold(Held::Udp, port.descriptor())))?;
             }
+            runtime.store.load(is_interrupted)?;
             return Self::run(options, listener, udp_port, runtime, Vec::new());
         }
         // First of all: if another server is at work on it, nothing of it is ours.

@@ -83,11 +83,13 @@ impl Persistence {
         Ok(Self { folder, every, kept, wants_log, log, file, state, changed: Condvar::new() })
     }
 
-    /// Fills a new table with what is on the disk, and has its changes logged from then on, if they are to be.
+    /// Fills a new table with what is on the disk, and has its changes logged from then on, if they are to be. Asks now
+    /// and then whether it is interrupted.
     ///
     /// # Errors
-    /// [`Error::Unloadable`] if the table has no room for it; those of the disk; what is damaged.
-    pub fn load(&self, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
+    /// [`Error::Unloadable`] if the table has no room for it; those of the disk; what is damaged;
+    /// [`Error::Interrupted`].
+    pub fn load(&self, table: &Arc<Table<Mapping>>, is_interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let log_folder = log::folder_in(folder.path());
         let manifest = Manifest::read(&log_folder)?;
@@ -95,21 +97,24 @@ impl Persistence {
             if manifest.is_some() {
                 return Err(Error::Logged(log_folder));
             }
-            return self.load_snapshot(folder, table);
+            return self.load_snapshot(folder, table, is_interrupted);
         };
         let begins = match manifest {
             Some(manifest) => {
-                let ends = self.load_log(&log_folder, &manifest, table)?;
+                let ends = self.load_log(&log_folder, &manifest, table, is_interrupted)?;
                 // What was evicted meanwhile is in the files, and nothing says there that it has gone.
                 if table.tally().evicted.load(Ordering::Relaxed) > 0 {
-                    Begins { manifest: self.write_base(&log_folder, manifest.base + 1, table)?, ..Begins::default() }
+                    Begins {
+                        manifest: self.write_base(&log_folder, manifest.base + 1, table, is_interrupted)?,
+                        ..Begins::default()
+                    }
                 } else {
                     Begins { manifest, ..ends }
                 }
             }
             None => {
-                self.load_snapshot(folder, table)?;
-                Begins { manifest: self.write_base(&log_folder, 1, table)?, ..Begins::default() }
+                self.load_snapshot(folder, table, is_interrupted)?;
+                Begins { manifest: self.write_base(&log_folder, 1, table, is_interrupted)?, ..Begins::default() }
             }
         };
         self.begin_log(&log_folder, begins, policy, table)
@@ -124,7 +129,7 @@ impl Persistence {
         let log_folder = log::folder_in(folder.path());
         let manifest = match Manifest::read(&log_folder)? {
             Some(manifest) => manifest,
-            None => self.write_base(&log_folder, 1, table)?,
+            None => self.write_base(&log_folder, 1, table, &|| false)?,
         };
         // How its last file ends nobody has looked; and what it had queued is in the table.
         let begins = Begins { manifest, owes_base: true, ..Begins::default() };
@@ -150,12 +155,18 @@ impl Persistence {
     }
 
     /// Fills a table from the newest snapshot that is whole.
-    fn load_snapshot(&self, folder: &DataFolder, table: &Arc<Table<Mapping>>) -> Result<(), Error> {
+    fn load_snapshot(
+        &self,
+        folder: &DataFolder,
+        table: &Arc<Table<Mapping>>,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         let mut damage = None;
         for path in folder.snapshots()? {
-            match survey(&path, |_| true) {
-                Ok(contents) => {
-                    let mut restoring = Restoring::begin(table, contents.map_or(0, |contents| contents.entries));
+            match survey(&path, |_| !is_interrupted()) {
+                Ok(None) => return Err(Error::Interrupted),
+                Ok(Some(contents)) => {
+                    let mut restoring = Restoring::begin(table, contents.entries, is_interrupted);
                     restoring.load(&path, true)?;
                     lock(&self.state).figures.loaded = restoring.finish(&path)?;
                     return Ok(());
@@ -172,18 +183,21 @@ impl Persistence {
 
     /// Fills a table from a snapshot and the changes behind it. Returns where the next file begins. All of it is looked
     /// at before anything is changed, on the disk or in the table.
-    fn load_log(&self, folder: &Path, manifest: &Manifest, table: &Arc<Table<Mapping>>) -> Result<Begins, Error> {
+    fn load_log(
+        &self,
+        folder: &Path,
+        manifest: &Manifest,
+        table: &Arc<Table<Mapping>>,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<Begins, Error> {
         let base = disk::log::base_path(folder, manifest.base);
-        let contents = survey(&base, |_| true)?.unwrap_or_default();
-        let found = survey_logs(folder, &manifest.changes)?;
-        let mut restoring = Restoring::begin(table, contents.entries);
+        let contents = survey(&base, |_| !is_interrupted())?.ok_or(Error::Interrupted)?;
+        let found = survey_logs(folder, &manifest.changes, |_| !is_interrupted())?.ok_or(Error::Interrupted)?;
+        let mut restoring = Restoring::begin(table, contents.entries, is_interrupted);
         restoring.load(&base, false)?;
         let mut begins = Begins::default();
         for (path, LogContents { whole, size: bytes, .. }) in &found {
-            play::<Error>(path, *whole, |operation| {
-                restoring.play(operation);
-                Ok(())
-            })?;
+            play(path, *whole, |operation| restoring.play(operation))?;
             if whole < bytes {
                 let lost = bytes - whole;
                 tell(&format!("{} ends in {lost} bytes that are not whole, and are cut off", path.display()));
@@ -200,15 +214,20 @@ impl Persistence {
 
     /// Writes what a table has, which nobody changes yet, as the snapshot that a log begins with, and the manifest that
     /// names it.
-    fn write_base(&self, folder: &Path, number: u64, table: &Arc<Table<Mapping>>) -> Result<Manifest, Error> {
+    fn write_base(
+        &self,
+        folder: &Path,
+        number: u64,
+        table: &Arc<Table<Mapping>>,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<Manifest, Error> {
         disk::make_folder(folder)?;
         let path = disk::log::base_path(folder, number);
         let file = Replacement::begin(&path)?;
-        let written = disk::Error::system("writing", &path, write_table(table, file, || true))?;
-        if let Some((Written { size, .. }, file)) = written {
-            file.commit()?;
-            lock(&self.state).figures.last_size = size;
-        }
+        let written = write_table(table, file, || !is_interrupted());
+        let (Written { size, .. }, file) = disk::Error::system("writing", &path, written)?.ok_or(Error::Interrupted)?;
+        file.commit()?;
+        lock(&self.state).figures.last_size = size;
         let manifest = Manifest { base: number, changes: Vec::new() };
         manifest.write(folder)?;
         Ok(manifest)

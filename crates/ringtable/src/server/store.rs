@@ -93,9 +93,7 @@ impl Store {
         let (grants, grants_segment) = doing("making the segment of grants", GrantMemory::create())?;
         doing(HANDING, hold(Held::Table, segment.descriptor().as_fd()))?;
         doing(HANDING, hold(Held::Grants, grants_segment.descriptor().as_fd()))?;
-        let store = Self::with(options, table, segment, table_read_only, Leases::new(grants))?;
-        store.persistence.load(&store.table)?;
-        Ok(store)
+        Self::with(options, table, segment, table_read_only, Leases::new(grants))
     }
 
     /// The store of another server, which has ended, of its segments, and of the table's bookkeeping if it has left
@@ -161,6 +159,14 @@ impl Store {
             requests: RequestMemory::new(size as u64),
             persistence: Persistence::new(options)?,
         })
+    }
+
+    /// Fills a new table with what is on the disk, unless it is interrupted.
+    ///
+    /// # Errors
+    /// As [`Persistence::load`].
+    pub fn load(&self, is_interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.persistence.load(&self.table, is_interrupted)
     }
 
     /// The table, to be passed to a client, which may fill holes in it by reading from now on.

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from ringtable._cli.output import escaped, remark
+from ringtable._cli.progress import shown_progress
 from ringtable._cli.signals import interrupt_on_termination
 
 
@@ -20,7 +21,9 @@ def run(options: Namespace) -> None:
 
     interrupt_on_termination()
     damaged = False
-    for path, count, is_log, torn, damage in check(options.path):
+    with shown_progress("read", "bytes") as progress:
+        found = check(options.path, progress and (lambda read, of: progress(read, of, read)))
+    for path, count, is_log, torn, damage in found:
         if damage is not None:
             damaged = True
             remark(damage)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from ringtable._cli import stream
 from ringtable._cli.connection import Connection
 from ringtable._cli.output import remark, silence
+from ringtable._cli.progress import shown_progress
 from ringtable._cli.signals import interrupt_on_termination
 from ringtable._cli.stream import Entry, counted
 from ringtable._errors import Error
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # one time is 7 MB, or the largest value, and the keys of a step of a walk.
 _ASKED_AT_ONCE = 100
 _SMALL_VALUE_SIZE = 64 << 10
+_TOLD_EVERY = 1_000
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -44,12 +46,14 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     file: str = options.file
     interrupt_on_termination()
-    count = 0
-    with Connection(options).open() as table, _written(file) as target:
+    count = size = 0
+    with Connection(options).open() as table, _written(file) as target, shown_progress("dumped") as progress:
         try:
             for entry in _entries(table, os.fsencode(options.prefix)):
                 stream.write(target, entry)
-                count += 1
+                count, size = count + 1, size + len(entry.key) + len(entry.value)
+                if progress is not None and count % _TOLD_EVERY == 0:
+                    progress(count, len(table), size)
         except KeyboardInterrupt:
             if file == "-":
                 # What is not written yet stays so: who reads may have stopped.

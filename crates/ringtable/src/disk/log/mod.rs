@@ -51,6 +51,8 @@ mod file;
 mod manifest;
 mod reader;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 

@@ -17,6 +17,9 @@ const LINE_MAX: usize = 128;
 /// Bytes behind damage that are searched for batches that came later: more than a server ever writes without a sync.
 const SEARCHED_MAX: u64 = 256 << 20;
 
+/// Records between two looks at whether to go on.
+const RECORDS_PER_CHECK: u64 = 4_096;
+
 /// What became of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
@@ -216,18 +219,24 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// Looks how much is whole of the files of changes that a manifest names, in their order.
+/// Looks how much is whole of the files of changes that a manifest names, in their order. `goes_on` is told the bytes
+/// of a file that were read, now and then, and says whether to go on; `None` if not.
 ///
 /// # Errors
 /// Those of the system; [`Error::Damaged`] if something is damaged that was on the disk.
-pub fn survey_logs(folder: &Path, changes: &[u64]) -> Result<Vec<(PathBuf, LogContents)>, Error> {
+pub fn survey_logs(
+    folder: &Path,
+    changes: &[u64],
+    mut goes_on: impl FnMut(u64) -> bool,
+) -> Result<Option<Vec<(PathBuf, LogContents)>>, Error> {
     let mut found = Vec::new();
     for (index, &number) in changes.iter().enumerate() {
         let path = changes_path(folder, number);
-        let contents = survey_log(&path, before(folder, changes.get(index + 1))?)?;
+        let synced = before(folder, changes.get(index + 1))?;
+        let Some(contents) = survey_log(&path, synced, &mut goes_on)? else { return Ok(None) };
         found.push((path, contents));
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// How much of the file before the one of this number was on the disk when that was begun.
@@ -241,26 +250,33 @@ pub fn before(folder: &Path, next: Option<&u64>) -> Result<u64, Error> {
     Ok(Decoder::begin(file).map_err(|error| Error::of_decoding(&path, error, 0))?.before)
 }
 
-/// Looks how much of a file is whole, of which so many bytes were on the disk.
+/// Looks how much of a file is whole, of which so many bytes were on the disk. `goes_on` is as for [`survey_logs`].
 ///
 /// # Errors
 /// As for [`survey_logs`].
-pub fn survey_log(path: &Path, synced: u64) -> Result<LogContents, Error> {
+pub fn survey_log(
+    path: &Path,
+    synced: u64,
+    mut goes_on: impl FnMut(u64) -> bool,
+) -> Result<Option<LogContents>, Error> {
     let file = Error::system("reading", path, DiskFile::open(path))?;
     let size = Error::system("reading", path, file.size())?;
     let mut contents = LogContents { size, ..LogContents::default() };
     // It was on the disk before anybody heard of the file.
     let mut decoder = Decoder::begin(file).map_err(|error| Error::of_decoding(path, error, 0))?;
     contents.whole = decoder.begin;
-    let mut records = 0;
+    let mut records = 0_u64;
     let error = loop {
         match decoder.next_item() {
             Ok(Some(Item::Record)) => {
                 records += 1;
                 decoder.is_unevictable = false;
+                if records.is_multiple_of(RECORDS_PER_CHECK) && !goes_on(decoder.source.position()) {
+                    return Ok(None);
+                }
             }
             Ok(Some(Item::Batch)) => (contents.records, contents.whole) = (records, decoder.begin),
-            Ok(None) if decoder.begin >= size.max(synced) => return Ok(contents),
+            Ok(None) if decoder.begin >= size.max(synced) => return Ok(Some(contents)),
             Ok(None) => break damaged(size, format_args!("the end of the file, where more was written")),
             Err(error) => break error,
         }
@@ -269,7 +285,7 @@ pub fn survey_log(path: &Path, synced: u64) -> Result<LogContents, Error> {
         DecodeError::Io(_) => false,
         _ => contents.whole >= synced && !was_synced(path, decoder.nonce, contents.whole)?,
     };
-    if is_torn { Ok(contents) } else { Err(Error::of_decoding(path, error, contents.records)) }
+    if is_torn { Ok(Some(contents)) } else { Err(Error::of_decoding(path, error, contents.records)) }
 }
 
 /// Whether a later batch says that what begins at `begin` was on the disk before it.
