@@ -7,7 +7,10 @@ to live, writes large values. It notes in memory that outlives it how far it has
 what was acknowledged, and what it knows to be on the disk: all that was acknowledged under `always`, else what it has
 had flushed. Meanwhile the log is rewritten. Then one of these happens:
 
-- **The server dies**, killed at a random instant, or ordered to end; the next one begins with its folder.
+- **The server dies**, killed at a random instant, or ordered to end; the next one begins with its folder. Half of the
+  servers that do not sync before they answer have a keeper. Then servers are killed under the writers, too, who go on
+  with the next one; and in the end the keeper and its server, or the keeper alone, after which the server is ordered to
+  end.
 - **The machine dies.** The server stands still, and its folder is copied, as a disk may have it then: of each file that
   is being written, what was there when something in it was last confirmed stays; what came behind is cut off, or is
   zeroes or rubbish in places, or never had a page of it written. Another server begins with that.
@@ -21,6 +24,7 @@ What must not be:
 """
 
 import mmap
+import os
 import random
 import re
 import shutil
@@ -28,14 +32,16 @@ import signal
 import struct
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cyclopts
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, ServerProcess, freeze
+from support import Child, Flag, KeptServer, ServerProcess, freeze, is_dead, wait_until
 
 from proof import program
 from proof.kills import own_folder
@@ -58,6 +64,10 @@ class Found:
 
     seed: int
     servers_killed: int = 0
+    servers_replaced: int = 0
+    """That were killed, and followed by one that their keeper started."""
+
+    keepers_killed: int = 0
     servers_ended: int = 0
     machines_killed: int = 0
     rewrites: int = 0
@@ -71,6 +81,9 @@ class Found:
 
     seconds: float = 0.0
     forbidden: list[str] = field(default_factory=list)
+
+    def deaths(self) -> int:
+        return self.servers_killed + self.servers_replaced + self.keepers_killed + self.machines_killed
 
 
 class Notes:
@@ -192,8 +205,24 @@ def image(folder: Path, sizes: dict[str, int], to: Path, choose: random.Random) 
     return lost
 
 
-def serving(folder: Path, policy: str) -> AbstractContextManager[ServerProcess]:
-    return ServerProcess("--data", str(folder), "--log", "--fsync", policy, "--max-memory", "64MiB")
+def serving(folder: Path, policy: str, *, keeps: bool = False) -> AbstractContextManager[ServerProcess]:
+    options = ("--data", str(folder), "--log", "--fsync", policy)
+    return KeptServer(*options, max_memory="64MiB") if keeps else ServerProcess(*options, "--max-memory", "64MiB")
+
+
+def kill(server: ServerProcess) -> None:
+    """Kill all that there is of a server, the keeper first."""
+    processes = server.processes() if isinstance(server, KeptServer) else []
+    server.kill()
+    end(processes, signal.SIGKILL)
+
+
+def end(processes: list[int], number: int) -> None:
+    """End processes that are no children of this one."""
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        wait_until(partial(is_dead, pid), f"process {pid} has ended")
 
 
 def check(folder: Path, notes: Notes, least: int, found: Found) -> None:
@@ -220,11 +249,12 @@ def check(folder: Path, notes: Notes, least: int, found: Found) -> None:
         server.kill()
 
 
-def live_and_die(folder: Path, notes: Notes, choose: random.Random, found: Found) -> None:
+def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: random.Random, found: Found) -> None:
     """One server, from its start to its death, and what comes behind."""
-    policy = choose.choice(POLICIES)
+    policy = choose.choice(policies)
+    keeps = policy != "always" and choose.randrange(2) == 0
     with ExitStack() as stack:
-        server = stack.enter_context(serving(folder, policy))
+        server = stack.enter_context(serving(folder, policy, keeps=keeps))
         finish = stack.enter_context(Flag())
         children = [
             stack.enter_context(Child(write, writer, notes, policy == "always", choose.getrandbits(32), finish))
@@ -234,19 +264,26 @@ def live_and_die(folder: Path, notes: Notes, choose: random.Random, found: Found
         deadline, sizes = time.monotonic() + choose.uniform(0.02, LIFE_S_MAX), {}
         while time.monotonic() < deadline:
             for child in children:
-                child.check()
+                # Under a keeper one may have been told that nobody has the answer to what it had asked.
+                if not (keeps and child.has_ended()):
+                    child.check()
             if choose.randrange(10) == 0:
                 table.call("BGREWRITEAOF")
                 found.rewrites += 1
+            if isinstance(server, KeptServer) and choose.randrange(10) == 0:
+                server.kill_server()
+                found.servers_replaced += 1
             time.sleep(choose.uniform(0, 0.05))
-        fate = choose.choice(["killed", "killed", "ended", "machine", "machine"])
+        fates = ["killed", "killed", "ended", "machine", "machine", *(["keeper"] if keeps else [])]
+        fate = choose.choice(fates)
         least = Notes.DURABLE
         if fate == "machine":
             # What is known now is on the disk, in files of at least these sizes.
             before = notes.copy()
             sizes = {file.name: file.stat().st_size for file in changes_of(folder)}
             time.sleep(choose.uniform(0, 0.05))
-            freeze(server.pid)
+            serves = server.server_pid if isinstance(server, KeptServer) else server.pid
+            freeze(serves)
             with tempfile.TemporaryDirectory() as copies:
                 copy = Path(copies, "image")
                 found.bytes_lost += image(folder, sizes, copy, choose)
@@ -254,8 +291,7 @@ def live_and_die(folder: Path, notes: Notes, choose: random.Random, found: Found
                 for writer in range(WRITERS):
                     for key in range(KEYS):
                         begun.set(writer, key, Notes.DURABLE, before.get(writer, key, Notes.DURABLE))
-                server.signal(signal.SIGCONT)
-                server.kill()
+                kill(server)
                 end_all(children, found)
                 check(copy, begun, Notes.DURABLE, found)
             found.machines_killed += 1
@@ -266,8 +302,17 @@ def live_and_die(folder: Path, notes: Notes, choose: random.Random, found: Found
                 raise Wrong("a server that was told to end did not end in order")
             least = Notes.ACKNOWLEDGED
             found.servers_ended += 1
-        else:
+        elif isinstance(server, KeptServer) and fate == "keeper":
+            processes = server.processes()
             server.kill()
+            time.sleep(choose.uniform(0, 0.05))
+            finish.set()
+            end_all(children, found)
+            end(processes, signal.SIGTERM)
+            least = Notes.ACKNOWLEDGED
+            found.keepers_killed += 1
+        else:
+            kill(server)
             end_all(children, found)
             found.servers_killed += 1
     check(folder, notes, least, found)
@@ -293,26 +338,32 @@ def settle(folder: Path, notes: Notes, found: Found) -> None:
         server.stop()
 
 
-def run(kills: int, seconds: float, found: Found) -> None:
+def run(policies: Sequence[str], kills: int, seconds: float, found: Found) -> None:
     choose, notes = random.Random(found.seed), Notes()
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="ringtable-proof-") as parent:
         folder = Path(parent, "data")
-        while found.servers_killed + found.servers_ended + found.machines_killed < kills:
-            if time.monotonic() > deadline:
-                break
-            live_and_die(folder, notes, choose, found)
+        while found.deaths() < kills and time.monotonic() < deadline:
+            live_and_die(folder, notes, policies, choose, found)
 
 
 app = cyclopts.App(name="python -m proof.disks", help=__doc__, version_flags=[])
 
 
 @app.default
-def main(*, kills: int = 1_000, seconds: float = 60.0, seed: int | None = None, json_: program.JsonFile = None) -> int:
+def main(
+    *,
+    policy: Sequence[str] = POLICIES,
+    kills: int = 1_000,
+    seconds: float = 60.0,
+    seed: int | None = None,
+    json_: program.JsonFile = None,
+) -> int:
     """Kill servers that log their changes, and machines, and look what is there afterwards.
 
     Args:
-        kills: How many.
+        policy: When changes are synced: always, everysec, no; may be given more than once.
+        kills: How many deaths.
         seconds: Stop after so long.
         seed: Repeat the random choices of another run; the instants depend on the machine, too.
         json_: A file for the figures.
@@ -322,7 +373,7 @@ def main(*, kills: int = 1_000, seconds: float = 60.0, seed: int | None = None, 
 
     def work() -> None:
         with own_folder():
-            run(kills, seconds, found)
+            run(policy, kills, seconds, found)
 
     return program.run(work, found, json_)
 
