@@ -8,6 +8,7 @@ Beside ringtable stand Valkey, for Redis, with the same policies, and LMDB with 
 - *load*: a file with small entries into a running server, and into one that starts.
 - *log*: sets one after the other by one process and by sixteen, with each policy and without a log: how many a second,
   and the processor time of the server for each. A burst is what a set is to a program that writes many keys at once.
+- *rate*: what a set takes a process that makes 100,000 a second, a hundred each millisecond, with a log and without.
 
 The folder is on the disk that $TMPDIR names, or /var/tmp: not in memory, as those of the other scripts.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import statistics
 import sys
 import tempfile
 import threading
@@ -54,7 +56,9 @@ MIB = 1 << 20
 
 SECONDS_TAKEN, RATE_MB, LONGEST_MS, BESIDE_MS = "seconds", "MB_per_s", "longest_set_ms", "longest_beside_ms"
 MEMORY_PERCENT, ENTRIES_RATE, SETS_RATE, CPU_NS = "memory_percent", "entries_per_s", "sets_per_s", "server_cpu_ns"
+SET_NS = "set_ns"
 SNAPSHOT, LOAD, ONE, MANY, IN_BURSTS = "snapshot", "load", "one client", f"{CROWD} clients", "in bursts"
+AT_A_RATE, RATE, SLICE_S = "at a rate", 100_000, 0.001
 
 OURS, BY_SERVER, VALKEY, LMDB = "ringtable", "ringtable, by the server", "Valkey for Redis", "LMDB"
 
@@ -139,13 +143,38 @@ def set_over_and_over(connect: Callable[[str], Any], address: str, keys: int, bu
                 done, longest, last = 0, 0.0, time.monotonic()
 
 
+def set_at_a_rate(connect: Callable[[str], Any], address: str, keys: int, parent: Pipe) -> None:
+    """Set so many keys in each slice until told to tell: how many there were, and the median seconds that one took."""
+    with closing(connect(address)) as client:
+        generator, value = random.Random(os.getpid()), b"x" * 100
+        parent.send("ready")
+        took: list[float] = []
+        due = time.monotonic()
+        while True:
+            names = [key_of(generator.randrange(keys)) for _ in range(int(RATE * SLICE_S))]
+            time.sleep(max(0.0, due - time.monotonic()))
+            due += SLICE_S
+            begun = time.monotonic()
+            for name in names:
+                client.set(name, value)
+            took.append((time.monotonic() - begun) / len(names))
+            if parent.poll():
+                parent.recv()
+                parent.send((len(took) * len(names), statistics.median(took)))
+                took, due = [], time.monotonic()
+
+
 class Setter:
     """A process that sets keys."""
 
-    def __init__(self, connect: Callable[[str], Any], address: str, keys: int, burst: bool = False) -> None:
+    def __init__(self, connect: Callable[[str], Any], address: str, keys: int, kind: str = ONE) -> None:
         self._ours, theirs = CONTEXT.Pipe()
-        arguments = (connect, address, keys, burst, theirs)
-        self._process = CONTEXT.Process(target=set_over_and_over, args=arguments, daemon=True)
+        if kind == AT_A_RATE:
+            target: Callable[..., None] = set_at_a_rate
+            arguments: tuple[Any, ...] = (connect, address, keys, theirs)
+        else:
+            target, arguments = set_over_and_over, (connect, address, keys, kind == IN_BURSTS, theirs)
+        self._process = CONTEXT.Process(target=target, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
         self._answer()
@@ -159,9 +188,9 @@ class Setter:
         self._ours.send("tell")
 
     def told(self) -> tuple[int, float]:
-        """How many were set since the last time, and the longest time that one took."""
-        done, longest = self._answer()
-        return done, longest
+        """How many were set since the last time, and the longest time that one took; at a rate, the median."""
+        done, time_of_one = self._answer()
+        return done, time_of_one
 
     def close(self) -> None:
         self._process.kill()
@@ -331,9 +360,9 @@ def measure_log(run: Run) -> None:
             for kind, clients in ((ONE, 1), (MANY, CROWD), (IN_BURSTS, 1)):
                 run.say(f"log, round {round_number + 1}: {name}, {kind}")
                 with run.attempt(name), running(run, start) as (server, _):
-                    setters = [Setter(connect, server.address, 100_000, kind == IN_BURSTS) for _ in range(clients)]
+                    setters = [Setter(connect, server.address, 100_000, kind) for _ in range(clients)]
                     try:
-                        rate, cpu_ns = measure_setters(setters, server.pids, seconds)
+                        rate, cpu_ns, _ = measure_setters(setters, server.pids, seconds)
                     finally:
                         for setter in setters:
                             setter.close()
@@ -342,8 +371,24 @@ def measure_log(run: Run) -> None:
                         run.figures.add(kind, name, CPU_NS, cpu_ns)
 
 
-def measure_setters(setters: list[Setter], pids: list[int], seconds: float) -> tuple[float, float]:
-    """How many sets a second, and the processor time of the server for each."""
+def measure_rate(run: Run) -> None:
+    seconds = SECONDS_QUICK if run.quick else SECONDS
+    for round_number in range(1 if run.quick else 3 * ROUNDS):
+        for name, start, connect in LOGGED[:-1]:
+            run.say(f"rate, round {round_number + 1}: {name}")
+            with (
+                run.attempt(name),
+                running(run, start) as (server, _),
+                closing(Setter(connect, server.address, 100_000, AT_A_RATE)) as setter,
+            ):
+                rate, cpu_ns, time_of_one = measure_setters([setter], server.pids, seconds)
+                run.figures.add(AT_A_RATE, name, SETS_RATE, rate)
+                run.figures.add(AT_A_RATE, name, CPU_NS, cpu_ns)
+                run.figures.add(AT_A_RATE, name, SET_NS, 1e9 * time_of_one)
+
+
+def measure_setters(setters: list[Setter], pids: list[int], seconds: float) -> tuple[float, float, float]:
+    """How many sets a second, the processor time of the server for each, and the most that a process says of one."""
     for setter in setters:
         setter.ask()
     for setter in setters:
@@ -352,9 +397,10 @@ def measure_setters(setters: list[Setter], pids: list[int], seconds: float) -> t
     time.sleep(seconds)
     for setter in setters:
         setter.ask()
-    done = sum(setter.told()[0] for setter in setters)
+    told = [setter.told() for setter in setters]
     taken, spent_ns = time.monotonic() - began, sum(map(probe.cpu_ns, pids)) - cpu_ns
-    return done / taken, spent_ns / max(done, 1)
+    done = sum(count for count, _ in told)
+    return done / taken, spent_ns / max(done, 1), max(time_of_one for _, time_of_one in told)
 
 
 @contextmanager
@@ -368,7 +414,12 @@ def running(run: Run, start: Callable[[Path], Any]) -> Iterator[tuple[Any, Path]
             server.stop()
 
 
-PARTS: dict[str, Callable[[Run], None]] = {SNAPSHOT: measure_snapshots, LOAD: measure_loads, "log": measure_log}
+PARTS: dict[str, Callable[[Run], None]] = {
+    SNAPSHOT: measure_snapshots,
+    LOAD: measure_loads,
+    "log": measure_log,
+    "rate": measure_rate,
+}
 
 
 def measure(run: Run) -> None:
@@ -419,6 +470,13 @@ def sections(run: Run) -> list[Section]:
             "Sets of 16 + 100 bytes a second, and nanoseconds of the server's processor time for each.",
             ("Server", ONE, MANY, IN_BURSTS, "ns, one", f"ns, {CROWD}", "ns, bursts"),
             log_rows,
+        ),
+        Section(
+            "At a rate",
+            f"One process that makes {RATE:,} sets a second: how many it makes, what it waits for one, and the server's"
+            " processor time for it.",
+            ("Server", "sets a second", "ns", "server, ns"),
+            rows(AT_A_RATE, writers, (SETS_RATE, SET_NS, CPU_NS)),
         ),
     ]
 
@@ -471,6 +529,14 @@ def goals(run: Run) -> list[Goal]:
             partial(ratio, IN_BURSTS, everysec, IN_BURSTS, without),
         ),
         Goal(MANY, f"always: {MANY}, beside one", "≥", 8.0, "x", partial(ratio, MANY, always, ONE, always)),
+        Goal(
+            AT_A_RATE,
+            f"everysec: {RATE:,} sets a second, beside no log",
+            "≥",
+            0.99,
+            "x",
+            partial(ratio, AT_A_RATE, everysec, AT_A_RATE, without),
+        ),
     ]
 
 
