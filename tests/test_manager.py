@@ -107,6 +107,14 @@ def test_smoke(manager: ManagerInPlaceOfSystemd) -> None:
     assert len(manager.stored) == 6
 
 
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_server_that_loads_is_given_time(manager: ManagerInPlaceOfSystemd, tmp_path: Path, loads: bool) -> None:
+    """It is asked for before the server serves; a table that is in memory alone needs none."""
+    manager.start(*(("--data", str(tmp_path / "data")) if loads else ()))
+    manager.hear_until("READY=1")
+    assert ("EXTEND_TIMEOUT_USEC=30000000" in manager.said) == loads
+
+
 def test_a_table_outlives_a_restart_of_the_service(manager: ManagerInPlaceOfSystemd) -> None:
     service = manager.start()
     manager.hear_until("READY=1")

@@ -45,6 +45,9 @@ _QUESTIONS_MAX = 3
 # A server that starts takes a table over, which takes longer the larger that is: so many times as long as it may be
 # silent later, and so many seconds at least.
 _STARTS_TIMES, _STARTED_WITHIN_S = 10, 60.0
+# A first server that loads what is on the disk takes as long as it takes. The service manager is asked again and again
+# for so many seconds more.
+_ASKED_FOR_TIME_EVERY_S, _TIME_ASKED_FOR_S = 10.0, 30
 # Seconds in which a new program has to be able to take over, and a server to let it; and for which clients that come
 # meanwhile may find no lane.
 _ABLE_WITHIN_S = 30.0
@@ -182,6 +185,8 @@ class Keeper:
         # The last question, when the next one is due, and how many in a row have no answer.
         self._question = 0
         self._question_due = 0.0
+        # When more time is asked for to load.
+        self._time_due: float | None = None
         self._unanswered = 0
 
     def keep(self) -> Kept:
@@ -224,8 +229,9 @@ class Keeper:
 
         The first one may load what is on the disk, as long as that takes.
         """
-        loads = self._options.get("data") is not None and not self._was_ready
-        if self._hang_timeout_s > 0 and not loads:
+        if self._options.get("data") is not None and not self._was_ready:
+            self._time_due = time.monotonic()
+        elif self._hang_timeout_s > 0:
             server.due = time.monotonic() + max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
         if self._is_ending:
             os.kill(server.pid, signal.SIGTERM)
@@ -279,6 +285,9 @@ class Keeper:
 
     def _step(self) -> None:
         """Wait for something to happen, and do what is to be done then."""
+        if self._time_due is not None and time.monotonic() >= self._time_due:
+            self._time_due = time.monotonic() + _ASKED_FOR_TIME_EVERY_S
+            self._manager.say(f"EXTEND_TIMEOUT_USEC={_TIME_ASKED_FOR_S}000000")
         processes = [] if self._server is None else [self._server]
         if self._upgrade is not None:
             processes.append(self._upgrade.successor)
@@ -312,6 +321,7 @@ class Keeper:
         dues = [
             self._server.due if self._server is not None else None,
             self._question_due if self._looks_for_life() else None,
+            self._time_due,
             self._upgrade.due if self._upgrade is not None else None,
         ]
         return min((due for due in dues if due is not None), default=None)
@@ -330,7 +340,7 @@ class Keeper:
                 send(server.way, NOT_UPGRADED)
             self._unanswered, self._question_due = 0, time.monotonic() + self._pause_s()
             if not self._was_ready:
-                self._was_ready = True
+                self._was_ready, self._time_due = True, None
                 self._on_ready()
                 self._manager.say("READY=1")
         elif kind == ALIVE:
