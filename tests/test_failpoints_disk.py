@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import random
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ringtable
 from failpoints import needs_failpoints
+from ringtable import _ringtable
+from support import DEADLINE_S, Child, Flag, figure, wait_until
 
 from proof.images import FAILURES, POLICIES, Failing, Found, live, live_and_die
 from proof.recording import Disk
@@ -15,6 +20,7 @@ from proof.recording import Disk
 pytestmark = needs_failpoints
 
 IMAGES = 12
+SLOW_MS = 2_000
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -43,6 +49,47 @@ def test_what_is_written_down_is_what_is_on_the_disk(ringtable_dir: Path, tmp_pa
 def test_a_machine_that_dies(ringtable_dir: Path, policy: str) -> None:
     """What was known to be on the disk is there, at whichever step it was."""
     live_and_die(policy, None, random.Random(policy), Found(0), IMAGES)
+
+
+def serve_slowly(folder: Path, fsync: Any, ready: Flag, finish: Flag) -> None:
+    """Serve from a disk on which each sync takes a while, until told to finish."""
+    with ringtable.Server(data=folder, log=True, fsync=fsync, workers=1):
+        vars(_ringtable)["slow_disk"]("sync", SLOW_MS)
+        ready.set()
+        finish.wait()
+        vars(_ringtable)["slow_disk"]("sync", 0)
+
+
+def wait_for_the_disk(key: str, fsync: str, begun: Flag) -> None:
+    with ringtable.connect(timeout=DEADLINE_S) as table:
+        begun.set()
+        table[key] = b"value"
+        if fsync != "always":
+            table.flush(durable=True)
+
+
+@pytest.mark.parametrize("fsync", ["always", "everysec"])
+def test_a_slow_disk_holds_up_nobody_but_who_waits_for_it(ringtable_dir: Path, tmp_path: Path, fsync: str) -> None:
+    with ExitStack() as stack:
+        ready, finish, begun = (stack.enter_context(Flag()) for _ in range(3))
+        server = stack.enter_context(Child(serve_slowly, tmp_path, fsync, ready, finish))
+        ready.wait()
+        with ringtable.connect(timeout=DEADLINE_S) as table:
+            before = figure("log_syncs")
+            waiting = [stack.enter_context(Child(wait_for_the_disk, f"key {n}", fsync, begun)) for n in range(8)]
+            begun.wait()
+            wait_until(lambda: len(table) > 0, "something is written, and not on the disk")
+            for number in range(1_000):
+                assert table.get("another key") is None
+                if fsync != "always":
+                    table[b"%d" % number] = b"value"
+            assert not any(child.has_ended() for child in waiting)
+            for child in waiting:
+                child.result()
+            # One sync for all that had come by then, and not one for each.
+            assert fsync != "always" or figure("log_syncs") - before <= 3
+            finish.set()
+            server.result()
 
 
 @pytest.mark.parametrize(("kind", "number"), FAILURES, ids=lambda value: errno.errorcode.get(value, value))

@@ -1,6 +1,7 @@
 //! What tests need of failpoints: see `ringtable::failpoint`, and `ringtable::disk`. Not there in a normal build.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,7 +13,8 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(failpoints, module)?)?;
     module.add_function(wrap_pyfunction!(arm_failpoint, module)?)?;
     module.add_function(wrap_pyfunction!(record_disk, module)?)?;
-    module.add_function(wrap_pyfunction!(fail_disk, module)?)
+    module.add_function(wrap_pyfunction!(fail_disk, module)?)?;
+    module.add_function(wrap_pyfunction!(slow_disk, module)?)
 }
 
 /// All failpoints: what each is called, and where a process stands that stops at it.
@@ -52,6 +54,16 @@ fn record_disk(path: PathBuf) -> PyResult<()> {
 #[pyo3(signature = (kind, number, *, before=0, count=1))]
 fn fail_disk(kind: &str, number: i32, before: u32, count: u32) -> PyResult<()> {
     if disk::fail(kind, before, count, number) {
+        Ok(())
+    } else {
+        Err(PyValueError::new_err(format!("there is no step '{kind}'")))
+    }
+}
+
+/// Let all steps of this kind take so many milliseconds, and longer.
+#[pyfunction]
+fn slow_disk(kind: &str, ms: u64) -> PyResult<()> {
+    if disk::slow_down(kind, Duration::from_millis(ms)) {
         Ok(())
     } else {
         Err(PyValueError::new_err(format!("there is no step '{kind}'")))

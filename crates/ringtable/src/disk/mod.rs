@@ -20,7 +20,7 @@ pub use data_folder::{DataFolder, make_folder, room_for};
 pub use error::Error;
 pub use file::truncate;
 #[cfg(feature = "failpoints")]
-pub use recorder::{fail, record};
+pub use recorder::{fail, record, slow_down};
 pub use replacement::Replacement;
 pub use snapshot::{Written, write_table};
 pub use survey::{Contents, Reading, survey};

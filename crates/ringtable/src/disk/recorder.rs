@@ -4,8 +4,8 @@
 //!
 //! All that changes files and folders passes [`step`]. With the feature `failpoints` a process can be told to write
 //! down each step that was done ([`record`]), in the order in which they were done: what the disk of a machine may hold
-//! that died at any of them is made out of that (`proof/images.py`). And steps can be told to fail ([`fail`]), which
-//! are not done then, as a disk does it that breaks.
+//! that died at any of them is made out of that (`proof/images.py`). Steps can be told to fail ([`fail`]), which are not
+//! done then, as a disk does it that breaks; and to take long ([`slow_down`]).
 //!
 //! A line of a recording is a head of five numbers (little endian: kind `u8`, inode `u64`, size of the path `u16`, size
 //! of the second path `u16`, size of the bytes `u32`), and those three. Truncating has its size in place of bytes. A
@@ -46,7 +46,7 @@ pub(super) fn step<T>(_: Step<'_>, work: impl FnOnce() -> std::io::Result<T>) ->
 #[cfg(feature = "failpoints")]
 pub(super) use recording::step;
 #[cfg(feature = "failpoints")]
-pub use recording::{fail, record};
+pub use recording::{fail, record, slow_down};
 
 #[cfg(feature = "failpoints")]
 mod recording {
@@ -55,6 +55,7 @@ mod recording {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use rustix::fs::{Mode, OFlags};
 
@@ -65,6 +66,7 @@ mod recording {
     struct Recorder {
         file: Option<Descriptor>,
         failing: Option<Failing>,
+        slow: Option<(&'static str, Duration)>,
     }
 
     /// So many steps of a kind fail, behind some that do not.
@@ -75,7 +77,7 @@ mod recording {
         number: i32,
     }
 
-    static RECORDER: Mutex<Recorder> = Mutex::new(Recorder { file: None, failing: None });
+    static RECORDER: Mutex<Recorder> = Mutex::new(Recorder { file: None, failing: None, slow: None });
 
     /// The kinds of steps, by their numbers in a recording. The last one is a sync that has failed.
     const KINDS: [&str; 8] = ["folder", "create", "write", "sync", "truncate", "rename", "remove", "unsynced"];
@@ -91,6 +93,13 @@ mod recording {
         Ok(())
     }
 
+    /// Lets all steps of this kind take so long, and longer. Returns whether there is such a kind.
+    pub fn slow_down(kind: &str, by: Duration) -> bool {
+        let Some(kind) = KINDS.into_iter().find(|known| *known == kind) else { return false };
+        lock(&RECORDER).slow = Some((kind, by));
+        true
+    }
+
     /// Lets `count` steps of this kind fail with the error of this number, behind so many that do not. Returns whether
     /// there is such a kind.
     pub fn fail(kind: &str, before: u32, count: u32, number: i32) -> bool {
@@ -100,13 +109,17 @@ mod recording {
     }
 
     pub(in super::super) fn step<T>(step: Step<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let kind = step.kind();
+        let slow = lock(&RECORDER).slow;
+        if let Some((_, by)) = slow.filter(|&(slow, _)| slow == kind) {
+            std::thread::sleep(by);
+        }
         // To its end: the order of the steps is that of their lines.
         let mut recorder = lock(&RECORDER);
         if recorder.failing.is_none() && recorder.file.is_none() {
             drop(recorder);
             return work();
         }
-        let kind = step.kind();
         let refused = recorder.failing.as_mut().and_then(|failing| failing.refuse(kind));
         let outcome = refused.map_or_else(work, |number| Err(io::Error::from_raw_os_error(number)));
         if let Some(file) = &recorder.file {
