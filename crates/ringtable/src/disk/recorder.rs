@@ -4,8 +4,8 @@
 //!
 //! All that changes files and folders passes [`step`]. With the feature `failpoints` a process can be told to write
 //! down each step that was done ([`record`]), in the order in which they were done: what the disk of a machine may hold
-//! that died at any of them is made out of that (`proof/images.py`). Steps can be told to fail ([`fail`]), which are not
-//! done then, as a disk does it that breaks; and to take long ([`slow_down`]).
+//! that died at any of them is made out of that (`proof/images.py`). Steps can be told to fail ([`fail`]), which are
+//! not done then, as by a disk that breaks; and to take long ([`slow_down`]).
 //!
 //! A line of a recording is a head of five numbers (little endian: kind `u8`, inode `u64`, size of the path `u16`, size
 //! of the second path `u16`, size of the bytes `u32`), and those three. Truncating has its size in place of bytes. A
