@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
-from contextlib import ExitStack
+import signal
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ringtable
-from failpoints import needs_failpoints
-from ringtable import _ringtable
+from failpoints import Victim, needs_failpoints
+from ringtable import Server, _ringtable
+from ringtable._cli.signals import admit_termination, interrupt_on_termination
+from ringtable._keeper.keeper import Keeper
 from support import DEADLINE_S, Child, Flag, figure, wait_until
 
-from proof.images import FAILURES, POLICIES, Failing, Found, live, live_and_die
+from proof.images import FAILURES, POLICIES, Failing, Found, is_there, live, live_and_die
 from proof.recording import Disk
 
 pytestmark = needs_failpoints
 
 IMAGES = 12
 SLOW_MS = 2_000
+VALUE_SIZE = 60_000
+HELD_MAX = 1 << 20
+"""Bytes of values that wait for the log, at most: a sixteenth of the table."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -90,6 +98,102 @@ def test_a_slow_disk_holds_up_nobody_but_who_waits_for_it(ringtable_dir: Path, t
             assert fsync != "always" or figure("log_syncs") - before <= 3
             finish.set()
             server.result()
+
+
+def serve_with_keeper(folder: Path) -> None:
+    """Serve until told to end. The first server writes slowly."""
+    options: dict[str, Any] = {
+        "data": folder,
+        "log": True,
+        "workers": 1,
+        "max_memory": "16MiB",
+        "eviction": "allkeys-sieve",
+    }
+    kept = Keeper(options, deaths_max=10, hang_timeout_s=30).keep()
+    interrupt_on_termination()
+    with suppress(KeyboardInterrupt), Server(_kept=kept, **options) as server:
+        if kept[3] == 0:
+            vars(_ringtable)["slow_disk"]("write", SLOW_MS)
+        admit_termination()
+        server.wait()
+
+
+def write_on(finish: Flag) -> int:
+    """Write until told to finish, and return how often. No call may fail."""
+    count = 0
+    with ringtable.connect(timeout=DEADLINE_S) as table:
+        while not finish.is_set():
+            assert table.incr("count") > count
+            table.set(b"%d" % (count % 50), bytes(VALUE_SIZE))
+            count += 1
+    return count
+
+
+def test_who_waits_for_room_in_the_log_goes_on_with_the_next_server(ringtable_dir: Path, tmp_path: Path) -> None:
+    """What has not begun is begun by that one: nothing fails, and nothing is done twice."""
+    with ExitStack() as stack:
+        finish = stack.enter_context(Flag())
+        keeper = stack.enter_context(Victim(serve_with_keeper, tmp_path))
+        wait_until(is_there, "the server serves")
+        with ringtable.connect(timeout=DEADLINE_S) as table:
+            writer = stack.enter_context(Child(write_on, finish))
+            wait_until(lambda: int(table.get("count", b"0")) * VALUE_SIZE > HELD_MAX, "more is written than is held")
+            wait_until(lambda: is_standing(table), "the writer waits")
+            os.kill(int(table.stats()["process_id"]), signal.SIGKILL)
+            wait_until(lambda: table.stats()["restarts"] == 1, "another server has followed")
+            before = int(table["count"])
+            wait_until(lambda: int(table["count"]) > before, "the writer goes on")
+            finish.set()
+            assert writer.result() == int(table["count"])
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.what_became_of_it() == "end"
+
+
+def is_standing(table: ringtable.Table) -> bool:
+    """Whether nothing is counted for a moment."""
+    before = table["count"]
+    time.sleep(0.1)
+    return table["count"] == before
+
+
+def serve_on_a_disk_that_breaks(folder: Path) -> None:
+    """Serve until told to end. The second server can make no file."""
+    options: dict[str, Any] = {"data": folder, "log": True, "workers": 1, "max_memory": "16MiB"}
+    kept = Keeper(options, deaths_max=3, hang_timeout_s=30).keep()
+    interrupt_on_termination()
+    if kept[3] == 1:
+        vars(_ringtable)["fail_disk"]("create", errno.EPERM, count=1_000)
+    with suppress(KeyboardInterrupt, ringtable.ServerFailed), Server(_kept=kept, **options) as server:
+        admit_termination()
+        server.wait()
+
+
+def test_a_table_survives_that_the_disk_refuses_the_next_server(ringtable_dir: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        keeper = stack.enter_context(Victim(serve_on_a_disk_that_breaks, tmp_path))
+        wait_until(is_there, "the server serves")
+        with ringtable.connect(timeout=DEADLINE_S) as table:
+            table["key"] = b"value"
+            os.kill(int(table.stats()["process_id"]), signal.SIGKILL)
+            wait_until(lambda: table.stats()["restarts"] == 1, "another server has followed")
+            assert table["key"] == b"value"
+            assert table.stats()["log_broken"] == 1
+            with pytest.raises(ringtable.FileError):
+                table["key"] = b"another value"
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.what_became_of_it() == "end"
+
+
+def test_an_end_that_cannot_save_is_told(ringtable_dir: Path, tmp_path: Path) -> None:
+    server = Server(data=tmp_path, workers=1)
+    with ringtable.connect() as table:
+        table["key"] = b"value"
+    vars(_ringtable)["fail_disk"]("create", errno.ENOSPC, count=1_000)
+    try:
+        with pytest.raises(ringtable.ServerFailed, match="the last snapshot has failed"):
+            server.stop()
+    finally:
+        vars(_ringtable)["fail_disk"]("create", 0, count=0)
 
 
 @pytest.mark.parametrize(("kind", "number"), FAILURES, ids=lambda value: errno.errorcode.get(value, value))

@@ -362,6 +362,27 @@ def test_damage_of_what_was_on_the_disk_is_no_torn_tail(ringtable_dir: Path, tmp
         assert len(table) == 50
 
 
+def test_what_redis_has_written_behind_it_is_not_cut_off(ringtable_dir: Path, tmp_path: Path) -> None:
+    """A server of Redis goes on with the folder; what it adds has no checksums."""
+    file, whole = log_fifty(tmp_path)
+    with file.open("ab") as log:
+        log.write(b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nset\r\n$6\r\ntheirs\r\n$1\r\n1\r\n")
+    before = file.read_bytes()
+    assert before.startswith(whole)
+    with pytest.raises(DamagedFile, match=f"at byte {len(whole)} there is what Redis, or Valkey, has written"):
+        Server(data=tmp_path, log=True)
+    assert run_cli("check", str(tmp_path)).returncode == 1
+    assert file.read_bytes() == before
+
+
+def test_a_log_without_its_manifest_is_not_begun_anew(ringtable_dir: Path, tmp_path: Path) -> None:
+    file, whole = log_fifty(tmp_path)
+    (tmp_path / "appendonlydir" / "appendonly.aof.manifest").unlink()
+    with pytest.raises(DamagedFile, match=r"manifest: at byte 0 there is no such file"):
+        Server(data=tmp_path, log=True)
+    assert file.read_bytes() == whole
+
+
 def test_a_damaged_snapshot_or_manifest(ringtable_dir: Path, tmp_path: Path) -> None:
     with logged(tmp_path) as (server, table):
         table["key"] = b"value"

@@ -207,7 +207,7 @@ class Server:
         """Stop: remove the socket, tell the clients, end the threads, free the table. A second call does nothing.
 
         Raises:
-            ServerFailed: It had ended before, through a fault of its own.
+            ServerFailed: It had ended before, through a fault of its own; or its last snapshot has failed.
         """
         self._core.stop()
 

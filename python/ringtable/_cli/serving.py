@@ -24,6 +24,7 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
     is_first = kept is None or kept[3] == 0
     ready = "ready" if is_first else "ready again"
     size = parse_size("max_memory", options["max_memory"])
+    running = None
     try:
         if is_first:
             # What it loads may take its time; what it takes over is left in order.
@@ -38,4 +39,6 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
             )
             running.wait()
     except KeyboardInterrupt:
-        pass
+        if running is not None:
+            # It has ended. What it could not bring to the disk in the end is raised here.
+            running.wait()

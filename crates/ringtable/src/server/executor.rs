@@ -38,6 +38,8 @@ pub(super) struct Executed {
     /// What changes about the connection, which has to answer then.
     pub change: Option<ConnectionChange>,
     pub again: Again,
+    /// Whether nothing of it was done, and nothing is kept of it but what it waits for.
+    pub is_put_off: bool,
     /// What the reply waits for.
     pub durable: Option<Durable>,
 }
@@ -170,7 +172,7 @@ impl Engine {
             self.note_written(command);
         }
         let durable = self.durability(command, flow);
-        Executed { flow, change, again, durable }
+        Executed { flow, change, again, is_put_off: false, durable }
     }
 
     /// Does not execute a write that the log could not take now: it is refused, or waits for room. Else gives back
@@ -192,13 +194,15 @@ impl Engine {
         if let Some(refusal) = log.refusal() {
             reply.error(&refusal);
             let again = Again::default();
-            return ControlFlow::Break(Executed { flow: Flow::Next, change: None, again, durable: None });
+            let (flow, change, durable) = (Flow::Next, None, None);
+            return ControlFlow::Break(Executed { flow, change, again, is_put_off: false, durable });
         }
         match log.room(self.worker) {
             None => ControlFlow::Continue(again),
             task => {
-                let again = Again { task, ..again };
-                ControlFlow::Break(Executed { flow: Flow::Again, change: None, again, durable: None })
+                let is_put_off = again.streamed.is_none();
+                let (flow, change, durable) = (Flow::Again, None, None);
+                ControlFlow::Break(Executed { flow, change, again: Again { task, ..again }, is_put_off, durable })
             }
         }
     }

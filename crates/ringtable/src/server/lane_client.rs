@@ -16,7 +16,7 @@ use super::unfinished::{Stage, Unfinished};
 use super::waking::Waking;
 use crate::command::record::{self, RecordWriter};
 use crate::command::reply::ReplyWriter;
-use crate::command::{Command, ConnectionChange, Flow, LeaseName, done, parse_cursor, pending};
+use crate::command::{Command, ConnectionChange, Flow, LeaseName, Task, done, parse_cursor, pending};
 use crate::limits;
 use crate::ring::lane::{self, Lane};
 use crate::ring::spsc::{Consumer, PositionError, Producer};
@@ -47,6 +47,11 @@ pub(super) struct LaneClient {
     unfinished: Option<Unfinished>,
     /// A request that takes several turns, and how far it has come.
     again: Option<(Vec<u8>, Again)>,
+    /// Where the request in the executor's record stands in the ring, if all of it does, and the lane is to outlive this
+    /// server.
+    taken_at: Option<Consumer>,
+    /// What the request at the head waits for, of which nothing was done: it stays in the ring.
+    put_off: Option<Arc<Task>>,
     /// Reply records that did not fit the ring yet.
     outgoing: Outgoing,
     closing: bool,
@@ -171,6 +176,8 @@ impl LaneClient {
             responses,
             unfinished: None,
             again: None,
+            taken_at: None,
+            put_off: None,
             outgoing: Outgoing::default(),
             closing: false,
             gone: false,
@@ -252,6 +259,7 @@ impl LaneClient {
             if self.has_to_wait() {
                 break;
             }
+            self.put_off = None;
             if let Some((record, again)) = self.again.take() {
                 worked = true;
                 executor.record = record;
@@ -275,7 +283,7 @@ impl LaneClient {
                 self.note_progress();
                 failpoint!("request.noted");
             }
-            if self.again.is_some() {
+            if self.again.is_some() || self.put_off.is_some() {
                 break;
             }
         }
@@ -319,7 +327,8 @@ impl LaneClient {
     /// What is left of requests that were taken: bytes of replies that wait for room, and one more if a request that
     /// takes several turns can go on.
     pub fn left_to_do(&self) -> usize {
-        self.outgoing.len() + usize::from(self.again.is_some() && !self.has_to_wait())
+        let has_begun = self.again.is_some() || self.put_off.is_some();
+        self.outgoing.len() + usize::from(has_begun && !self.has_to_wait())
     }
 
     /// Whether it can do nothing before another thread has done something, which rings for the worker: has made room
@@ -330,8 +339,13 @@ impl LaneClient {
 
     /// Whether its next request has to wait for another thread.
     fn has_to_wait(&self) -> bool {
+        self.waits_with_request() || self.unfinished.as_ref().is_some_and(Unfinished::is_waiting)
+    }
+
+    /// Whether the request that was taken last, or put off, waits for another thread.
+    fn waits_with_request(&self) -> bool {
         self.again.as_ref().is_some_and(|(_, again)| again.is_waiting())
-            || self.unfinished.as_ref().is_some_and(Unfinished::is_waiting)
+            || self.put_off.as_ref().is_some_and(|task| !task.is_done())
     }
 
     /// Wakes the client if it sleeps. To be called after a turn that worked. Returns whether it had to be.
@@ -371,6 +385,7 @@ impl LaneClient {
                 // The common case: all of it is there.
                 if large.is_none() && is_there(&mut self.requests).map_err(|_: PositionError| End::Position)? {
                     executor.record.resize(size, 0);
+                    self.taken_at = self.note.is_some().then(|| self.requests.clone());
                     self.requests.read(ring, as_uninit(&mut executor.record));
                     if let Some(note) = &self.note {
                         // In this order: a request that is in hand has committed what the log says. It is the one at
@@ -419,6 +434,7 @@ impl LaneClient {
     /// Executes the request in `executor.record`, or goes on with it.
     fn execute(&mut self, executor: &mut Executor, again: Again) -> Result<(), End> {
         failpoint!("request.copied");
+        let taken_at = self.taken_at.take();
         let executed = executor.execute_own_record(&mut self.outgoing, again)?;
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;
@@ -429,7 +445,15 @@ impl LaneClient {
             // The reply is published after this.
             self.count_pins(&executor.store);
         }
-        if executed.flow == Flow::Again {
+        if executed.is_put_off
+            && let Some(taken_at) = taken_at
+        {
+            // As if it had not been looked at: if this server ends, the next one executes it.
+            (self.requests, self.put_off) = (taken_at, executed.again.task);
+            if let Some(note) = &self.note {
+                note.lay_down();
+            }
+        } else if executed.flow == Flow::Again {
             self.again = Some((std::mem::take(&mut executor.record), executed.again));
         }
         Ok(())
@@ -485,9 +509,10 @@ impl LaneClient {
         let (mut requests, mut bytes) = (0, 0);
         self.outgoing.clear();
         while !executor.is_turn_over(requests, bytes) {
-            if self.again.as_ref().is_some_and(|(_, again)| again.is_waiting()) {
+            if self.waits_with_request() {
                 break;
             }
+            self.put_off = None;
             if let Some((record, again)) = self.again.take() {
                 executor.record = record;
                 if self.execute(executor, again).is_err() {
@@ -508,7 +533,7 @@ impl LaneClient {
             // Nobody reads the reply.
             self.outgoing.clear();
             self.note_progress();
-            if self.again.is_some() {
+            if self.again.is_some() || self.put_off.is_some() {
                 break;
             }
         }

@@ -365,8 +365,11 @@ impl Drop for Crew {
         self.join();
         // A server that has not come to serve has nothing to save, and one that has failed nothing that is to be
         // believed.
-        if self.has_served && self.runtime.course.failure().is_none() {
-            self.runtime.store.persistence.save_at_end(&self.runtime.store.table);
+        if self.has_served
+            && self.runtime.course.failure().is_none()
+            && let Err(words) = self.runtime.store.persistence.save_at_end(&self.runtime.store.table)
+        {
+            self.runtime.course.note_failure(words);
         }
         if let Some(keeper) = &self.runtime.keeper {
             keeper.tell_ended();

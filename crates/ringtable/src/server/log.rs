@@ -93,10 +93,11 @@ struct State {
 }
 
 impl Log {
-    /// The log in a folder, with another file; none if the disk has no room for that.
+    /// The log in a folder, with another file; none if the disk has no room for that, or, where the table is in memory
+    /// already, if it refuses anything.
     ///
     /// # Errors
-    /// Those of the disk, but for want of room.
+    /// Those of the disk, but for these.
     pub fn begin(
         folder: &Path,
         begins: Begins,
@@ -107,9 +108,9 @@ impl Log {
         let mut failure = None;
         let file = match Self::next_file(folder, &mut manifest, before) {
             Ok(file) => Some(file),
-            Err(Error::System { error, .. }) if shortage::is_shortage(&error) => {
+            Err(Error::System { error, .. }) if owes_base || shortage::is_shortage(&error) => {
                 let words = shortage::in_words(&error);
-                tell(&format!("the log has no room for another file ({words})"));
+                tell(&format!("the log cannot have another file ({words})"));
                 failure = Some(words);
                 None
             }

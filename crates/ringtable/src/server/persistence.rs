@@ -113,6 +113,7 @@ impl Persistence {
                 }
             }
             None => {
+                Manifest::check_absent(&log_folder)?;
                 self.load_snapshot(folder, table, is_interrupted)?;
                 Begins { manifest: self.write_base(&log_folder, 1, table, is_interrupted)?, ..Begins::default() }
             }
@@ -303,7 +304,10 @@ impl Persistence {
         while let Some(tasks) = self.next(due, &writes) {
             let outcome = self.write(folder, table);
             let words = outcome.as_ref().map(|_| ()).map_err(|error| error.to_string());
-            if let Err(words) = &words {
+            // One that is broken off by the server's end is missed by nobody: the next server makes it.
+            if let Err(words) = &words
+                && !lock(&self.state).stopped
+            {
                 tell(&format!("a snapshot has failed: {words}"));
             }
             for task in tasks {
@@ -315,15 +319,16 @@ impl Persistence {
     }
 
     /// The last snapshot, when nobody writes any more, unless there is a log that has all. Says what goes wrong.
-    pub fn save_at_end(&self, table: &Arc<Table<Mapping>>) {
-        let Some(folder) = &self.folder else { return };
+    ///
+    /// # Errors
+    /// What was written since the last one may be lost: in words.
+    pub fn save_at_end(&self, table: &Arc<Table<Mapping>>) -> Result<(), String> {
+        let Some(folder) = &self.folder else { return Ok(()) };
         if self.log().is_some_and(|log| !log.needs_base()) {
-            return;
+            return Ok(());
         }
         lock(&self.state).stopped = false;
-        if let Err(error) = self.write(folder, table) {
-            tell(&format!("the last snapshot has failed: {error}"));
-        }
+        self.write(folder, table).map(drop).map_err(|error| format!("the last snapshot has failed: {error}"))
     }
 
     /// Waits until there is a snapshot to be made. Returns who waits for it; `None` once the server stops.

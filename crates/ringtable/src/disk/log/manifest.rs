@@ -98,6 +98,31 @@ impl Manifest {
         file.commit()
     }
 
+    /// That there are no files of changes in a folder without a manifest: none is made before one names it.
+    ///
+    /// # Errors
+    /// Those of the system; [`Error::Damaged`] if there are.
+    pub fn check_absent(folder: &Path) -> Result<(), Error> {
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let is_of_changes = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(".incr.aof"))
+        };
+        match files_in(folder)?.iter().find(|path| is_of_changes(path)) {
+            Some(path) => Err(Error::damaged(
+                &folder.join(NAME),
+                0,
+                &format!(
+                    "no such file, though there are files that it has named ({}): copy it, too, or move them away",
+                    path.display()
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The number of the next file of changes.
     pub fn next(&self) -> u64 {
         self.changes.last().map_or(1, |last| last + 1)

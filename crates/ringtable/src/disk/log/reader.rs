@@ -17,6 +17,8 @@ const LINE_MAX: usize = 128;
 /// Bytes behind damage that are searched for batches that came later: more than a server ever writes without a sync.
 const SEARCHED_MAX: u64 = 256 << 20;
 
+/// With what Redis begins to write, after each start.
+const REDIS_BEGINS: &[u8] = b"*2\r\n$6\r\nSELECT\r\n";
 /// Records between two looks at whether to go on.
 const RECORDS_PER_CHECK: u64 = 4_096;
 
@@ -281,11 +283,29 @@ pub fn survey_log(
             Err(error) => break error,
         }
     };
+    if is_of_redis(path, contents.whole)? {
+        let what = "what Redis, or Valkey, has written behind ringtable's log: save the table there \
+                    (`redis-cli SAVE`), and take it over with `ringtable load`; nothing is changed";
+        return Err(Error::of_decoding(path, damaged(contents.whole, format_args!("{what}")), contents.records));
+    }
     let is_torn = match &error {
         DecodeError::Io(_) => false,
         _ => contents.whole >= synced && !was_synced(path, decoder.nonce, contents.whole)?,
     };
     if is_torn { Ok(Some(contents)) } else { Err(Error::of_decoding(path, error, contents.records)) }
+}
+
+/// Whether what begins there was written by another program that goes on with our files: it names its database first.
+fn is_of_redis(path: &Path, begin: u64) -> Result<bool, Error> {
+    let mut first = Vec::new();
+    let mut read = || -> std::io::Result<()> {
+        let mut file = DiskFile::open(path)?;
+        file.seek(begin)?;
+        file.take(REDIS_BEGINS.len() as u64).read_to_end(&mut first)?;
+        Ok(())
+    };
+    Error::system("reading", path, read())?;
+    Ok(first == REDIS_BEGINS)
 }
 
 /// Whether a later batch says that what begins at `begin` was on the disk before it.
