@@ -505,7 +505,11 @@ def test_what_a_failed_log_has_not_is_saved_at_the_end(ringtable_dir: Path, tmp_
 
 def test_what_does_not_go_together(ringtable_dir: Path, tmp_path: Path) -> None:
     for options, words in [
-        ({"log": True}, "--log needs a folder|log needs a folder"),
+        ({"log": True}, "^log needs a folder: data FOLDER$"),
+        ({"snapshots_kept": 5}, "^snapshots_kept needs a folder"),
+        ({"snapshot_every": 5}, "^snapshot_every needs a folder"),
+        ({"fsync": "always", "data": tmp_path}, "^fsync needs a log: log$"),
+        ({"on_disk_error": "keep-serving", "data": tmp_path}, "^on_disk_error needs a log"),
         (
             {"log": True, "data": tmp_path, "fsync": "sometimes"},
             "fsync is 'sometimes'; allowed are always, everysec, no",

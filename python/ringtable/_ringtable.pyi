@@ -676,6 +676,9 @@ class Server:
     def workers(self) -> int:
         """How many worker threads it has."""
     @property
+    def loaded(self) -> int | None:
+        """How many entries it has begun with, if its table is kept in a folder, and it has not ended."""
+    @property
     def running(self) -> bool:
         """Whether it runs."""
     @property

@@ -146,7 +146,7 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::Address(_)
         | server::Error::NotLoopback { .. }
         | server::Error::NoRoom { .. }
-        | server::Error::NoFolder
+        | server::Error::Needs { .. }
         | server::Error::NotAlways
         | server::Error::Logged(_) => "InvalidOption",
         _ => "Error",

@@ -201,6 +201,12 @@ impl ServerCore {
         self.server.workers()
     }
 
+    /// How many entries it has begun with, if its table is kept in a folder, and it has not ended.
+    #[getter]
+    fn loaded(&self) -> Option<u64> {
+        self.server.loaded()
+    }
+
     /// Whether it runs.
     #[getter]
     fn running(&self) -> bool {

@@ -282,6 +282,8 @@ pub const LOG_HELD_SHARE: u64 = 16;
 pub const LOG_BATCH_KEPT: usize = 1 << 20;
 /// Bytes of changes above which a log is rewritten, if it has more than its snapshot.
 pub const LOG_REWRITE_MIN: u64 = 64 << 20;
+/// Files of changes with which a server that starts begins anew: each start adds one.
+pub const LOG_FILES_MAX: usize = 16;
 /// Milliseconds from one snapshot of a server to the next one, unless told otherwise.
 pub const SNAPSHOT_EVERY_MS_DEFAULT: u64 = 300_000;
 /// Most milliseconds of that: a year or so.

@@ -11,6 +11,8 @@ from ringtable._options import format_size, parse_size
 if TYPE_CHECKING:
     from ringtable._keeper.holdings import Kept
 
+_SYNCED = {"always": "before each answer", "everysec": "each second", "no": "by the system"}
+
 
 def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
     """Be a server with these options until it ends; with a keeper, with what it holds for that.
@@ -36,9 +38,18 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
                 f" buckets: {options['buckets']}, memory: at most {format_size(size)},"
                 f" topology: {options['topology']}"
                 f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
+                f"{_disk_of(options, running._core.loaded)}"
             )
             running.wait()
     except KeyboardInterrupt:
         if running is not None:
             # It has ended. What it could not bring to the disk in the end is raised here.
             running.wait()
+
+
+def _disk_of(options: dict[str, Any], loaded: int | None) -> str:
+    """Where the table is kept on the disk, and what the server has begun with."""
+    if options.get("data") is None:
+        return ""
+    log = f", log: synced {_SYNCED[options['fsync']]}" if options.get("log") else ""
+    return f", data: {options['data']}{log}, {loaded or 0} entries loaded"

@@ -103,9 +103,14 @@ pub enum Error {
     /// The folder of the table, or what is in it.
     #[error(transparent)]
     Data(#[from] disk::Error),
-    /// A log has to be somewhere.
-    #[error("--log needs a folder: --data FOLDER")]
-    NoFolder,
+    /// An option is about something that there is not.
+    #[error("{option} needs {needed}")]
+    Needs {
+        /// Which.
+        option: &'static str,
+        /// What it needs, and the option for that.
+        needed: &'static str,
+    },
     /// Replies wait for the disk only where that is built.
     #[error("--fsync always does not go together with --udp, nor with a classic topology: their replies do not wait")]
     NotAlways,

@@ -47,8 +47,8 @@ pub(super) struct LaneClient {
     unfinished: Option<Unfinished>,
     /// A request that takes several turns, and how far it has come.
     again: Option<(Vec<u8>, Again)>,
-    /// Where the request in the executor's record stands in the ring, if all of it does, and the lane is to outlive this
-    /// server.
+    /// Where the request in the executor's record stands in the ring, if all of it does, and the lane is to outlive
+    /// this server.
     taken_at: Option<Consumer>,
     /// What the request at the head waits for, of which nothing was done: it stays in the ring.
     put_off: Option<Arc<Task>>,

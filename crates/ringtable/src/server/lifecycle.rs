@@ -162,6 +162,11 @@ impl Server {
         self.workers
     }
 
+    /// How many entries it has begun with, if its table is kept in a folder; `None` once it has ended.
+    pub fn loaded(&self) -> Option<u64> {
+        self.runtime.upgrade()?.store.persistence.figures().map(|figures| figures.loaded)
+    }
+
     /// Whether it has neither been stopped nor failed. In a forked child, no server runs.
     pub fn is_running(&self) -> bool {
         self.generation == fork::generation() && self.course.phase() == Phase::Running

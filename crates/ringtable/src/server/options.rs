@@ -195,9 +195,18 @@ impl Options {
         within("--slow-consumer-timeout", options.slow_consumer_timeout_ms, least, most, "milliseconds")?;
         let linger_ms = options.linger_ms.unwrap_or(limits::LINGER_MS_MIN);
         within("--linger", linger_ms, limits::LINGER_MS_MIN, limits::LINGER_MS_MAX, "milliseconds")?;
-        if options.log && options.data.is_none() {
-            return Err(Error::NoFolder);
-        }
+        let defaults = Self::default();
+        let needs = |option, is_given: bool, has: bool, needed| {
+            if is_given && !has { Err(Error::Needs { option, needed }) } else { Ok(()) }
+        };
+        let has_folder = options.data.is_some();
+        needs("--log", options.log, has_folder, "a folder: --data FOLDER")?;
+        let is_every_given = options.snapshot_every_ms != defaults.snapshot_every_ms;
+        needs("--snapshot-every", is_every_given, has_folder, "a folder: --data FOLDER")?;
+        let is_kept_given = options.snapshots_kept != defaults.snapshots_kept;
+        needs("--snapshots-kept", is_kept_given, has_folder, "a folder: --data FOLDER")?;
+        needs("--fsync", options.fsync != defaults.fsync, options.log, "a log: --log")?;
+        needs("--on-disk-error", options.keeps_serving, options.log, "a log: --log")?;
         if options.log
             && options.fsync == Fsync::Always
             && (options.udp.is_some() || options.topology != Topology::Lanes)

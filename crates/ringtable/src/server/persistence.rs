@@ -28,6 +28,7 @@ use super::words::tell;
 use crate::command::{Refusal, SavingState, Task};
 use crate::disk::log::{LogContents, LogFile, Manifest, play, survey_logs};
 use crate::disk::{self, DataFolder, Replacement, Written, survey, write_table};
+use crate::limits;
 use crate::shm::clock::wall_ms;
 use crate::shm::segment::Mapping;
 use crate::sync::{Arc, Memory, lock};
@@ -146,6 +147,7 @@ impl Persistence {
         policy: (Fsync, bool),
         table: &Arc<Table<Mapping>>,
     ) -> Result<(), Error> {
+        lock(&self.state).is_asked |= begins.manifest.changes.len() >= limits::LOG_FILES_MAX;
         let max_memory = size_of_val(table.memory().words()) as u64;
         let (log, file) = Log::begin(folder, begins, policy, max_memory)?;
         log.queue.belongs_to(table);
