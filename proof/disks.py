@@ -280,7 +280,10 @@ def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: ra
         if fate == "machine":
             # What is known now is on the disk, in files of at least these sizes.
             before = notes.copy()
-            sizes = {file.name: file.stat().st_size for file in changes_of(folder)}
+            for file in changes_of(folder):
+                # A rewrite may remove one meanwhile.
+                with suppress(FileNotFoundError):
+                    sizes[file.name] = file.stat().st_size
             time.sleep(choose.uniform(0, 0.05))
             serves = server.server_pid if isinstance(server, KeptServer) else server.pid
             freeze(serves)
