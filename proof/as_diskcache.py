@@ -173,7 +173,7 @@ class Cache:
         _check_tag(tag)
         if ignore:
             pytest.skip("ringtable does not have arguments to ignore by place or name: memoize(key=) does it")
-        return self.table.memoize(ttl=expire)
+        return _memoize(self.table, ttl=expire)
 
     def close(self) -> None:
         self.table.close()
@@ -262,7 +262,22 @@ def barrier(cache: Cache, lock_factory: Callable[..., Any], name: str = "") -> C
 
 
 def memoize_stampede(cache: Cache, expire: float) -> Callable[..., Any]:
-    return cache.table.memoize(ttl=expire, stale=expire)
+    return _memoize(cache.table, ttl=expire, stale=expire)
+
+
+def _memoize(table: Any, **options: Any) -> Callable[..., Any]:
+    """As diskcache does it, which tells closures apart by their names alone. ringtable wants that to be said."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        is_closure = function.__closure__ is not None
+        memoized: Callable[..., Any] = table.memoize(key=_by_arguments if is_closure else None, **options)(function)
+        return memoized
+
+    return decorate
+
+
+def _by_arguments(*positional: Any, **named: Any) -> str:
+    return repr((positional, sorted(named.items())))
 
 
 # Named when the tests are imported, whether they use them or not.
