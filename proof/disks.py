@@ -110,6 +110,12 @@ def key_of(writer: int, key: int) -> bytes:
     return b"%d of %d" % (key, writer)
 
 
+def number_after(before: int, choose: random.Random) -> int:
+    """What comes behind a number: an even one is a value, and an odd one above it says that this was deleted."""
+    is_deleted = before % 2 == 1 or before == 0
+    return before + 1 if not is_deleted and choose.randrange(4) == 0 else (before // 2 + 1) * 2
+
+
 def value_of(number: int, size: int) -> bytes:
     """A value that tells its number, however long it is."""
     word = b"%d;" % number
@@ -134,11 +140,8 @@ def write(writer: int, notes: Notes, always: bool, seed: int, finish: Flag) -> i
     with Table("default", timeout=60, reconnect=False) as table, suppress(ServerGone):
         while not finish.is_set():
             key = choose.randrange(KEYS)
-            # An even number is a value, and an odd one above it says that this was deleted.
-            before = notes.get(writer, key, Notes.BEGUN)
-            is_deleted = before % 2 == 1 or before == 0
             name = key_of(writer, key)
-            number = before + 1 if not is_deleted and choose.randrange(4) == 0 else (before // 2 + 1) * 2
+            number = number_after(notes.get(writer, key, Notes.BEGUN), choose)
             notes.set(writer, key, Notes.BEGUN, number)
             if number % 2 == 1 and choose.randrange(2):
                 table.delete(name)

@@ -31,10 +31,10 @@ import cyclopts
 import ringtable
 from ringtable import Server, Table, _ringtable
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, ServerProcess, wait_until
+from support import Child, Flag, ServerProcess, is_there, wait_until
 
 from proof import program
-from proof.disks import number_of, value_of
+from proof.disks import key_of, number_after, number_of, value_of
 from proof.kills import own_folder
 from proof.marks import Wrong
 from proof.recording import Disk, Step, steps
@@ -124,10 +124,6 @@ class Life:
     """Writes whose end nobody knows."""
 
 
-def key_of(writer: int, key: int) -> bytes:
-    return b"%d of %d" % (key, writer)
-
-
 def serve(folder: Path, policy: str, recording: Path, failing: Failing | None, finish: Flag) -> None:
     """Serve, with all steps written down, until told to finish."""
     core = vars(_ringtable)
@@ -151,9 +147,7 @@ def write(writer: int, policy: str, recording: Path, seed: int) -> tuple[list[No
         for _ in range(CHANGES):
             key = choose.randrange(KEYS)
             note, name = notes[key], key_of(writer, key)
-            before = note.begun[-1][1] if note.begun else 0
-            # An even number is a value, and an odd one above it says that this was deleted.
-            number = before + 1 if before and before % 2 == 0 and choose.randrange(4) == 0 else (before // 2 + 1) * 2
+            number = number_after(note.begun[-1][1] if note.begun else 0, choose)
             note.begun.append((length(), number))
             try:
                 if number % 2 == 1:
@@ -254,12 +248,6 @@ def die(place: Path, disk: Disk, life: Life, count: int, choose: random.Random) 
                 disk.image(image, choose)
                 check(image, life, step)
     return len(dying)
-
-
-def is_there() -> bool:
-    with suppress(ringtable.TableNotFound), Table("default", timeout=60):
-        return True
-    return False
 
 
 def live_and_die(policy: str, failing: Failing | None, choose: random.Random, found: Found, images: int) -> None:

@@ -33,7 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from ringtable import Server, ServerGone, Table, Timeout
+from ringtable import Server, ServerGone, Table, TableNotFound, Timeout
 from ringtable._cli.signals import interrupts_held_back
 from ringtable._ringtable import lane_request, rings_request, socket_path
 from warm import ColdProgram, Program, fork_server
@@ -97,6 +97,13 @@ def connect_in(seconds: float, address: str = "default", **options: Any) -> Tabl
     while True:
         with suppress(Timeout):
             return Table(address, timeout=seconds, **options)
+
+
+def is_there() -> bool:
+    """Whether there is a server "default"."""
+    with suppress(TableNotFound), Table("default", timeout=DEADLINE_S):
+        return True
+    return False
 
 
 def patiently(call: Callable[[], Result]) -> Result:

@@ -17,9 +17,9 @@ from failpoints import Victim, needs_failpoints
 from ringtable import Server, _ringtable
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._keeper.keeper import Keeper
-from support import DEADLINE_S, Child, Flag, figure, wait_until
+from support import DEADLINE_S, Child, Flag, figure, is_there, wait_until
 
-from proof.images import FAILURES, POLICIES, Failing, Found, is_there, live, live_and_die
+from proof.images import FAILURES, POLICIES, Failing, Found, live, live_and_die
 from proof.recording import Disk
 
 pytestmark = needs_failpoints

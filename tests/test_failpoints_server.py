@@ -20,7 +20,7 @@ from ringtable import Server, Table
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._keeper.keeper import Keeper
 from ringtable._ringtable import socket_path
-from support import CALL_S_MAX, DEADLINE_S, Child, Flag, RawConnection, connect_in, wait_until
+from support import CALL_S_MAX, DEADLINE_S, Child, Flag, RawConnection, connect_in, is_there, wait_until
 
 pytestmark = needs_failpoints
 
@@ -318,12 +318,6 @@ def test_a_server_that_ends_by_itself_at(point: str, end: str) -> None:
             server.process.go_on()
     with server_of("lanes"), ringtable.connect() as table:
         table["key"] = b"value"
-
-
-def is_there() -> bool:
-    with suppress(ringtable.TableNotFound), ringtable.connect():
-        return True
-    return False
 
 
 @pytest.mark.parametrize("action", ["kill", "stop"])

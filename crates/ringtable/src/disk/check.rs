@@ -52,11 +52,10 @@ pub fn check(path: &Path, mut goes_on: impl FnMut(u64, u64) -> bool) -> Result<O
     } else {
         todo.push((path.to_owned(), None));
     }
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
-    let all = todo.iter().map(|(path, _)| size(path)).sum();
-    let mut done = 0;
-    for (path, synced) in todo {
-        let size = size(&path);
+    let sizes = todo.iter().map(|(path, _)| std::fs::metadata(path).map_or(0, |found| found.len()));
+    let sizes: Vec<u64> = sizes.collect();
+    let (all, mut done) = (sizes.iter().sum(), 0);
+    for ((path, synced), size) in todo.into_iter().zip(sizes) {
         let goes_on = |position: u64| goes_on(done + position, all);
         let finding = match synced {
             None => snapshot(path, goes_on),

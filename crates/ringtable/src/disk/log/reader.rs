@@ -297,15 +297,20 @@ pub fn survey_log(
 
 /// Whether what begins there was written by another program that goes on with our files: it names its database first.
 fn is_of_redis(path: &Path, begin: u64) -> Result<bool, Error> {
-    let mut first = Vec::new();
+    Ok(read_at(path, begin, REDIS_BEGINS.len() as u64)? == REDIS_BEGINS)
+}
+
+/// The bytes of a file from there on, at most so many.
+fn read_at(path: &Path, begin: u64, most: u64) -> Result<Vec<u8>, Error> {
+    let mut found = Vec::new();
     let mut read = || -> std::io::Result<()> {
         let mut file = DiskFile::open(path)?;
         file.seek(begin)?;
-        file.take(REDIS_BEGINS.len() as u64).read_to_end(&mut first)?;
+        file.take(most).read_to_end(&mut found)?;
         Ok(())
     };
     Error::system("reading", path, read())?;
-    Ok(first == REDIS_BEGINS)
+    Ok(found)
 }
 
 /// Whether a later batch says that what begins at `begin` was on the disk before it.
@@ -313,14 +318,7 @@ fn is_of_redis(path: &Path, begin: u64) -> Result<bool, Error> {
 /// The checksum of each place is that of what comes before it; two of them give that of what stands between. So the
 /// time is that of one walk, whatever values have in them that looks like the end of a batch.
 fn was_synced(path: &Path, nonce: u64, begin: u64) -> Result<bool, Error> {
-    let mut rest = Vec::new();
-    let mut read = || -> std::io::Result<()> {
-        let mut file = DiskFile::open(path)?;
-        file.seek(begin)?;
-        file.take(SEARCHED_MAX).read_to_end(&mut rest)?;
-        Ok(())
-    };
-    Error::system("reading", path, read())?;
+    let rest = read_at(path, begin, SEARCHED_MAX)?;
     // What says so, if it is one: where it stands, where its batch begins, what its line says behind the checksum.
     let mut found = Vec::new();
     let mut at = 0;
