@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use crate::limits;
 use crate::shm::clock::monotonic_ns;
 use crate::shm::doorbell::{Doorbell, Listener};
@@ -26,9 +28,11 @@ pub fn measure_ns() -> io::Result<u64> {
     let (to_sleeper, to_us) = (Doorbell::new()?, Doorbell::new()?);
     let (sleeper, us) = (Listener::new(&to_sleeper)?, Listener::new(&to_us)?);
     let (woken_at, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (tell_id, id) = std::sync::mpsc::channel();
     let mut costs = std::thread::scope(|scope| -> io::Result<_> {
         let run = || {
             block_signals();
+            let _ = tell_id.send(rustix::thread::gettid());
             // Relaxed: the last ring comes behind it.
             while !over.load(Ordering::Relaxed) {
                 if sleeper.wait(PATIENCE).is_ok_and(|woken| woken.bell) {
@@ -39,8 +43,10 @@ pub fn measure_ns() -> io::Result<u64> {
             }
         };
         std::thread::Builder::new().name("ringtable-wake".into()).spawn_scoped(scope, run)?;
+        let sleeper_id = id.recv().map_err(io::Error::other)?;
         let mut costs = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
+            keep_apart(sleeper_id);
             std::thread::sleep(REST);
             let rung_at = monotonic_ns();
             to_sleeper.ring();
@@ -64,8 +70,44 @@ pub fn measure_ns() -> io::Result<u64> {
     Ok(*median.min(&limits::SPIN_NS_MAX))
 }
 
+/// Has a thread run anywhere but on our processor. In real life whoever rings goes on working there. The scheduler
+/// likes to wake a thread where the one runs that rings, if that is where it was last: that costs a tenth, and is found
+/// again and again then.
+fn keep_apart(sleeper: Pid) {
+    // Where that is refused, it is as the scheduler likes.
+    if let Ok(mut elsewhere) = rustix::thread::sched_getaffinity(None) {
+        elsewhere.unset(rustix::thread::sched_getcpu());
+        if elsewhere.count() > 0 {
+            let _ = rustix::thread::sched_setaffinity(Some(sleeper), &elsewhere);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_sleeper_is_kept_from_the_processor_of_who_rings() {
+        let (tell_id, id) = std::sync::mpsc::channel();
+        let (is_over, over) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            tell_id.send(rustix::thread::gettid()).unwrap();
+            over.recv().unwrap_err();
+        });
+        let id = id.recv().unwrap();
+        let ours = rustix::thread::sched_getaffinity(None).unwrap();
+        let mut attempts = 0..1_000;
+        // We may be moved in the middle.
+        let kept = attempts.find_map(|_| {
+            let here = rustix::thread::sched_getcpu();
+            super::keep_apart(id);
+            (rustix::thread::sched_getcpu() == here).then_some(here)
+        });
+        let theirs = rustix::thread::sched_getaffinity(Some(id)).unwrap();
+        assert_eq!(ours.count() > 1, !theirs.is_set(kept.unwrap()), "unless there is no other processor");
+        drop(is_over);
+        sleeper.join().unwrap();
+    }
+
     #[test]
     fn a_wake_up_costs_something_and_not_the_world() {
         let cost = super::measure_ns().unwrap();
