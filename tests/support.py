@@ -251,6 +251,15 @@ class KeptServer(ServerProcess):
         if wait:
             self.wait_for_successor()
 
+    def kill_keeper(self, *, wait: bool = True) -> None:
+        """Kill the keeper, and wait until the server's process is the next one, and another server serves under it."""
+        server = self.server_pid
+        os.kill(self.pid, signal.SIGKILL)
+        wait_until(lambda: is_dead(self.pid), f"keeper {self.pid} has died")
+        self.pid = server
+        if wait:
+            self.wait_for_successor()
+
     def wait_for_successor(self) -> None:
         """Wait until a server serves that has not been waited for, and that followed another one."""
         while (followed := self.said.count("ready again")) == self._met:
@@ -266,6 +275,11 @@ class KeptServer(ServerProcess):
         return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
 
     def close(self) -> None:
+        if self.pid != self._program.pid and not is_dead(self.pid):
+            # A keeper that has followed another one is nobody's child here.
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            wait_until(lambda: is_dead(self.pid), f"keeper {self.pid} ends in order")
         super().close()
         self._errors.close()
 

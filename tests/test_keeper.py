@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def version_of(table: Table, key: str) -> int:
     found = table.get_with_version(key)
     assert found is not None
     return found[1]
+
+
+def is_ahead(done: list[int], before: list[int]) -> bool:
+    """Whether everybody has done something since."""
+    return all(map(int.__lt__, before, done))
 
 
 def until_done(write: Callable[[], Any]) -> Any:
@@ -458,23 +464,81 @@ def test_what_a_keeper_cannot_keep_is_refused(ringtable_dir: Path, option: tuple
     assert os.listdir(ringtable_dir) == []
 
 
-def test_without_its_keeper_a_server_goes_on_and_says_so(kept: KeptServer) -> None:
-    with Table() as table:
+def test_a_server_whose_keeper_has_died_is_the_next_keeper(kept: KeptServer) -> None:
+    with Table() as table, table.watch() as watch, table.lock("lock") as lock:
         table["key"] = b"value"
-        server = kept.server_pid
-        kept.signal(signal.SIGKILL)
-        assert kept.wait() == -signal.SIGKILL
-        wait_until(lambda: table.stats()["keeper_process_id"] == 0, "the server knows")
-        wait_until(lambda: "the keeper of this server has died" in kept.words, "it says so")
+        table["large"] = b"." * LARGE
+        version = version_of(table, "key")
+        with table.view("large") as view:
+            server = kept.server_pid
+            kept.kill_keeper()
+            assert "the keeper of this server has died: its process is the next one" in kept.words
+            after = table.stats()
+            assert after["keeper_process_id"] == server == kept.pid
+            assert after["process_id"] == kept.server_pid != server
+            assert (after["restarts"], after["upgrades"]) == (1, 0)
+            assert bytes(view) == b"." * LARGE
+        assert version_of(table, "key") == version
+        assert table.set("key", b"other", if_version=version)
+        assert lock.locked()
+        assert [next(watch).key for _ in range(3)] == [b"key", b"large", b"key"]
         with ExitStack() as stack:
             # More than were prepared.
             for number in range(40):
                 newcomer = stack.enter_context(Table())
                 assert newcomer.transport == "lane"
                 newcomer["key"] = b"%d" % number
-        assert table["key"] == b"39"
-        os.kill(server, signal.SIGTERM)
-        wait_until(lambda: is_dead(server), "it ends in order")
+            # And what any keeper does.
+            kept.kill_server()
+            assert newcomer["key"] == b"39"
+        assert table.stats()["restarts"] == 2
+    kept.signal(signal.SIGTERM)
+    wait_until(lambda: is_dead(kept.pid), "it ends in order")
+    with pytest.raises(ringtable.TableNotFound):
+        Table()
+
+
+def test_keepers_and_servers_die_in_turns_and_each_request_is_done_once(kept: KeptServer) -> None:
+    is_over = threading.Event()
+    done = [0] * 3
+
+    def increment(number: int) -> None:
+        with Table() as table:
+            while not is_over.is_set():
+                assert table.incr(f"counter {number}") == done[number] + 1
+                done[number] += 1
+
+    threads = [threading.Thread(target=increment, args=(number,)) for number in range(len(done))]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(8):
+            before = done.copy()
+            if turn % 3 == 2:
+                kept.kill_server()
+            else:
+                kept.kill_keeper()
+            wait_until(partial(is_ahead, done, before), "everybody goes on")
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    with Table() as table:
+        assert [int(table[f"counter {number}"]) for number in range(len(done))] == done
+
+
+def test_a_server_that_is_told_to_end_as_its_keeper_dies_ends(kept: KeptServer) -> None:
+    with Table() as table:
+        table["key"] = b"value"
+    server = kept.server_pid
+    # Both come while it stands.
+    freeze(server)
+    kept.signal(signal.SIGKILL)
+    os.kill(server, signal.SIGTERM)
+    os.kill(server, signal.SIGCONT)
+    wait_until(lambda: is_dead(server), "it ends in order")
+    with pytest.raises(ringtable.TableNotFound):
+        Table()
 
 
 def test_a_keeper_that_stands_is_waited_for_by_nobody(kept: KeptServer) -> None:

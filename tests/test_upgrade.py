@@ -267,7 +267,10 @@ def test_it_is_what_is_installed_now_that_takes_over(ringtable_dir: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"_keeper__successor": ("from ringtable._ringtable import KEPT_LAYOUTS", "KEPT_LAYOUTS = (0,) * 6")}, "0.0.0"),
+        (
+            {"_keeper__taking_over": ("from ringtable._ringtable import KEPT_LAYOUTS", "KEPT_LAYOUTS = 6 * (0,)")},
+            "0.0.0",
+        ),
         ({"_errors": ('"""Every', 'raise RuntimeError(\'not today\')\n"""Every')}, "not today"),
         (
             {"_server": ("        self._core = ", "        raise RuntimeError('not today')\n        self._core = ")},

@@ -13,16 +13,18 @@ import signal
 import stat
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ringtable._cli.descriptors import raise_limit
+from ringtable._cli.serving import estate_of
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._errors import Error, PathTaken, ServerExists, ServerFailed, ServerGone, TableNotFound, Timeout
 from ringtable._server import Server, defaults
 from ringtable._table import Table
 
 if TYPE_CHECKING:
-    from ringtable._keeper.holdings import Kept
+    from ringtable._keeper.holdings import Estate, Kept
 
 # What a log begins with: what does not is no log of ours.
 _MARK = b"ringtable: "
@@ -41,22 +43,41 @@ def main(path: str, log: str, limit: str, options: str) -> None:
     raise_limit()
     report = os.dup(2)
     given: dict[str, Any] = json.loads(options)
-    made: _Log | None = None
-    kept: Kept | None = None
+    limit_s = float(limit) if limit else None
     if given.pop("keeper"):
-        made = _Log(log)
-        kept = _kept(path, made, report, given)
+        _serve_kept(path, log, report, given, limit_s)
+    else:
+        _serve_first(path, log, report, given, limit_s)
+
+
+def _serve_first(
+    path: str,
+    log: str,
+    report: int,
+    given: dict[str, Any],
+    limit_s: float | None,
+    made: _Log | None = None,
+    kept: Kept | None = None,
+) -> Estate | None:
+    """Be the server, and tell the starter. Return what it leaves to this process, if that is the keeper from then on.
+
+    Its log may be made already, and what a keeper gives it.
+    """
     try:
-        with _server_at(path, float(limit) if limit else None, given, kept) as server:
+        with _server_at(path, limit_s, given, kept) as server:
             made = made or _Log(log)
             made.begin()
             admit_termination()
-            print(f"ringtable: process {os.getpid()} serves {path!r} with {options}", flush=True)
+            print(f"ringtable: process {os.getpid()} serves {path!r} with {json.dumps(given)}", flush=True)
             # It keeps no folder from being removed or unmounted, but for the socket's own.
             os.chdir("/")
             _say(report, {"ready": os.getpid()})
             os.close(report)
-            print(f"ringtable: ended {_serve(server)}", flush=True)
+            ended = _serve(server)
+            estate = estate_of(server)
+            if estate is None:
+                print(f"ringtable: ended {ended}", flush=True)
+            return estate
     except ServerExists:
         _say(report, {"exists": path})
     except Error as error:
@@ -65,24 +86,30 @@ def main(path: str, log: str, limit: str, options: str) -> None:
     finally:
         if made is not None:
             made.forget()
+    return None
 
 
-def _kept(path: str, log: _Log, report: int, options: dict[str, Any]) -> Kept:
-    """Become the keeper of the server; return in that, with what it gets. Those that follow serve at once."""
+def _serve_kept(path: str, log: str, report: int, options: dict[str, Any], limit_s: float | None) -> None:
+    """Be the keeper, and in each of its processes the server."""
     from ringtable._cli.app import status_of
     from ringtable._cli.commands.server import DEATHS, HANG_TIMEOUT_S
     from ringtable._cli.serving import serve
-    from ringtable._keeper.keeper import Keeper
+    from ringtable._keeper.keeper import Keeper, serve_kept
 
     def go_on() -> None:
         os.close(report)
-        log.write_there()
+        made.write_there()
 
+    def serve_next(kept: Kept) -> Estate | None:
+        if kept[3] > 0:
+            return serve(of_server, kept)
+        return _serve_first(path, log, report, options, limit_s, made, kept)
+
+    made = _Log(log)
     of_server = {**defaults(), "name": path, **options}
-    kept = Keeper(of_server, DEATHS, HANG_TIMEOUT_S, on_ready=go_on).keep()
-    if kept[3] > 0:
-        raise SystemExit(status_of(lambda: serve(of_server, kept)))
-    return kept
+    new_keeper = partial(Keeper, of_server, DEATHS, HANG_TIMEOUT_S)
+    first = new_keeper(on_ready=go_on)
+    raise SystemExit(status_of(lambda: serve_kept(first.keep(), new_keeper, serve_next)))
 
 
 def _serve(server: Server) -> str:

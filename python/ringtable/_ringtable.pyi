@@ -660,7 +660,7 @@ class Server:
         log: bool | None = None,
         fsync: Fsync | None = None,
         on_disk_error: DiskError | None = None,
-        kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int, int]
+        kept: tuple[int, dict[int, int], list[tuple[int, KeptMemory, int | None, int, int, int | None]], int, int, bool]
         | None = None,
     ) -> Self: ...
     @property
@@ -684,6 +684,10 @@ class Server:
     @property
     def failure(self) -> str | None:
         """Why it has ended though nobody stopped it, or `None`."""
+    def estate(
+        self,
+    ) -> tuple[dict[int, int], list[tuple[int, tuple[int, int], int | None, int, int, int]], int, int, bool] | None:
+        """What it leaves to this process, if that is the keeper of the next one from now on; else `None`."""
     def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait until it has ended, for at most `timeout` seconds; return whether it has."""
     def stop(self) -> None:

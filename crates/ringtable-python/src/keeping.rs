@@ -3,7 +3,7 @@
 //! The keeper (`_keeper/`) forks the server. So all that it holds is in the server, too, under the same numbers.
 
 use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
 use pyo3::exceptions::PyValueError;
@@ -38,7 +38,8 @@ impl KeptMemory {
     #[staticmethod]
     fn found(start: usize, size: usize) -> PyResult<Self> {
         #[allow(unsafe_code)]
-        // SAFETY: the caller got both from `leave`, in a process that was forked from the keeper, and uses them once.
+        // SAFETY: the caller got both from `leave`, in a process that was forked from the keeper, or from a server that
+        // has left its estate to this one; and uses them once.
         let memory = unsafe { LaneMemory::found(start, size) };
         Ok(Self(Mutex::new(Some(memory?))))
     }
@@ -52,22 +53,45 @@ impl KeptMemory {
 }
 
 /// What a keeper gives to the server that it has forked, as Python has it: the socket to the keeper; descriptors by the
-/// numbers of what they are; lanes; how many servers there were before; and how many of these were upgraded.
-pub type Inherited<'py> = (RawFd, HashMap<usize, RawFd>, Vec<InheritedLane<'py>>, u64, u64);
+/// numbers of what they are; lanes; how many servers there were before, and how many of these were upgraded; and
+/// whether this process is the next keeper if that dies.
+pub type Inherited<'py> = (RawFd, HashMap<usize, RawFd>, Vec<InheritedLane<'py>>, u64, u64, bool);
 
-/// A lane: its number, its memory, and the descriptors of that, of both doorbells, and of the client's socket, if a
-/// client has it.
-type InheritedLane<'py> = (usize, Bound<'py, KeptMemory>, RawFd, RawFd, RawFd, Option<RawFd>);
+/// A lane: its number, its memory, and the descriptors of that (unless it is known to be sealed), of both doorbells,
+/// and of the client's socket, if a client has it.
+type InheritedLane<'py> = (usize, Bound<'py, KeptMemory>, Option<RawFd>, RawFd, RawFd, Option<RawFd>);
+
+/// What a server leaves to its process, which is the keeper from then on: descriptors and lanes as above, of the lanes'
+/// memory where it begins and its bytes, for [`KeptMemory::found`]; how many servers there were before it, and how many
+/// of these were upgraded; and whether it was told to end.
+pub type Left = (HashMap<usize, RawFd>, Vec<LeftLane>, u64, u64, bool);
+
+/// A lane, as it is left.
+type LeftLane = (usize, (usize, usize), Option<RawFd>, RawFd, RawFd, RawFd);
+
+/// The same as Python has it.
+pub fn left(estate: server::Estate) -> Left {
+    let held = estate.held.into_iter().map(|(what, descriptor)| (what as usize, descriptor.into_raw_fd())).collect();
+    let lanes = estate.lanes.into_iter().map(|left| {
+        let segment = left.segment.map(IntoRawFd::into_raw_fd);
+        let [request_bell, response_bell, socket] =
+            [left.request_bell, left.response_bell, left.socket].map(IntoRawFd::into_raw_fd);
+        (left.lane, left.memory, segment, request_bell, response_bell, socket)
+    });
+    (held, lanes.collect(), estate.restarts, estate.upgrades, estate.is_told_to_end)
+}
 
 /// The same as the engine has it.
-pub fn inheritance((keeper, held, lanes, restarts, upgrades): Inherited<'_>) -> PyResult<server::Inheritance> {
+pub fn inheritance((keeper, held, lanes, restarts, upgrades, is_heir): Inherited<'_>) -> PyResult<server::Inheritance> {
     let held = held.into_iter().filter_map(|(number, fd)| Some((*server::Held::ALL.get(number)?, owned(fd)))).collect();
     let lanes = lanes.into_iter().map(|(lane, memory, fd, request_bell, response_bell, socket)| {
         let memory = memory.get().take()?;
-        let [segment, request_bell, response_bell] = [fd, request_bell, response_bell].map(owned);
-        Ok(server::InheritedLane { lane, memory, segment, request_bell, response_bell, socket: socket.map(owned) })
+        let [request_bell, response_bell] = [request_bell, response_bell].map(owned);
+        let [segment, socket] = [fd, socket].map(|fd| fd.map(owned));
+        Ok(server::InheritedLane { lane, memory, segment, request_bell, response_bell, socket })
     });
-    Ok(server::Inheritance { keeper: owned(keeper), held, lanes: lanes.collect::<PyResult<_>>()?, restarts, upgrades })
+    let (keeper, lanes) = (owned(keeper), lanes.collect::<PyResult<_>>()?);
+    Ok(server::Inheritance { keeper, held, lanes, restarts, upgrades, is_heir })
 }
 
 /// A descriptor that is this process's from now on.

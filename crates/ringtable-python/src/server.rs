@@ -9,7 +9,7 @@ use ringtable::table::Eviction;
 use ringtable::{limits, server};
 
 use crate::arguments::{self, Whole, flag, text};
-use crate::keeping::{Inherited, inheritance};
+use crate::keeping::{Inherited, Left, inheritance, left};
 use crate::{convert, errors};
 
 /// A running server: worker threads inside this process that never take the interpreter lock.
@@ -217,6 +217,11 @@ impl ServerCore {
     #[getter]
     fn failure(&self) -> Option<String> {
         self.server.failure()
+    }
+
+    /// What it leaves to this process, if that is the keeper of the next one from now on; else `None`.
+    fn estate(&self, py: Python<'_>) -> Option<Left> {
+        py.detach(|| self.server.estate()).map(left)
     }
 
     /// Wait until it has ended, for at most `timeout` seconds; return whether it has.

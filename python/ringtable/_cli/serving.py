@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 from ringtable._cli.output import announce
-from ringtable._cli.signals import admit_termination, interrupt_on_termination
+from ringtable._cli.signals import TERMINATION, admit_termination, interrupt_on_termination
 from ringtable._options import format_size, parse_size
 
 if TYPE_CHECKING:
-    from ringtable._keeper.holdings import Kept
+    from ringtable._keeper.holdings import Estate, Kept
+    from ringtable._server import Server
 
 _SYNCED = {"always": "before each answer", "everysec": "each second", "no": "by the system"}
 
 
-def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
+def serve(options: dict[str, Any], kept: Kept | None = None) -> Estate | None:
     """Be a server with these options until it ends; with a keeper, with what it holds for that.
 
-    This is also what the keeper of an older version calls (`_keeper/successor.py`).
+    Return what it leaves to this process, if that is the next keeper from then on.
     """
     interrupt_on_termination()
     # Imported only here, as what not every command needs.
@@ -41,10 +43,25 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> None:
                 f"{_disk_of(options, running._core.loaded)}"
             )
             running.wait()
+            return estate_of(running)
     except KeyboardInterrupt:
-        if running is not None:
-            # It has ended. What it could not bring to the disk in the end is raised here.
-            running.wait()
+        if running is None:
+            return None
+        # It has ended. What it could not bring to the disk in the end is raised here.
+        running.wait()
+        return estate_of(running)
+
+
+def estate_of(server: Server) -> Estate | None:
+    """What a server that has ended leaves to this process. Signals that end commands are held back then.
+
+    To have stopped it counts as to have told it to end.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATION)
+    estate = server._core.estate()
+    if estate is None:
+        admit_termination()
+    return estate
 
 
 def _disk_of(options: dict[str, Any], loaded: int | None) -> str:

@@ -9,7 +9,9 @@ The keeper reads nothing from clients, and knows nothing of tables. It holds, wa
 here is hot: a client that comes costs it one message.
 
 In order from the bottom up: `messages.py` has what keeper and server say to each other, `holdings.py` what is held,
-`successor.py` the server of another program that takes over, `manager.py` the service manager, `keeper.py` the keeper.
+`successor.py` how a new program gets into a fork, `manager.py` the service manager, `keeper.py` the keeper,
+`taking_over.py` the new program's server.
 
-What is not promised: if the keeper itself is killed, the server goes on, and nobody holds anything for it any more.
+If the keeper itself is killed, the server's process becomes the next one: it resigns as for an upgrade, and forks
+another server. Where a service manager listens, that starts the next keeper, and the server goes on until it does.
 """

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from ringtable._keeper.messages import HOLD, LET_GO, SERVE, Message
 from ringtable._ringtable import KeptMemory
 
 # What a server gets: the socket to its keeper, what is held by its number, lanes, how many servers there were before,
-# and how many of these were upgraded.
-Kept = tuple[int, dict[int, int], list[tuple[int, KeptMemory, int, int, int, int | None]], int, int]
+# and how many of these were upgraded; and whether its process is the next keeper if that dies.
+Kept = tuple[int, dict[int, int], list[tuple[int, KeptMemory, int | None, int, int, int | None]], int, int, bool]
 
-# The same for another copy of the extension in this process: of a lane's memory, where it begins, and its bytes.
-Left = tuple[int, dict[int, int], list[tuple[int, tuple[int, int], int, int, int, int | None]], int, int]
+# Lanes as they are passed on within a process: of a lane's memory, where it begins, and its bytes.
+LeftLanes = Sequence[tuple[int, tuple[int, int], int | None, int, int, int | None]]
+
+# The same for another copy of the extension in this process.
+Left = tuple[int, dict[int, int], LeftLanes, int, int]
+
+# What a server leaves to its own process: what is held, lanes, how many servers there were before it, how many of
+# these were upgraded, and whether it was told to end.
+Estate = tuple[dict[int, int], LeftLanes, int, int, bool]
 
 
 class Lane:
-    """A lane: its memory, the descriptors of that and of both doorbells, and the client's socket, if it has one."""
+    """A lane: its memory, the descriptors of that and of both doorbells, and the client's socket, if it has one.
+
+    There is none of the memory where it is known to be sealed.
+    """
 
     def __init__(
-        self, memory: KeptMemory, size: int, descriptors: tuple[int, int, int], socket: int | None = None
+        self, memory: KeptMemory, size: int, descriptors: tuple[int | None, int, int], socket: int | None = None
     ) -> None:
         self.memory = memory
         self.size = size
@@ -29,8 +40,9 @@ class Lane:
 
     def close(self) -> None:
         """Let go of all of it."""
-        for descriptor in (*self.descriptors, *([] if self.socket is None else [self.socket])):
-            os.close(descriptor)
+        for descriptor in (*self.descriptors, self.socket):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 class Holdings:
@@ -73,10 +85,10 @@ class Holdings:
         if lane := self.lanes.pop(number, None):
             lane.close()
 
-    def give(self, way: int, restarts: int, upgrades: int) -> Kept:
+    def give(self, way: int, restarts: int, upgrades: int, *, is_heir: bool) -> Kept:
         """All of it, for the server that this process is now: it is the server's, which closes what is of no use."""
         lanes = [(number, lane.memory, *lane.descriptors, lane.socket) for number, lane in sorted(self.lanes.items())]
-        given = (way, self.held, lanes, restarts, upgrades)
+        given = (way, self.held, lanes, restarts, upgrades, is_heir)
         self.held, self.lanes = {}, {}
         return given
 
@@ -89,10 +101,10 @@ class Holdings:
         return way, self.held, lanes, restarts, upgrades
 
     @staticmethod
-    def found(left: Left) -> Holdings:
-        """What another copy of the extension has left."""
+    def found(held: dict[int, int], left: LeftLanes) -> Holdings:
+        """What another copy of the extension has left, or a server of this process."""
         lanes = {
             number: Lane(KeptMemory.found(*memory), memory[1], (segment, request_bell, response_bell), socket)
-            for number, memory, segment, request_bell, response_bell, socket in left[2]
+            for number, memory, segment, request_bell, response_bell, socket in left
         }
-        return Holdings(dict(left[1]), lanes)
+        return Holdings(dict(held), lanes)

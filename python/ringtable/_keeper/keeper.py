@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ringtable._cli.signals import TERMINATION
-from ringtable._keeper.holdings import Holdings, Kept
+from ringtable._keeper.holdings import Estate, Holdings, Kept
 from ringtable._keeper.manager import Manager
 from ringtable._keeper.messages import (
     ABLE,
@@ -163,11 +163,14 @@ class Keeper:
             on_ready: Is called in the keeper, once, when the first server serves.
         """
         self._options = options
+        self._limits = deaths_max, hang_timeout_s
         self._deaths = deque[float](maxlen=deaths_max)
         self._hang_timeout_s = hang_timeout_s
         self._on_ready = on_ready
         self._was_ready = False
         self._manager = Manager()
+        # A service manager starts another keeper.
+        self._leaves_heirs = not self._manager.is_there
         self._holdings = Holdings(self._manager.stored())
         self._restarts = 0
         self._upgrades = 0
@@ -189,6 +192,15 @@ class Keeper:
         self._time_due: float | None = None
         self._unanswered = 0
 
+    def take_over(self, estate: Estate) -> None:
+        """Keep what a server of this process has left, whose own keeper has died."""
+        held, lanes, restarts, upgrades, is_told_to_end = estate
+        self._holdings = Holdings.found(held, lanes)
+        self._restarts, self._upgrades = restarts + 1, upgrades
+        self._was_ready = True
+        # The next server removes what this one has left.
+        self._is_ending = self._is_last = is_told_to_end
+
     def keep(self) -> Kept:
         """Fork servers, one after the other. Return in each; in the keeper, exit with the status of the last.
 
@@ -206,7 +218,8 @@ class Keeper:
                 while self._server is not None:
                     self._step()
         except _Became as become_server:
-            return self._holdings.give(become_server.way.detach(), self._restarts, self._upgrades)
+            way = become_server.way.detach()
+            return self._holdings.give(way, self._restarts, self._upgrades, is_heir=self._leaves_heirs)
 
     def _start(self) -> None:
         """Start a server."""
@@ -280,7 +293,8 @@ class Keeper:
         way = theirs.dup()
         if is_successor or self._is_upgraded:
             counts = self._restarts + is_successor, self._upgrades + is_successor
-            become(self._holdings.leave(way.detach(), *counts), self._options, waits=is_successor)
+            limits = self._limits if self._leaves_heirs else None
+            become(self._holdings.leave(way.detach(), *counts), self._options, waits=is_successor, limits=limits)
         raise _Became(way)
 
     def _step(self) -> None:
@@ -511,6 +525,22 @@ class Keeper:
         # Whoever kills a server that is kept has killed the keeper, as far as others see.
         sys.stdout.flush()
         os._exit(128 - status if status < 0 else status)
+
+
+def serve_kept(kept: Kept, new_keeper: Callable[[], Keeper] | None, serve: Callable[[Kept], Estate | None]) -> None:
+    """Serve, and be the next keeper whenever the one there is dies.
+
+    Args:
+        kept: What the first server of this process gets.
+        new_keeper: Makes the keeper that this process is then; `None` if it is none.
+        serve: Be a server until it ends, and return what it leaves to this process, if it has ended for that.
+    """
+    estate = serve(kept)
+    while estate is not None and new_keeper is not None:
+        keeper = new_keeper()
+        keeper.take_over(estate)
+        # It returns in the servers that it forks, and not in this process.
+        estate = serve(keeper.keep())
 
 
 def _say(words: str) -> None:

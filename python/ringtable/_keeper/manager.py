@@ -39,6 +39,11 @@ class Manager:
         self.watchdog_s = microseconds / 1e6 if self._address and is_for_us else 0.0
         """Seconds after which it takes us for dead if it hears nothing; 0 for never."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is one."""
+        return bool(self._address)
+
     def say(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
         """Tell it something. Its queue holds few messages: this waits for room, for a while."""
         if not self._address:

@@ -5,6 +5,7 @@
 use rustix::event::epoll::EventFlags;
 
 use super::end::End;
+use super::estate::LaneRemains;
 use super::executor::Executor;
 use super::lane_client::LaneClient;
 use super::lane_offer::Offer;
@@ -39,6 +40,19 @@ impl Connection {
             Self::Member(_, socket) => socket.check_silent().map(|()| Turn::Idle),
             Self::Offered(_) | Self::Watch(_) => Ok(Turn::Idle), // it asks nothing
             Self::Lingering(lingering) => lingering.check().map(|()| Turn::Idle),
+        }
+    }
+
+    /// What another server needs to go on with it, if it is a lane that outlives this server. Nobody is told.
+    pub fn leave(self) -> Option<LaneRemains> {
+        match self {
+            Self::Offered(offer) => offer.leave(),
+            Self::Lane(lane) => lane.leave(),
+            Self::Lingering(lingering) => lingering.leave(),
+            other => {
+                std::mem::forget(other);
+                None
+            }
         }
     }
 

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::fcntl_dupfd_cloexec;
+
 use super::error::{Error, doing};
 use super::held::Held;
-use crate::shm::fork::Descriptor;
+use crate::shm::fork::{Descriptor, NUMBER_MIN};
 use crate::shm::segment::Mapping;
 
 /// What is being done when something of it cannot be taken.
@@ -28,12 +30,25 @@ pub struct Inheritance {
     pub restarts: u64,
     /// How many of these were upgraded.
     pub upgrades: u64,
+    /// Whether this process is the next keeper if its own one dies: then it takes the server's estate.
+    pub is_heir: bool,
 }
 
 impl Inheritance {
     /// Whether there was a server before, which has left its table.
     pub(super) fn is_of_another(&self) -> bool {
         self.held.contains_key(&Held::Table)
+    }
+
+    /// Copies of what is held for the server as a whole, for the keeper that this process may have to be. The
+    /// bookkeeping is not among it, which is used once.
+    ///
+    /// # Errors
+    /// If the system has no descriptors.
+    pub(super) fn copies(&self) -> Result<HashMap<Held, Descriptor>, Error> {
+        let kept = self.held.iter().filter(|(what, _)| self.is_heir && **what != Held::Bookkeeping);
+        let copies = kept.map(|(what, held)| Ok((*what, Descriptor::make(|| fcntl_dupfd_cloexec(held, NUMBER_MIN))?)));
+        doing(TAKING, copies.collect::<io::Result<_>>())
     }
 
     /// Takes something that is held, if it is.
@@ -100,8 +115,8 @@ pub struct InheritedLane {
     pub lane: usize,
     /// Its memory, which the keeper has mapped, and that as a segment.
     pub memory: LaneMemory,
-    /// See [`Self::memory`].
-    pub segment: OwnedFd,
+    /// See [`Self::memory`]; `None` if the client has sealed it, and another server served it.
+    pub segment: Option<OwnedFd>,
     /// What the client rings.
     pub request_bell: OwnedFd,
     /// What the server rings.

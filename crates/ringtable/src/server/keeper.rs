@@ -34,8 +34,11 @@
 //!
 //! At most [`limits::LANES_PREPARED`] lanes are prepared. A join that finds none is put off, as it is if the keeper
 //! takes no message: it is stopped, or busy. No worker waits for it: the client asks again after a pause, for
-//! [`limits::KEEPER_PATIENCE`] at most. Without a keeper (it has died) the server goes on: lanes are made as by a
-//! server that never had one, and end with it.
+//! [`limits::KEEPER_PATIENCE`] at most.
+//!
+//! When the keeper has died, the server resigns in favour of its own process, which is the next keeper
+//! ([`super::estate`]); joins are put off meanwhile. Where a service manager starts another keeper, the server goes on:
+//! lanes are made as by a server that never had one, and end with it.
 
 use std::collections::HashMap;
 use std::io;
@@ -43,6 +46,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use super::held::Held;
 use super::lane_parts::Parts;
@@ -50,7 +54,7 @@ use super::notes::Notes;
 use crate::limits;
 use crate::shm::descriptors;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork::Descriptor;
+use crate::shm::fork::{Descriptor, NUMBER_MIN};
 use crate::sync::lock;
 
 /// Bytes of a message.
@@ -115,6 +119,10 @@ pub(super) struct Keeper {
     lanes: Mutex<Lanes>,
     /// Wakes the thread that prepares lanes.
     bell: Doorbell,
+    /// Whether this process is the next keeper if this one dies.
+    pub is_heir: bool,
+    /// What it holds for the server as a whole, in case it is.
+    held: Mutex<HashMap<Held, Descriptor>>,
 }
 
 /// Numbers of lanes, and what is prepared.
@@ -134,7 +142,8 @@ struct Lanes {
 
 impl Keeper {
     /// A keeper at the other end of a socket. `taken` says whether a number is that of a lane already; `prepared` are
-    /// lanes that were prepared for the server before, and that nobody has used.
+    /// lanes that were prepared for the server before, and that nobody has used. Whether this process is the next
+    /// keeper if that one dies; and, if so, what that holds already.
     ///
     /// # Errors
     /// If the system gives no doorbell, or no room for the socket.
@@ -143,6 +152,7 @@ impl Keeper {
         notes: Arc<Notes>,
         taken: impl Fn(usize) -> bool,
         prepared: Vec<(usize, Parts)>,
+        (is_heir, held): (bool, HashMap<Held, Descriptor>),
     ) -> io::Result<Arc<Self>> {
         // Taken from the end: low numbers first, whose notes lie together.
         let free = (0..notes.lanes()).rev().filter(|&lane| !taken(lane)).collect();
@@ -159,6 +169,8 @@ impl Keeper {
                 is_stopping: false,
             }),
             bell: Doorbell::new()?,
+            is_heir,
+            held: Mutex::new(held),
         }))
     }
 
@@ -176,7 +188,21 @@ impl Keeper {
     /// # Errors
     /// If it takes no messages.
     pub fn hold(&self, what: Held, descriptor: impl AsFd) -> io::Result<()> {
+        if self.is_heir {
+            let copy = Descriptor::make(|| fcntl_dupfd_cloexec(&descriptor, NUMBER_MIN))?;
+            lock(&self.held).insert(what, copy);
+        }
         self.unless_gone(self.send(Message::Hold(what), &[descriptor.as_fd()]))
+    }
+
+    /// Whether it has died, and this process is the next one.
+    pub fn has_left_to_us(&self) -> bool {
+        self.is_heir && !self.is_there()
+    }
+
+    /// What it has held for the server as a whole, if this process is the next one.
+    pub fn take_held(&self) -> Vec<(Held, OwnedFd)> {
+        lock(&self.held).drain().map(|(what, descriptor)| (what, descriptor.release())).collect()
     }
 
     /// Says that the server serves: another one is started when it dies from now on.
@@ -192,9 +218,13 @@ impl Keeper {
         let _ = self.send(Message::Alive(question), &[]);
     }
 
-    /// Says that this server touches nothing any more, and that another one may go on with all that it had.
+    /// Says that this server touches nothing any more, and that another one may go on with all that it had. If this
+    /// process is the next keeper, it waits then until it is killed, which is what the keeper does, or that has died.
     pub fn tell_resigned(&self) {
         self.send_patiently(Message::Resigned);
+        while self.is_heir && self.listen(&|_| {}) {
+            let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None);
+        }
     }
 
     /// Says that this server has ended in order: nobody is to follow.
@@ -219,14 +249,14 @@ impl Keeper {
     }
 
     /// A lane for the client at the other end of this socket, which the keeper holds from now on. `None` if there is no
-    /// keeper any more.
+    /// keeper any more, nor will be.
     ///
     /// # Errors
     /// `ResourceBusy` if no lane is prepared, or the keeper takes no messages.
     pub fn serve(self: &Arc<Self>, socket: impl AsFd) -> io::Result<Option<(KeptLane, Parts)>> {
         let mut lanes = lock(&self.lanes);
         if lanes.is_gone {
-            return Ok(None);
+            return if self.is_heir { Err(busy()) } else { Ok(None) };
         }
         let Some((lane, parts)) = lanes.prepared.pop() else {
             self.bell.ring();
@@ -371,6 +401,11 @@ impl KeptLane {
     /// The notes of all lanes.
     pub fn notes(&self) -> Arc<Notes> {
         Arc::clone(&self.keeper.notes)
+    }
+
+    /// Leaves it to another server, and returns its number.
+    pub fn leave(self) -> usize {
+        std::mem::ManuallyDrop::new(self).lane
     }
 }
 

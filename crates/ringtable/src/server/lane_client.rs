@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::end::End;
+use super::estate::LaneRemains;
 use super::executor::{Again, Executor, Intake};
 use super::lane_offer::Offer;
 use super::notes::{LaneState, Note, Noted};
@@ -557,7 +558,15 @@ impl LaneClient {
         if let Some(note) = &mut self.note {
             note.set(0, 0, LaneState::Broken);
         }
-        self.hazards.map(|hazards| Lingering::new(self.socket, hazards))
+        let bells = [self.request_bell, self.response_bell];
+        self.hazards.map(|hazards| Lingering::new(self.socket, hazards, self.mapping, bells))
+    }
+
+    /// What another server needs to go on with it, if the lane is one that outlives this server.
+    pub fn leave(self) -> Option<LaneRemains> {
+        let Self { mapping, socket, request_bell, response_bell, .. } = self;
+        let (lane, socket) = socket.leave()?;
+        Some(LaneRemains { lane, mapping, segment: None, request_bell, response_bell, socket })
     }
 
     /// Tells the client on its socket why the connection ends.

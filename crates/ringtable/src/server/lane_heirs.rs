@@ -20,7 +20,8 @@ pub(super) struct HeirLane {
     pub noted: Noted,
     /// What was committed of the request in hand.
     pub commits: Commits,
-    pub segment: Segment,
+    /// Unless it is known to be sealed.
+    pub segment: Option<Segment>,
     pub mapping: Mapping,
     pub request_bell: Doorbell,
     pub response_bell: Doorbell,
@@ -55,19 +56,23 @@ pub(super) fn sort(lanes: Vec<InheritedLane>, notes: &Notes) -> io::Result<Sorte
     let mut sorted = Sorted::default();
     for InheritedLane { lane, memory, segment, request_bell, response_bell, socket } in lanes {
         let descriptor = |fd| Descriptor::make(|| Ok(fd));
-        let (mapping, segment) = (memory.take_over()?, Segment::from_foreign(descriptor(segment)?)?);
-        if lane >= notes.lanes() || segment.size() != LANE_SIZE || mapping.words().len() * 8 != LANE_SIZE {
-            return Err(io::Error::other(format!("lane {lane} has {} bytes", segment.size())));
+        let mapping = memory.take_over()?;
+        let segment = segment.map(|segment| Segment::from_foreign(descriptor(segment)?)).transpose()?;
+        let size = segment.as_ref().map_or(LANE_SIZE, Segment::size);
+        if lane >= notes.lanes() || size != LANE_SIZE || mapping.size() != LANE_SIZE {
+            return Err(io::Error::other(format!("lane {lane} has {} bytes", size.min(mapping.size()))));
         }
         let (request_bell, response_bell) = (descriptor(request_bell)?, descriptor(response_bell)?);
         let [request_bell, response_bell] = [request_bell, response_bell].map(Doorbell::from_foreign);
         let Some(socket) = socket else {
-            sorted.prepared.push((lane, Parts::with(segment, mapping, request_bell, response_bell)?));
+            if let Some(segment) = segment {
+                sorted.prepared.push((lane, Parts::with(segment, mapping, request_bell, response_bell)?));
+            }
             continue;
         };
         let socket = descriptor(socket)?;
         // Asked for once: a client that has got its lane may seal it now.
-        let is_sealed = segment.is_strictly_sealed();
+        let is_sealed = segment.as_ref().is_none_or(Segment::is_strictly_sealed);
         match notes.read(lane) {
             // Its client may never have heard of it, and would wait for ever; or it comes too late, though it may have
             // asked already: no server has looked at a lane that is not sealed.

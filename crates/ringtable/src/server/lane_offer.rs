@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::end::{End, tell_failure};
+use super::estate::LaneRemains;
 use super::keeper::Keeper;
 use super::lane_parts::Parts;
 use super::notes::Note;
@@ -23,7 +24,8 @@ use crate::sync::{Arc, Memory};
 /// once it has mapped it, and then rings. The worker asks the kernel for the seal. It does not set it itself, as that
 /// waits for who is punching.
 pub(super) struct Offer {
-    pub segment: Segment,
+    /// Its memory as a segment, unless that is known to be sealed.
+    pub segment: Option<Segment>,
     pub mapping: Mapping,
     pub socket: Socket,
     pub request_bell: Doorbell,
@@ -62,17 +64,24 @@ impl Offer {
         })();
         let (segment, mapping, request_bell, response_bell, note) =
             made.inspect_err(|error| tell_failure(&socket, "make a lane", error))?;
-        Ok(Self { segment, mapping, socket, request_bell, response_bell, note })
+        Ok(Self { segment: Some(segment), mapping, socket, request_bell, response_bell, note })
     }
 
     /// Whether the client has kept its part.
     pub fn is_sealed(&self) -> bool {
-        self.segment.is_strictly_sealed()
+        self.segment.as_ref().is_none_or(Segment::is_strictly_sealed)
     }
 
     /// Whether the client lives.
     pub fn check_socket(&self) -> Result<(), End> {
         self.socket.check_silent()
+    }
+
+    /// What another server needs to go on with it, if the lane is one that outlives this server.
+    pub fn leave(self) -> Option<LaneRemains> {
+        let Self { segment, mapping, socket, request_bell, response_bell, .. } = self;
+        let (lane, socket) = socket.leave()?;
+        Some(LaneRemains { lane, mapping: Arc::new(mapping), segment, request_bell, response_bell, socket })
     }
 
     /// Tells the client on its socket why the connection ends.

@@ -24,8 +24,10 @@ use super::bookkeeping;
 use super::course::{Course, Phase};
 use super::endpoint::Access;
 use super::error::{Error, doing};
+use super::estate::Estate;
 use super::held::Held;
 use super::inheritance::Inheritance;
+use super::keeper::{Keeper, Order};
 use super::lane_heirs::HeirLane;
 use super::lane_parts::Parts;
 use super::listener::{self, Listener};
@@ -91,7 +93,7 @@ impl Server {
         options.check_kept()?;
         if !inheritance.is_of_another() {
             let (listener, udp_port) = open(options)?;
-            let runtime = Runtime::kept(options, inheritance.keeper)?;
+            let runtime = Runtime::kept(options, inheritance.keeper, inheritance.is_heir)?;
             if let Some(keeper) = &runtime.keeper {
                 let hold = |what, descriptor: BorrowedFd<'_>| keeper.hold(what, descriptor);
                 doing(HANDING, listener.hold(&hold))?;
@@ -100,6 +102,7 @@ impl Server {
             runtime.store.load(is_interrupted)?;
             return Self::run(options, listener, udp_port, runtime, Vec::new());
         }
+        let held = inheritance.copies()?;
         // First of all: if another server is at work on it, nothing of it is ours.
         let sole = Runtime::sole(&mut inheritance)?;
         let [listening, file, lock] =
@@ -107,7 +110,7 @@ impl Server {
         let (tcp, udp) = (inheritance.take(Held::Tcp)?, inheritance.take(Held::Udp)?);
         let listener = Listener::adopt(&options.address, access(options), [listening?, file?, lock?], tcp)?;
         let udp_port = doing("taking the UDP port over", udp.map(BoundPort::of).transpose())?;
-        let (runtime, lanes) = match Runtime::adopted(options, inheritance, sole) {
+        let (runtime, lanes) = match Runtime::adopted(options, inheritance, sole, held) {
             Ok(adopted) => adopted,
             Err(error) => {
                 // Its files stay for one that can go on.
@@ -181,6 +184,31 @@ impl Server {
     pub fn failure(&self) -> Option<String> {
         // In a forked child the lock may be held by a thread that it has not.
         if self.generation == fork::generation() { self.course.failure() } else { None }
+    }
+
+    /// What it leaves to this process, which is to be the keeper of the next one: if its own keeper has died, and it
+    /// has ended for that. Behind this there is nothing of it any more. `None` for all other ends.
+    pub fn estate(&self) -> Option<Estate> {
+        if self.generation != fork::generation() || self.course.phase() != Phase::Ended {
+            return None;
+        }
+        let runtime = self.runtime.upgrade()?;
+        let keeper = runtime.keeper.as_ref().filter(|keeper| keeper.has_left_to_us())?;
+        if !runtime.resignation.is_wanted() {
+            return None;
+        }
+        if let Some(acceptor) = lock(&self.acceptor).take() {
+            let _ = acceptor.join();
+        }
+        let estate = Estate {
+            held: keeper.take_held(),
+            lanes: runtime.left_lanes.take(),
+            restarts: runtime.restarts,
+            upgrades: runtime.upgrades,
+            is_told_to_end: runtime.is_told_to_end(),
+        };
+        fork::begin_anew();
+        Some(estate)
     }
 
     /// Stops the server: tells clients, ends the threads, removes the socket, frees all memory. May be called again.
@@ -268,7 +296,12 @@ impl Crew {
             let (keeper, runtime) = (Arc::clone(keeper), Arc::clone(&self.runtime));
             self.add("ringtable-keeper", "the thread that listens to the keeper", move || {
                 if keeper.attend(|order| runtime.obey(order)) {
-                    tell("the keeper of this server has died: the table will not outlive the server");
+                    if keeper.has_left_to_us() {
+                        tell("the keeper of this server has died: its process is the next one");
+                        runtime.obey(Order::Resign);
+                    } else {
+                        tell("the keeper of this server has died: the table will not outlive the server");
+                    }
                 }
             })?;
         }
@@ -312,7 +345,9 @@ impl Crew {
                 break;
             }
             self.runtime.resignation.wait();
-            if self.runtime.keeper.as_ref().is_some_and(|keeper| keeper.is_there()) {
+            let goes_on =
+                |keeper: &Arc<Keeper>| keeper.is_there() || (keeper.has_left_to_us() && !self.runtime.is_told_to_end());
+            if self.runtime.keeper.as_ref().is_some_and(goes_on) {
                 break;
             }
             // Nobody would go on.

@@ -41,6 +41,7 @@ mod words;
 // What outlives the server, and the keeper of it.
 mod held;
 mod inheritance;
+mod estate;
 mod passed;
 mod notes;
 mod lane_parts;
@@ -116,6 +117,7 @@ pub(crate) mod fuzzing;
 mod tests;
 
 pub use error::Error;
+pub use estate::{Estate, LeftLane};
 pub use fsync::Fsync;
 pub use held::Held;
 pub use inheritance::{Inheritance, InheritedLane, LaneMemory};

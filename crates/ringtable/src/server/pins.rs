@@ -13,10 +13,11 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::Shutdown;
 
 use super::end::End;
+use super::estate::LaneRemains;
 use super::socket::Socket;
 use crate::ring::lane::Lane;
 use crate::shm::clock::monotonic_ns;
-use crate::shm::doorbell::timespec;
+use crate::shm::doorbell::{Doorbell, timespec};
 use crate::shm::segment::Mapping;
 use crate::sync::{AtomicU64, Memory};
 use crate::table::Writer;
@@ -53,13 +54,23 @@ impl AccessLog for LanePins {
 pub(super) struct Lingering {
     socket: Socket,
     pub hazards: HazardRecordId,
+    /// Its lane, for whoever comes after this server.
+    mapping: Arc<Mapping>,
+    bells: [Doorbell; 2],
 }
 
 impl Lingering {
     /// Keeps the socket of a client that was told why its connection ends.
-    pub fn new(socket: Socket, hazards: HazardRecordId) -> Self {
+    pub fn new(socket: Socket, hazards: HazardRecordId, mapping: Arc<Mapping>, bells: [Doorbell; 2]) -> Self {
         let _ = rustix::net::shutdown(&socket, Shutdown::Write);
-        Self { socket, hazards }
+        Self { socket, hazards, mapping, bells }
+    }
+
+    /// What another server needs to keep its views, if the lane is one that outlives this server.
+    pub fn leave(self) -> Option<LaneRemains> {
+        let Self { socket, mapping, bells: [request_bell, response_bell], .. } = self;
+        let (lane, socket) = socket.leave()?;
+        Some(LaneRemains { lane, mapping, segment: None, request_bell, response_bell, socket })
     }
 
     /// Whether the client is there. What it may still be saying is not read.

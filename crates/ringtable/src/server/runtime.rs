@@ -1,7 +1,7 @@
 //! The runtime of a server: what its threads share besides the store that they serve.
 
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::course::{Course, Phase};
 use super::disposer::Disposer;
 use super::error::{Error, doing};
+use super::estate::LeftLanes;
 use super::exchange::Exchange;
 use super::headcount::Headcount;
 use super::held::Held;
@@ -33,6 +34,7 @@ use crate::command::Setting;
 use crate::limits;
 use crate::shm::clock::usable_cpus;
 use crate::shm::doorbell::Doorbell;
+use crate::shm::fork::Descriptor;
 use crate::shm::segment::Segment;
 use crate::sync::{Arc, AtomicU64};
 
@@ -62,6 +64,8 @@ pub(super) struct Runtime {
     pub upgrades: u64,
     pub liveness: Liveness,
     pub resignation: Resignation,
+    /// What workers have left for a process that is to be the keeper.
+    pub left_lanes: LeftLanes,
     pub headcount: Arc<Headcount>,
     pub reserved: Reserved,
     pub disposer: Option<Disposer>,
@@ -86,11 +90,13 @@ impl Runtime {
         Self::with(options, Store::create(options, spin_ns, &|_, _| Ok(()))?, spin_ns, None, (0, 0))
     }
 
-    /// The same with a keeper, which gets what is to outlive this server.
-    pub fn kept(options: &Options, keeper: OwnedFd) -> Result<Self, Error> {
+    /// The same with a keeper, which gets what is to outlive this server. Whether this process is the next keeper if
+    /// that one dies.
+    pub fn kept(options: &Options, keeper: OwnedFd, is_heir: bool) -> Result<Self, Error> {
         let spin_ns = Self::spin_ns(options)?;
         let (notes, segment) = doing("making the notes", Notes::create(lanes_max(options)))?;
-        let keeper = doing(REACHING, Keeper::new(keeper, Arc::new(notes), |_| false, Vec::new()))?;
+        let keeper =
+            doing(REACHING, Keeper::new(keeper, Arc::new(notes), |_| false, Vec::new(), (is_heir, HashMap::new())))?;
         doing(HANDING, keeper.hold(Held::Notes, segment.descriptor()))?;
         let sole = doing("locking the notes", Sole::take(segment))?;
         let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
@@ -105,15 +111,17 @@ impl Runtime {
         doing("taking over what another server has left", Sole::take(segment))
     }
 
-    /// What another server has left, which is dead. Returns also the lanes of its clients.
+    /// What another server has left, which is dead; `held` are copies of what it has left as a whole. Returns also the
+    /// lanes of its clients.
     pub fn adopted(
         options: &Options,
         mut inheritance: Inheritance,
         sole: Sole,
+        held: HashMap<Held, Descriptor>,
     ) -> Result<(Self, Vec<HeirLane>), Error> {
         let [table, grants] = [Held::Table, Held::Grants].map(|what| inheritance.require(what));
         let bookkeeping = inheritance.take(Held::Bookkeeping)?;
-        let Inheritance { keeper, lanes, restarts, upgrades, .. } = inheritance;
+        let Inheritance { keeper, lanes, restarts, upgrades, is_heir, .. } = inheritance;
         let notes = Arc::new(doing("taking the notes over", Notes::adopt(sole.notes(), lanes_max(options)))?);
         let Sorted { mut heirs, prepared, ended } = doing("taking the lanes over", lane_heirs::sort(lanes, &notes))?;
         let pinned: Vec<u64> = heirs.iter().flat_map(HeirLane::pins).collect();
@@ -131,7 +139,8 @@ impl Runtime {
         }
         let numbers = heirs.iter().map(|heir| heir.lane).chain(prepared.iter().map(|(lane, _)| *lane));
         let numbers: HashSet<usize> = numbers.chain(ended.iter().map(|(lane, ..)| *lane)).collect();
-        let keeper = doing(REACHING, Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared))?;
+        let keeper =
+            doing(REACHING, Keeper::new(keeper, notes, |lane| numbers.contains(&lane), prepared, (is_heir, held)))?;
         let spin_ns = store.table.constants().spin_ns;
         let runtime = Self::with(options, store, spin_ns, Some((Arc::clone(&keeper), sole)), (restarts, upgrades))?;
         for (lane, socket, end) in ended {
@@ -176,6 +185,7 @@ impl Runtime {
             upgrades,
             liveness: Liveness::new(options.workers),
             resignation: Resignation::new(options.workers),
+            left_lanes: LeftLanes::default(),
             headcount: Arc::new(doing("making a doorbell", headcount)?),
             reserved: Reserved::new(),
             disposer: doing("starting the thread that closes sockets", Disposer::if_needed())?,
@@ -247,6 +257,11 @@ impl Runtime {
         // SeqCst, here and in `close_doors`: if the other store is undone by `stay`, that sees this one.
         self.is_told_to_end.store(true, Ordering::SeqCst);
         self.close_doors();
+    }
+
+    /// Whether it was told to end.
+    pub fn is_told_to_end(&self) -> bool {
+        self.is_told_to_end.load(Ordering::SeqCst)
     }
 
     /// Has the accepting thread end.

@@ -60,6 +60,17 @@ impl Socket {
         socket
     }
 
+    /// Leaves the socket, and the number of the lane beside it, to another server. `None` if no keeper has held that:
+    /// then it is left open, until this process lets go of all that it has.
+    pub fn leave(self) -> Option<(usize, Descriptor)> {
+        let mut socket = ManuallyDrop::new(self);
+        let lane = socket.kept.take()?.leave();
+        #[allow(unsafe_code)]
+        // SAFETY: the socket is not dropped, and not used afterwards.
+        let descriptor = unsafe { ManuallyDrop::take(&mut socket.descriptor) };
+        Some((lane, descriptor))
+    }
+
     /// Receives what has come. `None` if nothing has, and no bytes at the end of the stream.
     pub fn receive(&self, bytes: &mut [u8]) -> Result<Option<usize>, End> {
         loop {

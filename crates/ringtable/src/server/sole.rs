@@ -9,7 +9,8 @@
 //!
 //! # Invariants
 //!
-//! - The descriptor here is the only one of that file in the process: closing another one would end the lock.
+//! - No other descriptor of that file is closed in the process as long as the server is at work: that would end the
+//!   lock.
 
 use std::io;
 use std::os::fd::AsFd;

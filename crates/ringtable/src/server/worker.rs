@@ -251,6 +251,13 @@ impl Worker {
         }
         self.executor.engine.writer.release();
         // Nothing is closed, nobody is told: it is another server's.
+        if self.runtime.keeper.as_ref().is_some_and(|keeper| keeper.is_heir) {
+            for client in self.places.drain(..).filter_map(|place| place.client) {
+                if let Some(remains) = client.connection.leave() {
+                    self.runtime.left_lanes.add(remains);
+                }
+            }
+        }
         std::mem::forget(self);
     }
 

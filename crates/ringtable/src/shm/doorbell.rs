@@ -40,6 +40,11 @@ impl Doorbell {
         Self(fd)
     }
 
+    /// The descriptor of it.
+    pub fn into_descriptor(self) -> Descriptor {
+        self.0
+    }
+
     /// Wakes whoever watches. Errors do not matter: a full counter has been rung before, and a dead peer shows
     /// elsewhere.
     pub fn ring(&self) {

@@ -27,7 +27,7 @@
 //!
 //! Children made by a raw `clone` system call that bypasses the C library.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ use rustix::io::Errno;
 const FORK_WAIT: Duration = Duration::from_secs(1);
 
 /// The lowest number of a descriptor of ours: those below belong to standard input, output and error.
-const NUMBER_MIN: RawFd = 3;
+pub const NUMBER_MIN: RawFd = 3;
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
@@ -184,6 +184,13 @@ extern "C" fn after_fork_in_child() {
     STEPS.store(0, Ordering::Relaxed);
 }
 
+/// Makes this process, as far as handles of ours go, one that was just forked: all descriptors are closed, and what is
+/// there counts as a parent's leftovers. No other thread may use any of them.
+pub fn begin_anew() {
+    before_fork();
+    after_fork_in_child();
+}
+
 /// Sets up what happens at a fork, if nobody has.
 pub fn install() {
     static INSTALL: Once = Once::new();
@@ -234,6 +241,22 @@ impl Descriptor {
     /// `MFILE` if there is none to be had.
     pub fn duplicate(&self) -> rustix::io::Result<Self> {
         Self::make(|| rustix::io::fcntl_dupfd_cloexec(self, NUMBER_MIN))
+    }
+
+    /// Lets it out of this module's hands: children keep it from now on, unless somebody closes it.
+    pub fn release(self) -> OwnedFd {
+        undisturbed(|_| {
+            let descriptor = std::mem::ManuallyDrop::new(self);
+            if descriptor.generation == generation() {
+                REGISTRY.remove(descriptor.fd);
+            }
+            #[allow(unsafe_code)]
+            // SAFETY: the descriptor is ours, is listed no more, and nobody closes it here. In a forked child it is
+            // closed already, as for every other use of it.
+            unsafe {
+                OwnedFd::from_raw_fd(descriptor.fd)
+            }
+        })
     }
 
     /// The number of the descriptor, for messages and for other processes' `/proc`.
@@ -289,6 +312,18 @@ mod tests {
         assert!(REGISTRY.with(|numbers| numbers[word] & bit == 0));
         let mut end = [0; 1];
         assert_eq!(std::io::Read::read(&mut &far, &mut end).unwrap(), 0, "the other end sees the close");
+    }
+
+    #[test]
+    fn a_released_descriptor_outlives_its_handle() {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let near = Descriptor::make(|| Ok(near.into())).unwrap();
+        let (word, bit) = place(near.number());
+        let released = near.release();
+        assert!(REGISTRY.with(|numbers| numbers[word] & bit == 0));
+        std::io::Write::write_all(&mut &std::os::unix::net::UnixStream::from(released), b"!").unwrap();
+        let mut said = [0; 2];
+        assert_eq!(std::io::Read::read(&mut &far, &mut said).unwrap(), 1, "it was open until now");
     }
 
     #[test]

@@ -103,6 +103,11 @@ impl Segment {
         self.fd.as_fd()
     }
 
+    /// The descriptor alone.
+    pub fn into_descriptor(self) -> Descriptor {
+        self.fd
+    }
+
     /// Maps all of it for reading and writing.
     pub fn map_writable(&self) -> io::Result<Mapping> {
         Mapping::new(&self.fd, self.size, ProtFlags::READ | ProtFlags::WRITE)
@@ -192,8 +197,17 @@ impl Mapping {
     /// Leaves a mapping to another copy of this library in this process, and returns where it begins: see
     /// [`Self::found`].
     pub fn leave(self) -> usize {
-        let mapping = std::mem::ManuallyDrop::new(self);
-        mapping.start.as_ptr() as usize
+        std::mem::ManuallyDrop::new(self).start()
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// Its bytes.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// A mapping that another copy of this library has left.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from functools import partial
 from typing import Any
 
 from ringtable._cli.descriptors import raise_limit
@@ -217,9 +218,10 @@ def run(options: Namespace) -> None:
         return
     raise_limit()
     of_server = {name: value for name, value in effective.items() if name not in of_keeper}
-    kept = None
-    if effective["keeper"]:
-        from ringtable._keeper.keeper import Keeper
+    if not effective["keeper"]:
+        serve(of_server)
+        return
+    from ringtable._keeper.keeper import Keeper, serve_kept
 
-        kept = Keeper(of_server, effective["max_deaths"], effective["hang_timeout"]).keep()
-    serve(of_server, kept)
+    new_keeper = partial(Keeper, of_server, effective["max_deaths"], effective["hang_timeout"])
+    serve_kept(new_keeper().keep(), new_keeper, partial(serve, of_server))
