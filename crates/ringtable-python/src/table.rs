@@ -256,8 +256,7 @@ impl TableCore {
             Set::check(key, value, (None, &none), (&none, &none), None, None)?
         };
         let (value, writes) = (value.as_bytes(), self.writes);
-        self.write(py, |client, patience| client.set(key, value, Stay::default(), Condition::Always, writes, patience))
-            .map(drop)
+        self.put(py, key, value, Stay::default(), Condition::Always, writes).map(drop)
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -414,9 +413,7 @@ impl TableCore {
             When::IfVersion(version) => self.write(py, |client, patience| {
                 client.set_if_version(key, value, stay, version, patience).map(|version| version.is_some())
             }),
-            When::If(condition) => {
-                self.write(py, |client, patience| client.set(key, value, stay, condition, writes, patience))
-            }
+            When::If(condition) => self.put(py, key, value, stay, condition, writes),
         }
     }
 

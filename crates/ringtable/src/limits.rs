@@ -320,6 +320,8 @@ pub const GROWTH_PATIENCE_NS: u64 = 50_000_000;
 
 /// Longest time for which either side may spin, in nanoseconds, whatever was measured or asked for.
 pub const SPIN_NS_MAX: u64 = 1_000_000;
+/// The largest value of a posted write, in bytes, that is sent without letting go of what its caller holds.
+pub const POSTED_AT_ONCE_MAX: usize = 4_096;
 /// Longest time a waiting client sleeps before it looks for signals again, in milliseconds.
 pub const SIGNAL_CHECK_MS: u64 = 100;
 /// How long a thread waits for another one of the same connection before its turn comes for certain; and how often that

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyException, PyRuntimeWarning};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use ringtable::client::{Client, Error, Patience, Repeat, Staleness, Stay, Writes};
+use ringtable::client::{Client, Condition, Error, Patience, Repeat, Staleness, Stay, Writes};
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
 use ringtable::command::{self, Unwritten};
@@ -68,6 +68,26 @@ impl TableCore {
             Ok(())
         })?;
         Ok(found.unwrap_or_else(|| unreachable!("a call that was made has a result")))
+    }
+
+    /// Sets a value. To let go of the interpreter is a good part of what a posted write costs, and that waits for nobody
+    /// as long as there is room.
+    pub(super) fn put(
+        &self,
+        py: Python<'_>,
+        key: &[u8],
+        value: &[u8],
+        stay: Stay,
+        condition: Condition,
+        writes: Writes,
+    ) -> PyResult<bool> {
+        if writes == Writes::Posted {
+            let client = self.client.get(py)?;
+            if client.try_post_set(key, value, stay, condition).map_err(|error| errors::client(py, error))? {
+                return Ok(true);
+            }
+        }
+        self.write(py, |client, patience| client.set(key, value, stay, condition, writes, patience))
     }
 
     /// Makes a call, again if its server goes and that may be. There is one copy of this for all kinds of calls.

@@ -197,6 +197,20 @@ impl BlockingLink {
         if self.link.settles_posts() { self.settle(Some(hash), patience) } else { Ok(()) }
     }
 
+    /// The same, if it need not wait: over a lane with room for it, which it fits into. Returns whether it was sent.
+    pub fn try_post(&mut self, number: u16, arguments: &[&[u8]], hash: u64) -> Result<bool, Error> {
+        if !matches!(self.link.channel(), Channel::Lane(_)) {
+            return Ok(false);
+        }
+        self.link.begin_post()?;
+        if self.link.post(number, arguments, hash)? == Pushed::Full {
+            return Ok(false);
+        }
+        self.link.publish()?;
+        failpoint!("posted.sent");
+        Ok(true)
+    }
+
     /// Waits until all that was pushed has gone: a caller that does not wait for a reply may be gone before the rest
     /// has found room.
     #[inline]

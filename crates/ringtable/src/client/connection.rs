@@ -467,6 +467,12 @@ impl Connection {
         Ok(())
     }
 
+    /// The hash of a key, by which its posted writes are known; 0 without a reader, which is who asks for that.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.reader.as_ref().map_or(0, |reader| reader.hash(key))
+    }
+
     /// Makes sure that the server lives now, whenever that was last looked at.
     pub fn check_alive_now(&self) -> Result<(), Error> {
         if self.is_closed() { Err(Error::Closed) } else { self.look_at_socket() }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::absence::Absence;
 use super::blocking::BlockingLink;
@@ -164,7 +164,24 @@ impl Client {
     /// Sends a write without waiting for its reply.
     pub(super) fn post(&self, number: u16, arguments: &[&[u8]], patience: Patience<'_>) -> Result<(), Error> {
         let connection = self.connection(patience)?;
-        let hash = connection.reader.as_ref().map_or(0, |reader| reader.hash(arguments[0]));
+        let hash = connection.hash(arguments[0]);
         connection.locked(patience, |link, patience| link.post(number, arguments, hash, patience))
+    }
+
+    /// The same, if nothing has to be waited for: no server, no thread, no room; and if it is small enough to go as a
+    /// whole. Returns whether it was sent.
+    pub(super) fn try_post(&self, number: u16, arguments: &[&[u8]]) -> Result<bool, Error> {
+        let connection = self.connection.peek();
+        // Of a server that has gone, and of a connection that was closed, the other one has more to say.
+        if !connection.is_current() || connection.check_alive().is_err() {
+            return Ok(false);
+        }
+        let hash = connection.hash(arguments[0]);
+        let at_once = Patience::new(Some(Duration::ZERO), &|| false);
+        match connection.locked(at_once, |link, _| link.try_post(number, arguments, hash)) {
+            // Another thread has the link.
+            Err(Error::Timeout(_)) => Ok(false),
+            outcome => outcome,
+        }
     }
 }

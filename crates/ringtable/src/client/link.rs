@@ -165,7 +165,7 @@ impl Link {
             return Ok(Pushed::Full);
         }
         self.posted_filter[place(hash)] += 1;
-        self.sharing.posted.fetch_add(1, Ordering::Relaxed);
+        self.count_posted(usize::wrapping_add);
         self.owed.push_back(Owed::Posted(hash));
         Ok(Pushed::Taken)
     }
@@ -237,10 +237,17 @@ impl Link {
         Ok(())
     }
 
+    /// Counts one posted write more, or less. Relaxed, and no exchange: who has the link is the only one that writes it.
+    #[inline]
+    fn count_posted(&self, change: fn(usize, usize) -> usize) {
+        let posted = &self.sharing.posted;
+        posted.store(change(posted.load(Ordering::Relaxed), 1), Ordering::Relaxed);
+    }
+
     fn settle_one(&mut self, reply: Reply) {
         if let Some(Owed::Posted(hash)) = self.owed.pop_front() {
             self.posted_filter[place(hash)] -= 1;
-            self.sharing.posted.fetch_sub(1, Ordering::Relaxed);
+            self.count_posted(usize::wrapping_sub);
             if let Reply::Error(message) = reply {
                 self.posted_error.get_or_insert_with(|| refusal(message));
             }

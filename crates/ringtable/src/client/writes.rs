@@ -8,6 +8,7 @@ use super::replies::{integer, unexpected};
 use super::validate::{check_key, check_value};
 use super::write_options::{Condition, SetWords, Stay, Writes};
 use crate::command::reply::Reply;
+use crate::limits;
 
 impl Client {
     /// Writes a key. Returns whether it was done: with [`Writes::Posted`], always `true`.
@@ -39,6 +40,23 @@ impl Client {
             Reply::Nil => Ok(false),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// Sets a value as [`Self::set`] does with [`Writes::Posted`], if nothing has to be waited for. Returns whether it
+    /// was sent; if not, nothing was. The value has at most [`limits::POSTED_AT_ONCE_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Those of a posted write.
+    pub fn try_post_set(&self, key: &[u8], value: &[u8], stay: Stay, condition: Condition) -> Result<bool, Error> {
+        check_key(key)?;
+        if value.len() > limits::POSTED_AT_ONCE_MAX {
+            return Ok(false);
+        }
+        let mut digits = String::new();
+        let mut words = SetWords::new(key, value);
+        words.stay(stay, &mut digits);
+        words.condition(condition);
+        self.try_post(NUMBERS.set, words.as_slice())
     }
 
     /// Adds to the integer that a key holds (0 if there is none). Returns the sum.
