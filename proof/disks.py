@@ -8,9 +8,8 @@ what was acknowledged, and what it knows to be on the disk: all that was acknowl
 had flushed. Meanwhile the log is rewritten. Then one of these happens:
 
 - **The server dies**, killed at a random instant, or ordered to end; the next one begins with its folder. Half of the
-  servers that do not sync before they answer have a keeper. Then servers are killed under the writers, too, who go on
-  with the next one; and in the end the keeper and its server, or the keeper alone, after which the server is ordered to
-  end.
+  servers have a keeper. Then servers and keepers are killed under the writers, too, who go on with the next one; and in
+  the end the keeper and its server.
 - **The machine dies.** The server stands still, and its folder is copied, as a disk may have it then: of each file that
   is being written, what was there when something in it was last confirmed stays; what came behind is cut off, or is
   zeroes or rubbish in places, or never had a page of it written. Another server begins with that.
@@ -217,14 +216,9 @@ def kill(server: ServerProcess) -> None:
     """Kill all that there is of a server, the keeper first."""
     processes = server.processes() if isinstance(server, KeptServer) else []
     server.kill()
-    end(processes, signal.SIGKILL)
-
-
-def end(processes: list[int], number: int) -> None:
-    """End processes that are no children of this one."""
     for pid in processes:
         with suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
         wait_until(partial(is_dead, pid), f"process {pid} has ended")
 
 
@@ -255,7 +249,7 @@ def check(folder: Path, notes: Notes, least: int, found: Found) -> None:
 def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: random.Random, found: Found) -> None:
     """One server, from its start to its death, and what comes behind."""
     policy = choose.choice(policies)
-    keeps = policy != "always" and choose.randrange(2) == 0
+    keeps = choose.randrange(2) == 0
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder, policy, keeps=keeps))
         finish = stack.enter_context(Flag())
@@ -274,11 +268,14 @@ def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: ra
                 table.call("BGREWRITEAOF")
                 found.rewrites += 1
             if isinstance(server, KeptServer) and choose.randrange(10) == 0:
-                server.kill_server()
-                found.servers_replaced += 1
+                if choose.randrange(3) == 0:
+                    server.kill_keeper()
+                    found.keepers_killed += 1
+                else:
+                    server.kill_server()
+                    found.servers_replaced += 1
             time.sleep(choose.uniform(0, 0.05))
-        fates = ["killed", "killed", "ended", "machine", "machine", *(["keeper"] if keeps else [])]
-        fate = choose.choice(fates)
+        fate = choose.choice(["killed", "killed", "ended", "machine", "machine"])
         least = Notes.DURABLE
         if fate == "machine":
             # What is known now is on the disk, in files of at least these sizes.
@@ -308,15 +305,6 @@ def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: ra
                 raise Wrong("a server that was told to end did not end in order")
             least = Notes.ACKNOWLEDGED
             found.servers_ended += 1
-        elif isinstance(server, KeptServer) and fate == "keeper":
-            processes = server.processes()
-            server.kill()
-            time.sleep(choose.uniform(0, 0.05))
-            finish.set()
-            end_all(children, found)
-            end(processes, signal.SIGTERM)
-            least = Notes.ACKNOWLEDGED
-            found.keepers_killed += 1
         else:
             kill(server)
             end_all(children, found)

@@ -201,7 +201,7 @@ class ServerProcess(Closing):
             self.signal(signal.SIGCONT)
             self.stop()
         # A killed server cannot remove its socket.
-        if self.wait() == -signal.SIGKILL:
+        if self._program.wait(DEADLINE_S) == -signal.SIGKILL:
             for path in Path(os.environ["RINGTABLE_DIR"]).glob("*.sock"):
                 path.unlink()
         self._program.close()
@@ -275,13 +275,22 @@ class KeptServer(ServerProcess):
         return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
 
     def close(self) -> None:
-        if self.pid != self._program.pid and not is_dead(self.pid):
-            # A keeper that has followed another one is nobody's child here.
+        if self._is_another() and not is_dead(self.pid):
             self.signal(signal.SIGCONT)
-            self.signal(signal.SIGTERM)
-            wait_until(lambda: is_dead(self.pid), f"keeper {self.pid} ends in order")
+            self.stop()
         super().close()
         self._errors.close()
+
+    def _is_another(self) -> bool:
+        """Whether the keeper is one that has followed another one, and nobody's child here."""
+        return self.pid != self._program.pid
+
+    def wait(self) -> int:
+        """Wait until the keeper has ended, and return its exit status; 0 for one that has followed another one."""
+        if not self._is_another():
+            return super().wait()
+        wait_until(lambda: is_dead(self.pid), f"keeper {self.pid} has ended")
+        return 0
 
 
 def children_of(pid: int) -> list[int]:

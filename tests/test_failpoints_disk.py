@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from failpoints import Victim, needs_failpoints
 from ringtable import Server, _ringtable
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._keeper.keeper import Keeper
-from support import DEADLINE_S, Child, Flag, figure, is_there, wait_until
+from support import DEADLINE_S, Child, Flag, figure, is_dead, is_there, wait_until
 
 from proof.images import FAILURES, POLICIES, Failing, Found, live, live_and_die
 from proof.recording import Disk
@@ -182,6 +183,57 @@ def test_a_table_survives_that_the_disk_refuses_the_next_server(ringtable_dir: P
                 table["key"] = b"another value"
         os.kill(keeper.pid, signal.SIGTERM)
         assert keeper.what_became_of_it() == "end"
+
+
+def serve_before_the_disk(folder: Path, refuses: bool) -> None:
+    """Serve until told to end; replies wait for the disk, at the first server for longer than any test.
+
+    The second server can make no file, if the disk `refuses`.
+    """
+    options: dict[str, Any] = {"data": folder, "log": True, "fsync": "always", "workers": 1, "max_memory": "16MiB"}
+    kept = Keeper(options, deaths_max=3, hang_timeout_s=0).keep()
+    interrupt_on_termination()
+    if kept[3] == 1 and refuses:
+        vars(_ringtable)["fail_disk"]("create", errno.EPERM, count=1_000)
+    with suppress(KeyboardInterrupt, ringtable.ServerFailed), Server(_kept=kept, **options) as server:
+        if kept[3] == 0:
+            vars(_ringtable)["slow_disk"]("sync", 600_000)
+        admit_termination()
+        server.wait()
+
+
+def increment() -> int:
+    with ringtable.connect(timeout=DEADLINE_S) as table:
+        return table.incr("count")
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["the disk takes it", "the disk refuses it"])
+def test_what_waits_for_the_disk_is_answered_by_the_next_server(
+    ringtable_dir: Path, tmp_path: Path, refuses: bool
+) -> None:
+    with ExitStack() as stack:
+        keeper = stack.enter_context(Victim(serve_before_the_disk, tmp_path, refuses))
+        wait_until(is_there, "the server serves")
+        with ringtable.connect(timeout=DEADLINE_S) as table:
+            writer = stack.enter_context(Child(increment))
+            wait_until(lambda: table.get("count") == b"1", "it is done")
+            os.kill(int(table.stats()["process_id"]), signal.SIGKILL)
+            if refuses:
+                with pytest.raises(AssertionError, match=r"ServerGone.*may not be on the disk"):
+                    writer.result()
+            else:
+                assert writer.result() == 1
+            assert table["count"] == b"1"
+            server = int(table.stats()["process_id"])
+        if refuses:
+            os.kill(keeper.pid, signal.SIGTERM)
+            assert keeper.what_became_of_it() == "end"
+            return
+        for pid in (keeper.pid, server):
+            os.kill(pid, signal.SIGKILL)
+            wait_until(partial(is_dead, pid), "it has died")
+    with Server(data=tmp_path, log=True), ringtable.connect() as table:
+        assert table["count"] == b"1"
 
 
 def test_an_end_that_cannot_save_is_told(ringtable_dir: Path, tmp_path: Path) -> None:

@@ -519,13 +519,27 @@ def test_what_does_not_go_together(ringtable_dir: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(InvalidOption, match=words):
             Server(**options)  # type: ignore[arg-type]
-    done = run_cli("server", "--data", str(tmp_path), "--log", "--fsync", "always", "--keeper")
-    assert done.returncode != 0
-    assert "--fsync always and a keeper do not go together" in done.stderr
     with Server(data=tmp_path, log=True):
         pass
     with pytest.raises(InvalidOption, match="has the log of a table: go on with it"):
         Server(data=tmp_path)
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["snapshots", "a log"])
+def test_a_folder_of_redis_is_not_begun_anew(ringtable_dir: Path, tmp_path: Path, log: bool) -> None:
+    dump = tmp_path / "dump.rdb"
+    with Server(), ringtable.connect() as table:
+        table["key"] = b"value"
+        table.snapshot(dump)
+    with pytest.raises(InvalidOption, match=f"{dump} is of Redis or Valkey"):
+        Server(data=tmp_path, log=log)
+    assert {path.name for path in tmp_path.iterdir()} <= {"dump.rdb", "ringtable.lock"}
+    # Beside a snapshot of ringtable's it is somebody's copy.
+    dump.rename(tmp_path / "snapshot-1764524695123.rdb")
+    with Server(data=tmp_path, log=log), ringtable.connect() as table:
+        table.snapshot(dump)
+    with Server(data=tmp_path, log=log), ringtable.connect() as table:
+        assert table["key"] == b"value"
 
 
 def test_a_table_without_a_log(table: Table) -> None:

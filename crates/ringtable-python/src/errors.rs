@@ -148,7 +148,8 @@ pub fn server(py: Python<'_>, error: &server::Error) -> PyErr {
         | server::Error::NoRoom { .. }
         | server::Error::Needs { .. }
         | server::Error::NotAlways
-        | server::Error::Logged(_) => "InvalidOption",
+        | server::Error::Logged(_)
+        | server::Error::Foreign(_) => "InvalidOption",
         _ => "Error",
     };
     let message = error.to_string();

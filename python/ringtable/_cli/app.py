@@ -181,6 +181,6 @@ def _tell(error: OSError) -> int:
         return 1
     # A reader of the output that has had enough is no news to anybody.
     if not isinstance(error, BrokenPipeError):
-        complain(f"writing the output: {error.strerror}")
+        complain(f"writing the output: {error.strerror}" if error.strerror else str(error))
     silence(sys.stdout)
     return 1

@@ -189,15 +189,64 @@ impl BlockingLink {
         patience: &mut Patience<'_>,
     ) -> Result<(), Error> {
         self.link.begin_post()?;
-        while let Pushed::Full = self.link.post(number, arguments, hash)? {
-            self.wait_for_room(patience)?;
-        }
+        self.push_posted(number, arguments, hash, patience)?;
         self.depart(patience)?;
         failpoint!("posted.sent");
         if self.link.settles_posts() { self.settle(Some(hash), patience) } else { Ok(()) }
     }
 
-    /// The same, if it need not wait: over a lane with room for it, which it fits into. Returns whether it was sent.
+    /// Writes one request that changes a key with this hash, whose reply nobody waits for, after waiting for room. Not
+    /// yet published.
+    #[inline]
+    pub fn push_posted(
+        &mut self,
+        number: u16,
+        arguments: &[&[u8]],
+        hash: u64,
+        patience: &mut Patience<'_>,
+    ) -> Result<(), Error> {
+        while let Pushed::Full = self.link.post(number, arguments, hash)? {
+            self.wait_for_room(patience)?;
+        }
+        Ok(())
+    }
+
+    /// Sends `count` writes without waiting for their replies; the error of one surfaces at one of the next, or later.
+    /// It is the only one then: those of writes that were on their way are told to nobody.
+    pub fn post_many(
+        &mut self,
+        count: usize,
+        request: impl Fn(&mut Self, usize, &mut Patience<'_>) -> Result<(), Error>,
+        patience: &mut Patience<'_>,
+    ) -> Result<(), Error> {
+        for index in 0..count {
+            if let Err(error) = self.link.begin_post().and_then(|()| request(self, index, patience)) {
+                self.break_off(&error, patience);
+                if matches!(error, Error::Refused(_)) {
+                    self.forget_posted(patience)?;
+                }
+                return Err(error);
+            }
+            if (index + 1).is_multiple_of(PUBLISH_EVERY) {
+                self.link.publish()?;
+            }
+        }
+        self.depart(patience)?;
+        if self.link.settles_posts() { self.settle(None, patience) } else { Ok(()) }
+    }
+
+    /// Waits until posted writes are done, and forgets what became of them.
+    #[cold]
+    fn forget_posted(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
+        while self.link.settle(None)?.is_pending() {
+            self.wait_for_room(patience)?;
+        }
+        let _ = self.link.begin();
+        Ok(())
+    }
+
+    /// Sends a write to a key with this hash, if it need not wait: over a lane with room for it, which it fits into.
+    /// Returns whether it was sent.
     pub fn try_post(&mut self, number: u16, arguments: &[&[u8]], hash: u64) -> Result<bool, Error> {
         if !matches!(self.link.channel(), Channel::Lane(_)) {
             return Ok(false);

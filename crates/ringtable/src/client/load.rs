@@ -3,7 +3,8 @@
 //! # Design
 //!
 //! The file is gone over twice: first to see whether it is whole, so that a damaged one changes nothing, then to load
-//! it. Its entries are sent in batches, as any client could send them.
+//! it. Its entries are sent in batches, as any client could send them, and posted: the server executes some while the
+//! next ones are read.
 //!
 //! # Not promised
 //!
@@ -16,10 +17,8 @@ use super::error::Error;
 use super::handle::Client;
 use super::numbers::NUMBERS;
 use super::patience::Patience;
-use super::replies::unexpected;
 use super::snapshot::Progress;
 use super::write_options::SetWords;
-use crate::command::reply::Reply;
 use crate::disk::{self, Contents, Reading};
 use crate::limits;
 use crate::shm::clock::wall_ms;
@@ -90,14 +89,17 @@ impl Client {
         }
         self.write_pairs(&batch, patience)?;
         loaded.entries += batch.len() as u64;
+        self.flush(patience)?;
         Ok(loaded)
     }
 
-    /// Writes pairs as they are, with their times and marks, pipelined.
+    /// Writes pairs as they are, with their times and marks. Nobody waits for the replies: the next pairs are read from
+    /// the file meanwhile.
     fn write_pairs(&self, pairs: &Pairs, patience: Patience<'_>) -> Result<(), Error> {
         if pairs.is_empty() {
             return Ok(());
         }
+        let connection = self.connection(patience)?;
         let request = |link: &mut BlockingLink, index: usize, patience: &mut Patience<'_>| {
             let pair = pairs.get(index);
             let mut words = SetWords::new(pair.key, pair.value);
@@ -108,12 +110,9 @@ impl Client {
             if pair.is_unevictable {
                 words.mark(Mark::Unevictable);
             }
-            link.push(NUMBERS.set, words.as_slice(), patience)
+            link.push_posted(NUMBERS.set, words.as_slice(), connection.hash(pair.key), patience)
         };
-        self.pipeline(pairs.len(), request, patience, |_, reply| match reply {
-            Reply::Status(_) => Ok(()),
-            other => Err(unexpected(other)),
-        })
+        connection.locked(patience, |link, patience| link.post_many(pairs.len(), request, patience))
     }
 }
 

@@ -18,6 +18,11 @@ pub const IN_DOUBT: &str = "SHUTDOWN the server died when it had this request in
 const LOST: &str = "SHUTDOWN the server died when it had done this, or a part of it, and the answer is lost; \
                     another one goes on with the table";
 
+/// The answer where it was done, and the disk refuses it.
+pub fn undurable(why: &str) -> String {
+    format!("DISK {why}: the table has what was written, and the disk may not")
+}
+
 /// Whether a command is to be executed again: it has done nothing, or would do nothing else than before.
 pub fn is_to_be_repeated(command: Command<'_>, commits: &Commits) -> bool {
     // What GETEX gives is still there, and it gives the same time to live once more.

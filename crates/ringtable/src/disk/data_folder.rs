@@ -25,6 +25,8 @@ use super::file::{DiskFile, create_folder, remove};
 use super::replacement::PREFIX;
 use crate::shm::fork::Descriptor;
 
+/// What Redis and Valkey call their snapshot.
+pub const DUMP_OF_REDIS: &str = "dump.rdb";
 const LOCK: &str = "ringtable.lock";
 const SNAPSHOT: &str = "snapshot-";
 const RDB: &str = ".rdb";

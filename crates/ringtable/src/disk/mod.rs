@@ -16,7 +16,7 @@ pub mod log;
 mod check;
 
 pub use check::{Finding, check};
-pub use data_folder::{DataFolder, make_folder, room_for};
+pub use data_folder::{DUMP_OF_REDIS, DataFolder, make_folder, room_for};
 pub use error::Error;
 pub use file::truncate;
 #[cfg(feature = "failpoints")]

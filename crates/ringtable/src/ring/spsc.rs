@@ -156,12 +156,17 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// One that looks at what is there from `head` on, and gives nothing back to the producer.
+    pub fn looking_from(head: u64) -> Self {
+        Self { head, released: head, tail_seen: head }
+    }
+
     /// Goes on where another consumer, which is dead, has come to: `head`, released or not.
     ///
     /// # Errors
     /// If the peer's position is out of range for that.
     pub fn resume(ring: Ring<'_>, head: u64) -> Result<Self, PositionError> {
-        let mut consumer = Self { head, released: head, tail_seen: head };
+        let mut consumer = Self::looking_from(head);
         consumer.available(ring, 8)?;
         // Release: as in `release`.
         ring.head.store(head, Ordering::Release);

@@ -117,6 +117,13 @@ pub enum Error {
     /// There is a log, and the server was not told to go on with it.
     #[error("{} has the log of a table: go on with it (--log), or choose another folder", .0.display())]
     Logged(PathBuf),
+    /// A folder of Redis or Valkey, of which a server would load nothing.
+    #[error(
+        "{} is of Redis or Valkey, and there is nothing of ringtable's in that folder: load it into a server that runs \
+         (`ringtable load FILE`), and choose another folder for this one",
+        .0.display()
+    )]
+    Foreign(PathBuf),
     /// The table has no room for what it was to begin with.
     #[error(
         "{} does not fit the table: behind {loaded} entries, {error}; give it more room (--max-memory, \

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use super::end::End;
 use super::estate::LaneRemains;
 use super::executor::{Again, Executor, Intake};
+use super::lane_heirs::next_record;
 use super::lane_offer::Offer;
 use super::notes::{LaneState, Note, Noted};
-use super::outgoing::Outgoing;
+use super::outgoing::{Durable, Outgoing};
 use super::pins::{LanePins, Lingering};
 use super::socket::Socket;
 use super::store::Store;
@@ -53,8 +54,13 @@ pub(super) struct LaneClient {
     taken_at: Option<Consumer>,
     /// What the request at the head waits for, of which nothing was done: it stays in the ring.
     put_off: Option<Arc<Task>>,
-    /// Reply records that did not fit the ring yet.
+    /// Reply records that did not fit the ring yet, or wait for the disk.
     outgoing: Outgoing,
+    /// Whether the replies were held back when they were last to be sent. None of them is in the ring then.
+    was_held_back: bool,
+    /// What the replies wait for that stand in the ring and are not published, if the lane is to outlive this server:
+    /// the next one publishes them then.
+    unsynced: Option<Durable>,
     closing: bool,
     /// Whether its socket is closed: what it had published is executed, and nothing else.
     gone: bool,
@@ -75,10 +81,19 @@ impl LaneClient {
     /// its client is told that.
     ///
     /// Returns also why the lane cannot go on, if so. Then its client has to be ended; its pins count still.
-    pub fn adopt(offer: Offer, store: &Store, noted: &Noted, commits: &Commits) -> (Self, Option<End>) {
+    ///
+    /// What its requests have done is on the disk, where that is waited for, or why not (`synced`).
+    pub fn adopt(
+        offer: Offer,
+        store: &Store,
+        (noted, commits): (&Noted, &Commits),
+        synced: &Result<(), String>,
+    ) -> (Self, Option<End>) {
         let lane = Lane::new(offer.mapping.words());
         let resumed = match noted.state {
             LaneState::Broken => Err(End::Broken),
+            // Nobody is to see what is in the ring.
+            _ if synced.is_err() && noted.unsynced.is_some() => Err(End::Undurable),
             _ => Consumer::resume(lane.requests(), noted.head)
                 .and_then(|requests| Ok((requests, Producer::resume(lane.responses(), noted.tail)?)))
                 .map_err(|_| End::Position),
@@ -100,7 +115,7 @@ impl LaneClient {
             writer.error(done::IN_DOUBT);
             writer.finish();
         } else if noted.is_in_hand {
-            client.finish_in_hand(store, noted.connection, commits);
+            client.finish_in_hand(store, noted.connection, commits, synced);
         }
         let end = client.note_adopted().err();
         (client, end)
@@ -118,23 +133,21 @@ impl LaneClient {
         }
         let lane = Lane::new(self.mapping.words());
         self.responses.publish(lane.responses());
+        if let Some(note) = &self.note {
+            note.end_unsynced();
+        }
         self.requests.release(lane.requests());
         Ok(())
     }
 
     /// Answers the request in hand, if it has done what it was to do, and skips it. Else it stays where it is, to be
     /// executed as if for the first time; what it was granted is taken back for that.
-    fn finish_in_hand(&mut self, store: &Store, connection: u64, commits: &Commits) {
+    fn finish_in_hand(&mut self, store: &Store, connection: u64, commits: &Commits, synced: &Result<(), String>) {
         let ring = Lane::new(self.mapping.words()).requests();
         let mut next = self.requests.clone();
-        let Ok(8..) = next.available(ring, 8) else { return };
-        let Ok(size) = record::record_size(next.peek(ring), limits::LANE_RING_SIZE) else { return };
+        let mut bytes = Vec::new();
         // What is in hand was there as a whole.
-        if !next.available(ring, size).is_ok_and(|available| available >= size) {
-            return;
-        }
-        let mut bytes = vec![0; size];
-        next.read(ring, as_uninit(&mut bytes));
+        let Some(()) = next_record(&mut next, ring, &mut bytes) else { return };
         let mut ranges = Vec::new();
         let Some(command) = Command::of_record(&bytes, &mut ranges) else { return };
         let is_gone = |(name, token)| store.leases.permits_taken(connection, name, Some(token)) == 0;
@@ -145,7 +158,10 @@ impl LaneClient {
             self.requests = next;
         } else if !done::is_to_be_repeated(command, commits) {
             let mut writer = RecordWriter::new(&mut self.outgoing);
-            done::answer(command, commits, &mut writer);
+            match synced {
+                Ok(()) => done::answer(command, commits, &mut writer),
+                Err(why) => writer.error(&done::undurable(why)),
+            }
             writer.finish();
             self.requests = next;
         } else if let "RING.LEASE" | "RING.LOCK" = command.spec.name
@@ -180,6 +196,8 @@ impl LaneClient {
             taken_at: None,
             put_off: None,
             outgoing: Outgoing::default(),
+            was_held_back: false,
+            unsynced: None,
             closing: false,
             gone: false,
         }
@@ -197,7 +215,10 @@ impl LaneClient {
     #[inline]
     fn note_progress(&mut self) {
         if let Some(note) = &mut self.note {
-            let state = if self.unfinished.is_some() || !self.outgoing.is_empty() {
+            let state = if self.was_held_back {
+                // It is not in the ring, and nobody will know it if this server dies.
+                LaneState::Taken
+            } else if self.unfinished.is_some() || !self.outgoing.is_empty() {
                 LaneState::Broken
             } else if self.again.is_some() {
                 LaneState::Taken
@@ -249,10 +270,12 @@ impl LaneClient {
         }
         // What may go out in this turn.
         let mut share = limits::TURN_BYTES_MAX;
+        let was_synced = self.look_at_disk(executor)?;
         let mut worked = self.send_replies(&mut share)?;
         if worked {
             self.note_progress();
         }
+        worked |= was_synced;
         let (mut requests, mut bytes) = (0, 0);
         // Where the lane is to outlive this server, no request is executed while the reply to another one waits.
         let backlog_max = if self.note.is_some() { 1 } else { limits::REPLY_BACKLOG_MAX };
@@ -296,16 +319,53 @@ impl LaneClient {
             if self.outgoing.has_let_go() {
                 executor.engine.writer.rescan();
             }
-            let lane = Lane::new(self.mapping.words());
             failpoint!("reply.written");
-            self.responses.publish(lane.responses());
-            failpoint!("reply.published");
-            self.requests.release(lane.requests());
+            self.look_at_disk(executor)?;
+            if self.unsynced.is_none() {
+                let lane = Lane::new(self.mapping.words());
+                self.responses.publish(lane.responses());
+                failpoint!("reply.published");
+                self.requests.release(lane.requests());
+            }
         }
         if self.closing && self.outgoing.is_empty() {
             return Err(End::Quit);
         }
         Ok(if worked { Turn::Worked } else { Turn::Idle })
+    }
+
+    /// Publishes what has waited for the disk; or has this worker rung when that is there. Returns whether anything was.
+    ///
+    /// # Errors
+    /// If nothing comes to the disk any more.
+    #[inline]
+    fn look_at_disk(&mut self, executor: &Executor) -> Result<bool, End> {
+        if self.unsynced.is_none() {
+            return Ok(false);
+        }
+        if self.publish_synced() {
+            return Ok(true);
+        }
+        executor.engine.wait_for_log()?;
+        // In this order: it may have come before anybody was to be rung.
+        Ok(self.publish_synced())
+    }
+
+    /// Lets the client see the replies that have waited for the disk, if what they waited for is there, and gives back
+    /// what it has asked. Returns whether it does.
+    fn publish_synced(&mut self) -> bool {
+        if self.unsynced.as_ref().is_none_or(|durable| !durable.is_reached()) {
+            return false;
+        }
+        let lane = Lane::new(self.mapping.words());
+        self.responses.publish(lane.responses());
+        // In this order: a death in between has the same published once more.
+        if let Some(note) = &self.note {
+            note.end_unsynced();
+        }
+        self.requests.release(lane.requests());
+        self.unsynced = None;
+        true
     }
 
     /// Gives the client the answer with this ticket, behind the replies that there are. Returns whether it gets it.
@@ -329,13 +389,13 @@ impl LaneClient {
     /// takes several turns can go on.
     pub fn left_to_do(&self) -> usize {
         let has_begun = self.again.is_some() || self.put_off.is_some();
-        self.outgoing.len() + usize::from(has_begun && !self.has_to_wait())
+        self.outgoing.len() + usize::from(has_begun && !self.has_to_wait()) + usize::from(self.unsynced.is_some())
     }
 
     /// Whether it can do nothing before another thread has done something, which rings for the worker: has made room
     /// for its next request, or has brought what it has written to the disk.
     pub fn is_waiting(&self) -> bool {
-        self.has_to_wait() || self.outgoing.is_held_back()
+        self.has_to_wait() || self.outgoing.is_held_back() || self.unsynced.is_some()
     }
 
     /// Whether its next request has to wait for another thread.
@@ -440,7 +500,16 @@ impl LaneClient {
         failpoint!("request.executed");
         self.closing |= executed.flow == Flow::Close;
         if let Some(durable) = executed.durable {
-            self.outgoing.wait_for(durable);
+            match (&self.note, &taken_at) {
+                (Some(note), Some(taken_at)) => {
+                    if self.unsynced.is_none() {
+                        note.begin_unsynced(taken_at.head());
+                    }
+                    self.unsynced = Some(durable);
+                }
+                // It is in the ring no more, or the lane ends with this server.
+                _ => self.outgoing.wait_for(durable),
+            }
         }
         if executed.change == Some(ConnectionChange::Pins) && self.hazards.is_none() {
             // The reply is published after this.
@@ -462,7 +531,8 @@ impl LaneClient {
 
     /// Moves replies into the ring as far as there is room, and at most `share` bytes. Returns whether any went.
     fn send_replies(&mut self, share: &mut usize) -> Result<bool, End> {
-        if self.outgoing.is_held_back() {
+        self.was_held_back = self.outgoing.is_held_back();
+        if self.was_held_back {
             return Ok(false);
         }
         let before = *share;
@@ -533,6 +603,7 @@ impl LaneClient {
             }
             // Nobody reads the reply.
             self.outgoing.clear();
+            (self.was_held_back, self.unsynced) = (false, None);
             self.note_progress();
             if self.again.is_some() || self.put_off.is_some() {
                 break;
@@ -604,7 +675,7 @@ mod tests {
         producer.publish(ring);
         let noted = notes.read(0).unwrap();
         assert!(noted.is_in_hand);
-        let (_lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, commits);
+        let (_lane, end) = LaneClient::adopt(offer, &runtime.store, (&noted, commits), &Ok(()));
         assert_eq!(end, None);
         (notes.read(0).unwrap(), request.len() as u64)
     }

@@ -6,11 +6,15 @@ use super::end::End;
 use super::inheritance::InheritedLane;
 use super::lane_parts::Parts;
 use super::notes::{Noted, Notes};
+use crate::command::{Command, record};
+use crate::limits;
 use crate::ring::lane::{LANE_SIZE, Lane};
+use crate::ring::spsc::{Consumer, Ring};
 use crate::shm::doorbell::Doorbell;
 use crate::shm::fork::Descriptor;
 use crate::shm::segment::{Mapping, Segment};
-use crate::sync::{Memory, Ordering};
+use crate::sync::{Memory, Ordering, as_uninit};
+use crate::table::Table;
 use crate::table::commits::Commits;
 
 /// The lane of a client.
@@ -35,6 +39,37 @@ impl HeirLane {
         // Relaxed: nonsense is looked for where it is used. A client that pins meanwhile finds its entry in a bucket.
         pins.map(|pin| pin.load(Ordering::Relaxed)).filter(|&pin| pin != 0)
     }
+
+    /// Has logged once more what the keys have come to of requests that were done, and whose replies nobody has seen:
+    /// the server may have died before it had logged that. Returns whether there are any.
+    ///
+    /// What the ring has is the client's word. If it is another one than before, it is what that has asked for which is
+    /// not on the disk.
+    pub fn log_again(&self, table: &Table<Mapping>) -> bool {
+        let Noted { head, unsynced, .. } = self.noted;
+        let is_done = self.noted.is_in_hand && self.commits.count > 0;
+        let ring = Lane::new(self.mapping.words()).requests();
+        let mut requests = Consumer::looking_from(unsynced.unwrap_or(head));
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        while requests.head() < head + u64::from(is_done) {
+            let read = next_record(&mut requests, ring, &mut bytes);
+            let Some(command) = read.and_then(|()| Command::of_record(&bytes, &mut ranges)) else { break };
+            for index in command.spec.keys_among(command.arguments.len()) {
+                table.note_again(command.arguments.get(index));
+            }
+        }
+        is_done || unsynced.is_some()
+    }
+}
+
+/// Reads the next request of a ring, of which all is there, into `bytes`; `None` if there is nonsense.
+pub(super) fn next_record(requests: &mut Consumer, ring: Ring<'_>, bytes: &mut Vec<u8>) -> Option<()> {
+    requests.available(ring, record::HEADER_SIZE).ok().filter(|&available| available >= record::HEADER_SIZE)?;
+    let size = record::record_size(requests.peek(ring), limits::LANE_RING_SIZE).ok()?;
+    requests.available(ring, size).ok().filter(|&available| available >= size)?;
+    bytes.resize(size, 0);
+    requests.read(ring, as_uninit(bytes));
+    Some(())
 }
 
 /// What another server has left of lanes.

@@ -6,9 +6,9 @@ use crate::ring::lane::LANE_VERSION;
 use crate::table::layout::LAYOUT_VERSION;
 
 /// What a keeper and its servers say to each other.
-const MESSAGES_VERSION: u64 = 1;
+const MESSAGES_VERSION: u64 = 2;
 /// Notes of lanes, and logs of workers.
-const NOTES_VERSION: u64 = 2;
+const NOTES_VERSION: u64 = 3;
 
 /// A program goes on with what another one has left if all of these are the same: messages of the keeper, the table,
 /// grants, notes, lanes, and records in lanes.

@@ -266,7 +266,14 @@ impl Crew {
     /// Starts all threads, the first worker with the UDP port. Returns the accepting one, which has this from then on.
     fn start(mut self, mut udp_port: Option<BoundPort>, lanes: Vec<HeirLane>) -> Result<JoinHandle<()>, Error> {
         let count = self.runtime.workers.len();
+        // First: what another server has left is answered when it is on the disk.
+        if self.runtime.store.persistence.log().is_some() {
+            let runtime = Arc::clone(&self.runtime);
+            self.add("ringtable-log", "the thread that writes the log", move || runtime.write_log())?;
+            self.log_thread = self.threads.pop();
+        }
         let mut heirs: Vec<Vec<HeirLane>> = (0..count).map(|_| Vec::new()).collect();
+        let synced = self.runtime.store.persistence.sync_heirs(&lanes, &self.runtime.store.table);
         for lane in lanes {
             // As many workers as before, or who knows.
             heirs[lane.noted.worker % count].push(lane);
@@ -274,7 +281,7 @@ impl Crew {
         for (index, lanes) in heirs.into_iter().enumerate() {
             let worker = Worker::new(index, Arc::clone(&self.runtime), udp_port.take());
             let mut worker = doing("making an epoll instance", worker)?;
-            lanes.into_iter().for_each(|lane| worker.adopt(lane));
+            lanes.into_iter().for_each(|lane| worker.adopt(lane, &synced));
             worker.begin_log();
             // What a worker has is dropped by it if it panics, so that its clients know at once.
             self.add(&format!("ringtable-{index}"), &format!("worker {index}"), move || worker.run())?;
@@ -286,11 +293,6 @@ impl Crew {
         if self.runtime.store.persistence.is_wanted() {
             let runtime = Arc::clone(&self.runtime);
             self.add("ringtable-disk", "the thread that keeps the table on the disk", move || runtime.persist())?;
-        }
-        if self.runtime.store.persistence.log().is_some() {
-            let runtime = Arc::clone(&self.runtime);
-            self.add("ringtable-log", "the thread that writes the log", move || runtime.write_log())?;
-            self.log_thread = self.threads.pop();
         }
         if let Some(keeper) = &self.runtime.keeper {
             let (keeper, runtime) = (Arc::clone(keeper), Arc::clone(&self.runtime));

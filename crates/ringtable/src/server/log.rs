@@ -171,7 +171,7 @@ impl Log {
     /// That the reply to what was just written waits until it is on the disk, if replies do. The worker is rung then.
     #[inline]
     pub fn durability(&self, worker: usize) -> Option<Durable> {
-        if self.fsync != Fsync::Always || self.keeps_serving && self.is_broken() {
+        if !self.is_awaited() {
             return None;
         }
         // If it has just failed, nothing is reached any more, and the connection ends.
@@ -229,6 +229,33 @@ impl Log {
         drop(state);
         self.queue.ring();
         task
+    }
+
+    /// Waits until all that was changed so far is on the disk, for one who serves nobody meanwhile. The thread of the log
+    /// has to run.
+    ///
+    /// # Errors
+    /// Why it does not come there.
+    pub fn sync_now(&self) -> Result<(), String> {
+        let position = self.queue.position();
+        self.queue.ring();
+        let mut state = lock(&self.state);
+        loop {
+            // Of a log that is broken, nothing has come there.
+            if self.is_broken() || state.stopped {
+                return Err(state.failure.clone().unwrap_or_else(|| "the log has ended".into()));
+            }
+            // Acquire: pairs with the Release in `note_durable`.
+            if self.durable.load(Ordering::Acquire) >= position {
+                return Ok(());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether replies wait for the disk.
+    pub fn is_awaited(&self) -> bool {
+        self.fsync == Fsync::Always && !(self.keeps_serving && self.is_broken())
     }
 
     /// How it stands.
@@ -443,6 +470,7 @@ impl Log {
         let (done, left) = std::mem::take(&mut state.tasks).into_iter().partition(|&(wanted, _)| wanted <= position);
         state.tasks = left;
         drop(state);
+        self.changed.notify_all();
         let done: Vec<(u64, Arc<Task>)> = done;
         for (_, task) in done {
             task.end(Ok(()));
@@ -467,6 +495,7 @@ impl Log {
         state.failure = Some(words.clone());
         let tasks = std::mem::take(&mut state.tasks);
         drop(state);
+        self.changed.notify_all();
         for (_, task) in tasks {
             task.end(Err(format!("DISK {words}: the table has what was written, and the disk may not")));
             ring(task.worker);

@@ -18,7 +18,8 @@
 //! | offered  | its client may have got it, and may have sealed it           | goes on if it is sealed, else ends     |
 //!
 //! Besides, a note says which request is **in hand**: by its position, stored before it is executed. If that is the
-//! head, the request may have been done, or not, which [`crate::table::commits`] tells.
+//! head, the request may have been done, or not, which [`crate::table::commits`] tells. And it says from which request
+//! on replies stand in the ring that nobody may see before what was done is on the disk.
 //!
 //! # Invariants
 //!
@@ -32,7 +33,7 @@
 use std::io;
 
 use super::passed::{PASSED_WORDS, Passed};
-use crate::limits;
+use crate::limits::{self, LANE_RING_SIZE};
 use crate::shm::segment::{Mapping, Segment};
 use crate::sync::{Arc, AtomicU64, Memory, Ordering};
 use crate::table::commits::{self, Commits, LOG_WORDS};
@@ -50,6 +51,9 @@ const IN_HAND: usize = 3;
 /// The first word of the states: head, tail, its state.
 const STATES: usize = 4;
 const STATE_WORDS: usize = 3;
+/// The position of the first request whose reply is in the ring, and waits for the disk before it is published, plus 1;
+/// 0 for none.
+const UNSYNCED: usize = STATES + 2 * STATE_WORDS;
 
 const PINS: u64 = 1 << 32;
 
@@ -84,6 +88,8 @@ pub(super) struct Noted {
     pub tail: u64,
     /// Whether the request at the head may have been done.
     pub is_in_hand: bool,
+    /// Where the first request before the head begins whose reply is in the ring, and waits for the disk.
+    pub unsynced: Option<u64>,
 }
 
 impl Notes {
@@ -160,13 +166,16 @@ impl Notes {
             head,
             tail,
             is_in_hand: load(IN_HAND) == head + 1,
+            // One at the head is in hand, or was not begun.
+            unsynced: load(UNSYNCED).checked_sub(1).filter(|&first| first < head),
         };
         let is_possible = counts <= 1
             && (1..=i64::MAX as u64).contains(&noted.connection)
             && noted.worker < limits::WORKERS_MAX
             && service < PINS << 1
             && head.is_multiple_of(8)
-            && tail.is_multiple_of(8);
+            && tail.is_multiple_of(8)
+            && noted.unsynced.is_none_or(|first| first.is_multiple_of(8) && head - first <= LANE_RING_SIZE as u64);
         is_possible.then_some(noted)
     }
 
@@ -192,6 +201,7 @@ impl Note {
         let mut note = Self { notes, lane, counts: 1, head: 0 };
         note.store(SERVICE, worker as u64);
         note.store(IN_HAND, 0);
+        note.store(UNSYNCED, 0);
         note.set(0, 0, LaneState::Offered);
         // Release: pairs with the Acquire of whoever adopts; the rest is whole before there is a connection.
         note.words()[CONNECTION].store(connection, Ordering::Release);
@@ -220,6 +230,17 @@ impl Note {
     #[inline]
     pub fn take_in_hand(&self) {
         self.store(IN_HAND, self.head + 1);
+    }
+
+    /// Notes that replies wait for the disk, from that to the request at this position on. It was not executed yet, or
+    /// is in hand.
+    pub fn begin_unsynced(&self, position: u64) {
+        self.store(UNSYNCED, position + 1);
+    }
+
+    /// Notes that no reply does.
+    pub fn end_unsynced(&self) {
+        self.store(UNSYNCED, 0);
     }
 
     /// Notes that no request is in hand: the one at the head is to be executed as if for the first time.
@@ -268,6 +289,7 @@ mod tests {
             head: 0,
             tail: 0,
             is_in_hand: false,
+            unsynced: None,
         };
         assert_eq!(notes.read(3), Some(offered));
         note.take_in_hand();
@@ -275,7 +297,13 @@ mod tests {
         note.lay_down();
         assert_eq!(notes.read(3), Some(offered));
         note.take_in_hand();
+        note.begin_unsynced(0);
+        assert_eq!(notes.read(3).unwrap().unsynced, None, "it is in hand, or was not begun");
         note.set(64, 16, LaneState::Resting);
+        assert_eq!(notes.read(3).unwrap().unsynced, Some(0));
+        note.begin_unsynced(3);
+        assert_eq!(notes.read(3), None, "nonsense");
+        note.end_unsynced();
         note.count_pins();
         let resting = Noted { state: LaneState::Resting, head: 64, tail: 16, has_pins: true, ..offered };
         assert_eq!(notes.read(3), Some(resting));

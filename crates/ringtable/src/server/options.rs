@@ -139,10 +139,6 @@ impl Options {
             let why = "with it nobody, not even the next server, gets a writable view of the table";
             return Err(Error::Kept { option: "--strict-seal", why });
         }
-        if self.log && self.fsync == Fsync::Always {
-            let why = "what a server has not synced when it dies, the next one would have to, before clients go on";
-            return Err(Error::Kept { option: "--fsync always", why });
-        }
         if self.topology != Topology::Lanes {
             return Err(Error::Kept { option: "--topology", why: "only lanes outlive their server" });
         }

@@ -21,6 +21,7 @@ use rustix::process::{Pid, setpriority_process};
 
 use super::error::Error;
 use super::fsync::Fsync;
+use super::lane_heirs::HeirLane;
 use super::log::{self, Begins, Log};
 use super::options::Options;
 use super::restoring::Restoring;
@@ -165,7 +166,12 @@ impl Persistence {
         is_interrupted: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         let mut damage = None;
-        for path in folder.snapshots()? {
+        let snapshots = folder.snapshots()?;
+        let dump = folder.path().join(disk::DUMP_OF_REDIS);
+        if snapshots.is_empty() && dump.is_file() {
+            return Err(Error::Foreign(dump));
+        }
+        for path in snapshots {
             match survey(&path, |_| !is_interrupted()) {
                 Ok(None) => return Err(Error::Interrupted),
                 Ok(Some(contents)) => {
@@ -239,6 +245,17 @@ impl Persistence {
     /// The log, if there is one.
     pub fn log(&self) -> Option<&Log> {
         self.log.get()
+    }
+
+    /// Has on the disk what another server has done for these lanes and not told their clients, where replies wait for
+    /// the disk. The thread of the log has to run.
+    ///
+    /// # Errors
+    /// Why it is not there.
+    pub fn sync_heirs(&self, lanes: &[HeirLane], table: &Table<Mapping>) -> Result<(), String> {
+        let Some(log) = self.log().filter(|log| log.is_awaited()) else { return Ok(()) };
+        let all = lanes.iter().filter(|lane| lane.log_again(table)).count();
+        if all > 0 { log.sync_now() } else { Ok(()) }
     }
 
     /// The thread of the log, until the server stops.

@@ -675,8 +675,9 @@ impl Worker {
         }
     }
 
-    /// Goes on with a client of another server, which is dead.
-    pub fn adopt(&mut self, lane: HeirLane) {
+    /// Goes on with a client of another server, which is dead. What that has done for it is on the disk, where that is
+    /// waited for, or why not (`synced`).
+    pub fn adopt(&mut self, lane: HeirLane, synced: &Result<(), String>) {
         let HeirLane { lane, noted, commits, segment, mapping, request_bell, response_bell, socket } = lane;
         let runtime = Arc::clone(&self.runtime);
         let Some(keeper) = &runtime.keeper else { return };
@@ -691,7 +692,7 @@ impl Worker {
         });
         let note = Some(Note::go_on(Arc::clone(&keeper.notes), lane));
         let offer = Offer { segment, mapping, socket, request_bell, response_bell, note };
-        let (lane, end) = LaneClient::adopt(offer, &runtime.store, &noted, &commits);
+        let (lane, end) = LaneClient::adopt(offer, &runtime.store, (&noted, &commits), synced);
         // The server before had let it in: there is room for it.
         runtime.headcount.enter();
         runtime.workers[self.executor.engine.worker].adopt_client();

@@ -8,6 +8,7 @@
 //!   and the next one is tried.
 
 use super::bucket::{BucketGuard, BucketRef, EMPTY, SLOTS, Slot, tag};
+use super::change::State;
 use super::entry::EntryRef;
 use super::layout::{BUCKET_WORDS, H_BUCKETS, address, bucket_start};
 use super::table::Table;
@@ -153,6 +154,20 @@ impl<M: Memory> Table<M> {
     /// The number of a home bucket.
     pub(super) fn index_of(&self, home: BucketRef<'_>) -> u64 {
         ((home.start(self.words()) - bucket_start(0)) / BUCKET_WORDS) as u64
+    }
+
+    /// Has the journal note once more what a key has come to: a server that is dead may have changed it without.
+    pub fn note_again(&self, key: &[u8]) {
+        let hash = self.constants().hash(key);
+        let guard = self.lock(hash);
+        self.note_state(match self.find(&guard, hash, key).entry {
+            Some((bucket, index, entry)) => {
+                let slot = bucket.slot(index);
+                State::Written { key, entry, start: slot.at(), is_unevictable: slot.is_unevictable() }
+            }
+            None => State::Gone(key),
+        });
+        guard.unlock_unchanged();
     }
 
     /// The hash of an entry's key.

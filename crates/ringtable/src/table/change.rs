@@ -89,6 +89,8 @@ pub enum State<'a> {
     Renewed(&'a [u8], Option<Expiry>),
     /// It has none; this is the one that it had.
     Removed(EntryRef<'a>),
+    /// It has none.
+    Gone(&'a [u8]),
 }
 
 /// Takes note of all changes, each key's in their order.
@@ -128,6 +130,13 @@ impl ChangeSink {
     pub(super) fn note_removal(&self, words: &[AtomicU64], start: u64) {
         if let (Some(journal), Some(entry)) = (self.journal.get(), EntryRef::at(words, start)) {
             journal.note(State::Removed(entry));
+        }
+    }
+
+    /// Notes once more what a key has come to.
+    pub(super) fn note_state(&self, state: State<'_>) {
+        if let Some(journal) = self.journal.get() {
+            journal.note(state);
         }
     }
 

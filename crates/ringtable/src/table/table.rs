@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::bucket::{BucketGuard, Slot};
-use super::change::{Change, ChangeSink, Journal};
+use super::change::{Change, ChangeSink, Journal, State};
 use super::check::outstanding::Outstanding;
 use super::error::WriteError;
 use super::events::Broadcast;
@@ -228,6 +228,11 @@ impl<M: Memory> Table<M> {
     /// Has all changes from now on noted, which nobody makes yet.
     pub fn write_journal(&self, journal: Box<dyn Journal>) {
         self.changes.write_journal(journal);
+    }
+
+    /// Has the journal take note of what a key has come to, which nobody else is told.
+    pub(super) fn note_state(&self, state: State<'_>) {
+        self.changes.note_state(state);
     }
 
     /// Whether all changes are noted.

@@ -189,6 +189,10 @@ impl Journal for Arc<Queue> {
                 out.extend_from_slice(b"*2\r\n$3\r\nDEL\r\n");
                 push_key(out, entry);
             }
+            State::Gone(key) => {
+                out.extend_from_slice(b"*2\r\n$3\r\nDEL\r\n");
+                push_word(out, key);
+            }
         }
         batch.records += 1;
         let size = batch.size() - before;
