@@ -213,13 +213,17 @@ def serving(folder: Path, policy: str, *, keeps: bool = False) -> AbstractContex
 
 
 def kill(server: ServerProcess) -> None:
-    """Kill all that there is of a server, the keeper first."""
-    processes = server.processes() if isinstance(server, KeptServer) else []
-    server.kill()
-    for pid in processes:
+    """Kill all that there is of a server, while its keeper stands.
+
+    That would start another one, and so would a server that outlives it.
+    """
+    if isinstance(server, KeptServer):
+        server.freeze()
+    for pid in server.processes() if isinstance(server, KeptServer) else []:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         wait_until(partial(is_dead, pid), f"process {pid} has ended")
+    server.kill()
 
 
 def check(folder: Path, notes: Notes, least: int, found: Found) -> None:

@@ -70,8 +70,8 @@ impl TableCore {
         Ok(found.unwrap_or_else(|| unreachable!("a call that was made has a result")))
     }
 
-    /// Sets a value. To let go of the interpreter is a good part of what a posted write costs, and that waits for nobody
-    /// as long as there is room.
+    /// Sets a value. To let go of the interpreter is a good part of what a posted write costs, and that waits for
+    /// nobody as long as there is room.
     pub(super) fn put(
         &self,
         py: Python<'_>,

@@ -237,7 +237,8 @@ impl Link {
         Ok(())
     }
 
-    /// Counts one posted write more, or less. Relaxed, and no exchange: who has the link is the only one that writes it.
+    /// Counts one posted write more, or less. Relaxed, and no exchange: who has the link is the only one that writes
+    /// it.
     #[inline]
     fn count_posted(&self, change: fn(usize, usize) -> usize) {
         let posted = &self.sharing.posted;

@@ -334,7 +334,8 @@ impl LaneClient {
         Ok(if worked { Turn::Worked } else { Turn::Idle })
     }
 
-    /// Publishes what has waited for the disk; or has this worker rung when that is there. Returns whether anything was.
+    /// Publishes what has waited for the disk; or has this worker rung when that is there. Returns whether anything
+    /// was.
     ///
     /// # Errors
     /// If nothing comes to the disk any more.

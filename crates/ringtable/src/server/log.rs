@@ -231,8 +231,8 @@ impl Log {
         task
     }
 
-    /// Waits until all that was changed so far is on the disk, for one who serves nobody meanwhile. The thread of the log
-    /// has to run.
+    /// Waits until all that was changed so far is on the disk, for one who serves nobody meanwhile. The thread of the
+    /// log has to run.
     ///
     /// # Errors
     /// Why it does not come there.

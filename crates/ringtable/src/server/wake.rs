@@ -73,14 +73,17 @@ pub fn measure_ns() -> io::Result<u64> {
 /// Has a thread run anywhere but on our processor. In real life whoever rings goes on working there. The scheduler
 /// likes to wake a thread where the one runs that rings, if that is where it was last: that costs a tenth, and is found
 /// again and again then.
-fn keep_apart(sleeper: Pid) {
-    // Where that is refused, it is as the scheduler likes.
-    if let Ok(mut elsewhere) = rustix::thread::sched_getaffinity(None) {
-        elsewhere.unset(rustix::thread::sched_getcpu());
-        if elsewhere.count() > 0 {
-            let _ = rustix::thread::sched_setaffinity(Some(sleeper), &elsewhere);
-        }
+///
+/// Returns which one that was; `None` if the system refuses it, or there is no other one. Then it is as the scheduler
+/// likes.
+fn keep_apart(sleeper: Pid) -> Option<usize> {
+    let mut elsewhere = rustix::thread::sched_getaffinity(None).ok()?;
+    let here = rustix::thread::sched_getcpu();
+    elsewhere.unset(here);
+    if elsewhere.count() == 0 {
+        return None;
     }
+    rustix::thread::sched_setaffinity(Some(sleeper), &elsewhere).ok().map(|()| here)
 }
 
 #[cfg(test)]
@@ -95,15 +98,10 @@ mod tests {
         });
         let id = id.recv().unwrap();
         let ours = rustix::thread::sched_getaffinity(None).unwrap();
-        let mut attempts = 0..1_000;
-        // We may be moved in the middle.
-        let kept = attempts.find_map(|_| {
-            let here = rustix::thread::sched_getcpu();
-            super::keep_apart(id);
-            (rustix::thread::sched_getcpu() == here).then_some(here)
-        });
+        let kept = super::keep_apart(id);
         let theirs = rustix::thread::sched_getaffinity(Some(id)).unwrap();
-        assert_eq!(ours.count() > 1, !theirs.is_set(kept.unwrap()), "unless there is no other processor");
+        assert_eq!(kept.is_some(), ours.count() > 1, "unless there is no other processor");
+        assert!(kept.is_none_or(|here| !theirs.is_set(here)));
         drop(is_over);
         sleeper.join().unwrap();
     }
