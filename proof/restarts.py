@@ -1,4 +1,4 @@
-"""Kills and upgrades servers that have a keeper, again and again, under processes that go on.
+"""Kills and upgrades servers that have a keeper, and their keepers, again and again, under processes that go on.
 
     python -m proof.restarts --help
 
@@ -76,6 +76,7 @@ class Found:
 
     upgrades: int = 0
     upgrades_cut: int = 0
+    keepers_killed: int = 0
     """Of others, in which the server or its successor was killed."""
 
     owners_killed: int = 0
@@ -326,6 +327,16 @@ def run(kills: int, seconds: float, found: Found) -> None:
             os.kill(process, signal.SIGKILL)
             wait_until(lambda: is_dead(process), "it is dead")
 
+        def next_keeper(before: int) -> int:
+            met: list[int] = []
+
+            def is_met() -> bool:
+                met.append(control.stats()["keeper_process_id"])
+                return met[-1] not in (0, before)
+
+            wait_until(is_met, "a server has another keeper", HANG_S)
+            return met[-1]
+
         def follow(process: int) -> None:
             wait_until(lambda: server() != process, "another one follows", HANG_S)
 
@@ -342,11 +353,19 @@ def run(kills: int, seconds: float, found: Found) -> None:
             else:
                 number = -1
             before, way = server(), generator.random()
-            if way < 0.3:
-                kept.signal(UPGRADE)
+            if way < 0.4:
+                if way < 0.3:
+                    kept.signal(UPGRADE)
                 if way < 0.15:
                     follow(before)
                     found.upgrades += 1
+                elif way < 0.2 or way >= 0.3:
+                    # In the middle of an upgrade, or of nothing.
+                    time.sleep(generator.uniform(0, UPGRADE_S_MAX))
+                    keeper = kept.pid
+                    kill(keeper)
+                    kept.pid = next_keeper(keeper)
+                    found.keepers_killed += 1
                 else:
                     time.sleep(generator.uniform(0, UPGRADE_S_MAX))
                     kill(generator.choice(kept.processes()))
@@ -355,7 +374,7 @@ def run(kills: int, seconds: float, found: Found) -> None:
             else:
                 begin = time.monotonic()
                 kill(before)
-                if way < 0.45:
+                if way < 0.55:
                     # The next one as well, while it takes over.
                     wait_until(kept.processes, "the next one has begun")
                     time.sleep(generator.uniform(0, TAKING_OVER_S_MAX))

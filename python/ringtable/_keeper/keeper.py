@@ -211,6 +211,8 @@ class Keeper:
             if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 signal.signal(number, self._pass_on)
         signal.signal(UPGRADE, self._note_upgrade)
+        # A server holds it back.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [UPGRADE])
         signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
         try:
             while True:

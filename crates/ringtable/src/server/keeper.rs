@@ -47,6 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::Pid;
 
 use super::held::Held;
 use super::lane_parts::Parts;
@@ -119,6 +120,8 @@ pub(super) struct Keeper {
     lanes: Mutex<Lanes>,
     /// Wakes the thread that prepares lanes.
     bell: Doorbell,
+    /// The process of the keeper, which is the parent of this one.
+    pub process: Option<Pid>,
     /// Whether this process is the next keeper if this one dies.
     pub is_heir: bool,
     /// What it holds for the server as a whole, in case it is.
@@ -169,6 +172,7 @@ impl Keeper {
                 is_stopping: false,
             }),
             bell: Doorbell::new()?,
+            process: rustix::process::getppid(),
             is_heir,
             held: Mutex::new(held),
         }))

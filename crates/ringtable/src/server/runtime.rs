@@ -202,9 +202,11 @@ impl Runtime {
 
     /// The process of its keeper, which is the parent of this one; 0 if it has none.
     pub fn keeper_process_id(&self) -> u64 {
-        let is_there = self.keeper.as_ref().is_some_and(|keeper| keeper.is_there());
-        let parent = rustix::process::getppid().filter(|_| is_there);
-        parent.map_or(0, |parent| parent.as_raw_nonzero().get() as u64)
+        let keeper = self.keeper.as_ref().filter(|keeper| keeper.is_there());
+        let process = keeper.and_then(|keeper| keeper.process);
+        // If it has died, and nobody has noticed yet, there is another parent.
+        let process = process.filter(|_| rustix::process::getppid() == process);
+        process.map_or(0, |process| process.as_raw_nonzero().get() as u64)
     }
 
     /// Does what the keeper wants.
