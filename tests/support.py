@@ -339,9 +339,10 @@ def state_of(task: int) -> str:
 
 
 def is_dead(pid: int) -> bool:
-    """Whether a process has ended, or is about to, whoever is to hear of it."""
+    """Whether a process has ended, with all its threads, whoever is to hear of it."""
     try:
-        return state_of(pid) in ("Z", "X")
+        # The first thread may be the first one to go: until the last one has, all is open that was.
+        return state_of(pid) in ("Z", "X") and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except (FileNotFoundError, ProcessLookupError):
         return True
 

@@ -18,7 +18,7 @@ from failpoints import Victim, needs_failpoints
 from ringtable import Server, _ringtable
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
 from ringtable._keeper.keeper import Keeper
-from support import DEADLINE_S, Child, Flag, figure, is_dead, is_there, wait_until
+from support import DEADLINE_S, Child, Flag, figure, freeze, is_dead, is_there, wait_until
 
 from proof.images import FAILURES, POLICIES, Failing, Found, live, live_and_die
 from proof.recording import Disk
@@ -229,7 +229,9 @@ def test_what_waits_for_the_disk_is_answered_by_the_next_server(
             os.kill(keeper.pid, signal.SIGTERM)
             assert keeper.what_became_of_it() == "end"
             return
-        for pid in (keeper.pid, server):
+        # It would start another one; and so would a server that outlives it.
+        freeze(keeper.pid)
+        for pid in (server, keeper.pid):
             os.kill(pid, signal.SIGKILL)
             wait_until(partial(is_dead, pid), "it has died")
     with Server(data=tmp_path, log=True), ringtable.connect() as table:
