@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.01
 # Seconds that it may take; the keeper gives it up before.
 _LIMIT_S = 60.0
+# Seconds that a server may take whose keeper has died, until another one serves.
+_LIMIT_WITHOUT_KEEPER_S = 5.0
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -55,21 +57,35 @@ def _awaited(table: "Table", before: dict[str, int]) -> dict[str, int]:
         Error: There will be none.
     """
     deadline = time.monotonic() + _LIMIT_S
+    gone_since: float | None = None
     while time.monotonic() < deadline:
         try:
             now = _figures(table)
         except ServerGone:
             # Over a socket: it has just ended. The next call finds the other one, if there is one.
-            if not os.path.exists(f"/proc/{before['keeper_process_id']}"):
-                raise
+            if not _is_there(before["keeper_process_id"]):
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since > _LIMIT_WITHOUT_KEEPER_S:
+                    raise
             time.sleep(_PAUSE_S)
             continue
         if now["upgrades"] > before["upgrades"]:
             return now
+        if now["keeper_process_id"] not in (0, before["keeper_process_id"]):
+            raise Error("the keeper has died meanwhile, and another one has followed: order the upgrade once more")
         if now["upgrades_failed"] != before["upgrades_failed"]:
             raise Error("the new version could not take over, and the old one goes on: the keeper says why")
         time.sleep(_PAUSE_S)
     raise Error(f"no other server has taken over within {_LIMIT_S:g} seconds: the keeper may say why")
+
+
+def _is_there(process: int) -> bool:
+    """Whether a process has not ended, whoever is to hear of that."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def _figures(table: "Table") -> dict[str, int]:
