@@ -31,6 +31,7 @@ from support import (
 
 MANY = 10_000
 LARGE = 20 << 20
+AT_ONCE = 64
 
 
 @pytest.fixture
@@ -316,6 +317,36 @@ def _count(finish: Flag) -> tuple[int, int]:
             else:
                 acknowledged += 1
     return acknowledged, in_doubt
+
+
+def _count_many(finish: Flag) -> tuple[int, int]:
+    """As `_count`, many times in one round trip."""
+    acknowledged = in_doubt = 0
+    with Table() as table:
+        while not finish.is_set():
+            pipeline = table.pipeline()
+            for _ in range(AT_ONCE):
+                pipeline.incr("counter")
+            try:
+                pipeline.execute()
+            except ServerGone:
+                in_doubt += AT_ONCE
+            else:
+                acknowledged += AT_ONCE
+    return acknowledged, in_doubt
+
+
+def test_what_is_counted_in_one_turn_is_counted_once(kept: KeptServer) -> None:
+    """How far a lane has come is noted behind each request, and not behind the turn that has executed many."""
+    with Table() as table, Flag() as finish, ExitStack() as stack:
+        children = [stack.enter_context(Child(_count_many, finish)) for _ in range(2)]
+        for _ in range(10):
+            before = table.get("counter", b"0")
+            wait_until(lambda before=before: table.get("counter", b"0") != before, "they count")  # type: ignore[misc]
+            kept.kill_server()
+        finish.set()
+        acknowledged, in_doubt = (sum(counts) for counts in zip(*(child.result() for child in children), strict=True))
+        assert acknowledged <= int(table["counter"]) <= acknowledged + in_doubt
 
 
 def test_what_is_counted_is_counted_once(kept: KeptServer) -> None:
