@@ -23,24 +23,21 @@ What must not be:
 """
 
 import mmap
-import os
 import random
 import re
 import shutil
-import signal
 import struct
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import cyclopts
 from ringtable import ServerGone, Table
 from ringtable._cli.signals import interrupt_on_termination
-from support import Child, Flag, KeptServer, ServerProcess, freeze, is_dead, wait_until
+from support import Child, Flag, KeptServer, ServerProcess, freeze
 
 from proof import program
 from proof.kills import own_folder
@@ -212,20 +209,6 @@ def serving(folder: Path, policy: str, *, keeps: bool = False) -> AbstractContex
     return KeptServer(*options, max_memory="64MiB") if keeps else ServerProcess(*options, "--max-memory", "64MiB")
 
 
-def kill(server: ServerProcess) -> None:
-    """Kill all that there is of a server, while its keeper stands.
-
-    That would start another one, and so would a server that outlives it.
-    """
-    if isinstance(server, KeptServer):
-        server.freeze()
-    for pid in server.processes() if isinstance(server, KeptServer) else []:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        wait_until(partial(is_dead, pid), f"process {pid} has ended")
-    server.kill()
-
-
 def check(folder: Path, notes: Notes, least: int, found: Found) -> None:
     """Look what a server finds in a folder.
 
@@ -298,7 +281,7 @@ def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: ra
                 for writer in range(WRITERS):
                     for key in range(KEYS):
                         begun.set(writer, key, Notes.DURABLE, before.get(writer, key, Notes.DURABLE))
-                kill(server)
+                server.kill()
                 end_all(children, found)
                 check(copy, begun, Notes.DURABLE, found)
             found.machines_killed += 1
@@ -310,7 +293,7 @@ def live_and_die(folder: Path, notes: Notes, policies: Sequence[str], choose: ra
             least = Notes.ACKNOWLEDGED
             found.servers_ended += 1
         else:
-            kill(server)
+            server.kill()
             end_all(children, found)
             found.servers_killed += 1
     check(folder, notes, least, found)

@@ -76,8 +76,9 @@ class Found:
 
     upgrades: int = 0
     upgrades_cut: int = 0
-    keepers_killed: int = 0
     """Of others, in which the server or its successor was killed."""
+
+    keepers_killed: int = 0
 
     owners_killed: int = 0
     restart_ms_mean: float = 0.0

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import TracebackType
@@ -250,6 +251,18 @@ class KeptServer(ServerProcess):
         wait_until(lambda: is_dead(pid), f"server {pid} has died")
         if wait:
             self.wait_for_successor()
+
+    def kill(self) -> None:
+        """End keeper and server at once, while the keeper stands.
+
+        It would start another server, and so would a server that outlives it.
+        """
+        self.freeze()
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            wait_until(partial(is_dead, pid), f"process {pid} has ended")
+        super().kill()
 
     def kill_keeper(self, *, wait: bool = True) -> None:
         """Kill the keeper, and wait until the server's process is the next one, and another server serves under it."""

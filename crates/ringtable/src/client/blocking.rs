@@ -95,6 +95,18 @@ impl BlockingLink {
             self.link.measure(false);
             refused?;
         }
+        self.push_each(count, request, patience)?;
+        self.link.publish().map(drop)
+    }
+
+    /// Pushes `count` requests, and publishes some at a time. The last ones may not be published yet.
+    #[inline]
+    fn push_each(
+        &mut self,
+        count: usize,
+        request: impl Fn(&mut Self, usize, &mut Patience<'_>) -> Result<(), Error>,
+        patience: &mut Patience<'_>,
+    ) -> Result<(), Error> {
         for index in 0..count {
             if let Err(error) = request(self, index, patience) {
                 self.break_off(&error, patience);
@@ -104,7 +116,7 @@ impl BlockingLink {
                 self.link.publish()?;
             }
         }
-        self.link.publish().map(drop)
+        Ok(())
     }
 
     /// After a push that failed: what was pushed before it is done now, not at some later call; but not by a child of
@@ -219,30 +231,19 @@ impl BlockingLink {
         request: impl Fn(&mut Self, usize, &mut Patience<'_>) -> Result<(), Error>,
         patience: &mut Patience<'_>,
     ) -> Result<(), Error> {
-        for index in 0..count {
-            if let Err(error) = self.link.begin_post().and_then(|()| request(self, index, patience)) {
-                self.break_off(&error, patience);
-                if matches!(error, Error::Refused(_)) {
-                    self.forget_posted(patience)?;
-                }
-                return Err(error);
+        let post = |link: &mut Self, index: usize, patience: &mut Patience<'_>| {
+            link.link.begin_post()?;
+            request(link, index, patience)
+        };
+        if let Err(error) = self.push_each(count, post, patience) {
+            if matches!(error, Error::Refused(_)) {
+                self.await_posted(None, patience)?;
+                let _ = self.link.begin();
             }
-            if (index + 1).is_multiple_of(PUBLISH_EVERY) {
-                self.link.publish()?;
-            }
+            return Err(error);
         }
         self.depart(patience)?;
         if self.link.settles_posts() { self.settle(None, patience) } else { Ok(()) }
-    }
-
-    /// Waits until posted writes are done, and forgets what became of them.
-    #[cold]
-    fn forget_posted(&mut self, patience: &mut Patience<'_>) -> Result<(), Error> {
-        while self.link.settle(None)?.is_pending() {
-            self.wait_for_room(patience)?;
-        }
-        let _ = self.link.begin();
-        Ok(())
     }
 
     /// Sends a write to a key with this hash, if it need not wait: over a lane with room for it, which it fits into.
@@ -273,10 +274,17 @@ impl BlockingLink {
     /// Waits until posted writes to keys with that hash (`None`: to any key) are done. Their errors surface here.
     pub fn settle(&mut self, hash: Option<u64>, patience: &mut Patience<'_>) -> Result<(), Error> {
         self.link.begin()?;
+        self.await_posted(hash, patience)?;
+        self.link.begin()
+    }
+
+    /// Waits until posted writes to keys with that hash (`None`: to any key) are done.
+    #[inline]
+    fn await_posted(&mut self, hash: Option<u64>, patience: &mut Patience<'_>) -> Result<(), Error> {
         while self.link.settle(hash)?.is_pending() {
             self.wait_for_room(patience)?;
         }
-        self.link.begin()
+        Ok(())
     }
 
     /// The same for what may take many waits, each of which ends soon: the call's time begins with the first one.

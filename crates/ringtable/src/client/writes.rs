@@ -27,19 +27,17 @@ impl Client {
     ) -> Result<bool, Error> {
         check_key(key)?;
         check_value(value)?;
-        let mut digits = String::new();
-        let mut words = SetWords::new(key, value);
-        words.stay(stay, &mut digits);
-        words.condition(condition);
-        if writes == Writes::Posted {
-            self.post(NUMBERS.set, words.as_slice(), patience)?;
-            return Ok(true);
-        }
-        match self.request(NUMBERS.set, words.as_slice(), patience)? {
-            Reply::Status(_) => Ok(true),
-            Reply::Nil => Ok(false),
-            other => Err(unexpected(other)),
-        }
+        with_words(key, value, stay, condition, |words| {
+            if writes == Writes::Posted {
+                self.post(NUMBERS.set, words, patience)?;
+                return Ok(true);
+            }
+            match self.request(NUMBERS.set, words, patience)? {
+                Reply::Status(_) => Ok(true),
+                Reply::Nil => Ok(false),
+                other => Err(unexpected(other)),
+            }
+        })
     }
 
     /// Sets a value as [`Self::set`] does with [`Writes::Posted`], if nothing has to be waited for. Returns whether it
@@ -52,11 +50,7 @@ impl Client {
         if value.len() > limits::POSTED_AT_ONCE_MAX {
             return Ok(false);
         }
-        let mut digits = String::new();
-        let mut words = SetWords::new(key, value);
-        words.stay(stay, &mut digits);
-        words.condition(condition);
-        self.try_post(NUMBERS.set, words.as_slice())
+        with_words(key, value, stay, condition, |words| self.try_post(NUMBERS.set, words))
     }
 
     /// Adds to the integer that a key holds (0 if there is none). Returns the sum.
@@ -87,4 +81,14 @@ impl Client {
             other => Err(unexpected(other)),
         }
     }
+}
+
+/// Sends the words of a `SET`.
+#[inline]
+fn with_words<R>(key: &[u8], value: &[u8], stay: Stay, condition: Condition, send: impl FnOnce(&[&[u8]]) -> R) -> R {
+    let mut digits = String::new();
+    let mut words = SetWords::new(key, value);
+    words.stay(stay, &mut digits);
+    words.condition(condition);
+    send(words.as_slice())
 }

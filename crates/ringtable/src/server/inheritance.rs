@@ -7,11 +7,9 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::fcntl_dupfd_cloexec;
-
 use super::error::{Error, doing};
 use super::held::Held;
-use crate::shm::fork::{Descriptor, NUMBER_MIN};
+use crate::shm::fork::Descriptor;
 use crate::shm::segment::Mapping;
 
 /// What is being done when something of it cannot be taken.
@@ -47,7 +45,7 @@ impl Inheritance {
     /// If the system has no descriptors.
     pub(super) fn copies(&self) -> Result<HashMap<Held, Descriptor>, Error> {
         let kept = self.held.iter().filter(|(what, _)| self.is_heir && **what != Held::Bookkeeping);
-        let copies = kept.map(|(what, held)| Ok((*what, Descriptor::make(|| fcntl_dupfd_cloexec(held, NUMBER_MIN))?)));
+        let copies = kept.map(|(what, held)| Ok((*what, Descriptor::copy(held)?)));
         doing(TAKING, copies.collect::<io::Result<_>>())
     }
 

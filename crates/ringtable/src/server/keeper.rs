@@ -46,7 +46,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::Pid;
 
 use super::held::Held;
@@ -55,7 +54,7 @@ use super::notes::Notes;
 use crate::limits;
 use crate::shm::descriptors;
 use crate::shm::doorbell::Doorbell;
-use crate::shm::fork::{Descriptor, NUMBER_MIN};
+use crate::shm::fork::Descriptor;
 use crate::sync::lock;
 
 /// Bytes of a message.
@@ -193,7 +192,7 @@ impl Keeper {
     /// If it takes no messages.
     pub fn hold(&self, what: Held, descriptor: impl AsFd) -> io::Result<()> {
         if self.is_heir {
-            let copy = Descriptor::make(|| fcntl_dupfd_cloexec(&descriptor, NUMBER_MIN))?;
+            let copy = Descriptor::copy(&descriptor)?;
             lock(&self.held).insert(what, copy);
         }
         self.unless_gone(self.send(Message::Hold(what), &[descriptor.as_fd()]))

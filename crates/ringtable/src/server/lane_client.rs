@@ -131,13 +131,20 @@ impl LaneClient {
         if let Some(note) = &self.note {
             note.lay_down();
         }
+        self.publish_unsynced();
+        Ok(())
+    }
+
+    /// Lets the client see replies that may have waited for the disk, and gives back what it has asked.
+    fn publish_unsynced(&mut self) {
         let lane = Lane::new(self.mapping.words());
         self.responses.publish(lane.responses());
+        // In this order: a death in between has the same published once more.
         if let Some(note) = &self.note {
             note.end_unsynced();
         }
         self.requests.release(lane.requests());
-        Ok(())
+        self.unsynced = None;
     }
 
     /// Answers the request in hand, if it has done what it was to do, and skips it. Else it stays where it is, to be
@@ -352,20 +359,13 @@ impl LaneClient {
         Ok(self.publish_synced())
     }
 
-    /// Lets the client see the replies that have waited for the disk, if what they waited for is there, and gives back
-    /// what it has asked. Returns whether it does.
+    /// Lets the client see the replies that have waited for the disk, if what they waited for is there. Returns whether
+    /// it does.
     fn publish_synced(&mut self) -> bool {
         if self.unsynced.as_ref().is_none_or(|durable| !durable.is_reached()) {
             return false;
         }
-        let lane = Lane::new(self.mapping.words());
-        self.responses.publish(lane.responses());
-        // In this order: a death in between has the same published once more.
-        if let Some(note) = &self.note {
-            note.end_unsynced();
-        }
-        self.requests.release(lane.requests());
-        self.unsynced = None;
+        self.publish_unsynced();
         true
     }
 

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use super::fsync::Fsync;
 use super::outgoing::Durable;
 use super::words::tell;
-use crate::command::{LogState, Task};
+use crate::command::{LogState, Task, done};
 use crate::disk::log::{Batch, LogFile, Manifest, Queue, changes_path};
 use crate::disk::{Error, log};
 use crate::limits;
@@ -497,7 +497,7 @@ impl Log {
         drop(state);
         self.changed.notify_all();
         for (_, task) in tasks {
-            task.end(Err(format!("DISK {words}: the table has what was written, and the disk may not")));
+            task.end(Err(done::undurable(&words)));
             ring(task.worker);
         }
         self.wake(ring);

@@ -254,8 +254,11 @@ impl Persistence {
     /// Why it is not there.
     pub fn sync_heirs(&self, lanes: &[HeirLane], table: &Table<Mapping>) -> Result<(), String> {
         let Some(log) = self.log().filter(|log| log.is_awaited()) else { return Ok(()) };
-        let all = lanes.iter().filter(|lane| lane.log_again(table)).count();
-        if all > 0 { log.sync_now() } else { Ok(()) }
+        let mut is_due = false;
+        for lane in lanes {
+            is_due |= lane.log_again(table);
+        }
+        if is_due { log.sync_now() } else { Ok(()) }
     }
 
     /// The thread of the log, until the server stops.

@@ -38,7 +38,7 @@ use rustix::io::Errno;
 const FORK_WAIT: Duration = Duration::from_secs(1);
 
 /// The lowest number of a descriptor of ours: those below belong to standard input, output and error.
-pub const NUMBER_MIN: RawFd = 3;
+const NUMBER_MIN: RawFd = 3;
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
@@ -240,7 +240,15 @@ impl Descriptor {
     /// # Errors
     /// `MFILE` if there is none to be had.
     pub fn duplicate(&self) -> rustix::io::Result<Self> {
-        Self::make(|| rustix::io::fcntl_dupfd_cloexec(self, NUMBER_MIN))
+        Self::copy(self)
+    }
+
+    /// A descriptor of the same file as one that is somebody else's.
+    ///
+    /// # Errors
+    /// `MFILE` if there is none to be had.
+    pub fn copy(of: impl AsFd) -> rustix::io::Result<Self> {
+        Self::make(|| rustix::io::fcntl_dupfd_cloexec(of, NUMBER_MIN))
     }
 
     /// Lets it out of this module's hands: children keep it from now on, unless somebody closes it.
