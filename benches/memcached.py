@@ -70,7 +70,17 @@ class Connection:
         found: dict[bytes, bytes] = {}
         while (words := self._lines.readline().split()) and words[0] == b"VALUE":
             found[words[1]] = self._lines.read(int(words[3]) + 2)[:-2]
+        if words != [b"END"]:
+            raise BenchError("memcached did not answer a get")
         return [found.get(key) for key in keys]
+
+    def incr(self, key: bytes) -> int:
+        """Add one to a number that is there."""
+        self._socket.sendall(b"incr " + key + b" 1\r\n")
+        line = self._lines.readline()
+        if not line[:1].isdigit():
+            raise BenchError(f"memcached did not increment: {line.decode(errors='replace').strip()}")
+        return int(line)
 
     def statistics(self) -> dict[str, str]:
         self._socket.sendall(b"stats\r\n")

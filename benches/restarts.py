@@ -2,15 +2,15 @@
 
 A table is filled; one process increments a number over and over, and another one reads keys at random. Meanwhile the
 server is killed (`kill -9`) or upgraded, several times. Beside ringtable with a keeper stands Valkey, for Redis, with
-an append-only file that is synced every second; it is started again at once, as a service manager would do it.
+an append-only file that is synced every second; it is started again at once, as a service manager would do it. And
+memcached with its memory in a file (`-e`), which outlives an end in order and no other: it is stopped in order, and
+started again as soon as it takes that memory over, which is not within the same second.
 
 - *without service*: from the end of the last call that was answered before to that of the first one behind it, the
   longest of all such pauses within two seconds of a kill; for reads and for writes. What a machine does to a process
   that nobody kills is measured in the same run, as *beside*.
-- *errors*: calls that raised something. A client of ringtable waits; one of Valkey has to try again.
+- *errors*: calls that raised something. A client of ringtable waits; others have to try again.
 - *lost*: increments that were acknowledged, and are not there afterwards; below zero there are more than were made.
-
-memcached keeps its memory only over a restart in order (`-e`), and is not measured here.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
@@ -38,6 +39,7 @@ from ringtable._bench.tabular import Section, cell
 
 from benches.figures import Figures
 from benches.goals import Goal
+from benches.memcached import Connection, Memcached
 from benches.script import Run, Script
 
 ENTRIES = 10_000_000
@@ -45,7 +47,7 @@ ENTRIES_QUICK = 100_000
 TIMES = 5
 VALUE = b"x" * 100
 BURST_SIZE = 5_000
-MEMORY_MAX = "4GiB"
+MEMORY_MAX, MEMORY_MIB = "4GiB", "4096"
 COUNTER = b"counter"
 PAUSE_S = 2.0
 """Between two kills, and for how long behind one its effects are looked for."""
@@ -81,6 +83,41 @@ def client_of_valkey(address: str) -> Any:
     from redis.retry import Retry
 
     return redis.Redis(unix_socket_path=address, socket_timeout=PATIENCE_S, retry=Retry(NoBackoff(), 0))
+
+
+class ClientOfMemcached:
+    """A connection, made anew behind each error."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._connection: Connection | None = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(self._address)
+        return self._connection
+
+    def get(self, key: bytes) -> bytes | None:
+        with self._dropped_behind_errors():
+            [value] = self._connected().get_many([key])
+        return value
+
+    def incr(self, key: bytes) -> int:
+        with self._dropped_behind_errors():
+            return self._connected().incr(key)
+
+    @contextmanager
+    def _dropped_behind_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 class Kept(ProcessSubject):
@@ -144,6 +181,42 @@ class Appending(Valkey):
             wait_until(lambda: not client.info("persistence")["loading"], "the append-only file was not loaded")
 
 
+class Remembering(Memcached):
+    """memcached whose memory outlives an end in order, in a file that is memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._memory = tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="ringtable-bench-")  # noqa: SIM115
+        self._start()
+
+    def _start(self) -> None:
+        super().__init__(self._folder, ["-m", MEMORY_MIB, "-e", self._memory.name])
+
+    def fill(self, entries: int) -> None:
+        with closing(Connection(self.address)) as connection:
+            connection.set_many({COUNTER: b"0"})
+            for first in range(0, entries, BURST_SIZE):
+                connection.set_many({key_of(n): VALUE for n in range(first, min(first + BURST_SIZE, entries))})
+
+    def stop_and_start(self) -> None:
+        self._server.process.send_signal(signal.SIGUSR1)
+        self._server.process.wait(PATIENCE_S)
+        self._server.stop()
+        with suppress(FileNotFoundError):
+            os.unlink(self.address)
+        # In the second in which it has ended it would begin with nothing: it finds that time has gone back.
+        time.sleep(1.1)
+        self._start()
+
+    def stop(self) -> None:
+        try:
+            super().stop()
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._memory.name}.meta")
+            self._memory.close()
+
+
 @dataclass(frozen=True)
 class Contestant:
     name: str
@@ -152,11 +225,13 @@ class Contestant:
     interrupt: Callable[[Any], None]
 
 
-KILLED, UPGRADED, APPENDING = "ringtable, killed", "ringtable, upgraded", "Valkey for Redis, killed"
+KILLED, UPGRADED = "ringtable, killed", "ringtable, upgraded"
+APPENDING, REMEMBERING = "Valkey for Redis, killed", "memcached -e, stopped in order"
 CONTESTANTS = (
     Contestant(KILLED, Kept, client_of_ringtable, Kept.kill),
     Contestant(UPGRADED, Kept, client_of_ringtable, Kept.upgrade),
     Contestant(APPENDING, Appending, client_of_valkey, Appending.kill),
+    Contestant(REMEMBERING, Remembering, ClientOfMemcached, Remembering.stop_and_start),
 )
 
 
@@ -176,7 +251,12 @@ def observe(connect: Callable[[str], Any], address: str, what: str, entries: int
     client = connect(address)
     seen, last = Seen(0, 0, []), time.monotonic()
     parent.send("ready")
-    while not parent.poll():
+    while True:
+        asked = time.monotonic()
+        if parent.poll():
+            break
+        # What the pipe costs is none of it.
+        last += time.monotonic() - asked
         for _ in range(100):
             try:
                 if what == WRITE:
@@ -192,8 +272,6 @@ def observe(connect: Callable[[str], Any], address: str, what: str, entries: int
             if now - last > LONG_S:
                 seen.pauses.append((now, now - last))
             last = now
-        # What the pipe costs is none of it.
-        last = time.monotonic()
     parent.send(seen)
 
 
@@ -230,6 +308,7 @@ def measure(run: Run) -> None:
     entries = entries_of(run)
     with run.attempt("versions"):
         run.versions["valkey"] = Valkey.version()
+        run.versions["memcached"] = Memcached.version()
     for contestant in CONTESTANTS:
         run.say(f"{contestant.name}: {entries:,} entries")
         with run.attempt(contestant.name), run.running(contestant.start) as server:

@@ -251,13 +251,14 @@ impl Note {
     /// Notes how far the lane has come.
     #[inline]
     pub fn set(&mut self, head: u64, tail: u64, lane_state: LaneState) {
-        let other = self.counts ^ 1;
+        let (words, other) = (self.words(), self.counts ^ 1);
         let state = STATES + other as usize * STATE_WORDS;
-        self.store(state, head);
-        self.store(state + 1, tail);
-        self.store(state + 2, lane_state as u64);
+        for (nth, value) in [head, tail, lane_state as u64].into_iter().enumerate() {
+            // Relaxed: as in `store`.
+            words[state + nth].store(value, Ordering::Relaxed);
+        }
         // Release: pairs with the Acquire in `Notes::read`; the state is whole before it counts.
-        self.words()[COUNTS].store(other, Ordering::Release);
+        words[COUNTS].store(other, Ordering::Release);
         (self.counts, self.head) = (other, head);
     }
 

@@ -104,16 +104,18 @@ impl<M: Memory> CommitLog<M> {
     }
 
     /// Tells what is about to be committed.
+    #[inline]
     pub(super) fn announce(&mut self, announcement: Announcement) {
         let Announcement { bucket, version, word, value, mask, entry } = announcement;
+        let log = &self.memory.words()[self.at..][..LOG_WORDS];
         let next = self.count + 1;
         let place = ANNOUNCED + (next % 2) as usize * ANNOUNCED_WORDS;
         for (nth, value) in [bucket, version, word as u64, value, mask, entry].into_iter().enumerate() {
             // Relaxed: the count is a Release.
-            self.store(place + nth, value, Ordering::Relaxed);
+            log[place + nth].store(value, Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `find`. The store that commits is one, too, and comes behind it.
-        self.store(COUNT, next, Ordering::Release);
+        log[COUNT].store(next, Ordering::Release);
         self.count = next;
     }
 }

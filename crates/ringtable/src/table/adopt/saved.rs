@@ -49,7 +49,6 @@ impl<M: Memory> Table<M> {
         }
         let retired = self.reclaimer.retired();
         let unevictable = self.unevictable.save();
-        let heap = self.heap.save(self.words())?;
         // Relaxed, here and below: its threads have ended, and were waited for.
         let counts: [u64; COUNTS] = [
             self.constants().id,
@@ -60,8 +59,13 @@ impl<M: Memory> Table<M> {
             unevictable.len() as u64,
             retired.len() as u64,
         ];
-        let words: Vec<u64> = counts.into_iter().chain(unevictable).chain(retired).chain(heap).collect();
-        Some([MAGIC, checksum(&words), words.len() as u64].into_iter().chain(words).collect())
+        // Clients wait meanwhile: what is long is written once.
+        let mut words = vec![0; HEAD_WORDS];
+        words.extend(counts.into_iter().chain(unevictable).chain(retired));
+        self.heap.save(self.words(), &mut words)?;
+        let (head, rest) = words.split_at_mut(HEAD_WORDS);
+        head.copy_from_slice(&[MAGIC, checksum(rest), rest.len() as u64]);
+        Some(words)
     }
 
     /// The table in a segment, of whose bookkeeping another server has left these words.

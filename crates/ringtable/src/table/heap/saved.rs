@@ -57,12 +57,14 @@ fn restore(words: &[u64]) -> Option<(Page, u32)> {
 }
 
 impl Heap {
-    /// All of its bookkeeping; `None` if something is on its way that nobody could go on with.
-    pub fn save(&self, segment: &[AtomicU64]) -> Option<Vec<u64>> {
+    /// Puts all of its bookkeeping behind `words`, whose end means nothing then if it returns `None`: something is on
+    /// its way that nobody could go on with.
+    pub fn save(&self, segment: &[AtomicU64], words: &mut Vec<u64>) -> Option<()> {
         let mut inner = lock(&self.inner);
         inner.release_empty_slabs(segment);
         let gaps = inner.gaps.bits();
-        let mut words = vec![0, gaps.len() as u64];
+        let start = words.len();
+        words.extend([0, gaps.len() as u64]);
         let mut rest = &inner.pages[..];
         while let Some(&page) = rest.first() {
             let length = match page.kind {
@@ -75,9 +77,9 @@ impl Heap {
             words.extend(save(page, length)?);
             rest = rest.get(length as usize..)?;
         }
-        words[0] = ((words.len() - 2) / SAVED_WORDS) as u64;
+        words[start] = ((words.len() - start - 2) / SAVED_WORDS) as u64;
         words.extend(gaps);
-        Some(words)
+        Some(())
     }
 
     /// The heap of a segment with what [`Self::save`] has made of it; `None` if that does not fit the segment.

@@ -186,7 +186,8 @@ fn what_was_saved_is_refused_where_the_page_map_says_something_else() {
     let small = heap.allocate(&segment, &mut cache, 17).unwrap();
     let large = heap.allocate(&segment, &mut cache, CLASS_WORDS_MAX + 1).unwrap();
     heap.drain(&segment, &mut cache);
-    let saved = heap.save(&segment).unwrap();
+    let mut saved = Vec::new();
+    heap.save(&segment, &mut saved).unwrap();
     let restored = Heap::restore(&segment, &saved).unwrap();
     assert_eq!(restored.usage().allocated, heap.usage().allocated);
     assert_eq!((restored.free_pages(), restored.slot_words(small)), (heap.free_pages(), heap.slot_words(small)));
