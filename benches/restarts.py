@@ -157,7 +157,8 @@ class Appending(Valkey):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        super().__init__(folder, ["--appendonly", "yes", "--appendfsync", "everysec"])
+        options = ["--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"]
+        super().__init__(folder, options)
 
     def fill(self, entries: int) -> None:
         with closing(client_of_valkey(self.address)) as client:
