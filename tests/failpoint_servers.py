@@ -185,3 +185,4 @@ STOPPING = {"stop.hidden", "stop.said"}
 # Where one with a keeper has it hold a client's socket, and notes what it has done.
 NOTING = {"join.kept", "request.noted"}
 RESIGNING = {"resign.ended"}
+MOVING = {"resign.moved"}

@@ -17,7 +17,7 @@ import pytest
 import ringtable
 from failpoint_callers import HELD, Account, call, call_once, ways
 from failpoint_clients import CLIENT, LARGE, OPEN, PAIR, VALUE, live
-from failpoint_servers import KEEPING, LINGERING, NOTING, RESIGNING, SERVER, STARTING, STOPPING
+from failpoint_servers import KEEPING, LINGERING, MOVING, NOTING, RESIGNING, SERVER, STARTING, STOPPING
 from failpoints import (
     POINTS,
     RINGS,
@@ -48,7 +48,7 @@ def test_smoke() -> None:
 
 
 def test_every_point_has_a_test() -> None:
-    tested = [set(CLIENT), set(SERVER), set(STARTING), KEEPING, LINGERING, NOTING, RESIGNING, set(STOPPING)]
+    tested = [set(CLIENT), set(SERVER), set(STARTING), KEEPING, LINGERING, MOVING, NOTING, RESIGNING, set(STOPPING)]
     assert set().union(*tested) == set(POINTS)
     assert sum(map(len, tested)) == len(POINTS), "and only one"
 

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import ringtable
 from failpoint_callers import HELD, call, callers_at_work, wait_for_ever, watch_for_ever, ways
-from failpoint_servers import KEEPING, LINGERING, NOTING, RESIGNING, SERVER, STARTING, STOPPING, Site
+from failpoint_servers import KEEPING, LINGERING, MOVING, NOTING, RESIGNING, SERVER, STARTING, STOPPING, Site
 from failpoints import OPTIONS, Victim, arm, figures, needs_failpoints, server_of, wait_until_all_is_free
 from ringtable import Server, Table
 from ringtable._cli.signals import admit_termination, interrupt_on_termination
+from ringtable._keeper import keeper as keeper_module
 from ringtable._keeper.keeper import Keeper
-from ringtable._ringtable import socket_path
+from ringtable._ringtable import KEPT_LAYOUTS, socket_path
+from ringtable._server import defaults
 from support import CALL_S_MAX, DEADLINE_S, Child, Flag, RawConnection, connect_in, is_there, wait_until
 
 pytestmark = needs_failpoints
@@ -271,6 +273,29 @@ def test_each_request_is_done_once_though_a_server_dies_as_it_makes_way_for_anot
             os.kill(keeper.pid, signal.SIGUSR2)
             wait_until(lambda: table.stats()["restarts"] == 1, "another one has taken over")
             assert table.incr("number") == 2
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.what_became_of_it() == "end"
+
+
+def serve_other_layout(point: str) -> None:
+    """The same, for a keeper whose layouts are not those of the program on the disk."""
+    vars(keeper_module)["KEPT_LAYOUTS"] = [*KEPT_LAYOUTS[:-1], KEPT_LAYOUTS[-1] + 1]
+    serve_with_keeper(point, options={"name": "default", **defaults(), **OPTIONS})
+
+
+@pytest.mark.parametrize("point", sorted(RESIGNING | MOVING))
+def test_nothing_is_lost_though_a_server_dies_as_its_table_moves(point: str) -> None:
+    with Victim(serve_other_layout, point) as keeper:
+        wait_until(is_there, "the server has started")
+        with ringtable.connect(timeout=CALL_S_MAX) as table:
+            assert table.incr("number") == 1
+            server = table.server_id
+            os.kill(keeper.pid, signal.SIGUSR2)
+            wait_until(lambda: table.stats()["restarts"] == 1, "another one has taken over")
+            assert table.incr("number") == 2
+            # What was handed over as a whole is enough.
+            assert (table.server_id != server) == (table.stats()["upgrades"] == 1) == (point in MOVING)
+            assert table.stats()["upgrades_failed"] == (point not in MOVING)
         os.kill(keeper.pid, signal.SIGTERM)
         assert keeper.what_became_of_it() == "end"
 

@@ -1,7 +1,6 @@
 """Another version takes over from a server with a keeper while it serves, and clients notice nothing."""
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +8,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-import ringtable
-from ringtable import ServerGone, Table
+from installed import Installed
+from ringtable import ServerGone, Table, Timeout
 from ringtable._keeper.messages import UPGRADE
 from support import (
     DEADLINE_S,
@@ -23,7 +22,6 @@ from support import (
     wait_until,
 )
 
-PACKAGE = Path(ringtable.__file__).parent
 LARGE = 20 << 20
 # Larger than the ring of a lane.
 VALUE = 300_000
@@ -214,34 +212,6 @@ def test_memory_is_neither_lost_nor_given_twice(kept: KeptServer) -> None:
                 assert table[f"{name} {number}"] == value(number)
         for number in range(1, 2_000, 2):
             assert table[f"key {number}"] == value(number)
-
-
-class Installed(KeptServer):
-    """The same of a copy of the package, in whose place another one can be put."""
-
-    def __init__(self, folder: Path, max_deaths: int = 1_000) -> None:
-        self._now = folder / "now"
-        self._folder = folder
-        self.install("first")
-        super().__init__(max_deaths=max_deaths, path=self._now)
-
-    def install(self, name: str, **changes: tuple[str, str]) -> None:
-        """Install a copy of the package, in which of some modules (with `__` for a slash) one text is another one."""
-        copy = self._folder / name
-        shutil.copytree(PACKAGE, copy / "ringtable", ignore=shutil.ignore_patterns("__pycache__"))
-        for module, (old, new) in changes.items():
-            file = copy / "ringtable" / f"{module.replace('__', '/')}.py"
-            source = file.read_text()
-            assert old in source
-            file.write_text(source.replace(old, new))
-        link = self._folder / "link"
-        link.symlink_to(copy)
-        link.replace(self._now)
-
-    def extensions(self) -> set[str]:
-        """The files of the extension that are loaded in the server."""
-        maps = Path(f"/proc/{self.server_pid}/maps").read_text().splitlines()
-        return {line.split(maxsplit=5)[5] for line in maps if "_ringtable." in line}
 
 
 SERVER = "_cli__serving"
@@ -473,7 +443,7 @@ def test_whoever_shows_life_is_left_alone(ringtable_dir: Path) -> None:
         # A keeper that stands asks nothing, and does not take that for silence.
         for _ in range(3):
             freeze(kept.pid)
-            with suppress(ringtable.Timeout), Table(timeout=0.6) as other:
+            with suppress(Timeout), Table(timeout=0.6) as other:
                 other.event("never set").wait(0.6)
             kept.signal(signal.SIGCONT)
             assert table.incr("counter") > 0

@@ -69,6 +69,7 @@ pub const POINTS: &[(&str, &str)] = &[
     ("stop.hidden", "the socket is removed, and nobody was told"),
     ("stop.said", "the threads are told to end"),
     ("resign.ended", "all that serve have ended for another server, and the keeper does not know"),
+    ("resign.moved", "all entries are handed over for a server of another layout, and the keeper does not know"),
     ("linger.over", "nobody was there for so long, and the door is open"),
     ("linger.shut", "the door is shut, and those in front of it are not let in"),
     // Connections

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
-from ringtable._keeper.messages import HOLD, LET_GO, SERVE, Message
+from ringtable._keeper.messages import DOORS, ENTRIES, HOLD, LET_GO, SERVE, TABLE, Message
 from ringtable._ringtable import KeptMemory
 
 # What a server gets: the socket to its keeper, what is held by its number, lanes, how many servers there were before,
@@ -80,6 +82,38 @@ class Holdings:
         self.lanes[number] = Lane(memory, size, (segment, request_bell, response_bell))
         descriptors.clear()
         return 0
+
+    def doors(self) -> Holdings:
+        """Copies of what clients knock at."""
+        return Holdings({number: os.dup(self.held[number]) for number in DOORS if number in self.held})
+
+    def leave_to_another_layout(self) -> None:
+        """Let go of all that means nothing to a server of another layout."""
+        for number in self.held.keys() - {*DOORS, TABLE, ENTRIES}:
+            os.close(self.held.pop(number))
+        for number in list(self.lanes):
+            self._let_go(number)
+
+    def forget_entries(self) -> None:
+        """Let go of what only a server of another layout has use for."""
+        if ENTRIES in self.held:
+            os.close(self.held.pop(ENTRIES))
+
+    def send_away(self, words: str) -> None:
+        """Tell the clients of all lanes why their connection ends, and let go of everything."""
+        for lane in self.lanes.values():
+            if lane.socket is not None:
+                with socket.socket(fileno=os.dup(lane.socket)) as client, suppress(OSError):
+                    client.send(f"-{words}\r\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                    client.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for number in list(self.held):
+            os.close(self.held.pop(number))
+        for number in list(self.lanes):
+            self._let_go(number)
 
     def _let_go(self, number: int) -> None:
         if lane := self.lanes.pop(number, None):

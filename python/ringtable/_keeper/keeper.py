@@ -21,6 +21,7 @@ from ringtable._keeper.messages import (
     ABLE,
     ALIVE,
     ENDED,
+    ENTRIES,
     GO,
     HOLD,
     LANE,
@@ -35,8 +36,10 @@ from ringtable._keeper.messages import (
     Message,
     receive,
     send,
+    unpack_layouts,
 )
 from ringtable._keeper.successor import become
+from ringtable._ringtable import KEPT_LAYOUTS
 
 # Within so many seconds so many deaths are too many: whatever kills the servers kills the next one, too.
 _DEATHS_WITHIN_S = 10.0
@@ -53,6 +56,10 @@ _ASKED_FOR_TIME_EVERY_S, _TIME_ASKED_FOR_S = 10.0, 30
 _ABLE_WITHIN_S = 30.0
 _RESIGNED_WITHIN_S = 10.0
 _PUT_OFF_S = 1.5
+# Seconds in which a server hands all entries over to one of another layout, and that one has them in a table.
+_MOVED_WITHIN_S = 600.0
+# What clients of the old one hear.
+_MOVED = "REJOIN the table has moved to a server of another version"
 # A server is told of so many failures at most, which its way to the keeper holds.
 _FAILURES_TOLD = 50
 # The pause after a start that the system has refused.
@@ -122,6 +129,8 @@ class _Upgrade:
         self.successor = successor
         # Whether the successor can take over, and the server was told to resign.
         self.is_able = False
+        # The successor's layouts, if it has to have the entries moved to a table of its own.
+        self.moves_to: tuple[int, ...] | None = None
         # Until when the next of these steps is to be done; `None` if the server was killed for not doing it.
         self.due: float | None = time.monotonic() + _ABLE_WITHIN_S
         # Lanes that the server wants mapped: the successor would not have them.
@@ -172,6 +181,9 @@ class Keeper:
         # A service manager starts another keeper.
         self._leaves_heirs = not self._manager.is_there
         self._holdings = Holdings(self._manager.stored())
+        # Layouts of what is held; and of a move that is on its way, what was held before, and the new layouts.
+        self._layouts = tuple(KEPT_LAYOUTS)
+        self._before: tuple[Holdings, tuple[int, ...]] | None = None
         self._restarts = 0
         self._upgrades = 0
         # Upgrades that have failed. Each server is told of all of them, so that whoever asks finds the same at each.
@@ -225,6 +237,8 @@ class Keeper:
 
     def _start(self) -> None:
         """Start a server."""
+        # It is of the same layout as the one before, whatever was meant to follow that.
+        self._holdings.forget_entries()
         # A signal between fork and assignment would find no server to pass it on to.
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATION)
         try:
@@ -246,6 +260,8 @@ class Keeper:
         """
         if self._options.get("data") is not None and not self._was_ready:
             self._time_due = time.monotonic()
+        elif self._before is not None:
+            server.due = time.monotonic() + _MOVED_WITHIN_S
         elif self._hang_timeout_s > 0:
             server.due = time.monotonic() + max(_STARTED_WITHIN_S, _STARTS_TIMES * self._hang_timeout_s)
         if self._is_ending:
@@ -296,7 +312,8 @@ class Keeper:
         if is_successor or self._is_upgraded:
             counts = self._restarts + is_successor, self._upgrades + is_successor
             limits = self._limits if self._leaves_heirs else None
-            become(self._holdings.leave(way.detach(), *counts), self._options, waits=is_successor, limits=limits)
+            left = self._holdings.leave(way.detach(), *counts)
+            become(left, self._layouts, self._options, waits=is_successor, limits=limits)
         raise _Became(way)
 
     def _step(self) -> None:
@@ -321,6 +338,8 @@ class Keeper:
                 if process is self._server:
                     self._hear(process, message)
                 elif self._upgrade is not None and message.kind == ABLE:
+                    if message.other:
+                        self._upgrade.moves_to = unpack_layouts(message.number, len(self._layouts))
                     self._order_resignation(self._upgrade)
         if self._upgrade is not None:
             self._watch(self._upgrade, has_ended=self._upgrade.successor in ended)
@@ -352,6 +371,9 @@ class Keeper:
                 self._upgrade.put_off_lane(message)
         elif kind == READY:
             server.is_ready, server.due = True, None
+            if self._before is not None:
+                (before, self._layouts), self._before = self._before, None
+                before.send_away(_MOVED)
             for _ in range(self._failures):
                 send(server.way, NOT_UPGRADED)
             self._unanswered, self._question_due = 0, time.monotonic() + self._pause_s()
@@ -397,19 +419,26 @@ class Keeper:
         else:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             self._note_death(f"the server has died ({how})")
-        if self._is_upgraded and not server.is_ready:
+        if self._is_upgraded and not server.is_ready and (self._before is not None or self._is_fit()):
             # What lies on the disk does not even start: this program does.
             self._is_upgraded = False
             self._upgrades -= 1
+            if self._before is not None:
+                self._holdings.close()
+                (self._holdings, _), self._before = self._before, None
             self._failures = min(self._failures + 1, _FAILURES_TOLD)
         self._begin_next()
+
+    def _is_fit(self) -> bool:
+        """Whether this program can go on with what is held."""
+        return self._layouts == tuple(KEPT_LAYOUTS)
 
     def _note_death(self, words: str) -> None:
         """Say it, and give up if it was one too many."""
         self._deaths.append(time.monotonic())
         if len(self._deaths) < (self._deaths.maxlen or 0) or self._deaths[-1] - self._deaths[0] >= _DEATHS_WITHIN_S:
             _say(f"{words}: another one takes over what it had")
-        elif self._is_upgraded:
+        elif self._is_upgraded and self._is_fit():
             _say(f"{words}, again and again since the upgrade: the program from before takes over what it had")
             self._is_upgraded = False
             self._deaths.clear()
@@ -424,9 +453,15 @@ class Keeper:
         self._restarts += 1
         if upgrade is None:
             return
+        if upgrade.moves_to is not None and ENTRIES not in self._holdings.held:
+            self._abandon(upgrade, "the server could not hand over its entries, which the new program needs")
+            return
         if not upgrade.is_able or not send(upgrade.successor.way, GO):
             self._abandon(upgrade, "the server, or the new program, has died meanwhile")
             return
+        if upgrade.moves_to is not None:
+            self._holdings.forget_entries()
+            self._before, self._holdings = (self._holdings, upgrade.moves_to), self._holdings.doors()
         self._upgrade, self._server = None, upgrade.successor
         self._upgrades += 1
         self._is_upgraded = True
@@ -446,9 +481,17 @@ class Keeper:
 
     def _order_resignation(self, upgrade: _Upgrade) -> None:
         """Have the server resign: its successor is able."""
-        upgrade.is_able, upgrade.due = True, time.monotonic() + _RESIGNED_WITHIN_S
+        moves = upgrade.moves_to is not None
+        if moves and self._manager.stores:
+            self._abandon(upgrade, "the new program has other layouts, and what the service manager holds has not")
+            return
+        if moves and not self._is_fit():
+            self._abandon(upgrade, "the table has moved to another layout before, and this keeper could not go back")
+            return
+        upgrade.is_able = True
+        upgrade.due = time.monotonic() + (_MOVED_WITHIN_S if moves else _RESIGNED_WITHIN_S)
         if self._server is not None:
-            send(self._server.way, RESIGN)
+            send(self._server.way, RESIGN, int(moves))
 
     def _watch(self, upgrade: _Upgrade, *, has_ended: bool) -> None:
         """See that it gets on."""
@@ -458,7 +501,8 @@ class Keeper:
             if not upgrade.is_able:
                 self._abandon(upgrade, "the new program takes too long to begin")
             elif self._server is not None:
-                _say(f"the server has not resigned within {_RESIGNED_WITHIN_S:g} s: killing it")
+                limit_s = _RESIGNED_WITHIN_S if upgrade.moves_to is None else _MOVED_WITHIN_S
+                _say(f"the server has not resigned within {limit_s:g} s: killing it")
                 os.kill(self._server.pid, signal.SIGKILL)
                 upgrade.due = None
 
@@ -479,7 +523,8 @@ class Keeper:
             send(self._server.way, NOT_UPGRADED)
 
     def _looks_for_life(self) -> bool:
-        return self._pause_s() > 0 and self._server is not None and self._server.is_ready
+        is_moving = self._upgrade is not None and self._upgrade.is_able and self._upgrade.moves_to is not None
+        return self._pause_s() > 0 and self._server is not None and self._server.is_ready and not is_moving
 
     def _pause_s(self) -> float:
         """Seconds between two questions; 0 if nobody asks."""

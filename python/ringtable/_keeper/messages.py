@@ -15,13 +15,19 @@ _WORDS = struct.Struct("=QQQ")
 _DESCRIPTORS_MAX = 4
 _PASSED_SIZE = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array("i").itemsize)
 
-# What a server says: `keeper.rs` has what it means. A successor that can take over says that it is `ABLE`, and a server
-# that has ended in order that it has `ENDED`.
+# What a server says: `keeper.rs` has what it means. A successor that can take over says that it is `ABLE`, with its
+# layouts, packed, and whether it needs the entries moved to a table of its own; and a server that has ended in order
+# that it has `ENDED`.
 HOLD, LANE, SERVE, LET_GO, READY, ALIVE, RESIGNED = range(1, 8)
 ABLE, ENDED = 12, 14
 # What the keeper says. `GO` is for a successor, which may begin.
 MAPPED, SHOW_LIFE, RESIGN, NOT_UPGRADED = range(8, 12)
 GO = 13
+
+# What is held of a server to which nothing else of it means anything: the sockets, their lock, the table that is to be
+# closed, and its entries. `held.rs` has all numbers.
+TABLE, ENTRIES = 0, 9
+DOORS = (3, 4, 5, 6, 7)
 
 UPGRADE = signal.SIGUSR2
 """The signal that has a keeper start the program that lies on the disk now."""
@@ -43,6 +49,20 @@ class Message(NamedTuple):
         """Close the descriptors that nobody has taken."""
         while self.descriptors:
             os.close(self.descriptors.pop())
+
+
+# Each number of a layout is below this.
+_LAYOUTS_MAX = 1 << 10
+
+
+def pack_layouts(layouts: Sequence[int]) -> int:
+    """Numbers of layouts in one word."""
+    return sum(number % _LAYOUTS_MAX * _LAYOUTS_MAX**place for place, number in enumerate(layouts))
+
+
+def unpack_layouts(word: int, count: int) -> tuple[int, ...]:
+    """So many numbers of layouts, out of one word."""
+    return tuple(word // _LAYOUTS_MAX**place % _LAYOUTS_MAX for place in range(count))
 
 
 def rights(descriptors: Sequence[int]) -> list[tuple[int, int, array[int]]]:

@@ -26,7 +26,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ringtable._keeper.holdings import Left
-from ringtable._ringtable import KEPT_LAYOUTS
 
 _PACKAGE = "ringtable"
 _TAKING_OVER = "ringtable._keeper.taking_over"
@@ -40,11 +39,14 @@ class _Missing(Exception):
     """There is no new program."""
 
 
-def become(left: Left, options: dict[str, Any], *, waits: bool, limits: Limits | None) -> NoReturn:
+def become(
+    left: Left, layouts: tuple[int, ...], options: dict[str, Any], *, waits: bool, limits: Limits | None
+) -> NoReturn:
     """Be the server of the program on the disk, and exit with its status.
 
     Args:
         left: What it takes over.
+        layouts: Those of that.
         options: Those of the server.
         waits: Whether another server has to go first: `take_over`.
         limits: Those of the keeper, for when it dies and this process is the next one; `None` if it is not.
@@ -52,7 +54,7 @@ def become(left: Left, options: dict[str, Any], *, waits: bool, limits: Limits |
     status = 1
     try:
         take_over = _imported_anew()
-        status = take_over(left, tuple(KEPT_LAYOUTS), options, waits, limits)
+        status = take_over(left, layouts, options, waits, limits)
         sys.stdout.flush()
     except BaseException as error:
         # Nothing above is to run in this process, whatever has happened.

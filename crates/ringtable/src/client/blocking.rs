@@ -80,6 +80,11 @@ impl BlockingLink {
         }
     }
 
+    /// Whether some of what a call has asked is answered already.
+    pub fn has_answers(&self) -> bool {
+        self.link.has_answers()
+    }
+
     /// Pushes `count` requests and publishes them. Their replies are to be received next.
     #[inline]
     pub fn exchange(

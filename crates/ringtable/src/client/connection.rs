@@ -488,7 +488,8 @@ impl Connection {
             Transport::Udp => None,
         };
         let error = match last_words {
-            Some(error) => error,
+            // Nothing is sent before this, so that the next connection will do.
+            Some(error) => error.of_part(true),
             None if self.reader.as_ref().is_some_and(TableReader::is_closed) => gone(),
             None if self.gone.load(Ordering::Relaxed) => self.ended(),
             None => return Ok(()),

@@ -242,6 +242,14 @@ impl Error {
         matches!(self, Self::Gone(_) | Self::Unsent(_) | Self::Absent(_) | Self::Lost(_))
     }
 
+    /// The same where a part of what was asked may have been done: then it is not to be asked again.
+    pub(super) fn of_part(self, may_be_done: bool) -> Self {
+        match self {
+            Self::Unsent(words) if may_be_done => Self::Gone(words),
+            error => error,
+        }
+    }
+
     /// Whether this process or the server has run out of what the system gives: another try may succeed later.
     pub fn is_shortage(&self) -> bool {
         match self {

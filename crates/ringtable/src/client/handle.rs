@@ -148,11 +148,11 @@ impl Client {
         mut each: impl FnMut(usize, Reply) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.connection(patience)?.locked(patience, |link, patience| {
-            link.exchange(count, &request, patience)?;
+            link.exchange(count, &request, patience).map_err(|error| error.of_part(link.has_answers()))?;
             // All replies are taken, also behind one that is an error: the first error is what is reported.
             let mut outcome = Ok(());
             for index in 0..count {
-                let reply = link.receive(patience)?;
+                let reply = link.receive(patience).map_err(|error| error.of_part(index > 0))?;
                 if outcome.is_ok() {
                     outcome = each(index, reply);
                 }

@@ -108,6 +108,11 @@ impl Link {
         }
     }
 
+    /// Whether replies to the call of the moment have come that it has not taken.
+    pub fn has_answers(&self) -> bool {
+        !self.received.is_empty()
+    }
+
     /// Whether requests that are pushed from here on are only measured, for a transport that refuses large ones: so
     /// that none of a batch is sent if one of it is refused. To be called between calls.
     pub fn measure(&mut self, is_on: bool) {

@@ -191,7 +191,9 @@ impl Waiting {
         patience.start();
         patience.slice()?;
         // A ring of the bell that is taken here is no loss: we look for news next.
-        awaited.alarm().listen(Duration::ZERO, || false)?;
+        let listened = awaited.alarm().listen(Duration::ZERO, || false);
+        // There is news, which may be the answer.
+        listened.map_err(|error| error.of_part(true))?;
         patience.check_interrupted()
     }
 }

@@ -40,6 +40,14 @@ impl DiskFile {
         step(Step::Create(path), || Ok(Self(Descriptor::make(|| rustix::fs::open(path, flags, mode))?)))
     }
 
+    /// Makes a file that has no name, and is memory.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn in_memory(name: &str) -> io::Result<Self> {
+        Ok(Self(Descriptor::make(|| rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC))?))
+    }
+
     /// Opens a folder, to sync what names are in it.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ mod check;
 pub use check::{Finding, check};
 pub use data_folder::{DUMP_OF_REDIS, DataFolder, make_folder, room_for};
 pub use error::Error;
-pub use file::truncate;
+pub use file::{DiskFile, truncate};
 #[cfg(feature = "failpoints")]
 pub use recorder::{fail, record, slow_down};
 pub use replacement::Replacement;

@@ -21,11 +21,13 @@ pub enum Held {
     Udp = 7,
     /// The table's bookkeeping, if a server has ended in order.
     Bookkeeping = 8,
+    /// All entries, for a server to which the table means nothing.
+    Entries = 9,
 }
 
 impl Held {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Table,
         Self::Grants,
         Self::Notes,
@@ -35,5 +37,6 @@ impl Held {
         Self::Tcp,
         Self::Udp,
         Self::Bookkeeping,
+        Self::Entries,
     ];
 }

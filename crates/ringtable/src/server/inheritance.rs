@@ -38,6 +38,11 @@ impl Inheritance {
         self.held.contains_key(&Held::Table)
     }
 
+    /// Whether the table that it has left means nothing to this server, and it has left its entries for that.
+    pub(super) fn is_moved(&self) -> bool {
+        self.held.contains_key(&Held::Entries)
+    }
+
     /// Copies of what is held for the server as a whole, for the keeper that this process may have to be. The
     /// bookkeeping is not among it, which is used once.
     ///

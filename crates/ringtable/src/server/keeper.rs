@@ -73,8 +73,9 @@ const NOT_UPGRADED: u64 = 11;
 pub(super) enum Order {
     /// To answer with this number once all workers have had a turn.
     ShowLife(u64),
-    /// To end, and to leave all as it is for the next server.
-    Resign,
+    /// To end, and to leave all as it is for the next server. If it `moves`, to that server all of it means nothing but
+    /// the entries.
+    Resign { moves: bool },
     /// To tell whoever asks that no other server could take over.
     NoteNoUpgrade,
 }
@@ -191,7 +192,8 @@ impl Keeper {
     /// # Errors
     /// If it takes no messages.
     pub fn hold(&self, what: Held, descriptor: impl AsFd) -> io::Result<()> {
-        if self.is_heir {
+        // A server that follows in this process has no use for the entries.
+        if self.is_heir && what != Held::Entries {
             let copy = Descriptor::copy(&descriptor)?;
             lock(&self.held).insert(what, copy);
         }
@@ -343,7 +345,7 @@ impl Keeper {
                     match word(0) {
                         MAPPED => self.note_mapped(word(1), word(2) == 0),
                         SHOW_LIFE => obey(Order::ShowLife(word(1))),
-                        RESIGN => obey(Order::Resign),
+                        RESIGN => obey(Order::Resign { moves: word(1) != 0 }),
                         NOT_UPGRADED => obey(Order::NoteNoUpgrade),
                         _ => {}
                     }

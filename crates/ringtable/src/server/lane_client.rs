@@ -393,6 +393,11 @@ impl LaneClient {
         self.outgoing.len() + usize::from(has_begun && !self.has_to_wait()) + usize::from(self.unsynced.is_some())
     }
 
+    /// Whether all that was taken of it is done, and answered where its client finds the answer.
+    pub fn is_at_rest(&self) -> bool {
+        self.unfinished.is_none() && self.again.is_none() && self.outgoing.is_empty() && self.unsynced.is_none()
+    }
+
     /// Whether it can do nothing before another thread has done something, which rings for the worker: has made room
     /// for its next request, or has brought what it has written to the disk.
     pub fn is_waiting(&self) -> bool {

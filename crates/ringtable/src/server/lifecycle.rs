@@ -31,6 +31,7 @@ use super::keeper::{Keeper, Order};
 use super::lane_heirs::HeirLane;
 use super::lane_parts::Parts;
 use super::listener::{self, Listener};
+use super::moving;
 use super::options::Options;
 use super::runtime::Runtime;
 use super::store::HANDING;
@@ -91,13 +92,14 @@ impl Server {
     ) -> Result<Self, Error> {
         options.check()?;
         options.check_kept()?;
+        if inheritance.is_moved() {
+            return Self::start_moved(options, inheritance, is_interrupted);
+        }
         if !inheritance.is_of_another() {
             let (listener, udp_port) = open(options)?;
-            let runtime = Runtime::kept(options, inheritance.keeper, inheritance.is_heir)?;
+            let runtime = Runtime::kept(options, inheritance.keeper, inheritance.is_heir, (0, 0))?;
             if let Some(keeper) = &runtime.keeper {
-                let hold = |what, descriptor: BorrowedFd<'_>| keeper.hold(what, descriptor);
-                doing(HANDING, listener.hold(&hold))?;
-                doing(HANDING, udp_port.as_ref().map_or(Ok(()), |port| hold(Held::Udp, port.descriptor())))?;
+                hold_doors(keeper, &listener, udp_port.as_ref())?;
             }
             runtime.store.load(is_interrupted)?;
             return Self::run(options, listener, udp_port, runtime, Vec::new());
@@ -105,11 +107,7 @@ impl Server {
         let held = inheritance.copies()?;
         // First of all: if another server is at work on it, nothing of it is ours.
         let sole = Runtime::sole(&mut inheritance)?;
-        let [listening, file, lock] =
-            [Held::Listening, Held::SocketFile, Held::Lock].map(|what| inheritance.require(what));
-        let (tcp, udp) = (inheritance.take(Held::Tcp)?, inheritance.take(Held::Udp)?);
-        let listener = Listener::adopt(&options.address, access(options), [listening?, file?, lock?], tcp)?;
-        let udp_port = doing("taking the UDP port over", udp.map(BoundPort::of).transpose())?;
+        let (listener, udp_port) = inherited(options, &mut inheritance)?;
         let (runtime, lanes) = match Runtime::adopted(options, inheritance, sole, held) {
             Ok(adopted) => adopted,
             Err(error) => {
@@ -119,6 +117,34 @@ impl Server {
             }
         };
         Self::run(options, listener, udp_port, runtime, lanes)
+    }
+
+    /// The next one, of a server whose memory means nothing to this one: with its sockets and its entries alone.
+    fn start_moved(
+        options: &Options,
+        mut inheritance: Inheritance,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        let (entries, before) = (inheritance.require(Held::Entries)?, inheritance.require(Held::Table)?);
+        let (listener, udp_port) = inherited(options, &mut inheritance)?;
+        let Inheritance { keeper, is_heir, restarts, upgrades, .. } = inheritance;
+        let moved = Runtime::kept(options, keeper, is_heir, (restarts, upgrades)).and_then(|runtime| {
+            if let Some(keeper) = &runtime.keeper {
+                hold_doors(keeper, &listener, udp_port.as_ref())?;
+            }
+            runtime.store.move_in(&entries, is_interrupted)?;
+            // From here on nobody may write to this one whom those do not hear who read that one.
+            moving::close(&before)?;
+            Ok(runtime)
+        });
+        match moved {
+            Ok(runtime) => Self::run(options, listener, udp_port, runtime, Vec::new()),
+            Err(error) => {
+                // Its files stay for one that can go on.
+                std::mem::forget(listener);
+                Err(error)
+            }
+        }
     }
 
     fn run(
@@ -247,6 +273,22 @@ fn open(options: &Options) -> Result<(Listener, Option<BoundPort>), Error> {
     Ok((listener, options.udp.map(bind).transpose()?))
 }
 
+/// The sockets of another server, which has ended.
+fn inherited(options: &Options, inheritance: &mut Inheritance) -> Result<(Listener, Option<BoundPort>), Error> {
+    let [listening, file, lock] = [Held::Listening, Held::SocketFile, Held::Lock].map(|what| inheritance.require(what));
+    let (tcp, udp) = (inheritance.take(Held::Tcp)?, inheritance.take(Held::Udp)?);
+    let listener = Listener::adopt(&options.address, access(options), [listening?, file?, lock?], tcp)?;
+    let udp_port = doing("taking the UDP port over", udp.map(BoundPort::of).transpose())?;
+    Ok((listener, udp_port))
+}
+
+/// Has the keeper hold what clients knock at.
+fn hold_doors(keeper: &Keeper, listener: &Listener, udp_port: Option<&BoundPort>) -> Result<(), Error> {
+    let hold = |what, descriptor: BorrowedFd<'_>| keeper.hold(what, descriptor);
+    doing(HANDING, listener.hold(&hold))?;
+    doing(HANDING, udp_port.map_or(Ok(()), |port| hold(Held::Udp, port.descriptor())))
+}
+
 fn access(options: &Options) -> Access {
     Access { mode: Mode::from_raw_mode(options.mode), group: options.group }
 }
@@ -300,7 +342,7 @@ impl Crew {
                 if keeper.attend(|order| runtime.obey(order)) {
                     if keeper.has_left_to_us() {
                         tell("the keeper of this server has died: its process is the next one");
-                        runtime.obey(Order::Resign);
+                        runtime.obey(Order::Resign { moves: false });
                     } else {
                         tell("the keeper of this server has died: the table will not outlive the server");
                     }
@@ -372,6 +414,13 @@ impl Crew {
         crew.join();
         failpoint!("resign.ended");
         if let Some(keeper) = &crew.runtime.keeper {
+            if crew.runtime.resignation.moves() {
+                let left = moving::leave(&crew.runtime.store.table);
+                if let Err(error) = left.and_then(|entries| keeper.hold(Held::Entries, entries)) {
+                    tell(&format!("the entries cannot be handed over: {error}"));
+                }
+                failpoint!("resign.moved");
+            }
             // Without it, the next server finds out by itself.
             let saved = crew.runtime.store.table.save().map(|words| bookkeeping::leave(&words));
             if let Some(Ok(segment)) = saved {

@@ -72,6 +72,7 @@ mod log;
 mod restoring;
 mod persistence;
 mod bookkeeping;
+mod moving;
 mod store;
 
 // The execution of requests.

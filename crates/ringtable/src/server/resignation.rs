@@ -26,6 +26,7 @@ use crate::sync::lock;
 /// Whether the server is to resign, and how far it has come.
 pub(super) struct Resignation {
     is_wanted: AtomicBool,
+    moves: AtomicBool,
     /// Workers at which something is arriving.
     busy: Mutex<usize>,
     changed: Condvar,
@@ -38,16 +39,30 @@ impl Resignation {
     pub fn new(workers: usize) -> Self {
         Self {
             is_wanted: AtomicBool::new(false),
+            moves: AtomicBool::new(false),
             busy: Mutex::new(workers),
             changed: Condvar::new(),
             refused: AtomicUsize::new(0),
         }
     }
 
-    /// Begins it, or calls it off.
-    pub fn want(&self, is_wanted: bool) {
-        // Relaxed: whoever is to see it soon is rung behind this.
-        self.is_wanted.store(is_wanted, Ordering::Relaxed);
+    /// Begins it. If it `moves`, the next server gets the entries alone ([`super::moving`]).
+    pub fn order(&self, moves: bool) {
+        self.moves.store(moves, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `moves`. Whoever is to see it soon is rung behind this.
+        self.is_wanted.store(true, Ordering::Release);
+    }
+
+    /// Calls it off.
+    pub fn call_off(&self) {
+        // Relaxed: as in `is_wanted`.
+        self.is_wanted.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the next server gets the entries alone.
+    pub fn moves(&self) -> bool {
+        // Acquire: pairs with the Release in `order`.
+        self.is_wanted.load(Ordering::Acquire) && self.moves.load(Ordering::Relaxed)
     }
 
     /// Whether it was begun.

@@ -91,8 +91,8 @@ impl Runtime {
     }
 
     /// The same with a keeper, which gets what is to outlive this server. Whether this process is the next keeper if
-    /// that one dies.
-    pub fn kept(options: &Options, keeper: OwnedFd, is_heir: bool) -> Result<Self, Error> {
+    /// that one dies; and how many servers there were before, and were upgraded.
+    pub fn kept(options: &Options, keeper: OwnedFd, is_heir: bool, counts: (u64, u64)) -> Result<Self, Error> {
         let spin_ns = Self::spin_ns(options)?;
         let (notes, segment) = doing("making the notes", Notes::create(lanes_max(options)))?;
         let keeper =
@@ -101,7 +101,7 @@ impl Runtime {
         let sole = doing("locking the notes", Sole::take(segment))?;
         let store = Store::create(options, spin_ns, &|what, descriptor| keeper.hold(what, descriptor))?;
         store.leases.remember(keeper.notes.passed());
-        Self::with(options, store, spin_ns, Some((keeper, sole)), (0, 0))
+        Self::with(options, store, spin_ns, Some((keeper, sole)), counts)
     }
 
     /// That nobody else is at work on what is inherited.
@@ -216,8 +216,8 @@ impl Runtime {
                 self.liveness.ask(question);
                 self.ring_all();
             }
-            Order::Resign => {
-                self.resignation.want(true);
+            Order::Resign { moves } => {
+                self.resignation.order(moves);
                 self.ring_all();
                 self.close_doors();
             }
@@ -276,7 +276,7 @@ impl Runtime {
     /// Calls a resignation off: nobody would follow. Returns whether the server goes on; it may have been told to end
     /// meanwhile.
     pub fn stay(&self) -> bool {
-        self.resignation.want(false);
+        self.resignation.call_off();
         // SeqCst: pairs with both stores of `leave`.
         self.leaving.store(false, Ordering::SeqCst);
         if self.is_told_to_end.load(Ordering::SeqCst) {

@@ -12,6 +12,7 @@ use super::grants::GrantMemory;
 use super::held::Held;
 use super::housekeeping::Housekeeping;
 use super::leases::Leases;
+use super::moving;
 use super::options::Options;
 use super::persistence::Persistence;
 use super::request_memory::RequestMemory;
@@ -167,6 +168,16 @@ impl Store {
     /// As [`Persistence::load`].
     pub fn load(&self, is_interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
         self.persistence.load(&self.table, is_interrupted)
+    }
+
+    /// Fills a new table with what a server has left to which it means nothing, and has its changes logged from then on,
+    /// if they are to be.
+    ///
+    /// # Errors
+    /// As [`moving::fill`]; those of the disk.
+    pub fn move_in(&self, entries: &Descriptor, is_interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
+        moving::fill(&self.table, entries, is_interrupted)?;
+        self.persistence.go_on(&self.table)
     }
 
     /// The table, to be passed to a client, which may fill holes in it by reading from now on.

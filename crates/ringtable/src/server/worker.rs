@@ -249,6 +249,15 @@ impl Worker {
             }
             std::thread::yield_now();
         }
+        if self.runtime.resignation.moves() {
+            // What it has of theirs is known to nobody behind it.
+            for place in 0..self.places.len() {
+                let lane = self.places[place].client.as_ref().and_then(Client::lane);
+                if lane.is_some_and(|lane| !lane.is_at_rest()) {
+                    self.end(place, End::Broken);
+                }
+            }
+        }
         self.executor.engine.writer.release();
         // Nothing is closed, nobody is told: it is another server's.
         if self.runtime.keeper.as_ref().is_some_and(|keeper| keeper.is_heir) {

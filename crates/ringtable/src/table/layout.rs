@@ -67,7 +67,8 @@ pub const H_BUCKETS_SEALED: usize = H_BUCKETS + 1;
 pub const H_CLEARING: usize = H_BUCKETS + 2;
 /// Number of entries, expired ones that were not removed yet included. Written by all workers.
 pub const H_ENTRIES: usize = if cfg!(loom) { H_BUCKETS + 3 } else { H_BUCKETS + STRIDE };
-/// Not 0 once the server has stopped in good order. Written once, by the server.
+/// Not 0 once the server has stopped in good order. Written once, by the server; or by one of another layout that goes
+/// on with what is in the table: so it stays at this word in all layouts.
 pub const H_CLOSED: usize = H_ENTRIES + STRIDE;
 /// One line per worker: `crate::ring::wait` says what it holds. Written by that worker.
 pub const H_WORKER_STATES: usize = H_CLOSED + STRIDE;
