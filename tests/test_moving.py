@@ -4,6 +4,7 @@ That version is this one, but for the number of a layout. So clients of this one
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -160,6 +161,24 @@ def test_who_does_not_join_anew_is_told(installed: Installed) -> None:
         with pytest.raises(ServerGone, match="moved to a server of another version"):
             table["key"] = b"other"
         wait_until(lambda: _has_gone(reader), "who reads in place learns of it")
+
+
+def test_who_reads_in_place_sees_what_was_written_elsewhere(installed: Installed) -> None:
+    with Table() as reader, Flag() as finish, ThreadPoolExecutor(1) as pool:
+        reader["key"] = b"old"
+
+        def read_on() -> None:
+            # So that the last look at the server is never long ago.
+            while not finish.is_set():
+                reader.get("key")
+
+        reading = pool.submit(read_on)
+        move(installed)
+        with Table() as other:
+            other["key"] = b"new"
+        assert reader["key"] == b"new"
+        finish.set()
+        reading.result()
 
 
 def _has_gone(table: Table) -> bool:

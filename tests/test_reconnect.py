@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import threading
 import time
 import weakref
@@ -18,11 +19,13 @@ from typing import Any
 import pytest
 import ringtable
 from ringtable import ServerGone, Table
+from ringtable._ringtable import socket_path
 from support import (
     CALL_S_MAX,
     DEADLINE_S,
     WAYS,
     Child,
+    Closing,
     Flag,
     ServerProcess,
     Successors,
@@ -51,6 +54,51 @@ def way(request: pytest.FixtureRequest, ringtable_dir: Path) -> Iterator[tuple[S
     topology, options = WAYS[request.param]
     with Successors(topology=topology, tcp=request.param == "tcp", udp=request.param == "udp") as servers:
         yield servers, options
+
+
+class OtherVersion(Closing):
+    """A server that gives nobody shared memory, as one of another version; all else is done by a real one elsewhere."""
+
+    def __init__(self, path: str, real: str) -> None:
+        Path(path).unlink(missing_ok=True)
+        self._real = real
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(path)
+        self._listening.listen()
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._real)
+                self._sockets += [client, server]
+                for ends in ((client, server), (server, client)):
+                    self._threads.append(threading.Thread(target=self._pass_on, args=ends))
+                    self._threads[-1].start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while words := source.recv(1 << 16):
+                if b"RING.LANE" in words:
+                    source.sendall(b"-VERSION of the lanes is another one\r\n")
+                else:
+                    target.sendall(words)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for end in (self._listening, *self._sockets):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listening, *self._sockets):
+            end.close()
 
 
 def meet(table: Table) -> None:
@@ -82,6 +130,23 @@ def test_smoke(servers: Successors) -> None:
         table["key"] = b"new"
         assert table["key"] == b"new"
         assert met == [table.server_id] != [first]
+
+
+def test_a_server_of_another_version_is_talked_to_over_a_plain_socket(servers: Successors) -> None:
+    with ringtable.connect() as table, ringtable.connect(transport="lane") as demanding:
+        transports: list[str] = [table.transport]
+        table["key"] = demanding["key"] = b"old"
+        servers.kill()
+        with ringtable.Server("other") as other, OtherVersion(socket_path("default"), other.path):
+            table["key"] = b"new"
+            assert table["key"] == b"new"
+            transports.append(table.transport)
+            assert transports == ["lane", "socket"]
+            with pytest.raises(ringtable.VersionMismatch):
+                demanding.get("key")
+            # Who comes is told to install another one.
+            with pytest.raises(ringtable.VersionMismatch):
+                ringtable.connect()
 
 
 def test_calls_connect_anew_over_every_way(way: tuple[Successors, dict[str, Any]]) -> None:

@@ -97,8 +97,16 @@ impl Client {
         self.connection.get(patience, |patience| self.connect_again(patience))
     }
 
+    /// Connects to the server that is there now. If that is of a version whose memory means nothing to this one, a plain
+    /// socket will do: a process that was well yesterday is not to fail for an upgrade.
     fn connect_again(&self, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
-        let opened = joined(patience, |patience| Connection::open(&self.location, &self.options, patience));
+        let open = |options: &Options| joined(patience, |patience| Connection::open(&self.location, options, patience));
+        let opened = match open(&self.options) {
+            Err(Error::Version(_)) if self.options.transport == Transport::Auto => {
+                open(&Options { transport: Transport::Socket, ..self.options.clone() })
+            }
+            opened => opened,
+        };
         opened.map_err(|error| match error {
             // It was there, and may be there again.
             Error::NotFound { location, error } if self.options.reconnect => {
