@@ -3,6 +3,9 @@
 That version is this one, but for the number of a layout. So clients of this one can join it, too.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -201,6 +204,26 @@ def test_what_is_of_a_connection_ends_with_it(installed: Installed) -> None:
         assert other.lock("lock").acquire(timeout=DEADLINE_S), "it is free"
         with pytest.raises(LockLost):
             lock.release()
+
+
+def test_whoever_orders_it_waits_for_it(installed: Installed, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    wait = f"        open({str(tmp_path / 'gate')!r}).read()\n"
+    installed.install("next", **NEXT, _server=("        self._core = ", f"{wait}        self._core = "))
+    with Table() as table:
+        table["key"] = b"value"
+        old = table.stats()["process_id"]
+        command = [sys.executable, "-m", "ringtable", "upgrade", "--timeout", "0.1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ordered:
+            wait_until(lambda: is_dead(old), "the old one has ended")
+            # Longer than it waits for one answer.
+            with pytest.raises(subprocess.TimeoutExpired):
+                ordered.wait(1)
+            with open(tmp_path / "gate", "w"):
+                pass
+            assert "has taken over" in ordered.communicate(timeout=DEADLINE_S)[0]
+            assert ordered.returncode == 0
+        assert table["key"] == b"value"
 
 
 def test_posted_writes_are_done_or_told_of(installed: Installed) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from ringtable._cli.connection import Connection
 from ringtable._cli.output import announce
-from ringtable._errors import Error, ServerGone
+from ringtable._errors import Error, ServerGone, Timeout
 from ringtable._keeper.messages import UPGRADE
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # Seconds after which one looks again whether it is done.
 _PAUSE_S = 0.01
-# Seconds that it may take; the keeper gives it up before.
-_LIMIT_S = 60.0
+# Seconds that it may take, a move of the table included; the keeper gives it up before.
+_LIMIT_S = 1_300.0
 # Seconds that a server may take whose keeper has died, until another one serves.
 _LIMIT_WITHOUT_KEEPER_S = 5.0
 
@@ -61,8 +61,9 @@ def _awaited(table: "Table", before: dict[str, int]) -> dict[str, int]:
     while time.monotonic() < deadline:
         try:
             now = _figures(table)
-        except ServerGone:
-            # Over a socket: it has just ended. The next call finds the other one, if there is one.
+        except (ServerGone, Timeout):
+            # Over a socket: it has just ended. The next call finds the other one, if there is one; or waits for that in
+            # its queue.
             if not _is_there(before["keeper_process_id"]):
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > _LIMIT_WITHOUT_KEEPER_S:
