@@ -97,8 +97,8 @@ impl Client {
         self.connection.get(patience, |patience| self.connect_again(patience))
     }
 
-    /// Connects to the server that is there now. If that is of a version whose memory means nothing to this one, a plain
-    /// socket will do: a process that was well yesterday is not to fail for an upgrade.
+    /// Connects to the server that is there now. If that is of a version whose memory means nothing to this one, it
+    /// talks over a plain socket: a process that was well yesterday is not to fail for an upgrade.
     fn connect_again(&self, patience: Patience<'_>) -> Result<Arc<Connection>, Error> {
         let open = |options: &Options| joined(patience, |patience| Connection::open(&self.location, options, patience));
         let opened = match open(&self.options) {

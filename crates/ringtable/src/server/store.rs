@@ -170,8 +170,8 @@ impl Store {
         self.persistence.load(&self.table, is_interrupted)
     }
 
-    /// Fills a new table with what a server has left to which it means nothing, and has its changes logged from then on,
-    /// if they are to be.
+    /// Fills a new table with the entries of a server of another layout, and has its changes logged from then on, if
+    /// they are to be.
     ///
     /// # Errors
     /// As [`moving::fill`]; those of the disk.
