@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -75,6 +77,33 @@ def test_smoke(kept: KeptServer) -> None:
         table["key"] = b"other"
         assert table["key"] == b"other"
     assert "the server has died (signal 9): another one takes over what it had" in kept.words
+
+
+def test_nobody_waits_for_who_does_not_read(ringtable_dir: Path) -> None:
+    """A server whose process is the keeper has a line to say, and its pipe is full."""
+    with KeptServer() as kept, Table(timeout=DEADLINE_S) as table:
+        for _ in range(2):
+            pipe = os.open(f"/proc/{kept.server_pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(pipe, bytes(1))
+            os.close(pipe)
+            kept.kill_keeper(wait=False)
+            wait_until(lambda: table.stats()["keeper_process_id"] == kept.pid, "it is the keeper")
+            table["key"] = b"value"
+
+
+def test_ctrl_c_in_a_terminal_is_no_error(ringtable_dir: Path) -> None:
+    command = [sys.executable, "-m", "ringtable", "server", "--keeper"]
+    for _ in range(5):
+        with subprocess.Popen(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        ) as program:
+            assert program.stdout is not None
+            assert "ready" in program.stdout.readline()
+            os.killpg(program.pid, signal.SIGINT)
+            assert program.communicate(timeout=DEADLINE_S)[1] == ""
+            assert program.returncode == 0
 
 
 def test_a_party_whose_time_is_over_while_no_server_runs_has_left(kept: KeptServer) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import select
 import sys
 from typing import TextIO
 
@@ -28,17 +29,28 @@ def silence(stream: TextIO) -> None:
     os.close(null)
 
 
-def announce(line: str) -> None:
-    """Print a line that nobody may be there to read, which is no error then."""
+def announce(line: str, *, waits: bool = True) -> None:
+    """Print a line that nobody may be there to read, which is no error then.
+
+    Unless it `waits` for whoever reads to make room, it is left out where there is none.
+    """
     try:
         try:
-            print(line, flush=True)
+            if waits or has_room(sys.stdout):
+                print(line, flush=True)
         except OSError:
             silence(sys.stdout)
     except BaseException:
         # An order to end came in the middle of it: what is left of the line would be an error at the exit.
         silence(sys.stdout)
         raise
+
+
+def has_room(stream: TextIO) -> bool:
+    """Whether a line can be written to a stream without waiting for whoever reads it."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(ready & select.POLLOUT for _, ready in poll.poll(0))
 
 
 def complain(words: str) -> None:

@@ -40,7 +40,9 @@ def serve(options: dict[str, Any], kept: Kept | None = None) -> Estate | None:
                 f" buckets: {options['buckets']}, memory: at most {format_size(size)},"
                 f" topology: {options['topology']}"
                 f"{f', tcp: {running.tcp}' if running.tcp else ''}{f', udp: {running.udp}' if running.udp else ''}"
-                f"{_disk_of(options, running._core.loaded)}"
+                f"{_disk_of(options, running._core.loaded)}",
+                # This process may be the keeper before it serves again, and nobody else forks the next server.
+                waits=is_first,
             )
             running.wait()
             return estate_of(running)

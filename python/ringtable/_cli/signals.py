@@ -36,8 +36,13 @@ def _numbers() -> list[signal.Signals]:
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
     # A second signal would break off what the first one has begun: to end in order.
     for other in _numbers():
-        signal.signal(other, signal.SIG_IGN)
+        # Not SIG_IGN: of one that has come already Python would say that it is ignored "due to race condition".
+        signal.signal(other, _pass_over)
     raise KeyboardInterrupt
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """What a signal does that comes too late."""
 
 
 @contextmanager

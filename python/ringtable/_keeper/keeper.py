@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from ringtable._cli.output import has_room
 from ringtable._cli.signals import TERMINATION
 from ringtable._keeper.holdings import Estate, Holdings, Kept
 from ringtable._keeper.manager import Manager
@@ -593,7 +594,5 @@ def serve_kept(kept: Kept, new_keeper: Callable[[], Keeper] | None, serve: Calla
 def _say(words: str) -> None:
     """Say something on standard error, unless that would wait for somebody to read."""
     with suppress(OSError, ValueError):
-        poll = select.poll()
-        poll.register(sys.stderr, select.POLLOUT)
-        if any(ready & select.POLLOUT for _, ready in poll.poll(0)):
+        if has_room(sys.stderr):
             print(f"ringtable: {words}", file=sys.stderr, flush=True)
