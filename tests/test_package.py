@@ -273,7 +273,7 @@ def test_a_value_out_of_range_is_named_with_its_limits() -> None:
 
 
 ROOT = Path(__file__).parent.parent
-RELEASE_SIZE_MAX = 3_900_000
+RELEASE_SIZE_MAX = 4_000_000
 """Bytes of the extension in a wheel: 3.9 MB, of which 0.7 are tables of the library that computes checksums of files
 (of all that it knows), and some 0.5 what reads and writes files. With its names and line tables it was 13.7 MB."""
 

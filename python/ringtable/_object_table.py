@@ -181,6 +181,10 @@ class ObjectTable(Table["_T"]):
             raise KeyError(key)
         return cast("_T", value)
 
+    def _look(self, key: Key, otherwise: Any, /) -> Any:
+        data = super()._look(self._raw(key), otherwise)
+        return data if data is None or data is otherwise else self._load(key, data)
+
     def get(self, key: Key, /, default: Any = None) -> Any:
         # The call that has to be fast: what `_raw` and `_load` do stands here itself, and so does the check of a value
         # that has its checksum behind it.
@@ -417,8 +421,10 @@ class ObjectPipeline(Pipeline["_T"]):
         return self
 
     def _send(self) -> list[Any]:
+        return self._finished(super()._send())
+
+    def _finished(self, results: list[Any]) -> list[Any]:
         reads, self._reads = self._reads, []
-        results = super()._send()
         for number, key, load in reads:
             found = results[number]
             if found is not None and not isinstance(found, Exception):

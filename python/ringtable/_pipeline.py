@@ -49,6 +49,10 @@ class Pipeline(PipelineCore["_T"]):
                     raise result
         return results
 
+    def _finished(self, results: list[Any]) -> list[Any]:
+        """Results as the caller gets them, of those that the server has."""
+        return results
+
     def __repr__(self) -> str:
         return f"<ringtable.{type(self).__name__} of {len(self)} commands that are not sent yet>"
 

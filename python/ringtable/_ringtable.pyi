@@ -3,6 +3,7 @@
 Everything public is re-exported, with its documentation, by the package `ringtable`.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -50,6 +51,7 @@ __all__ = [
     "Histogram",
     "KeptMemory",
     "Lock",
+    "LoopConnection",
     "Pipeline",
     "Profiler",
     "RateLimiter",
@@ -182,6 +184,7 @@ class Table(Generic[_T]):
         Raises `KeyError` if there is no such key, `TooManyViews`.
         """
     def _hold(self, key: Key, /) -> bytes | View | None: ...
+    def _look(self, key: Key, otherwise: Any, /) -> Any: ...
     @overload
     def set(
         self,
@@ -781,6 +784,39 @@ class Watch:
         """The descriptor to wait for between `arm` and `disarm`; another one after `rejoin`."""
     def close(self) -> None:
         """End the watch, and wake whoever waits in it; may be called again."""
+
+@final
+class LoopConnection:
+    """A connection for an event loop."""
+    def __new__(cls, table: Table[Any]) -> Self: ...
+    def fileno(self) -> int:
+        """The descriptor to sleep on."""
+    @property
+    def server_id(self) -> int:
+        """The number of the server's table."""
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was made in this process."""
+    def submit(self, pipeline: Pipeline[Any], future: asyncio.Future[Any], is_one: bool) -> int:
+        """Send what a pipeline has recorded, and have its results, or the result of its only command, in that future.
+        Return how many requests wait for room.
+        """
+    def expect(self, ticket: int, future: asyncio.Future[Any]) -> None:
+        """Have the answer with this ticket, which comes later, in that future."""
+    def forget(self, ticket: int) -> None:
+        """Expect the answer with this ticket no more."""
+    def take(self) -> bool:
+        """Take all that has come, and give the futures their results. Return whether anything is still to come.
+
+        Raises `ServerGone` when the connection has ended; then `fail` is due.
+        """
+    def arm(self) -> int:
+        """Have the descriptor tell of what comes from now on.
+
+        Returns 0 if there is something to take already; else 1, or 2 if it is to be watched for room, too.
+        """
+    def fail(self, error: BaseException, unsent: BaseException) -> None:
+        """Give all futures that error: nothing comes any more. Those whose calls were not sent get the other one."""
 
 def snapshot(
     table: Table[Any],

@@ -13,6 +13,7 @@ mod keeping;
 mod opening;
 mod table;
 mod pipeline;
+mod event_loop;
 mod lock;
 mod barrier;
 mod limiter;
@@ -53,6 +54,8 @@ mod _ringtable {
     use super::barrier::BarrierCore;
     #[pymodule_export]
     use super::errors::shortage;
+    #[pymodule_export]
+    use super::event_loop::LoopConnection;
     #[pymodule_export]
     use super::files::{check, load, snapshot};
     #[pymodule_export]

@@ -104,13 +104,60 @@ impl Shape {
     }
 }
 
+/// Commands that were recorded, as they are sent.
 #[derive(Default)]
-struct Recorded {
+pub struct Recorded {
     /// All words of all requests.
     words: Vec<Word>,
     /// How many words each request has.
     requests: Vec<usize>,
     commands: Vec<Shape>,
+}
+
+impl Recorded {
+    /// How many requests they take.
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// How many words a request has.
+    pub fn size(&self, index: usize) -> usize {
+        self.requests[index]
+    }
+
+    /// The words of a request, which begin where those before it end: the first one at 0.
+    pub fn request<'a>(&'a self, py: Python<'a>, index: usize, start: usize) -> PyResult<Vec<&'a [u8]>> {
+        self.words[start..start + self.requests[index]].iter().map(|word| word.bytes(py)).collect()
+    }
+
+    /// The results of all commands, of the replies to all requests. Errors are among them, each with a note that says
+    /// which command it was, if there are several.
+    pub fn results<'py>(&self, py: Python<'py>, replies: Vec<Reply>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let Self { words, requests, commands } = self;
+        let mut replies = replies.into_iter();
+        let (mut request, mut word) = (0, 0);
+        let each = commands.iter().enumerate().map(|(index, shape)| {
+            let result = shape.result(py, &mut replies)?;
+            let size: usize = requests[request..request + shape.requests()].iter().sum();
+            if result.is_instance_of::<PyBaseException>() {
+                let (number, count, name) = (index + 1, commands.len(), shown_name(py, &words[word..word + size])?);
+                let note = format!("This was command {number} of {count} in a pipeline: {name}");
+                result.call_method1("add_note", (note,))?;
+            }
+            word += size;
+            request += shape.requests();
+            Ok(result)
+        });
+        each.collect()
+    }
+
+    /// The result of the only command.
+    pub fn result<'py>(&self, py: Python<'py>, replies: Vec<Reply>) -> PyResult<Bound<'py, PyAny>> {
+        match self.commands.first() {
+            Some(shape) => shape.result(py, &mut replies.into_iter()),
+            None => Ok(py.None().into_bound(py)),
+        }
+    }
 }
 
 /// What `ringtable.Pipeline` inherits: it records commands for a table.
@@ -123,6 +170,11 @@ pub struct PipelineCore {
 impl PipelineCore {
     fn lock(&self) -> MutexGuard<'_, Recorded> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was recorded; nothing is, from here on.
+    pub fn take(&self) -> Recorded {
+        std::mem::take(&mut *self.lock())
     }
 
     /// Records a command of one request.
@@ -344,25 +396,10 @@ impl PipelineCore {
     /// note that says which command it was.
     #[pyo3(name = "_send")]
     fn send<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let Recorded { words, requests, commands } = std::mem::take(&mut *self.lock());
-        let slices = words.iter().map(|word| word.bytes(py)).collect::<PyResult<Vec<_>>>()?;
+        let recorded = self.take();
+        let slices = recorded.words.iter().map(|word| word.bytes(py)).collect::<PyResult<Vec<_>>>()?;
         let table = self.table.bind(py).get();
-        let mut replies = table.ask_many(py, &slices, &requests)?.into_iter();
-        let (mut request, mut word) = (0, 0);
-        convert::list(
-            py,
-            commands.iter().enumerate().map(|(index, shape)| {
-                let result = shape.result(py, &mut replies)?;
-                let size: usize = requests[request..request + shape.requests()].iter().sum();
-                if result.is_instance_of::<PyBaseException>() {
-                    let (number, count, name) = (index + 1, commands.len(), shown_name(py, &words[word..word + size])?);
-                    let note = format!("This was command {number} of {count} in a pipeline: {name}");
-                    result.call_method1("add_note", (note,))?;
-                }
-                word += size;
-                request += shape.requests();
-                Ok(result)
-            }),
-        )
+        let replies = table.ask_many(py, &slices, &recorded.requests)?;
+        convert::list(py, recorded.results(py, replies)?.into_iter().map(Ok))
     }
 }

@@ -348,6 +348,19 @@ impl TableCore {
         view.map(ViewCore::new).ok_or_else(|| missing(key))
     }
 
+    /// Return the value of `key`, or `None` where there is none, if nobody has to be asked for it; else `otherwise`.
+    #[pyo3(name = "_look", signature = (key, otherwise, /))]
+    fn look<'py>(&self, key: &Bound<'py, PyAny>, otherwise: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = key.py();
+        let bytes = convert::key(key)?;
+        let mut sink = BytesSink::new(py);
+        match self.client.get(py)?.try_get(bytes, &mut sink) {
+            Ok(Some(_)) => Ok(sink.take().map(Bound::into_any)),
+            Ok(None) | Err(Error::Gone(_) | Error::NoRoom(_)) => Ok(Some(otherwise)),
+            Err(error) => Err(errors::client(py, error)),
+        }
+    }
+
     /// Return the value of `key` for an object that may keep the memory: as `bytes`, or as a view if it is large.
     #[pyo3(name = "_hold", signature = (key, /))]
     fn hold<'py>(&self, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyException, PyRuntimeWarning};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use ringtable::client::{Client, Condition, Error, Patience, Repeat, Staleness, Stay, Writes};
+use ringtable::client::{Client, Condition, Error, LoopConnection, Patience, Repeat, Staleness, Stay, Writes};
 use ringtable::command::reply::Reply;
 use ringtable::command::spec::Flag;
 use ringtable::command::{self, Unwritten};
@@ -291,6 +291,13 @@ impl TableCore {
 
     pub(super) fn writes(&self, given: Option<&Bound<'_, PyAny>>) -> PyResult<Writes> {
         given.map_or(Ok(self.writes), writes)
+    }
+
+    /// A connection to the same server for an event loop.
+    pub fn connect_loop(&self, py: Python<'_>) -> PyResult<LoopConnection> {
+        let client = self.client.get(py)?;
+        let asked = Asked { server: &self.client.address, may_write: false };
+        waiting(py, self.timeout, asked, |patience| LoopConnection::open(client, patience))
     }
 
     /// Asks many things, of so many words each, pipelined. What is refused is among the replies.

@@ -7,20 +7,18 @@ use std::time::Duration;
 use super::answers::Expected;
 use super::blocking::BlockingLink;
 use super::channel::Channel;
-use super::connect::{connect, not_found};
 use super::error::Error;
 use super::gate::Gate;
-use super::handshake::{is_put_off, join, join_over_udp, lane_request, rings_request, speak_resp3, upgrade};
 use super::in_place::TableReader;
 use super::life::{Life, gone};
 use super::link::Link;
+use super::opened::Opened;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::pinned::PinnedTable;
 use super::replies::unexpected;
 use super::sender;
 use super::sharing::Sharing;
-use super::socket::SocketLink;
 use super::unsent::Word;
 use crate::address::Location;
 use crate::command::known::Known;
@@ -62,76 +60,12 @@ const SPOILT: u64 = u64::MAX;
 
 impl Connection {
     /// Connects, and asks for a lane if the options want one.
-    pub fn open(location: &Location, options: &Options, mut patience: Patience<'_>) -> Result<Arc<Self>, Error> {
-        let is_local = matches!(location, Location::Unix(_));
-        if matches!(options.transport, Transport::Lane | Transport::Rings) && !is_local {
-            return Err(Error::NoSharedMemory(location.clone()));
-        }
-        patience.start();
-        let socket = connect(location, &options.trust, &mut patience)?;
-        failpoint!("connect.socket");
-        let life = Arc::new(Life::new(&socket)?);
-        if let Location::Udp(_) = location {
-            let udp = join_over_udp(socket, &mut patience).map_err(|error| match error {
-                Error::Gone(words) | Error::Unsent(words) => not_found(location.clone(), std::io::Error::other(words)),
-                error => error,
-            })?;
-            let known = udp.known();
-            let id = udp.server_id();
-            return Ok(Self::new(None, Channel::Udp(Box::new(udp)), known, id, life, Arc::default(), options));
-        }
-        let mut plain = SocketLink::new(socket);
-        let sharing = Arc::<Sharing>::default();
-        let mut refusal = None;
-        let reader_and_channel = if options.transport == Transport::Socket || !is_local {
-            None
-        } else {
-            let first = if options.transport == Transport::Rings { rings_request() } else { lane_request() };
-            match upgrade(&mut plain, &first, &mut patience) {
-                Ok(upgraded) => Some(upgraded),
-                // The server says which of the two it has.
-                Err(Error::Refused(words))
-                    if options.transport == Transport::Auto && words.starts_with("TOPOLOGY ") =>
-                {
-                    Some(upgrade(&mut plain, &rings_request(), &mut patience)?)
-                }
-                // A server that has neither to give (or is none of ours) still has a socket.
-                Err(Error::Refused(words)) if options.transport == Transport::Auto && !is_put_off(&words) => {
-                    refusal = Some(Error::Refused(words));
-                    None
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        let (reader, channel, known, id) = match reader_and_channel {
-            Some((status, passed)) => {
-                failpoint!("connect.received");
-                let (reader, channel, known) = join(plain.into_socket(), &status, passed, &sharing)?;
-                failpoint!("connect.joined");
-                let id = reader.constants().id;
-                (Some(reader), channel, known, id)
-            }
-            None => {
-                let id = match (speak_resp3(&mut plain, &mut patience), refusal) {
-                    // It has ended the connection: why, it has said before.
-                    (Err(Error::Gone(_)), Some(refusal)) => return Err(refusal),
-                    (id, _) => id?,
-                };
-                (None, Channel::Socket(Box::new(plain)), Known::ALL, id)
-            }
-        };
-        Ok(Self::new(reader, channel, known, id, life, sharing, options))
+    pub fn open(location: &Location, options: &Options, patience: Patience<'_>) -> Result<Arc<Self>, Error> {
+        Opened::open(location, options, patience).map(|opened| Self::new(opened, options))
     }
 
-    fn new(
-        reader: Option<TableReader>,
-        channel: Channel,
-        known: Known,
-        server_id: u64,
-        life: Arc<Life>,
-        sharing: Arc<Sharing>,
-        options: &Options,
-    ) -> Arc<Self> {
+    fn new(opened: Opened, options: &Options) -> Arc<Self> {
+        let Opened { reader, channel, known, server_id, life, sharing } = opened;
         let pinned = match (&channel, &reader) {
             (Channel::Lane(lane), Some(reader)) => {
                 let table = Arc::clone(reader.memory());

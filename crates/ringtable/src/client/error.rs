@@ -233,7 +233,7 @@ pub enum Error {
 
 impl Error {
     /// Whether there is nothing more to say to the connection that the call was made over.
-    pub(super) fn ends_connection(&self) -> bool {
+    pub fn ends_connection(&self) -> bool {
         self.is_gone() || matches!(self, Self::Closed | Self::Ended(_) | Self::Expelled(_))
     }
 

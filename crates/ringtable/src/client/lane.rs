@@ -1,6 +1,7 @@
 //! The lane, as the client sees it. No step of it waits.
 
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -324,6 +325,11 @@ impl LaneLink {
             }
         }
         Ok(Some(self.news()))
+    }
+
+    /// What becomes readable when a client that sleeps is rung for, or its server has ended.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.alarm.as_fd()
     }
 
     /// What to look at for something new.

@@ -53,6 +53,7 @@ mod waiting;
 mod blocking;
 mod handshake;
 mod joining;
+mod opened;
 mod connection;
 mod renewal;
 mod absence;
@@ -77,6 +78,9 @@ mod load;
 #[cfg(feature = "bench")]
 pub mod classic;
 
+// A connection for an event loop, which waits for none of its calls.
+mod event_loop;
+
 // Changes, over a connection of their own.
 mod subscription;
 mod watch;
@@ -91,6 +95,7 @@ pub use crate::shm::shortage::of_number as shortage;
 pub use atomic::Bounds;
 pub use connect::folder_of_names;
 pub use error::Error;
+pub use event_loop::{Arrival, LoopConnection, Submitted};
 pub use handle::Client;
 pub use handshake::{lane_request, rings_request};
 pub use leases::{LeaseOutcome, Staleness};

@@ -1,0 +1,122 @@
+"""Values that one task computes and all others wait for, in whatever process they are: `AsyncTable.get_or_set`.
+
+# Design
+
+Whoever finds no value asks for the lease of its key. One gets it, computes the value, and writes it. The others are
+told when the lease is over, and look again; they wait in the event loop, and hold nobody. Within a process one task
+asks for all: tasks that want a key for which another one has asked wait for that task's outcome.
+
+If the process of the one that computes dies, or its task is cancelled, or its function raises, the lease ends, and the
+next one computes.
+
+# Not promised
+
+A value that finds no room in the table is returned to the one that has computed it; the others compute it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from ringtable._errors import OutOfMemory, ServerGone
+
+if TYPE_CHECKING:
+    from ringtable._table import Table
+    from ringtable._types import Key, Seconds
+    from ringtable.aio._driver import Driver
+
+_NOTHING = object()
+
+
+class Leases:
+    """The leases of a table in this process."""
+
+    def __init__(self, table: Table[Any], driver: Driver) -> None:
+        self._table = table
+        self._driver = driver
+        # What tasks of this loop compute or wait for, by their raw keys.
+        self._under_way: dict[bytes, asyncio.Future[None]] = {}
+
+    async def get_or_set(
+        self, key: Key, make: Callable[[], Awaitable[Any]], ttl: Seconds | None, evictable: bool | None
+    ) -> Any:
+        """The value of a key, computed if there is none."""
+        raw = self._table._raw_key(key)
+        raw = raw.encode() if isinstance(raw, str) else bytes(raw)
+        while True:
+            found = await self._look(key)
+            if found is not _NOTHING:
+                return found
+            other = self._under_way.get(raw)
+            if other is not None:
+                await asyncio.shield(other)
+                continue
+            mine = self._under_way[raw] = asyncio.get_running_loop().create_future()
+            try:
+                found = await self._computed(key, raw, make, ttl, evictable)
+            finally:
+                del self._under_way[raw]
+                mine.set_result(None)
+            if found is not _NOTHING:
+                return found
+
+    async def _look(self, key: Key) -> Any:
+        found = self._table._look(key, _NOTHING)
+        if found is _NOTHING:
+            # The server has to be asked.
+            found = await self._driver.ask(self._table.pipeline().get(key))
+        return _NOTHING if found is None else found
+
+    async def _computed(
+        self, key: Key, raw: bytes, make: Callable[[], Awaitable[Any]], ttl: Seconds | None, evictable: bool | None
+    ) -> Any:
+        """Compute the value if the lease is ours; else wait until that is over, and return that nothing is known."""
+        await self._driver.ensure()
+        ticket = self._driver.next_ticket()
+        try:
+            token = await self._driver.call("RING.LEASE", raw, ticket)
+        except asyncio.CancelledError:
+            self._driver.send_word("RING.UNLEASE", raw, b"TICKET", ticket)
+            raise
+        if token <= 0:
+            await self._wait(raw, -token)
+            return _NOTHING
+        try:
+            # Somebody may have written it just before.
+            found = await self._look(key)
+            if found is _NOTHING:
+                found = await make()
+                options = {} if evictable is None else {"evictable": evictable}
+                commands = self._table.pipeline().set(key, found, ttl=ttl, **options)
+                try:
+                    # To write it ends the lease.
+                    await self._driver.ask(commands)
+                except OutOfMemory:
+                    self._driver.send_word("RING.UNLEASE", raw, token)
+                return found
+        except BaseException:
+            self._driver.send_word("RING.UNLEASE", raw, token)
+            raise
+        self._driver.send_word("RING.UNLEASE", raw, token)
+        return found
+
+    async def _wait(self, raw: bytes, token: int) -> None:
+        """Wait until the lease with this token is over, or the key was written."""
+        ticket = self._driver.next_ticket()
+        told = self._driver.expect(ticket)
+        is_told = False
+        try:
+            said = await self._driver.call("RING.WAIT", raw, token, ticket)
+            if isinstance(said, str) and said.startswith("PENDING"):
+                await told
+            is_told = True
+        except ServerGone:
+            is_told = True
+            if not self._driver.reconnects:
+                raise
+        finally:
+            self._driver.forget(ticket)
+            if not is_told:
+                self._driver.send_word("RING.UNWAIT", raw, ticket)
