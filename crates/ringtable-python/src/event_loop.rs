@@ -279,7 +279,9 @@ impl LoopConnection {
         }
     }
 
-    /// Give all futures that error: nothing comes any more. Those whose calls were not sent get the other one.
+    /// Give all futures of calls that error: nothing comes any more. Those whose calls were not sent get the other.
+    ///
+    /// Those of answers that were to come later get `None`, as from a server that follows another one.
     fn fail(&self, py: Python<'_>, error: &Bound<'_, PyAny>, unsent: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut state = self.lock();
         let queued: std::collections::HashSet<u64> =
@@ -292,7 +294,7 @@ impl LoopConnection {
             resolve(py, &call.future, error, true)?;
         }
         for future in answers {
-            resolve(py, &future, error, true)?;
+            resolve(py, &future, py.None().bind(py), false)?;
         }
         Ok(())
     }

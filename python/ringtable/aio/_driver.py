@@ -49,6 +49,7 @@ class Driver:
         self._watches_for_room = False
         self.reconnects = table.reconnect
         self._is_closed = False
+        self._had_one = False
         self._descriptor = -1
         self._ticket = 0
 
@@ -152,6 +153,8 @@ class Driver:
         if self._core is not None and not self._core.is_ours:
             # It is the parent's.
             self._core = None
+        if self._core is None and self._had_one and not self.reconnects:
+            raise ServerGone("the connection has ended")
         while self._core is None:
             if self._opening is not None:
                 await asyncio.shield(self._opening)
@@ -162,6 +165,7 @@ class Driver:
                 if self._is_closed:
                     raise Closed("this table was closed")
                 self._core, self._descriptor = core, core.fileno()
+                self._had_one = True
                 loop.add_reader(self._descriptor, self._take)
             finally:
                 opening, self._opening = self._opening, None

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ringtable._errors import OutOfMemory, ServerGone
@@ -45,6 +46,8 @@ class Leases:
         """The value of a key, computed if there is none."""
         raw = self._table._raw_key(key)
         raw = raw.encode() if isinstance(raw, str) else bytes(raw)
+        # The token of the lease that was waited for.
+        after = 0
         while True:
             found = await self._look(key)
             if found is not _NOTHING:
@@ -55,7 +58,7 @@ class Leases:
                 continue
             mine = self._under_way[raw] = asyncio.get_running_loop().create_future()
             try:
-                found = await self._computed(key, raw, make, ttl, evictable)
+                found, after = await self._computed(key, raw, after, make, ttl, evictable)
             finally:
                 del self._under_way[raw]
                 mine.set_result(None)
@@ -70,19 +73,31 @@ class Leases:
         return _NOTHING if found is None else found
 
     async def _computed(
-        self, key: Key, raw: bytes, make: Callable[[], Awaitable[Any]], ttl: Seconds | None, evictable: bool | None
-    ) -> Any:
-        """Compute the value if the lease is ours; else wait until that is over, and return that nothing is known."""
+        self,
+        key: Key,
+        raw: bytes,
+        after: int,
+        make: Callable[[], Awaitable[Any]],
+        ttl: Seconds | None,
+        evictable: bool | None,
+    ) -> tuple[Any, int]:
+        """Compute the value if the lease is ours; else wait until that is over, and return its token beside nothing."""
         await self._driver.ensure()
         ticket = self._driver.next_ticket()
         try:
-            token = await self._driver.call("RING.LEASE", raw, ticket)
+            token = await self._driver.call("RING.LEASE", raw, ticket, "AFTER", after)
         except asyncio.CancelledError:
             self._driver.send_word("RING.UNLEASE", raw, b"TICKET", ticket)
             raise
+        if token is None:
+            # That one has ended, and nobody has a value: it may be our turn now.
+            return _NOTHING, 0
+        if isinstance(token, bytes):
+            # One that found no room in the table.
+            return self._table.pipeline().get(key)._finished([token])[0], 0
         if token <= 0:
             await self._wait(raw, -token)
-            return _NOTHING
+            return _NOTHING, after or max(-token, 1)
         try:
             # Somebody may have written it just before.
             found = await self._look(key)
@@ -90,17 +105,12 @@ class Leases:
                 found = await make()
                 options = {} if evictable is None else {"evictable": evictable}
                 commands = self._table.pipeline().set(key, found, ttl=ttl, **options)
-                try:
-                    # To write it ends the lease.
+                # What finds no room is returned all the same, to this one.
+                with suppress(OutOfMemory):
                     await self._driver.ask(commands)
-                except OutOfMemory:
-                    self._driver.send_word("RING.UNLEASE", raw, token)
-                return found
-        except BaseException:
+        finally:
             self._driver.send_word("RING.UNLEASE", raw, token)
-            raise
-        self._driver.send_word("RING.UNLEASE", raw, token)
-        return found
+        return found, 0
 
     async def _wait(self, raw: bytes, token: int) -> None:
         """Wait until the lease with this token is over, or the key was written."""
@@ -109,7 +119,7 @@ class Leases:
         is_told = False
         try:
             said = await self._driver.call("RING.WAIT", raw, token, ticket)
-            if isinstance(said, str) and said.startswith("PENDING"):
+            if said.startswith(b"PENDING"):
                 await told
             is_told = True
         except ServerGone:

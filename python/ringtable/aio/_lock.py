@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ringtable._errors import LockLost, NotOwned, ServerGone, Timeout
 from ringtable._ringtable import check_timeout, check_ttl
+from ringtable._tools.names import name_in
 from ringtable.aio._seconds import seconds
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ class AsyncLock:
     If the process of its owner dies, it is free at once.
     """
 
-    def __init__(self, driver: Driver, name: Key, permits: int, timeout: Seconds | None, ttl: Seconds | None) -> None:
+    def __init__(
+        self, driver: Driver, kind: str, name: Key, permits: int, timeout: Seconds | None, ttl: Seconds | None
+    ) -> None:
         """Make it; `AsyncTable.lock` and `AsyncTable.semaphore` do so."""
         self._driver = driver
-        self._name = name.encode() if isinstance(name, str) else bytes(name)
+        self.name: bytes = name_in(driver.table, kind, name)
+        """Its name, which no other lock or semaphore has."""
+        # As the server has it.
+        self._name = kind.encode() + b":" + self.name
         self._permits = permits
         if timeout is not None:
             check_timeout(timeout)
@@ -41,6 +47,10 @@ class AsyncLock:
             check_ttl(ttl)
         self._ttl = [] if ttl is None else [b"PX", str(max(1, round(seconds(ttl) * 1_000)))]
         self._token: int | None = None
+
+    @property
+    def _shown(self) -> str:
+        return f"the lock {self.name!r}" if self._permits == 1 else f"the semaphore {self.name!r}"
 
     @property
     def owned(self) -> bool:
@@ -58,7 +68,7 @@ class AsyncLock:
             NotOwned: This object has it already.
         """
         if self._token is not None:
-            raise NotOwned(f"this object has the lock {self._name!r} already: another task needs another object")
+            raise NotOwned(f"this object has {self._shown} already: another task needs another object")
         limit_s = self._timeout if timeout is None else seconds(timeout)
         if not blocking or limit_s == 0:
             words = (self._name, await self._ticket(), self._permits, *self._ttl)
@@ -76,40 +86,32 @@ class AsyncLock:
 
     async def _queue(self) -> int:
         """Wait in the queue, and return the token."""
+        ticket = await self._ticket()
         while True:
-            ticket = await self._ticket()
+            await self._driver.ensure()
             answer = self._driver.expect(ticket)
             try:
-                token = await self._join(ticket, answer)
+                words = (self._name, ticket, self._permits, *self._ttl, b"WAIT")
+                said = await self._driver.call("RING.LOCK", *words)
+                token = said if isinstance(said, int) else await answer
             except ServerGone:
-                # Nothing is left of what the server knew: the next one is asked anew, unless there is none.
-                self._driver.forget(ticket)
+                # Nothing is left of what the server knew: the next one is asked anew.
                 if not self._driver.reconnects:
                     raise
                 continue
             except BaseException:
-                self._driver.forget(ticket)
                 # It may be granted after all.
                 self._driver.send_word("RING.UNLOCK", self._name, b"TICKET", ticket)
                 raise
-            return token
+            finally:
+                self._driver.forget(ticket)
+            if token is not None:
+                return token
+            # Another server goes on, and knows by the ticket of a permit that was not heard of.
 
     async def _ticket(self) -> int:
         await self._driver.ensure()
         return self._driver.next_ticket()
-
-    async def _join(self, ticket: int, answer: asyncio.Future[int | None]) -> int:
-        while True:
-            words = (self._name, ticket, self._permits, *self._ttl, b"WAIT")
-            said = await self._driver.call("RING.LOCK", *words)
-            if isinstance(said, int) and said > 0:
-                self._driver.forget(ticket)
-                return said
-            granted = await answer
-            if granted is not None:
-                return granted
-            # Another server goes on, and knows by the ticket of a permit that was not heard of.
-            answer = self._driver.expect(ticket)
 
     async def release(self) -> None:
         """Give it back.
@@ -120,9 +122,9 @@ class AsyncLock:
         """
         token, self._token = self._token, None
         if token is None:
-            raise NotOwned(f"this object has not acquired the lock {self._name!r}")
+            raise NotOwned(f"this object has not acquired {self._shown}")
         if await self._driver.call("RING.UNLOCK", self._name, token) != 1:
-            raise LockLost(f"the lock {self._name!r} was lost: its time to live is over, or its connection has ended")
+            raise LockLost(f"{self._shown} was lost: its time to live is over, or its connection has ended")
 
     async def extend(self, ttl: Seconds | None = None) -> None:
         """Have it last for `ttl` from now on; `None` for its own `ttl`.
@@ -132,13 +134,13 @@ class AsyncLock:
             LockLost: It has ended meanwhile.
         """
         if self._token is None:
-            raise NotOwned(f"this object has not acquired the lock {self._name!r}")
+            raise NotOwned(f"this object has not acquired {self._shown}")
         if ttl is not None:
             check_ttl(ttl)
         left_ms = max(1, round(seconds(ttl) * 1_000)) if ttl is not None else (self._ttl or [b"", b"0"])[1]
         if await self._driver.call("RING.EXTEND", self._name, self._token, left_ms) != 1:
             self._token = None
-            raise LockLost(f"the lock {self._name!r} was lost: its time to live is over, or its connection has ended")
+            raise LockLost(f"{self._shown} was lost: its time to live is over, or its connection has ended")
 
     async def locked(self) -> bool:
         """Whether anybody has it; of a semaphore, whether no permit is left."""
@@ -146,7 +148,7 @@ class AsyncLock:
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():
-            raise Timeout(f"the lock {self._name!r} was not free within {self._timeout:g} s")
+            raise Timeout(f"{self._shown} was not free within {self._timeout:g} s")
         return self
 
     async def __aexit__(
@@ -160,4 +162,4 @@ class AsyncLock:
                 raise
 
     def __repr__(self) -> str:
-        return f"<ringtable.aio.AsyncLock {self._name!r} {'owned' if self.owned else 'not owned'}>"
+        return f"<ringtable.aio.AsyncLock {self.name!r} {'owned' if self.owned else 'not owned'}>"

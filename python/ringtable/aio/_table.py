@@ -299,13 +299,13 @@ class AsyncTable(Generic[_T]):
                 `async with` block raises `Timeout` then.
             ttl: Seconds, or a `timedelta`, after which it ends by itself; `None` for never.
         """
-        return AsyncLock(self._driver, name, 1, timeout, ttl)
+        return AsyncLock(self._driver, "lock", name, 1, timeout, ttl)
 
     def semaphore(
         self, name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
     ) -> AsyncLock:
         """Return a permit of the semaphore of that name, which `count` have at a time; all else is as for `lock`."""
-        return AsyncLock(self._driver, name, count, timeout, ttl)
+        return AsyncLock(self._driver, "semaphore", name, count, timeout, ttl)
 
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         """Return the changes of keys that begin with `prefix`: for `async for`. See `ringtable.Table.watch`."""
