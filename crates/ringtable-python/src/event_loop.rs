@@ -29,6 +29,9 @@ use crate::{convert, errors};
 /// of its own, see [`name`].
 const QUEUE_MAX: usize = 1 << 20;
 
+/// Requests after which they are published, so that the server begins while the loop goes on.
+const PUBLISH_EVERY: usize = 16;
+
 /// A call whose replies have not all come.
 struct Call {
     recorded: Recorded,
@@ -72,12 +75,16 @@ struct State {
     calls: HashMap<u64, Call>,
     last: u64,
     queue: VecDeque<Waiting>,
+    /// Requests that were submitted and not published.
+    unpublished: usize,
     /// Futures of answers that come later, by their tickets.
     answers: HashMap<u64, Py<PyAny>>,
 }
 
 impl State {
-    /// Submits the requests that wait, as far as there is room. Returns calls that have all their replies by that.
+    /// Submits the requests that wait, as far as there is room, and publishes some of them at a time: the last ones go
+    /// out when the loop has done all that is to be done now ([`LoopConnection::arm`]). Returns calls that have all
+    /// their replies by that.
     fn submit(&mut self, py: Python<'_>) -> Result<Vec<Call>, Error> {
         let mut done = Vec::new();
         while let Some(&Waiting { call: number, index, start }) = self.queue.front() {
@@ -88,8 +95,14 @@ impl State {
             // Words are objects that do not change, and were looked at when they were recorded.
             let words = call.recorded.request(py, index, start).unwrap_or_default();
             let answered = match self.connection.submit(name(number, index), &words) {
-                Ok(Submitted::Taken) => None,
-                Ok(Submitted::Full) => break,
+                Ok(Submitted::Taken) => {
+                    self.unpublished += 1;
+                    None
+                }
+                Ok(Submitted::Full) => {
+                    self.unpublished = PUBLISH_EVERY;
+                    break;
+                }
                 Ok(Submitted::Answered(reply)) => Some(reply),
                 Err(error) if error.ends_connection() => return Err(error),
                 Err(error) => Some(Reply::Error(format!("ERR {error}"))),
@@ -99,7 +112,10 @@ impl State {
                 done.extend(self.calls.remove(&number));
             }
         }
-        self.connection.publish()?;
+        if self.unpublished >= PUBLISH_EVERY {
+            self.unpublished = 0;
+            self.connection.publish()?;
+        }
         Ok(done)
     }
 
@@ -168,7 +184,7 @@ impl LoopConnection {
     fn new(py: Python<'_>, table: &Bound<'_, TableCore>) -> PyResult<Self> {
         let connection = table.get().connect_loop(py)?;
         let (calls, queue, answers) = (HashMap::new(), VecDeque::new(), HashMap::new());
-        Ok(Self(Mutex::new(State { connection, calls, last: 0, queue, answers })))
+        Ok(Self(Mutex::new(State { connection, calls, last: 0, queue, unpublished: 0, answers })))
     }
 
     /// The descriptor to sleep on.
@@ -270,6 +286,7 @@ impl LoopConnection {
     /// Returns 0 if there is something to take already; else 1, or 2 if it is to be watched for room, too.
     fn arm(&self, py: Python<'_>) -> PyResult<u8> {
         let mut state = self.lock();
+        state.unpublished = 0;
         let armed = state.connection.arm().and_then(|sleeps| Ok((sleeps, state.connection.wants_room()?)));
         drop(state);
         match armed {

@@ -32,11 +32,13 @@ use super::awaited::Awaited;
 use super::channel::Channel;
 use super::error::Error;
 use super::handle::Client;
+use super::in_place::TableReader;
 use super::joining::joined;
 use super::opened::Opened;
 use super::options::{Options, Transport};
 use super::patience::Patience;
 use super::validate::check_command;
+use super::waiting::Waiting;
 use crate::command;
 use crate::command::known::Known;
 use crate::command::pending;
@@ -68,6 +70,9 @@ pub enum Submitted {
 /// A connection that is driven by an event loop, in one thread.
 pub struct LoopConnection {
     channel: Channel,
+    /// How long to look before the loop sleeps; none over a socket. It looks at what the reader maps.
+    waiting: Option<Waiting>,
+    _reader: Option<TableReader>,
     known: Known,
     server_id: u64,
     /// The numbers of the requests whose replies have not come.
@@ -89,9 +94,10 @@ impl LoopConnection {
         };
         let options = Options { transport, ..client.options.clone() };
         let opened = joined(patience, |patience| Opened::open(client.location(), &options, patience))?;
-        let Opened { channel, known, server_id, .. } = opened;
-        let generation = fork::generation();
-        Ok(Self { channel, known, server_id, asked: VecDeque::new(), is_armed: false, generation })
+        let Opened { reader, channel, known, server_id, .. } = opened;
+        let waiting = reader.as_ref().map(|reader| Waiting::for_workers(reader, channel.workers()));
+        let (asked, is_armed, generation) = (VecDeque::new(), false, fork::generation());
+        Ok(Self { channel, waiting, _reader: reader, known, server_id, asked, is_armed, generation })
     }
 
     /// The number of the server's table.
@@ -159,26 +165,26 @@ impl LoopConnection {
         !self.asked.is_empty() || self.channel.has_rest()
     }
 
-    /// Has the descriptor tell of what comes from now on. Returns whether the loop may sleep: else there is something
-    /// to take already.
+    /// Lets the server have what was submitted, and has the descriptor tell of what comes from now on. Returns whether
+    /// the loop may sleep: else there is something to take already. It looks for that for some microseconds, as long as
+    /// to sleep would take longer.
     ///
     /// # Errors
     /// What has ended the connection.
     pub fn arm(&mut self) -> Result<bool, Error> {
-        if let Channel::Lane(lane) = &mut self.channel {
-            self.is_armed = match lane.awaited()? {
-                Some(news) => {
-                    let sleeps = news.arm(0);
-                    if !sleeps {
-                        news.disarm(0);
-                    }
-                    sleeps
+        let Channel::Lane(lane) = &mut self.channel else { return self.publish().map(|()| true) };
+        self.is_armed = false;
+        if let Some(news) = lane.awaited()? {
+            let looks = self.waiting.as_mut().filter(|_| !self.asked.is_empty());
+            if !looks.is_some_and(|waiting| waiting.spins_until_news(&news)) {
+                let state = self.waiting.as_ref().map_or(0, Waiting::published);
+                self.is_armed = news.arm(state);
+                if !self.is_armed {
+                    news.disarm(state);
                 }
-                None => false,
-            };
-            return Ok(self.is_armed);
+            }
         }
-        Ok(true)
+        Ok(self.is_armed)
     }
 
     /// Ends what [`Self::arm`] began, once the loop is awake: takes the ring of the bell.
@@ -189,7 +195,7 @@ impl LoopConnection {
         if let Channel::Lane(lane) = &mut self.channel {
             let news = lane.news();
             if std::mem::take(&mut self.is_armed) {
-                news.disarm(0);
+                news.disarm(self.waiting.as_ref().map_or(0, Waiting::published));
             }
             news.alarm().listen(Duration::ZERO, || news.has_news())?;
         }

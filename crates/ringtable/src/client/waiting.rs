@@ -99,6 +99,11 @@ impl Waiting {
         if self.news.is_multiple_of(A::NEWS_PER_CHECK) { Self::check(awaited, patience) } else { Ok(()) }
     }
 
+    /// Looks for something new for as long as that is cheaper than to sleep. Returns whether there is.
+    pub fn spins_until_news<A: Awaited>(&mut self, awaited: &A) -> bool {
+        matches!(self.spin(awaited), Spun::News)
+    }
+
     /// What the client has last said of itself.
     pub fn published(&self) -> u64 {
         self.published
