@@ -163,6 +163,26 @@ def test_a_pipeline_is_one_round_trip(server: ringtable.Server) -> None:
     run(main())
 
 
+def test_a_namespace_is_a_part_of_a_table(server: ringtable.Server) -> None:
+    async def main() -> None:
+        async with connected() as table:
+            await table.set("key", b"outside")
+            part = table.namespace("part:")
+            await part.set_many({f"key {number}": b"inside" for number in range(10)})
+            assert await part.get("key 1") == await table.get("part:key 1") == b"inside"
+            assert (await part.size(), await table.size()) == (10, 11)
+            assert {key async for key in part.keys(prefix="key")} == {b"key %d" % number for number in range(10)}
+            async with part.lock("lock"):
+                assert await table.lock("lock").acquire(blocking=False), "it is another one"
+            assert await part.get_or_set("made", _never) == await table.get("part:made") == b"made"
+            await part.clear()
+            assert await table.size() == 1
+            await part.close()
+            assert await table.get("key") == b"outside"
+
+    run(main())
+
+
 # Locks.
 
 

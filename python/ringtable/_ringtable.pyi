@@ -816,7 +816,8 @@ class LoopConnection:
         Returns 0 if there is something to take already; else 1, or 2 if it is to be watched for room, too.
         """
     def fail(self, error: BaseException, unsent: BaseException) -> None:
-        """Give all futures of calls that error: nothing comes any more. Those whose calls were not sent get the other one.
+        """Give all futures of calls that error: nothing comes any more. Those whose calls were not sent get the other.
+
         Those of answers that were to come later get `None`, as from a server that follows another one.
         """
 

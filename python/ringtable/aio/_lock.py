@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from ringtable._errors import LockLost, NotOwned, ServerGone, Timeout
 from ringtable._ringtable import check_timeout, check_ttl
-from ringtable._tools.names import name_in
 from ringtable.aio._seconds import seconds
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ringtable._types import Key, Seconds
+    from ringtable._types import Seconds
     from ringtable.aio._driver import Driver
 
 
@@ -31,11 +30,11 @@ class AsyncLock:
     """
 
     def __init__(
-        self, driver: Driver, kind: str, name: Key, permits: int, timeout: Seconds | None, ttl: Seconds | None
+        self, driver: Driver, kind: str, name: bytes, permits: int, timeout: Seconds | None, ttl: Seconds | None
     ) -> None:
         """Make it; `AsyncTable.lock` and `AsyncTable.semaphore` do so."""
         self._driver = driver
-        self.name: bytes = name_in(driver.table, kind, name)
+        self.name = name
         """Its name, which no other lock or semaphore has."""
         # As the server has it.
         self._name = kind.encode() + b":" + self.name

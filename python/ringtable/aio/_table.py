@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ringtable._errors import Conflict
+from ringtable._tools.names import name_in
 from ringtable.aio._driver import Driver
 from ringtable.aio._lease import Leases
 from ringtable.aio._lock import AsyncLock
@@ -47,6 +48,8 @@ class AsyncTable(Generic[_T]):
         self._table = table
         self._driver = Driver(table)
         self._leases = Leases(table, self._driver)
+        # Whether it is a namespace of another one, whose connection it has.
+        self._is_part = False
 
     @property
     def table(self) -> Table[_T]:
@@ -104,8 +107,20 @@ class AsyncTable(Generic[_T]):
             raise KeyError(key)
         return None if left_ms == -1 else left_ms / 1_000
 
+    def namespace(self, prefix: Key) -> AsyncTable[_T]:
+        """Return the keys that begin with `prefix` as a table of their own, over the same connection.
+
+        See `ringtable.Table.namespace`.
+        """
+        part: AsyncTable[_T] = AsyncTable(self._table.namespace(prefix))
+        part._driver, part._is_part = self._driver, True
+        part._leases = Leases(part._table, self._driver)
+        return part
+
     async def size(self) -> int:
-        """Return how many keys the table has, as `len` of a table does."""
+        """Return how many keys there are, as `len` of a table does. Of a namespace, it goes over the whole table."""
+        if self._is_part:
+            return sum([1 async for _ in self.keys()])
         return cast("int", await self._driver.call("DBSIZE"))
 
     async def keys(self, *, prefix: Key = b"") -> AsyncIterator[Any]:
@@ -269,7 +284,10 @@ class AsyncTable(Generic[_T]):
         return await self._leases.get_or_set(key, make, ttl, evictable)
 
     async def clear(self) -> None:
-        """Delete all keys."""
+        """Delete all keys. Of a namespace, it goes over the whole table."""
+        if self._is_part:
+            await self.delete_prefix(b"")
+            return
         await self._driver.call("FLUSHALL")
 
     # Everything else.
@@ -299,13 +317,13 @@ class AsyncTable(Generic[_T]):
                 `async with` block raises `Timeout` then.
             ttl: Seconds, or a `timedelta`, after which it ends by itself; `None` for never.
         """
-        return AsyncLock(self._driver, "lock", name, 1, timeout, ttl)
+        return AsyncLock(self._driver, "lock", name_in(self._table, "lock", name), 1, timeout, ttl)
 
     def semaphore(
         self, name: Key, count: int, *, timeout: Seconds | None = None, ttl: Seconds | None = None
     ) -> AsyncLock:
         """Return a permit of the semaphore of that name, which `count` have at a time; all else is as for `lock`."""
-        return AsyncLock(self._driver, "semaphore", name, count, timeout, ttl)
+        return AsyncLock(self._driver, "semaphore", name_in(self._table, "semaphore", name), count, timeout, ttl)
 
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         """Return the changes of keys that begin with `prefix`: for `async for`. See `ringtable.Table.watch`."""
@@ -316,7 +334,9 @@ class AsyncTable(Generic[_T]):
         self.close_now()
 
     def close_now(self) -> None:
-        """The same, where there is no loop any more."""
+        """The same, where there is no loop any more. A namespace is closed by its table."""
+        if self._is_part:
+            return
         self._driver.close()
         self._table.close()
 
