@@ -92,8 +92,9 @@ bench-hits: install .venv/bench ## Hit ratios beside reference caches and Valkey
 bench-overhead: install .venv/bench ## Bytes that an entry costs beyond its key and value.
 	$(BIN)/python -m benches.overhead
 
-bench-python: install .venv/bench ## What objects, locks, limiters and the import cost, beside others.
+bench-python: install .venv/bench ## What objects, locks, limiters, the import and asyncio cost, beside others.
 	$(BIN)/python -m benches.python
+	$(BIN)/python -m benches.aio
 
 bench-scale: install .venv/bench ## What operations cost by the size of the table, up to 4 GiB: some minutes.
 	$(BIN)/python -m benches.scale

@@ -17,6 +17,7 @@ A value that finds no room in the table is returned to the one that has computed
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,19 @@ if TYPE_CHECKING:
 
 _NOTHING = object()
 
+# So many tasks are woken in one round of the loop, which others of its tasks have to wait for.
+_WOKEN_AT_ONCE = 50
+
+
+def _wake(others: deque[asyncio.Future[None]]) -> None:
+    """Have those look that wait: some now, and the rest in the next rounds of the loop."""
+    for _ in range(min(_WOKEN_AT_ONCE, len(others))):
+        outcome = others.popleft()
+        if not outcome.done():
+            outcome.set_result(None)
+    if others:
+        asyncio.get_running_loop().call_soon(_wake, others)
+
 
 class Leases:
     """The leases of a table in this process."""
@@ -37,8 +51,8 @@ class Leases:
     def __init__(self, table: Table[Any], driver: Driver) -> None:
         self._table = table
         self._driver = driver
-        # What tasks of this loop compute or wait for, by their raw keys.
-        self._under_way: dict[bytes, asyncio.Future[None]] = {}
+        # What a task of this loop computes or waits for, by raw keys: the others that wait for its outcome.
+        self._under_way: dict[bytes, deque[asyncio.Future[None]]] = {}
 
     async def get_or_set(
         self, key: Key, make: Callable[[], Awaitable[Any]], ttl: Seconds | None, evictable: bool | None
@@ -52,16 +66,18 @@ class Leases:
             found = await self._look(key)
             if found is not _NOTHING:
                 return found
-            other = self._under_way.get(raw)
-            if other is not None:
-                await asyncio.shield(other)
+            others = self._under_way.get(raw)
+            if others is not None:
+                outcome = asyncio.get_running_loop().create_future()
+                others.append(outcome)
+                await outcome
                 continue
-            mine = self._under_way[raw] = asyncio.get_running_loop().create_future()
+            others = self._under_way[raw] = deque()
             try:
                 found, after = await self._computed(key, raw, after, make, ttl, evictable)
             finally:
                 del self._under_way[raw]
-                mine.set_result(None)
+                _wake(others)
             if found is not _NOTHING:
                 return found
 
