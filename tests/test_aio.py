@@ -238,6 +238,53 @@ def test_a_lock_that_was_lost_says_so(server: ringtable.Server) -> None:
     run(main())
 
 
+def test_an_event_is_waited_for(server: ringtable.Server) -> None:
+    async def main() -> None:
+        async with connected() as table, connected() as other:
+            event = table.event("ready")
+            assert not await event.is_set()
+            assert not await event.wait(timeout=0.01)
+            waiting = [asyncio.create_task(one.event("ready").wait()) for one in (table, other) for _ in range(10)]
+
+            async def all_wait() -> bool:
+                return (await other.stats())["lease_waiters"] == 20
+
+            await until(all_wait, "they wait")
+            with ringtable.connect() as plain:
+                await asyncio.to_thread(plain.event("ready").set)
+                assert await asyncio.gather(*waiting) == 20 * [True]
+                await event.clear()
+                assert not plain.event("ready").is_set()
+            await event.set()
+            assert await event.wait()
+
+            async def nobody_waits() -> bool:
+                return (await other.stats())["lease_waiters"] == 0
+
+            await until(nobody_waits, "nobody waits")
+
+    run(main())
+
+
+def test_a_rate_limiter_counts_with_others(server: ringtable.Server) -> None:
+    async def main() -> None:
+        async with connected() as table:
+            limit = table.rate_limiter("5/day")
+            allowed = await asyncio.gather(*(limit("10.0.0.7") for _ in range(3)))
+            assert [bool(one) for one in allowed] == 3 * [True]
+            with ringtable.connect() as plain:
+                assert plain.rate_limiter("5/day")("10.0.0.7").remaining == 1
+            assert (await limit(b"10.0.0.7")).remaining == 0
+            refused = await limit("10.0.0.7")
+            assert not refused
+            assert 0 < refused.retry_after <= 86_400
+            assert await limit("10.0.0.8", cost=5)
+            with pytest.raises(ringtable.InvalidOption):
+                table.rate_limiter("5/fortnight")
+
+    run(main())
+
+
 # Values that one task computes.
 
 
@@ -306,6 +353,8 @@ CALLS: dict[str, Call] = {
     "pipeline": lambda table: table.pipeline().incr("count").get("key").execute(),
     "lock": _hold_then_release,
     "get_or_set": lambda table: table.get_or_set("made", _never),
+    "event": lambda table: table.event("never").wait(timeout=0.001),
+    "limit": lambda table: table.rate_limiter("5/s")("key"),
     "stats": lambda table: table.stats(),
 }
 

@@ -49,17 +49,27 @@ class RateLimiter(LimiterCore):
         algorithm: Literal["fixed", "sliding"] = "fixed",
     ) -> Self:
         """See `Table.rate_limiter`."""
-        count, period_ns = parse(rate)
-        if algorithm not in ("fixed", "sliding"):
-            raise InvalidOption(f"algorithm is {algorithm!r}; allowed are 'fixed' and 'sliding'")
-        # Another rate has other keys: what was counted for one says nothing of another.
-        prefix = beginning_in(table, "limit", name) + f"{algorithm}:{count}/{period_ns}:".encode()
+        prefix, count, period_ns = counted(table, rate, name, algorithm)
         self = super().__new__(cls, table, prefix, count, period_ns, algorithm == "sliding")
         self.rate = rate
         return self
 
     def __repr__(self) -> str:
         return f"<ringtable.RateLimiter {self.rate!r}>"
+
+
+def counted(table: TableCore[Any], rate: str, name: Key, algorithm: str) -> tuple[bytes, int, int]:
+    """What the keys of a limiter begin with; how many it lets through, and in how many nanoseconds.
+
+    Raises:
+        InvalidOption: The rate or the algorithm is none.
+    """
+    count, period_ns = parse(rate)
+    if algorithm not in ("fixed", "sliding"):
+        raise InvalidOption(f"algorithm is {algorithm!r}; allowed are 'fixed' and 'sliding'")
+    # Another rate has other keys: what was counted for one says nothing of another.
+    prefix = beginning_in(table, "limit", name) + f"{algorithm}:{count}/{period_ns}:".encode()
+    return prefix, count, period_ns
 
 
 def parse(rate: str) -> tuple[int, int]:

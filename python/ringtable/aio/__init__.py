@@ -9,8 +9,19 @@ the same time; the loop sleeps on that connection's descriptor. No call has a th
 """
 
 from ringtable.aio._connect import connect, open
+from ringtable.aio._event import AsyncEvent
+from ringtable.aio._limiter import Allowance, AsyncRateLimiter
 from ringtable.aio._lock import AsyncLock
 from ringtable.aio._pipeline import AsyncPipeline
 from ringtable.aio._table import AsyncTable
 
-__all__ = ["AsyncLock", "AsyncPipeline", "AsyncTable", "connect", "open"]
+__all__ = [
+    "Allowance",
+    "AsyncEvent",
+    "AsyncLock",
+    "AsyncPipeline",
+    "AsyncRateLimiter",
+    "AsyncTable",
+    "connect",
+    "open",
+]

@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ringtable._errors import OutOfMemory, ServerGone
+from ringtable.aio._event import LOOKS_EVERY_S
 
 if TYPE_CHECKING:
     from ringtable._table import Table
@@ -112,7 +113,7 @@ class Leases:
             # One that found no room in the table.
             return self._table.pipeline().get(key)._finished([token])[0], 0
         if token <= 0:
-            await self._wait(raw, -token)
+            await self._wait(key, raw, -token)
             return _NOTHING, after or max(-token, 1)
         try:
             # Somebody may have written it just before.
@@ -128,7 +129,7 @@ class Leases:
             self._driver.send_word("RING.UNLEASE", raw, token)
         return found, 0
 
-    async def _wait(self, raw: bytes, token: int) -> None:
+    async def _wait(self, key: Key, raw: bytes, token: int) -> None:
         """Wait until the lease with this token is over, or the key was written."""
         ticket = self._driver.next_ticket()
         told = self._driver.expect(ticket)
@@ -136,8 +137,10 @@ class Leases:
         try:
             said = await self._driver.call("RING.WAIT", raw, token, ticket)
             if said.startswith(b"PENDING"):
-                await told
-            is_told = True
+                while not (is_told := told.done()) and self._table._look(key, _NOTHING) in (None, _NOTHING):
+                    await asyncio.wait((told,), timeout=LOOKS_EVERY_S)
+            else:
+                is_told = True
         except ServerGone:
             is_told = True
             if not self._driver.reconnects:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from ringtable._errors import Conflict
-from ringtable._tools.names import name_in
+from ringtable._tools.limiter import counted
+from ringtable._tools.names import key_in, name_in
 from ringtable.aio._driver import Driver
+from ringtable.aio._event import AsyncEvent
 from ringtable.aio._lease import Leases
+from ringtable.aio._limiter import AsyncRateLimiter
 from ringtable.aio._lock import AsyncLock
 from ringtable.aio._pipeline import AsyncPipeline
 
@@ -324,6 +327,24 @@ class AsyncTable(Generic[_T]):
     ) -> AsyncLock:
         """Return a permit of the semaphore of that name, which `count` have at a time; all else is as for `lock`."""
         return AsyncLock(self._driver, "semaphore", name_in(self._table, "semaphore", name), count, timeout, ttl)
+
+    def event(self, name: Key) -> AsyncEvent:
+        """Return the event of that name, which any task sets, and any number of them wait for."""
+        return AsyncEvent(self._table, self._driver, key_in(self._table, "event", name))
+
+    def rate_limiter(
+        self, rate: str, *, name: Key = b"", algorithm: Literal["fixed", "sliding"] = "fixed"
+    ) -> AsyncRateLimiter:
+        """Return a rate limiter: awaited with a key, it says whether one more call is within the rate.
+
+            limit = table.rate_limiter("100/minute")
+            if not (allowed := await limit("10.0.0.7")):
+                print("try again in", allowed.retry_after, "seconds")
+
+        The arguments are those of `ringtable.Table.rate_limiter`.
+        """
+        prefix, count, period_ns = counted(self._table, rate, name, algorithm)
+        return AsyncRateLimiter(self._driver, rate, prefix, (count, period_ns, algorithm.upper()))
 
     def watch(self, prefix: Key = b"", *, timeout: Seconds | None = None) -> Watch[Any]:
         """Return the changes of keys that begin with `prefix`: for `async for`. See `ringtable.Table.watch`."""
