@@ -1,0 +1,13 @@
+"""Tests of other projects, unchanged, run against ringtable's adapters: `python -m suites --help`.
+
+| module       | what it is                                                                                        |
+|--------------|---------------------------------------------------------------------------------------------------|
+| `suite`      | what a suite is: where it comes from, how it is run; folders, pins, results                       |
+| `recording`  | runs in the process of the tests: notes what became of each of them, leaves out what cannot apply |
+| `django`     | Django's tests of caches and sessions; `django_settings` and `django_cases` are plugged into them |
+| `cachelib`   | cachelib's tests of its caches; `cachelib_plugin` is plugged into them                            |
+
+Each suite is fetched as a source distribution of one version, whose checksum is written here, and lies in `.suites`
+with what it needs, in the versions that `pins` has. Nothing of it is changed, and nothing of it is part of this
+repository. A test that cannot apply is left out by name, and the suite's file says why.
+"""
