@@ -23,7 +23,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tests-built test test-all loom shuttle failpoints fuzz prove weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-disk bench-python soak stubs manual lock clean
+.PHONY: help install demo tests-built test test-all loom shuttle failpoints fuzz prove suites weakened lint fmt bench bench-rivals bench-cache bench-hits bench-overhead bench-payload bench-scale bench-restarts bench-disk bench-python soak stubs manual lock clean
 
 help: ## List the tasks.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ fuzz: .cargo-found ## Search for inputs that the engine does not survive: 20 sec
 
 prove: install ## All models, fuzzers, kills and hostile clients, each bounded: 15 minutes.
 	$(BIN)/python -m proof
+
+suites: install ## Tests of other projects, unchanged, against the adapters: Django's, cachelib's. SUITES="django --quick".
+	$(BIN)/python -m suites $(SUITES)
 
 weakened: install ## Show that the detectors detect: take orderings, checks and steps away, one at a time. An hour.
 	scripts/weakened.sh
@@ -129,8 +132,8 @@ lock: .venv/installed ## Renew the pinned versions in requirements-*.lock.
 	@rm -rf .venv/lock
 
 clean: ## Remove everything that the other tasks made.
-	rm -rf .venv target target-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find python tests benches proof -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .suites target target-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find python tests benches proof suites -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/ringtable/_ringtable.*.so
 
 # The stamps: each is newer than what it was made from, so a second run has nothing to do.

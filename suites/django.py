@@ -12,7 +12,7 @@ from suites.suite import Suite
 
 _ARGUMENTS = ("runtests.py", "--settings=suites.django_settings", "--parallel=1", "--noinput", "--verbosity=0")
 
-# The first has nothing to do with a backend: Django's program installs the tests' models for those whom it finds itself.
+# The first is there since Django's program installs the models of those tests alone that lie beside it.
 _CASES = ("cache.tests.CacheHandlerTest", "suites.django_cases")
 _SESSIONS = ("sessions_tests",)
 _QUICK = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,9 +53,8 @@ class Results:
         if self.skipped:
             print(f"\n{title}, skipped:")
         for reason, count in Counter(self.skipped.values()).most_common():
-            names = sorted(
-                {name.replace("::", ".").rpartition(".")[2] for name, why in self.skipped.items() if why == reason}
-            )
+            named = [name for name, why in self.skipped.items() if why == reason]
+            names = sorted({re.split(r"::|\.", name.partition("[")[0])[-1] for name in named})
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             print(f"  {count:3} {reason}: {shown}")
 

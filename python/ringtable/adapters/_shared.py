@@ -17,17 +17,23 @@ What was in the table when its server died, unless the server has a keeper or a 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import ringtable
 from ringtable import (
     AccessDenied,
     Closed,
     Error,
+    InvalidOption,
+    NotAnInteger,
+    OutOfMemory,
+    OutOfResources,
     ProtocolError,
     ServerFailed,
     ServerGone,
@@ -35,14 +41,17 @@ from ringtable import (
     Timeout,
     TooManyClients,
     Untrusted,
+    ValueTooLarge,
     VersionMismatch,
 )
 from ringtable._codecs.formats import read_number, written_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ringtable._types import Address
+
+    _T = TypeVar("_T")
 
 GONE = (ServerGone, TableNotFound, Closed)
 """What a call raises whose server is no more, or whose table another thread has replaced: ask for another table."""
@@ -51,7 +60,7 @@ AWAY = (
     *GONE,
     AccessDenied,
     ProtocolError,
-    ringtable.OutOfResources,
+    OutOfResources,
     ServerFailed,
     Timeout,
     TooManyClients,
@@ -66,12 +75,20 @@ CALL_S_MAX = 5.0
 # How long what was raised when no table could be opened is good for the next calls.
 _RETRY_S = 1.0
 
+# For a key that was there when it was looked for, and not when it was counted: it is not to stay.
+_TTL_S_MIN = 0.001
+
 # Options of the connection; all others are for the server that is started.
 _CONNECT_OPTIONS = frozenset(
     {"codec", "keys", "timeout", "reads", "writes", "trust_user", "on_new_server", "reconnect"}
 )
 
 _MARK = b"!"
+
+MISSING: Any = object()
+"""A default that no value is."""
+
+logger = logging.getLogger("ringtable.adapters")
 
 
 class Held:
@@ -99,7 +116,8 @@ class Held:
             if self._table is not None and self._table is not gone:
                 return self._table
             if self._failed is not None and time.monotonic() < self._failed[0]:
-                raise self._failed[1]
+                # Another object each time: one that is raised again and again grows.
+                raise type(self._failed[1])(*self._failed[1].args)
             self._close()
             try:
                 self._table = _opened(self._name, **self._options)
@@ -224,3 +242,82 @@ class Serializer:
         if number is None:
             raise ValueError(f"it begins with {data[:1]!r}, as nothing does that {self.name} has written")
         return number
+
+
+class Calls:
+    """What an adapter inherits that calls one table: its calls go on with another one if the server has died.
+
+    The calls that have to be fast do not go through `_do`: they call `self.table` themselves, and `_again` where that
+    raises an `Error`.
+    """
+
+    _held: Held
+    _ignores: bool = False
+
+    @cached_property
+    def table(self) -> ringtable.Table[Any]:
+        """The table, for what the framework has no calls for. That its server has died is noticed by other calls."""
+        return self._held.table()
+
+    def _as_theirs(self, error: Error) -> Exception:
+        """What the framework raises in the place of an error."""
+        return error
+
+    def _do(
+        self,
+        away: Any,
+        call: Callable[[ringtable.Table[Any]], _T],
+        *,
+        repeats: bool = True,
+        ignores: bool = True,
+    ) -> _T:
+        """Call with the table, and once more with another one if its server has gone."""
+        try:
+            return call(self.table)
+        except Error as error:
+            return self._again(error, away, call, repeats=repeats, ignores=ignores)
+
+    def _again(
+        self,
+        error: Error,
+        away: Any,
+        call: Callable[[ringtable.Table[Any]], _T],
+        *,
+        repeats: bool = True,
+        ignores: bool = True,
+    ) -> _T:
+        """What becomes of a call that has met an error: what it returns with another table; or `away`; or an error."""
+        if isinstance(error, GONE):
+            gone = self.__dict__.pop("table", None)
+            try:
+                self.table = self._held.renewed(gone)
+                # A call for which there was no table yet has done nothing.
+                if repeats or gone is None:
+                    return call(self.table)
+            except Error as second:
+                error = second
+        if ignores and self._ignores and isinstance(error, (*AWAY, OutOfMemory, ValueTooLarge)):
+            logger.warning("%s goes without its table: %s", type(self).__name__, error)
+            return cast("_T", away)
+        raise self._as_theirs(error)
+
+
+def increased(table: ringtable.Table[Any], key: str, delta: Any) -> Any:
+    """Add to a number that is there, as one step, and return the sum; `MISSING` if there is no such key.
+
+    Raises:
+        TypeError: `delta` cannot be added to the value.
+    """
+    if key not in table:
+        return MISSING
+    try:
+        if type(delta) is int:
+            return table.incr(key, delta, ttl_if_new=_TTL_S_MIN)
+    except (NotAnInteger, InvalidOption):
+        # The value is no whole number, or one of them is too large.
+        pass
+    while (found := table.get_with_version(key)) is not None:
+        value, version = found
+        if table.set(key, value + delta, if_version=version, keepttl=True):
+            return value + delta
+    return MISSING

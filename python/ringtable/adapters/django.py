@@ -18,36 +18,27 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey, default_key_func
 from django.utils.module_loading import import_string
 
-from ringtable import Error, InvalidOption, KeyTooLong, NotAnInteger, OutOfMemory, ValueTooLarge
-from ringtable.adapters._shared import AWAY, GONE, held
+from ringtable import Error, InvalidOption, KeyTooLong, OutOfMemory, ValueTooLarge
+from ringtable.adapters._shared import MISSING, Calls, held, increased
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import ringtable
 
-    _T = TypeVar("_T")
-
-logger = logging.getLogger(__name__)
-
-_MISSING: Any = object()
-
 # Longer ones are for ever.
 _TTL_S_MAX = 4_000_000_000
-# For a key that was there when it was looked for, and not when it was counted: it is not to stay.
-_TTL_S_MIN = 0.001
 
 
-class RingtableCache(BaseCache):  # type: ignore[misc]  # Django has no types.
+class RingtableCache(Calls, BaseCache):  # type: ignore[misc]  # Django has no types.
     """A cache that all processes of the machine share, for Django's `CACHES`.
 
         CACHES = {
@@ -70,6 +61,9 @@ class RingtableCache(BaseCache):  # type: ignore[misc]  # Django has no types.
       is not Django's own.
     - `MAX_ENTRIES` and `CULL_FREQUENCY` mean nothing: see `max_memory`.
 
+    `caches["default"].table` is the table, for what Django's calls do not have: `table.rate_limiter("100/minute")`. Its
+    keys are those that `make_key` makes.
+
     A key that is too long (65,535 bytes) raises `InvalidCacheKey`. What cannot be reached raises what a table raises,
     all of which is also a `ConnectionError`, a `TimeoutError` or another `OSError`.
     """
@@ -90,14 +84,6 @@ class RingtableCache(BaseCache):  # type: ignore[misc]  # Django has no types.
         if "serializer" in options:
             options["codec"] = options.pop("serializer")
         self._held = held(location or None, options)
-
-    @cached_property
-    def table(self) -> ringtable.Table[Any]:
-        """The table, for what Django's calls do not have: `caches["default"].table.rate_limiter("100/minute")`.
-
-        Its keys are those that `make_key` makes. A server that has died is noticed by the cache's own calls.
-        """
-        return self._held.table()
 
     # One key
 
@@ -178,15 +164,15 @@ class RingtableCache(BaseCache):  # type: ignore[misc]  # Django has no types.
         """
         raw = self.make_and_validate_key(key, version=version)
 
-        def increased(table: ringtable.Table[Any]) -> Any:
+        def added(table: ringtable.Table[Any]) -> Any:
             if ignore_key_check:
                 return table.incr(raw, delta)
-            total = _increased(table, raw, delta)
-            if total is _MISSING:
+            total = increased(table, raw, delta)
+            if total is MISSING:
                 raise ValueError(f"Key '{key}' not found")
             return total
 
-        return self._do(None, increased, repeats=False)
+        return self._do(None, added, repeats=False)
 
     def get_or_set(
         self, key: str, default: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None
@@ -362,45 +348,8 @@ class RingtableCache(BaseCache):  # type: ignore[misc]  # Django has no types.
             return None
         return max(0, timeout)
 
-    def _do(
-        self,
-        away: Any,
-        call: Callable[[ringtable.Table[Any]], _T],
-        *,
-        repeats: bool = True,
-        ignores: bool = True,
-    ) -> _T:
-        """Call with the table, and once more with another one if its server has gone."""
-        try:
-            return call(self.table)
-        except Error as error:
-            return self._again(error, away, call, repeats=repeats, ignores=ignores)
-
-    def _again(
-        self,
-        error: Error,
-        away: Any,
-        call: Callable[[ringtable.Table[Any]], _T],
-        *,
-        repeats: bool = True,
-        ignores: bool = True,
-    ) -> _T:
-        """What becomes of a call that has met an error: what it returns with another table; or `away`; or an error."""
-        if isinstance(error, GONE):
-            gone = self.__dict__.pop("table", None)
-            try:
-                self.table = self._held.renewed(gone)
-                # A call for which there was no table yet has done nothing.
-                if repeats or gone is None:
-                    return call(self.table)
-            except Error as second:
-                error = second
-        if isinstance(error, KeyTooLong):
-            raise InvalidCacheKey(str(error)) from error
-        if ignores and self._ignores and isinstance(error, (*AWAY, OutOfMemory, ValueTooLarge)):
-            logger.warning("the cache goes without ringtable: %s", error)
-            return cast("_T", away)
-        raise error
+    def _as_theirs(self, error: Error) -> Exception:
+        return InvalidCacheKey(str(error)) if isinstance(error, KeyTooLong) else error
 
     def _left(self, key: str, version: int | None, parts: int) -> int | None:
         raw = self.make_and_validate_key(key, version=version)
@@ -447,22 +396,6 @@ def _expire(table: ringtable.Table[Any], raw: str, ttl: float | None) -> bool:
     if ttl is None:
         return table.persist(raw) or raw in table
     return table.expire(raw, ttl) if ttl > 0 else table.delete(raw) == 1
-
-
-def _increased(table: ringtable.Table[Any], raw: str, delta: Any) -> Any:
-    if raw not in table:
-        return _MISSING
-    try:
-        if type(delta) is int:
-            return table.incr(raw, delta, ttl_if_new=_TTL_S_MIN)
-    except (NotAnInteger, InvalidOption):
-        # No whole number, or one that is too large.
-        pass
-    while (found := table.get_with_version(raw)) is not None:
-        value, version = found
-        if table.set(raw, value + delta, if_version=version, keepttl=True):
-            return value + delta
-    return _MISSING
 
 
 def _call(command: tuple[Any, ...], table: ringtable.Table[Any]) -> Any:
