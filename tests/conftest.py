@@ -45,6 +45,10 @@
     test_readme.py          the examples in README.md and in the guide; a word about each error
     test_examples.py        the programs in examples/, whose server is killed in the middle
 
+    Adapters
+    test_adapters_django.py    Django's cache and sessions
+    test_adapters_cachelib.py  cachelib's cache, Flask-Caching, Flask-Session
+
     Processes
     test_processes.py       threads that share a table; readers beside writers
     test_fork.py            fork, spawn, pickle, and what is under way at the fork
