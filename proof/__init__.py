@@ -49,8 +49,6 @@ Each is run as `python -m proof.NAME --help`; its exit status is 0 only if it ha
 | `vitals`          | what the kernel and the server say of the server while it is soaked              |
 | `verdict`         | what is promised, and whether it was held                                        |
 | `curves`          | the report of a soak as a page                                                   |
-| `suites`          | a program: tests that others have written for their own work, run against tables |
-| `as_diskcache`    | what diskcache offers and ringtable has, too: what diskcache's tests import      |
 | `program`         | what programs have in common: seeds, figures, exit status                        |
 
 `python -m proof` runs all of them, and the models, fuzzers and failpoints, each bounded: `make prove`.

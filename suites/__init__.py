@@ -1,11 +1,12 @@
 """Tests of other projects, unchanged, run against ringtable's adapters: `python -m suites --help`.
 
-| module       | what it is                                                                                        |
-|--------------|---------------------------------------------------------------------------------------------------|
-| `suite`      | what a suite is: where it comes from, how it is run; folders, pins, results                       |
-| `recording`  | runs in the process of the tests: notes what became of each of them, leaves out what cannot apply |
-| `django`     | Django's tests of caches and sessions; `django_settings` and `django_cases` are plugged into them |
-| `cachelib`   | cachelib's tests of its caches; `cachelib_plugin` is plugged into them                            |
+| module       | what it is                                                                                      |
+|--------------|-------------------------------------------------------------------------------------------------|
+| `suite`      | what a suite is: where it comes from, how it is run; folders, pins, results                     |
+| `recording`  | notes, in the process that runs the tests, what became of each; leaves out what cannot apply    |
+| `django`     | Django's tests of caches and sessions; `django_settings`, `_runner` and `_cases` are plugged in |
+| `cachelib`   | cachelib's tests of its caches; `cachelib_plugin` is plugged in                                 |
+| `diskcache`  | diskcache's tests of what tables can do, too; `as_diskcache` is what they import in its place   |
 
 Each suite is fetched as a source distribution of one version, whose checksum is written here, and lies in `.suites`
 with what it needs, in the versions that `pins` has. Nothing of it is changed, and nothing of it is part of this

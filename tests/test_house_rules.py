@@ -33,10 +33,8 @@ BELOW = {
 
 def sources(*patterns: str) -> list[Path]:
     """The project's own files, without what was built or installed."""
-    folders = [
-        ROOT / name
-        for name in ("benches", "crates", "examples", "fuzz", "proof", "python", "scripts", "suites", "tests")
-    ]
+    names = ("benches", "crates", "examples", "fuzz", "proof", "python", "scripts", "suites", "tests")
+    folders = [ROOT / name for name in names]
     return sorted(file for folder in folders for pattern in patterns for file in folder.rglob(pattern))
 
 
