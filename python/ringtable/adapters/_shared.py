@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 GONE = (ServerGone, TableNotFound, Closed)
-"""What a call raises whose server is no more, or whose table another thread has replaced: ask for another table."""
+"""What a call raises whose server is no more, or whose table was closed: another table may help."""
 
 AWAY = (
     *GONE,
@@ -118,7 +118,8 @@ class Held:
             if self._failed is not None and time.monotonic() < self._failed[0]:
                 # Another object each time: one that is raised again and again grows.
                 raise type(self._failed[1])(*self._failed[1].args)
-            self._close()
+            # The one before is closed when nothing refers to it: other threads may be in the middle of a call.
+            self._table = None
             try:
                 self._table = _opened(self._name, **self._options)
             except Error as error:
@@ -130,12 +131,9 @@ class Held:
     def close(self) -> None:
         """Close the table, if it is open; the next use opens it again."""
         with self.lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._table is not None:
-            self._table.close()
-            self._table = None
+            if self._table is not None:
+                self._table.close()
+                self._table = None
 
 
 _held: dict[Any, Held] = {}
