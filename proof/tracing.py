@@ -96,6 +96,8 @@ class Thread(Closing):
         self._number = number
         self._signal = 0
         self._is_there = True
+        # Whether it stood when that was last looked at.
+        self._is_standing = False
         # Addresses of instructions, and whether they are system calls.
         self._calls: dict[int, bool] = {}
         _asked(_SEIZE, number)
@@ -170,6 +172,13 @@ class Thread(Closing):
         """Let the thread go on by itself, or collect it if it has ended."""
         if not self._is_there:
             return
+        try:
+            if not self._is_standing:
+                # Whatever has waited for it was broken off.
+                _asked(_INTERRUPT, self._number)
+                self._wait()
+        except Ended:
+            return
         self._is_there = False
         try:
             self._poke(_CONTROL, 0)
@@ -214,10 +223,12 @@ class Thread(Closing):
         except ChildProcessError:
             raise Ended from None
         if number == 0:
+            self._is_standing = False
             return False
         if not os.WIFSTOPPED(status):
             self._is_there = False
             raise Ended
+        self._is_standing = True
         signal = os.WSTOPSIG(status)
         is_ours = signal == _SIGTRAP or status >> 16 == _EVENT_STOP
         self._signal = 0 if is_ours else signal

@@ -2,10 +2,13 @@
 
 import math
 import random
+import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support import Child, Flag
+from support import DEADLINE_S, Child, Flag, is_dead
 
 from proof.changes import changes
 from proof.stage import Stage
@@ -72,20 +75,39 @@ def test_a_thread_that_was_stepped_goes_on() -> None:
     with Flag() as begun, Flag() as finish, Child(_count, begun, finish) as child:
         begun.wait()
         with Thread(child.pid) as thread:
-            addresses = set()
+            addresses = Counter[int]()
             for _ in range(1_000):
                 address = thread.address()
-                addresses.add(address)
+                addresses[address] += 1
                 if thread.is_call(address):
                     assert thread.step_call(lambda: True)
                 else:
                     thread.step()
-            # It comes by again.
-            thread.break_at(max(addresses))
+            # It comes by again, as it has before.
+            [(often, times)] = addresses.most_common(1)
+            assert times > 1
+            thread.break_at(often)
             assert thread.go_on(lambda: True)
-            assert thread.address() == max(addresses)
+            assert thread.address() == often
         finish.set()
         assert child.result() > 0
+
+
+def test_a_thread_whose_wait_was_broken_off_goes_on() -> None:
+    class Enough(Exception):
+        pass
+
+    def have_enough() -> bool:
+        raise Enough
+
+    with Child(time.sleep, DEADLINE_S) as child:
+        with suppress(Enough), Thread(child.pid) as thread:
+            # It is in a system call, and comes by nowhere.
+            thread.break_at(thread.address() + 1)
+            thread.go_on(have_enough)
+            raise AssertionError("it waits for ever")
+        assert not is_dead(child.pid)
+        child.kill()
 
 
 def test_rounds_differ_and_are_the_same_for_the_same_seed() -> None:
