@@ -532,6 +532,17 @@ def test_a_forked_child_connects_anew(server: ringtable.Server) -> None:
     table.close_now()
 
 
+def test_closing_right_behind_a_call_is_silent(server: ringtable.Server, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        for number in range(20):
+            async with connected() as table:
+                assert await table.get_or_set(f"key {number}", _never) == b"made"
+
+    run(main())
+    gc.collect()
+    assert caplog.records == []
+
+
 def test_closing_ends_calls_that_are_on_their_way(ringtable_dir: Path) -> None:
     async def main(servers: Successors) -> None:
         table = await aio.connect()

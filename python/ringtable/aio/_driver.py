@@ -32,6 +32,12 @@ def word(argument: Any) -> Any:
     return str(argument) if isinstance(argument, int) else argument
 
 
+def _pass_over(sent: asyncio.Future[Any]) -> None:
+    """What becomes of it is of interest to nobody, and no reason for the loop to complain."""
+    if not sent.cancelled():
+        sent.exception()
+
+
 class Unsent(ServerGone):
     """The server has gone before the call was sent."""
 
@@ -109,7 +115,8 @@ class Driver:
     def send_word(self, name: str, *arguments: Any) -> None:
         """Send something whose reply nobody waits for, unless the connection has ended: so has what it is about."""
         if self._is_open():
-            self.send(Pipeline(self.table).call(name, *map(word, arguments)), is_one=False)
+            sent = self.send(Pipeline(self.table).call(name, *map(word, arguments)), is_one=False)
+            sent.add_done_callback(_pass_over)
 
     async def ensure(self) -> None:
         """Connect, unless that is done."""
