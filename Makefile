@@ -58,7 +58,7 @@ fuzz: .cargo-found ## Search for inputs that the engine does not survive: 20 sec
 prove: install ## All models, fuzzers, kills and hostile clients, each bounded: 15 minutes.
 	$(BIN)/python -m proof
 
-suites: install ## Tests of other projects, unchanged: Django's, cachelib's, diskcache's. SUITES="django --quick" runs some.
+suites: install ## Tests of other projects, unchanged: Django's, cachelib's and more. SUITES="django --quick" runs some.
 	$(BIN)/python -m suites $(SUITES)
 
 weakened: install ## Show that the detectors detect: take orderings, checks and steps away, one at a time. An hour.

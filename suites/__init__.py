@@ -6,6 +6,7 @@
 | `recording`  | notes, in the process that runs the tests, what became of each; leaves out what cannot apply    |
 | `django`     | Django's tests of caches and sessions; `django_settings`, `_runner` and `_cases` are plugged in |
 | `cachelib`   | cachelib's tests of its caches; `cachelib_plugin` is plugged in                                 |
+| `joblib`     | joblib's tests of `Memory`; `joblib_plugin` is plugged in                                       |
 | `diskcache`  | diskcache's tests of what tables can do, too; `as_diskcache` is what they import in its place   |
 
 Each suite is fetched as a source distribution of one version, whose checksum is written here, and lies in `.suites`

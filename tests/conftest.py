@@ -48,6 +48,7 @@
     Adapters
     test_adapters_django.py    Django's cache and sessions
     test_adapters_cachelib.py  cachelib's cache, Flask-Caching, Flask-Session
+    test_adapters_joblib.py    joblib's store of results
 
     Processes
     test_processes.py       threads that share a table; readers beside writers
