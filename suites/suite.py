@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,9 @@ PINS = Path(__file__).parent / "pins"
 
 # For a whole suite.
 _RUN_S_MAX = 1_800.0
+
+# For a server that was told to end.
+_END_S_MAX = 10.0
 
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
@@ -166,3 +170,6 @@ def _end_servers(folder: Path) -> None:
             with ringtable.connect(socket, timeout=10) as table:
                 pid = table.stats()["process_id"]
             os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + _END_S_MAX
+            while socket.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
