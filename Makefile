@@ -95,9 +95,10 @@ bench-hits: install .venv/bench ## Hit ratios beside reference caches and Valkey
 bench-overhead: install .venv/bench ## Bytes that an entry costs beyond its key and value.
 	$(BIN)/python -m benches.overhead
 
-bench-python: install .venv/bench ## What objects, locks, limiters, the import and asyncio cost, beside others.
+bench-python: install .venv/bench ## What objects, locks, limiters, asyncio, caches of frameworks and the import cost, beside others.
 	$(BIN)/python -m benches.python
 	$(BIN)/python -m benches.aio
+	$(BIN)/python -m benches.frameworks
 
 bench-scale: install .venv/bench ## What operations cost by the size of the table, up to 4 GiB: some minutes.
 	$(BIN)/python -m benches.scale
