@@ -8,6 +8,7 @@
 | `cachelib`   | cachelib's tests of its caches; `cachelib_plugin` is plugged in                                 |
 | `joblib`     | joblib's tests of `Memory`; `joblib_plugin` is plugged in                                       |
 | `diskcache`  | diskcache's tests of what tables can do, too; `as_diskcache` is what they import in its place   |
+| `limits`     | limits' tests of its storages; `limits_plugin` is plugged in                                    |
 
 Each suite is fetched as a source distribution of one version, whose checksum is written here, and lies in `.suites`
 with what it needs, in the versions that `pins` has. Nothing of it is changed, and nothing of it is part of this

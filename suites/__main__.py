@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("django", "cachelib", "diskcache", "joblib")
+NAMES = ("django", "cachelib", "diskcache", "joblib", "limits")
 
 app = cyclopts.App(name="suites", help=sys.modules["suites"].__doc__, version_flags=[])
 

@@ -49,6 +49,7 @@
     test_adapters_django.py    Django's cache and sessions
     test_adapters_cachelib.py  cachelib's cache, Flask-Caching, Flask-Session
     test_adapters_joblib.py    joblib's store of results
+    test_adapters_limits.py    limits' storage, Flask-Limiter, slowapi
 
     Processes
     test_processes.py       threads that share a table; readers beside writers
