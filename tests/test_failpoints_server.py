@@ -160,6 +160,8 @@ def test_a_server_that_starts_is_stopped_at(point: str) -> None:
 
 def serve_with_keeper(point: str, begin: Flag | None = None, options: dict[str, Any] = OPTIONS) -> None:
     """Serve until told to end, the first server until it comes to that point, from the beginning on or that moment."""
+    # All of them, for a successor, which is no fork of this function.
+    options = {"name": "default", **defaults(), **options}
     kept = Keeper(options, deaths_max=10, hang_timeout_s=30).keep()
     interrupt_on_termination()
 
@@ -280,7 +282,7 @@ def test_each_request_is_done_once_though_a_server_dies_as_it_makes_way_for_anot
 def serve_other_layout(point: str) -> None:
     """The same, for a keeper whose layouts are not those of the program on the disk."""
     vars(keeper_module)["KEPT_LAYOUTS"] = [*KEPT_LAYOUTS[:-1], KEPT_LAYOUTS[-1] + 1]
-    serve_with_keeper(point, options={"name": "default", **defaults(), **OPTIONS})
+    serve_with_keeper(point)
 
 
 @pytest.mark.parametrize("point", sorted(RESIGNING | MOVING))
