@@ -114,6 +114,15 @@ def patiently(call: Callable[[], Result]) -> Result:
             return call()
 
 
+def raises_server_gone(call: Callable[[], object]) -> bool:
+    """Make a call, and return whether that finds that its server has gone."""
+    try:
+        call()
+    except ServerGone:
+        return True
+    return False
+
+
 def figures_of(table: Table) -> dict[str, int]:
     """The server's figures, for those who choose among them by names that they compute."""
     return cast("dict[str, int]", table.stats())
@@ -281,6 +290,12 @@ class KeptServer(ServerProcess):
             assert said, self.words
             self.said += said.decode()
         self._met = followed
+
+    def upgrade(self) -> None:
+        """Have the program that lies on the disk take over, and wait until it has said that it serves."""
+        done = run_cli("upgrade")
+        assert done.returncode == 0, (done, self.words)
+        self.wait_for_successor()
 
     @property
     def words(self) -> str:

@@ -1,16 +1,12 @@
 """A cache of cachelib's, Flask-Caching and Flask-Session with it: what `python -m suites cachelib` does not see."""
 
-import multiprocessing
-import os
 import pickle
-import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import ringtable
-from support import DEADLINE_S, wait_until
+from adapting import in_processes, kill_server_of
 
 pytest.importorskip("cachelib")
 
@@ -19,7 +15,6 @@ from ringtable.adapters import _shared
 from ringtable.adapters.cachelib import RingtableCache
 
 LINGER_S = 0.5
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +44,7 @@ def test_processes_count() -> None:
         for _ in range(200):
             made().inc("visits")
 
-    processes = [FORK.Process(target=work) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DEADLINE_S)
-        assert process.exitcode == 0
+    in_processes(4, work)
     assert cache.get("visits") == 800
     assert 0 < cache.table.ttl("visits") <= 100  # that of its first count
 
@@ -135,21 +125,10 @@ def test_a_table_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_server_that_dies_is_followed_by_another() -> None:
     cache = made()
     cache.set("key", 1)
-    pid = cache.table.stats()["process_id"]
-    with ringtable.connect(cache.table.address, reconnect=False) as witness:
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: _is_gone(witness), "the server is dead")
+    pid = kill_server_of(cache.table)
     assert cache.get("key") is None
     assert cache.set("key", 2)
     assert cache.table.stats()["process_id"] != pid
-
-
-def _is_gone(table: ringtable.Table) -> bool:
-    try:
-        table.get("x")
-    except ringtable.ServerGone:
-        return True
-    return False
 
 
 def test_flask_caching() -> None:

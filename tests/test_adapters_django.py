@@ -1,16 +1,16 @@
 """Django's cache backend: what `python -m suites django` does not see, processes and servers that die above all."""
 
 import asyncio
-import multiprocessing
 import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ringtable
+from adapting import FORK, in_processes, kill_server_of
 from support import DEADLINE_S, freeze, wait_until
 
 pytest.importorskip("django")
@@ -22,7 +22,6 @@ from ringtable.adapters import _shared
 from ringtable.adapters.django import RingtableCache
 
 LINGER_S = 0.5
-FORK = multiprocessing.get_context("fork")
 
 _OPTIONS = {"linger": LINGER_S}
 _BACKEND = {"BACKEND": "ringtable.adapters.django.RingtableCache", "LOCATION": "site", "OPTIONS": _OPTIONS}
@@ -43,31 +42,6 @@ def _closed() -> Iterator[None]:
 
 def made(location: str = "site", **params: Any) -> Any:
     return RingtableCache(location, {**params, "OPTIONS": {**_OPTIONS, **params.get("OPTIONS", {})}})
-
-
-def killed(cache: Any) -> int:
-    """Kill the server of a cache, and return which process that was."""
-    pid: int = cache.table.stats()["process_id"]
-    with ringtable.connect(cache.table.address, reconnect=False) as witness:
-        os.kill(pid, signal.SIGKILL)
-
-        def has_noticed() -> bool:
-            try:
-                return "x" not in witness and False
-            except ringtable.ServerGone:
-                return True
-
-        wait_until(has_noticed, "the server is dead")
-    return pid
-
-
-def in_processes(count: int, work: Callable[[], None]) -> None:
-    processes = [FORK.Process(target=work) for _ in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DEADLINE_S)
-        assert process.exitcode == 0
 
 
 def test_smoke() -> None:
@@ -301,7 +275,7 @@ def test_a_server_that_dies_is_followed_by_another() -> None:
     cache, second = made(), made(OPTIONS={"codec": "json"})
     cache.set("key", "value")
     second.set("json", 1)
-    first = killed(cache)
+    first = kill_server_of(cache.table)
     assert cache.get("key") is None
     assert cache.get("key", 7) == 7
     assert cache.set("key", "again")
@@ -310,11 +284,11 @@ def test_a_server_that_dies_is_followed_by_another() -> None:
     assert second.set("json", 2)
     assert cache.table.stats()["process_id"] == second.table.stats()["process_id"] != first
 
-    killed(cache)
+    kill_server_of(cache.table)
     lock = cache.lock("report")
     with lock:
         assert cache.add("key", 1)
-    killed(cache)
+    kill_server_of(cache.table)
     with pytest.raises(ringtable.ServerGone):
         cache.incr("key")  # it may have been done
     with pytest.raises(ValueError, match="not found"):

@@ -1,7 +1,6 @@
 """A store of joblib's `Memory`: what `python -m suites joblib` does not see."""
 
 import importlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import ringtable
-from support import DEADLINE_S
+from adapting import in_processes
 
 pytest.importorskip("joblib")
 
@@ -21,7 +20,6 @@ from joblib._store_backends import CacheWarning
 from ringtable.adapters import _shared
 
 LINGER_S = 0.5
-FORK = multiprocessing.get_context("fork")
 numpy: Any = importlib.import_module("numpy")
 
 calls = 0
@@ -71,13 +69,7 @@ def test_processes_share_results() -> None:
         assert mine(os.getpid()) == os.getpid() ** 2
         assert calls == 2
 
-    processes = [FORK.Process(target=work) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DEADLINE_S)
-        assert process.exitcode == 0
-    assert [cached(process.pid or 0) for process in processes]
+    assert [cached(pid) for pid in in_processes(3, work)]
     assert calls == 1
 
 

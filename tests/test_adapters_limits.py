@@ -1,17 +1,15 @@
 """A storage of limits', Flask-Limiter and slowapi with it: what `python -m suites limits` does not see."""
 
 import asyncio
-import multiprocessing
-import os
 import pickle
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ringtable
-from support import DEADLINE_S, wait_until
+from adapting import FORK, in_processes, kill_server_of
+from support import DEADLINE_S
 
 pytest.importorskip("limits")
 
@@ -21,8 +19,6 @@ from limits.storage import storage_from_string
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter, MovingWindowRateLimiter
 from ringtable.adapters import _shared
 from ringtable.adapters.limits import RingtableStorage, moved, slid
-
-FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +56,7 @@ def hit_at_once(n_processes: int, rounds: int, strategy: str, limit: RateLimitIt
         with let_through.get_lock():
             let_through.value += count
 
-    processes = [FORK.Process(target=work) for _ in range(n_processes)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DEADLINE_S)
-        assert process.exitcode == 0
+    in_processes(n_processes, work)
     return int(let_through.value)
 
 
@@ -176,21 +167,10 @@ def test_a_server_that_dies_is_followed_by_another() -> None:
     storage = made()
     limiters = [strategy(storage) for strategy in STRATEGIES.values()]
     assert all(limiter.hit(parse("1/hour")) for limiter in limiters)
-    pid = storage.table.stats()["process_id"]
-    with ringtable.connect(storage.table.address, reconnect=False) as witness:
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: _is_gone(witness), "the server is dead")
+    pid = kill_server_of(storage.table)
     assert all(limiter.hit(parse("1/hour")) for limiter in limiters)
     assert not any(limiter.hit(parse("1/hour")) for limiter in limiters)
     assert storage.table.stats()["process_id"] != pid
-
-
-def _is_gone(table: ringtable.Table) -> bool:
-    try:
-        table.get("x")
-    except ringtable.ServerGone:
-        return True
-    return False
 
 
 def test_workers_that_are_forked_count_together() -> None:
@@ -200,12 +180,7 @@ def test_workers_that_are_forked_count_together() -> None:
     def work() -> None:
         assert limiter.hit(limit)
 
-    processes = [FORK.Process(target=work) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(DEADLINE_S)
-        assert process.exitcode == 0
+    in_processes(4, work)
     assert limiter.get_window_stats(limit).remaining == 95
 
 

@@ -597,6 +597,17 @@ def test_threads_and_the_loop_use_one_table(server: ringtable.Server) -> None:
     run(main())
 
 
+def test_who_waits_for_a_value_sees_an_array(server: ringtable.Server) -> None:
+    async def main() -> None:
+        async with connected(codec="pickle") as table:
+            assert not await table._leases._is_there("array")
+            await table.set("array", numpy.zeros(2))
+            assert await table._leases._is_there("array")
+
+    numpy = pytest.importorskip("numpy")
+    run(main())
+
+
 def test_a_server_is_started_if_there_is_none(ringtable_dir: Path) -> None:
     async def main() -> int:
         async with await aio.open("opened", linger=0.5) as table:

@@ -23,6 +23,7 @@ from support import (
     connect_in,
     freeze,
     patiently,
+    raises_server_gone,
     state_of,
     time_to_notice_death,
     wait_until,
@@ -209,7 +210,7 @@ def test_the_servers_death_is_noticed_at_once(
     with Table(**options) as table:
         table["key"] = b"value"
         server_process.kill()
-        wait_until(lambda: _raises_server_gone(lambda: call(table)), "the call raises ServerGone", CALL_S_MAX)
+        wait_until(lambda: raises_server_gone(lambda: call(table)), "the call raises ServerGone", CALL_S_MAX)
         # It stays so: no later call may hang, or answer out of a table that nobody keeps.
         with pytest.raises(ringtable.ServerGone):
             call(table)
@@ -302,11 +303,3 @@ def test_an_interrupt_ends_a_call(server_process: ServerProcess, options: dict[s
             assert child.result() == "interrupted"
             assert time.monotonic() - start < CALL_S_MAX
         server_process.signal(signal.SIGCONT)
-
-
-def _raises_server_gone(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except ringtable.ServerGone:
-        return True
-    return False

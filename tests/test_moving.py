@@ -15,7 +15,7 @@ import pytest
 from installed import Installed
 from ringtable import LockLost, ServerGone, Table
 from ringtable._keeper.messages import UPGRADE
-from support import DEADLINE_S, Child, Flag, is_dead, run_cli, wait_until
+from support import DEADLINE_S, Child, Flag, is_dead, raises_server_gone, run_cli, wait_until
 
 OTHER_LAYOUT = (
     "from ringtable._ringtable import KEPT_LAYOUTS",
@@ -33,9 +33,7 @@ def installed(ringtable_dir: Path, tmp_path: Path) -> Iterator[Installed]:
 def move(installed: Installed, name: str = "next") -> None:
     """Upgrade to the version of another layout, and wait until it serves."""
     installed.install(name, **NEXT)
-    done = run_cli("upgrade")
-    assert done.returncode == 0, (done, installed.words)
-    installed.wait_for_successor()
+    installed.upgrade()
 
 
 def test_smoke(installed: Installed) -> None:
@@ -163,7 +161,7 @@ def test_who_does_not_join_anew_is_told(installed: Installed) -> None:
         move(installed)
         with pytest.raises(ServerGone, match="moved to a server of another version"):
             table["key"] = b"other"
-        wait_until(lambda: _has_gone(reader), "who reads in place learns of it")
+        wait_until(lambda: raises_server_gone(lambda: reader.get("key")), "who reads in place learns of it")
 
 
 def test_who_reads_in_place_sees_what_was_written_elsewhere(installed: Installed) -> None:
@@ -182,14 +180,6 @@ def test_who_reads_in_place_sees_what_was_written_elsewhere(installed: Installed
         assert reader["key"] == b"new"
         finish.set()
         reading.result()
-
-
-def _has_gone(table: Table) -> bool:
-    try:
-        table.get("key")
-    except ServerGone:
-        return True
-    return False
 
 
 def test_what_is_of_a_connection_ends_with_it(installed: Installed) -> None:

@@ -33,6 +33,7 @@ from support import (
     freeze,
     own_ringtable_memory,
     patiently,
+    raises_server_gone,
     state_of,
     wait_until,
 )
@@ -110,14 +111,6 @@ def learn(table: Table) -> None:
     """Make a call that finds no server."""
     with pytest.raises(ServerGone):
         table.call("PING")
-
-
-def raises_server_gone(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except ServerGone:
-        return True
-    return False
 
 
 def test_smoke(servers: Successors) -> None:

@@ -34,13 +34,6 @@ def kept(ringtable_dir: Path) -> Iterator[KeptServer]:
         yield kept
 
 
-def upgrade(kept: KeptServer) -> None:
-    """Upgrade it, and wait until the next server has said that it serves."""
-    done = run_cli("upgrade")
-    assert done.returncode == 0, (done, kept.words)
-    kept.wait_for_successor()
-
-
 def test_smoke(kept: KeptServer) -> None:
     with Table() as table:
         table["key"] = b"value"
@@ -74,7 +67,7 @@ def test_connections_over_shared_memory_go_on(kept: KeptServer) -> None:
         with table.view("key") as view:
             for number in range(3):
                 wait_until(lambda: other.stats()["lease_waiters"] == 1, "it waits for the lock")
-                upgrade(kept)
+                kept.upgrade()
                 assert not other.lock("lock").acquire(timeout=0)
                 for index in range(1_000):
                     other["key"] = b"%d %d" % (number, index)
@@ -135,7 +128,7 @@ def test_no_request_fails_and_none_is_done_twice(kept: KeptServer) -> None:
                 ),
                 "they work",
             )
-            upgrade(kept)
+            kept.upgrade()
             for child in (*counting, *writing, reading):
                 child.check()
         finish.set()
@@ -164,7 +157,7 @@ def test_who_reads_large_values_keeps_its_connection_and_its_lock(kept: KeptServ
         reading = [stack.enter_context(Child(_read_large, finish, number)) for number in range(4)]
         wait_until(lambda: table.stats()["locks"] == 4, "all have their locks")
         for _ in range(10):
-            upgrade(kept)
+            kept.upgrade()
             assert table.stats()["locks"] == 4
         finish.set()
         assert all(child.result() > 0 for child in reading)
@@ -182,7 +175,7 @@ def test_parties_stay_together(kept: KeptServer) -> None:
         meeting = [stack.enter_context(Child(_meet, parties, rounds)) for _ in range(parties)]
         wait_until(lambda: "round 0" in table, "they meet")
         while f"round {rounds - 1}" not in table:
-            upgrade(kept)
+            kept.upgrade()
         # Whoever passes a barrier finds that all have passed the one before.
         counted = [child.result() for child in meeting]
         assert all(sorted(row) == [1, 2, 3] for row in zip(*counted, strict=True))
@@ -199,7 +192,7 @@ def test_memory_is_neither_lost_nor_given_twice(kept: KeptServer) -> None:
         fill("key", range(2_000))
         table.delete_many([f"key {number}" for number in range(0, 2_000, 2)])
         allocated = table.stats()["memory_allocated"]
-        upgrade(kept)
+        kept.upgrade()
         # What workers had at hand was free, too.
         assert table.stats()["memory_allocated"] <= allocated
         # What was left at the upgrade is of that moment, and not of this one. All of these have the same size, and find
@@ -224,7 +217,7 @@ def test_it_is_what_is_installed_now_that_takes_over(ringtable_dir: Path, tmp_pa
         assert "/first/" in first
         for version in ("second", "third"):
             kept.install(version, **{SERVER: ('"ready again"', f'"ready again, the {version}"')})
-            upgrade(kept)
+            kept.upgrade()
             assert f"ready again, the {version}" in kept.said
             assert any(f"/{version}/" in extension for extension in kept.extensions())
             # A server that dies is followed by one of the same program.
@@ -403,7 +396,7 @@ def test_hundreds_of_clients_go_on(ringtable_dir: Path) -> None:
     # Beyond what `select` takes, of three or four descriptors for each client.
     with KeptServer() as kept, ExitStack() as stack:
         tables = [stack.enter_context(Table()) for _ in range(300)]
-        upgrade(kept)
+        kept.upgrade()
         kept.kill_server()
         for table in tables:
             table.incr("counter")

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     _T = TypeVar("_T", default=bytes)
 
 
+def without_errors(results: list[Any]) -> list[Any]:
+    """The same results.
+
+    Raises:
+        Exception: The first error that is among them.
+    """
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
 class Pipeline(PipelineCore["_T"]):
     """Records commands, sends them all at once, and returns their results in the order of the commands.
 
@@ -43,11 +55,7 @@ class Pipeline(PipelineCore["_T"]):
                 in the place of results. Each has a note that says which command it was.
         """
         self.results = results = self._send()
-        if raise_errors:
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
-        return results
+        return without_errors(results) if raise_errors else results
 
     def _finished(self, results: list[Any]) -> list[Any]:
         """Results as the caller gets them, of those that the server has."""

@@ -89,10 +89,7 @@ class Holdings:
 
     def leave_to_another_layout(self) -> None:
         """Let go of all that means nothing to a server of another layout."""
-        for number in self.held.keys() - {*DOORS, TABLE, ENTRIES}:
-            os.close(self.held.pop(number))
-        for number in list(self.lanes):
-            self._let_go(number)
+        self._close_all_but({*DOORS, TABLE, ENTRIES})
 
     def forget_entries(self) -> None:
         """Let go of what only a server of another layout has use for."""
@@ -110,7 +107,10 @@ class Holdings:
 
     def close(self) -> None:
         """Let go of everything."""
-        for number in list(self.held):
+        self._close_all_but(set())
+
+    def _close_all_but(self, left: set[int]) -> None:
+        for number in self.held.keys() - left:
             os.close(self.held.pop(number))
         for number in list(self.lanes):
             self._let_go(number)

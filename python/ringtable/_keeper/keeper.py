@@ -137,6 +137,16 @@ class _Upgrade:
         # Lanes that the server wants mapped: the successor would not have them.
         self.put_off: list[Message] = []
 
+    @property
+    def moves(self) -> bool:
+        """Whether the entries are to be moved to a table of the successor's own."""
+        return self.moves_to is not None
+
+    @property
+    def resigned_within_s(self) -> float:
+        """Seconds in which the server has to resign."""
+        return _MOVED_WITHIN_S if self.moves else _RESIGNED_WITHIN_S
+
     def put_off_lane(self, message: Message) -> None:
         """Map it later. Clients may wait for it, so that the successor has less time from now on."""
         if not self.put_off and not self.is_able and self.due is not None:
@@ -454,7 +464,7 @@ class Keeper:
         self._restarts += 1
         if upgrade is None:
             return
-        if upgrade.moves_to is not None and ENTRIES not in self._holdings.held:
+        if upgrade.moves and ENTRIES not in self._holdings.held:
             self._abandon(upgrade, "the server could not hand over its entries, which the new program needs")
             return
         if not upgrade.is_able or not send(upgrade.successor.way, GO):
@@ -482,17 +492,16 @@ class Keeper:
 
     def _order_resignation(self, upgrade: _Upgrade) -> None:
         """Have the server resign: its successor is able."""
-        moves = upgrade.moves_to is not None
-        if moves and self._manager.stores:
+        if upgrade.moves and self._manager.stores:
             self._abandon(upgrade, "the new program has other layouts, and what the service manager holds has not")
             return
-        if moves and not self._is_fit():
+        if upgrade.moves and not self._is_fit():
             self._abandon(upgrade, "the table has moved to another layout before, and this keeper could not go back")
             return
         upgrade.is_able = True
-        upgrade.due = time.monotonic() + (_MOVED_WITHIN_S if moves else _RESIGNED_WITHIN_S)
+        upgrade.due = time.monotonic() + upgrade.resigned_within_s
         if self._server is not None:
-            send(self._server.way, RESIGN, int(moves))
+            send(self._server.way, RESIGN, int(upgrade.moves))
 
     def _watch(self, upgrade: _Upgrade, *, has_ended: bool) -> None:
         """See that it gets on."""
@@ -502,8 +511,7 @@ class Keeper:
             if not upgrade.is_able:
                 self._abandon(upgrade, "the new program takes too long to begin")
             elif self._server is not None:
-                limit_s = _RESIGNED_WITHIN_S if upgrade.moves_to is None else _MOVED_WITHIN_S
-                _say(f"the server has not resigned within {limit_s:g} s: killing it")
+                _say(f"the server has not resigned within {upgrade.resigned_within_s:g} s: killing it")
                 os.kill(self._server.pid, signal.SIGKILL)
                 upgrade.due = None
 
@@ -524,7 +532,7 @@ class Keeper:
             send(self._server.way, NOT_UPGRADED)
 
     def _looks_for_life(self) -> bool:
-        is_moving = self._upgrade is not None and self._upgrade.is_able and self._upgrade.moves_to is not None
+        is_moving = self._upgrade is not None and self._upgrade.is_able and self._upgrade.moves
         return self._pause_s() > 0 and self._server is not None and self._server.is_ready and not is_moving
 
     def _pause_s(self) -> float:

@@ -257,6 +257,10 @@ class Calls:
         """The table, for what the framework has no calls for. That its server has died is noticed by other calls."""
         return self._held.table()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as the options; the other process opens a table of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "table"}
+
     def _as_theirs(self, error: Error) -> Exception:
         """What the framework raises in the place of an error."""
         return error

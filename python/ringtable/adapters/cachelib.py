@@ -101,9 +101,7 @@ class RingtableCache(Calls, BaseCache):  # type: ignore[misc]  # cachelib is not
         """Return the value of a key; `None` if there is none, or it cannot be read."""
         raw = self._raw(key)
         try:
-            return self.table.get(raw)
-        except DecodeError:
-            return None
+            return _get(self.table, raw)
         except Error as error:
             return self._again(error, None, lambda table: _get(table, raw))
 

@@ -65,9 +65,6 @@ class RingtableStoreBackend(Calls, StoreBackendBase, StoreBackendMixin):  # type
     def _held(self) -> Any:  # type: ignore[override]
         return held(self.location.removesuffix("/joblib"), self._options)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "table"}
-
     # The items
 
     def load_item(

@@ -83,10 +83,6 @@ class RingtableStorage(Calls, Storage, MovingWindowSupport, SlidingWindowCounter
         self._options = {"codec": "bytes", **{option: _option(value) for option, value in given.items()}}
         self._prefix = f"{prefix}:"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle as the options; the other process opens a table of its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "table"}
-
     @property
     def _held(self) -> Any:  # type: ignore[override]
         return held(self._name, self._options)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ringtable._errors import ServerGone
 from ringtable._ringtable import Table as TableCore
 from ringtable.aio._seconds import seconds
+from ringtable.aio._told import told
 
 if TYPE_CHECKING:
     from ringtable._types import Seconds
     from ringtable.aio._driver import Driver
 
 _ASK = object()
-
-# What was written at the very moment of asking nobody is told of: who waits looks so often, in seconds.
-LOOKS_EVERY_S = 0.1
 
 
 class AsyncEvent:
@@ -47,34 +44,12 @@ class AsyncEvent:
         try:
             async with asyncio.timeout(None if timeout is None else seconds(timeout)) as limit:
                 while not await self.is_set():
-                    await self._told()
+                    await told(self._driver, "RING.AWAIT", self._key, 0, self.is_set)
         except TimeoutError:
             if not limit.expired():
                 raise
             return False
         return True
-
-    async def _told(self) -> None:
-        """Wait until the server says that it may be set, or it is time to look."""
-        await self._driver.ensure()
-        ticket = self._driver.next_ticket()
-        answer = self._driver.expect(ticket)
-        is_over = False
-        try:
-            said = await self._driver.call("RING.AWAIT", self._key, 0, ticket)
-            if said.startswith(b"PENDING"):
-                while not (is_over := answer.done()) and not await self.is_set():
-                    await asyncio.wait((answer,), timeout=LOOKS_EVERY_S)
-            else:
-                is_over = True
-        except ServerGone:
-            is_over = True
-            if not self._driver.reconnects:
-                raise
-        finally:
-            self._driver.forget(ticket)
-            if not is_over:
-                self._driver.send_word("RING.UNWAIT", self._key, ticket)
 
     def __repr__(self) -> str:
         return f"<ringtable.aio.AsyncEvent {self._key.decode(errors='replace')!r}>"

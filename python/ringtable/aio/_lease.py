@@ -20,10 +20,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ringtable._errors import OutOfMemory, ServerGone
-from ringtable.aio._event import LOOKS_EVERY_S
+from ringtable._errors import OutOfMemory
+from ringtable.aio._told import told
 
 if TYPE_CHECKING:
     from ringtable._table import Table
@@ -89,6 +90,11 @@ class Leases:
             found = await self._driver.ask(self._table.pipeline().get(key))
         return _NOTHING if found is None else found
 
+    async def _is_there(self, key: Key) -> bool:
+        """Whether a look in place finds it; an array is equal to nothing that can be asked."""
+        found = self._table._look(key, _NOTHING)
+        return found is not None and found is not _NOTHING
+
     async def _computed(
         self,
         key: Key,
@@ -113,7 +119,7 @@ class Leases:
             # One that found no room in the table.
             return self._table.pipeline().get(key)._finished([token])[0], 0
         if token <= 0:
-            await self._wait(key, raw, -token)
+            await told(self._driver, "RING.WAIT", raw, -token, partial(self._is_there, key))
             return _NOTHING, after or max(-token, 1)
         try:
             # Somebody may have written it just before.
@@ -128,24 +134,3 @@ class Leases:
         finally:
             self._driver.send_word("RING.UNLEASE", raw, token)
         return found, 0
-
-    async def _wait(self, key: Key, raw: bytes, token: int) -> None:
-        """Wait until the lease with this token is over, or the key was written."""
-        ticket = self._driver.next_ticket()
-        told = self._driver.expect(ticket)
-        is_told = False
-        try:
-            said = await self._driver.call("RING.WAIT", raw, token, ticket)
-            if said.startswith(b"PENDING"):
-                while not (is_told := told.done()) and self._table._look(key, _NOTHING) in (None, _NOTHING):
-                    await asyncio.wait((told,), timeout=LOOKS_EVERY_S)
-            else:
-                is_told = True
-        except ServerGone:
-            is_told = True
-            if not self._driver.reconnects:
-                raise
-        finally:
-            self._driver.forget(ticket)
-            if not is_told:
-                self._driver.send_word("RING.UNWAIT", raw, ticket)

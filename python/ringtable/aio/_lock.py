@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from ringtable.aio._driver import Driver
 
 
+def _milliseconds(ttl: Seconds) -> str:
+    """A time to live, as a server gets it."""
+    check_ttl(ttl)
+    return str(max(1, round(seconds(ttl) * 1_000)))
+
+
 class AsyncLock:
     """A lock of the name that it was made with, or a semaphore, which one task, or so many, have at a time.
 
@@ -42,9 +48,7 @@ class AsyncLock:
         if timeout is not None:
             check_timeout(timeout)
         self._timeout = None if timeout is None else seconds(timeout)
-        if ttl is not None:
-            check_ttl(ttl)
-        self._ttl = [] if ttl is None else [b"PX", str(max(1, round(seconds(ttl) * 1_000)))]
+        self._ttl = [] if ttl is None else [b"PX", _milliseconds(ttl)]
         self._token: int | None = None
 
     @property
@@ -134,9 +138,7 @@ class AsyncLock:
         """
         if self._token is None:
             raise NotOwned(f"this object has not acquired {self._shown}")
-        if ttl is not None:
-            check_ttl(ttl)
-        left_ms = max(1, round(seconds(ttl) * 1_000)) if ttl is not None else (self._ttl or [b"", b"0"])[1]
+        left_ms = _milliseconds(ttl) if ttl is not None else (self._ttl or [b"", b"0"])[1]
         if await self._driver.call("RING.EXTEND", self._name, self._token, left_ms) != 1:
             self._token = None
             raise LockLost(f"{self._shown} was lost: its time to live is over, or its connection has ended")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ringtable._pipeline import without_errors
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -94,11 +96,7 @@ class AsyncPipeline(Generic[_T]):
                 the place of results. Each has a note that says which command it was.
         """
         self.results = results = await self._driver.ask_all(self._commands)
-        if raise_errors:
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
-        return results
+        return without_errors(results) if raise_errors else results
 
     def __len__(self) -> int:
         return len(self._commands)

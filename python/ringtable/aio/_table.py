@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from ringtable._errors import Conflict
+from ringtable._pipeline import without_errors
 from ringtable._tools.limiter import counted
 from ringtable._tools.names import key_in, name_in
 from ringtable.aio._driver import Driver
@@ -46,13 +47,13 @@ class AsyncTable(Generic[_T]):
     A table is for the loop that has first used it. In a forked child it connects anew, as a table does.
     """
 
-    def __init__(self, table: Table[_T]) -> None:
-        """Make one of a table; `connect` and `open` of `ringtable.aio` do so."""
+    def __init__(self, table: Table[_T], driver: Driver | None = None) -> None:
+        """Make one of a table, with a connection of its own or another one's; `connect`, `open` and `namespace` do."""
         self._table = table
-        self._driver = Driver(table)
+        self._driver = driver or Driver(table)
         self._leases = Leases(table, self._driver)
         # Whether it is a namespace of another one, whose connection it has.
-        self._is_part = False
+        self._is_part = driver is not None
 
     @property
     def table(self) -> Table[_T]:
@@ -95,7 +96,7 @@ class AsyncTable(Generic[_T]):
             commands = self._table.pipeline()
             for index in asked:
                 commands.get(keys[index])
-            for index, value in zip(asked, _raised(await self._driver.ask_all(commands)), strict=True):
+            for index, value in zip(asked, without_errors(await self._driver.ask_all(commands)), strict=True):
                 found[index] = value
         return found
 
@@ -115,10 +116,7 @@ class AsyncTable(Generic[_T]):
 
         See `ringtable.Table.namespace`.
         """
-        part: AsyncTable[_T] = AsyncTable(self._table.namespace(prefix))
-        part._driver, part._is_part = self._driver, True
-        part._leases = Leases(part._table, self._driver)
-        return part
+        return AsyncTable(self._table.namespace(prefix), self._driver)
 
     async def size(self) -> int:
         """Return how many keys there are, as `len` of a table does. Of a namespace, it goes over the whole table."""
@@ -178,9 +176,9 @@ class AsyncTable(Generic[_T]):
         for key, value in items.items() if isinstance(items, Mapping) else items:
             commands.set(key, value, ttl=ttl)
             if len(commands) == _BATCH:
-                _raised(await self._driver.ask_all(commands))
+                without_errors(await self._driver.ask_all(commands))
         if len(commands):
-            _raised(await self._driver.ask_all(commands))
+            without_errors(await self._driver.ask_all(commands))
 
     async def delete(self, *keys: Key) -> int:
         """Delete keys; return how many of them there were."""
@@ -233,11 +231,9 @@ class AsyncTable(Generic[_T]):
         Raises:
             KeyError: There is no such key, and no default.
         """
-        found = await self._driver.ask(self._table.pipeline().get_and_delete(key))
-        if found is None:
-            if default is _MISSING:
-                raise KeyError(key)
-            return default
+        found = await self.get_and_delete(key, default)
+        if found is _MISSING:
+            raise KeyError(key)
         return found
 
     async def update(
@@ -371,15 +367,3 @@ class AsyncTable(Generic[_T]):
 
     def __repr__(self) -> str:
         return f"<ringtable.aio.AsyncTable of {self._table!r}>"
-
-
-def _raised(results: list[Any]) -> list[Any]:
-    """Results without errors.
-
-    Raises:
-        Exception: The first of them.
-    """
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return results
